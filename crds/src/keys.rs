@@ -1,0 +1,89 @@
+//! Where each thing lives in Consul KV. One writer a key; hot keys share no watched prefix with the document.
+
+use crate::{ClusterName, NodeName, VmName};
+
+/// The keys of one cluster, all below `zsha/<cluster>/`.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    root: String,
+}
+
+impl Keys {
+    pub fn new(cluster: &ClusterName) -> Self {
+        Self { root: format!("zsha/{cluster}/") }
+    }
+
+    /// Everything of the cluster. Ends in `/`: Consul's recurse is a string prefix, not a directory.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// The user's document with its generation: [`crate::records::StoredSpec`].
+    pub fn spec(&self) -> String {
+        format!("{}spec", self.root)
+    }
+
+    /// What an operator asked for by command, outside the document: [`crate::records::Intent`].
+    pub fn intents(&self) -> String {
+        format!("{}intent/", self.root)
+    }
+
+    pub fn intent(&self, name: &str) -> String {
+        format!("{}intent/{name}", self.root)
+    }
+
+    /// Node leases: [`crate::records::LeaseRecord`].
+    pub fn leases(&self) -> String {
+        format!("{}leases/", self.root)
+    }
+
+    pub fn lease(&self, node: &NodeName) -> String {
+        format!("{}leases/{node}", self.root)
+    }
+
+    /// Ownership: [`crate::records::VmRecord`].
+    pub fn vms(&self) -> String {
+        format!("{}vms/", self.root)
+    }
+
+    pub fn vm(&self, vm: &VmName) -> String {
+        format!("{}vms/{vm}", self.root)
+    }
+
+    pub fn statuses(&self) -> String {
+        format!("{}status/", self.root)
+    }
+
+    /// [`crate::records::NodeStatus`]s.
+    pub fn node_statuses(&self) -> String {
+        format!("{}status/nodes/", self.root)
+    }
+
+    pub fn node_status(&self, node: &NodeName) -> String {
+        format!("{}status/nodes/{node}", self.root)
+    }
+
+    /// [`crate::records::VmStatus`].
+    pub fn vm_status(&self, vm: &VmName) -> String {
+        format!("{}status/vms/{vm}", self.root)
+    }
+
+    /// [`crate::records::EventRecord`]s, one key an aggregated event, below the node that saw it.
+    pub fn events(&self) -> String {
+        format!("{}events/", self.root)
+    }
+
+    pub fn events_of(&self, node: &NodeName) -> String {
+        format!("{}events/{node}/", self.root)
+    }
+
+    /// [`crate::records::HistoryRecord`]s of applied documents.
+    pub fn history(&self) -> String {
+        format!("{}history/", self.root)
+    }
+
+    /// Zero-padded, so that a listing is in order.
+    pub fn history_of(&self, generation: u64) -> String {
+        format!("{}history/{generation:010}", self.root)
+    }
+}

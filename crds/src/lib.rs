@@ -1,0 +1,40 @@
+//! The shapes zsha is about: the document a person writes, the records the controllers keep, and the words for
+//! their state. Reading, checking and comparing them is here too, as plain functions of values.
+//!
+//! Never here: I/O, a clock, a thread, tokio.
+
+// The document, in the order it goes through them.
+pub mod document;
+
+pub mod decode;
+
+pub mod diagnostic;
+pub mod path;
+
+pub mod schema;
+pub mod validate;
+
+pub mod diff;
+pub mod normalise;
+pub mod sample;
+
+// What the controllers keep, and the words for it.
+pub mod condition;
+pub mod keys;
+pub mod names;
+pub mod records;
+pub mod status;
+
+mod nearest;
+#[doc(hidden)]
+pub mod testing;
+
+pub use condition::{Condition, ConditionStatus};
+pub use decode::{Decoded, decode, decode_value};
+pub use diagnostic::Diagnostics;
+pub use document::HaCluster;
+pub use keys::Keys;
+pub use names::{ClusterName, NodeName, VmName};
+
+/// `apiVersion` of every document this build writes.
+pub const API_VERSION: &str = "zsha.io/v1";

@@ -1,0 +1,114 @@
+//! Names that must not be swapped for one another, each checked once, where it enters.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// [`is_host_name`] as a regular expression, for the JSON Schema.
+const PATTERN: &str = "^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$";
+const MUST: &str =
+    "must be 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', beginning and ending with a letter or digit";
+
+/// Why a string is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{given}' is not a {what}: it must be 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', beginning and ending with a letter or digit"
+)]
+pub struct InvalidName {
+    what: &'static str,
+    given: String,
+}
+
+fn is_host_name(text: &str) -> bool {
+    let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= 63
+        && edge(text.chars().next())
+        && edge(text.chars().last())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[serde(try_from = "String", into = "String")]
+        #[schemars(with = "String", extend("pattern" = PATTERN, "patternErrorMessage" = MUST))]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks and takes the name.
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
+                let text = text.into();
+                if is_host_name(&text) { Ok(Self(text)) } else { Err(InvalidName { what: $what, given: text }) }
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(text: String) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.0
+            }
+        }
+    };
+}
+
+name!(
+    /// `metadata.name` of the document: the first part of every key.
+    ClusterName,
+    "cluster name"
+);
+name!(
+    /// A host of the cluster, by the host name the document gives it.
+    NodeName,
+    "node name"
+);
+name!(
+    /// A virtual machine. Today there is one a cluster, [`VmName::management`].
+    VmName,
+    "VM name"
+);
+
+impl VmName {
+    /// The management-node VM, the one VM zsha exists for.
+    pub fn management() -> Self {
+        Self("mnvm".to_owned())
+    }
+
+    /// The libvirt domain's UUID: a function of cluster and VM name, so that every process on every node knows
+    /// it without asking anybody, and a keeper can find the VM's QEMU with nothing registered.
+    pub fn domain_uuid(&self, cluster: &ClusterName) -> Uuid {
+        Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{self}.{cluster}.zsha.io").as_bytes())
+    }
+}

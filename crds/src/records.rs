@@ -1,0 +1,362 @@
+//! What is kept in Consul, key by key. Every record is JSON with camelCase names; a reader ignores fields it does
+//! not know (a newer node wrote them) and refuses one that lacks what it needs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{Condition, NodeName, VmName};
+
+/// `spec`: the document in force, exactly as the person wrote it (normalised: defaults not added), and who, when
+/// and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredSpec {
+    /// Moves only when the normalised spec does; begins at 1.
+    pub generation: u64,
+    /// The whole document, envelope included, as JSON.
+    pub document: Value,
+    pub applied_by: String,
+    pub applied_at: Timestamp,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// `history/<generation>`: what was in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryRecord {
+    pub generation: u64,
+    pub document: Value,
+    pub applied_by: String,
+    pub applied_at: Timestamp,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The command that wrote it, for instance `apply`.
+    pub command: String,
+}
+
+/// At least this long between two looks at the leases, which change all the time: it keeps a node's requests below
+/// a handful a second, and is part of the failover bound.
+pub const LEASE_LOOK_MILLIS: u64 = 500;
+
+/// The longest span a document may ask for. Nobody waits longer for a failover; and a lease whose record is gone is
+/// only fenced after this, since its holder may have been told any time up to it.
+pub const LONGEST_SECONDS: u64 = 300;
+
+/// How a lease is kept, in the words of the safety argument: R, F, K and D. They travel inside the lease record,
+/// so that a fencing node always waits the D that belongs to the F its owner is living by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseTimings {
+    /// R: how often the lease is renewed.
+    pub renew_millis: u64,
+    /// F: how long one successful renewal holds, from the moment its request was sent.
+    pub ttl_millis: u64,
+    /// K: within this time after F every copy is dead.
+    pub kill_millis: u64,
+    /// D: how long the same renewal must have been seen by another node before it may fence.
+    pub fence_after_millis: u64,
+}
+
+impl LeaseTimings {
+    pub const FAST: Self =
+        Self { renew_millis: 500, ttl_millis: 6_000, kill_millis: 500, fence_after_millis: 7_000 };
+    pub const BALANCED: Self =
+        Self { renew_millis: 1_000, ttl_millis: 8_000, kill_millis: 1_000, fence_after_millis: 10_000 };
+    pub const PATIENT: Self =
+        Self { renew_millis: 2_000, ttl_millis: 20_000, kill_millis: 2_000, fence_after_millis: 25_000 };
+    /// For a lease of which nothing is known: its D is the longest a document may ask for.
+    pub const LONGEST: Self = Self {
+        renew_millis: 1_000,
+        ttl_millis: 280_000,
+        kill_millis: 1_000,
+        fence_after_millis: LONGEST_SECONDS * 1_000,
+    };
+
+    /// F + K. Of a record that anybody may have written, so the sum may not overflow into something small.
+    fn dead_after(&self) -> u64 {
+        self.ttl_millis.saturating_add(self.kill_millis)
+    }
+
+    /// Covers two clocks of which one runs 1 % fast and the other 1 % slow, over F and K, and one tick of the
+    /// enforcing thread.
+    pub fn margin_millis(&self) -> u64 {
+        self.dead_after().div_ceil(49).saturating_add(100)
+    }
+
+    /// The rule everything rests on: D >= F + K + margin.
+    pub fn is_safe(&self) -> bool {
+        self.renew_millis > 0
+            && self.renew_millis < self.ttl_millis
+            && self.fence_after_millis >= self.dead_after().saturating_add(self.margin_millis())
+            && self.fence_after_millis < u64::MAX
+    }
+
+    pub const fn renew(&self) -> Duration {
+        Duration::from_millis(self.renew_millis)
+    }
+
+    pub const fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_millis)
+    }
+
+    pub const fn kill(&self) -> Duration {
+        Duration::from_millis(self.kill_millis)
+    }
+
+    pub const fn fence_after(&self) -> Duration {
+        Duration::from_millis(self.fence_after_millis)
+    }
+
+    /// One request to Consul may take this long before the next endpoint is tried.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_millis((self.renew_millis * 2).clamp(500, 1_000))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum LeaseState {
+    /// Held by `node`; whether it is still *valid* only its holder knows, others wait D.
+    Held,
+    /// Given up by its holder after every copy it had was seen dead.
+    Released,
+    /// Taken away by another node. The holder of this epoch can never renew again.
+    Fenced,
+    /// Written by another node in the place of a record that was gone (deleted by hand, say). The holder may still
+    /// be valid by a renewal nobody can read any more, and simply renews over it; if it does not, it may be fenced
+    /// after the longest D that any document may ask for.
+    Lost,
+}
+
+/// `leases/<node>`: the right of a node to run anything at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseRecord {
+    pub node: NodeName,
+    /// One life of the holder: new after a fence, a release or a reboot.
+    pub incarnation: Uuid,
+    /// Counts lives and fences; ownership names an epoch, and a later one proves the earlier one's copies dead.
+    pub epoch: u64,
+    /// Counts renewals, so that every renewal is a different value (an identical write changes no index).
+    pub seq: u64,
+    pub state: LeaseState,
+    /// `/etc/machine-id` of the holder: another machine under the same node name is not a reboot.
+    pub machine_id: String,
+    pub boot_id: String,
+    pub timings: LeaseTimings,
+    /// Whether the node's controller has spoken to its keeper lately. A node that renews without a controller
+    /// keeps what it runs and is given nothing new.
+    pub controller_alive: bool,
+    /// Processes of the VM the keeper saw on its node; None: it could not look. A claim that nothing else
+    /// protects (a record that was deleted, or restored from a snapshot) is refused while this is not 0.
+    #[serde(default)]
+    pub copies: Option<u32>,
+    /// The holder's `CLOCK_BOOTTIME` when this was sent, in milliseconds. Between two records of one life it says how
+    /// much later the second was sent, however late it was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent_millis: Option<u64>,
+    /// Wall clock of the holder. For display only.
+    pub renewed_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced_by: Option<NodeName>,
+}
+
+impl LeaseRecord {
+    /// What is written where the lease of a node that is named as owner is gone.
+    pub fn lost(owner: &Owner, wall: Timestamp) -> Self {
+        Self {
+            node: owner.node.clone(),
+            incarnation: Uuid::nil(),
+            epoch: owner.epoch,
+            seq: 0,
+            state: LeaseState::Lost,
+            machine_id: String::new(),
+            boot_id: String::new(),
+            timings: LeaseTimings::LONGEST,
+            controller_alive: false,
+            copies: None,
+            sent_millis: None,
+            renewed_at: wall,
+            fenced_by: None,
+        }
+    }
+}
+
+/// Who may run the VM, named with the epoch of the lease it rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Owner {
+    pub node: NodeName,
+    pub epoch: u64,
+}
+
+/// A live migration under way: both the owner and `to` may hold a copy until it is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Migration {
+    pub to: Owner,
+    pub id: Uuid,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum VmPhase {
+    /// Claimed; its owner is bringing it up.
+    Starting,
+    Running,
+    /// Its owner is shutting it down.
+    Stopping,
+    /// Not running and not wanted to run, or given up by its owner; nobody has a copy.
+    Stopped,
+    /// The guest powered itself off, and the document says to leave it so.
+    PoweredOff,
+    /// Could not be started anywhere; an operator is needed.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StartFailures {
+    pub count: u32,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StartRecord {
+    pub node: NodeName,
+    pub at: Timestamp,
+    /// Why it was started: `FirstStart`, `Failover`, `QemuDied`, `GuestPoweredOff`, ...
+    pub reason: String,
+    /// Generation of the document its domain was defined from.
+    pub generation: u64,
+}
+
+/// `vms/<name>`: ownership. Only ever changed by a cas in one transaction with checks on the leases it rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VmRecord {
+    pub name: VmName,
+    pub uuid: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Migration>,
+    pub phase: VmPhase,
+    /// Failed starts since the last good one, by node. A node with too many is not given the VM again before it
+    /// has run elsewhere, the document has changed, or an operator has said `start`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub failures: BTreeMap<NodeName, StartFailures>,
+    /// Generation of the document the failures were counted under.
+    #[serde(default)]
+    pub failures_generation: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_start: Option<StartRecord>,
+    /// A sentence on the last change of this record.
+    #[serde(default)]
+    pub note: String,
+    /// Counts writes, so that every write is a different value and so moves the key's index: that is what makes
+    /// an older write still on its way fail.
+    #[serde(default)]
+    pub revision: u64,
+}
+
+impl VmRecord {
+    /// The record before anybody has claimed the VM, as the first `apply` writes it. Nothing else ever creates
+    /// one: a missing record is no proof that nobody runs the VM.
+    pub fn unplaced(name: VmName, uuid: Uuid) -> Self {
+        Self {
+            name,
+            uuid,
+            owner: None,
+            migration: None,
+            phase: VmPhase::Stopped,
+            failures: BTreeMap::new(),
+            failures_generation: 0,
+            last_start: None,
+            note: "never started".to_owned(),
+            revision: 0,
+        }
+    }
+}
+
+/// `intent/power`, `intent/freeze`, `intent/drain.<node>`, ...: what an operator asked for by command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum Intent {
+    /// The VM is to be shut down and stay so.
+    Stop { by: String, at: Timestamp, message: String },
+    /// Placeholder that keeps the key, and so a quiet watch, in being: nothing is asked for.
+    None,
+}
+
+/// `status/nodes/<node>`: what a node's controller sees and thinks. Written when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    pub node: NodeName,
+    /// `Ready` is the summary: may the VM be placed here.
+    pub conditions: Vec<Condition>,
+    /// Generation of the document this node acts on.
+    pub observed_generation: u64,
+    pub controller_version: String,
+    /// The local hypervisor's word for the VM: `Absent`, `Running`, `Unknown`, ...
+    pub local_vm: String,
+    /// What this node would do but does not, and why: one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Waiting>,
+    pub updated_at: Timestamp,
+}
+
+/// A thing not done, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    pub reason: String,
+    pub message: String,
+}
+
+/// `status/vms/<name>`: written by the owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VmStatus {
+    pub name: VmName,
+    pub uuid: Uuid,
+    pub node: NodeName,
+    /// `Running`, `Starting`, `Paused`, `Stopped`, `Unknown`, ...
+    pub state: String,
+    /// Generation the running domain was defined from, and the one in force.
+    pub running_generation: u64,
+    pub observed_generation: u64,
+    pub conditions: Vec<Condition>,
+    pub updated_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum EventType {
+    Normal,
+    Warning,
+}
+
+/// `events/<node>/<id>`: something that happened, and why; the same thing again counts up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventRecord {
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// One CamelCase word: `Fenced`, `Started`, `QemuDied`, ...
+    pub reason: String,
+    pub message: String,
+    /// What it is about: `vm/mnvm`, `node/nfs-1`, `cluster/prod`.
+    pub regarding: String,
+    /// The node that saw it.
+    pub node: NodeName,
+    pub count: u32,
+    pub first_at: Timestamp,
+    pub last_at: Timestamp,
+}

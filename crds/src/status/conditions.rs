@@ -1,0 +1,163 @@
+//! The conditions of the whole cluster, always all of them and in this order: Ready, Placed, Converged, SpecValid,
+//! StoreReachable, Protected.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::nodes::NodeSummary;
+use super::protection::Protection;
+use super::vm::{VmSummary, Wanted};
+use super::{DataAge, Facts};
+use crate::{ConditionStatus, condition};
+
+/// A condition that is computed when asked for: when it last changed is said only where a record tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterCondition {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: ConditionStatus,
+    /// One CamelCase word for machines.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_transition_time: Option<Timestamp>,
+}
+
+impl ClusterCondition {
+    fn new(kind: &str, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            status,
+            reason: reason.to_owned(),
+            message: message.into(),
+            last_transition_time: None,
+        }
+    }
+
+    fn since(mut self, at: Option<Timestamp>) -> Self {
+        self.last_transition_time = at;
+        self
+    }
+}
+
+use ConditionStatus::{False, True, Unknown};
+
+pub(super) fn summarise(
+    facts: &Facts<'_>,
+    vm: &VmSummary,
+    nodes: &[NodeSummary],
+    observed_generation: Option<u64>,
+    protection: &Protection,
+) -> Vec<ClusterCondition> {
+    vec![
+        ready(vm),
+        placed(facts, vm),
+        converged(facts, vm, observed_generation),
+        spec_valid(facts, nodes),
+        store_reachable(&facts.view.data_age),
+        ClusterCondition::new("Protected", protection.status, protection.reason, protection.sentence.clone()),
+    ]
+}
+
+fn ready(vm: &VmSummary) -> ClusterCondition {
+    let of = |status, reason: &str, message: String| {
+        ClusterCondition::new("Ready", status, reason, message).since(vm.since)
+    };
+    let name = &vm.name;
+    let noted = |sentence: String| match vm.note.as_str() {
+        "" => sentence,
+        note => format!("{sentence}: {note}"),
+    };
+    match (vm.wanted, vm.state.as_str(), &vm.node) {
+        (_, "Unknown", _) => of(Unknown, "VmUnknown", noted(format!("what {name} does is not known"))),
+        (Wanted::Running, "Running", Some(node)) => of(True, "VmRunning", format!("{name} runs on {node}")),
+        (Wanted::Stopped, "Stopped", _) => {
+            of(False, "StoppedByOperator", noted(format!("{name} is stopped")))
+        }
+        (Wanted::Stopped, state, _) => {
+            of(False, "Stopping", noted(format!("{name} is to be stopped and is {state}")))
+        }
+        (Wanted::Running, state, _) => of(False, &format!("Vm{state}"), noted(format!("{name} is {state}"))),
+    }
+}
+
+fn placed(facts: &Facts<'_>, vm: &VmSummary) -> ClusterCondition {
+    let at = vm.last_start.as_ref().map(|start| start.at);
+    match (&vm.node, facts.view.vm.is_some()) {
+        (Some(node), _) => {
+            ClusterCondition::new("Placed", True, "Owned", format!("{node} owns {}", vm.name)).since(at)
+        }
+        (None, true) => {
+            ClusterCondition::new("Placed", False, "NoOwner", format!("no node owns {}", vm.name))
+        }
+        (None, false) => ClusterCondition::new("Placed", Unknown, "NoRecord", vm.note.clone()),
+    }
+}
+
+fn converged(facts: &Facts<'_>, vm: &VmSummary, observed: Option<u64>) -> ClusterCondition {
+    let of =
+        |status, reason: &str, message: String| ClusterCondition::new("Converged", status, reason, message);
+    let Some(generation) = facts.view.spec.as_ref().map(|spec| spec.generation) else {
+        return of(Unknown, "NoDocument", "there is no document to converge to".to_owned());
+    };
+    match (observed, vm.generation) {
+        (None, _) => of(Unknown, "NobodyReports", "no living controller reports".to_owned()),
+        (Some(observed), _) if observed < generation => of(
+            False,
+            "NotYetObserved",
+            format!("a controller still acts on generation {observed} of {generation}"),
+        ),
+        (Some(_), Some(running)) if running < generation => of(
+            False,
+            "PendingNextBoot",
+            format!(
+                "{} runs with generation {running}; the rest of generation {generation} is in force from its next boot",
+                vm.name
+            ),
+        ),
+        (Some(_), Some(_)) => of(True, "UpToDate", format!("generation {generation} is in force")),
+        (Some(_), None) if vm.wanted == Wanted::Stopped && vm.state == "Stopped" => {
+            of(True, "Stopped", format!("{} is stopped, as asked", vm.name))
+        }
+        (Some(_), None) if vm.state == "Unknown" => {
+            of(Unknown, "VmUnknown", format!("what {} runs with is not known", vm.name))
+        }
+        (Some(_), None) => of(False, "NotRunning", format!("{} is {}", vm.name, vm.state)),
+    }
+}
+
+fn spec_valid(facts: &Facts<'_>, nodes: &[NodeSummary]) -> ClusterCondition {
+    let of =
+        |status, reason: &str, message: String| ClusterCondition::new("SpecValid", status, reason, message);
+    let view = facts.view;
+    match (&facts.document, &view.spec) {
+        (Err(why), None) if view.spec_problem.is_none() => of(Unknown, "NoDocument", why.clone()),
+        (Err(why), _) => of(False, "Invalid", format!("the last good document stays in force: {why}")),
+        (Ok(_), _) => {
+            let refused = nodes.iter().filter(|node| node.speaks()).find_map(|node| {
+                let status = view.node_statuses.get(&node.name)?;
+                condition::find(&status.conditions, "SpecValid").filter(|c| c.status == False)
+            });
+            let applied = view.spec.as_ref().map(|spec| spec.applied_at);
+            match refused {
+                Some(c) => of(False, &c.reason, c.message.clone()).since(Some(c.last_transition_time)),
+                None => of(True, "Valid", "the document in force is valid".to_owned()).since(applied),
+            }
+        }
+    }
+}
+
+fn store_reachable(age: &DataAge) -> ClusterCondition {
+    match age {
+        DataAge::Consistent => {
+            ClusterCondition::new("StoreReachable", True, "Consistent", "a quorum of the store answered")
+        }
+        DataAge::Stale { secs, why } => {
+            let old = secs.map(|secs| format!(", at least {secs} s old")).unwrap_or_default();
+            ClusterCondition::new("StoreReachable", False, "NoQuorum", format!("a stale reading{old}: {why}"))
+        }
+    }
+}

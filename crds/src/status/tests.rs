@@ -1,0 +1,336 @@
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::records::{
+    Intent, LeaseRecord, LeaseState, LeaseTimings, NodeStatus, Owner, StartRecord, StoredSpec, VmPhase,
+    VmRecord, VmStatus, Waiting,
+};
+use crate::{Condition, Keys, VmName};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn lease(name: &str) -> LeaseRecord {
+    LeaseRecord {
+        node: node(name),
+        incarnation: Uuid::from_u128(7),
+        epoch: 3,
+        seq: 900,
+        state: LeaseState::Held,
+        machine_id: "m".to_owned(),
+        boot_id: "b".to_owned(),
+        timings: LeaseTimings::BALANCED,
+        controller_alive: true,
+        copies: None,
+        sent_millis: None,
+        renewed_at: at(100),
+        fenced_by: None,
+    }
+}
+
+fn report(name: &str, local_vm: &str) -> NodeStatus {
+    NodeStatus {
+        node: node(name),
+        conditions: vec![Condition::new("Ready", ConditionStatus::True, "Fit", "fit", at(10))],
+        observed_generation: 4,
+        controller_version: "0.1.0".to_owned(),
+        local_vm: local_vm.to_owned(),
+        waiting: Vec::new(),
+        updated_at: at(20),
+    }
+}
+
+/// Three nodes, all well; the VM runs on nfs-1.
+fn healthy() -> ClusterView {
+    let cluster = ClusterName::new("prod").unwrap();
+    let names = ["nfs-1", "nfs-2", "nfs-3"];
+    let document = json!({
+        "apiVersion": "zsha.io/v1", "kind": "HaCluster", "metadata": {"name": "prod"},
+        "spec": {
+            "Node": ["10.0.0.1 nfs-1", "10.0.0.2 nfs-2", "10.0.0.3 nfs-3"],
+            "MemorySizeInGB": 8, "CPU": 4, "Type": "FileConf", "ImageFolder": "/opt/smp/mngt/",
+            "Network": [{
+                "Bridge": "br_eth0", "MacAddress": "52:54:00:12:34:56", "Ipaddr": "10.0.1.10",
+                "Netmask": "255.255.255.0", "Gateway": "10.0.1.1", "IsMgmt": true, "IsDefRoute": true
+            }],
+        }
+    });
+    let vm = VmName::management();
+    let uuid = vm.domain_uuid(&cluster);
+    let mut view = ClusterView::empty(cluster, at(100));
+    view.spec = Some(StoredSpec {
+        generation: 4,
+        document,
+        applied_by: "root@nfs-1".to_owned(),
+        applied_at: at(0),
+        message: String::new(),
+    });
+    view.leases = names.iter().map(|name| (node(name), lease(name))).collect();
+    view.lease_ages = names.iter().map(|name| (node(name), LeaseSight::Fresh)).collect();
+    view.node_statuses = BTreeMap::from([
+        (node("nfs-1"), report("nfs-1", "Running")),
+        (node("nfs-2"), report("nfs-2", "Absent")),
+        (node("nfs-3"), report("nfs-3", "Absent")),
+    ]);
+    let start =
+        StartRecord { node: node("nfs-1"), at: at(15), reason: "FirstStart".to_owned(), generation: 4 };
+    view.vm = Some(VmRecord {
+        name: vm.clone(),
+        revision: 9,
+        uuid,
+        owner: Some(Owner { node: node("nfs-1"), epoch: 3 }),
+        migration: None,
+        phase: VmPhase::Running,
+        failures: BTreeMap::new(),
+        failures_generation: 4,
+        last_start: Some(start),
+        note: String::new(),
+    });
+    view.vm_status = Some(VmStatus {
+        name: vm,
+        uuid,
+        node: node("nfs-1"),
+        state: "Running".to_owned(),
+        running_generation: 4,
+        observed_generation: 4,
+        conditions: Vec::new(),
+        updated_at: at(16),
+    });
+    view
+}
+
+fn reason_of(status: &ClusterStatus, kind: &str) -> (ConditionStatus, String) {
+    let condition = status.condition(kind).unwrap();
+    (condition.status, condition.reason.clone())
+}
+
+#[test]
+fn a_healthy_cluster_is_ready_converged_and_protected() {
+    let status = summarise(&healthy());
+    assert_eq!(status.vm.state, "Running");
+    assert_eq!(status.vm.node, Some(node("nfs-1")));
+    assert_eq!((status.generation, status.observed_generation), (Some(4), Some(4)));
+    assert!(status.healthy && status.protected);
+    assert_eq!(status.protection, "survives one more failure: nfs-2 and nfs-3 can take over from nfs-1");
+    assert!(status.conditions.iter().all(|c| c.status == ConditionStatus::True), "{:?}", status.conditions);
+    assert_eq!(status.failover_bound_seconds, Some(13.0));
+}
+
+#[test]
+fn the_bound_is_the_sum_of_its_named_terms_for_every_profile() {
+    for (timings, total) in
+        [(LeaseTimings::FAST, 10.0), (LeaseTimings::BALANCED, 13.0), (LeaseTimings::PATIENT, 28.0)]
+    {
+        let bound = failover_bound(&timings);
+        assert_eq!(bound.total_seconds, total);
+        assert_eq!(bound.terms().iter().map(|(_, seconds)| seconds).sum::<f64>(), total);
+    }
+}
+
+#[test]
+fn the_bound_is_that_of_the_owner_while_it_still_lives_by_longer_timings() {
+    let mut view = healthy();
+    view.leases.get_mut(&node("nfs-1")).unwrap().timings = LeaseTimings::PATIENT;
+    assert_eq!(summarise(&view).failover_bound_seconds, Some(28.0));
+}
+
+#[test]
+fn the_state_is_unknown_once_nobody_living_vouches_for_it() {
+    type Spoil = fn(&mut ClusterView);
+    let spoils: [(&str, Spoil); 9] = [
+        ("expired", |v| v.lease_ages = BTreeMap::from([(node("nfs-1"), LeaseSight::Expired)])),
+        ("not watched", |v| v.lease_ages.clear()),
+        ("fenced", |v| v.leases.get_mut(&node("nfs-1")).unwrap().state = LeaseState::Fenced),
+        ("released", |v| v.leases.get_mut(&node("nfs-1")).unwrap().state = LeaseState::Released),
+        ("another life", |v| v.leases.get_mut(&node("nfs-1")).unwrap().epoch = 4),
+        ("no lease", |v| drop(v.leases.remove(&node("nfs-1")))),
+        ("controller down", |v| v.leases.get_mut(&node("nfs-1")).unwrap().controller_alive = false),
+        ("no record", |v| v.vm = None),
+        ("stale reading", |v| v.data_age = DataAge::Stale { secs: None, why: "no leader".to_owned() }),
+    ];
+    for (what, spoil) in spoils {
+        let mut view = healthy();
+        spoil(&mut view);
+        let status = summarise(&view);
+        assert_eq!(status.vm.state, "Unknown", "{what}");
+        assert_eq!(status.vm.last_known_state.as_deref(), Some("Running"), "{what}");
+        assert!(!status.vm.note.is_empty(), "{what}");
+        assert_eq!(status.condition("Ready").unwrap().status, ConditionStatus::Unknown, "{what}");
+        assert!(!status.healthy, "{what}");
+    }
+}
+
+#[test]
+fn a_stale_reading_vouches_for_nothing() {
+    let mut view = healthy();
+    view.data_age = DataAge::Stale { secs: Some(1), why: "no leader".to_owned() };
+    let status = summarise(&view);
+    assert!(!status.protected);
+    for node in &status.nodes {
+        assert_eq!((node.lease, node.ready, node.local_vm.as_str()), (LeaseWord::Unknown, false, "Unknown"));
+    }
+    for kind in ["Ready", "Converged", "Protected"] {
+        assert_eq!(status.condition(kind).unwrap().status, ConditionStatus::Unknown, "{kind}");
+    }
+    assert_eq!(status.condition("StoreReachable").unwrap().status, ConditionStatus::False);
+}
+
+#[test]
+fn a_report_from_before_the_claim_is_not_taken_for_the_present() {
+    let mut view = healthy();
+    view.vm.as_mut().unwrap().phase = VmPhase::Starting;
+    assert_eq!(summarise(&view).vm.state, "Starting", "same node, record newer than the report");
+    view.vm.as_mut().unwrap().owner = Some(Owner { node: node("nfs-2"), epoch: 3 });
+    assert_eq!(summarise(&view).vm.state, "Starting", "another node's report");
+    view.vm.as_mut().unwrap().phase = VmPhase::Running;
+    assert_eq!(summarise(&view).vm.state, "Unknown", "the new owner has not reported");
+}
+
+#[test]
+fn an_unreadable_record_is_unknown_and_not_missing() {
+    let keys = Keys::new(&ClusterName::new("prod").unwrap());
+    let (lease_key, vm_key) = (keys.lease(&node("nfs-1")), keys.vm(&VmName::management()));
+    let raw = |key| RawRecord { key, value: "{", modify_index: 1 };
+    let mut view = healthy();
+    let read = ClusterView::from_records(view.cluster.clone(), at(100), [raw(&lease_key), raw(&vm_key)]);
+    view.unreadable = read.unreadable;
+    view.leases.remove(&node("nfs-1"));
+    view.vm = None;
+    let status = summarise(&view);
+    assert_eq!(status.node(&node("nfs-1")).unwrap().lease, LeaseWord::Unknown);
+    assert!(status.vm.note.starts_with("the record of who owns it cannot be read"), "{}", status.vm.note);
+}
+
+#[test]
+fn protection_says_which_failure_is_one_too_many() {
+    let mut view = healthy();
+    view.leases.get_mut(&node("nfs-3")).unwrap().state = LeaseState::Fenced;
+    let status = summarise(&view);
+    assert!(!status.protected && !status.healthy);
+    assert_eq!(
+        status.protection,
+        "cannot survive one more failure: nfs-3 is not up, and with one more the store loses its quorum"
+    );
+    assert_eq!(status.condition("Ready").unwrap().status, ConditionStatus::True);
+
+    let mut view = healthy();
+    for name in ["nfs-1", "nfs-3"] {
+        let conditions = &mut view.node_statuses.get_mut(&node(name)).unwrap().conditions;
+        *conditions = vec![
+            Condition::new(
+                "BridgesUp",
+                ConditionStatus::False,
+                "NoCarrier",
+                "br_eth0 has no carrier",
+                at(50),
+            ),
+            Condition::new("Ready", ConditionStatus::False, "NotFit", "see the others", at(50)),
+        ];
+    }
+    let status = summarise(&view);
+    assert!(status.protected, "nfs-2 can still take it");
+    assert_eq!(status.protection, "survives one more failure: nfs-2 can take over from nfs-1");
+    assert_eq!(status.node(&node("nfs-3")).unwrap().reasons, ["NoCarrier: br_eth0 has no carrier"]);
+    assert_eq!(status.node(&node("nfs-3")).unwrap().role, Role::Unfit);
+
+    view.vm.as_mut().unwrap().owner = Some(Owner { node: node("nfs-2"), epoch: 3 });
+    assert_eq!(summarise(&view).protection, "cannot survive one more failure: only nfs-2 is fit");
+}
+
+#[test]
+fn a_document_that_cannot_be_read_is_said_and_the_nodes_are_still_shown() {
+    let mut view = healthy();
+    view.spec.as_mut().unwrap().document = json!({"kind": "HaCluster"});
+    let status = summarise(&view);
+    assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::False, "Invalid".to_owned()));
+    assert_eq!(status.nodes.len(), 3);
+    assert_eq!(status.vm.state, "Running");
+}
+
+#[test]
+fn nothing_applied_is_told_apart_from_something_broken() {
+    let status = summarise(&ClusterView::empty(ClusterName::new("prod").unwrap(), at(0)));
+    assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::Unknown, "NoDocument".to_owned()));
+    assert_eq!(reason_of(&status, "Placed"), (ConditionStatus::Unknown, "NoRecord".to_owned()));
+    assert_eq!((status.generation, status.failover_bound), (None, None));
+    assert!(!status.healthy);
+}
+
+#[test]
+fn a_document_newer_than_the_running_vm_is_pending_until_its_next_boot() {
+    let mut view = healthy();
+    view.spec.as_mut().unwrap().generation = 5;
+    assert_eq!(reason_of(&summarise(&view), "Converged").1, "NotYetObserved");
+    for status in view.node_statuses.values_mut() {
+        status.observed_generation = 5;
+    }
+    assert_eq!(
+        reason_of(&summarise(&view), "Converged"),
+        (ConditionStatus::False, "PendingNextBoot".to_owned())
+    );
+    assert!(summarise(&view).healthy, "a boot that is due is no harm");
+}
+
+#[test]
+fn a_dead_node_does_not_hold_the_observed_generation_back() {
+    let mut view = healthy();
+    view.node_statuses.get_mut(&node("nfs-3")).unwrap().observed_generation = 2;
+    assert_eq!(summarise(&view).observed_generation, Some(2));
+    view.lease_ages.insert(node("nfs-3"), LeaseSight::Expired);
+    assert_eq!(summarise(&view).observed_generation, Some(4));
+}
+
+#[test]
+fn a_stop_that_was_asked_for_is_not_a_fault_of_convergence() {
+    let mut view = healthy();
+    let stop = Intent::Stop { by: "root@nfs-1".to_owned(), at: at(90), message: String::new() };
+    view.intents.insert("power".to_owned(), stop);
+    view.vm_status.as_mut().unwrap().state = "Stopped".to_owned();
+    view.vm.as_mut().unwrap().phase = VmPhase::Stopped;
+    let status = summarise(&view);
+    assert_eq!(status.vm.state, "Stopped");
+    assert_eq!(reason_of(&status, "Ready"), (ConditionStatus::False, "StoppedByOperator".to_owned()));
+    assert_eq!(reason_of(&status, "Converged"), (ConditionStatus::True, "Stopped".to_owned()));
+}
+
+#[test]
+fn the_same_sentence_of_several_nodes_is_told_once() {
+    let mut view = healthy();
+    for name in ["nfs-2", "nfs-3"] {
+        let waiting =
+            Waiting { reason: "LeaseStillHeld".to_owned(), message: "nfs-1 may still run it".to_owned() };
+        view.node_statuses.get_mut(&node(name)).unwrap().waiting.push(waiting);
+    }
+    let waiting = summarise(&view).waiting;
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(waiting[0].nodes, [node("nfs-2"), node("nfs-3")]);
+}
+
+#[test]
+fn a_renewal_from_the_future_is_not_judged_by_the_wall_clock() {
+    let mut lease = lease("nfs-1");
+    let sight = |lease: &LeaseRecord| LeaseSight::by_wall_clock(lease, at(100));
+    assert_eq!(sight(&lease), LeaseSight::Fresh);
+    lease.renewed_at = at(94);
+    assert_eq!(sight(&lease), LeaseSight::Late { secs: 6 });
+    lease.renewed_at = at(90);
+    assert_eq!(sight(&lease), LeaseSight::Expired);
+    lease.renewed_at = at(110);
+    assert_eq!(sight(&lease), LeaseSight::Unknown);
+}
+
+#[test]
+fn the_status_reads_back_as_it_was_written() {
+    let status = summarise(&healthy());
+    let text = serde_json::to_string(&status).unwrap();
+    assert!(!text.contains("null"), "absent is left out: {text}");
+    assert_eq!(serde_json::from_str::<ClusterStatus>(&text).unwrap(), status);
+}

@@ -1,0 +1,239 @@
+//! What was read of a cluster, gathered: records by key, how each lease was seen, and how old it all is.
+//!
+//! A record that cannot be read is kept as unreadable and never dropped: unreadable is not absent.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::records::{
+    EventRecord, Intent, LeaseRecord, LeaseTimings, NodeStatus, StoredSpec, VmRecord, VmStatus,
+};
+use crate::{ClusterName, HaCluster, Keys, NodeName, VmName};
+
+/// How a lease that says `Held` was seen by whoever looks. Only its holder knows whether it is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseSight {
+    /// Renewed when it should have been.
+    Fresh,
+    /// Overdue, and still within the time one renewal holds.
+    Late { secs: u64 },
+    /// One renewal's time is over: the node may run nothing any more.
+    Expired,
+    /// Not looked at for long enough to tell.
+    Unknown,
+}
+
+impl LeaseSight {
+    /// By the age of the last renewal that was seen.
+    pub fn from_age_millis(age: u64, timings: &LeaseTimings) -> Self {
+        let on_time = (timings.renew_millis * 3).max(timings.ttl_millis / 2);
+        match age {
+            age if age <= on_time => Self::Fresh,
+            age if age <= timings.ttl_millis => Self::Late { secs: age / 1000 },
+            _ => Self::Expired,
+        }
+    }
+
+    /// By the clocks of two machines, which may differ by any amount: `Unknown` where the record is from the future.
+    pub fn by_wall_clock(lease: &LeaseRecord, now: Timestamp) -> Self {
+        let age = now.as_millisecond() - lease.renewed_at.as_millisecond();
+        match u64::try_from(age) {
+            Ok(age) => Self::from_age_millis(age, &lease.timings),
+            // Two clocks half a second apart are not worth a word.
+            Err(_) if age > -500 => Self::Fresh,
+            Err(_) => Self::Unknown,
+        }
+    }
+}
+
+/// How old the records are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "read")]
+pub enum DataAge {
+    /// A quorum confirmed them.
+    #[default]
+    Consistent,
+    /// They come from one server that nobody confirmed, and are at least so old where that is known.
+    Stale {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        secs: Option<u64>,
+        why: String,
+    },
+}
+
+impl DataAge {
+    pub fn is_current(&self) -> bool {
+        matches!(self, Self::Consistent)
+    }
+}
+
+/// One key as read, for [`ClusterView::from_records`].
+#[derive(Debug, Clone, Copy)]
+pub struct RawRecord<'a> {
+    pub key: &'a str,
+    pub value: &'a str,
+    pub modify_index: u64,
+}
+
+/// Everything that is known of a cluster at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterView {
+    pub cluster: ClusterName,
+    /// None: there is no document (or none that can be read, see `spec_problem`).
+    pub spec: Option<StoredSpec>,
+    /// Why the document cannot be used, where it cannot.
+    pub spec_problem: Option<String>,
+    pub leases: BTreeMap<NodeName, LeaseRecord>,
+    pub vm: Option<VmRecord>,
+    pub vm_status: Option<VmStatus>,
+    pub node_statuses: BTreeMap<NodeName, NodeStatus>,
+    /// By the last part of their key: `power`, `drain.nfs-1`, ...
+    pub intents: BTreeMap<String, Intent>,
+    /// In the order the store saw them, oldest first.
+    pub events: Vec<EventRecord>,
+    /// How each lease was seen. One that is not here was not seen.
+    pub lease_ages: BTreeMap<NodeName, LeaseSight>,
+    /// Keys whose value could not be read, and why.
+    pub unreadable: BTreeMap<String, String>,
+    pub now: Timestamp,
+    pub data_age: DataAge,
+}
+
+/// A record looked for: there, surely not there, or there and unreadable.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Observed<'a, T> {
+    Present(&'a T),
+    Absent,
+    Unreadable(&'a str),
+}
+
+impl<T> Clone for Observed<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Observed<'_, T> {}
+
+impl ClusterView {
+    /// Of a cluster nothing is known of.
+    pub fn empty(cluster: ClusterName, now: Timestamp) -> Self {
+        Self {
+            cluster,
+            spec: None,
+            spec_problem: None,
+            leases: BTreeMap::new(),
+            vm: None,
+            vm_status: None,
+            node_statuses: BTreeMap::new(),
+            intents: BTreeMap::new(),
+            events: Vec::new(),
+            lease_ages: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            now,
+            data_age: DataAge::Consistent,
+        }
+    }
+
+    /// From keys as read, in any order; keys of other kinds are passed over. Leases are judged by the wall clock
+    /// until somebody who has watched them says better.
+    pub fn from_records<'a>(
+        cluster: ClusterName,
+        now: Timestamp,
+        records: impl IntoIterator<Item = RawRecord<'a>>,
+    ) -> Self {
+        let keys = Keys::new(&cluster);
+        let mut view = Self::empty(cluster, now);
+        let mut records: Vec<_> = records.into_iter().collect();
+        records.sort_by_key(|record| record.modify_index);
+        for record in records {
+            view.take(&keys, record);
+        }
+        view.lease_ages = view
+            .leases
+            .iter()
+            .map(|(node, lease)| (node.clone(), LeaseSight::by_wall_clock(lease, now)))
+            .collect();
+        view
+    }
+
+    fn take(&mut self, keys: &Keys, record: RawRecord<'_>) {
+        let vm = VmName::management();
+        let key = record.key;
+        if key == keys.spec() {
+            // An empty value only keeps the key in being, so that a watch of it is quiet.
+            if record.value.trim().is_empty() {
+                return;
+            }
+            self.spec = self.read(record);
+            self.spec_problem = self.unreadable.get(key).cloned();
+        } else if key == keys.vm(&vm) {
+            self.vm = self.read(record);
+        } else if key == keys.vm_status(&vm) {
+            self.vm_status = self.read(record);
+        } else if let Some(name) = key.strip_prefix(&keys.intents()) {
+            if let Some(intent) = self.read(record) {
+                self.intents.insert(name.to_owned(), intent);
+            }
+        } else if key.starts_with(&keys.leases()) {
+            if let Some(lease) = self.read::<LeaseRecord>(record) {
+                self.leases.insert(lease.node.clone(), lease);
+            }
+        } else if key.starts_with(&keys.node_statuses()) {
+            if let Some(status) = self.read::<NodeStatus>(record) {
+                self.node_statuses.insert(status.node.clone(), status);
+            }
+        } else if key.starts_with(&keys.events())
+            && let Some(event) = self.read(record)
+        {
+            self.events.push(event);
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&mut self, record: RawRecord<'_>) -> Option<T> {
+        match serde_json::from_str(record.value) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.unreadable.insert(record.key.to_owned(), error.to_string());
+                None
+            }
+        }
+    }
+
+    /// The document as types, or why there is none.
+    pub(super) fn document(&self) -> Result<HaCluster, String> {
+        if let Some(problem) = &self.spec_problem {
+            return Err(problem.clone());
+        }
+        let spec = self.spec.as_ref().ok_or("no document has been applied")?;
+        serde_json::from_value(spec.document.clone()).map_err(|error| error.to_string())
+    }
+
+    pub fn lease(&self, node: &NodeName) -> Observed<'_, LeaseRecord> {
+        self.observed(self.leases.get(node), &Keys::new(&self.cluster).lease(node))
+    }
+
+    pub fn ownership(&self) -> Observed<'_, VmRecord> {
+        self.observed(self.vm.as_ref(), &Keys::new(&self.cluster).vm(&VmName::management()))
+    }
+
+    fn observed<'a, T>(&'a self, found: Option<&'a T>, key: &str) -> Observed<'a, T> {
+        match (found, self.unreadable.get(key)) {
+            (Some(found), _) => Observed::Present(found),
+            (None, Some(why)) => Observed::Unreadable(why),
+            (None, None) => Observed::Absent,
+        }
+    }
+
+    /// The stop an operator asked for, where one did.
+    pub fn stop_wanted(&self) -> Option<(&str, Timestamp, &str)> {
+        self.intents.values().find_map(|intent| match intent {
+            Intent::Stop { by, at, message } => Some((by.as_str(), *at, message.as_str())),
+            Intent::None => None,
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! The VM in one value: where it is and what it does, as far as somebody living says so.
+//!
+//! Never here: yesterday's word as today's. It goes to `lastKnownState`, and `state` is `Unknown`.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::nodes::{ControllerState, LeaseWord, NodeSummary};
+use super::{DataAge, Facts, Observed};
+use crate::records::{Owner, StartRecord, VmPhase, VmRecord, VmStatus};
+use crate::{NodeName, VmName};
+
+/// What is wanted of the VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Wanted {
+    Running,
+    /// An operator asked for a stop.
+    Stopped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VmSummary {
+    pub name: VmName,
+    pub uuid: Uuid,
+    /// The owner by the record; absent where nobody owns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// `Running`, `Starting`, `Stopping`, `Stopped`, `Failed`, `Paused`, ..., or `Unknown`.
+    pub state: String,
+    /// What was last said, where nobody living says it now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_known_state: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_known_at: Option<Timestamp>,
+    pub wanted: Wanted,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<VmPhase>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrating_to: Option<NodeName>,
+    /// Since when `state` is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Generation of the document the running VM was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_start: Option<StartRecord>,
+    /// Why it is as it is; empty where nothing is to be said.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
+/// The state in a word, or why nobody can say.
+enum Word {
+    Known(String),
+    Unknown(String),
+}
+
+pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
+    let view = facts.view;
+    let name = VmName::management();
+    let record = view.vm.as_ref();
+    let owner = record.and_then(|record| record.owner.as_ref());
+    let status =
+        view.vm_status.as_ref().filter(|status| owner.is_some_and(|owner| owner.node == status.node));
+    let last_start = record.and_then(|record| record.last_start.clone());
+    let mut summary = VmSummary {
+        uuid: record.map_or_else(|| name.domain_uuid(&view.cluster), |record| record.uuid),
+        name,
+        node: owner.map(|owner| owner.node.clone()),
+        state: "Unknown".to_owned(),
+        last_known_state: None,
+        last_known_at: None,
+        wanted: if view.stop_wanted().is_some() { Wanted::Stopped } else { Wanted::Running },
+        phase: record.map(|record| record.phase),
+        migrating_to: record.and_then(|r| r.migration.as_ref()).map(|migration| migration.to.node.clone()),
+        since: None,
+        generation: None,
+        last_start,
+        note: record.map(|record| record.note.clone()).unwrap_or_default(),
+    };
+    match word(facts, nodes, status) {
+        Word::Known(state) => {
+            summary.since = since(&state, status, summary.last_start.as_ref());
+            summary.generation =
+                status.filter(|_| state == "Running").map(|status| status.running_generation);
+            summary.state = state;
+        }
+        Word::Unknown(why) => {
+            summary.last_known_state = view.vm_status.as_ref().map(|status| status.state.clone());
+            summary.last_known_at = view.vm_status.as_ref().map(|status| status.updated_at);
+            summary.note = why;
+        }
+    }
+    summary
+}
+
+fn word(facts: &Facts<'_>, nodes: &[NodeSummary], status: Option<&VmStatus>) -> Word {
+    if let DataAge::Stale { why, .. } = &facts.view.data_age {
+        return Word::Unknown(format!("the store was read without its quorum: {why}"));
+    }
+    match facts.view.ownership() {
+        Observed::Absent => Word::Unknown("there is no record of who owns it".to_owned()),
+        Observed::Unreadable(why) => {
+            Word::Unknown(format!("the record of who owns it cannot be read: {why}"))
+        }
+        Observed::Present(VmRecord { owner: None, phase, .. }) => match phase {
+            VmPhase::Stopped | VmPhase::PoweredOff | VmPhase::Failed => Word::Known(format!("{phase:?}")),
+            VmPhase::Starting | VmPhase::Running | VmPhase::Stopping => {
+                Word::Unknown(format!("the record says {phase:?} and names no owner"))
+            }
+        },
+        Observed::Present(VmRecord { owner: Some(owner), phase, .. }) => {
+            match unspoken(facts, nodes, owner) {
+                Some(why) => Word::Unknown(why),
+                None => reported(owner, *phase, status),
+            }
+        }
+    }
+}
+
+/// Why the owner cannot say what is, where it cannot.
+fn unspoken(facts: &Facts<'_>, nodes: &[NodeSummary], owner: &Owner) -> Option<String> {
+    let node = &owner.node;
+    let Some(summary) = nodes.iter().find(|summary| summary.name == *node) else {
+        return Some(format!("it is owned by {node}, of which nothing is known"));
+    };
+    let later_life = match facts.view.lease(node) {
+        Observed::Present(lease) => lease.epoch > owner.epoch,
+        Observed::Absent | Observed::Unreadable(_) => false,
+    };
+    match summary.lease {
+        LeaseWord::Held | LeaseWord::Late if later_life => {
+            Some(format!("{node} owned it in an earlier life: that copy is dead"))
+        }
+        LeaseWord::Held | LeaseWord::Late => match summary.controller {
+            ControllerState::Up => None,
+            ControllerState::Down | ControllerState::Unknown => {
+                Some(format!("the controller of {node} is down: what the VM does now is not known"))
+            }
+        },
+        LeaseWord::Expired => Some(format!("{node} owns it and its lease has run out")),
+        LeaseWord::Fenced => Some(format!("{node} owned it and was fenced: that copy is dead")),
+        LeaseWord::Released => Some(format!("{node} owned it and has released its lease")),
+        LeaseWord::Lost => {
+            Some(format!("{node} owns it, and its lease was gone: its copy may live for some minutes yet"))
+        }
+        LeaseWord::Missing => Some(format!("{node} owns it and has no lease")),
+        LeaseWord::Unknown => Some(format!("{node} owns it and its lease cannot be judged")),
+    }
+}
+
+/// The owner lives: its word counts, unless the record has moved on since.
+fn reported(owner: &Owner, phase: VmPhase, status: Option<&VmStatus>) -> Word {
+    match (phase, status) {
+        (VmPhase::Running, None) => Word::Unknown(format!("{} has not reported on it yet", owner.node)),
+        (VmPhase::Running, Some(status)) => Word::Known(status.state.clone()),
+        (_, Some(status)) if status.state != "Running" => Word::Known(status.state.clone()),
+        (
+            VmPhase::Starting | VmPhase::Stopping | VmPhase::Stopped | VmPhase::PoweredOff | VmPhase::Failed,
+            None | Some(_),
+        ) => Word::Known(format!("{phase:?}")),
+    }
+}
+
+/// The report is written when it changes, for other things too: a start after it is the better word.
+fn since(state: &str, status: Option<&VmStatus>, last_start: Option<&StartRecord>) -> Option<Timestamp> {
+    match (state, last_start) {
+        ("Running" | "Starting", Some(start)) => Some(start.at),
+        _ => status.map(|status| status.updated_at),
+    }
+}
