@@ -1,0 +1,126 @@
+//! The one place where a clock is read. Deciding code takes a [`Moment`]; it never asks for one.
+
+use std::fmt;
+use std::ops::{Add, Sub};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// A point on a clock that never goes back and counts suspend. Comparable only on the node that took it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
+pub struct Moment {
+    nanos: u64,
+}
+
+impl Moment {
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self { nanos }
+    }
+
+    pub const fn from_millis(millis: u64) -> Self {
+        Self { nanos: millis * 1_000_000 }
+    }
+
+    pub const fn as_millis(self) -> u64 {
+        self.nanos / 1_000_000
+    }
+
+    pub const fn as_nanos(self) -> u64 {
+        self.nanos
+    }
+
+    /// Time since `earlier`; zero if `earlier` is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
+    }
+
+    /// Time until `later`; zero if it has passed.
+    pub fn until(self, later: Self) -> Duration {
+        later.since(self)
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+    fn add(self, rhs: Duration) -> Self {
+        Self { nanos: self.nanos.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)) }
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+    fn sub(self, rhs: Duration) -> Self {
+        Self { nanos: self.nanos.saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)) }
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}s", self.nanos / 1_000_000_000, self.nanos / 1_000_000 % 1_000)
+    }
+}
+
+/// Which clock a node lives by.
+#[derive(Debug, Clone, Copy)]
+pub enum Clock {
+    /// `CLOCK_BOOTTIME`: the real one.
+    Boottime,
+    /// tokio's clock since `start`, which the simulator moves; `rate_ppm` is how much faster than true it runs.
+    Tokio { start: tokio::time::Instant, rate_ppm: i32 },
+}
+
+impl Clock {
+    pub fn now(&self) -> Moment {
+        match self {
+            Self::Boottime => {
+                let t = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+                let secs = u64::try_from(t.tv_sec).unwrap_or_default();
+                let nanos = u64::try_from(t.tv_nsec).unwrap_or_default();
+                Moment::from_nanos(secs * 1_000_000_000 + nanos)
+            }
+            Self::Tokio { start, rate_ppm } => {
+                let true_nanos = i128::try_from(start.elapsed().as_nanos()).unwrap_or(i128::MAX);
+                let nanos = true_nanos + true_nanos * i128::from(*rate_ppm) / 1_000_000;
+                // An hour in, so that "a while ago" can be said at the start of a simulation.
+                Moment::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX).saturating_add(3_600_000_000_000))
+            }
+        }
+    }
+
+    /// Returns once `moment` has come on this clock. Waits on tokio's, which does not count suspend: what must not
+    /// be late after a suspend does not wait here.
+    pub async fn sleep_until(&self, moment: Moment) {
+        loop {
+            let left = self.now().until(moment);
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(self.true_time(left)).await;
+        }
+    }
+
+    /// How long `duration` of this clock is on a true one.
+    fn true_time(&self, duration: Duration) -> Duration {
+        match self {
+            Self::Boottime => duration,
+            Self::Tokio { rate_ppm, .. } => duration.mul_f64(1e6 / (1e6 + f64::from(*rate_ppm))),
+        }
+    }
+
+    /// Wall clock, for display only: it may jump by any amount.
+    pub fn wall(&self) -> Timestamp {
+        match self {
+            Self::Boottime => wall_now(),
+            Self::Tokio { .. } => {
+                let since = self.now().since(Moment::default());
+                Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(since).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Wall clock, for display only.
+#[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
+pub fn wall_now() -> Timestamp {
+    Timestamp::now()
+}

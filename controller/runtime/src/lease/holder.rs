@@ -1,0 +1,518 @@
+//! The side that keeps the lease: a sequential machine of `next`, do it, `on_read` or `on_write`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use zsha_crds::NodeName;
+use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
+
+use crate::Moment;
+use crate::store::{Op, StoreError, Txn};
+
+/// Pause after a read or write that failed, before the next try: short against F, long against a round trip.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// A controller that has been silent for so long is not only being restarted. If no copy is alive here either, what
+/// this node owns is set free, since nobody here would start it again.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Who holds the lease, for as long as this process lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub node: NodeName,
+    /// Where the record lives.
+    pub key: String,
+    pub machine_id: String,
+    pub boot_id: String,
+}
+
+/// What survives a restart of the keeper (and nothing longer: it lives in `/run`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Memory {
+    /// Whose lease it was. A file from before this was kept has none, and is taken to be this node's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    pub boot_id: String,
+    pub incarnation: Uuid,
+    pub epoch: u64,
+    pub seq: u64,
+    pub deadline: Option<Moment>,
+    pub timings: LeaseTimings,
+}
+
+/// Copies of the VM on this node, as last looked for in the process table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copies {
+    None,
+    Some,
+    Unknown,
+}
+
+/// What the driver knows at the moment it asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs {
+    pub copies: Copies,
+    pub controller_alive: bool,
+    /// For the record: processes as last counted, whenever that was.
+    pub counted: Option<u32>,
+    /// For display only.
+    pub wall: Timestamp,
+    /// Used if a new incarnation begins now.
+    pub fresh_incarnation: Uuid,
+}
+
+/// A write on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    record: LeaseRecord,
+    sent: Moment,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, and gone at once")]
+pub enum Next {
+    /// Nothing before this moment; ask again then, or when something was asked of the holder.
+    Sleep { until: Moment },
+    /// Read the own record, consistently.
+    Read,
+    /// Publish [`Holder::deadline`] first (it may have shrunk), then send this in a transaction of its own.
+    Write { op: Op, attempt: Attempt },
+}
+
+/// The own record, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Own {
+    Unread,
+    Absent,
+    /// Written by this incarnation, and ours to renew.
+    Mine {
+        record: LeaseRecord,
+        index: u64,
+    },
+    /// Written by another node in the place of ours, which was gone.
+    Lost {
+        epoch: u64,
+        index: u64,
+    },
+    /// Anything else: fenced, released, an earlier life, another machine.
+    Other {
+        record: LeaseRecord,
+        index: u64,
+        first_seen: Moment,
+    },
+}
+
+/// One life of a holder: what its epoch rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Life {
+    incarnation: Uuid,
+    epoch: u64,
+    seq: u64,
+}
+
+/// The machine. See the module for what it keeps true.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    identity: Identity,
+    timings: LeaseTimings,
+    own: Own,
+    life: Option<Life>,
+    /// Timings of the last renewal that succeeded, and when its request was sent.
+    granted: Option<(LeaseTimings, Moment)>,
+    deadline: Option<Moment>,
+    not_before: Moment,
+    /// Since when the controller has been silent, and whether a new life was begun for it.
+    silent: Option<(Moment, bool)>,
+    release: bool,
+    message: String,
+}
+
+impl Holder {
+    /// `memory` counts only within the boot it was written in; without it the holder is strict: not valid.
+    pub fn new(identity: Identity, timings: LeaseTimings, memory: Option<Memory>) -> Self {
+        let memory = memory.filter(|m| {
+            m.boot_id == identity.boot_id
+                && m.key.as_ref().is_none_or(|key| *key == identity.key)
+                && m.timings.is_safe()
+        });
+        let timings = memory.as_ref().map_or(timings, |m| m.timings);
+        let granted = memory.as_ref().and_then(|m| m.deadline.map(|d| (m.timings, d - m.timings.ttl())));
+        Self {
+            identity,
+            timings,
+            own: Own::Unread,
+            life: memory.as_ref().map(|m| Life { incarnation: m.incarnation, epoch: m.epoch, seq: m.seq }),
+            granted,
+            deadline: memory.and_then(|m| m.deadline),
+            not_before: Moment::default(),
+            silent: None,
+            release: false,
+            message: "the lease has not been read yet".to_owned(),
+        }
+    }
+
+    /// Whether the next step depends on [`Inputs::copies`], so that the process table is read only then.
+    pub fn wants_copies(&self) -> bool {
+        self.release
+            || self.silent.is_some_and(|(_, done)| !done)
+            || matches!(self.own, Own::Absent | Own::Lost { .. } | Own::Other { .. })
+    }
+
+    /// What to do now.
+    pub fn next(&mut self, now: Moment, inputs: Inputs) -> Next {
+        if now < self.not_before {
+            return Next::Sleep { until: self.not_before };
+        }
+        match self.own.clone() {
+            Own::Unread => Next::Read,
+            Own::Mine { record, index } => self.renew(now, inputs, &record, index),
+            Own::Absent => self.write_anew(now, inputs, 0, None),
+            Own::Lost { epoch, index } => self.write_anew(now, inputs, epoch, Some(index)),
+            Own::Other { record, index, first_seen } => {
+                self.take_over(now, inputs, &record, index, first_seen)
+            }
+        }
+    }
+
+    fn renew(&mut self, now: Moment, inputs: Inputs, record: &LeaseRecord, index: u64) -> Next {
+        if self.release {
+            if inputs.copies == Copies::None {
+                let attempt = self.attempt(now, inputs, self.life_of(record), LeaseState::Released);
+                return self.write(attempt, Some(index));
+            }
+            self.message = "the release waits: a copy of the VM is still alive here".to_owned();
+        }
+        if self.silent_for_long(now, inputs) && inputs.copies == Copies::None {
+            self.message =
+                "the controller is silent and no copy is alive here: what this node owned is set free"
+                    .to_owned();
+            self.silent = self.silent.map(|(since, _)| (since, true));
+            let life = Life { incarnation: inputs.fresh_incarnation, epoch: record.epoch + 1, seq: 1 };
+            self.deadline = None;
+            let attempt = self.attempt(now, inputs, life, LeaseState::Held);
+            return self.write(attempt, Some(index));
+        }
+        let due = self.granted.map_or(now, |(_, sent)| sent + self.timings.renew());
+        if now < due && record.timings == self.timings {
+            return Next::Sleep { until: due };
+        }
+        let attempt = self.attempt(now, inputs, self.life_of(record), LeaseState::Held);
+        self.write(attempt, Some(index))
+    }
+
+    /// Whether the controller has been silent long enough, and nothing was done about it yet.
+    fn silent_for_long(&mut self, now: Moment, inputs: Inputs) -> bool {
+        if inputs.controller_alive {
+            self.silent = None;
+            return false;
+        }
+        let (since, done) = *self.silent.get_or_insert((now, false));
+        !done && now >= since + SILENCE
+    }
+
+    /// The record is not there (never written, deleted by hand), or another node has put one in its place.
+    fn write_anew(&mut self, now: Moment, inputs: Inputs, epoch: u64, index: Option<u64>) -> Next {
+        if self.release {
+            self.message = "released".to_owned();
+            return Next::Sleep { until: now + Duration::from_secs(60) };
+        }
+        let life = match self.life {
+            Some(life) if self.valid(now) => Life { seq: life.seq + 1, ..life },
+            _ => match self.reborn(now, inputs, epoch) {
+                Ok(life) => life,
+                Err(until) => return Next::Sleep { until },
+            },
+        };
+        let attempt = self.attempt(now, inputs, life, LeaseState::Held);
+        self.write(attempt, index)
+    }
+
+    /// The record is not of this incarnation: a new one may begin when nothing of an earlier one can be alive.
+    fn take_over(
+        &mut self,
+        now: Moment,
+        inputs: Inputs,
+        record: &LeaseRecord,
+        index: u64,
+        seen: Moment,
+    ) -> Next {
+        if self.release && record.state != LeaseState::Held {
+            self.message = "released".to_owned();
+            return Next::Sleep { until: now + Duration::from_secs(60) };
+        }
+        let elsewhere = record.state == LeaseState::Held && record.machine_id != self.identity.machine_id;
+        if elsewhere && now < seen + record.timings.fence_after() {
+            self.message = format!(
+                "the lease of {} is held by another machine ({}); if that one is dead it is taken over in {:.0} s, \
+                 if it lives two machines carry one node name",
+                self.identity.node,
+                record.machine_id,
+                now.until(seen + record.timings.fence_after()).as_secs_f64().ceil(),
+            );
+            return Next::Read;
+        }
+        let life = match self.reborn(now, inputs, record.epoch) {
+            Ok(life) => life,
+            Err(until) => return Next::Sleep { until },
+        };
+        let attempt = self.attempt(now, inputs, life, LeaseState::Held);
+        self.write(attempt, Some(index))
+    }
+
+    /// A new life, or the wait for the last copy of the old one to be seen dead.
+    fn reborn(&mut self, now: Moment, inputs: Inputs, epoch_before: u64) -> Result<Life, Moment> {
+        self.deadline = None;
+        match inputs.copies {
+            Copies::None => {
+                let epoch = self.life.map_or(0, |l| l.epoch).max(epoch_before) + 1;
+                Ok(Life { incarnation: inputs.fresh_incarnation, epoch, seq: 1 })
+            }
+            Copies::Some => {
+                self.message =
+                    "waiting for the copy of an earlier life to be dead before taking a new lease".to_owned();
+                Err(now + RETRY)
+            }
+            Copies::Unknown => {
+                self.message =
+                    "cannot see whether a copy of the VM is alive here, so no new lease is taken".to_owned();
+                Err(now + RETRY)
+            }
+        }
+    }
+
+    fn life_of(&self, record: &LeaseRecord) -> Life {
+        let seq = self.life.map_or(0, |l| l.seq).max(record.seq) + 1;
+        Life { incarnation: record.incarnation, epoch: record.epoch, seq }
+    }
+
+    /// The timings this write announces. A shorter F would end a healthy copy if the last renewal is already old by it
+    /// (the store was away, say): then one more renewal by the old timings comes first.
+    fn announced(&self, now: Moment) -> LeaseTimings {
+        match self.granted {
+            Some((granted, sent))
+                if self.timings.ttl() < granted.ttl()
+                    && self.valid(now)
+                    && now.since(sent) * 2 > self.timings.ttl() =>
+            {
+                granted
+            }
+            _ => self.timings,
+        }
+    }
+
+    fn attempt(&mut self, now: Moment, inputs: Inputs, life: Life, state: LeaseState) -> Attempt {
+        let timings = self.announced(now);
+        // Rule 2: what may be announced by this write must be obeyed before it is sent.
+        if let (Some((granted, sent)), Some(deadline)) = (self.granted, self.deadline) {
+            let ttl = granted.ttl().min(timings.ttl());
+            self.deadline = Some(deadline.min(sent + ttl));
+        }
+        if state == LeaseState::Released {
+            self.deadline = None;
+        }
+        let record = LeaseRecord {
+            node: self.identity.node.clone(),
+            incarnation: life.incarnation,
+            epoch: life.epoch,
+            seq: life.seq,
+            state,
+            machine_id: self.identity.machine_id.clone(),
+            boot_id: self.identity.boot_id.clone(),
+            timings,
+            controller_alive: inputs.controller_alive,
+            copies: inputs.counted,
+            sent_millis: Some(now.as_millis()),
+            renewed_at: inputs.wall,
+            fenced_by: None,
+        };
+        Attempt { record, sent: now }
+    }
+
+    fn write(&mut self, attempt: Attempt, index: Option<u64>) -> Next {
+        #[expect(clippy::expect_used, reason = "a record of ours always serialises")]
+        let value = serde_json::to_string(&attempt.record).expect("a lease record is JSON");
+        let key = self.identity.key.clone();
+        let op = match index {
+            Some(index) => Op::Cas { key, value, index },
+            None => Op::Create { key, value },
+        };
+        Next::Write { op, attempt }
+    }
+
+    /// The own record was read, or could not be.
+    pub fn on_read(&mut self, now: Moment, result: Result<Option<(LeaseRecord, u64)>, StoreError>) {
+        match result {
+            Err(error) => {
+                self.message = error.to_string();
+                self.not_before = now + RETRY;
+            }
+            Ok(None) => {
+                self.own = Own::Absent;
+                self.not_before = now;
+            }
+            Ok(Some((record, index))) => self.read(now, record, index),
+        }
+    }
+
+    fn read(&mut self, now: Moment, record: LeaseRecord, index: u64) {
+        let ours = self.life.is_some_and(|l| l.incarnation == record.incarnation && l.epoch == record.epoch)
+            && record.state == LeaseState::Held;
+        if ours {
+            self.own = Own::Mine { record, index };
+            self.not_before = now;
+            return;
+        }
+        let lost = record.state == LeaseState::Lost && self.life.is_none_or(|l| record.epoch <= l.epoch);
+        if lost {
+            self.own = Own::Lost { epoch: record.epoch, index };
+            self.not_before = now;
+            return;
+        }
+        if let Some(by) = &record.fenced_by {
+            self.message = format!("fenced by {by}");
+        }
+        // Our life, if we had one, is over.
+        self.deadline = None;
+        let first_seen = match &self.own {
+            Own::Other { record: before, index: i, first_seen } if *before == record && *i == index => {
+                *first_seen
+            }
+            Own::Unread | Own::Absent | Own::Mine { .. } | Own::Lost { .. } | Own::Other { .. } => now,
+        };
+        let again = matches!(self.own, Own::Other { .. });
+        self.own = Own::Other { record, index, first_seen };
+        self.not_before = if again { now + RETRY } else { now };
+    }
+
+    /// A write was answered, or not.
+    pub fn on_write(&mut self, attempt: Attempt, now: Moment, result: Result<Txn, StoreError>) {
+        match result {
+            Ok(Txn::Committed { indices }) => self.committed(attempt, now, indices.first().copied()),
+            Ok(Txn::Conflict { message, .. }) => {
+                self.message = format!("the record changed under us: {message}");
+                self.own = Own::Unread;
+                self.not_before = now;
+            }
+            Err(error @ StoreError::Unavailable { .. }) => {
+                self.message = error.to_string();
+                self.not_before = now + RETRY;
+            }
+            Err(error) => {
+                // It may yet be in force, under an index we do not know: read back.
+                self.message = error.to_string();
+                self.own = Own::Unread;
+                // An answer that came at once would come at once again.
+                self.not_before = now + RETRY / 4;
+                // A life whose first write was lost is still the only one that can recognise that write.
+                self.remember(&attempt.record);
+            }
+        }
+    }
+
+    fn remember(&mut self, record: &LeaseRecord) {
+        let seq =
+            self.life.filter(|l| l.incarnation == record.incarnation).map_or(0, |l| l.seq).max(record.seq);
+        self.life = Some(Life { incarnation: record.incarnation, epoch: record.epoch, seq });
+    }
+
+    fn committed(&mut self, attempt: Attempt, now: Moment, index: Option<u64>) {
+        self.remember(&attempt.record);
+        self.not_before = now;
+        let Some(index) = index.filter(|i| *i > 0) else {
+            self.own = Own::Unread;
+            return;
+        };
+        if attempt.record.state == LeaseState::Released {
+            self.deadline = None;
+            self.granted = None;
+            self.message = "released".to_owned();
+            self.own = Own::Other { record: attempt.record, index, first_seen: now };
+            return;
+        }
+        self.deadline = Some(attempt.sent + attempt.record.timings.ttl());
+        self.granted = Some((attempt.record.timings, attempt.sent));
+        self.message = "renewed".to_owned();
+        self.own = Own::Mine { record: attempt.record, index };
+    }
+
+    /// The timings to live by from the next renewal on.
+    pub fn set_timings(&mut self, timings: LeaseTimings) -> Result<(), String> {
+        if !timings.is_safe() {
+            return Err(format!(
+                "fenceAfterMillis ({}) must be at least ttlMillis ({}) + killMillis ({}) + {} of margin",
+                timings.fence_after_millis,
+                timings.ttl_millis,
+                timings.kill_millis,
+                timings.margin_millis()
+            ));
+        }
+        self.timings = timings;
+        Ok(())
+    }
+
+    /// Gives the lease up once no copy is alive here.
+    pub fn release(&mut self) {
+        self.release = true;
+        self.not_before = Moment::default();
+    }
+
+    /// Valid while `now` is before this.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.deadline
+    }
+
+    pub fn valid(&self, now: Moment) -> bool {
+        self.deadline.is_some_and(|d| now < d)
+    }
+
+    /// K in force: the smaller one while timings change.
+    pub fn kill_within(&self) -> Duration {
+        self.granted.map_or(self.timings.kill(), |(granted, _)| granted.kill().min(self.timings.kill()))
+    }
+
+    pub fn timings(&self) -> LeaseTimings {
+        self.timings
+    }
+
+    pub fn node(&self) -> &NodeName {
+        &self.identity.node
+    }
+
+    pub fn incarnation(&self) -> Uuid {
+        self.life.map_or(Uuid::nil(), |l| l.incarnation)
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.life.map_or(0, |l| l.epoch)
+    }
+
+    pub fn seq(&self) -> u64 {
+        self.life.map_or(0, |l| l.seq)
+    }
+
+    pub fn released(&self) -> bool {
+        self.release && matches!(&self.own, Own::Other { record, .. } if record.state == LeaseState::Released)
+    }
+
+    /// A sentence on how it stands.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to keep for the keeper's own restart. None before there is a life to remember.
+    pub fn memory(&self) -> Option<Memory> {
+        self.life.map(|life| Memory {
+            key: Some(self.identity.key.clone()),
+            boot_id: self.identity.boot_id.clone(),
+            incarnation: life.incarnation,
+            epoch: life.epoch,
+            seq: life.seq,
+            deadline: self.deadline,
+            timings: self.granted.map_or(self.timings, |(granted, _)| granted),
+        })
+    }
+}

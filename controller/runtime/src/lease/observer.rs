@@ -1,0 +1,104 @@
+//! The side that waits: how long each node's lease has been seen unchanged, on this node's own clock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use zsha_crds::NodeName;
+use zsha_crds::records::{LeaseRecord, LeaseState};
+
+use crate::Moment;
+
+/// A lease as last seen, and since when it has been exactly so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    pub record: LeaseRecord,
+    pub index: u64,
+    pub first_seen: Moment,
+    /// It was sent at this moment at the latest: when it was first seen, or earlier where the holder's own clock
+    /// shows that it was long on its way (an election, a server that lags behind). What a fence counts from.
+    pub sent_by: Moment,
+}
+
+impl Sight {
+    /// From when on another node may fence it. None for one that nobody holds.
+    pub fn fence_due(&self) -> Option<Moment> {
+        match self.record.state {
+            LeaseState::Held | LeaseState::Lost => Some(self.sent_by + self.record.timings.fence_after()),
+            LeaseState::Released | LeaseState::Fenced => None,
+        }
+    }
+
+    /// Sent D ago or longer, and still the last that was seen.
+    pub fn is_expired(&self, now: Moment) -> bool {
+        self.fence_due().is_some_and(|due| now >= due)
+    }
+
+    /// The record that fences it. Only to be written by cas on [`Sight::index`], after one consistent read that
+    /// showed the same incarnation, seq and index.
+    pub fn fenced(&self, by: &NodeName) -> LeaseRecord {
+        LeaseRecord {
+            state: LeaseState::Fenced,
+            epoch: self.record.epoch + 1,
+            fenced_by: Some(by.clone()),
+            ..self.record.clone()
+        }
+    }
+
+    /// Whether a record just read is the very one that was watched for D.
+    pub fn is_same(&self, record: &LeaseRecord, index: u64) -> bool {
+        self.index == index && self.record.incarnation == record.incarnation && self.record.seq == record.seq
+    }
+}
+
+/// When a renewal was sent at the latest, by the one seen before it. That one was sent before it was seen; the holder's
+/// clock says how much later this one was sent; and two clocks, each up to 1 % off, differ by up to 1/49 of that. The
+/// last sight's own `sent_by` is not used: an error of a clock that is over must not be carried on.
+fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
+    let old = &before.record;
+    let one_life = old.incarnation == record.incarnation
+        && old.boot_id == record.boot_id
+        && old.state == LeaseState::Held
+        && record.state == LeaseState::Held;
+    // One more, since both are cut to the millisecond.
+    let later = record.sent_millis?.checked_sub(old.sent_millis?)?;
+    (one_life && later > 0).then(|| {
+        let later = later.saturating_add(1);
+        before.first_seen + Duration::from_millis(later.saturating_add(later.div_ceil(49)))
+    })
+}
+
+/// Remembers every lease seen. Old or repeated looks are harmless: any difference starts the count again.
+#[derive(Debug, Clone, Default)]
+pub struct Observer {
+    sights: BTreeMap<NodeName, Sight>,
+}
+
+impl Observer {
+    /// One look at one lease.
+    pub fn see(&mut self, now: Moment, record: LeaseRecord, index: u64) {
+        match self.sights.get_mut(&record.node) {
+            Some(sight) if sight.index == index && sight.record == record => {}
+            Some(sight) => {
+                let sent_by = sent_after(sight, &record).map_or(now, |sent| sent.min(now));
+                *sight = Sight { record, index, first_seen: now, sent_by };
+            }
+            None => {
+                let sight = Sight { record, index, first_seen: now, sent_by: now };
+                self.sights.insert(sight.record.node.clone(), sight);
+            }
+        }
+    }
+
+    /// The key is gone: nothing can be concluded from that, so the count starts again when it is back.
+    pub fn missing(&mut self, node: &NodeName) {
+        self.sights.remove(node);
+    }
+
+    pub fn get(&self, node: &NodeName) -> Option<&Sight> {
+        self.sights.get(node)
+    }
+
+    pub fn sights(&self) -> &BTreeMap<NodeName, Sight> {
+        &self.sights
+    }
+}

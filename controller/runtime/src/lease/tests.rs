@@ -1,0 +1,504 @@
+//! The lease machine by values, and holder against observer over thousands of random interleavings.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use uuid::Uuid;
+use zsha_crds::NodeName;
+use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, Owner};
+
+use super::{Attempt, Copies, Holder, Identity, Inputs, Next, Observer};
+use crate::Moment;
+use crate::store::{Op, StoreError, Txn};
+
+fn at(millis: u64) -> Moment {
+    Moment::from_millis(1_000_000 + millis)
+}
+
+fn identity(boot: &str) -> Identity {
+    Identity {
+        node: NodeName::new("n1").unwrap(),
+        key: "leases/n1".to_owned(),
+        machine_id: "machine-1".to_owned(),
+        boot_id: boot.to_owned(),
+    }
+}
+
+fn inputs(copies: Copies, incarnation: u128) -> Inputs {
+    Inputs {
+        copies,
+        controller_alive: true,
+        counted: Some(0),
+        wall: Timestamp::UNIX_EPOCH,
+        fresh_incarnation: Uuid::from_u128(incarnation),
+    }
+}
+
+fn lost(operation: &str) -> StoreError {
+    StoreError::Unknown { operation: operation.to_owned(), reason: "no reply".to_owned() }
+}
+
+/// One key with a cas, as the store would do it.
+#[derive(Debug, Default, Clone)]
+struct Key {
+    value: Option<(LeaseRecord, u64)>,
+    last_index: u64,
+}
+
+impl Key {
+    fn apply(&mut self, op: &Op) -> Txn {
+        let held = match (op, &self.value) {
+            (Op::Create { .. }, None) => true,
+            (Op::Cas { index, .. }, Some((_, i))) => i == index,
+            _ => false,
+        };
+        let (Op::Create { value, .. } | Op::Cas { value, .. }) = op else { panic!("the holder only writes") };
+        if !held {
+            return Txn::Conflict { failed: vec![0], message: "index".to_owned() };
+        }
+        self.last_index += 1;
+        self.value = Some((serde_json::from_str(value).unwrap(), self.last_index));
+        Txn::Committed { indices: vec![self.last_index] }
+    }
+}
+
+fn write(next: Next) -> (Op, Attempt) {
+    match next {
+        Next::Write { op, attempt } => (op, attempt),
+        other => panic!("expected a write, got {other:?}"),
+    }
+}
+
+/// A holder that holds its lease since `at(0)`.
+fn held(key: &mut Key) -> Holder {
+    let mut holder = Holder::new(identity("boot-1"), LeaseTimings::BALANCED, None);
+    assert_eq!(holder.next(at(0), inputs(Copies::None, 1)), Next::Read);
+    holder.on_read(at(0), Ok(key.value.clone()));
+    let (op, attempt) = write(holder.next(at(0), inputs(Copies::None, 1)));
+    holder.on_write(attempt, at(5), Ok(key.apply(&op)));
+    assert_eq!(holder.deadline(), Some(at(8_000)));
+    holder
+}
+
+#[test]
+fn the_deadline_counts_from_sending_and_not_from_the_reply() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_900), Ok(key.apply(&op)));
+    assert_eq!(holder.deadline(), Some(at(9_000)));
+}
+
+#[test]
+fn a_lost_reply_counts_for_nothing_and_is_read_back_before_the_next_write() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
+    key.apply(&op);
+    holder.on_write(attempt, at(2_000), Err(lost("renew")));
+    assert_eq!(holder.deadline(), Some(at(8_000)));
+    assert_eq!(holder.next(at(2_000), inputs(Copies::Some, 2)), Next::Sleep { until: at(2_050) });
+    assert_eq!(holder.next(at(2_050), inputs(Copies::Some, 2)), Next::Read);
+    holder.on_read(at(2_060), Ok(key.value.clone()));
+    assert_eq!(holder.deadline(), Some(at(8_000)), "a read-back grants nothing");
+    let (op, attempt) = write(holder.next(at(2_060), inputs(Copies::Some, 2)));
+    assert!(key.apply(&op).committed());
+    holder.on_write(attempt, at(2_070), Ok(Txn::Committed { indices: vec![key.last_index] }));
+    assert_eq!(holder.deadline(), Some(at(10_060)));
+    assert_eq!(holder.epoch(), 1);
+}
+
+#[test]
+fn a_fenced_holder_is_not_valid_and_begins_a_new_life_only_when_its_copy_is_dead() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let mut observer = Observer::default();
+    let (record, index) = key.value.clone().unwrap();
+    observer.see(at(0), record, index);
+    let fenced = observer.get(&NodeName::new("n1").unwrap()).unwrap().fenced(&NodeName::new("n2").unwrap());
+    key.last_index += 1;
+    key.value = Some((fenced, key.last_index));
+
+    let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_001), Ok(key.apply(&op)));
+    assert_eq!(holder.next(at(1_001), inputs(Copies::Some, 2)), Next::Read);
+    holder.on_read(at(1_002), Ok(key.value.clone()));
+    assert_eq!(holder.deadline(), None);
+    for copies in [Copies::Some, Copies::Unknown] {
+        assert!(matches!(holder.next(at(1_300), inputs(copies, 2)), Next::Sleep { .. }));
+    }
+    let (op, attempt) = write(holder.next(at(1_600), inputs(Copies::None, 2)));
+    holder.on_write(attempt, at(1_601), Ok(key.apply(&op)));
+    assert_eq!((holder.epoch(), holder.incarnation()), (3, Uuid::from_u128(2)));
+    assert!(holder.valid(at(1_601)));
+}
+
+#[test]
+fn a_restarted_keeper_goes_on_with_what_it_remembers() {
+    let mut key = Key::default();
+    let first = held(&mut key);
+    let mut second = Holder::new(identity("boot-1"), LeaseTimings::FAST, first.memory());
+    assert_eq!(second.deadline(), Some(at(8_000)));
+    assert_eq!(second.timings(), LeaseTimings::BALANCED);
+    second.on_read(at(1_500), Ok(key.value.clone()));
+    let (op, attempt) = write(second.next(at(1_500), inputs(Copies::Some, 2)));
+    second.on_write(attempt, at(1_501), Ok(key.apply(&op)));
+    assert_eq!((second.epoch(), second.deadline()), (1, Some(at(9_500))));
+}
+
+#[test]
+fn a_keeper_without_memory_is_strict() {
+    let mut key = Key::default();
+    held(&mut key);
+    let mut second = Holder::new(identity("boot-1"), LeaseTimings::BALANCED, None);
+    second.on_read(at(1_000), Ok(key.value.clone()));
+    assert_eq!(second.deadline(), None);
+    assert!(matches!(second.next(at(1_000), inputs(Copies::Some, 2)), Next::Sleep { .. }));
+    let (op, _) = write(second.next(at(1_300), inputs(Copies::None, 2)));
+    assert!(matches!(key.apply(&op), Txn::Committed { .. }));
+    assert_eq!(key.value.unwrap().0.epoch, 2);
+}
+
+#[test]
+fn memory_of_another_boot_counts_for_nothing() {
+    let mut key = Key::default();
+    let first = held(&mut key);
+    let second = Holder::new(identity("boot-2"), LeaseTimings::BALANCED, first.memory());
+    assert_eq!((second.deadline(), second.epoch()), (None, 0));
+}
+
+#[test]
+fn memory_of_another_nodes_lease_counts_for_nothing() {
+    let mut key = Key::default();
+    let first = held(&mut key);
+    let other = Identity { key: "leases/n-1".to_owned(), ..identity("boot-1") };
+    let second = Holder::new(other, LeaseTimings::BALANCED, first.memory());
+    assert_eq!((second.deadline(), second.epoch()), (None, 0));
+}
+
+#[test]
+fn a_reboot_takes_the_own_lease_over_at_once() {
+    let mut key = Key::default();
+    held(&mut key);
+    let mut second = Holder::new(identity("boot-2"), LeaseTimings::BALANCED, None);
+    second.on_read(at(300), Ok(key.value.clone()));
+    let (op, attempt) = write(second.next(at(300), inputs(Copies::None, 2)));
+    second.on_write(attempt, at(301), Ok(key.apply(&op)));
+    assert_eq!(second.epoch(), 2);
+    assert!(second.valid(at(301)));
+}
+
+#[test]
+fn another_machine_under_the_same_name_waits_as_a_fence_would() {
+    let mut key = Key::default();
+    held(&mut key);
+    let other = Identity { machine_id: "machine-2".to_owned(), ..identity("boot-9") };
+    let mut holder = Holder::new(other, LeaseTimings::BALANCED, None);
+    let mut now = 0;
+    loop {
+        match holder.next(at(now), inputs(Copies::None, 2)) {
+            Next::Read => holder.on_read(at(now), Ok(key.value.clone())),
+            Next::Sleep { until } => now = until.since(at(0)).as_millis() as u64,
+            Next::Write { .. } => break,
+        }
+    }
+    assert!(now >= 10_000, "took the lease over after {now} ms");
+}
+
+#[test]
+fn a_lease_key_deleted_by_hand_is_written_again_without_harm() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    key.value = None;
+    let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_001), Ok(key.apply(&op)));
+    holder.on_read(at(1_002), Ok(None));
+    assert!(holder.valid(at(1_002)));
+    let (op, attempt) = write(holder.next(at(1_002), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_003), Ok(key.apply(&op)));
+    assert_eq!((holder.epoch(), holder.deadline()), (1, Some(at(9_002))));
+}
+
+/// Another node puts a record in the place of one that was deleted.
+fn replaced(key: &mut Key, epoch: u64) {
+    let owner = Owner { node: NodeName::new("n1").unwrap(), epoch };
+    let value = serde_json::to_string(&LeaseRecord::lost(&owner, Timestamp::UNIX_EPOCH)).unwrap();
+    key.value = None;
+    assert!(key.apply(&Op::Create { key: "leases/n1".to_owned(), value }).committed());
+}
+
+#[test]
+fn a_lease_replaced_by_others_is_renewed_over_without_harm() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    replaced(&mut key, 1);
+    let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_001), Ok(key.apply(&op)));
+    assert_eq!(holder.next(at(1_001), inputs(Copies::Some, 2)), Next::Read);
+    holder.on_read(at(1_002), Ok(key.value.clone()));
+    assert_eq!(holder.deadline(), Some(at(8_000)));
+    let (op, attempt) = write(holder.next(at(1_002), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_003), Ok(key.apply(&op)));
+    let record = &key.value.as_ref().unwrap().0;
+    assert_eq!((record.epoch, record.incarnation, record.state), (1, Uuid::from_u128(1), LeaseState::Held));
+    assert_eq!(holder.deadline(), Some(at(9_002)));
+}
+
+#[test]
+fn a_holder_that_was_away_begins_a_new_life_after_a_replaced_lease() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    replaced(&mut key, 1);
+    holder.on_read(at(9_000), Ok(key.value.clone()));
+    assert!(matches!(holder.next(at(9_000), inputs(Copies::Some, 2)), Next::Sleep { .. }));
+    let (op, attempt) = write(holder.next(at(9_500), inputs(Copies::None, 2)));
+    holder.on_write(attempt, at(9_501), Ok(key.apply(&op)));
+    assert_eq!((holder.epoch(), holder.incarnation()), (2, Uuid::from_u128(2)));
+}
+
+#[test]
+fn a_node_without_controller_and_copy_sets_free_what_it_owned_once() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let mut epochs = Vec::new();
+    for millis in (1_000..120_000).step_by(1_000) {
+        let alone = Inputs { controller_alive: false, ..inputs(Copies::None, u128::from(millis)) };
+        if let Next::Write { op, attempt } = holder.next(at(millis), alone) {
+            holder.on_write(attempt, at(millis), Ok(key.apply(&op)));
+        }
+        epochs.push(holder.epoch());
+        assert!(holder.valid(at(millis)));
+    }
+    assert_eq!((epochs[28], epochs[31], epochs.last()), (1, 2, Some(&2)));
+}
+
+#[test]
+fn a_node_without_controller_keeps_its_copy() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    for millis in (1_000..120_000).step_by(1_000) {
+        let alone = Inputs { controller_alive: false, ..inputs(Copies::Some, 2) };
+        if let Next::Write { op, attempt } = holder.next(at(millis), alone) {
+            holder.on_write(attempt, at(millis), Ok(key.apply(&op)));
+        }
+    }
+    assert_eq!(holder.epoch(), 1);
+}
+
+#[test]
+fn a_release_waits_for_the_copy_and_is_final() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    holder.release();
+    let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_001), Ok(key.apply(&op)));
+    assert_eq!(key.value.clone().unwrap().0.state, LeaseState::Held, "renewed while the copy lives");
+    let (op, attempt) = write(holder.next(at(1_500), inputs(Copies::None, 2)));
+    holder.on_write(attempt, at(1_501), Ok(key.apply(&op)));
+    assert_eq!(key.value.unwrap().0.state, LeaseState::Released);
+    assert!(holder.released() && holder.deadline().is_none());
+    assert!(matches!(holder.next(at(2_000), inputs(Copies::None, 2)), Next::Sleep { .. }));
+}
+
+#[test]
+fn a_shorter_ttl_is_obeyed_before_it_is_announced() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    holder.set_timings(LeaseTimings::FAST).unwrap();
+    let (op, attempt) = write(holder.next(at(100), inputs(Copies::Some, 2)));
+    assert_eq!(holder.deadline(), Some(at(6_000)), "lowered before anything was sent");
+    holder.on_write(attempt, at(101), Ok(key.apply(&op)));
+    assert_eq!(holder.deadline(), Some(at(6_100)));
+}
+
+#[test]
+fn a_shorter_ttl_that_the_last_renewal_has_outlived_already_waits_for_one_more_renewal() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    holder.set_timings(LeaseTimings::FAST).unwrap();
+    let (op, attempt) = write(holder.next(at(6_500), inputs(Copies::Some, 2)));
+    assert_eq!(holder.deadline(), Some(at(8_000)), "a healthy copy lives on");
+    holder.on_write(attempt, at(6_501), Ok(key.apply(&op)));
+    assert_eq!(key.value.as_ref().unwrap().0.timings, LeaseTimings::BALANCED);
+    assert_eq!(holder.deadline(), Some(at(14_500)));
+    let (op, attempt) = write(holder.next(at(6_501), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(6_502), Ok(key.apply(&op)));
+    assert_eq!(key.value.as_ref().unwrap().0.timings, LeaseTimings::FAST);
+    assert_eq!(holder.deadline(), Some(at(12_501)));
+}
+
+#[test]
+fn unsafe_timings_are_refused_and_change_nothing() {
+    let mut holder = held(&mut Key::default());
+    let unsafe_ones = LeaseTimings { fence_after_millis: 9_000, ..LeaseTimings::BALANCED };
+    assert!(holder.set_timings(unsafe_ones).unwrap_err().contains("fenceAfterMillis (9000)"));
+    assert_eq!(holder.timings(), LeaseTimings::BALANCED);
+}
+
+#[test]
+fn timings_whose_sum_overflows_are_not_safe() {
+    let huge = LeaseTimings { ttl_millis: u64::MAX, ..LeaseTimings::BALANCED };
+    assert!(!huge.is_safe());
+    assert!(!LeaseTimings { fence_after_millis: u64::MAX, ..huge }.is_safe());
+    assert!(!LeaseTimings { kill_millis: u64::MAX - 1, ..LeaseTimings::BALANCED }.is_safe());
+}
+
+#[test]
+fn every_profile_keeps_the_rule() {
+    for timings in [LeaseTimings::FAST, LeaseTimings::BALANCED, LeaseTimings::PATIENT] {
+        assert!(timings.is_safe(), "{timings:?}");
+    }
+}
+
+#[test]
+fn any_difference_starts_the_count_again() {
+    let mut key = Key::default();
+    held(&mut key);
+    let (record, index) = key.value.unwrap();
+    let node = record.node.clone();
+    let mut observer = Observer::default();
+    observer.see(at(0), record.clone(), index);
+    observer.see(at(9_000), record.clone(), index);
+    assert_eq!(observer.get(&node).unwrap().fence_due(), Some(at(10_000)));
+    observer.see(at(9_500), record, index - 1 + 5);
+    assert_eq!(observer.get(&node).unwrap().fence_due(), Some(at(19_500)));
+}
+
+#[test]
+fn a_renewal_that_was_long_on_its_way_counts_from_when_it_was_sent() {
+    let mut key = Key::default();
+    held(&mut key);
+    let (first, index) = key.value.unwrap();
+    let node = first.node.clone();
+    let sent = first.sent_millis.unwrap();
+    let due = |observer: &Observer| observer.get(&node).unwrap().fence_due().unwrap();
+    let next = LeaseRecord { seq: 2, sent_millis: Some(sent + 980), ..first.clone() };
+    let seen = |after: LeaseRecord| {
+        let mut observer = Observer::default();
+        observer.see(at(0), first.clone(), index);
+        observer.see(at(4_000), after, index + 1);
+        observer
+    };
+    // 981 ms of the holder's clock are 1,002 ms at most of any other.
+    assert_eq!(due(&seen(next.clone())), at(1_002 + 10_000));
+    // Never later than it was seen, whatever a clock says.
+    assert_eq!(due(&seen(LeaseRecord { sent_millis: Some(sent + 9_000), ..next.clone() })), at(14_000));
+    // And nothing follows from another life, another boot, a clock that did not move on, or none.
+    for other in [
+        LeaseRecord { incarnation: Uuid::from_u128(9), ..next.clone() },
+        LeaseRecord { boot_id: "boot-2".to_owned(), ..next.clone() },
+        LeaseRecord { sent_millis: Some(sent), ..next.clone() },
+        LeaseRecord { sent_millis: None, ..next.clone() },
+        LeaseRecord { state: LeaseState::Lost, timings: LeaseTimings::BALANCED, ..next },
+    ] {
+        assert_eq!(due(&seen(other)), at(14_000));
+    }
+    // What was concluded once is not carried on: the next counts from its own sight of the one before.
+    let mut observer = seen(LeaseRecord { seq: 2, sent_millis: Some(sent + 980), ..first.clone() });
+    observer.see(at(5_000), LeaseRecord { seq: 3, sent_millis: Some(sent + 1_960), ..first }, index + 2);
+    assert_eq!(due(&observer), at(15_000));
+}
+
+/// One seed: a holder on a clock that runs up to 1 % fast or slow, replies lost or late, writes delayed, reboots,
+/// timings changed; an observer on another clock that looks now and then and fences when it may. At the moment a
+/// fence is in force, the holder's deadline plus K must have passed.
+fn run(seed: u64) -> (u32, u32) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let profiles = [LeaseTimings::FAST, LeaseTimings::BALANCED, LeaseTimings::PATIENT];
+    let rates = [0.99, 1.0, 1.01];
+    let (holder_rate, observer_rate): (f64, f64) =
+        (rates[rng.random_range(0..3)], rates[rng.random_range(0..3)]);
+    let clock = |t: u64, rate: f64| Moment::from_millis(1_000_000 + (t as f64 * rate) as u64);
+    let mut key = Key::default();
+    let mut holder = Holder::new(identity("boot-1"), profiles[rng.random_range(0..3)], None);
+    let mut observer = Observer::default();
+    let node = NodeName::new("n1").unwrap();
+    let (mut t, mut busy_until, mut cut_until, mut next_look) = (0u64, 0u64, 0u64, 0u64);
+    let (mut fences, mut renewals) = (0, 0);
+    // A write that nobody waits for any more, and when it arrives.
+    let mut late: Option<(u64, Op)> = None;
+    while t < 120_000 {
+        t += 20;
+        let here = clock(t, holder_rate);
+        if rng.random_bool(0.000_3) {
+            cut_until = t + rng.random_range(1_000..40_000);
+        }
+        if rng.random_bool(0.001) {
+            holder.set_timings(profiles[rng.random_range(0..3)]).unwrap();
+        }
+        if t >= busy_until {
+            let copies = if holder.valid(here) { Copies::Some } else { Copies::None };
+            match holder.next(here, inputs(copies, rng.random())) {
+                Next::Sleep { .. } => {}
+                Next::Read => {
+                    let reply = if t < cut_until { Err(lost("read")) } else { Ok(key.value.clone()) };
+                    holder.on_read(here, reply);
+                }
+                Next::Write { op, attempt } => {
+                    if rng.random_bool(0.02) {
+                        late = Some((t + rng.random_range(500..9_000), op.clone()));
+                    }
+                    let arrives = late.is_none() && (t >= cut_until || rng.random_bool(0.1));
+                    let replies = t >= cut_until && rng.random_bool(0.9);
+                    let result = if arrives { Some(key.apply(&op)) } else { None };
+                    busy_until = t + rng.random_range(0..1_000);
+                    renewals += u32::from(result.as_ref().is_some_and(Txn::committed));
+                    let reply = result.filter(|_| replies).ok_or_else(|| lost("renew"));
+                    holder.on_write(attempt, clock(busy_until, holder_rate), reply);
+                }
+            }
+        }
+        if let Some((_, op)) = late.take_if(|(arrives, _)| t >= *arrives) {
+            renewals += u32::from(key.apply(&op).committed());
+        }
+        if t >= next_look {
+            // Now and then the server it reads from lags behind for long.
+            next_look = t + if rng.random_bool(0.01) {
+                rng.random_range(0..30_000)
+            } else {
+                rng.random_range(20..1_500)
+            };
+            let there = clock(t, observer_rate);
+            if let Some((record, index)) = key.value.clone() {
+                observer.see(there, record, index);
+            }
+            if let Some(sight) = observer.get(&node).filter(|s| s.is_expired(there)).cloned() {
+                let (current, index) = key.value.clone().unwrap();
+                assert!(sight.is_same(&current, index));
+                // The copy is dead K after the deadline at the latest.
+                if let Some(deadline) = holder.deadline() {
+                    let dead = deadline + holder.kill_within();
+                    assert!(
+                        here >= dead,
+                        "seed {seed}: fenced at {here:?}, the copy may live until {dead:?}"
+                    );
+                }
+                key.last_index += 1;
+                key.value = Some((sight.fenced(&NodeName::new("n2").unwrap()), key.last_index));
+                fences += 1;
+            }
+        }
+    }
+    (fences, renewals)
+}
+
+#[test]
+fn no_fence_is_ever_in_force_before_the_copy_is_dead() {
+    let (mut fences, mut renewals) = (0, 0);
+    for seed in 0..2_000 {
+        let (f, r) = run(seed);
+        fences += f;
+        renewals += r;
+    }
+    assert!(fences > 500 && renewals > 50_000, "too tame: {fences} fences, {renewals} renewals");
+}
+
+#[test]
+fn a_sleeping_holder_asks_for_no_more_than_one_renewal_a_period() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    assert_eq!(holder.next(at(400), inputs(Copies::Some, 2)), Next::Sleep { until: at(1_000) });
+    assert_eq!(at(400).until(at(1_000)), Duration::from_millis(600));
+}

@@ -1,0 +1,115 @@
+//! What Consul's agent and servers say about themselves, for checks and `status`. It changes nothing, and nothing
+//! that keeps a VM safe rests on it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::connection::parse;
+use super::failure::Failure;
+
+/// raft's heartbeat timeout at `raft_multiplier` 1.
+const RAFT_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The agent behind an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    pub node: String,
+    pub version: String,
+    pub server: bool,
+    /// 1 is fast, 5 is Consul's default; none if the agent does not say.
+    pub raft_multiplier: Option<u32>,
+    pub cleanup_dead_servers: Option<bool>,
+    pub leave_on_terminate: Option<bool>,
+    pub rpc_hold_timeout: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentSelf {
+    config: AgentConfig,
+    #[serde(default)]
+    debug_config: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentConfig {
+    node_name: String,
+    version: String,
+    server: bool,
+}
+
+impl Agent {
+    pub(super) fn parse(body: &[u8]) -> Result<Self, Failure> {
+        let AgentSelf { config, debug_config } = parse(body)?;
+        let duration = |name: &str| debug_config.get(name).and_then(Value::as_str).and_then(go_duration);
+        let flag = |name: &str| debug_config.get(name).and_then(Value::as_bool);
+        Ok(Self {
+            node: config.node_name,
+            version: config.version,
+            server: config.server,
+            raft_multiplier: duration("ConsulRaftHeartbeatTimeout")
+                .and_then(|timeout| u32::try_from(timeout.as_millis() / RAFT_HEARTBEAT.as_millis()).ok()),
+            cleanup_dead_servers: flag("AutopilotCleanupDeadServers"),
+            leave_on_terminate: flag("LeaveOnTerm"),
+            rpc_hold_timeout: duration("RPCHoldTimeout"),
+        })
+    }
+}
+
+/// Go's way to print a duration: `1m30s`, `500ms`, `1.5s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let amount: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "h" => 3_600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total += amount * unit;
+        rest = &rest[end..];
+    }
+    Duration::try_from_secs_f64(total).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_raft_multiplier_is_read_off_the_heartbeat_timeout() {
+        let body = br#"{"Config":{"NodeName":"n1","Version":"1.8.7","Server":true},
+            "DebugConfig":{"ConsulRaftHeartbeatTimeout":"5s","AutopilotCleanupDeadServers":true,
+                           "LeaveOnTerm":false,"RPCHoldTimeout":"7s"}}"#;
+        let agent = Agent::parse(body).unwrap();
+        assert_eq!(agent.raft_multiplier, Some(5));
+        assert_eq!(agent.cleanup_dead_servers, Some(true));
+        assert_eq!(agent.rpc_hold_timeout, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn an_agent_that_does_not_show_its_settings_leaves_them_unknown() {
+        let body = br#"{"Config":{"NodeName":"n1","Version":"1.20.0","Server":false}}"#;
+        assert_eq!(Agent::parse(body).unwrap().raft_multiplier, None);
+    }
+
+    #[test]
+    fn durations_are_read_as_go_prints_them() {
+        assert_eq!(go_duration("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(go_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(go_duration("1.5s"), Some(Duration::from_millis(1_500)));
+        assert_eq!(go_duration("soon"), None);
+    }
+}
