@@ -1,0 +1,188 @@
+//! Runs seeds of the simulator on every core and sums them up: `make sim SEEDS=10000`, or `make sim SEED=17` for
+//! the log of one. With `--plant` a bug is planted first, to see how many seeds it takes to find it.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zsha_controller::planted::{self, Bug};
+use zsha_controller::sim;
+use zsha_controller::sim::gate::CallFault;
+use zsha_runtime::Clock;
+
+/// Failing seeds shown in full.
+const SHOWN: usize = 5;
+
+#[derive(Default)]
+struct Sum {
+    faults: BTreeMap<&'static str, u64>,
+    virtual_millis: u64,
+    /// The slowest, and its seed.
+    settled_millis: (u64, u64),
+    failed: Vec<sim::Report>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let (bug, arguments) = match arguments.as_slice() {
+        ["--plant", name, rest @ ..] => {
+            let Some(bug) = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == *name) else {
+                eprintln!("'{name}' is no bug; there are {:?}", Bug::ALL);
+                return ExitCode::from(2);
+            };
+            (Some(bug), rest)
+        }
+        rest => (None, rest),
+    };
+    match arguments {
+        ["--scenario", file] => play(file),
+        ["--matrix"] => matrix(1),
+        ["--matrix", seed] => number(seed).map_or(ExitCode::from(2), matrix),
+        ["--matrix", seed, "--call", call, fault] => match (number(seed), number(call), fault_named(fault)) {
+            (Some(seed), Some(call), Some(fault)) => shown(&sim::matrix::play(seed, call, fault)),
+            _ => ExitCode::from(2),
+        },
+        ["--seed", seed] => number(seed).map_or(ExitCode::from(2), |seed| one(bug, seed)),
+        ["--seeds", seeds] => number(seeds).map_or(ExitCode::from(2), |seeds| many(bug, 0, seeds)),
+        ["--from", from, "--seeds", seeds] => match (number(from), number(seeds)) {
+            (Some(from), Some(seeds)) => many(bug, from, seeds),
+            _ => ExitCode::from(2),
+        },
+        _ => {
+            eprintln!(
+                "usage: sim --scenario FILE | --matrix [SEED] | [--plant BUG] --seed N | [--plant BUG] [--from N] --seeds N"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn play(file: &str) -> ExitCode {
+    let played = std::fs::read_to_string(file)
+        .map_err(|error| error.to_string())
+        .and_then(|text| sim::scenario::play(&text, 1).map_err(|error| error.to_string()));
+    match played {
+        Ok(report) => shown(&report),
+        Err(error) => {
+            eprintln!("{file}: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn fault_named(name: &str) -> Option<CallFault> {
+    let found = CallFault::ALL.into_iter().find(|fault| format!("{fault:?}") == name);
+    if found.is_none() {
+        eprintln!("'{name}' is nothing that happens to a call; there are {:?}", CallFault::ALL);
+    }
+    found
+}
+
+/// Every call of the day with everything that can happen to it.
+fn matrix(seed: u64) -> ExitCode {
+    let started = Clock::Boottime.now();
+    let calls = sim::matrix::calls(seed);
+    let next = AtomicU64::new(0);
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let call = next.fetch_add(1, Ordering::Relaxed);
+                    if call >= calls {
+                        return;
+                    }
+                    for fault in CallFault::ALL {
+                        let report = sim::matrix::play(seed, call, fault);
+                        if let (false, Ok(mut failed)) = (report.violations.is_empty(), failed.lock()) {
+                            failed.push((call, fault, report.violations));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let secs = Clock::Boottime.now().since(started).as_secs_f64();
+    let Ok(mut failed) = failed.into_inner() else { return ExitCode::FAILURE };
+    failed.sort_by_key(|(call, _, _)| *call);
+    for (call, fault, violations) in failed.iter().take(SHOWN) {
+        println!("{fault:?} of call {call}: {}", violations.join("; "));
+        println!("  replay: make sim MATRIX=\"{seed} --call {call} {fault:?}\"");
+    }
+    let faults = CallFault::ALL.len();
+    println!("{calls} calls x {faults} faults in {secs:.1} s; violations: {}", failed.len());
+    ExitCode::from(u8::from(!failed.is_empty()))
+}
+
+fn number(text: &str) -> Option<u64> {
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        eprintln!("'{text}' is not a whole number");
+    }
+    parsed
+}
+
+fn one(bug: Option<Bug>, seed: u64) -> ExitCode {
+    planted::plant(bug);
+    shown(&sim::run(seed))
+}
+
+fn shown(report: &sim::Report) -> ExitCode {
+    print!("{}", report.log);
+    for violation in &report.violations {
+        println!("VIOLATION {violation}");
+    }
+    ExitCode::from(u8::from(!report.violations.is_empty()))
+}
+
+fn many(bug: Option<Bug>, from: u64, seeds: u64) -> ExitCode {
+    let started = Clock::Boottime.now();
+    let next = AtomicU64::new(from);
+    let sum = Mutex::new(Sum::default());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                planted::plant(bug);
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + seeds {
+                        return;
+                    }
+                    let report = sim::run(seed);
+                    let Ok(mut sum) = sum.lock() else { return };
+                    sum.virtual_millis += report.virtual_millis;
+                    sum.settled_millis = sum.settled_millis.max((report.settled_millis, report.seed));
+                    for (kind, count) in &report.faults {
+                        *sum.faults.entry(kind).or_default() += count;
+                    }
+                    if !report.violations.is_empty() {
+                        sum.failed.push(report);
+                    }
+                }
+            });
+        }
+    });
+    let secs = Clock::Boottime.now().since(started).as_secs_f64();
+    let Ok(mut sum) = sum.into_inner() else { return ExitCode::FAILURE };
+    sum.failed.sort_by_key(|report| report.seed);
+    for report in sum.failed.iter().take(SHOWN) {
+        println!("seed {}: {}", report.seed, report.violations.join("; "));
+        if bug.is_none() {
+            println!("  replay: make sim SEED={}", report.seed);
+        }
+    }
+    println!(
+        "{seeds} seeds from {from} in {secs:.1} s on {cores} cores ({:.0} a second), {:.1} virtual hours",
+        seeds as f64 / secs,
+        sum.virtual_millis as f64 / 3_600_000.0
+    );
+    let (millis, seed) = sum.settled_millis;
+    println!("slowest to settle after the last fault: {:.1} s, in seed {seed}", millis as f64 / 1e3);
+    let faults: Vec<_> = sum.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    println!("faults: {}", faults.join(", "));
+    println!("violations: {}", sum.failed.len());
+    ExitCode::from(u8::from(!sum.failed.is_empty()))
+}

@@ -1,0 +1,346 @@
+//! Does what was decided, one step at a time, and tells what came of it. It decides nothing: a step that no longer
+//! holds is refused, never repaired.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zsha_crds::records::{EventType, LeaseRecord, LeaseState, LeaseTimings, Owner};
+use zsha_crds::{Keys, NodeName, VmName};
+use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
+use zsha_runtime::{Clock, Moment};
+
+use crate::host::{Host, HostError};
+use crate::hypervisor::{Hypervisor, HypervisorError};
+use crate::keeper::{KeeperError, Lease};
+use crate::plan::{Notes, ResumeBecause, Step, Write};
+use crate::planted::{self, Bug};
+use crate::views::Views;
+
+/// After a step that failed for a reason that time may mend.
+const RETRY: Duration = Duration::from_secs(1);
+/// An image lock of a dead client ends by the server's clock; asking more often does not help.
+const LOCK_RETRY: Duration = Duration::from_secs(2);
+
+/// The edges of one node.
+#[derive(Debug, Clone)]
+pub struct Edges {
+    pub me: NodeName,
+    pub keys: Keys,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub host: Arc<dyn Host>,
+    pub lease: Arc<dyn Lease>,
+}
+
+/// Why a step was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Keeper(#[from] KeeperError),
+    /// The world has moved on since the decision; the next pass sees it.
+    #[error("no longer so: {0}")]
+    Moved(String),
+}
+
+/// Something worth an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happened {
+    pub kind: EventType,
+    pub reason: String,
+    pub message: String,
+}
+
+fn happened(kind: EventType, reason: &str, message: impl Into<String>) -> Happened {
+    Happened { kind, reason: reason.to_owned(), message: message.into() }
+}
+
+/// One step. `notes` learns what came of it.
+pub async fn act(
+    edges: &Edges,
+    views: &Views,
+    step: &Step,
+    notes: &mut Notes,
+) -> Result<Vec<Happened>, ActError> {
+    let done = match step {
+        Step::SetTimings(timings) => {
+            edges.lease.set_timings(*timings).await?;
+            vec![]
+        }
+        Step::Mount(want) => {
+            edges.host.mount(want).await?;
+            vec![happened(
+                EventType::Normal,
+                "Mounted",
+                format!("{} on {}", want.source, want.target.display()),
+            )]
+        }
+        Step::KillCopy { because } => {
+            edges.hypervisor.kill().await?;
+            vec![happened(
+                EventType::Warning,
+                "Killed",
+                format!("the copy on {} was ended: {because}", edges.me),
+            )]
+        }
+        Step::ReplaceLease(owner) => replace_lease(edges, owner).await?,
+        Step::Write(write) => return write_record(edges, views, write, notes).await,
+        Step::Start { domain, epoch } => {
+            let started = start(edges, domain, *epoch).await;
+            return settle_start(edges, started, notes);
+        }
+        Step::Resume { epoch, because } => {
+            let resumed = resume(edges, *epoch).await;
+            return settle_resume(edges, resumed, *because, notes);
+        }
+        Step::Shutdown { because } => {
+            edges.hypervisor.shutdown().await?;
+            vec![happened(
+                EventType::Normal,
+                "ShuttingDown",
+                format!("the guest was asked to power off: {because}"),
+            )]
+        }
+    };
+    Ok(done)
+}
+
+/// The lease must hold at this very moment, in this epoch.
+async fn still_holds(edges: &Edges, epoch: u64) -> Result<(), ActError> {
+    let verdict = edges.lease.verdict().await?;
+    let bug = planted::is_planted(Bug::StartWithoutLease);
+    if bug || (verdict.valid(edges.clock.now()) && verdict.epoch == epoch) {
+        return Ok(());
+    }
+    Err(ActError::Moved(format!("the lease of {} in epoch {epoch} is not valid any more", edges.me)))
+}
+
+async fn start(edges: &Edges, domain: &crate::hypervisor::DomainSpec, epoch: u64) -> Result<(), ActError> {
+    edges.hypervisor.define(domain).await?;
+    still_holds(edges, epoch).await?;
+    Ok(edges.hypervisor.start_paused().await?)
+}
+
+async fn resume(edges: &Edges, epoch: u64) -> Result<(), ActError> {
+    still_holds(edges, epoch).await?;
+    Ok(edges.hypervisor.resume().await?)
+}
+
+fn settle_start(
+    edges: &Edges,
+    result: Result<(), ActError>,
+    notes: &mut Notes,
+) -> Result<Vec<Happened>, ActError> {
+    let now = edges.clock.now();
+    match result {
+        Ok(()) => {
+            notes.blocked = None;
+            notes.retry_at = None;
+            notes.starts.push(now);
+            // More than a day of restarts need not be remembered.
+            if notes.starts.len() > 32 {
+                notes.starts.remove(0);
+            }
+            Ok(vec![])
+        }
+        Err(error) => Err(note_failure(now, error, notes)),
+    }
+}
+
+fn settle_resume(
+    edges: &Edges,
+    result: Result<(), ActError>,
+    because: ResumeBecause,
+    notes: &mut Notes,
+) -> Result<Vec<Happened>, ActError> {
+    match (result, because) {
+        (Ok(()), ResumeBecause::Started) => {
+            Ok(vec![happened(EventType::Normal, "Started", format!("the VM runs on {}", edges.me))])
+        }
+        (Ok(()), ResumeBecause::IoErrorOver) => Ok(vec![happened(
+            EventType::Normal,
+            "Resumed",
+            "the guest goes on after an I/O error of its disk",
+        )]),
+        (Err(error), ResumeBecause::Started) => Err(note_failure(edges.clock.now(), error, notes)),
+        (Err(error), ResumeBecause::IoErrorOver) => Err(error),
+    }
+}
+
+/// What a failed start costs: a refusal counts against this node, everything else is only waited for.
+fn note_failure(now: Moment, error: ActError, notes: &mut Notes) -> ActError {
+    match &error {
+        ActError::Hypervisor(HypervisorError::Refused { reason, .. }) => {
+            notes.failed = Some(reason.clone());
+            notes.retry_at = Some(now + RETRY);
+        }
+        ActError::Hypervisor(HypervisorError::ImageLocked { reason, .. }) => {
+            notes.blocked = Some(format!("the image is locked by another process or host: {reason}"));
+            notes.retry_at = Some(now + LOCK_RETRY);
+        }
+        ActError::Hypervisor(HypervisorError::Unreachable { .. } | HypervisorError::Unanswered { .. })
+        | ActError::Store(_)
+        | ActError::Host(_)
+        | ActError::Keeper(_) => {
+            notes.blocked = Some(error.to_string());
+            notes.retry_at = Some(now + RETRY);
+        }
+        ActError::Moved(_) => {}
+    }
+    error
+}
+
+/// One transaction: the fences, the record, and a check of this node's own lease.
+async fn write_record(
+    edges: &Edges,
+    views: &Views,
+    write: &Write,
+    notes: &mut Notes,
+) -> Result<Vec<Happened>, ActError> {
+    if write.record.owner.is_none() && !planted::is_planted(Bug::ReleaseBeforeStop) {
+        nothing_alive(edges).await?;
+    }
+    let ops = transaction(edges, views, write).await?;
+    let at = write.fence.len();
+    match edges.store.txn(ops).await {
+        Ok(Txn::Committed { indices }) => {
+            match indices.get(at).copied().filter(|index| *index > 0) {
+                Some(index) => views.wrote(write.record.clone(), index),
+                None => views.write_is_unknown(),
+            }
+            notes.failed = None;
+            Ok(events_of(edges, write))
+        }
+        Ok(Txn::Conflict { message, .. }) => Err(ActError::Moved(message)),
+        Err(error) => {
+            // Perhaps it is in force, perhaps it will be.
+            views.write_is_unknown();
+            Err(error.into())
+        }
+    }
+}
+
+/// Only where there is none: whoever renews meanwhile wins.
+async fn replace_lease(edges: &Edges, owner: &Owner) -> Result<Vec<Happened>, ActError> {
+    let key = edges.keys.lease(&owner.node);
+    let value = json(&LeaseRecord::lost(owner, edges.clock.wall()))?;
+    match edges.store.txn(vec![Op::Create { key, value }]).await? {
+        Txn::Committed { .. } => Ok(vec![happened(
+            EventType::Warning,
+            "LeaseReplaced",
+            format!(
+                "the lease of {} was gone from the store; if the node lives it goes on with the new one, if not its \
+                 VM is taken over {} s from now",
+                owner.node,
+                LeaseTimings::LONGEST.fence_after().as_secs()
+            ),
+        )]),
+        Txn::Conflict { .. } => {
+            Err(ActError::Moved(format!("the lease of {} is there, though perhaps unreadable", owner.node)))
+        }
+    }
+}
+
+/// Ownership is given up only when the process table, not only the hypervisor, shows no copy.
+async fn nothing_alive(edges: &Edges) -> Result<(), ActError> {
+    match edges.lease.verdict().await?.copies {
+        Some(0) => Ok(()),
+        Some(n) => Err(ActError::Moved(format!("{n} QEMU process of the VM is still alive on {}", edges.me))),
+        None => Err(ActError::Moved(format!("the processes of {} cannot be seen", edges.me))),
+    }
+}
+
+/// The operations, after one consistent read of all leases: what is to be fenced must be exactly what was watched
+/// for D, and this node's own lease must be the one the decision rested on.
+async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<Op>, ActError> {
+    let listing = edges.store.list(&edges.keys.leases(), Read::Consistent).await?;
+    let read = |node: &NodeName| -> Option<(LeaseRecord, u64)> {
+        let key = edges.keys.lease(node);
+        let entry = listing.entries.iter().find(|entry| entry.key == key)?;
+        Some((serde_json::from_str(&entry.value).ok()?, entry.modify_index))
+    };
+    let mut ops = Vec::with_capacity(write.fence.len() + 2);
+    for sight in &write.fence {
+        let node = &sight.record.node;
+        match read(node) {
+            Some((record, index)) if sight.is_same(&record, index) => {
+                ops.push(Op::Cas {
+                    key: edges.keys.lease(node),
+                    value: json(&sight.fenced(&edges.me))?,
+                    index,
+                });
+            }
+            Some((record, index)) => {
+                views.saw_lease(record, index);
+                return Err(ActError::Moved(format!("{node} has renewed its lease")));
+            }
+            None => return Err(ActError::Moved(format!("the lease of {node} is not readable now"))),
+        }
+    }
+    let (key, value) = (edges.keys.vm(&VmName::management()), json(&write.record)?);
+    ops.push(match write.index {
+        Some(index) => Op::Cas { key, value, index },
+        None => Op::Create { key, value },
+    });
+    for sight in &write.rests_on {
+        match read(&sight.record.node) {
+            Some((record, index))
+                if record.copies == sight.record.copies && record.epoch == sight.record.epoch =>
+            {
+                ops.push(Op::CheckIndex { key: edges.keys.lease(&sight.record.node), index });
+            }
+            _ => return Err(ActError::Moved(format!("the lease of {} has changed", sight.record.node))),
+        }
+    }
+    match read(&edges.me) {
+        Some((record, index))
+            if record.state == LeaseState::Held
+                && record.epoch == write.epoch
+                && record.incarnation == write.incarnation =>
+        {
+            ops.push(Op::CheckIndex { key: edges.keys.lease(&edges.me), index });
+        }
+        _ => {
+            return Err(ActError::Moved(format!(
+                "the store does not show the lease of {} in its epoch",
+                edges.me
+            )));
+        }
+    }
+    Ok(ops)
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, ActError> {
+    serde_json::to_string(value)
+        .map_err(|error| ActError::Moved(format!("cannot be written as JSON: {error}")))
+}
+
+fn events_of(edges: &Edges, write: &Write) -> Vec<Happened> {
+    let mut events: Vec<_> = write
+        .fence
+        .iter()
+        .map(|sight| {
+            let node = &sight.record.node;
+            happened(
+                EventType::Warning,
+                "Fenced",
+                format!("{} fenced {node}: it does not renew its lease", edges.me),
+            )
+        })
+        .collect();
+    let kind = match write.reason {
+        "Adopted" | "Running" | "FirstStart" | "Placed" | "Stopped" | "Returned" => EventType::Normal,
+        _ => EventType::Warning,
+    };
+    // "Running" is told by the step that let it run.
+    if write.reason != "Running" {
+        events.push(happened(kind, write.reason, write.message.clone()));
+    }
+    events
+}

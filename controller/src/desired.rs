@@ -1,0 +1,98 @@
+//! What the document in force means for one node: its questions to the host, its domain, its timings. A pure
+//! function of the document.
+
+use zsha_crds::document::{GuestPowerOff, HaCluster, ImageType, Watchdog};
+use zsha_crds::records::LeaseTimings;
+use zsha_crds::{NodeName, VmName};
+
+use crate::host::{BridgeWant, HostWants, MountWant};
+use crate::hypervisor::{DomainImage, DomainNic, DomainSpec};
+
+/// The block device's name in the Ceph pool.
+const RBD_IMAGE: &str = "mnvm";
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    pub generation: u64,
+    /// The nodes in the order they are asked to take the VM: the preferred ones, then the others as written.
+    pub order: Vec<NodeName>,
+    pub timings: LeaseTimings,
+    pub power_off: GuestPowerOff,
+    pub watchdog: Watchdog,
+    pub domain: DomainSpec,
+    pub wants: HostWants,
+}
+
+impl Desired {
+    pub fn from_document(document: &HaCluster, generation: u64) -> Self {
+        Self {
+            generation,
+            order: order(document),
+            timings: document.timings(),
+            power_off: document.guest_power_off(),
+            watchdog: document.fencing().watchdog(),
+            domain: domain(document, generation),
+            wants: wants(document),
+        }
+    }
+
+    pub fn names(&self, node: &NodeName) -> bool {
+        self.order.contains(node)
+    }
+}
+
+fn order(document: &HaCluster) -> Vec<NodeName> {
+    let mut order = document.placement().preferred().to_vec();
+    for node in document.nodes() {
+        if !order.contains(&node.name) {
+            order.push(node.name.clone());
+        }
+    }
+    order
+}
+
+fn domain(document: &HaCluster, generation: u64) -> DomainSpec {
+    let name = VmName::management();
+    let image = match (document.image_type(), document.image_path()) {
+        (ImageType::FileConf, Some(path)) => DomainImage::File(path),
+        (ImageType::FileConf, None) | (ImageType::CephConf, _) => DomainImage::Rbd {
+            monitors: document.mon_addrs().iter().map(|m| m.as_str().to_owned()).collect(),
+            pool: document.pool_name().unwrap_or_default().to_owned(),
+            image: RBD_IMAGE.to_owned(),
+        },
+    };
+    DomainSpec {
+        uuid: name.domain_uuid(document.name()),
+        name,
+        generation,
+        memory_mib: u64::from(document.memory_gib()) * 1024,
+        vcpus: document.cpus(),
+        image,
+        nics: document
+            .nics()
+            .iter()
+            .map(|nic| DomainNic { bridge: nic.bridge.to_string(), mac: nic.mac_address.to_string() })
+            .collect(),
+    }
+}
+
+fn wants(document: &HaCluster) -> HostWants {
+    HostWants {
+        bridges: document
+            .bridges()
+            .into_iter()
+            .map(|(name, require_carrier)| BridgeWant { name, require_carrier })
+            .collect(),
+        mounts: document
+            .mounts()
+            .iter()
+            .map(|mount| MountWant {
+                source: mount.source.as_str().to_owned(),
+                target: mount.target.as_str().into(),
+                fs_type: mount.fs_type().to_owned(),
+                options: mount.options().to_owned(),
+            })
+            .collect(),
+        image: document.image_path(),
+    }
+}

@@ -1,0 +1,148 @@
+//! A whole node inside this process: the real keeper loop, the real controller, over a given store and a simulated
+//! hypervisor and host. What `zsha-controller dev` and the simulator run.
+//!
+//! Never here: a decision, or a fault; those who embed nodes bring them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+use zsha_crds::records::LeaseTimings;
+use zsha_crds::{ClusterName, Keys, NodeName};
+use zsha_runtime::events::{self, Recorder};
+use zsha_runtime::lease::{Identity, Memory};
+use zsha_runtime::{Clock, Store};
+
+use crate::act::Edges;
+use crate::api::{Metrics, Snapshot};
+use crate::host::SimulatedHost;
+use crate::hypervisor::Hypervisor;
+use crate::hypervisor::simulated::SimulatedHosts;
+use crate::keeper::copies::SimulatedCopies;
+use crate::keeper::enforce::Enforcement;
+use crate::keeper::renew::{self, Looking, Notebook, RenewSettings};
+use crate::keeper::{Lease, LocalLease};
+use crate::reconcile::{self, Node};
+
+/// What a node is made of, and what outlives its processes.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub cluster: ClusterName,
+    pub name: NodeName,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub hosts: Arc<SimulatedHosts>,
+    /// Its own of those, unless something is put before it.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    pub host: Arc<SimulatedHost>,
+    pub enforcement: Arc<Enforcement>,
+    /// The keeper's file in `/run`: gone with the boot.
+    memory: Arc<Mutex<Option<Memory>>>,
+    boot: Arc<Mutex<u64>>,
+    seed: u64,
+}
+
+impl Machine {
+    pub fn new(
+        cluster: ClusterName,
+        name: NodeName,
+        clock: Clock,
+        store: Arc<dyn Store>,
+        hosts: Arc<SimulatedHosts>,
+        seed: u64,
+    ) -> Self {
+        let hypervisor = Arc::new(hosts.hypervisor(&name));
+        Self {
+            hypervisor,
+            cluster,
+            name,
+            clock,
+            store,
+            hosts,
+            host: Arc::new(SimulatedHost::new()),
+            enforcement: Arc::new(Enforcement::default()),
+            memory: Arc::default(),
+            boot: Arc::new(Mutex::new(1)),
+            seed,
+        }
+    }
+
+    /// The power is gone: no process is left, and `/run` is empty at the next boot.
+    pub fn lose_power(&self) {
+        self.hosts.power_loss(&self.name);
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.boot.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+
+    pub fn power_on(&self) {
+        self.hosts.power_on(&self.name);
+    }
+
+    /// The keeper: the line to it, and the future it lives in.
+    pub fn keeper(&self) -> (LocalLease, impl Future<Output = ()> + Send + use<>) {
+        let copies = Arc::new(SimulatedCopies::new(Arc::clone(&self.hosts), self.name.clone()));
+        let boot = *self.boot.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = self.name.clone();
+        let seed = self.seed;
+        let mut lives = 0u64;
+        let start = self.clock.now().as_nanos();
+        let settings = RenewSettings {
+            identity: Identity {
+                node: self.name.clone(),
+                key: Keys::new(&self.cluster).lease(&self.name),
+                machine_id: format!("machine-of-{}", self.name),
+                boot_id: format!("boot-{boot}"),
+            },
+            timings: LeaseTimings::BALANCED,
+            clock: self.clock,
+            store: Arc::clone(&self.store),
+            looking: Looking::Inline(Arc::clone(&copies) as _),
+            enforcement: Arc::clone(&self.enforcement),
+            notebook: Notebook::Shared(Arc::clone(&self.memory)),
+            incarnations: Box::new(move || {
+                lives += 1;
+                Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{seed}/{name}/{boot}/{start}/{lives}").as_bytes())
+            }),
+        };
+        renew::in_process(settings, copies)
+    }
+
+    /// The controller, over that line; it ends when `shutdown` does.
+    pub fn controller<S>(
+        &self,
+        lease: Arc<dyn Lease>,
+        feed: Option<watch::Sender<Arc<Snapshot>>>,
+        metrics: Arc<Metrics>,
+        shutdown: S,
+    ) -> impl Future<Output = ()> + Send + use<S>
+    where
+        S: Future<Output = ()> + Send + 'static,
+    {
+        let keys = Keys::new(&self.cluster);
+        let config = events::Config { seed: self.seed, ..events::Config::default() };
+        let (recorder, recording) =
+            Recorder::new(Arc::clone(&self.store), &keys, self.name.clone(), self.clock, config);
+        let node = Node {
+            cluster: self.cluster.clone(),
+            edges: Edges {
+                me: self.name.clone(),
+                keys,
+                clock: self.clock,
+                store: Arc::clone(&self.store),
+                hypervisor: Arc::clone(&self.hypervisor),
+                host: Arc::clone(&self.host) as _,
+                lease,
+            },
+            recorder,
+            metrics,
+            watchdog: false,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: self.seed,
+            feed,
+        };
+        let running = reconcile::run(node, shutdown);
+        async move {
+            tokio::join!(running, recording.run());
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The node around the hypervisor: bridges, mounts, the image. Looks, and mounts what was decided; decides nothing.
+//!
+//! What every implementation promises: a look always returns within a bounded time, whatever hangs below a mount;
+//! what could not be found out is [`Observed::Unknown`] with a reason, never "absent".
+
+mod child;
+mod links;
+mod linux;
+mod mounts;
+pub mod probe;
+mod simulated;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+pub use linux::LinuxHost;
+pub use simulated::SimulatedHost;
+
+use crate::observed::Observed;
+
+/// What the document wants of the host: the questions of one look.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostWants {
+    pub bridges: Vec<BridgeWant>,
+    pub mounts: Vec<MountWant>,
+    /// The VM's image, where it is a file.
+    pub image: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BridgeWant {
+    pub name: String,
+    pub require_carrier: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MountWant {
+    /// As in fstab: `10.0.0.9:/share/mngt`.
+    pub source: String,
+    pub target: PathBuf,
+    pub fs_type: String,
+    pub options: String,
+}
+
+/// The answers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostFacts {
+    pub bridges: BTreeMap<String, Observed<BridgeFact>>,
+    pub mounts: BTreeMap<PathBuf, Observed<MountFact>>,
+    pub image: Option<Observed<ImageFact>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BridgeFact {
+    Missing,
+    /// There is a link of that name which is no bridge; its kind.
+    NotABridge {
+        kind: String,
+    },
+    Bridge {
+        up: bool,
+        carrier: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountFact {
+    NotMounted,
+    /// Something else is mounted there.
+    Other {
+        source: String,
+        fs_type: String,
+    },
+    Mounted {
+        fs_type: String,
+        options: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageFact {
+    Missing,
+    NotAFile,
+    NotReadable { reason: String },
+    Present { bytes: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    #[error("mounting {target}: {reason}")]
+    Mount { target: String, reason: String },
+}
+
+#[async_trait]
+pub trait Host: Send + Sync + fmt::Debug + 'static {
+    async fn look(&self, wants: &HostWants) -> HostFacts;
+
+    /// Mounts one file system where nothing is mounted. Returns when it is mounted, refused, or its deadline passed.
+    async fn mount(&self, want: &MountWant) -> Result<(), HostError>;
+
+    /// A counter that moves when a link or a mount may have changed.
+    fn changes(&self) -> watch::Receiver<u64>;
+}

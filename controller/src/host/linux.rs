@@ -1,0 +1,119 @@
+//! This very host. Every look is bounded: links by the kernel's answer, whatever lies on storage by a child that
+//! can be left behind.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::child::Children;
+use super::probe::{Probe, Seen};
+use super::{
+    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, MountFact, MountWant, links, mounts, probe,
+};
+use crate::observed::Observed;
+
+/// The mount table is read without touching any file system.
+const TABLE_WITHIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub struct LinuxHost {
+    children: Children,
+    probe: Probe,
+    changes: watch::Sender<u64>,
+    following: [AbortHandle; 2],
+}
+
+impl LinuxHost {
+    /// Begins to follow links and mounts at once. Needs a tokio runtime, and the program it is in to understand
+    /// [`probe::COMMAND`].
+    pub fn new() -> Self {
+        let changes = watch::Sender::new(0);
+        let following = [
+            tokio::spawn(links::follow(changes.clone())).abort_handle(),
+            tokio::spawn(mounts::follow(changes.clone())).abort_handle(),
+        ];
+        Self { children: Children::new(), probe: Probe::new(), changes, following }
+    }
+
+    async fn bridge(&self, want: &BridgeWant) -> (String, Observed<BridgeFact>) {
+        (want.name.clone(), links::bridge(&want.name).await)
+    }
+
+    async fn mounted(&self, want: &MountWant) -> (PathBuf, Observed<MountFact>) {
+        let fact = match read_table(want).await {
+            Err(reason) => Observed::Unknown(reason),
+            Ok(fact @ MountFact::Mounted { .. }) => self.answering(want, fact).await,
+            Ok(fact) => Observed::Known(fact),
+        };
+        (want.target.clone(), fact)
+    }
+
+    /// A mount that is in the table but does not answer is not known to be there.
+    async fn answering(&self, want: &MountWant, fact: MountFact) -> Observed<MountFact> {
+        match self.probe.see(&self.children, &want.target).await {
+            Ok(Seen::Directory | Seen::File { .. } | Seen::NotAFile) => Observed::Known(fact),
+            Ok(Seen::Missing) => Observed::unknown("the mount point vanished while it was looked at"),
+            Ok(Seen::Failed { reason } | Seen::NotReadable { reason }) | Err(reason) => {
+                Observed::unknown(format!("mounted, and does not answer: {reason}"))
+            }
+        }
+    }
+}
+
+impl Default for LinuxHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for LinuxHost {
+    fn drop(&mut self) {
+        self.following.iter().for_each(AbortHandle::abort);
+    }
+}
+
+async fn read_table(want: &MountWant) -> Result<MountFact, String> {
+    let want = want.clone();
+    let read = tokio::task::spawn_blocking(move || mounts::fact(&want));
+    match tokio::time::timeout(TABLE_WITHIN, read).await {
+        Ok(Ok(Ok(fact))) => Ok(fact),
+        Ok(Ok(Err(error))) => Err(format!("cannot read the mount table: {error}")),
+        Ok(Err(error)) => Err(format!("cannot read the mount table: {error}")),
+        Err(_) => Err("reading the mount table hangs".to_owned()),
+    }
+}
+
+#[async_trait]
+impl Host for LinuxHost {
+    async fn look(&self, wants: &HostWants) -> HostFacts {
+        let image = async {
+            match &wants.image {
+                Some(path) => Some(probe::image(self.probe.see(&self.children, path).await)),
+                None => None,
+            }
+        };
+        let (bridges, mounts, image) = tokio::join!(
+            join_all(wants.bridges.iter().map(|want| self.bridge(want))),
+            join_all(wants.mounts.iter().map(|want| self.mounted(want))),
+            image,
+        );
+        HostFacts { bridges: bridges.into_iter().collect(), mounts: mounts.into_iter().collect(), image }
+    }
+
+    async fn mount(&self, want: &MountWant) -> Result<(), HostError> {
+        let refused = |reason| HostError::Mount { target: want.target.display().to_string(), reason };
+        match read_table(want).await.map_err(refused)? {
+            MountFact::NotMounted => mounts::mount(&self.children, want).await,
+            MountFact::Mounted { .. } => Ok(()),
+            MountFact::Other { source, .. } => Err(refused(format!("{source} is mounted there"))),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}

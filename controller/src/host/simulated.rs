@@ -1,0 +1,175 @@
+//! A host of values, for the simulator, the development mode and tests. It never looks at the machine it runs on.
+//!
+//! What nobody has set is in good order: every bridge exists with carrier, every mount is there, the image too.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::{BridgeFact, Host, HostError, HostFacts, HostWants, ImageFact, MountFact, MountWant};
+use crate::observed::Observed;
+
+#[derive(Debug)]
+pub struct SimulatedHost {
+    set: Mutex<Set>,
+    changes: watch::Sender<u64>,
+}
+
+/// What was set by hand; everything else is well.
+#[derive(Debug, Default)]
+struct Set {
+    bridges: BTreeMap<String, Observed<BridgeFact>>,
+    mounts: BTreeMap<PathBuf, Observed<MountFact>>,
+    image: Option<Observed<ImageFact>>,
+    refuse_mounts: Option<String>,
+}
+
+/// Size of the image nobody has set.
+const IMAGE_BYTES: u64 = 8 << 30;
+
+impl Default for SimulatedHost {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimulatedHost {
+    pub fn new() -> Self {
+        Self { set: Mutex::default(), changes: watch::Sender::new(0) }
+    }
+
+    pub fn set_bridge(&self, name: &str, fact: Observed<BridgeFact>) {
+        self.lock().bridges.insert(name.to_owned(), fact);
+        self.bump();
+    }
+
+    pub fn set_mount(&self, target: &Path, fact: Observed<MountFact>) {
+        self.lock().mounts.insert(target.to_owned(), fact);
+        self.bump();
+    }
+
+    pub fn set_image(&self, fact: Observed<ImageFact>) {
+        self.lock().image = Some(fact);
+        self.bump();
+    }
+
+    /// From now on every mount fails with this reason; `None` lets them succeed again.
+    pub fn refuse_mounts(&self, reason: Option<&str>) {
+        self.lock().refuse_mounts = reason.map(str::to_owned);
+    }
+
+    /// Everything is well again.
+    pub fn repair(&self) {
+        *self.lock() = Set::default();
+        self.bump();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Set> {
+        self.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bump(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+#[async_trait]
+impl Host for SimulatedHost {
+    async fn look(&self, wants: &HostWants) -> HostFacts {
+        let set = self.lock();
+        let bridge = |name: &String| set.bridges.get(name).cloned().unwrap_or_else(well_bridge);
+        let mount = |want: &MountWant| set.mounts.get(&want.target).cloned().unwrap_or_else(|| mounted(want));
+        HostFacts {
+            bridges: wants.bridges.iter().map(|want| (want.name.clone(), bridge(&want.name))).collect(),
+            mounts: wants.mounts.iter().map(|want| (want.target.clone(), mount(want))).collect(),
+            image: wants.image.as_ref().map(|_| set.image.clone().unwrap_or_else(well_image)),
+        }
+    }
+
+    async fn mount(&self, want: &MountWant) -> Result<(), HostError> {
+        let mut set = self.lock();
+        if let Some(reason) = &set.refuse_mounts {
+            return Err(HostError::Mount {
+                target: want.target.display().to_string(),
+                reason: reason.clone(),
+            });
+        }
+        set.mounts.insert(want.target.clone(), mounted(want));
+        drop(set);
+        self.bump();
+        Ok(())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+fn well_bridge() -> Observed<BridgeFact> {
+    Observed::Known(BridgeFact::Bridge { up: true, carrier: true })
+}
+
+fn well_image() -> Observed<ImageFact> {
+    Observed::Known(ImageFact::Present { bytes: IMAGE_BYTES })
+}
+
+fn mounted(want: &MountWant) -> Observed<MountFact> {
+    Observed::Known(MountFact::Mounted { fs_type: want.fs_type.clone(), options: want.options.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::BridgeWant;
+
+    fn wants() -> HostWants {
+        HostWants {
+            bridges: vec![BridgeWant { name: "br0".to_owned(), require_carrier: true }],
+            mounts: vec![MountWant {
+                source: "10.0.0.9:/share".to_owned(),
+                target: PathBuf::from("/share"),
+                fs_type: "nfs".to_owned(),
+                options: "rw".to_owned(),
+            }],
+            image: Some(PathBuf::from("/share/mnvm.img")),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_has_set_is_in_good_order() {
+        let facts = SimulatedHost::new().look(&wants()).await;
+        assert_eq!(facts.bridges["br0"], well_bridge());
+        assert_eq!(facts.mounts[Path::new("/share")], mounted(&wants().mounts[0]));
+        assert_eq!(facts.image, Some(well_image()));
+    }
+
+    #[tokio::test]
+    async fn what_was_set_is_seen_and_announced() {
+        let host = SimulatedHost::new();
+        let mut changes = host.changes();
+        host.set_bridge("br0", Observed::Known(BridgeFact::Missing));
+        host.set_image(Observed::unknown("the share hangs"));
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        let facts = host.look(&wants()).await;
+        assert_eq!(facts.bridges["br0"], Observed::Known(BridgeFact::Missing));
+        assert_eq!(facts.image, Some(Observed::unknown("the share hangs")));
+        host.repair();
+        assert_eq!(host.look(&wants()).await.image, Some(well_image()));
+    }
+
+    #[tokio::test]
+    async fn a_mount_that_is_missing_can_be_made_unless_refused() {
+        let host = SimulatedHost::new();
+        let want = &wants().mounts[0];
+        host.set_mount(&want.target, Observed::Known(MountFact::NotMounted));
+        host.refuse_mounts(Some("no route to host"));
+        assert!(host.mount(want).await.unwrap_err().to_string().contains("no route to host"));
+        host.refuse_mounts(None);
+        host.mount(want).await.unwrap();
+        assert_eq!(host.look(&wants()).await.mounts[&want.target], mounted(want));
+    }
+}

@@ -1,0 +1,184 @@
+//! The hypervisor of this node, as far as one VM is concerned: look at it, and do to it what was decided.
+//!
+//! What every implementation promises (one suite of contract tests runs on all of them):
+//!
+//! - It is bound to one VM (name and UUID) when it is made, and never touches another domain.
+//! - [`Hypervisor::look`] tells what is, or fails; it never answers "absent" because it could not look.
+//! - Every call has a deadline of its own. [`HypervisorError::Unanswered`] means that it may or may not have
+//!   happened: look again.
+//! - Calls are idempotent towards the state they are for: killing what is dead, or defining what is defined, is
+//!   no error. The exceptions are [`Hypervisor::start_paused`] and [`Hypervisor::resume`], which say what stood in
+//!   the way.
+//! - [`Hypervisor::changes`] moves whenever anything about the VM may have changed, also when the connection to
+//!   the hypervisor was lost or made again. It carries no data: look.
+
+#[cfg(test)]
+mod contract;
+pub mod domain_xml;
+#[cfg(feature = "libvirt")]
+pub mod libvirt;
+pub mod simulated;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use uuid::Uuid;
+use zsha_crds::VmName;
+
+/// What a domain is made of. A function of the document alone, so equal documents make equal domains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainSpec {
+    pub name: VmName,
+    pub uuid: Uuid,
+    /// Generation of the document this was read from; kept in the domain's metadata.
+    pub generation: u64,
+    pub memory_mib: u64,
+    pub vcpus: u32,
+    pub image: DomainImage,
+    pub nics: Vec<DomainNic>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DomainImage {
+    /// A qcow2 file on the share.
+    File(PathBuf),
+    /// A Ceph block device.
+    Rbd { monitors: Vec<String>, pool: String, image: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DomainNic {
+    pub bridge: String,
+    pub mac: String,
+}
+
+/// Why a domain that is defined is not running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OffReason {
+    /// The guest powered itself off, or followed a request to.
+    Shutdown,
+    /// QEMU died, or was killed from outside.
+    Died,
+    /// It was destroyed through the hypervisor.
+    Destroyed,
+    /// It was migrated away.
+    Migrated,
+    /// Not known, for instance since the hypervisor's daemon was restarted, or never started.
+    Unknown,
+}
+
+/// Why a QEMU that exists does not execute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PauseReason {
+    /// Started paused, or paused by somebody's command: the two look the same to libvirt.
+    Asked,
+    /// The disk gave an error; QEMU stopped the guest so that it does not see it.
+    IoError,
+    /// The target of a migration that is not over.
+    Incoming,
+    /// Anything else, with no need to tell it apart.
+    Other,
+}
+
+/// The VM on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LocalVm {
+    /// No process, and no domain defined.
+    Absent,
+    /// No process; a domain is defined.
+    Off {
+        reason: OffReason,
+    },
+    /// A process that does not execute the guest. `generation` is that of the *running* definition, here and below;
+    /// 0, which no document has, where that does not say (somebody else defined it).
+    Paused {
+        reason: PauseReason,
+        generation: u64,
+    },
+    Running {
+        generation: u64,
+    },
+    /// Running, and asked to shut down.
+    ShuttingDown {
+        generation: u64,
+    },
+    /// There is a process, and it is crashed or dying.
+    Crashed,
+    /// There is a process, and the hypervisor's daemon does not know it: it may well be healthy.
+    Unmanaged,
+}
+
+impl LocalVm {
+    /// Whether there is a process at all, executing or not.
+    pub fn has_process(&self) -> bool {
+        !matches!(self, Self::Absent | Self::Off { .. })
+    }
+
+    /// Generation of the definition that runs, where one does.
+    pub fn generation(&self) -> Option<u64> {
+        match self {
+            Self::Running { generation }
+            | Self::Paused { generation, .. }
+            | Self::ShuttingDown { generation } => Some(*generation),
+            Self::Absent | Self::Off { .. } | Self::Crashed | Self::Unmanaged => None,
+        }
+    }
+
+    /// One word for status.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Absent => "Absent",
+            Self::Off { .. } => "Off",
+            Self::Paused { .. } => "Paused",
+            Self::Running { .. } => "Running",
+            Self::ShuttingDown { .. } => "ShuttingDown",
+            Self::Crashed => "Crashed",
+            Self::Unmanaged => "Unmanaged",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HypervisorError {
+    /// No connection to the hypervisor. The VM may well be running; and what was asked may have happened, where the
+    /// connection broke while it was asked.
+    #[error("{operation}: the hypervisor cannot be reached: {reason}")]
+    Unreachable { operation: &'static str, reason: String },
+    /// No answer before the deadline: it may or may not have happened.
+    #[error("{operation}: no answer from the hypervisor within {waited_secs} s")]
+    Unanswered { operation: &'static str, waited_secs: u64 },
+    /// Another process, perhaps on another host, has the image open for writing (or an NFS server still thinks so).
+    #[error("{operation}: the image is locked by another process or host: {reason}")]
+    ImageLocked { operation: &'static str, reason: String },
+    /// It answered, and said no.
+    #[error("{operation}: {reason}")]
+    Refused { operation: &'static str, reason: String },
+}
+
+#[async_trait]
+pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
+    async fn look(&self) -> Result<LocalVm, HypervisorError>;
+
+    /// Makes this the definition of the *next* start. Never autostarts. A running VM is not touched.
+    async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError>;
+
+    /// Makes the process of what was defined; the guest executes nothing yet.
+    async fn start_paused(&self) -> Result<(), HypervisorError>;
+
+    /// Lets the paused guest run.
+    async fn resume(&self) -> Result<(), HypervisorError>;
+
+    /// Asks the guest to power off (ACPI, and the agent where it answers). Returns at once.
+    async fn shutdown(&self) -> Result<(), HypervisorError>;
+
+    /// Ends the process now. When this returns `Ok`, the process is gone.
+    async fn kill(&self) -> Result<(), HypervisorError>;
+
+    /// Removes the definition. Needs the process to be gone.
+    async fn undefine(&self) -> Result<(), HypervisorError>;
+
+    /// A counter that moves with every change. See the module.
+    fn changes(&self) -> watch::Receiver<u64>;
+}

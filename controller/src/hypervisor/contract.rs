@@ -1,0 +1,297 @@
+//! The contract of [`Hypervisor`] as cases: the same run on the simulated one, below, and on libvirt with a real
+//! QEMU, in `tests/hypervisor_contract.rs`, which takes this file in as it is. A case asserts what the prose of the
+//! trait promises, and waits for states through [`Hypervisor::changes`] alone: without the event it never ends.
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, PauseReason};
+
+/// A fresh hypervisor that has never heard of the VM, and the hands that do to it what no caller can.
+#[async_trait]
+pub(crate) trait Rig: Send + Sync {
+    fn hypervisor(&self) -> &dyn Hypervisor;
+    /// A domain with a guest that follows a request to shut down.
+    fn domain(&self, generation: u64) -> DomainSpec;
+    /// Processes of the VM, as the kernel sees them.
+    fn processes(&self) -> usize;
+    /// SIGKILL to QEMU, from outside.
+    async fn kill_qemu(&self);
+    /// Nobody answers at the hypervisor's address any more; its QEMU goes on.
+    async fn cut(&self);
+    async fn mend(&self);
+    /// The hypervisor neither answers nor hangs up; its QEMU goes on.
+    async fn hang(&self);
+    async fn go_on(&self);
+    /// Somebody else opens the image for writing.
+    async fn lock_image(&self);
+    async fn unlock_image(&self);
+}
+
+/// Hands the name of every case to a macro.
+macro_rules! every_case {
+    ($tests:ident) => {
+        $tests! {
+            a_vm_never_heard_of_is_absent,
+            defining_starts_nothing,
+            a_definition_for_another_vm_is_refused,
+            a_paused_start_makes_a_process_that_does_not_execute,
+            resuming_lets_the_guest_run,
+            what_is_not_there_can_be_neither_started_nor_resumed,
+            a_second_start_is_refused_and_makes_no_second_process,
+            a_locked_image_is_told_from_other_refusals,
+            killing_ends_a_running_guest,
+            killing_ends_a_paused_one,
+            killing_what_is_dead_is_no_error,
+            a_guest_asked_to_shut_down_is_off_by_its_own_doing_and_can_be_started_again,
+            asking_what_does_not_run_to_shut_down_is_no_error,
+            a_qemu_killed_from_outside_is_seen_as_died_by_its_event,
+            a_paused_qemu_killed_from_outside_is_seen_as_died_by_its_event,
+            a_definition_made_during_a_run_is_that_of_the_next_start,
+            undefining_leaves_nothing_and_spares_what_runs,
+            a_hypervisor_out_of_reach_is_an_error_and_its_return_an_event,
+            a_hypervisor_that_hangs_costs_its_deadline_and_harms_nothing,
+        }
+    };
+}
+#[allow(unused_imports, reason = "whoever takes the file in needs it, or is it")]
+pub(crate) use every_case;
+
+/// By then it has not happened. A guest boots and shuts down in it, without KVM, beside other tests.
+const LONG: Duration = Duration::from_secs(120);
+/// An event is prompt when it comes well before a caller would look by itself.
+const PROMPT: Duration = Duration::from_secs(5);
+/// After which a guest that was asked to shut down is asked again: it may not have been listening yet.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+async fn within<T>(time: Duration, what: &str, doing: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(time, doing).await {
+        Ok(value) => value,
+        Err(_) => panic!("not within {} s: {what}", time.as_secs()),
+    }
+}
+
+/// Looks whenever told that something changed, until it is so.
+async fn comes_to(rig: &dyn Rig, wanted: LocalVm) {
+    let mut changes = rig.hypervisor().changes();
+    loop {
+        changes.borrow_and_update();
+        if rig.hypervisor().look().await == Ok(wanted) {
+            return;
+        }
+        changes.changed().await.unwrap();
+    }
+}
+
+async fn is(rig: &dyn Rig, wanted: LocalVm) {
+    assert_eq!(rig.hypervisor().look().await.unwrap(), wanted);
+}
+
+async fn define(rig: &dyn Rig, generation: u64) {
+    rig.hypervisor().define(&rig.domain(generation)).await.unwrap();
+}
+
+async fn pause_at_start(rig: &dyn Rig, generation: u64) {
+    define(rig, generation).await;
+    rig.hypervisor().start_paused().await.unwrap();
+}
+
+async fn run(rig: &dyn Rig, generation: u64) {
+    pause_at_start(rig, generation).await;
+    rig.hypervisor().resume().await.unwrap();
+    is(rig, LocalVm::Running { generation }).await;
+}
+
+const fn off(reason: OffReason) -> LocalVm {
+    LocalVm::Off { reason }
+}
+
+const fn paused(generation: u64) -> LocalVm {
+    LocalVm::Paused { reason: PauseReason::Asked, generation }
+}
+
+pub(crate) async fn a_vm_never_heard_of_is_absent(rig: &dyn Rig) {
+    is(rig, LocalVm::Absent).await;
+}
+
+pub(crate) async fn defining_starts_nothing(rig: &dyn Rig) {
+    define(rig, 1).await;
+    is(rig, off(OffReason::Unknown)).await;
+    define(rig, 2).await;
+    is(rig, off(OffReason::Unknown)).await;
+    assert_eq!(rig.processes(), 0);
+}
+
+pub(crate) async fn a_definition_for_another_vm_is_refused(rig: &dyn Rig) {
+    let other = DomainSpec { uuid: Uuid::from_u128(1), ..rig.domain(1) };
+    let refused = rig.hypervisor().define(&other).await;
+    assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
+    is(rig, LocalVm::Absent).await;
+}
+
+pub(crate) async fn a_paused_start_makes_a_process_that_does_not_execute(rig: &dyn Rig) {
+    pause_at_start(rig, 7).await;
+    is(rig, paused(7)).await;
+    assert_eq!(rig.processes(), 1);
+}
+
+pub(crate) async fn resuming_lets_the_guest_run(rig: &dyn Rig) {
+    run(rig, 7).await;
+    rig.hypervisor().resume().await.unwrap();
+    is(rig, LocalVm::Running { generation: 7 }).await;
+    assert_eq!(rig.processes(), 1);
+}
+
+pub(crate) async fn what_is_not_there_can_be_neither_started_nor_resumed(rig: &dyn Rig) {
+    for result in [rig.hypervisor().start_paused().await, rig.hypervisor().resume().await] {
+        assert!(matches!(result, Err(HypervisorError::Refused { .. })), "{result:?}");
+    }
+    define(rig, 1).await;
+    let refused = rig.hypervisor().resume().await;
+    assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
+    assert_eq!(rig.processes(), 0);
+}
+
+pub(crate) async fn a_second_start_is_refused_and_makes_no_second_process(rig: &dyn Rig) {
+    pause_at_start(rig, 1).await;
+    let while_paused = rig.hypervisor().start_paused().await;
+    rig.hypervisor().resume().await.unwrap();
+    let while_running = rig.hypervisor().start_paused().await;
+    for refused in [while_paused, while_running] {
+        assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
+    }
+    is(rig, LocalVm::Running { generation: 1 }).await;
+    assert_eq!(rig.processes(), 1);
+}
+
+pub(crate) async fn a_locked_image_is_told_from_other_refusals(rig: &dyn Rig) {
+    define(rig, 1).await;
+    rig.lock_image().await;
+    let locked = rig.hypervisor().start_paused().await;
+    assert!(matches!(locked, Err(HypervisorError::ImageLocked { .. })), "{locked:?}");
+    is(rig, off(OffReason::Unknown)).await;
+    assert_eq!(rig.processes(), 0);
+    rig.unlock_image().await;
+    rig.hypervisor().start_paused().await.unwrap();
+}
+
+pub(crate) async fn killing_ends_a_running_guest(rig: &dyn Rig) {
+    run(rig, 1).await;
+    within(PROMPT, "the kill", rig.hypervisor().kill()).await.unwrap();
+    assert_eq!(rig.processes(), 0);
+    is(rig, off(OffReason::Destroyed)).await;
+}
+
+pub(crate) async fn killing_ends_a_paused_one(rig: &dyn Rig) {
+    pause_at_start(rig, 1).await;
+    within(PROMPT, "the kill", rig.hypervisor().kill()).await.unwrap();
+    assert_eq!(rig.processes(), 0);
+    is(rig, off(OffReason::Destroyed)).await;
+}
+
+pub(crate) async fn killing_what_is_dead_is_no_error(rig: &dyn Rig) {
+    rig.hypervisor().kill().await.unwrap();
+    is(rig, LocalVm::Absent).await;
+    run(rig, 1).await;
+    rig.kill_qemu().await;
+    within(PROMPT, "its death", comes_to(rig, off(OffReason::Died))).await;
+    rig.hypervisor().kill().await.unwrap();
+    is(rig, off(OffReason::Died)).await;
+}
+
+pub(crate) async fn a_guest_asked_to_shut_down_is_off_by_its_own_doing_and_can_be_started_again(
+    rig: &dyn Rig,
+) {
+    run(rig, 1).await;
+    within(LONG, "the guest's end", async {
+        rig.hypervisor().shutdown().await.unwrap();
+        let asked = rig.hypervisor().look().await.unwrap();
+        let known = asked == LocalVm::ShuttingDown { generation: 1 } || asked == off(OffReason::Shutdown);
+        assert!(known, "{asked:?}");
+        while tokio::time::timeout(ASK_AGAIN, comes_to(rig, off(OffReason::Shutdown))).await.is_err() {
+            rig.hypervisor().shutdown().await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(rig.processes(), 0);
+    rig.hypervisor().start_paused().await.unwrap();
+    rig.hypervisor().resume().await.unwrap();
+    is(rig, LocalVm::Running { generation: 1 }).await;
+}
+
+pub(crate) async fn asking_what_does_not_run_to_shut_down_is_no_error(rig: &dyn Rig) {
+    rig.hypervisor().shutdown().await.unwrap();
+    define(rig, 1).await;
+    rig.hypervisor().shutdown().await.unwrap();
+    is(rig, off(OffReason::Unknown)).await;
+}
+
+pub(crate) async fn a_qemu_killed_from_outside_is_seen_as_died_by_its_event(rig: &dyn Rig) {
+    run(rig, 1).await;
+    rig.kill_qemu().await;
+    within(PROMPT, "its death", comes_to(rig, off(OffReason::Died))).await;
+    // And it is not taken for the end of the next one.
+    rig.hypervisor().start_paused().await.unwrap();
+    is(rig, paused(1)).await;
+}
+
+pub(crate) async fn a_paused_qemu_killed_from_outside_is_seen_as_died_by_its_event(rig: &dyn Rig) {
+    pause_at_start(rig, 1).await;
+    rig.kill_qemu().await;
+    within(PROMPT, "its death", comes_to(rig, off(OffReason::Died))).await;
+}
+
+pub(crate) async fn a_definition_made_during_a_run_is_that_of_the_next_start(rig: &dyn Rig) {
+    run(rig, 1).await;
+    define(rig, 2).await;
+    is(rig, LocalVm::Running { generation: 1 }).await;
+    assert_eq!(rig.processes(), 1);
+    rig.hypervisor().kill().await.unwrap();
+    rig.hypervisor().start_paused().await.unwrap();
+    is(rig, paused(2)).await;
+}
+
+pub(crate) async fn undefining_leaves_nothing_and_spares_what_runs(rig: &dyn Rig) {
+    rig.hypervisor().undefine().await.unwrap();
+    run(rig, 1).await;
+    let refused = rig.hypervisor().undefine().await;
+    assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
+    is(rig, LocalVm::Running { generation: 1 }).await;
+    rig.hypervisor().kill().await.unwrap();
+    rig.hypervisor().undefine().await.unwrap();
+    is(rig, LocalVm::Absent).await;
+}
+
+pub(crate) async fn a_hypervisor_out_of_reach_is_an_error_and_its_return_an_event(rig: &dyn Rig) {
+    run(rig, 3).await;
+    let mut changes = rig.hypervisor().changes();
+    rig.cut().await;
+    within(PROMPT, "the event of the loss", async {
+        while rig.hypervisor().look().await.is_ok() {
+            changes.changed().await.unwrap();
+        }
+    })
+    .await;
+    let lost = rig.hypervisor().look().await;
+    assert!(matches!(lost, Err(HypervisorError::Unreachable { .. })), "{lost:?}");
+    assert_eq!(rig.processes(), 1, "its loss is not the guest's");
+    rig.mend().await;
+    within(LONG, "its return", comes_to(rig, LocalVm::Running { generation: 3 })).await;
+}
+
+pub(crate) async fn a_hypervisor_that_hangs_costs_its_deadline_and_harms_nothing(rig: &dyn Rig) {
+    run(rig, 3).await;
+    rig.hang().await;
+    for _ in 0..3 {
+        let hangs = within(2 * PROMPT, "an answer of any kind", rig.hypervisor().look()).await;
+        let said =
+            matches!(hangs, Err(HypervisorError::Unanswered { .. } | HypervisorError::Unreachable { .. }));
+        assert!(said, "{hangs:?}");
+    }
+    rig.go_on().await;
+    within(LONG, "its return", comes_to(rig, LocalVm::Running { generation: 3 })).await;
+    assert_eq!(rig.processes(), 1);
+}

@@ -1,0 +1,245 @@
+//! The real hypervisor: libvirt's daemon on this node, over the `virt` binding.
+//!
+//! Nothing here polls. The daemon tells of the domain and of the connection, and [`Hypervisor::changes`] moves; a
+//! connection that is lost is made again, for ever. Every call that may block does so on a thread of its own
+//! and costs whoever waits no more than its deadline. Nothing here decides whether the VM may run.
+
+mod domain;
+mod events;
+mod link;
+mod probe;
+mod states;
+mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{OnceCell, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+use virt::connect::Connect;
+use zsha_crds::{ClusterName, VmName};
+
+use self::domain::{Refusal, Vm, is_image_lock, one_line};
+use self::events::Bell;
+use self::link::{Link, Session};
+use self::worker::{NoAnswer, Workers};
+use super::domain_xml::{self, CephLogin, DomainSettings, DomainType};
+use super::{DomainSpec, Hypervisor, HypervisorError, LocalVm};
+use crate::keeper::copies::Copies;
+
+/// Milliseconds where all is well. Within the time a lease holds, so that a hang is seen while there is a choice.
+const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// Writes a file, resumes a process: as fast, but worth a longer wait than doing it again.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
+/// QEMU opens its image on a share that may be slow.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// An agent that hangs is given up by libvirt after five seconds; then comes the power button.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
+/// After SIGKILL: what is not gone by then waits for a device.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Which daemon, and what this node adds to the domain.
+#[derive(Debug, Clone)]
+pub struct LibvirtSettings {
+    pub uri: String,
+    pub cluster: ClusterName,
+    /// None: by probing, see [`LibvirtHypervisor::probe_domain_type`].
+    pub domain_type: Option<DomainType>,
+    pub machine: String,
+    pub ceph: Option<CephLogin>,
+}
+
+impl LibvirtSettings {
+    pub fn new(uri: impl Into<String>, cluster: ClusterName) -> Self {
+        Self { uri: uri.into(), cluster, domain_type: None, machine: "q35".to_owned(), ceph: None }
+    }
+}
+
+/// One VM, through the libvirt of this node.
+pub struct LibvirtHypervisor {
+    settings: LibvirtSettings,
+    name: VmName,
+    vm: Arc<Vm>,
+    bell: Arc<Bell>,
+    link: watch::Receiver<Link>,
+    link_task: AbortHandle,
+    workers: Workers,
+    domain_type: OnceCell<DomainType>,
+}
+
+impl LibvirtHypervisor {
+    /// Begins to connect and returns at once; until there is a connection, calls wait or fail. `copies` sees
+    /// the VM's processes on this node as the kernel does. To be called inside a tokio runtime.
+    pub fn new(
+        settings: LibvirtSettings,
+        name: VmName,
+        uuid: Uuid,
+        copies: Arc<dyn Copies>,
+    ) -> Result<Self, HypervisorError> {
+        events::start_loop()
+            .map_err(|reason| HypervisorError::Unreachable { operation: "connect", reason })?;
+        let bell = Arc::new(Bell::new(uuid));
+        let (link, state) = watch::channel(Link::Opening);
+        let task = tokio::spawn(link::keep(settings.uri.clone(), Arc::clone(&bell), link));
+        Ok(Self {
+            domain_type: OnceCell::new_with(settings.domain_type),
+            settings,
+            name,
+            vm: Arc::new(Vm::new(uuid, copies)),
+            bell,
+            link: state,
+            link_task: task.abort_handle(),
+            workers: Workers::new(),
+        })
+    }
+
+    /// KVM or not: what the settings say, else what was found when first asked.
+    pub async fn probe_domain_type(&self) -> Result<DomainType, HypervisorError> {
+        let probe = || {
+            self.call("probe for KVM", CHANGE_DEADLINE, |_, connect| {
+                Ok(probe::domain_type(&connect.capabilities()?)?)
+            })
+        };
+        self.domain_type.get_or_try_init(probe).await.copied()
+    }
+
+    /// The connection, waiting only while the first one is being made.
+    async fn session(
+        &self,
+        operation: &'static str,
+        wait: Duration,
+    ) -> Result<Arc<Session>, HypervisorError> {
+        let unreachable =
+            |reason: &str| HypervisorError::Unreachable { operation, reason: reason.to_owned() };
+        let mut link = self.link.clone();
+        let tried = link.wait_for(|link| !matches!(link, Link::Opening));
+        let link = match tokio::time::timeout(wait, tried).await {
+            Ok(Ok(link)) => link.clone(),
+            Ok(Err(_)) => return Err(unreachable("the connection is not kept any more")),
+            Err(_) => Link::Opening,
+        };
+        match link {
+            Link::Up(session) => Ok(session),
+            Link::Down { reason } => Err(unreachable(&reason)),
+            Link::Opening => Err(unreachable("not connected yet")),
+        }
+    }
+
+    async fn call<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        deadline: Duration,
+        ask: impl FnOnce(&Vm, &Connect) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        let began = Instant::now();
+        let session = self.session(operation, deadline).await?;
+        let vm = Arc::clone(&self.vm);
+        let answer = self.workers.run(deadline.saturating_sub(began.elapsed()), move || {
+            let connect = session.connect().ok_or_else(|| unreachable(operation, "disconnected"))?;
+            // Whether it is the connection that failed is asked at once: a moment later there may be another.
+            ask(&vm, connect).map_err(|refusal| explained(operation, refusal, session.is_alive()))
+        });
+        answer.await.map_err(|why| no_answer(operation, deadline, why))?
+    }
+}
+
+impl Drop for LibvirtHypervisor {
+    fn drop(&mut self) {
+        self.link_task.abort();
+    }
+}
+
+impl fmt::Debug for LibvirtHypervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LibvirtHypervisor")
+            .field("uri", &self.settings.uri)
+            .field("name", &self.name)
+            .field("uuid", &self.vm.uuid)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Hypervisor for LibvirtHypervisor {
+    async fn look(&self) -> Result<LocalVm, HypervisorError> {
+        self.call("look", LOOK_DEADLINE, Vm::look).await
+    }
+
+    async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
+        let refused = |reason: String| HypervisorError::Refused { operation: "define", reason };
+        if domain.uuid != self.vm.uuid || domain.name != self.name {
+            return Err(refused("this hypervisor is bound to another VM".to_owned()));
+        }
+        let settings = DomainSettings {
+            cluster: self.settings.cluster.clone(),
+            domain_type: self.probe_domain_type().await?,
+            machine: self.settings.machine.clone(),
+            ceph: self.settings.ceph.clone(),
+        };
+        let xml = domain_xml::write(domain, &settings).map_err(|error| refused(error.to_string()))?;
+        self.call("define", CHANGE_DEADLINE, move |vm, connect| vm.define(connect, &xml)).await
+    }
+
+    async fn start_paused(&self) -> Result<(), HypervisorError> {
+        self.call("start", START_DEADLINE, Vm::start_paused).await
+    }
+
+    async fn resume(&self) -> Result<(), HypervisorError> {
+        self.call("resume", CHANGE_DEADLINE, Vm::resume).await
+    }
+
+    async fn shutdown(&self) -> Result<(), HypervisorError> {
+        self.call("shut down", SHUTDOWN_DEADLINE, Vm::shutdown).await
+    }
+
+    async fn kill(&self) -> Result<(), HypervisorError> {
+        // First without libvirt, so that the process dies also where libvirt hangs or is gone.
+        let vm = Arc::clone(&self.vm);
+        let signalled = self.workers.run(KILL_DEADLINE, move || vm.signal_copies()).await;
+        signalled
+            .map_err(|why| no_answer("kill", KILL_DEADLINE, why))?
+            .map_err(|refusal| explained("kill", refusal, true))?;
+        self.call("kill", KILL_DEADLINE, Vm::destroy).await
+    }
+
+    async fn undefine(&self) -> Result<(), HypervisorError> {
+        self.call("undefine", CHANGE_DEADLINE, Vm::undefine).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.bell.changes()
+    }
+}
+
+fn unreachable(operation: &'static str, reason: impl Into<String>) -> HypervisorError {
+    HypervisorError::Unreachable { operation, reason: reason.into() }
+}
+
+fn no_answer(operation: &'static str, deadline: Duration, why: NoAnswer) -> HypervisorError {
+    match why {
+        NoAnswer::AllStuck => unreachable(operation, "too many calls to it hang already"),
+        NoAnswer::NoThread => unreachable(operation, "no thread could be made for the call"),
+        NoAnswer::Late | NoAnswer::Died => {
+            HypervisorError::Unanswered { operation, waited_secs: deadline.as_secs() }
+        }
+    }
+}
+
+fn explained(operation: &'static str, refusal: Refusal, connected: bool) -> HypervisorError {
+    let reason = match refusal {
+        Refusal::Libvirt(error) if connected && is_image_lock(error.message()) => {
+            return HypervisorError::ImageLocked { operation, reason: one_line(error.message()) };
+        }
+        Refusal::Libvirt(error) => one_line(error.message()),
+        Refusal::Plain(reason) => reason,
+    };
+    if connected {
+        HypervisorError::Refused { operation, reason }
+    } else {
+        HypervisorError::Unreachable { operation, reason }
+    }
+}

@@ -1,0 +1,258 @@
+//! The blocking half: one function a call, each over a connection that is up. It waits as long as libvirt does;
+//! who calls it has a deadline. It never touches a domain of another UUID.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::enumutil::Enum;
+use virt::error::{Error, ErrorNumber};
+use virt::sys;
+
+use super::states::{self, Told};
+use crate::hypervisor::domain_xml::{self, DomainXmlError};
+use crate::hypervisor::{LocalVm, OffReason};
+use crate::keeper::copies::Copies;
+
+/// Why a call was answered with no.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Libvirt(Error),
+    /// Not libvirt's words but ours.
+    Plain(String),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Libvirt(error)
+    }
+}
+
+impl From<DomainXmlError> for Refusal {
+    fn from(error: DomainXmlError) -> Self {
+        Self::Plain(error.to_string())
+    }
+}
+
+fn plain(reason: impl Into<String>) -> Refusal {
+    Refusal::Plain(reason.into())
+}
+
+/// The VM this hypervisor is bound to, and what libvirt cannot tell of it.
+#[derive(Debug)]
+pub(super) struct Vm {
+    pub(super) uuid: Uuid,
+    copies: Arc<dyn Copies>,
+    /// Whether its last process was ended by us: a SIGKILL looks like a crash to libvirt.
+    ended_by_us: AtomicBool,
+    /// The run (libvirt's number of it) that was asked to shut down; 0 for none, libvirt counts from 1.
+    asked_to_shut_down: AtomicU32,
+}
+
+/// Between two looks whether a killed process is gone. Its death is a matter of milliseconds, or of a device.
+const DEATH_TICK: Duration = Duration::from_millis(5);
+/// A domain can come and go between the questions of one look; more than this is not chance.
+const LOOKS: u32 = 3;
+
+impl Vm {
+    pub(super) fn new(uuid: Uuid, copies: Arc<dyn Copies>) -> Self {
+        Self { uuid, copies, ended_by_us: AtomicBool::new(false), asked_to_shut_down: AtomicU32::new(0) }
+    }
+
+    /// None where libvirt knows no such domain; every other failure is one.
+    fn find(&self, connect: &Connect) -> Result<Option<Domain>, Error> {
+        match connect.lookup_domain_by_uuid(self.uuid) {
+            Ok(domain) => Ok(Some(domain)),
+            Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn find_active(&self, connect: &Connect) -> Result<Option<Domain>, Error> {
+        match self.find(connect)? {
+            Some(domain) => Ok(domain.is_active()?.then_some(domain)),
+            None => Ok(None),
+        }
+    }
+
+    fn has_copy(&self) -> Result<bool, Refusal> {
+        let copies =
+            self.copies.alive().map_err(|error| plain(format!("cannot look for processes: {error}")))?;
+        Ok(!copies.is_empty())
+    }
+
+    pub(super) fn look(&self, connect: &Connect) -> Result<LocalVm, Refusal> {
+        let mut vm = LocalVm::Absent;
+        for _ in 0..LOOKS {
+            vm = match self.look_once(connect) {
+                Err(Refusal::Libvirt(error)) if is(&error, ErrorNumber::NoDomain) => continue,
+                other => other?,
+            };
+            // What libvirt does not know of may still hold the image.
+            if vm.has_process() || !self.has_copy()? {
+                return Ok(vm);
+            }
+        }
+        tracing::warn!(uuid = %self.uuid, libvirt = vm.word(), "a process of the VM runs that libvirt does not know");
+        Ok(LocalVm::Unmanaged)
+    }
+
+    fn look_once(&self, connect: &Connect) -> Result<LocalVm, Refusal> {
+        let Some(domain) = self.find(connect)? else { return Ok(LocalVm::Absent) };
+        let (state, reason) = domain.state()?;
+        let told = states::read(state, reason).ok_or_else(|| {
+            plain(format!("libvirt does not know the domain's state ({state:?}, {reason:?})"))
+        })?;
+        Ok(match told {
+            Told::Off(OffReason::Died) if self.ended_by_us.load(Ordering::SeqCst) => {
+                LocalVm::Off { reason: OffReason::Destroyed }
+            }
+            Told::Off(reason) => LocalVm::Off { reason },
+            Told::Crashed => LocalVm::Crashed,
+            Told::Paused(reason) => LocalVm::Paused { reason, generation: live_generation(&domain)? },
+            Told::ShuttingDown => LocalVm::ShuttingDown { generation: live_generation(&domain)? },
+            Told::Running => {
+                let generation = live_generation(&domain)?;
+                let asked = self.asked_to_shut_down.load(Ordering::SeqCst);
+                match domain.id() {
+                    Some(run) if run == asked => LocalVm::ShuttingDown { generation },
+                    Some(_) | None => LocalVm::Running { generation },
+                }
+            }
+        })
+    }
+
+    pub(super) fn define(&self, connect: &Connect, xml: &str) -> Result<(), Refusal> {
+        let domain = connect.define_domain_xml(xml)?;
+        if domain.autostart()? {
+            domain.set_autostart(false)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_paused(&self, connect: &Connect) -> Result<(), Refusal> {
+        let Some(domain) = self.find(connect)? else { return Err(plain("no domain is defined")) };
+        if domain.is_active()? || self.has_copy()? {
+            return Err(plain("a process of the VM is there already"));
+        }
+        self.ended_by_us.store(false, Ordering::SeqCst);
+        self.asked_to_shut_down.store(0, Ordering::SeqCst);
+        // Memory saved by somebody does not belong to the disk as it is now: the guest boots.
+        domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED | sys::VIR_DOMAIN_START_FORCE_BOOT)?;
+        Ok(())
+    }
+
+    pub(super) fn resume(&self, connect: &Connect) -> Result<(), Refusal> {
+        let Some(domain) = self.find_active(connect)? else { return Err(plain("the domain is not running")) };
+        let (state, reason) = domain.state()?;
+        if states::read(state, reason) == Some(Told::Running) {
+            return Ok(());
+        }
+        Ok(domain.resume()?)
+    }
+
+    /// The agent first, as it knows the guest better; where it does not answer, the power button.
+    pub(super) fn shutdown(&self, connect: &Connect) -> Result<(), Refusal> {
+        let Some(domain) = self.find_active(connect)? else { return Ok(()) };
+        let ways = sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT | sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN;
+        match domain.shutdown_flags(ways) {
+            Ok(()) => self.asked_to_shut_down.store(domain.id().unwrap_or(0), Ordering::SeqCst),
+            // It was off before it could be asked.
+            Err(_) if self.find_active(connect)?.is_none() => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to every process of the VM, without libvirt, which gives QEMU ten seconds to end by itself.
+    pub(super) fn signal_copies(&self) -> Result<(), Refusal> {
+        let failed = |error: std::io::Error| plain(format!("cannot kill: {error}"));
+        let copies = self.copies.alive().map_err(failed)?;
+        if !copies.is_empty() {
+            self.ended_by_us.store(true, Ordering::SeqCst);
+        }
+        copies.iter().try_for_each(|copy| self.copies.kill(copy)).map_err(failed)
+    }
+
+    /// Has libvirt put away what is left of the process, and waits until it is gone.
+    pub(super) fn destroy(&self, connect: &Connect) -> Result<(), Refusal> {
+        if let Some(domain) = self.find_active(connect)? {
+            self.ended_by_us.store(true, Ordering::SeqCst);
+            match domain.destroy() {
+                Ok(()) => {}
+                // It was gone before it could be destroyed.
+                Err(_) if self.find_active(connect)?.is_none() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        while self.has_copy()? {
+            self.signal_copies()?;
+            thread::park_timeout(DEATH_TICK);
+        }
+        Ok(())
+    }
+
+    pub(super) fn undefine(&self, connect: &Connect) -> Result<(), Refusal> {
+        let Some(domain) = self.find(connect)? else { return Ok(()) };
+        if domain.is_active()? {
+            return Err(plain("the domain is running"));
+        }
+        // Each of these, left behind, would keep libvirt from forgetting the domain.
+        let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | sys::VIR_DOMAIN_UNDEFINE_NVRAM
+            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+        match domain.undefine_flags(all) {
+            Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// Of the definition that the running process was made from. Zero, which no document has, where somebody else made
+/// it: that is no reason to think the VM is not running.
+fn live_generation(domain: &Domain) -> Result<u64, Refusal> {
+    match domain_xml::generation(&domain.xml_desc(0)?) {
+        Ok(generation) => Ok(generation),
+        Err(DomainXmlError::NoGeneration) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is(error: &Error, number: ErrorNumber) -> bool {
+    matches!(error.code(), Enum::Known(known) if known == number)
+}
+
+/// Whether QEMU could not have the image because somebody else has it open.
+pub(super) fn is_image_lock(reason: &str) -> bool {
+    reason.split("Failed to get ").skip(1).any(|rest| {
+        let words = rest.lines().next().unwrap_or_default();
+        words.trim_end().ends_with("lock")
+    })
+}
+
+/// libvirt's words, which may hold a page of QEMU's, on one line.
+pub(super) fn one_line(reason: &str) -> String {
+    let lines = reason.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_lock_is_told_from_other_failures_to_start() {
+        let locked = "internal error: process exited while connecting to monitor: 2026-11-22T18:00:00.0Z \
+            qemu-system-x86_64: -device {}: Failed to get \"write\" lock\nIs another process using the image [/x]?";
+        assert!(is_image_lock(locked));
+        assert!(is_image_lock("Failed to get shared \"write\" lock"));
+        assert!(!is_image_lock("Cannot access storage file '/x': No such file or directory"));
+        assert!(!is_image_lock("Failed to get QEMU's capabilities\nsomething about a lock"));
+        assert_eq!(one_line("a\n\n  b \n"), "a; b");
+    }
+}

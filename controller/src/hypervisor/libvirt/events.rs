@@ -1,0 +1,216 @@
+//! libvirt's events, and the one file that calls it without the safe binding, which has none for them.
+//!
+//! What happens inside a callback is bounded and never calls the daemon: it holds an object's UUID against ours,
+//! and counts.
+
+use std::ffi::{c_int, c_void};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::error::Error;
+use virt::sys;
+
+/// Rung when something about the VM may have changed.
+#[derive(Debug)]
+pub(super) struct Bell {
+    uuid: Uuid,
+    changes: watch::Sender<u64>,
+}
+
+impl Bell {
+    pub(super) fn new(uuid: Uuid) -> Self {
+        Self { uuid, changes: watch::Sender::new(0) }
+    }
+
+    pub(super) fn ring(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// The daemon went away.
+    Ended,
+    /// It did not answer the keepalive.
+    KeepaliveLost,
+    Failed,
+}
+
+impl Closed {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "libvirt's daemon closed the connection",
+            Self::KeepaliveLost => "libvirt's daemon did not answer the keepalive",
+            Self::Failed => "the connection to libvirt's daemon broke",
+        }
+    }
+
+    fn from_raw(reason: c_int) -> Self {
+        match u32::try_from(reason) {
+            Ok(sys::VIR_CONNECT_CLOSE_REASON_EOF) => Self::Ended,
+            Ok(sys::VIR_CONNECT_CLOSE_REASON_KEEPALIVE) => Self::KeepaliveLost,
+            Ok(_) | Err(_) => Self::Failed,
+        }
+    }
+}
+
+/// What the callbacks of one connection tell.
+#[derive(Debug)]
+struct Listener {
+    bell: Arc<Bell>,
+    closed: watch::Sender<Option<Closed>>,
+}
+
+/// A connection whose events ring a bell, until it is dropped. Dropping it calls the daemon, and so may block.
+#[derive(Debug)]
+pub(super) struct Listening {
+    connect: Connect,
+    lifecycle: c_int,
+}
+
+/// Starts the loop that delivers the events of every connection of this process, once. To be called before the
+/// first connection is opened: one opened earlier has no events and no keepalive.
+pub(super) fn start_loop() -> Result<(), String> {
+    static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
+    STARTED.get_or_init(register_and_start).clone()
+}
+
+#[expect(unsafe_code, reason = "the binding has no safe form of libvirt's default event loop")]
+fn register_and_start() -> Result<(), String> {
+    // Errors are returned to whoever called; printed as well, they would end up in the journal without context.
+    virt::error::clear_error_callback();
+    // SAFETY: both may be called at any time from any thread and take no arguments; `start_loop` sees to it that
+    // they are called once in the life of the process, before any connection is opened.
+    let registered = unsafe { sys::virInitialize() == 0 && sys::virEventRegisterDefaultImpl() == 0 };
+    if !registered {
+        return Err(format!("libvirt's event loop cannot be set up: {}", Error::last_error().message()));
+    }
+    let started = thread::Builder::new().name("zsha-libvirt".to_owned()).spawn(|| {
+        loop {
+            // SAFETY: the default implementation was registered above, and this is the only thread that runs it.
+            let ran = unsafe { sys::virEventRunDefaultImpl() };
+            if ran < 0 {
+                tracing::error!(error = %Error::last_error(), "libvirt's event loop failed; trying again");
+                thread::park_timeout(Duration::from_secs(1));
+            }
+        }
+    });
+    started.map(drop).map_err(|error| format!("no thread for libvirt's event loop: {error}"))
+}
+
+/// Asks for the events of a connection.
+#[expect(unsafe_code, reason = "the binding has no safe form of registering callbacks")]
+pub(super) fn listen(
+    connect: Connect,
+    bell: &Arc<Bell>,
+    closed: &watch::Sender<Option<Closed>>,
+) -> Result<Listening, Error> {
+    let listener = Arc::new(Listener { bell: Arc::clone(bell), closed: closed.clone() });
+    // SAFETY: libvirt hands each kind of event to a callback of the kind's own type, all of them passed through
+    // this one; VIR_DOMAIN_EVENT_ID_LIFECYCLE below is the kind that `on_lifecycle` has the type of. The ABI is the
+    // same, and libvirt casts back before it calls.
+    let on_lifecycle = unsafe {
+        std::mem::transmute::<
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int,
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
+        >(on_lifecycle)
+    };
+    let opaque = Arc::into_raw(Arc::clone(&listener)).cast_mut().cast::<c_void>();
+    // SAFETY: the connection is alive as long as `connect`; no domain means every domain; `opaque` is a reference
+    // count of the listener that `let_go` gives back when libvirt needs it no more.
+    let lifecycle = unsafe {
+        sys::virConnectDomainEventRegisterAny(
+            connect.as_ptr(),
+            std::ptr::null_mut(),
+            sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE.cast_signed(),
+            Some(on_lifecycle),
+            opaque,
+            Some(let_go),
+        )
+    };
+    if lifecycle < 0 {
+        let error = Error::last_error();
+        // SAFETY: a registration that failed does not call `let_go`, so the count is still ours to give back.
+        unsafe { let_go(opaque) };
+        return Err(error);
+    }
+    // From here on dropping it takes the registration back.
+    let listening = Listening { connect, lifecycle };
+    let opaque = Arc::into_raw(listener).cast_mut().cast::<c_void>();
+    // SAFETY: as above.
+    let registered = unsafe {
+        sys::virConnectRegisterCloseCallback(listening.connect.as_ptr(), Some(on_close), opaque, Some(let_go))
+    };
+    if registered < 0 {
+        let error = Error::last_error();
+        // SAFETY: as above.
+        unsafe { let_go(opaque) };
+        return Err(error);
+    }
+    Ok(listening)
+}
+
+impl Listening {
+    pub(super) fn connect(&self) -> &Connect {
+        &self.connect
+    }
+}
+
+impl Drop for Listening {
+    /// Each registration holds the connection open, so without this none would ever be closed.
+    #[expect(unsafe_code, reason = "the binding has no safe form of taking callbacks back")]
+    fn drop(&mut self) {
+        // SAFETY: the connection is alive as long as `self.connect`, and the number is one it gave out. Where it
+        // has lost its daemon, or the close callback was never registered, these fail and have no effect but
+        // dropping what they know of us.
+        let results = unsafe {
+            [
+                sys::virConnectDomainEventDeregisterAny(self.connect.as_ptr(), self.lifecycle),
+                sys::virConnectUnregisterCloseCallback(self.connect.as_ptr(), Some(on_close)),
+            ]
+        };
+        tracing::debug!(?results, "stopped listening to a connection to libvirt");
+    }
+}
+
+#[expect(unsafe_code, reason = "called by libvirt")]
+unsafe extern "C" fn on_lifecycle(
+    _connect: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _event: c_int,
+    _detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: `opaque` is the listener whose count was given to libvirt at registration and not yet taken back.
+    let listener = unsafe { &*opaque.cast_const().cast::<Listener>() };
+    let mut uuid = [0; sys::VIR_UUID_BUFLEN as usize];
+    // SAFETY: libvirt lends a valid domain for the time of the call, and the buffer is as long as it says.
+    // This one reads the object in hand; it does not call the daemon.
+    let known = unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) } == 0;
+    if !known || Uuid::from_bytes(uuid) == listener.bell.uuid {
+        listener.bell.ring();
+    }
+    0
+}
+
+#[expect(unsafe_code, reason = "called by libvirt")]
+unsafe extern "C" fn on_close(_connect: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {
+    // SAFETY: as in `on_lifecycle`.
+    let listener = unsafe { &*opaque.cast_const().cast::<Listener>() };
+    listener.closed.send_replace(Some(Closed::from_raw(reason)));
+}
+
+#[expect(unsafe_code, reason = "called by libvirt")]
+unsafe extern "C" fn let_go(opaque: *mut c_void) {
+    // SAFETY: every `opaque` came from `Arc::into_raw`, and libvirt calls this once for each.
+    drop(unsafe { Arc::from_raw(opaque.cast_const().cast::<Listener>()) });
+}

@@ -1,0 +1,139 @@
+//! The connection to libvirt's daemon: made, lost, made again. It asks nothing about domains.
+//!
+//! One task opens it, one attempt at a time, because opening may block for as long as a daemon hangs and a second
+//! attempt would only hang beside the first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use virt::connect::Connect;
+
+use super::events::{self, Bell, Closed, Listening};
+use super::worker::on_own_thread;
+
+/// Pings of a silent daemon: with these, a call into one that hangs fails after 8 seconds.
+const KEEPALIVE_SECS: i32 = 2;
+const KEEPALIVE_MISSES: u32 = 3;
+/// Opening takes milliseconds; after this it is said that nobody answers, and still waited for.
+const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+/// A daemon that is being restarted is back within a second or so. It is a local socket: trying costs nothing.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The connection as it stands.
+#[derive(Debug, Clone)]
+pub(super) enum Link {
+    /// Never yet tried to the end.
+    Opening,
+    Up(Arc<Session>),
+    Down {
+        reason: String,
+    },
+}
+
+/// One connection, from opening to loss.
+#[derive(Debug)]
+pub(super) struct Session {
+    listening: Option<Listening>,
+    closed: watch::Sender<Option<Closed>>,
+}
+
+impl Session {
+    fn open(uri: &str, bell: &Arc<Bell>) -> Result<Self, String> {
+        let failed = |error: virt::error::Error| error.message().trim().to_owned();
+        let connect = Connect::open(Some(uri)).map_err(failed)?;
+        connect.set_keep_alive(KEEPALIVE_SECS, KEEPALIVE_MISSES).map_err(failed)?;
+        let closed = watch::Sender::new(None);
+        let listening = events::listen(connect, bell, &closed).map_err(failed)?;
+        Ok(Self { listening: Some(listening), closed })
+    }
+
+    /// None only while it is being dropped.
+    pub(super) fn connect(&self) -> Option<&Connect> {
+        self.listening.as_ref().map(Listening::connect)
+    }
+
+    /// Whether the connection is still one. If not, it is given up as if libvirt had told so.
+    pub(super) fn is_alive(&self) -> bool {
+        let alive = self.connect().is_some_and(|connect| connect.is_alive().unwrap_or(false));
+        if !alive {
+            self.closed.send_if_modified(|closed| match closed {
+                Some(_) => false,
+                None => closed.replace(Closed::Failed).is_none(),
+            });
+        }
+        alive
+    }
+}
+
+impl Drop for Session {
+    /// On a thread of its own: closing calls the daemon, and the last one to hold a session may be anybody.
+    fn drop(&mut self) {
+        let listening = self.listening.take();
+        if let Err(error) = on_own_thread("zsha-close", move || drop(listening)) {
+            tracing::warn!(%error, "no thread to close a connection to libvirt; closed in place");
+        }
+    }
+}
+
+/// Keeps a connection, for ever.
+pub(super) async fn keep(uri: String, bell: Arc<Bell>, link: watch::Sender<Link>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let began = Instant::now();
+        let reason = match open(&uri, &bell, &link).await {
+            Ok(session) => {
+                tracing::info!(%uri, "connected to libvirt");
+                let mut closed = session.closed.subscribe();
+                link.send_replace(Link::Up(session));
+                bell.ring();
+                closed_reason(&mut closed).await
+            }
+            Err(reason) => reason,
+        };
+        go_down(&link, &bell, &uri, reason);
+        if began.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+async fn closed_reason(closed: &mut watch::Receiver<Option<Closed>>) -> String {
+    match closed.wait_for(Option::is_some).await {
+        Ok(reason) => reason.unwrap_or(Closed::Failed).as_str().to_owned(),
+        // The session is gone altogether, and with it the connection.
+        Err(_) => Closed::Failed.as_str().to_owned(),
+    }
+}
+
+async fn open(uri: &str, bell: &Arc<Bell>, link: &watch::Sender<Link>) -> Result<Arc<Session>, String> {
+    let (to, rings) = (uri.to_owned(), Arc::clone(bell));
+    let mut attempt = on_own_thread("zsha-open", move || Session::open(&to, &rings).map(Arc::new))
+        .map_err(|error| format!("no thread to open a connection: {error}"))?;
+    let opened = match tokio::time::timeout(OPEN_DEADLINE, &mut attempt).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            let reason = format!("libvirt's daemon has not answered for {} s", OPEN_DEADLINE.as_secs());
+            go_down(link, bell, uri, reason);
+            attempt.await
+        }
+    };
+    opened.unwrap_or_else(|_| Err("opening a connection to libvirt panicked".to_owned()))
+}
+
+/// Says so once, however often it is tried.
+fn go_down(link: &watch::Sender<Link>, bell: &Bell, uri: &str, reason: String) {
+    let news = link.send_if_modified(|link| {
+        let news = !matches!(link, Link::Down { reason: known } if *known == reason);
+        *link = Link::Down { reason: reason.clone() };
+        news
+    });
+    if news {
+        tracing::warn!(%uri, %reason, "not connected to libvirt");
+        bell.ring();
+    }
+}

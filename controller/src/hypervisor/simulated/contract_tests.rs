@@ -1,0 +1,104 @@
+//! The simulated hypervisor keeps the contract.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+use zsha_crds::{NodeName, VmName};
+
+use super::{Fault, SimulatedHosts, SimulatedHypervisor};
+use crate::hypervisor::contract::{self, Rig, every_case};
+use crate::hypervisor::{DomainImage, DomainSpec, Hypervisor};
+
+struct SimulatedRig {
+    hosts: Arc<SimulatedHosts>,
+    node: NodeName,
+    hypervisor: SimulatedHypervisor,
+    driver: JoinHandle<()>,
+}
+
+const UUID: Uuid = Uuid::from_u128(7);
+
+impl SimulatedRig {
+    fn new() -> Self {
+        let hosts = SimulatedHosts::new(VmName::management(), UUID);
+        let node = NodeName::new("n1").unwrap();
+        let hypervisor = hosts.hypervisor(&node);
+        let driver = tokio::spawn({
+            let hosts = Arc::clone(&hosts);
+            async move { hosts.run().await }
+        });
+        Self { hosts, node, hypervisor, driver }
+    }
+}
+
+impl Drop for SimulatedRig {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+#[async_trait]
+impl Rig for SimulatedRig {
+    fn hypervisor(&self) -> &dyn Hypervisor {
+        &self.hypervisor
+    }
+
+    fn domain(&self, generation: u64) -> DomainSpec {
+        DomainSpec {
+            name: VmName::management(),
+            uuid: UUID,
+            generation,
+            memory_mib: 64,
+            vcpus: 1,
+            image: DomainImage::File(PathBuf::from("/share/mnvm.img")),
+            nics: Vec::new(),
+        }
+    }
+
+    fn processes(&self) -> usize {
+        self.hosts.copies().len()
+    }
+
+    async fn kill_qemu(&self) {
+        assert_eq!(self.hosts.kill_now(&self.node), 1);
+    }
+
+    async fn cut(&self) {
+        self.hosts.set_fault(&self.node, Some(Fault::Unreachable));
+    }
+
+    async fn mend(&self) {
+        self.hosts.set_fault(&self.node, None);
+    }
+
+    async fn hang(&self) {
+        self.hosts.set_fault(&self.node, Some(Fault::Hangs));
+    }
+
+    async fn go_on(&self) {
+        self.hosts.set_fault(&self.node, None);
+    }
+
+    async fn lock_image(&self) {
+        self.hosts.leave_image_locked(Instant::now() + Duration::from_secs(3600));
+    }
+
+    async fn unlock_image(&self) {
+        self.hosts.leave_image_locked(Instant::now());
+    }
+}
+
+macro_rules! tests {
+    ($($case:ident,)*) => {
+        $(#[tokio::test(start_paused = true)]
+        async fn $case() {
+            contract::$case(&SimulatedRig::new()).await;
+        })*
+    };
+}
+every_case!(tests);

@@ -1,0 +1,115 @@
+//! One node's view of the simulated world. Waits as long as a call takes; what happens is the world's affair.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use zsha_crds::NodeName;
+
+use super::SimulatedHosts;
+use super::state::{Reached, Request, half_of};
+use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError, LocalVm};
+
+/// The hypervisor of one simulated node. Clones are the same one.
+#[derive(Clone)]
+pub struct SimulatedHypervisor {
+    hosts: Arc<SimulatedHosts>,
+    node: NodeName,
+}
+
+impl SimulatedHypervisor {
+    pub(super) fn new(hosts: Arc<SimulatedHosts>, node: NodeName) -> Self {
+        Self { hosts, node }
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), HypervisorError> {
+        let operation = request.operation();
+        let (boot, delays) = self.on_arrival();
+        let half = half_of(delays, Some(&request));
+        pass(half).await;
+        let reached = self.hosts.settled().ask(&self.node, boot, request, Instant::now());
+        // Things due may have been added, and a guest may shut down in no time at all.
+        self.hosts.tell_due();
+        answer(reached, operation, half, delays.deadline).await
+    }
+
+    fn on_arrival(&self) -> (u64, super::Delays) {
+        let mut state = self.hosts.settled();
+        (state.boot(&self.node), state.delays(&self.node))
+    }
+}
+
+impl fmt::Debug for SimulatedHypervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedHypervisor").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Hypervisor for SimulatedHypervisor {
+    async fn look(&self) -> Result<LocalVm, HypervisorError> {
+        let (boot, delays) = self.on_arrival();
+        let half = half_of(delays, None);
+        pass(half).await;
+        let reached = self.hosts.settled().look(&self.node, boot);
+        answer(reached, "look", half, delays.deadline).await
+    }
+
+    async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
+        self.ask(Request::Define(domain.clone())).await
+    }
+
+    async fn start_paused(&self) -> Result<(), HypervisorError> {
+        self.ask(Request::StartPaused).await
+    }
+
+    async fn resume(&self) -> Result<(), HypervisorError> {
+        self.ask(Request::Resume).await
+    }
+
+    async fn shutdown(&self) -> Result<(), HypervisorError> {
+        self.ask(Request::Shutdown).await
+    }
+
+    async fn kill(&self) -> Result<(), HypervisorError> {
+        self.ask(Request::Kill).await
+    }
+
+    async fn undefine(&self) -> Result<(), HypervisorError> {
+        self.ask(Request::Undefine).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.hosts.settled().changes(&self.node)
+    }
+}
+
+/// Takes that long; no time at all still lets others run, so that calls interleave.
+async fn pass(time: Duration) {
+    if time.is_zero() {
+        tokio::task::yield_now().await;
+    } else {
+        tokio::time::sleep(time).await;
+    }
+}
+
+async fn answer<T>(
+    reached: Reached<T>,
+    operation: &'static str,
+    half: Duration,
+    deadline: Duration,
+) -> Result<T, HypervisorError> {
+    match reached {
+        Reached::Answered(result) => {
+            pass(half).await;
+            result
+        }
+        Reached::Silent => {
+            pass(deadline.saturating_sub(half)).await;
+            Err(HypervisorError::Unanswered { operation, waited_secs: deadline.as_secs() })
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The keeper: the small process that renews the node's lease and, when it could not, kills in time.
+//!
+//! This file is what the controller sees of it: a verdict, and a few words to say to it. The process itself is
+//! below: `renew` drives the lease machine, `enforce` is the thread that kills and never waits for anything,
+//! `copies` finds the QEMU processes, `socket` is the line between keeper and controller.
+
+pub mod copies;
+pub mod enforce;
+pub mod guard;
+pub mod killing;
+pub mod process;
+pub mod renew;
+mod second_net;
+pub mod socket;
+mod state_file;
+mod watchdog;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use uuid::Uuid;
+use zsha_crds::NodeName;
+use zsha_crds::records::LeaseTimings;
+use zsha_runtime::Moment;
+
+pub use process::KeeperSettings;
+pub use renew::LocalLease;
+pub use second_net::SecondNet;
+pub use socket::SocketLease;
+pub use state_file::StateFile;
+
+/// What the keeper says of the node's lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// Whose lease it is: a controller must not live by the lease of another node's keeper.
+    pub node: NodeName,
+    /// Until when the node may run anything, on this node's `CLOCK_BOOTTIME`. None: it may not.
+    pub valid_until: Option<Moment>,
+    pub incarnation: Uuid,
+    pub epoch: u64,
+    pub seq: u64,
+    pub timings: LeaseTimings,
+    /// Why it is as it is: a sentence.
+    pub message: String,
+    /// QEMU processes of the VM that the keeper last saw on this node. None: it could not look.
+    pub copies: Option<u32>,
+}
+
+impl Verdict {
+    pub fn valid(&self, now: Moment) -> bool {
+        self.valid_until.is_some_and(|until| now < until)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeeperError {
+    /// Nobody listens, or the line broke.
+    #[error("{operation}: the keeper cannot be reached: {reason}")]
+    Unreachable { operation: &'static str, reason: String },
+    #[error("{operation}: the keeper refused: {reason}")]
+    Refused { operation: &'static str, reason: String },
+}
+
+/// The line from the controller to its keeper.
+#[async_trait]
+pub trait Lease: Send + Sync + fmt::Debug + 'static {
+    /// What is in force now. Also tells the keeper that its controller lives.
+    async fn verdict(&self) -> Result<Verdict, KeeperError>;
+
+    /// The timings of the document in force. Refused where they are unsafe.
+    async fn set_timings(&self, timings: LeaseTimings) -> Result<(), KeeperError>;
+
+    /// Gives the lease up for good (shutdown, uninstall). Refused while a copy lives.
+    async fn release(&self) -> Result<(), KeeperError>;
+
+    /// A counter that moves when validity, epoch or the line itself changed; not with every renewal.
+    fn changes(&self) -> watch::Receiver<u64>;
+}

@@ -1,0 +1,164 @@
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::*;
+use crate::hypervisor::Hypervisor;
+use crate::hypervisor::simulated::SimulatedHosts;
+
+/// A real process that stands for a QEMU: it lives until it is killed, or this is dropped.
+#[derive(Debug)]
+pub(in crate::keeper) struct Impostor {
+    child: Child,
+    handle: OwnedFd,
+}
+
+impl Impostor {
+    pub(in crate::keeper) fn called(name: &str, arguments: &[&str]) -> Self {
+        let mut child = Command::new("/bin/sh")
+            .arg0(name)
+            .args(["-c", "echo; read -r forever", "it"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // In the middle of an exec a process has no command line; it has one when it speaks. One that is killed
+        // before that, by a keeper's thread that runs already, says nothing.
+        let _ends_or_speaks = child.stdout.take().unwrap().read(&mut [0]).unwrap();
+        let handle = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+        Self { child, handle }
+    }
+
+    pub(in crate::keeper) fn qemu(uuid: Uuid) -> Self {
+        Self::called("/usr/bin/qemu-system-x86_64", &["-m", "512", "-uuid", &uuid.to_string(), "-S"])
+    }
+
+    pub(in crate::keeper) fn number(&self) -> u64 {
+        u64::from(self.child.id())
+    }
+
+    pub(in crate::keeper) fn dies_within(&self, limit: Duration) -> bool {
+        let limit = Timespec::try_from(limit).unwrap();
+        poll(&mut [PollFd::new(&self.handle, PollFlags::IN)], Some(&limit)).unwrap() == 1
+    }
+
+    pub(in crate::keeper) fn lives(&self) -> bool {
+        !self.dies_within(Duration::ZERO)
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn numbers(copies: &[VmCopy]) -> Vec<u64> {
+    copies.iter().map(|copy| copy.process).collect()
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_qemu_is_a_copy_by_name_and_exact_arguments_only() {
+    let uuid = Uuid::new_v4();
+    let text = uuid.to_string();
+    let mine = Impostor::qemu(uuid);
+    let loud = Impostor::called("qemu-kvm", &["--uuid", &text.to_uppercase()]);
+    let others = [
+        Impostor::qemu(Uuid::new_v4()),
+        Impostor::called("vim", &["-uuid", &text]),
+        Impostor::called("qemu-system-x86_64", &[&format!("-uuid {text}")]),
+        Impostor::called("qemu-system-x86_64", &["-uuid", "--", &text]),
+        Impostor::called("qemu-system-x86_64", &[&text, "-uuid"]),
+    ];
+    let copies = ProcCopies::new(uuid);
+    let found = copies.alive().unwrap();
+    let mut seen = numbers(&found);
+    seen.sort_unstable();
+    let mut expected = vec![mine.number(), loud.number()];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
+
+    found.iter().for_each(|copy| copies.kill(copy).unwrap());
+    assert!(mine.dies_within(SOON) && loud.dies_within(SOON));
+    // They are zombies now, their parent has not asked for them yet.
+    assert_eq!(numbers(&copies.alive().unwrap()), Vec::<u64>::new());
+    assert!(others.iter().all(Impostor::lives));
+    found.iter().for_each(|copy| copies.kill(copy).unwrap());
+}
+
+#[test]
+fn a_copy_whose_process_number_is_gone_is_killed_again_without_harm() {
+    let uuid = Uuid::new_v4();
+    let copies = ProcCopies::new(uuid);
+    let qemu = Impostor::qemu(uuid);
+    let found = copies.alive().unwrap();
+    assert_eq!(numbers(&found), vec![qemu.number()]);
+    drop(qemu);
+    copies.kill(&found[0]).unwrap();
+}
+
+/// A /proc with one process, this very one, as the files say.
+fn proc_with(own_files: &[(&str, Vec<u8>)], uuid: Uuid) -> (tempfile::TempDir, ProcCopies) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("1")).unwrap();
+    fs::write(directory.path().join("1/cmdline"), "init\0").unwrap();
+    let own = directory.path().join(std::process::id().to_string());
+    for (name, content) in own_files {
+        let file = own.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, content).unwrap();
+    }
+    let copies = ProcCopies { uuid, proc: directory.path().to_owned() };
+    (directory, copies)
+}
+
+#[test]
+fn a_dead_leader_is_a_copy_as_long_as_another_of_its_threads_lives() {
+    let uuid = Uuid::new_v4();
+    let command_line = format!("qemu-system-x86_64\0-uuid\0{uuid}\0").into_bytes();
+    let leader = [("cmdline", Vec::new()), ("task/7/cmdline", Vec::new())];
+    let (_dead, copies) = proc_with(&leader, uuid);
+    assert_eq!(numbers(&copies.alive().unwrap()), Vec::<u64>::new());
+    let [own, thread] = leader;
+    let (_headless, copies) = proc_with(&[own, thread, ("task/8/cmdline", command_line)], uuid);
+    assert_eq!(numbers(&copies.alive().unwrap()), vec![u64::from(std::process::id())]);
+}
+
+#[test]
+fn a_process_table_that_is_missing_or_hides_processes_is_an_error_and_not_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let uuid = Uuid::new_v4();
+    assert!(ProcCopies { uuid, proc: directory.path().to_owned() }.alive().is_err());
+    assert!(ProcCopies { uuid, proc: directory.path().join("none") }.alive().is_err());
+}
+
+#[test]
+fn a_process_that_vanished_while_it_was_looked_at_is_not_there() {
+    let (directory, copies) = proc_with(&[], Uuid::new_v4());
+    fs::create_dir(directory.path().join("77")).unwrap();
+    assert_eq!(numbers(&copies.alive().unwrap()), Vec::<u64>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn simulated_copies_are_those_of_their_node_and_die_when_killed() {
+    let names: [NodeName; 2] = [NodeName::new("a").unwrap(), NodeName::new("b").unwrap()];
+    let hosts = SimulatedHosts::new(zsha_crds::VmName::management(), Uuid::from_u128(1));
+    hosts.set_image_locks(false);
+    for name in &names {
+        let hypervisor = hosts.hypervisor(name);
+        hypervisor.define(&crate::keeper::renew::tests::domain()).await.unwrap();
+        hypervisor.start_paused().await.unwrap();
+    }
+    let copies = SimulatedCopies::new(Arc::clone(&hosts), names[0].clone());
+    let found = copies.alive().unwrap();
+    assert_eq!(found.len(), 1);
+    copies.kill(&found[0]).unwrap();
+    assert_eq!(copies.alive().unwrap().len(), 0);
+    assert_eq!(hosts.copies_on(&names[1]).len(), 1);
+}

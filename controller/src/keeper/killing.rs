@@ -1,0 +1,230 @@
+//! One round of killing after the other, while the lease is not valid: who was killed, who is gone, who will not go.
+//!
+//! It waits for nothing and logs nothing: the thread that runs it may do neither. What is worth telling comes back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use zsha_runtime::Moment;
+
+use super::copies::{Copies, VmCopy};
+
+/// What changed since the round before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// Killed for the first time.
+    Killed {
+        process: u64,
+    },
+    /// Seen to be gone after it was killed.
+    Gone {
+        process: u64,
+    },
+    /// Killed more than K ago, and still there: only a reset of the host keeps the promise now.
+    Stuck {
+        process: u64,
+    },
+    CannotKill {
+        process: u64,
+        reason: String,
+    },
+    CannotLook {
+        reason: String,
+    },
+    CanLookAgain,
+}
+
+/// What one round found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Round {
+    /// It was looked, and no copy is alive.
+    pub clear: bool,
+    pub reports: Vec<Report>,
+}
+
+/// The memory between rounds.
+#[derive(Debug, Default)]
+pub struct Killing {
+    /// Found by somebody else while the lease was valid.
+    told: Vec<VmCopy>,
+    killed: BTreeMap<u64, Killed>,
+    blind: bool,
+}
+
+#[derive(Debug)]
+struct Killed {
+    copy: VmCopy,
+    since: Moment,
+    stuck: bool,
+    refused: bool,
+}
+
+impl Killing {
+    /// Copies found by somebody else, so that they die at once even if looking for them should hang.
+    pub fn told(&mut self, copies: Vec<VmCopy>) {
+        self.told = copies;
+    }
+
+    /// Kills every copy there is. `kill_within` is K.
+    pub fn round(&mut self, copies: &dyn Copies, now: Moment, kill_within: Duration) -> Round {
+        let mut reports = Vec::new();
+        let again: Vec<VmCopy> = self.killed.values().map(|killed| killed.copy.clone()).collect();
+        for copy in again.into_iter().chain(std::mem::take(&mut self.told)) {
+            self.kill(copies, copy, now, &mut reports);
+        }
+        let found = match copies.alive() {
+            Ok(found) => found,
+            Err(error) => {
+                if !std::mem::replace(&mut self.blind, true) {
+                    reports.push(Report::CannotLook { reason: error.to_string() });
+                }
+                self.note_stuck(now, kill_within, &mut reports);
+                return Round { clear: false, reports };
+            }
+        };
+        if std::mem::replace(&mut self.blind, false) {
+            reports.push(Report::CanLookAgain);
+        }
+        self.forget_all_but(&found, &mut reports);
+        let clear = found.is_empty();
+        for copy in found {
+            self.kill(copies, copy, now, &mut reports);
+        }
+        self.note_stuck(now, kill_within, &mut reports);
+        Round { clear, reports }
+    }
+
+    fn kill(&mut self, copies: &dyn Copies, copy: VmCopy, now: Moment, reports: &mut Vec<Report>) {
+        let process = copy.process;
+        let outcome = copies.kill(&copy);
+        let known = self.killed.entry(process).or_insert_with(|| {
+            reports.push(Report::Killed { process });
+            Killed { copy: copy.clone(), since: now, stuck: false, refused: false }
+        });
+        known.copy = copy;
+        if let Err(error) = outcome
+            && !std::mem::replace(&mut known.refused, true)
+        {
+            reports.push(Report::CannotKill { process, reason: error.to_string() });
+        }
+    }
+
+    fn forget_all_but(&mut self, found: &[VmCopy], reports: &mut Vec<Report>) {
+        self.killed.retain(|process, _| {
+            let there = found.iter().any(|copy| copy.process == *process);
+            if !there {
+                reports.push(Report::Gone { process: *process });
+            }
+            there
+        });
+    }
+
+    fn note_stuck(&mut self, now: Moment, kill_within: Duration, reports: &mut Vec<Report>) {
+        for (process, killed) in &mut self.killed {
+            if !killed.stuck && now.since(killed.since) >= kill_within {
+                killed.stuck = true;
+                reports.push(Report::Stuck { process: *process });
+            }
+        }
+    }
+}
+
+/// Says it in the log. Not for the thread that kills: a log may block.
+pub fn log(report: &Report) {
+    match report {
+        Report::Killed { process } => {
+            tracing::warn!(process, "copy of the VM killed: the lease is not valid")
+        }
+        Report::Gone { process } => tracing::info!(process, "killed copy of the VM is gone"),
+        Report::Stuck { process } => tracing::error!(process, "killed copy of the VM will not die"),
+        Report::CannotKill { process, reason } => {
+            tracing::error!(process, reason, "cannot kill a copy of the VM")
+        }
+        Report::CannotLook { reason } => tracing::error!(reason, "cannot look for copies of the VM"),
+        Report::CanLookAgain => tracing::info!("copies of the VM can be looked for again"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const K: Duration = Duration::from_millis(500);
+
+    /// A process table by hand: `alive` is what a look finds, and killing takes from it unless `immortal`.
+    #[derive(Debug)]
+    struct Table {
+        alive: Mutex<Result<Vec<u64>, String>>,
+        killed: Mutex<Vec<u64>>,
+        immortal: bool,
+    }
+
+    impl Table {
+        fn of(alive: &[u64]) -> Self {
+            Self { alive: Mutex::new(Ok(alive.to_vec())), killed: Mutex::default(), immortal: false }
+        }
+    }
+
+    impl Copies for Table {
+        fn alive(&self) -> io::Result<Vec<VmCopy>> {
+            let alive = self.alive.lock().unwrap().clone().map_err(io::Error::other)?;
+            Ok(alive.into_iter().map(VmCopy::numbered).collect())
+        }
+
+        fn kill(&self, copy: &VmCopy) -> io::Result<()> {
+            self.killed.lock().unwrap().push(copy.process);
+            if let (false, Ok(alive)) = (self.immortal, self.alive.lock().unwrap().as_mut()) {
+                alive.retain(|process| *process != copy.process);
+            }
+            Ok(())
+        }
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_millis(millis)
+    }
+
+    #[test]
+    fn a_copy_is_killed_told_once_and_seen_to_be_gone() {
+        let table = Table::of(&[7]);
+        let mut killing = Killing::default();
+        let first = killing.round(&table, at(0), K);
+        assert_eq!(first, Round { clear: false, reports: vec![Report::Killed { process: 7 }] });
+        let second = killing.round(&table, at(50), K);
+        assert_eq!(second, Round { clear: true, reports: vec![Report::Gone { process: 7 }] });
+        assert_eq!(killing.round(&table, at(100), K), Round { clear: true, reports: vec![] });
+    }
+
+    #[test]
+    fn a_copy_that_will_not_die_is_killed_in_every_round_and_told_stuck_once_after_k() {
+        let table = Table { immortal: true, ..Table::of(&[7]) };
+        let mut killing = Killing::default();
+        killing.round(&table, at(0), K);
+        assert_eq!(killing.round(&table, at(499), K).reports, vec![]);
+        assert_eq!(killing.round(&table, at(500), K).reports, vec![Report::Stuck { process: 7 }]);
+        assert_eq!(killing.round(&table, at(550), K).reports, vec![]);
+        assert!(table.killed.lock().unwrap().len() >= 4);
+    }
+
+    #[test]
+    fn a_copy_told_of_before_dies_even_if_nobody_can_look_and_blindness_is_never_clear() {
+        let table = Table { alive: Mutex::new(Err("/proc is gone".to_owned())), ..Table::of(&[]) };
+        let mut killing = Killing::default();
+        killing.told(vec![VmCopy::numbered(9)]);
+        let round = killing.round(&table, at(0), K);
+        assert!(!round.clear);
+        assert!(round.reports.contains(&Report::Killed { process: 9 }));
+        assert!(matches!(round.reports[1], Report::CannotLook { .. }));
+        assert_eq!(*table.killed.lock().unwrap(), vec![9]);
+        assert_eq!(killing.round(&table, at(500), K).reports, vec![Report::Stuck { process: 9 }]);
+        *table.alive.lock().unwrap() = Ok(vec![]);
+        let seen = killing.round(&table, at(550), K);
+        assert_eq!(
+            seen,
+            Round { clear: true, reports: vec![Report::CanLookAgain, Report::Gone { process: 9 }] }
+        );
+    }
+}

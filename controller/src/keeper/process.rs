@@ -1,0 +1,246 @@
+//! The keeper's process: puts its parts together, and knows how to leave without letting go of a living VM.
+//!
+//! It uses no libvirt. Threads share nothing but the deadline and what hangs on it.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use anyhow::Context;
+use rustix::fs::FlockOperation;
+use rustix::mm::MlockAllFlags;
+use tokio::signal::unix::{SignalKind, signal};
+use uuid::Uuid;
+use zsha_crds::records::LeaseTimings;
+use zsha_crds::{ClusterName, Keys, NodeName, VmName};
+use zsha_runtime::Clock;
+use zsha_runtime::lease::Identity;
+use zsha_runtime::store::consul::ConsulSettings;
+use zsha_runtime::store::{ConsulStore, Store};
+
+use super::StateFile;
+use super::copies::{Copies, ProcCopies};
+use super::enforce::{self, Enforcement, Lines};
+use super::guard::{self, GuardSettings};
+use super::killing;
+use super::renew::{self, Apart, Looking, Notebook, RenewSettings};
+use super::socket;
+use super::watchdog::Watchdog;
+
+#[derive(Debug, Clone)]
+pub struct KeeperSettings {
+    pub cluster: ClusterName,
+    pub node: NodeName,
+    pub consul: ConsulSettings,
+    /// For all clusters of this host; see [`directory`].
+    pub run_dir: PathBuf,
+    /// `/etc/machine-id`
+    pub machine_id: PathBuf,
+    /// `/proc/sys/kernel/random/boot_id`
+    pub boot_id: PathBuf,
+    /// Armed where named; a node that names none has none.
+    pub watchdog: Option<PathBuf>,
+}
+
+/// Where the keeper of a cluster keeps its socket and its memory.
+pub fn directory(run_dir: &Path, cluster: &ClusterName) -> PathBuf {
+    run_dir.join(cluster.as_str())
+}
+
+pub fn socket_path(run_dir: &Path, cluster: &ClusterName) -> PathBuf {
+    directory(run_dir, cluster).join("keeper.sock")
+}
+
+/// Runs until it is asked to stop.
+pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
+    let directory = directory(&settings.run_dir, &settings.cluster);
+    let _only_one = claim(&directory)?;
+    let identity = identity(settings)?;
+    take_care_of_memory_and_time();
+    let uuid = VmName::management().domain_uuid(&settings.cluster);
+    let enforcement = Arc::new(Enforcement::with_bell()?);
+    let file = StateFile::in_directory(&directory);
+    // In force before the first thread starts: a copy that may live must not die of the order of things here.
+    if let Ok(Some(memory)) = file.read()
+        && memory.boot_id == identity.boot_id
+    {
+        enforcement.publish(memory.deadline, memory.timings.kill());
+    }
+    let tell = start_enforcing(&enforcement, uuid)?;
+    let watchdog = start_watchdog(settings, &enforcement)?;
+    let store: Arc<dyn Store> = Arc::new(ConsulStore::connect(settings.consul.clone())?);
+    let renewing = RenewSettings {
+        identity,
+        timings: LeaseTimings::BALANCED,
+        clock: Clock::Boottime,
+        store,
+        looking: Looking::Apart(Apart::new(Arc::new(ProcCopies::new(uuid)), tell)),
+        enforcement,
+        notebook: Notebook::file(file),
+        incarnations: Box::new(Uuid::new_v4),
+    };
+    let guard = GuardSettings { cluster: settings.cluster.clone(), directory: directory.clone() };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_stack_size(256 << 10)
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(renewing, &directory, uuid, &guard))?;
+    leave(watchdog.as_deref(), uuid);
+    // A thread that hangs in /proc must not keep the process.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Renews and answers until it may leave.
+async fn serve(
+    settings: RenewSettings,
+    directory: &Path,
+    uuid: Uuid,
+    guard: &GuardSettings,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener =
+        socket::bind(&directory.join("keeper.sock")).context("cannot listen for the controller")?;
+    let (renewal, line) = renew::new(settings);
+    let parts = async {
+        tokio::join!(renewal.run(), socket::serve(listener, line));
+    };
+    tokio::pin!(parts);
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(error = %error, "systemd was not told");
+    }
+    tracing::info!(vm = %uuid, "keeper started");
+    loop {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = &mut parts => anyhow::bail!("the keeper's loop has ended"),
+        }
+        match may_leave(uuid, guard) {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(error, "the keeper stays: it cannot leave a living VM unguarded");
+            }
+        }
+    }
+}
+
+/// With no copy alive nobody is needed; otherwise somebody must obey the deadline until the next keeper does.
+fn may_leave(uuid: Uuid, guard: &GuardSettings) -> anyhow::Result<()> {
+    if ProcCopies::new(uuid).alive().is_ok_and(|copies| copies.is_empty()) {
+        tracing::info!("keeper stops; no copy of the VM is alive here");
+        return Ok(());
+    }
+    // Also right after an upgrade, when the file of this program has been replaced.
+    let process = guard::post(Path::new("/proc/self/exe"), guard)?;
+    tracing::warn!(guard = process, "keeper stops; the guard ends the VM unless a keeper renews in time");
+    Ok(())
+}
+
+fn leave(watchdog: Option<&Watchdog>, uuid: Uuid) {
+    let Some(watchdog) = watchdog else { return };
+    match ProcCopies::new(uuid).alive() {
+        Ok(copies) if copies.is_empty() => {
+            if let Err(error) = watchdog.disarm() {
+                tracing::error!(error = %error, "the watchdog cannot be disarmed");
+            }
+        }
+        Ok(_) | Err(_) => tracing::warn!("the watchdog stays armed: start the keeper again before it fires"),
+    }
+}
+
+/// One keeper a cluster and host: two would renew one lease and enforce different deadlines.
+fn claim(directory: &Path) -> anyhow::Result<File> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
+    let path = directory.join("keeper.lock");
+    let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another keeper holds {}", path.display()))?;
+    Ok(lock)
+}
+
+fn identity(settings: &KeeperSettings) -> anyhow::Result<Identity> {
+    Ok(Identity {
+        node: settings.node.clone(),
+        key: Keys::new(&settings.cluster).lease(&settings.node),
+        machine_id: machine(&word(&settings.machine_id)?),
+        boot_id: word(&settings.boot_id)?,
+    })
+}
+
+/// Machines cloned with their `/etc/machine-id` still differ in this, where the firmware has it.
+fn machine(id: &str) -> String {
+    match fs::read_to_string("/sys/class/dmi/id/product_uuid") {
+        Ok(product) => format!("{id}/{}", product.trim()),
+        Err(_) => id.to_owned(),
+    }
+}
+
+/// What a file says, which must be something: an empty identity would be everybody's.
+fn word(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let word = text.trim();
+    anyhow::ensure!(!word.is_empty(), "{} is empty", path.display());
+    Ok(word.to_owned())
+}
+
+/// What a busy or starved host could take from the keeper. None of it is needed for the keeper to be right, only
+/// to be in time, so what is not permitted is said and done without.
+fn take_care_of_memory_and_time() {
+    let locked =
+        rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
+    let favoured = rustix::process::setpriority_process(None, -15);
+    let spared = fs::write("/proc/self/oom_score_adj", "-1000");
+    for (what, outcome) in [
+        ("memory locked", locked.map_err(io::Error::from)),
+        ("priority raised", favoured.map_err(io::Error::from)),
+        ("spared when memory runs out", spared),
+    ] {
+        if let Err(error) = outcome {
+            tracing::warn!(what, error = %error, "not permitted");
+        }
+    }
+}
+
+/// The thread that kills, and one that writes down what it says. Returns the line by which it is told of copies.
+fn start_enforcing(
+    enforcement: &Arc<Enforcement>,
+    uuid: Uuid,
+) -> anyhow::Result<mpsc::Sender<Vec<super::copies::VmCopy>>> {
+    let (tell, told) = mpsc::channel();
+    let (reports, said) = mpsc::channel();
+    let lines = Lines { told, reports };
+    let (_, no_real_time) = enforce::start(Arc::clone(enforcement), ProcCopies::new(uuid), lines)
+        .context("cannot start the thread that kills")?;
+    if let Some(error) = no_real_time {
+        tracing::warn!(what = "real-time priority", error = %error, "not permitted");
+    }
+    thread::Builder::new()
+        .name("reports".to_owned())
+        .stack_size(256 << 10)
+        .spawn(move || said.iter().for_each(|report| killing::log(&report)))?;
+    Ok(tell)
+}
+
+fn start_watchdog(
+    settings: &KeeperSettings,
+    enforcement: &Arc<Enforcement>,
+) -> anyhow::Result<Option<Arc<Watchdog>>> {
+    let Some(path) = &settings.watchdog else { return Ok(None) };
+    let watchdog = Watchdog::open(path)
+        .and_then(|watchdog| watchdog.start(Arc::clone(enforcement)))
+        .with_context(|| format!("cannot use the watchdog {}", path.display()))?;
+    Ok(Some(watchdog))
+}

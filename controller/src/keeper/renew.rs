@@ -1,0 +1,396 @@
+//! Drives the lease machine: asks it what is next, does that against the store, and publishes the deadline.
+//!
+//! It decides nothing of its own. A deadline that moves closer is published, and written down, *before* the write
+//! that announces it is sent. The same loop runs in the keeper's process, in development mode and in the simulator.
+
+mod desk;
+mod look;
+mod notebook;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
+use zsha_runtime::lease::{self, Attempt, Holder, Identity, Inputs, Next};
+use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
+use zsha_runtime::{Clock, Moment};
+
+pub use desk::{CONTROLLER_SILENCE, LocalLease};
+use desk::{Command, Desk, Reply};
+pub use look::{Apart, Looking};
+pub use notebook::Notebook;
+
+use super::Verdict;
+use super::copies::Copies;
+use super::enforce::{Enforcement, enforce_task};
+use crate::planted::{self, Bug};
+
+/// What the loop needs.
+pub struct RenewSettings {
+    pub identity: Identity,
+    /// To begin with, until a memory, the own record or the controller says otherwise.
+    pub timings: LeaseTimings,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub looking: Looking,
+    pub enforcement: Arc<Enforcement>,
+    pub notebook: Notebook,
+    /// Names new incarnations: random ones in reality, repeatable ones in a simulation.
+    pub incarnations: Box<dyn FnMut() -> Uuid + Send>,
+}
+
+impl fmt::Debug for RenewSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenewSettings").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// The loop. Made by [`new`], with the line to it.
+pub struct Renewal {
+    settings: RenewSettings,
+    holder: Holder,
+    desk: Desk,
+    releasing: Vec<Reply>,
+    adopt_timings: bool,
+    /// When the process table was last read, and what was in it.
+    looked: Option<(Moment, Option<u32>)>,
+    told: Told,
+}
+
+impl fmt::Debug for Renewal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewal").field("holder", &self.holder).finish_non_exhaustive()
+    }
+}
+
+/// What was last said, so that only changes are.
+#[derive(Debug, Default)]
+struct Told {
+    valid: bool,
+    epoch: u64,
+    failing: bool,
+}
+
+/// The loop and the line to it. Nothing runs before [`Renewal::run`] does.
+pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
+    let memory = settings.notebook.read();
+    let adopt_timings = memory.is_none();
+    let holder = Holder::new(settings.identity.clone(), settings.timings, memory);
+    let now = settings.clock.now();
+    settings.enforcement.publish(holder.deadline(), holder.kill_within());
+    let first = verdict(&holder, holder.deadline(), None);
+    let told = Told { valid: first.valid(now), epoch: first.epoch, ..Told::default() };
+    let (desk, line) = Desk::new(settings.clock, first);
+    let renewal =
+        Renewal { settings, holder, desk, releasing: Vec::new(), adopt_timings, looked: None, told };
+    (renewal, line)
+}
+
+/// A whole keeper in this process: the loop and its enforcement, which live and die with the future.
+pub fn in_process(
+    settings: RenewSettings,
+    copies: Arc<dyn Copies>,
+) -> (LocalLease, impl Future<Output = ()> + Send + 'static) {
+    let enforcing = enforce_task(settings.clock, Arc::clone(&settings.enforcement), copies);
+    let (renewal, line) = new(settings);
+    let both = async move {
+        tokio::select! {
+            biased;
+            () = enforcing => {}
+            () = renewal.run() => {}
+        }
+    };
+    (line, both)
+}
+
+fn verdict(holder: &Holder, deadline: Option<Moment>, copies: Option<u32>) -> Verdict {
+    Verdict {
+        node: holder.node().clone(),
+        valid_until: deadline,
+        incarnation: holder.incarnation(),
+        epoch: holder.epoch(),
+        seq: holder.seq(),
+        timings: holder.timings(),
+        message: holder.message().to_owned(),
+        copies,
+    }
+}
+
+impl Renewal {
+    /// Never returns. Dropping the future is the death of this keeper: what was published stays in force, and
+    /// nobody extends it.
+    pub async fn run(mut self) {
+        let expiry = announce_expiry(self.settings.clock, self.desk.view(), self.desk.changes());
+        tokio::select! {
+            biased;
+            () = self.drive() => {}
+            () = expiry => {}
+        }
+    }
+
+    async fn drive(&mut self) {
+        loop {
+            while let Some(command) = self.desk.try_next() {
+                self.obey(command).await;
+            }
+            let inputs = self.inputs().await;
+            let now = self.settings.clock.now();
+            let next = self.holder.next(now, inputs);
+            let written = self.publish(self.holder.deadline());
+            match next {
+                Next::Sleep { until } => self.rest(until).await,
+                Next::Read => self.read().await,
+                Next::Write { attempt, .. } if !written => self.hold_back(attempt),
+                Next::Write { op, attempt } => self.write(op, attempt).await,
+            }
+            self.publish(self.holder.deadline());
+            self.settle_releases();
+        }
+    }
+
+    /// What the machine wants to know, looked up only where it matters.
+    async fn inputs(&mut self) -> Inputs {
+        let mut copies = lease::Copies::Unknown;
+        if self.holder.wants_copies() {
+            copies = self.look().await;
+        }
+        if copies == lease::Copies::None && !self.releasing.is_empty() && self.holder.deadline().is_some() {
+            // From here on no start can find the lease valid; one that did before is seen by a second
+            // look, or comes to life paused and is killed.
+            copies = if self.publish(None) { self.look().await } else { lease::Copies::Unknown };
+        }
+        Inputs {
+            copies,
+            controller_alive: self.desk.controller_alive(),
+            counted: self.looked.and_then(|(_, count)| count),
+            wall: self.settings.clock.wall(),
+            fresh_incarnation: (self.settings.incarnations)(),
+        }
+    }
+
+    async fn look(&mut self) -> lease::Copies {
+        let found = self.settings.looking.look().await;
+        let (count, copies) = match found {
+            Ok(0) => (Some(0), lease::Copies::None),
+            Ok(count) => (Some(count), lease::Copies::Some),
+            Err(error) => {
+                tracing::debug!(error = %error, "cannot look for copies of the VM");
+                (None, lease::Copies::Unknown)
+            }
+        };
+        self.looked = Some((self.settings.clock.now(), count));
+        copies
+    }
+
+    async fn rest(&mut self, until: Moment) {
+        let now = self.settings.clock.now();
+        let every = self.holder.timings().renew();
+        if self.looked.is_none_or(|(at, _)| now.since(at) >= every) {
+            // For the verdict, and so that the thread that kills knows them beforehand.
+            self.look().await;
+            self.publish(self.holder.deadline());
+        }
+        let command = tokio::select! {
+            biased;
+            command = self.desk.next() => Some(command),
+            () = self.settings.clock.sleep_until(until) => None,
+        };
+        if let Some(command) = command {
+            self.obey(command).await;
+        }
+    }
+
+    async fn read(&mut self) {
+        let limit = self.patience();
+        let read = self.settings.store.get(&self.settings.identity.key, Read::Consistent);
+        let result = match tokio::time::timeout(limit, read).await {
+            Ok(Ok(entry)) => entry.map(|e| decode(&e.key, &e.value).map(|r| (r, e.modify_index))).transpose(),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(unanswered("reading the lease", limit)),
+        };
+        if let Ok(Some((record, _))) = &result
+            && std::mem::take(&mut self.adopt_timings)
+            && record.timings.is_safe()
+        {
+            // What the controller last said, from before this keeper was started without a memory.
+            if let Err(error) = self.holder.set_timings(record.timings) {
+                tracing::warn!(error, "the timings of the own lease record are not taken over");
+            }
+        }
+        let failed = result.is_err();
+        let result = match planted::is_planted(Bug::RenewAfterFenced) {
+            true => result.map(|found| found.map(as_if_never_fenced)),
+            false => result,
+        };
+        self.holder.on_read(self.settings.clock.now(), result);
+        // That it can be read is no renewal yet.
+        if failed {
+            self.note(true);
+        }
+    }
+
+    async fn write(&mut self, op: Op, attempt: Attempt) {
+        let limit = self.patience();
+        let second_way_after = self.holder.timings().request_timeout() / 2;
+        let write = self.settings.store.txn_hedged(vec![op], second_way_after);
+        let result = match tokio::time::timeout(limit, write).await {
+            Ok(result) => result,
+            Err(_) => Err(unanswered("renewing the lease", limit)),
+        };
+        let attempt = match planted::is_planted(Bug::DeadlineFromReply) {
+            true => self.as_if_sent_now(attempt).await,
+            false => attempt,
+        };
+        let result = match result {
+            Err(StoreError::Unknown { .. }) if planted::is_planted(Bug::LostReplyCounts) => {
+                Ok(Txn::Committed { indices: vec![u64::MAX] })
+            }
+            result => result,
+        };
+        self.written(attempt, result);
+    }
+
+    async fn as_if_sent_now(&mut self, attempt: Attempt) -> Attempt {
+        let inputs = self.inputs().await;
+        match self.holder.next(self.settings.clock.now(), inputs) {
+            Next::Write { attempt, .. } => attempt,
+            Next::Sleep { .. } | Next::Read => attempt,
+        }
+    }
+
+    /// The closer deadline could not be written down: a keeper started anew would obey the later one, so nobody
+    /// may be told of the closer one.
+    fn hold_back(&mut self, attempt: Attempt) {
+        let operation = "renewing the lease".to_owned();
+        let reason = "the keeper's state file cannot be written".to_owned();
+        self.written(attempt, Err(StoreError::Unavailable { operation, reason }));
+    }
+
+    fn written(&mut self, attempt: Attempt, result: Result<Txn, StoreError>) {
+        let failing = !matches!(&result, Ok(txn) if txn.committed());
+        self.holder.on_write(attempt, self.settings.clock.now(), result);
+        self.note(failing);
+    }
+
+    fn note(&mut self, failing: bool) {
+        if failing != std::mem::replace(&mut self.told.failing, failing) {
+            match failing {
+                true => tracing::warn!(reason = self.holder.message(), "lease not renewed"),
+                false => tracing::info!("lease renewed again"),
+            }
+        }
+    }
+
+    /// A call that has taken this long is given up, whatever the store promises: both ways of a hedged write have
+    /// had their time.
+    fn patience(&self) -> Duration {
+        self.holder.timings().request_timeout() * 2
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::SetTimings(timings, reply) => {
+                let outcome = self.holder.set_timings(timings);
+                if outcome.is_ok() {
+                    self.adopt_timings = false;
+                }
+                reply.say(outcome);
+            }
+            Command::Release(reply) => match self.look().await {
+                lease::Copies::None => {
+                    self.holder.release();
+                    self.releasing.push(reply);
+                }
+                lease::Copies::Some => reply.say(Err("a copy of the VM is alive on this node".to_owned())),
+                lease::Copies::Unknown => {
+                    reply.say(Err(
+                        "it cannot be seen whether a copy of the VM is alive on this node".to_owned()
+                    ));
+                }
+            },
+        }
+    }
+
+    fn settle_releases(&mut self) {
+        if self.holder.released() {
+            self.releasing.drain(..).for_each(|reply| reply.say(Ok(())));
+        }
+    }
+
+    /// Puts a deadline in force: the enforcing side first where it moves closer, the state file before anybody
+    /// else hears of it. False if a keeper started anew would find a later one.
+    fn publish(&mut self, deadline: Option<Moment>) -> bool {
+        let closer = deadline < self.settings.enforcement.deadline();
+        let memory = self.holder.memory().map(|memory| lease::Memory { deadline, ..memory });
+        if closer {
+            self.settings.enforcement.publish(deadline, self.holder.kill_within());
+        }
+        let written = memory.is_none_or(|memory| self.settings.notebook.write(memory));
+        if !closer {
+            self.settings.enforcement.publish(deadline, self.holder.kill_within());
+        }
+        self.tell(deadline);
+        written
+    }
+
+    fn tell(&mut self, deadline: Option<Moment>) {
+        let view = verdict(&self.holder, deadline, self.looked.and_then(|(_, count)| count));
+        let (valid, epoch) = (view.valid(self.settings.clock.now()), view.epoch);
+        let message = view.message.clone();
+        self.desk.show(view);
+        if (valid, epoch) == (self.told.valid, self.told.epoch) {
+            return;
+        }
+        (self.told.valid, self.told.epoch) = (valid, epoch);
+        self.desk.bump();
+        tracing::info!(node = %self.settings.identity.node, valid, epoch, reason = message, "lease");
+    }
+}
+
+/// Of the bugs planted on purpose.
+fn as_if_never_fenced((record, index): (LeaseRecord, u64)) -> (LeaseRecord, u64) {
+    match record.state {
+        LeaseState::Fenced => {
+            (LeaseRecord { state: LeaseState::Held, epoch: record.epoch - 1, ..record }, index)
+        }
+        _ => (record, index),
+    }
+}
+
+fn decode(key: &str, value: &str) -> Result<LeaseRecord, StoreError> {
+    serde_json::from_str(value).map_err(|error| StoreError::Malformed {
+        operation: format!("reading {key}"),
+        reason: error.to_string(),
+    })
+}
+
+fn unanswered(operation: &str, limit: Duration) -> StoreError {
+    StoreError::Unknown {
+        operation: operation.to_owned(),
+        reason: format!("no answer within {} ms", limit.as_millis()),
+    }
+}
+
+/// Validity ends by itself, with nothing happening; those who follow it must hear of it all the same.
+async fn announce_expiry(clock: Clock, mut view: watch::Receiver<Verdict>, changes: watch::Sender<u64>) {
+    loop {
+        let until = view.borrow_and_update().valid_until.filter(|until| clock.now() < *until);
+        let expired = async {
+            match until {
+                Some(until) => clock.sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = view.changed() => if outcome.is_err() { return },
+            () = expired => changes.send_modify(|count| *count += 1),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

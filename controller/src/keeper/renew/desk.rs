@@ -1,0 +1,151 @@
+//! Where the loop is spoken to: what it shows, what it is asked, and whether its controller has been heard of.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot, watch};
+use zsha_crds::records::LeaseTimings;
+use zsha_runtime::{Clock, Moment};
+
+use crate::keeper::{KeeperError, Lease, Verdict};
+
+/// A controller that has said nothing for this long is down. Several times the pause between two verdicts it asks
+/// for, and less than it takes to fail over, so that a node without a controller is not given the VM.
+pub const CONTROLLER_SILENCE: Duration = Duration::from_secs(6);
+
+/// Asked of the loop and not yet read by it.
+const WAITING_COMMANDS: usize = 16;
+
+#[derive(Debug)]
+pub(super) enum Command {
+    SetTimings(LeaseTimings, Reply),
+    Release(Reply),
+}
+
+#[derive(Debug)]
+pub(super) struct Reply(oneshot::Sender<Result<(), String>>);
+
+impl Reply {
+    pub(super) fn say(self, outcome: Result<(), String>) {
+        // Whoever asked may have gone.
+        let _ = self.0.send(outcome);
+    }
+}
+
+/// The loop's side.
+#[derive(Debug)]
+pub(super) struct Desk {
+    clock: Clock,
+    commands: mpsc::Receiver<Command>,
+    view: watch::Sender<Verdict>,
+    changes: watch::Sender<u64>,
+    heard: Arc<AtomicU64>,
+}
+
+/// The line to a keeper in this process.
+#[derive(Debug, Clone)]
+pub struct LocalLease {
+    clock: Clock,
+    commands: mpsc::Sender<Command>,
+    view: watch::Receiver<Verdict>,
+    changes: watch::Sender<u64>,
+    heard: Arc<AtomicU64>,
+}
+
+impl Desk {
+    pub(super) fn new(clock: Clock, first: Verdict) -> (Self, LocalLease) {
+        let (say, commands) = mpsc::channel(WAITING_COMMANDS);
+        let (view, seen) = watch::channel(first);
+        let changes = watch::Sender::new(0);
+        let heard = Arc::new(AtomicU64::new(0));
+        let desk = Self { clock, commands, view, changes: changes.clone(), heard: Arc::clone(&heard) };
+        (desk, LocalLease { clock, commands: say, view: seen, changes, heard })
+    }
+
+    /// Waits for ever when nobody can ask any more.
+    pub(super) async fn next(&mut self) -> Command {
+        match self.commands.recv().await {
+            Some(command) => command,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn try_next(&mut self) -> Option<Command> {
+        self.commands.try_recv().ok()
+    }
+
+    pub(super) fn controller_alive(&self) -> bool {
+        let heard = self.heard.load(Ordering::SeqCst);
+        heard > 0 && self.clock.now().since(Moment::from_nanos(heard)) < CONTROLLER_SILENCE
+    }
+
+    pub(super) fn view(&self) -> watch::Receiver<Verdict> {
+        self.view.subscribe()
+    }
+
+    pub(super) fn show(&self, verdict: Verdict) {
+        self.view.send_replace(verdict);
+    }
+
+    pub(super) fn changes(&self) -> watch::Sender<u64> {
+        self.changes.clone()
+    }
+
+    pub(super) fn bump(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        // The line is lost.
+        self.bump();
+    }
+}
+
+impl LocalLease {
+    async fn ask(
+        &self,
+        operation: &'static str,
+        command: impl FnOnce(Reply) -> Command,
+    ) -> Result<(), KeeperError> {
+        let lost = || KeeperError::Unreachable { operation, reason: "the keeper has ended".to_owned() };
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(Reply(reply))).await.map_err(|_| lost())?;
+        match answer.await.map_err(|_| lost())? {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(KeeperError::Refused { operation, reason }),
+        }
+    }
+
+    /// The verdict as it stands, without counting as a sign of life of the controller.
+    pub fn overheard(&self) -> Verdict {
+        self.view.borrow().clone()
+    }
+}
+
+#[async_trait]
+impl Lease for LocalLease {
+    async fn verdict(&self) -> Result<Verdict, KeeperError> {
+        if self.view.has_changed().is_err() {
+            let reason = "the keeper has ended".to_owned();
+            return Err(KeeperError::Unreachable { operation: "verdict", reason });
+        }
+        self.heard.store(self.clock.now().as_nanos(), Ordering::SeqCst);
+        Ok(self.overheard())
+    }
+
+    async fn set_timings(&self, timings: LeaseTimings) -> Result<(), KeeperError> {
+        self.ask("setTimings", |reply| Command::SetTimings(timings, reply)).await
+    }
+
+    async fn release(&self) -> Result<(), KeeperError> {
+        self.ask("release", Command::Release).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}

@@ -1,0 +1,78 @@
+//! Looking for copies from an async loop that may not hang, whatever /proc does.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::keeper::copies::{Copies, VmCopy};
+
+/// A scan takes a millisecond or two. One that takes longer than this hangs (a process's command line can be
+/// unreadable while it sits in a page fault on dead storage), and renewing must not wait for it.
+const LOOK_LIMIT: Duration = Duration::from_millis(500);
+
+/// Where the looking is done.
+#[derive(Debug)]
+pub enum Looking {
+    /// Here and now: nothing can hang in a simulation, and order must not depend on threads.
+    Inline(Arc<dyn Copies>),
+    /// On a thread, of which at most one is ever stuck.
+    Apart(Apart),
+}
+
+#[derive(Debug)]
+pub struct Apart {
+    copies: Arc<dyn Copies>,
+    /// To the thread that kills.
+    tell: mpsc::Sender<Vec<VmCopy>>,
+    stuck: Option<JoinHandle<io::Result<Vec<VmCopy>>>>,
+}
+
+impl Apart {
+    pub fn new(copies: Arc<dyn Copies>, tell: mpsc::Sender<Vec<VmCopy>>) -> Self {
+        Self { copies, tell, stuck: None }
+    }
+
+    async fn look(&mut self) -> io::Result<u32> {
+        if let Some(stuck) = &mut self.stuck {
+            // Its answer is of a time before the question.
+            tokio::time::timeout(LOOK_LIMIT, stuck)
+                .await
+                .map_err(|_| hangs())?
+                .map_err(io::Error::other)?
+                .ok();
+            self.stuck = None;
+        }
+        let copies = Arc::clone(&self.copies);
+        let mut scan = tokio::task::spawn_blocking(move || copies.alive());
+        let Ok(done) = tokio::time::timeout(LOOK_LIMIT, &mut scan).await else {
+            self.stuck = Some(scan);
+            return Err(hangs());
+        };
+        let found = done.map_err(io::Error::other)??;
+        let count = count(&found);
+        // Nobody listening means no thread that kills: the process is ending.
+        let _ = self.tell.send(found);
+        Ok(count)
+    }
+}
+
+impl Looking {
+    /// How many copies are alive, looked for after this was called.
+    pub async fn look(&mut self) -> io::Result<u32> {
+        match self {
+            Self::Inline(copies) => copies.alive().map(|found| count(&found)),
+            Self::Apart(apart) => apart.look().await,
+        }
+    }
+}
+
+fn count(found: &[VmCopy]) -> u32 {
+    u32::try_from(found.len()).unwrap_or(u32::MAX)
+}
+
+fn hangs() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "reading the process table hangs")
+}

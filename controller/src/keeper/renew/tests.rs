@@ -1,0 +1,462 @@
+use std::sync::{Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+use zsha_crds::records::LeaseState;
+use zsha_crds::{NodeName, VmName};
+use zsha_runtime::lease::Memory;
+use zsha_runtime::store::{Entry, Listing, MemoryStore};
+
+use super::*;
+use crate::hypervisor::simulated::{Delays, SimulatedHosts, SimulatedHypervisor};
+use crate::hypervisor::{DomainImage, DomainSpec, Hypervisor};
+use crate::keeper::copies::SimulatedCopies;
+use crate::keeper::{KeeperError, Lease};
+
+pub(in crate::keeper) fn domain() -> DomainSpec {
+    DomainSpec {
+        name: VmName::management(),
+        uuid: Uuid::from_u128(1),
+        generation: 1,
+        memory_mib: 512,
+        vcpus: 1,
+        image: DomainImage::File("/share/mnvm.img".into()),
+        nics: Vec::new(),
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Nothing arrives and nothing is answered.
+    Silent,
+    /// Writes happen, their answers are lost.
+    AnswersLost,
+}
+
+/// A store that fails as told, and keeps what arrived: when, and what the enforcing side would have obeyed then.
+#[derive(Debug)]
+struct Shaky {
+    inner: MemoryStore,
+    fault: Mutex<Fault>,
+    arrived: Mutex<Vec<Arrived>>,
+    enforcement: Arc<Enforcement>,
+    clock: Clock,
+}
+
+#[derive(Debug, Clone)]
+struct Arrived {
+    at: Moment,
+    record: LeaseRecord,
+    deadline: Option<Moment>,
+}
+
+impl Shaky {
+    fn fault(&self) -> Fault {
+        *self.fault.lock().unwrap()
+    }
+
+    fn set(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = fault;
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, Vec<Arrived>> {
+        self.arrived.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl Store for Shaky {
+    async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
+        match self.fault() {
+            Fault::Silent => std::future::pending().await,
+            Fault::None | Fault::AnswersLost => self.inner.get(key, read).await,
+        }
+    }
+
+    async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
+        self.inner.list(prefix, read).await
+    }
+
+    async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
+        self.inner.watch(prefix, after, wait).await
+    }
+
+    async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
+        if self.fault() == Fault::Silent {
+            return std::future::pending().await;
+        }
+        if let [Op::Cas { value, .. } | Op::Create { value, .. }] = ops.as_slice() {
+            let record = serde_json::from_str(value).unwrap();
+            let deadline = self.enforcement.deadline();
+            self.arrived().push(Arrived { at: self.clock.now(), record, deadline });
+        }
+        let outcome = self.inner.txn(ops).await;
+        match self.fault() {
+            Fault::AnswersLost => std::future::pending().await,
+            Fault::None | Fault::Silent => outcome,
+        }
+    }
+}
+
+/// One node with a keeper in virtual time.
+struct Node {
+    clock: Clock,
+    store: Arc<Shaky>,
+    hosts: Arc<SimulatedHosts>,
+    hypervisor: SimulatedHypervisor,
+    memory: Arc<Mutex<Option<Memory>>>,
+    line: LocalLease,
+    keeper: tokio::task::JoinHandle<()>,
+}
+
+const TIMINGS: LeaseTimings = LeaseTimings::BALANCED;
+
+impl Node {
+    fn new() -> Self {
+        let clock = Clock::Tokio { start: Instant::now(), rate_ppm: 0 };
+        let enforcement = Arc::new(Enforcement::default());
+        let store = Arc::new(Shaky {
+            inner: MemoryStore::new(),
+            fault: Mutex::new(Fault::None),
+            arrived: Mutex::default(),
+            enforcement: Arc::clone(&enforcement),
+            clock,
+        });
+        let hosts = SimulatedHosts::new(VmName::management(), domain().uuid);
+        let hypervisor = hosts.hypervisor(&name());
+        hosts.set_delays(&name(), Delays::NONE);
+        let memory = Arc::default();
+        let (line, keeper) = keeper(clock, &store, &hosts, &memory);
+        Self { clock, store, hosts, hypervisor, memory, line, keeper }
+    }
+
+    async fn start_vm(&self) {
+        self.hypervisor.define(&domain()).await.unwrap();
+        self.hypervisor.start_paused().await.unwrap();
+        self.hypervisor.resume().await.unwrap();
+    }
+
+    fn copies(&self) -> usize {
+        self.hosts.copies_on(&name()).len()
+    }
+
+    fn restart_keeper(&mut self) {
+        self.keeper.abort();
+        (self.line, self.keeper) = keeper(self.clock, &self.store, &self.hosts, &self.memory);
+    }
+
+    async fn valid(&self) -> bool {
+        self.line.verdict().await.unwrap().valid(self.clock.now())
+    }
+
+    async fn until_valid(&self) {
+        let mut changes = self.line.changes();
+        while !self.valid().await {
+            changes.changed().await.unwrap();
+        }
+    }
+
+    async fn until_invalid(&self) {
+        let mut changes = self.line.changes();
+        while self.valid().await {
+            changes.changed().await.unwrap();
+        }
+    }
+
+    fn last(&self) -> Arrived {
+        self.store.arrived().last().unwrap().clone()
+    }
+}
+
+fn name() -> NodeName {
+    NodeName::new("n1").unwrap()
+}
+
+fn keeper(
+    clock: Clock,
+    store: &Arc<Shaky>,
+    hosts: &Arc<SimulatedHosts>,
+    memory: &Arc<Mutex<Option<Memory>>>,
+) -> (LocalLease, tokio::task::JoinHandle<()>) {
+    let copies: Arc<dyn Copies> = Arc::new(SimulatedCopies::new(Arc::clone(hosts), name()));
+    let mut lives = 0;
+    let settings = RenewSettings {
+        identity: Identity {
+            node: name(),
+            key: "zsha/c/leases/n1".to_owned(),
+            machine_id: "machine".to_owned(),
+            boot_id: "boot".to_owned(),
+        },
+        timings: TIMINGS,
+        clock,
+        store: Arc::clone(store) as Arc<dyn Store>,
+        looking: Looking::Inline(Arc::clone(&copies)),
+        enforcement: Arc::clone(&store.enforcement),
+        notebook: Notebook::Shared(Arc::clone(memory)),
+        incarnations: Box::new(move || {
+            lives += 1;
+            Uuid::from_u128(lives)
+        }),
+    };
+    let (line, run) = in_process(settings, copies);
+    (line, tokio::spawn(run))
+}
+
+/// For those who need a keeper and nothing of what is around it.
+pub(in crate::keeper) fn keeper_on_memory_store(
+    clock: Clock,
+) -> (LocalLease, impl Future<Output = ()> + Send) {
+    let hosts = SimulatedHosts::new(VmName::management(), domain().uuid);
+    hosts.hypervisor(&name());
+    let copies: Arc<dyn Copies> = Arc::new(SimulatedCopies::new(hosts, name()));
+    let settings = RenewSettings {
+        identity: Identity {
+            node: name(),
+            key: "zsha/c/leases/n1".to_owned(),
+            machine_id: "machine".to_owned(),
+            boot_id: "boot".to_owned(),
+        },
+        timings: TIMINGS,
+        clock,
+        store: Arc::new(MemoryStore::new()),
+        looking: Looking::Inline(Arc::clone(&copies)),
+        enforcement: Arc::new(Enforcement::default()),
+        notebook: Notebook::Forgetful,
+        incarnations: Box::new(Uuid::new_v4),
+    };
+    in_process(settings, copies)
+}
+
+async fn pass(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_is_renewed_every_r_and_its_deadline_is_f_after_sending() {
+    let node = Node::new();
+    pass(Duration::from_secs(20)).await;
+    let arrived = node.store.arrived().clone();
+    assert!((20..=21).contains(&arrived.len()), "{} renewals", arrived.len());
+    for two in arrived.windows(2) {
+        assert_eq!(two[1].at.since(two[0].at), TIMINGS.renew());
+        assert_eq!(two[1].record.seq, two[0].record.seq + 1);
+        assert_eq!(two[1].deadline, Some(two[0].at + TIMINGS.ttl()));
+    }
+    let verdict = node.line.verdict().await.unwrap();
+    assert_eq!((verdict.epoch, verdict.copies, verdict.message.as_str()), (1, Some(0), "renewed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_store_falls_silent_the_copy_dies_at_the_deadline_and_not_before() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    pass(Duration::from_secs(5)).await;
+    node.store.set(Fault::Silent);
+    let deadline = node.last().at + TIMINGS.ttl();
+    node.clock.sleep_until(deadline - Duration::from_millis(2)).await;
+    assert_eq!(node.copies(), 1);
+    node.clock.sleep_until(deadline + Duration::from_millis(2)).await;
+    assert_eq!(node.copies(), 0);
+    assert!(!node.valid().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_appears_while_the_lease_is_not_valid_dies_too() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.store.set(Fault::Silent);
+    node.until_invalid().await;
+    pass(Duration::from_secs(60)).await;
+    node.start_vm().await;
+    assert_eq!(node.copies(), 1);
+    pass(TIMINGS.kill()).await;
+    assert_eq!(node.copies(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_store_comes_back_in_time_nothing_was_touched() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    let changes = node.line.changes();
+    for _ in 0..5 {
+        node.store.set(Fault::Silent);
+        pass(Duration::from_secs(4)).await;
+        node.store.set(Fault::None);
+        pass(Duration::from_secs(4)).await;
+    }
+    assert_eq!(node.copies(), 1);
+    assert!(!changes.has_changed().unwrap(), "nothing worth waking anybody for has happened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_the_store_comes_back_late_the_lease_is_valid_again_and_said_so() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    node.store.set(Fault::Silent);
+    node.until_invalid().await;
+    pass(Duration::from_secs(30)).await;
+    node.store.set(Fault::None);
+    node.until_valid().await;
+    assert_eq!(node.copies(), 0);
+    assert_eq!(node.line.verdict().await.unwrap().epoch, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_extend_nothing() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    node.store.set(Fault::AnswersLost);
+    let deadline = node.store.enforcement.deadline().unwrap();
+    let before = node.store.arrived().len();
+    node.clock.sleep_until(deadline + Duration::from_millis(2)).await;
+    assert!(node.store.arrived().len() > before, "the writes did arrive");
+    assert_eq!(node.copies(), 0);
+    node.store.set(Fault::None);
+    node.until_valid().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_deadline_is_obeyed_before_the_write_that_announces_it_arrives() {
+    let node = Node::new();
+    node.until_valid().await;
+    pass(Duration::from_millis(500)).await;
+    let last_sent = node.last().at;
+    node.line.set_timings(LeaseTimings::FAST).await.unwrap();
+    pass(Duration::from_millis(1)).await;
+    let announced = node.last();
+    assert_eq!(announced.record.timings, LeaseTimings::FAST);
+    assert_eq!(announced.deadline, Some(last_sent + LeaseTimings::FAST.ttl()));
+    let unsafe_timings = LeaseTimings { fence_after_millis: 1, ..LeaseTimings::FAST };
+    assert!(matches!(node.line.set_timings(unsafe_timings).await, Err(KeeperError::Refused { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_started_anew_goes_on_with_the_same_life_and_touches_nothing() {
+    let mut node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    let (old_line, changes) = (node.line.clone(), node.line.changes());
+    node.restart_keeper();
+    assert!(node.valid().await, "the deadline it remembers still holds");
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(node.copies(), 1);
+    assert_eq!(node.last().record.epoch, 1);
+    assert!(changes.has_changed().unwrap(), "the line was lost");
+    assert!(matches!(old_line.verdict().await, Err(KeeperError::Unreachable { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_without_memory_kills_before_it_takes_a_new_lease() {
+    let mut node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    *node.memory.lock().unwrap() = None;
+    node.store.enforcement.publish(None, TIMINGS.kill());
+    node.restart_keeper();
+    node.until_valid().await;
+    assert_eq!(node.copies(), 0);
+    assert_eq!(node.last().record.epoch, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_without_memory_lives_by_the_timings_of_its_own_record() {
+    let mut node = Node::new();
+    node.until_valid().await;
+    node.line.set_timings(LeaseTimings::PATIENT).await.unwrap();
+    pass(Duration::from_secs(3)).await;
+    *node.memory.lock().unwrap() = None;
+    node.restart_keeper();
+    node.until_valid().await;
+    assert_eq!(node.last().record.timings, LeaseTimings::PATIENT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_is_refused_while_a_copy_lives_and_final_when_none_does() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    assert!(matches!(node.line.release().await, Err(KeeperError::Refused { .. })));
+    assert!(node.valid().await);
+    node.hypervisor.kill().await.unwrap();
+    node.line.release().await.unwrap();
+    assert!(!node.valid().await);
+    let released = node.last();
+    assert_eq!((released.record.state, released.deadline), (LeaseState::Released, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_record_says_whether_the_controller_was_heard_of_lately() {
+    let node = Node::new();
+    node.until_valid().await;
+    pass(TIMINGS.renew() * 2).await;
+    assert!(node.last().record.controller_alive);
+    pass(CONTROLLER_SILENCE + TIMINGS.renew()).await;
+    assert!(!node.last().record.controller_alive);
+    node.line.overheard();
+    pass(TIMINGS.renew() * 2).await;
+    assert!(!node.last().record.controller_alive);
+    node.line.verdict().await.unwrap();
+    pass(TIMINGS.renew() * 2).await;
+    assert!(node.last().record.controller_alive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_ends_the_life_and_kills_and_the_next_life_has_a_later_epoch() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    let own = node.store.inner.read("zsha/c/leases/n1").unwrap();
+    let record = node.last().record;
+    let fenced = LeaseRecord {
+        state: LeaseState::Fenced,
+        epoch: record.epoch + 1,
+        fenced_by: Some(NodeName::new("n2").unwrap()),
+        ..record
+    };
+    let value = serde_json::to_string(&fenced).unwrap();
+    let fence = Op::Cas { key: own.key, value, index: own.modify_index };
+    assert!(node.store.inner.apply(&[fence]).unwrap().committed());
+    node.until_invalid().await;
+    node.until_valid().await;
+    assert_eq!(node.copies(), 0);
+    assert_eq!(node.last().record.epoch, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_keeper_cannot_be_reached() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.keeper.abort();
+    pass(Duration::from_millis(1)).await;
+    assert!(matches!(node.line.verdict().await, Err(KeeperError::Unreachable { .. })));
+    assert!(matches!(node.line.release().await, Err(KeeperError::Unreachable { .. })));
+}
+
+#[tokio::test]
+async fn a_closer_deadline_that_cannot_be_written_down_is_not_believed_by_anybody() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = crate::keeper::StateFile::in_directory(directory.path());
+    let mut notebook = Notebook::file(file.clone());
+    let memory = |millis: Option<u64>| Memory {
+        key: None,
+        boot_id: "boot".to_owned(),
+        incarnation: Uuid::from_u128(1),
+        epoch: 1,
+        seq: 1,
+        deadline: millis.map(Moment::from_millis),
+        timings: TIMINGS,
+    };
+    assert!(notebook.write(memory(Some(100))));
+    // A directory where the next file would be written stands in for a full disk.
+    std::fs::create_dir(directory.path().join("keeper.json.next")).unwrap();
+    assert!(notebook.write(memory(Some(50))));
+    assert_eq!(file.read().unwrap(), None, "what could not be replaced was removed");
+    std::fs::remove_dir(directory.path().join("keeper.json.next")).unwrap();
+    assert!(notebook.write(memory(Some(60))));
+    assert_eq!(file.read().unwrap(), Some(memory(Some(60))));
+}

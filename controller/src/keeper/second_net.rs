@@ -1,0 +1,115 @@
+//! The controller's own enforcement, for when its keeper is gone: it kills when the last deadline anybody knows of
+//! has passed.
+//!
+//! It never acts while the keeper answers, and never on a deadline it made up. What it does not know (the keeper's
+//! own restart, a renewal it was not told of) it is told from the keeper's state file before it decides.
+
+use std::time::Duration;
+
+use zsha_runtime::Moment;
+
+use super::Verdict;
+use super::enforce::{Enforce, enforce};
+
+/// How long a keeper of which nothing is known may be away: its own restart takes less, and it would kill
+/// at once itself if it came back without a memory.
+const UNKNOWN_KEEPER: Duration = Duration::from_secs(5);
+
+/// Fed with every verdict, or the lack of one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SecondNet {
+    /// The latest deadline told of. None: nobody has said anything yet.
+    deadline: Option<Moment>,
+    /// Since when the keeper has not answered.
+    lost: Option<Moment>,
+}
+
+impl SecondNet {
+    /// The keeper answered: enforcing is its business.
+    pub fn answered(&mut self, verdict: &Verdict) {
+        // "Not valid" is a deadline that has passed, not one that nobody knows.
+        self.deadline = Some(verdict.valid_until.unwrap_or_default());
+        self.lost = None;
+    }
+
+    /// The keeper did not answer. `remembered` is the deadline in its state file, if there is one to be read.
+    pub fn unanswered(&mut self, now: Moment, remembered: Option<Moment>) {
+        self.lost.get_or_insert(now);
+        self.deadline = self.deadline.max(remembered);
+    }
+
+    /// None: nothing to do, the keeper lives. Otherwise what is right, by the last deadline known.
+    pub fn decide(&self, now: Moment) -> Option<Enforce> {
+        let lost = self.lost?;
+        Some(enforce(now, Some(self.deadline.unwrap_or(lost + UNKNOWN_KEEPER))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+    use zsha_crds::records::LeaseTimings;
+
+    use super::*;
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_millis(millis)
+    }
+
+    fn verdict(valid_until: Option<Moment>) -> Verdict {
+        Verdict {
+            node: zsha_crds::NodeName::new("n1").unwrap(),
+            valid_until,
+            incarnation: Uuid::nil(),
+            epoch: 1,
+            seq: 1,
+            timings: LeaseTimings::BALANCED,
+            message: String::new(),
+            copies: None,
+        }
+    }
+
+    #[test]
+    fn while_the_keeper_answers_it_does_nothing_even_without_a_valid_lease() {
+        let mut net = SecondNet::default();
+        assert_eq!(net.decide(at(100_000)), None);
+        net.answered(&verdict(None));
+        assert_eq!(net.decide(at(100_000)), None);
+    }
+
+    #[test]
+    fn when_the_keeper_is_gone_it_kills_at_the_last_deadline_it_was_told() {
+        let mut net = SecondNet::default();
+        net.answered(&verdict(Some(at(8_000))));
+        net.unanswered(at(1_000), None);
+        assert_eq!(net.decide(at(7_999)), Some(Enforce::Valid { until: at(8_000) }));
+        assert!(matches!(net.decide(at(8_000)), Some(Enforce::Kill { .. })));
+        net.answered(&verdict(Some(at(16_000))));
+        assert_eq!(net.decide(at(9_000)), None);
+    }
+
+    #[test]
+    fn a_keeper_that_said_not_valid_before_it_was_gone_is_believed_at_once() {
+        let mut net = SecondNet::default();
+        net.answered(&verdict(None));
+        net.unanswered(at(1_000), None);
+        assert!(matches!(net.decide(at(1_000)), Some(Enforce::Kill { .. })));
+    }
+
+    #[test]
+    fn a_renewal_that_only_the_state_file_tells_of_counts() {
+        let mut net = SecondNet::default();
+        net.answered(&verdict(Some(at(8_000))));
+        net.unanswered(at(7_000), Some(at(14_000)));
+        assert_eq!(net.decide(at(9_000)), Some(Enforce::Valid { until: at(14_000) }));
+    }
+
+    #[test]
+    fn a_keeper_of_which_nothing_is_known_is_given_a_moment_and_no_more() {
+        let mut net = SecondNet::default();
+        net.unanswered(at(1_000), None);
+        net.unanswered(at(5_000), None);
+        assert!(matches!(net.decide(at(5_999)), Some(Enforce::Valid { .. })));
+        assert!(matches!(net.decide(at(6_000)), Some(Enforce::Kill { .. })));
+    }
+}

@@ -1,0 +1,83 @@
+//! The line between a node's controller and its keeper: a Unix socket, one JSON object a line.
+//!
+//! The keeper's side serves what it is asked and no more; every line is bounded, every wait has a deadline, and a
+//! caller that misbehaves loses its connection and disturbs nobody.
+
+mod client;
+mod server;
+
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use zsha_crds::records::LeaseTimings;
+
+use super::Verdict;
+pub use client::SocketLease;
+pub use server::{bind, serve};
+
+/// A verdict is a few hundred bytes.
+const LINE_LIMIT: u64 = 16 << 10;
+
+/// A subscriber says something this often, so that either side notices when the other is gone without a word.
+const PING_EVERY: Duration = Duration::from_secs(2);
+
+/// Three pings missed.
+const SILENCE: Duration = Duration::from_secs(6);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "camelCase", deny_unknown_fields)]
+enum Request {
+    Verdict,
+    SetTimings {
+        timings: LeaseTimings,
+    },
+    Release,
+    /// From now on a [`Answer::Changed`] follows with every change, and one for every ping.
+    Subscribe,
+    Ping,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "camelCase")]
+enum Answer {
+    Verdict { verdict: Verdict },
+    Done,
+    Refused { reason: String },
+    Changed { count: u64 },
+}
+
+async fn send<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message).map_err(io::Error::other)?;
+    line.push(b'\n');
+    to.write_all(&line).await
+}
+
+/// The next line; `None` when the other side has closed. A line that is too long or cut short is an error.
+///
+/// Not to be dropped half-way: what it has read would be lost.
+async fn receive<T: for<'de> Deserialize<'de>>(
+    from: &mut (impl AsyncBufRead + Unpin),
+) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    let read = from.take(LINE_LIMIT).read_until(b'\n', &mut line).await?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') {
+        let reason = format!("a line longer than {LINE_LIMIT} bytes, or cut short");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
+    serde_json::from_slice(&line).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+/// What did not end in time is an error like any other.
+async fn within<T>(limit: Duration, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late =
+        || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} ms", limit.as_millis()));
+    tokio::time::timeout(limit, what).await.unwrap_or_else(|_| Err(late()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! What the keeper remembers across its own restart, in `/run`: gone after a reboot, as it must be.
+//!
+//! What cannot be read, or makes no sense, is not there: then the lease is not valid until it is renewed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use zsha_runtime::lease::Memory;
+
+/// One file, replaced as a whole.
+#[derive(Debug, Clone)]
+pub struct StateFile {
+    path: PathBuf,
+}
+
+/// A memory is a few hundred bytes; what is larger is not ours.
+const LIMIT: u64 = 64 << 10;
+
+impl StateFile {
+    /// In the keeper's directory.
+    pub fn in_directory(directory: &Path) -> Self {
+        Self { path: directory.join("keeper.json") }
+    }
+
+    /// `Ok(None)`: there is none. An error says why what is there cannot be used; it counts as none.
+    pub fn read(&self) -> anyhow::Result<Option<Memory>> {
+        let text = match fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(metadata) if metadata.len() > LIMIT => {
+                anyhow::bail!("{} is too large ({} bytes)", self.path.display(), metadata.len())
+            }
+            Ok(_) | Err(_) => fs::read_to_string(&self.path)
+                .with_context(|| format!("cannot read {}", self.path.display()))?,
+        };
+        let memory: Memory =
+            serde_json::from_str(&text).with_context(|| format!("cannot decode {}", self.path.display()))?;
+        anyhow::ensure!(memory.timings.is_safe(), "{} holds timings that are not safe", self.path.display());
+        Ok(Some(memory))
+    }
+
+    /// In force when this returns `Ok`. A reader sees the old one or the new one, never half of it.
+    pub fn write(&self, memory: &Memory) -> io::Result<()> {
+        let text = serde_json::to_vec(memory).map_err(io::Error::other)?;
+        let next = self.path.with_extension("json.next");
+        File::create(&next)?.write_all(&text)?;
+        fs::rename(&next, &self.path)
+    }
+
+    /// Afterwards there is none.
+    pub fn remove(&self) -> io::Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+    use zsha_crds::records::LeaseTimings;
+    use zsha_runtime::Moment;
+
+    use super::*;
+
+    fn memory(deadline: Option<Moment>) -> Memory {
+        Memory {
+            key: None,
+            boot_id: "boot".to_owned(),
+            incarnation: Uuid::from_u128(5),
+            epoch: 3,
+            seq: 99,
+            deadline,
+            timings: LeaseTimings::FAST,
+        }
+    }
+
+    #[test]
+    fn what_was_written_last_is_read_and_nothing_else_lies_about() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::in_directory(directory.path());
+        assert_eq!(file.read().unwrap(), None);
+        for deadline in [Some(Moment::from_millis(7)), None] {
+            file.write(&memory(deadline)).unwrap();
+            assert_eq!(file.read().unwrap(), Some(memory(deadline)));
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        file.remove().unwrap();
+        file.remove().unwrap();
+        assert_eq!(file.read().unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_garbled_cut_short_unsafe_or_huge_is_an_error_that_names_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::in_directory(directory.path());
+        let unsafe_timings = Memory {
+            timings: LeaseTimings { fence_after_millis: 1, ..LeaseTimings::FAST },
+            ..memory(Some(Moment::from_millis(7)))
+        };
+        let whole = serde_json::to_string(&memory(None)).unwrap();
+        let bad = [
+            String::new(),
+            "{".to_owned(),
+            whole[..whole.len() / 2].to_owned(),
+            serde_json::to_string(&unsafe_timings).unwrap(),
+            " ".repeat(100_000),
+        ];
+        for text in bad {
+            fs::write(directory.path().join("keeper.json"), &text).unwrap();
+            let error = file.read().unwrap_err().to_string();
+            assert!(error.contains("keeper.json"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_memory_that_cannot_be_written_down_is_an_error() {
+        let file = StateFile::in_directory(Path::new("/proc/nowhere"));
+        assert!(file.write(&memory(None)).is_err());
+    }
+}

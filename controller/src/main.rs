@@ -1,0 +1,117 @@
+//! The command: reads settings, sets up the log and hands over. It decides nothing else.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use clap::{Parser, Subcommand};
+use zsha_controller::dev::{self, DevSettings};
+use zsha_controller::host::probe;
+use zsha_controller::keeper::guard::{self, GuardSettings};
+use zsha_controller::keeper::process;
+use zsha_controller::logs::LogSettings;
+use zsha_controller::settings::{self, Flags, Settings};
+use zsha_controller::{logs, run};
+use zsha_crds::ClusterName;
+
+mod built;
+
+/// Wrong flags, environment or file: as clap's own errors.
+const USAGE: u8 = 2;
+
+static VERSION: LazyLock<String> = LazyLock::new(built::version);
+
+/// Keeps the management-node VM running on exactly one node
+#[derive(Debug, Parser)]
+#[command(name = "zsha-controller", version = VERSION.as_str(), arg_required_else_help = true)]
+#[command(
+    after_help = "A flag wins over the environment, the environment over the file, the file over the default.\n\
+                        Tokens are never flags: set CONSUL_HTTP_TOKEN_FILE, or `consulTokenFile` in the file."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The controller of this node: looks, plans, acts and shows
+    Run(Flags),
+    /// The keeper of this node: renews its lease and kills in time
+    Keeper(Flags),
+    /// Three nodes in one process, for trying zsha out: no root, no Consul, no libvirt
+    Dev(DevSettings),
+    /// What a keeper leaves behind that is stopped beside a living VM
+    #[command(name = guard::COMMAND, hide = true)]
+    KeeperGuard {
+        #[arg(long)]
+        cluster: ClusterName,
+        #[arg(long)]
+        directory: PathBuf,
+    },
+    /// Looks at one path, in a process that may be killed when the path hangs
+    #[command(name = probe::COMMAND, hide = true)]
+    Probe { path: PathBuf },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(flags) => with_settings(&flags, |settings| run::run(settings, built::COMMIT)),
+        Command::Keeper(flags) => with_settings(&flags, |settings| process::run(&settings.for_keeper()?)),
+        Command::Dev(settings) => finish(with_log(|| dev::run(&settings))),
+        Command::KeeperGuard { cluster, directory } => {
+            finish(with_log(|| guard::run(&GuardSettings { cluster, directory })))
+        }
+        Command::Probe { path } => finish(probe::run(&path)),
+    }
+}
+
+fn with_settings(flags: &Flags, then: fn(&Settings) -> anyhow::Result<()>) -> ExitCode {
+    let environment: settings::Environment = std::env::vars().collect();
+    let resolved = settings::read_file(flags, &environment)
+        .and_then(|file| settings::resolve(flags, &environment, file.as_ref()));
+    match resolved {
+        Ok(settings) => finish(logs::init(&settings.log).and_then(|()| then(&settings))),
+        Err(error) => failed(error, USAGE),
+    }
+}
+
+/// For commands without settings of a node: `RUST_LOG` alone.
+fn with_log(then: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let said = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    let filter = said.unwrap_or_else(|| LogSettings::DEFAULT_FILTER.to_owned());
+    logs::init(&LogSettings { filter, ..LogSettings::default() })?;
+    then()
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(format!("error: {error:#}"), 1),
+    }
+}
+
+fn failed(message: impl Display, code: u8) -> ExitCode {
+    eprintln!("{message}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_units_start_what_exists_with_settings_from_the_file_alone() {
+        let started = |unit: &str| {
+            let file = format!("{}/../manifests/systemd/{unit}.service", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(file).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
+            Arguments::try_parse_from(line.split_whitespace()).unwrap().command
+        };
+        let Command::Keeper(flags) = started("zsha-keeper") else { panic!("not the keeper") };
+        assert_eq!(flags, Flags::default());
+        let Command::Run(flags) = started("zsha-controller") else { panic!("not the controller") };
+        assert_eq!(flags, Flags::default());
+    }
+}

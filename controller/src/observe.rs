@@ -1,0 +1,121 @@
+//! Looks at everything once, and decides nothing. What could not be looked at is unknown, with the reason.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use zsha_crds::NodeName;
+use zsha_crds::records::{HistoryRecord, VmRecord};
+use zsha_runtime::store::Read;
+
+use crate::act::Edges;
+use crate::desired::Desired;
+use crate::host::{HostFacts, HostWants};
+use crate::hypervisor::{DomainSpec, LocalVm};
+use crate::keeper::Verdict;
+use crate::observed::Observed;
+use crate::views::Views;
+use crate::world::World;
+
+/// Links and mounts tell when they change; a share that stopped answering does not.
+pub const HOST_LOOK: Duration = Duration::from_secs(10);
+
+/// The last look at the host, taken beside the passes: a share that hangs delays nobody.
+#[derive(Debug, Clone)]
+pub struct HostSight {
+    last: Arc<Mutex<(HostWants, Observed<HostFacts>)>>,
+}
+
+impl Default for HostSight {
+    fn default() -> Self {
+        let nothing = Observed::unknown("the host has not been looked at yet");
+        Self { last: Arc::new(Mutex::new((HostWants::default(), nothing))) }
+    }
+}
+
+impl HostSight {
+    /// The facts, if they answer these questions.
+    pub fn facts(&self, wants: Option<&HostWants>) -> Observed<HostFacts> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match wants {
+            Some(wants) if *wants != last.0 => {
+                Observed::unknown("the host has not been looked at since the document changed")
+            }
+            _ => last.1.clone(),
+        }
+    }
+
+    /// Puts a new look in place. Whether it differs from the one before.
+    pub fn put(&self, wants: HostWants, facts: HostFacts) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = (wants, Observed::Known(facts));
+        let changed = *last != new;
+        *last = new;
+        changed
+    }
+}
+
+/// One look.
+pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: bool) -> World {
+    let (lease, local) = tokio::join!(edges.lease.verdict(), edges.hypervisor.look());
+    let (local, desired) = (Observed::from_result(local), views.desired());
+    let wants = desired.known().and_then(Option::as_ref).map(|desired| &desired.wants);
+    let facts = host.facts(wants);
+    World {
+        // Taken last: what was looked at before is older, never newer, than `now`.
+        now: edges.clock.now(),
+        wall: edges.clock.wall(),
+        me: edges.me.clone(),
+        stop: views.stop(),
+        lease: Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me)),
+        sights: views.sights(),
+        vm: views.vm(),
+        nodes: views.nodes(),
+        running_domain: running_domain(edges, views, &local, &desired).await,
+        local,
+        host: facts,
+        desired,
+        watchdog,
+    }
+}
+
+/// What the generation that runs here was, from the history. Looked up once a generation.
+async fn running_domain(
+    edges: &Edges,
+    views: &Views,
+    local: &Observed<LocalVm>,
+    desired: &Observed<Option<Arc<Desired>>>,
+) -> Option<Arc<DomainSpec>> {
+    let running = local.known()?.generation()?;
+    let in_force = desired.known()?.as_ref()?.generation;
+    if running == in_force || running == 0 {
+        return None;
+    }
+    if let Some(known) = views.past_domain(running) {
+        return known;
+    }
+    let key = edges.keys.history_of(running);
+    let entry = edges.store.get(&key, Read::Stale).await.ok()?;
+    let domain = entry.and_then(|entry| {
+        let past: HistoryRecord = serde_json::from_str(&entry.value).ok()?;
+        let document = zsha_crds::decode_value(&past.document).ok()?;
+        Some(Arc::new(Desired::from_document(&document, running).domain))
+    });
+    views.remember_domain(running, domain.clone());
+    domain
+}
+
+/// A keeper that was started for another node says nothing of this one.
+fn of_this_node(verdict: Verdict, me: &NodeName) -> Observed<Verdict> {
+    if verdict.node == *me {
+        return Observed::Known(verdict);
+    }
+    Observed::Unknown(format!(
+        "the keeper here was started for {} and this controller for {me}: give both the same --node",
+        verdict.node
+    ))
+}
+
+/// Whether the record names this node.
+pub fn names(record: &VmRecord, world: &World) -> bool {
+    record.owner.as_ref().is_some_and(|owner| owner.node == world.me)
+}

@@ -1,0 +1,218 @@
+//! Decides. A synchronous function of what was observed: steps to take now, what is not done and why, and when
+//! time alone could change the answer. It does nothing and asks nobody.
+//!
+//! Two passes in a row over the same world plan the same; once everything is as wanted, nothing.
+//!
+//! - `ownership`: may this node run the VM, and may it take it over.
+//! - `placement`: which nodes are fit, in what order, and what the others lack.
+//! - `fitness`: the conditions of this node.
+//! - `upkeep`: what the owner does with its VM: start, resume, restart, shut down, give up.
+//! - `claim`: what the others do when nobody may run it any more.
+
+pub mod claim;
+pub mod fitness;
+pub mod ownership;
+pub mod placement;
+pub mod upkeep;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use uuid::Uuid;
+use zsha_crds::Condition;
+use zsha_crds::records::{LeaseTimings, Owner, VmRecord, Waiting};
+use zsha_runtime::Moment;
+use zsha_runtime::lease::Sight;
+
+use crate::host::MountWant;
+use crate::hypervisor::DomainSpec;
+use crate::world::World;
+use ownership::Right;
+
+/// With nothing due, look again after this long: a safety net under the events, and a sign of life to the keeper.
+pub const SAFETY_NET: Duration = Duration::from_secs(2);
+
+/// A server that did not let itself be mounted is asked again after this.
+const MOUNT_RETRY: Duration = Duration::from_secs(5);
+
+/// One thing to do. Each is looked at again before the next that depends on it is planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Tell the keeper the timings of the document.
+    SetTimings(LeaseTimings),
+    Mount(MountWant),
+    /// End the local copy now: it may not run here.
+    KillCopy {
+        because: String,
+    },
+    /// Put a record in the place of an owner's lease that is gone, so that it can be renewed over, or fenced.
+    ReplaceLease(Owner),
+    /// Write the ownership record by cas, resting on this node's own lease.
+    Write(Box<Write>),
+    /// Define the domain and make its process, paused, if the lease of this epoch still holds.
+    Start {
+        domain: DomainSpec,
+        epoch: u64,
+    },
+    /// Let it run, if the lease of this epoch still holds.
+    Resume {
+        epoch: u64,
+        because: ResumeBecause,
+    },
+    /// Ask the guest to power off.
+    Shutdown {
+        because: String,
+    },
+}
+
+impl Step {
+    /// One word, for metrics and logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::SetTimings(_) => "SetTimings",
+            Self::Mount(_) => "Mount",
+            Self::KillCopy { .. } => "KillCopy",
+            Self::ReplaceLease(_) => "ReplaceLease",
+            Self::Write(_) => "Write",
+            Self::Start { .. } => "Start",
+            Self::Resume { .. } => "Resume",
+            Self::Shutdown { .. } => "Shutdown",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResumeBecause {
+    Started,
+    IoErrorOver,
+}
+
+/// A change of the ownership record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    pub record: VmRecord,
+    /// Index of the record this replaces; None: it is written anew.
+    pub index: Option<u64>,
+    /// The lease of this node the write rests on: its epoch, and its very life.
+    pub epoch: u64,
+    pub incarnation: Uuid,
+    /// Other nodes' leases the decision rests on, exactly as they were seen.
+    pub rests_on: Vec<Sight>,
+    /// Leases to fence in the same transaction.
+    pub fence: Vec<Sight>,
+    /// For the event: one CamelCase word, and a sentence.
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// What is to be done, what is not and why, and when to think again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    pub waiting: Vec<Waiting>,
+    pub recheck: Option<Moment>,
+    /// The conditions of this node.
+    pub conditions: Vec<Condition>,
+}
+
+impl Plan {
+    pub(crate) fn step(&mut self, step: Step) {
+        self.steps.push(step);
+    }
+
+    pub(crate) fn wait(&mut self, reason: &str, message: impl Into<String>) {
+        self.waiting.push(Waiting { reason: reason.to_owned(), message: message.into() });
+    }
+
+    pub(crate) fn recheck_at(&mut self, at: Moment) {
+        self.recheck = Some(self.recheck.map_or(at, |r| r.min(at)));
+    }
+}
+
+/// What a node remembers between passes and nobody else needs to know. Changed here, and by the outcome of steps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notes {
+    /// Since when this node has seen that the VM could be claimed.
+    pub claimable_since: Option<Moment>,
+    /// Nothing is started, resumed or claimed before this.
+    pub retry_at: Option<Moment>,
+    /// What stood in the way of the last try, if it costs no restart budget.
+    pub blocked: Option<String>,
+    /// A start that failed and is not yet in the record.
+    pub failed: Option<String>,
+    /// When this node has started the VM lately, oldest first.
+    pub starts: Vec<Moment>,
+    pub shutdown_asked: Option<Moment>,
+    /// Nothing is mounted before this.
+    pub mount_at: Option<Moment>,
+    /// Since when this node has seen the VM failed everywhere, and how often it was tried again since.
+    pub failed_since: Option<Moment>,
+    pub failed_rounds: u32,
+    /// Since when the hypervisor has not answered.
+    pub blind_since: Option<Moment>,
+}
+
+/// The decision.
+pub fn plan(world: &World, notes: &mut Notes) -> Plan {
+    let mut plan = Plan { conditions: fitness::conditions(world), ..Plan::default() };
+    let right = ownership::right(world);
+    if !matches!(right, Right::NotMine { .. }) {
+        notes.claimable_since = None;
+    }
+    match right {
+        Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),
+        Right::Unconfirmed { epoch } => upkeep::adopt(world, epoch, &mut plan),
+        Right::NotMine { because } => {
+            if !kill_if_there(world, &because, &mut plan) {
+                claim::consider(world, notes, &mut plan);
+            }
+        }
+        Right::NoLease { because } => {
+            kill_if_there(world, &because, &mut plan);
+            plan.wait("NoLease", because);
+        }
+        Right::Missing => upkeep::missing(world, &mut plan),
+        Right::Unknown { because } => plan.wait("Unknown", because),
+    }
+    // Last: a mount that fails must not keep the VM from what it needs.
+    keep_timings(world, &mut plan);
+    keep_mounts(world, notes, &mut plan);
+    plan
+}
+
+/// A process of the VM that may not be here is ended. Whether there is one must be known.
+fn kill_if_there(world: &World, because: &str, plan: &mut Plan) -> bool {
+    let there = world.local.known().is_some_and(|local| local.has_process());
+    if there {
+        plan.step(Step::KillCopy { because: because.to_owned() });
+    }
+    there
+}
+
+fn keep_timings(world: &World, plan: &mut Plan) {
+    if let (Some(desired), Some(verdict)) = (world.document(), world.lease.known())
+        && desired.names(&world.me)
+        && verdict.timings != desired.timings
+    {
+        plan.step(Step::SetTimings(desired.timings));
+    }
+}
+
+fn keep_mounts(world: &World, notes: &mut Notes, plan: &mut Plan) {
+    if let Some(at) = notes.mount_at.filter(|at| world.now < *at) {
+        plan.recheck_at(at);
+        return;
+    }
+    let (Some(desired), Some(facts)) = (world.document(), world.host.known()) else { return };
+    for want in &desired.wants.mounts {
+        if let Some(crate::observed::Observed::Known(crate::host::MountFact::NotMounted)) =
+            facts.mounts.get(&want.target)
+        {
+            notes.mount_at = Some(world.now + MOUNT_RETRY);
+            plan.step(Step::Mount(want.clone()));
+            return;
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What a node does about a VM that is not its own: nothing while its owner may live; fence and claim when it may
+//! not; and in what order the nodes try.
+
+use std::time::Duration;
+
+use zsha_crds::document::GuestPowerOff;
+use zsha_crds::records::{LeaseState, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_runtime::lease::Sight;
+
+use super::ownership::{self, Standing};
+use super::{Notes, Plan, Step, Write, fitness, placement};
+use crate::desired::Desired;
+use crate::planted::{self, Bug};
+use crate::world::{StoredVm, World};
+
+/// The next in line tries this much later, so that a first in line that cannot act delays a failover and does not
+/// prevent it.
+pub const STAGGER: Duration = Duration::from_secs(2);
+
+const FIRST_COOL_DOWN: Duration = Duration::from_secs(30);
+const LONGEST_COOL_DOWN: Duration = Duration::from_secs(600);
+
+/// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
+pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
+    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    let Some(freed) = freed(world, stored, plan) else {
+        notes.claimable_since = None;
+        return;
+    };
+    let Some(desired) = wanted(world, &stored.record, plan) else {
+        notes.claimable_since = None;
+        return;
+    };
+    if world.local.known().is_none() {
+        plan.wait("HypervisorUnknown", "this node cannot see its own hypervisor, so it claims nothing");
+        return;
+    }
+    let line = placement::candidates(world, desired, &stored.record);
+    let forgive = match forgiven(world, desired, &stored.record, &line, notes, plan) {
+        Forgiven::NothingToForgive => false,
+        Forgiven::NotYet => return,
+        Forgiven::Now => true,
+    };
+    let rank = if forgive { Some(0) } else { line.rank(&world.me) };
+    let Some(rank) = rank else {
+        if line.fit.is_empty() {
+            plan.wait("NoNodeFit", format!("the VM waits for a fit node. {}", line.why_not()));
+        }
+        return;
+    };
+    let Some(rests_on) = nobody_else_has_a_copy(world, &freed, plan) else { return };
+    let since = *notes.claimable_since.get_or_insert(world.now);
+    let due = since + STAGGER * rank;
+    if world.now < due {
+        plan.recheck_at(due);
+        plan.wait("NotFirstInLine", format!("{} is first in line to take the VM", line.fit[0]));
+        return;
+    }
+    if let Some(at) = notes.retry_at.filter(|at| world.now < *at) {
+        plan.recheck_at(at);
+        return;
+    }
+    let Some(epoch) = world.valid_epoch() else { return };
+    let mut write = claim(world, desired, stored, epoch, freed);
+    write.rests_on = rests_on;
+    if forgive {
+        write.record.failures.clear();
+    }
+    plan.step(Step::Write(Box::new(write)));
+}
+
+/// Whether failed starts that keep the VM from running anywhere are old enough to be tried again.
+enum Forgiven {
+    NothingToForgive,
+    NotYet,
+    Now,
+}
+
+/// What made every start fail (a share, a switch) is often mended by itself; giving up for good would make an
+/// outage of it. The nodes try in the order of the document, ever more slowly.
+fn forgiven(
+    world: &World,
+    desired: &Desired,
+    record: &VmRecord,
+    line: &placement::Candidates,
+    notes: &mut Notes,
+    plan: &mut Plan,
+) -> Forgiven {
+    let failed_here = placement::failures(record, desired, &world.me).is_some();
+    let fit = fitness::first_fault(&plan.conditions).is_none();
+    if !line.fit.is_empty() || !failed_here || !fit {
+        notes.failed_since = None;
+        return Forgiven::NothingToForgive;
+    }
+    let place = desired.order.iter().position(|node| *node == world.me).unwrap_or_default();
+    let place = u32::try_from(place).unwrap_or_default();
+    let since = *notes.failed_since.get_or_insert(world.now);
+    let pause = (FIRST_COOL_DOWN * 2u32.pow(notes.failed_rounds.min(8))).min(LONGEST_COOL_DOWN);
+    let due = since + pause + STAGGER * place;
+    if world.now >= due {
+        notes.failed_rounds += 1;
+        notes.failed_since = None;
+        return Forgiven::Now;
+    }
+    plan.recheck_at(due);
+    plan.wait(
+        "Failed",
+        format!(
+            "the VM could not be started on any node: {}. Mend that; it is tried again in {} s, and at once after \
+             the next change of the document",
+            line.why_not(),
+            world.now.until(due).as_secs()
+        ),
+    );
+    Forgiven::NotYet
+}
+
+/// Second guard of a claim, for when the record is not what it was (deleted, restored from a snapshot): no other
+/// node that is alive may see a process of the VM. Those whose word this rests on.
+fn nobody_else_has_a_copy(world: &World, freed: &Freed, plan: &mut Plan) -> Option<Vec<Sight>> {
+    let mut rests_on = Vec::new();
+    for (node, sight) in &world.sights {
+        let fenced = freed.fence.iter().any(|fenced| fenced.record.node == *node);
+        let speaks = sight.record.state == LeaseState::Held && !sight.is_expired(world.now);
+        if *node == world.me || fenced || !speaks {
+            continue;
+        }
+        match sight.record.copies {
+            Some(0) => rests_on.push(sight.clone()),
+            Some(_) => {
+                plan.wait(
+                    "CopyElsewhere",
+                    format!("{node} still has a process of the VM, which nobody owns"),
+                );
+                return None;
+            }
+            None => {
+                plan.wait("CopiesUnknown", format!("{node} cannot see whether it has a process of the VM"));
+                return None;
+            }
+        }
+    }
+    Some(rests_on)
+}
+
+/// What frees the VM from everybody who is named: the leases to fence, and why. None: somebody may still run it.
+struct Freed {
+    fence: Vec<Sight>,
+    because: String,
+}
+
+fn freed(world: &World, stored: &StoredVm, plan: &mut Plan) -> Option<Freed> {
+    let mut freed = Freed { fence: Vec::new(), because: String::new() };
+    for owner in ownership::named(&stored.record) {
+        match ownership::standing(world, owner) {
+            Standing::Dead { because } => freed.because = because,
+            Standing::Expired { .. } if planted::is_planted(Bug::NeverFence) => return None,
+            Standing::Expired { sight } => {
+                let secs = world.now.since(sight.sent_by).as_secs_f64();
+                freed.because = match sight.record.state {
+                    LeaseState::Lost => {
+                        format!(
+                            "the lease of {} was gone, and it has not written it anew for {secs:.0} s",
+                            owner.node
+                        )
+                    }
+                    _ => format!("{} has not renewed its lease for {secs:.1} s", owner.node),
+                };
+                freed.fence.push(*sight);
+            }
+            Standing::Gone => {
+                plan.wait(
+                    "LeaseGone",
+                    format!("the lease of {} is gone; a record is put in its place", owner.node),
+                );
+                plan.step(Step::ReplaceLease(owner.clone()));
+                return None;
+            }
+            Standing::MayLive { until, because } => {
+                if let Some(at) = until {
+                    plan.recheck_at(at);
+                }
+                if until.is_none() || is_lost(world, owner) {
+                    plan.wait("OwnerUnknown", because);
+                }
+                return None;
+            }
+        }
+    }
+    Some(freed)
+}
+
+fn is_lost(world: &World, owner: &Owner) -> bool {
+    world.sights.get(&owner.node).is_some_and(|sight| sight.record.state == LeaseState::Lost)
+}
+
+/// The document, if it and the operators want the VM to run.
+fn wanted<'w>(world: &'w World, record: &VmRecord, plan: &mut Plan) -> Option<&'w Desired> {
+    match world.stop.known() {
+        Some(false) => {}
+        Some(true) => {
+            plan.wait("Stopped", "the VM was stopped by command; `zsha start` starts it again");
+            return None;
+        }
+        None => {
+            plan.wait("IntentUnknown", "it is not known whether the VM was stopped by command");
+            return None;
+        }
+    }
+    let desired = world.document()?;
+    match record.phase {
+        VmPhase::PoweredOff if desired.power_off == GuestPowerOff::StayOff => {
+            plan.wait("PoweredOff", "the guest powered itself off, and `GuestPowerOff` is 'StayOff'");
+            None
+        }
+        VmPhase::Failed
+        | VmPhase::PoweredOff
+        | VmPhase::Stopped
+        | VmPhase::Starting
+        | VmPhase::Running
+        | VmPhase::Stopping => Some(desired),
+    }
+}
+
+fn claim(world: &World, desired: &Desired, stored: &StoredVm, epoch: u64, freed: Freed) -> Write {
+    let before = &stored.record;
+    let reason = match (&before.owner, &before.last_start) {
+        (Some(owner), _) if owner.node == world.me => "Returned",
+        (Some(_), _) => "Failover",
+        (None, Some(_)) => "Placed",
+        (None, None) => "FirstStart",
+    };
+    let message = match &before.owner {
+        Some(owner) => format!("{} takes the VM over from {}: {}", world.me, owner.node, freed.because),
+        None => format!("{} takes the VM: {}", world.me, before.note),
+    };
+    let same_document = before.failures_generation == desired.generation;
+    let record = VmRecord {
+        owner: Some(Owner { node: world.me.clone(), epoch }),
+        migration: None,
+        phase: VmPhase::Starting,
+        failures: if same_document { before.failures.clone() } else { Default::default() },
+        failures_generation: desired.generation,
+        last_start: Some(StartRecord {
+            node: world.me.clone(),
+            at: world.wall,
+            reason: reason.to_owned(),
+            generation: desired.generation,
+        }),
+        note: message.clone(),
+        revision: before.revision + 1,
+        ..before.clone()
+    };
+    Write {
+        record,
+        index: Some(stored.index),
+        epoch,
+        incarnation: world.incarnation(),
+        rests_on: Vec::new(),
+        fence: freed.fence,
+        reason,
+        message,
+    }
+}

@@ -1,0 +1,192 @@
+//! The conditions of this node: is it fit to be given the VM, and if not, what is wrong and what to do about it.
+
+use zsha_crds::document::Watchdog;
+use zsha_crds::{Condition, ConditionStatus};
+
+use crate::host::{BridgeFact, HostFacts, ImageFact, MountFact};
+use crate::observed::Observed;
+use crate::planted::{self, Bug};
+use crate::world::World;
+
+/// The summary: may the VM be placed here.
+pub const READY: &str = "Ready";
+
+type Verdict = (ConditionStatus, &'static str, String);
+
+/// All conditions of this node, the summary first.
+pub fn conditions(world: &World) -> Vec<Condition> {
+    let parts = [
+        ("DocumentKnown", document(world)),
+        ("LeaseValid", lease(world)),
+        ("HypervisorReachable", hypervisor(world)),
+        ("MountsReady", host(world, mounts)),
+        ("BridgesReady", host(world, bridges)),
+        ("ImagePresent", host(world, image)),
+        ("WatchdogReady", watchdog(world)),
+    ];
+    let generation = world.document().map(|d| d.generation);
+    let condition = |kind: &str, (status, reason, message): Verdict| Condition {
+        observed_generation: generation,
+        ..Condition::new(kind, status, reason, message, world.wall)
+    };
+    let mut conditions: Vec<_> = parts.into_iter().map(|(kind, verdict)| condition(kind, verdict)).collect();
+    conditions.insert(0, condition(READY, summary(&conditions)));
+    conditions
+}
+
+/// What the first condition that is not true says; None if the node is fit.
+pub fn first_fault(conditions: &[Condition]) -> Option<String> {
+    conditions.iter().find(|c| c.kind != READY && !c.is_true()).map(|c| c.message.clone())
+}
+
+/// What the first condition says that cannot be told just now, the hypervisor's apart.
+pub fn first_unknown(conditions: &[Condition]) -> Option<String> {
+    let unknown = |c: &&Condition| c.kind != READY && c.status == ConditionStatus::Unknown;
+    conditions.iter().find(unknown).map(|c| c.message.clone())
+}
+
+fn summary(parts: &[Condition]) -> Verdict {
+    match parts.iter().find(|c| !c.is_true()) {
+        None => (ConditionStatus::True, "Fit", "the VM may be placed here".to_owned()),
+        Some(fault) => (ConditionStatus::False, "Unfit", fault.message.clone()),
+    }
+}
+
+fn good(reason: &'static str, message: impl Into<String>) -> Verdict {
+    (ConditionStatus::True, reason, message.into())
+}
+
+fn bad(reason: &'static str, message: impl Into<String>) -> Verdict {
+    (ConditionStatus::False, reason, message.into())
+}
+
+fn unknown(reason: &'static str, message: impl Into<String>) -> Verdict {
+    (ConditionStatus::Unknown, reason, message.into())
+}
+
+fn document(world: &World) -> Verdict {
+    match &world.desired {
+        Observed::Unknown(why) => unknown("NotRead", format!("the document has not been read: {why}")),
+        Observed::Known(None) => {
+            bad("NoDocument", "there is no document yet: `zsha apply -f FILE` writes one")
+        }
+        Observed::Known(Some(desired)) if desired.names(&world.me) => {
+            good("InForce", format!("generation {} is in force", desired.generation))
+        }
+        Observed::Known(Some(desired)) => bad(
+            "NotAMember",
+            format!("the document names {}, and not this node ({})", names(desired), world.me),
+        ),
+    }
+}
+
+fn names(desired: &crate::desired::Desired) -> String {
+    desired.order.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn lease(world: &World) -> Verdict {
+    if planted::is_planted(Bug::StartWithoutLease) {
+        return good("Valid", "a bug is planted");
+    }
+    match &world.lease {
+        Observed::Unknown(why) => unknown("KeeperUnreachable", why.clone()),
+        Observed::Known(verdict) if verdict.valid(world.now) => {
+            good("Valid", "the keeper renews this node's lease")
+        }
+        Observed::Known(verdict) => {
+            bad("NotValid", format!("this node's lease is not valid: {}", verdict.message))
+        }
+    }
+}
+
+fn hypervisor(world: &World) -> Verdict {
+    match &world.local {
+        Observed::Unknown(why) => unknown("Unreachable", why.clone()),
+        Observed::Known(_) => good("Reachable", "the hypervisor answers"),
+    }
+}
+
+fn host(world: &World, of: fn(&crate::desired::Desired, &HostFacts) -> Verdict) -> Verdict {
+    match (world.document(), &world.host) {
+        (None, _) => good("NothingAsked", "there is no document to ask for anything"),
+        (Some(_), Observed::Unknown(why)) => unknown("NotLooked", why.clone()),
+        (Some(desired), Observed::Known(facts)) => of(desired, facts),
+    }
+}
+
+fn mounts(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
+    for want in &desired.wants.mounts {
+        let target = want.target.display();
+        match facts.mounts.get(&want.target) {
+            None => return unknown("NotLooked", format!("{target} has not been looked at yet")),
+            Some(Observed::Unknown(why)) => return unknown("NotAnswering", format!("{target}: {why}")),
+            Some(Observed::Known(MountFact::NotMounted)) => {
+                return bad("NotMounted", format!("{} is not mounted on {target}", want.source));
+            }
+            Some(Observed::Known(MountFact::Other { source, .. })) => {
+                return bad(
+                    "OtherMounted",
+                    format!("{source} is mounted on {target}, where {} is wanted: unmount it", want.source),
+                );
+            }
+            Some(Observed::Known(MountFact::Mounted { .. })) => {}
+        }
+    }
+    good("Mounted", "every mount of the document is there and answers")
+}
+
+fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
+    for want in &desired.wants.bridges {
+        let name = &want.name;
+        match facts.bridges.get(name) {
+            None => return unknown("NotLooked", format!("bridge {name} has not been looked at yet")),
+            Some(Observed::Unknown(why)) => return unknown("NotLooked", format!("bridge {name}: {why}")),
+            Some(Observed::Known(BridgeFact::Missing)) => {
+                return bad("BridgeMissing", format!("there is no bridge {name} on this node"));
+            }
+            Some(Observed::Known(BridgeFact::NotABridge { kind })) => {
+                return bad("NotABridge", format!("{name} is a {kind} and not a bridge"));
+            }
+            Some(Observed::Known(BridgeFact::Bridge { up: false, .. })) => {
+                return bad("BridgeDown", format!("bridge {name} is down: `ip link set {name} up`"));
+            }
+            Some(Observed::Known(BridgeFact::Bridge { carrier: false, .. })) if want.require_carrier => {
+                return bad(
+                    "NoCarrier",
+                    format!("bridge {name} has no carrier: look at its cable and switch port"),
+                );
+            }
+            Some(Observed::Known(BridgeFact::Bridge { .. })) => {}
+        }
+    }
+    good("BridgesUp", "every bridge of the document is up")
+}
+
+fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
+    let Some(path) = &desired.wants.image else { return good("NotAFile", "the image is not a file") };
+    let path = path.display();
+    match &facts.image {
+        None => unknown("NotLooked", format!("{path} has not been looked at yet")),
+        Some(Observed::Unknown(why)) => unknown("NotAnswering", format!("{path}: {why}")),
+        Some(Observed::Known(ImageFact::Missing)) => {
+            bad("ImageMissing", format!("{path} is not there: is the share mounted, and the image on it?"))
+        }
+        Some(Observed::Known(ImageFact::NotAFile)) => bad("ImageNotAFile", format!("{path} is not a file")),
+        Some(Observed::Known(ImageFact::NotReadable { reason })) => {
+            bad("ImageNotReadable", format!("{path} cannot be read: {reason}"))
+        }
+        Some(Observed::Known(ImageFact::Present { .. })) => good("ImagePresent", format!("{path} is there")),
+    }
+}
+
+fn watchdog(world: &World) -> Verdict {
+    match world.document().map(|d| d.watchdog) {
+        Some(Watchdog::Required) if !world.watchdog => bad(
+            "NoWatchdog",
+            "`Fencing.Watchdog` is 'required' and the keeper has no watchdog device: name one in its settings \
+             (watchdogDevice: /dev/watchdog)",
+        ),
+        _ if world.watchdog => good("Petted", "the keeper pets a watchdog"),
+        _ => good("NotRequired", "no watchdog is required"),
+    }
+}

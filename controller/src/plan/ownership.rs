@@ -1,0 +1,150 @@
+//! May this node run the VM? May it be taken from the node that is named?
+//!
+//! A node may run the VM iff its own lease is valid and the record names it with the epoch of that lease. It may be
+//! claimed iff every node named in the record is fenced, or has begun a later life, or has released its lease.
+
+use zsha_crds::records::{LeaseState, Owner, VmRecord};
+use zsha_runtime::Moment;
+use zsha_runtime::lease::Sight;
+
+use crate::observed::Observed;
+use crate::planted::{self, Bug};
+use crate::world::World;
+
+/// What the record and the lease together say of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Right {
+    /// Lease valid, record names this node and epoch, and this process wrote it.
+    Mine { epoch: u64 },
+    /// As `Mine`, but the record was written by an earlier process of this node, of which a write may still be on
+    /// its way: write it once more before anything is started.
+    Unconfirmed { epoch: u64 },
+    /// The record is known, and does not name this node and epoch.
+    NotMine { because: String },
+    /// This node's lease is not valid.
+    NoLease { because: String },
+    /// There is no record. Nothing follows from that.
+    Missing,
+    /// It cannot be told: hold what is.
+    Unknown { because: String },
+}
+
+pub fn right(world: &World) -> Right {
+    let verdict = match &world.lease {
+        Observed::Known(verdict) => verdict,
+        Observed::Unknown(why) => return Right::Unknown { because: why.clone() },
+    };
+    if !verdict.valid(world.now) && !planted::is_planted(Bug::StartWithoutLease) {
+        return Right::NoLease { because: format!("this node's lease is not valid: {}", verdict.message) };
+    }
+    let stored = match &world.vm {
+        Observed::Unknown(why) => return Right::Unknown { because: why.clone() },
+        Observed::Known(None) => return Right::Missing,
+        Observed::Known(Some(stored)) => stored,
+    };
+    let named = stored.record.owner.as_ref();
+    if named.is_some_and(|o| o.node == world.me && o.epoch == verdict.epoch) {
+        return if stored.written_here {
+            Right::Mine { epoch: verdict.epoch }
+        } else {
+            Right::Unconfirmed { epoch: verdict.epoch }
+        };
+    }
+    let target = stored.record.migration.as_ref().map(|m| &m.to);
+    if target.is_some_and(|t| t.node == world.me && t.epoch == verdict.epoch) {
+        return Right::Unknown {
+            because: "this node is the target of a migration that is not over".to_owned(),
+        };
+    }
+    Right::NotMine { because: not_mine(named, world, verdict.epoch) }
+}
+
+fn not_mine(named: Option<&Owner>, world: &World, epoch: u64) -> String {
+    match named {
+        None => "nobody owns the VM".to_owned(),
+        Some(owner) if owner.node == world.me => {
+            format!("the record names this node in epoch {}, and its lease is in epoch {epoch}", owner.epoch)
+        }
+        Some(owner) => format!("the VM belongs to {}", owner.node),
+    }
+}
+
+/// What is known of a node's right to the copy it was named for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Its copy is proven dead.
+    Dead { because: String },
+    /// It has not renewed for D: it may be fenced.
+    Expired { sight: Box<Sight> },
+    /// Its lease is not in the store, so nobody can wait for it to run out.
+    Gone,
+    /// It may live; not before `until` can anything be said (None: no limit is known).
+    MayLive { until: Option<Moment>, because: String },
+}
+
+/// The standing of one named node.
+pub fn standing(world: &World, named: &Owner) -> Standing {
+    if named.node == world.me {
+        // This node's own lease is valid (the caller has checked) in another epoch: an epoch begins only when no
+        // copy of an earlier one is alive here.
+        return Standing::Dead {
+            because: format!("this node has begun a new life since epoch {}", named.epoch),
+        };
+    }
+    let Some(sight) = world.sights.get(&named.node) else {
+        if planted::is_planted(Bug::MissingIsDead) {
+            return Standing::Dead { because: "a bug is planted".to_owned() };
+        }
+        // One's own lease is there, so the list of leases can be read, and it is not in it.
+        if world.sights.contains_key(&world.me) {
+            return Standing::Gone;
+        }
+        return Standing::MayLive {
+            until: None,
+            because: format!("the lease of {} cannot be seen, so nothing is known of its copy", named.node),
+        };
+    };
+    let lease = &sight.record;
+    if lease.epoch > named.epoch {
+        let because = match (&lease.state, &lease.fenced_by) {
+            (LeaseState::Fenced, Some(by)) => format!("{} was fenced by {by}", named.node),
+            _ => format!("{} has begun a new life since", named.node),
+        };
+        return Standing::Dead { because };
+    }
+    if lease.epoch < named.epoch {
+        return Standing::MayLive {
+            until: None,
+            because: format!(
+                "the lease of {} is in epoch {}, older than the epoch {} it was named in: the store went backwards",
+                named.node, lease.epoch, named.epoch
+            ),
+        };
+    }
+    match lease.state {
+        LeaseState::Released => Standing::Dead { because: format!("{} has released its lease", named.node) },
+        LeaseState::Fenced => Standing::Dead { because: format!("{} is fenced", named.node) },
+        LeaseState::Held | LeaseState::Lost
+            if sight.is_expired(world.now) || planted::is_planted(Bug::FenceOnFirstSight) =>
+        {
+            Standing::Expired { sight: Box::new(sight.clone()) }
+        }
+        LeaseState::Lost => Standing::MayLive {
+            until: sight.fence_due(),
+            because: format!(
+                "the lease of {} was gone, so its copy may live for up to {} s more; if you know that the node is \
+                 off, that is how long to wait, and if it is on, it renews by itself",
+                named.node,
+                sight.fence_due().map_or(0, |due| world.now.until(due).as_secs()),
+            ),
+        },
+        LeaseState::Held => {
+            Standing::MayLive { until: sight.fence_due(), because: format!("{} holds its lease", named.node) }
+        }
+    }
+}
+
+/// Everybody the record names: the owner, and the target of a migration.
+pub fn named(record: &VmRecord) -> impl Iterator<Item = &Owner> {
+    record.owner.iter().chain(record.migration.iter().map(|m| &m.to))
+}

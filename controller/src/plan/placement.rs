@@ -1,0 +1,90 @@
+//! Which nodes could take the VM, in what order, and what the others lack. The same function on every node, over
+//! what is nearly the same world; where two nodes differ for a moment, the cas settles it.
+
+use std::collections::BTreeMap;
+
+use zsha_crds::records::{LeaseState, VmRecord};
+use zsha_crds::{NodeName, condition};
+
+use super::fitness;
+use crate::desired::Desired;
+use crate::world::World;
+
+/// Failed starts on one node before it is passed over.
+pub const MAX_START_FAILURES: u32 = 2;
+
+/// The line of candidates, and why the others are not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Candidates {
+    pub fit: Vec<NodeName>,
+    pub unfit: BTreeMap<NodeName, String>,
+}
+
+impl Candidates {
+    /// How many are before `node`; None if it is not fit.
+    pub fn rank(&self, node: &NodeName) -> Option<u32> {
+        self.fit.iter().position(|n| n == node).and_then(|p| u32::try_from(p).ok())
+    }
+
+    /// The reasons in one sentence.
+    pub fn why_not(&self) -> String {
+        let parts: Vec<_> = self.unfit.iter().map(|(node, why)| format!("{node}: {why}")).collect();
+        parts.join("; ")
+    }
+}
+
+pub fn candidates(world: &World, desired: &Desired, record: &VmRecord) -> Candidates {
+    let mut candidates = Candidates::default();
+    for node in &desired.order {
+        let unfit = if *node == world.me { own_unfitness(world) } else { unfitness(world, desired, node) };
+        match unfit.or_else(|| failures(record, desired, node)) {
+            None => candidates.fit.push(node.clone()),
+            Some(why) => {
+                candidates.unfit.insert(node.clone(), why);
+            }
+        }
+    }
+    candidates
+}
+
+/// Whether this node has failed too often under the document in force.
+pub fn failures(record: &VmRecord, desired: &Desired, node: &NodeName) -> Option<String> {
+    if record.failures_generation != desired.generation {
+        return None;
+    }
+    record
+        .failures
+        .get(node)
+        .filter(|f| f.count >= MAX_START_FAILURES)
+        .map(|f| format!("the VM failed to start there {} times: {}", f.count, f.reason))
+}
+
+fn own_unfitness(world: &World) -> Option<String> {
+    fitness::first_fault(&fitness::conditions(world))
+}
+
+fn unfitness(world: &World, desired: &Desired, node: &NodeName) -> Option<String> {
+    let Some(sight) = world.sights.get(node) else { return Some("its lease cannot be seen".to_owned()) };
+    match sight.record.state {
+        LeaseState::Fenced => return Some("it is fenced".to_owned()),
+        LeaseState::Released => return Some("it has released its lease".to_owned()),
+        LeaseState::Lost => return Some("its lease was gone and it has not renewed it since".to_owned()),
+        LeaseState::Held => {}
+    }
+    if world.now >= sight.sent_by + sight.record.timings.ttl() {
+        return Some("it does not renew its lease".to_owned());
+    }
+    if !sight.record.controller_alive {
+        return Some("its controller is down".to_owned());
+    }
+    let Some(status) = world.nodes.get(node) else { return Some("it has not reported yet".to_owned()) };
+    if status.observed_generation < desired.generation {
+        // It lives, and has not yet said what it thinks of this document: it keeps its place in the line.
+        return None;
+    }
+    match condition::find(&status.conditions, fitness::READY) {
+        Some(ready) if ready.is_true() => None,
+        Some(ready) => Some(ready.message.clone()),
+        None => Some("it has not said whether it is ready".to_owned()),
+    }
+}

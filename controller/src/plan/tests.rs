@@ -1,0 +1,610 @@
+//! Decisions by values: one world in, one plan out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+use zsha_crds::document::{GuestPowerOff, Watchdog};
+use zsha_crds::records::{
+    LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Owner, StartFailures, VmPhase, VmRecord,
+};
+use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
+use zsha_runtime::Moment;
+use zsha_runtime::lease::Sight;
+
+use super::ownership::{self, Right, Standing};
+use super::{Notes, Plan, Step, Write, placement, plan};
+use crate::desired::Desired;
+use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
+use crate::hypervisor::{DomainImage, DomainSpec, LocalVm, OffReason, PauseReason};
+use crate::keeper::Verdict;
+use crate::observed::Observed;
+use crate::world::{StoredVm, World};
+
+const NOW: Moment = Moment::from_millis(1_000_000);
+const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
+const DIED: LocalVm = LocalVm::Off { reason: OffReason::Died };
+
+fn node(number: u32) -> NodeName {
+    NodeName::new(format!("n{number}")).unwrap()
+}
+
+fn desired() -> Desired {
+    let name = VmName::management();
+    Desired {
+        generation: 1,
+        order: vec![node(1), node(2), node(3)],
+        timings: LeaseTimings::BALANCED,
+        power_off: GuestPowerOff::Restart,
+        watchdog: Watchdog::Automatic,
+        domain: DomainSpec {
+            uuid: Uuid::nil(),
+            name,
+            generation: 1,
+            memory_mib: 8192,
+            vcpus: 4,
+            image: DomainImage::File("/share/mnvm.img".into()),
+            nics: vec![],
+        },
+        wants: HostWants { image: Some("/share/mnvm.img".into()), ..HostWants::default() },
+    }
+}
+
+/// Seen for `age`, in epoch 1, unless changed.
+fn sight(number: u32, age: Duration) -> Sight {
+    Sight {
+        record: LeaseRecord {
+            node: node(number),
+            incarnation: Uuid::from_u128(u128::from(number)),
+            epoch: 1,
+            seq: 7,
+            state: LeaseState::Held,
+            machine_id: format!("m{number}"),
+            boot_id: "b".to_owned(),
+            timings: LeaseTimings::BALANCED,
+            controller_alive: true,
+            copies: Some(0),
+            sent_millis: None,
+            renewed_at: Timestamp::UNIX_EPOCH,
+            fenced_by: None,
+        },
+        index: 40 + u64::from(number),
+        first_seen: NOW - age,
+        sent_by: NOW - age,
+    }
+}
+
+fn ready(number: u32) -> NodeStatus {
+    NodeStatus {
+        node: node(number),
+        conditions: vec![Condition::new(
+            "Ready",
+            ConditionStatus::True,
+            "Fit",
+            "the VM may be placed here",
+            Timestamp::UNIX_EPOCH,
+        )],
+        observed_generation: 1,
+        controller_version: "test".to_owned(),
+        local_vm: "Off".to_owned(),
+        waiting: vec![],
+        updated_at: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn record(owner: Option<u32>, phase: VmPhase) -> VmRecord {
+    VmRecord {
+        owner: owner.map(|number| Owner { node: node(number), epoch: 1 }),
+        phase,
+        failures_generation: 1,
+        ..VmRecord::unplaced(VmName::management(), Uuid::nil())
+    }
+}
+
+/// All is well, as `me` sees it: `owner` runs the VM.
+fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
+    World {
+        now: NOW,
+        wall: Timestamp::UNIX_EPOCH,
+        me: node(me),
+        desired: Observed::Known(Some(Arc::new(desired()))),
+        stop: Observed::Known(false),
+        lease: Observed::Known(Verdict {
+            node: node(me),
+            valid_until: Some(NOW + Duration::from_secs(7)),
+            incarnation: Uuid::from_u128(u128::from(me)),
+            epoch: 1,
+            seq: 7,
+            timings: LeaseTimings::BALANCED,
+            message: "renewed".to_owned(),
+            copies: Some(0),
+        }),
+        sights: (1..=3).map(|n| (node(n), sight(n, Duration::from_millis(300)))).collect(),
+        vm: Observed::Known(Some(StoredVm {
+            record: record(owner, phase),
+            index: 99,
+            written_here: owner == Some(me),
+        })),
+        nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
+        local: Observed::Known(local),
+        running_domain: None,
+        host: Observed::Known(HostFacts {
+            image: Some(Observed::Known(ImageFact::Present { bytes: 1 })),
+            ..HostFacts::default()
+        }),
+        watchdog: false,
+    }
+}
+
+fn vm(world: &mut World) -> &mut StoredVm {
+    match &mut world.vm {
+        Observed::Known(Some(stored)) => stored,
+        other => panic!("no record: {other:?}"),
+    }
+}
+
+fn change(world: &mut World, change: impl FnOnce(&mut Desired)) {
+    let mut changed = desired();
+    change(&mut changed);
+    world.desired = Observed::Known(Some(Arc::new(changed)));
+}
+
+fn expire(world: &mut World, number: u32) {
+    world.sights.insert(node(number), sight(number, Duration::from_secs(10)));
+}
+
+fn decide(world: &World) -> Plan {
+    plan(world, &mut Notes::default())
+}
+
+fn only_write(plan: &Plan) -> &Write {
+    match plan.steps.as_slice() {
+        [Step::Write(write)] => write,
+        steps => panic!("expected one write, got {steps:?}"),
+    }
+}
+
+fn reasons(plan: &Plan) -> Vec<&str> {
+    plan.waiting.iter().map(|waiting| waiting.reason.as_str()).collect()
+}
+
+#[test]
+fn a_healthy_cluster_plans_nothing_on_any_node() {
+    for (me, local) in [(1, RUNNING), (2, LocalVm::Absent), (3, LocalVm::Absent)] {
+        let plan = decide(&world(me, Some(1), VmPhase::Running, local));
+        assert_eq!((plan.steps, plan.waiting), (vec![], vec![]), "n{me}");
+    }
+}
+
+#[test]
+fn the_first_in_line_claims_a_vm_nobody_owns() {
+    let write = decide(&world(1, None, VmPhase::Stopped, LocalVm::Absent));
+    let write = only_write(&write);
+    assert_eq!(write.record.owner, Some(Owner { node: node(1), epoch: 1 }));
+    assert_eq!((write.record.phase, write.reason, write.index), (VmPhase::Starting, "FirstStart", Some(99)));
+    assert!(write.fence.is_empty());
+}
+
+#[test]
+fn the_second_in_line_waits_its_turn_and_then_tries() {
+    let mut world = world(2, None, VmPhase::Stopped, LocalVm::Absent);
+    let mut notes = Notes::default();
+    let first = plan(&world, &mut notes);
+    assert_eq!((first.steps.as_slice(), reasons(&first)), (&[][..], vec!["NotFirstInLine"]));
+    let due = first.recheck.unwrap();
+    world.now = due;
+    for sight in world.sights.values_mut() {
+        (sight.first_seen, sight.sent_by) = (due, due);
+    }
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "FirstStart");
+}
+
+#[test]
+fn an_owner_that_may_live_is_left_alone_until_its_lease_is_surely_over() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    world.sights.insert(node(1), sight(1, Duration::from_millis(9_999)));
+    let plan = decide(&world);
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.recheck, Some(NOW + Duration::from_millis(1)));
+}
+
+#[test]
+fn an_expired_owner_is_fenced_and_its_vm_claimed_in_one_write() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    expire(&mut world, 1);
+    let plan = decide(&world);
+    let write = only_write(&plan);
+    assert_eq!(write.fence.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(1)]);
+    assert_eq!((write.reason, write.epoch), ("Failover", 1));
+    assert!(write.message.contains("n1 has not renewed its lease for 10.0 s"), "{}", write.message);
+}
+
+#[test]
+fn an_owner_whose_last_renewal_was_seen_late_has_no_place_in_the_line() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    let late = Sight { sent_by: NOW - Duration::from_secs(10), ..sight(1, Duration::from_secs(5)) };
+    world.sights.insert(node(1), late);
+    assert_eq!(only_write(&decide(&world)).fence[0].record.node, node(1));
+}
+
+#[test]
+fn d_is_the_one_in_the_owners_own_record() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    let mut patient = sight(1, Duration::from_secs(24));
+    patient.record.timings = LeaseTimings::PATIENT;
+    world.sights.insert(node(1), patient);
+    assert!(decide(&world).steps.is_empty());
+}
+
+#[test]
+fn nothing_is_concluded_from_a_lease_that_cannot_be_seen() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    // An empty list may be one that this node has no right to see.
+    world.sights.clear();
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["OwnerUnknown"]));
+}
+
+#[test]
+fn an_owners_lease_that_is_gone_is_replaced_and_the_replacement_fenced_after_the_longest_d() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    world.sights.remove(&node(1));
+    let owner = Owner { node: node(1), epoch: 1 };
+    assert_eq!(decide(&world).steps, [Step::ReplaceLease(owner.clone())]);
+    let lost = |age| Sight {
+        record: LeaseRecord::lost(&owner, Timestamp::UNIX_EPOCH),
+        ..sight(1, Duration::from_secs(age))
+    };
+    world.sights.insert(node(1), lost(299));
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), ([].as_slice(), vec!["OwnerUnknown"]));
+    assert_eq!(plan.recheck, Some(NOW + Duration::from_secs(1)));
+    world.sights.insert(node(1), lost(300));
+    let plan = decide(&world);
+    let fenced = &only_write(&plan).fence[0];
+    assert_eq!(fenced.fenced(&node(2)).epoch, 2);
+}
+
+#[test]
+fn a_lease_older_than_the_record_means_the_store_went_backwards() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    vm(&mut world).record.owner = Some(Owner { node: node(1), epoch: 5 });
+    expire(&mut world, 1);
+    assert!(matches!(
+        ownership::standing(&world, &Owner { node: node(1), epoch: 5 }),
+        Standing::MayLive { until: None, .. }
+    ));
+    assert!(decide(&world).steps.is_empty());
+}
+
+#[test]
+fn a_later_epoch_and_a_released_lease_prove_the_copy_dead() {
+    for change in [
+        (|s: &mut Sight| s.record.epoch = 2) as fn(&mut Sight),
+        |s| s.record.state = LeaseState::Released,
+        |s| s.record.state = LeaseState::Fenced,
+    ] {
+        let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+        let mut owner = sight(1, Duration::from_secs(10));
+        change(&mut owner);
+        // The owner itself, back in a new life, would be first in line.
+        owner.record.controller_alive = false;
+        world.sights.insert(node(1), owner);
+        assert!(only_write(&decide(&world)).fence.is_empty());
+    }
+}
+
+#[test]
+fn during_a_migration_both_nodes_must_be_dead_before_anyone_claims() {
+    let mut world = world(3, Some(1), VmPhase::Running, LocalVm::Absent);
+    vm(&mut world).record.migration =
+        Some(Migration { to: Owner { node: node(2), epoch: 1 }, id: Uuid::nil() });
+    expire(&mut world, 1);
+    assert!(decide(&world).steps.is_empty(), "the target may run it");
+    expire(&mut world, 2);
+    assert_eq!(only_write(&decide(&world)).fence.len(), 2);
+}
+
+#[test]
+fn a_copy_that_may_not_be_here_is_killed_before_anything_else() {
+    let plan = decide(&world(2, Some(1), VmPhase::Running, RUNNING));
+    assert!(
+        matches!(plan.steps.as_slice(), [Step::KillCopy { because }] if because.contains("belongs to n1"))
+    );
+}
+
+#[test]
+fn a_node_in_a_later_life_does_not_own_what_it_owned_before() {
+    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
+    if let Observed::Known(verdict) = &mut world.lease {
+        verdict.epoch = 3;
+    }
+    let plan = decide(&world);
+    assert_eq!((only_write(&plan).reason, only_write(&plan).epoch), ("Returned", 3));
+    world.local = Observed::Known(RUNNING);
+    assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]));
+}
+
+#[test]
+fn without_a_valid_lease_the_copy_is_killed_and_nothing_started() {
+    for (local, steps) in [(RUNNING, 1), (DIED, 0)] {
+        let mut world = world(1, Some(1), VmPhase::Running, local);
+        if let Observed::Known(verdict) = &mut world.lease {
+            verdict.valid_until = Some(NOW);
+        }
+        let plan = decide(&world);
+        assert_eq!(plan.steps.len(), steps);
+        assert_eq!(reasons(&plan), ["NoLease"]);
+    }
+}
+
+#[test]
+fn whatever_is_unknown_holds_the_running_vm_as_it_is() {
+    let unknown = || "cannot look".to_owned();
+    let all: [fn(&mut World, String); 7] = [
+        |w, why| w.lease = Observed::Unknown(why),
+        |w, why| w.vm = Observed::Unknown(why),
+        |w, why| w.local = Observed::Unknown(why),
+        |w, why| w.desired = Observed::Unknown(why),
+        |w, why| w.stop = Observed::Unknown(why),
+        |w, why| w.host = Observed::Unknown(why),
+        |w, _| w.vm = Observed::Known(None),
+    ];
+    for (number, blind) in all.into_iter().enumerate() {
+        for (me, local) in [(1, RUNNING), (2, LocalVm::Absent)] {
+            let mut world = world(me, Some(1), VmPhase::Running, local);
+            blind(&mut world, unknown());
+            assert_eq!(decide(&world).steps, [], "case {number} on n{me}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_record_is_never_taken_for_a_free_vm() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    world.vm = Observed::Known(None);
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["RecordMissing"]));
+}
+
+#[test]
+fn a_restarted_controller_writes_the_record_once_more_before_it_acts_on_it() {
+    for local in [RUNNING, DIED] {
+        let mut world = world(1, Some(1), VmPhase::Running, local);
+        vm(&mut world).written_here = false;
+        assert_eq!(ownership::right(&world), Right::Unconfirmed { epoch: 1 });
+        let plan = decide(&world);
+        let write = only_write(&plan);
+        assert_eq!((write.reason, write.record.revision), ("Adopted", 1));
+        assert_eq!(write.record.owner, vm(&mut world).record.owner);
+    }
+}
+
+#[test]
+fn a_dead_qemu_is_first_recorded_and_then_started_at_once() {
+    let mut world = world(1, Some(1), VmPhase::Running, DIED);
+    let plan = decide(&world);
+    assert_eq!((only_write(&plan).reason, only_write(&plan).record.phase), ("QemuDied", VmPhase::Starting));
+    vm(&mut world).record.phase = VmPhase::Starting;
+    assert!(matches!(decide(&world).steps.as_slice(), [Step::Start { epoch: 1, .. }]));
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Asked, generation: 1 });
+    assert!(matches!(decide(&world).steps.as_slice(), [Step::Resume { epoch: 1, .. }]));
+    world.local = Observed::Known(RUNNING);
+    assert_eq!(only_write(&decide(&world)).record.phase, VmPhase::Running);
+}
+
+#[test]
+fn a_vm_that_keeps_dying_is_started_ever_more_slowly() {
+    let world = world(1, Some(1), VmPhase::Running, DIED);
+    let waits = [1, 5, 6, 7, 8, 20].map(|starts| {
+        let mut notes = Notes { starts: vec![NOW; starts], ..Notes::default() };
+        plan(&world, &mut notes).recheck.map_or(0, |at| NOW.until(at).as_secs())
+    });
+    assert_eq!(waits, [0, 0, 1, 2, 4, 60]);
+}
+
+#[test]
+fn a_guest_that_powered_itself_off_is_started_or_left_as_the_document_says() {
+    let off = LocalVm::Off { reason: OffReason::Shutdown };
+    let mut world = world(1, Some(1), VmPhase::Running, off);
+    assert_eq!(only_write(&decide(&world)).reason, "GuestPoweredOff");
+    change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
+    let plan = decide(&world);
+    assert_eq!(
+        (only_write(&plan).record.phase, &only_write(&plan).record.owner),
+        (VmPhase::PoweredOff, &None)
+    );
+    *vm(&mut world) = StoredVm { record: record(None, VmPhase::PoweredOff), index: 100, written_here: false };
+    assert_eq!(reasons(&decide(&world)), ["PoweredOff"]);
+}
+
+#[test]
+fn a_vm_somebody_else_paused_is_left_paused_and_said_so() {
+    let paused = LocalVm::Paused { reason: PauseReason::Asked, generation: 1 };
+    let plan = decide(&world(1, Some(1), VmPhase::Running, paused));
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["Paused"]));
+}
+
+#[test]
+fn a_failed_start_is_counted_retried_and_then_given_to_the_others() {
+    let mut world = world(1, Some(1), VmPhase::Starting, LocalVm::Absent);
+    let mut notes = Notes { failed: Some("no such bridge".to_owned()), ..Notes::default() };
+    let counted = plan(&world, &mut notes);
+    assert_eq!(only_write(&counted).record.failures[&node(1)].count, 1);
+    vm(&mut world).record.failures = only_write(&counted).record.failures.clone();
+    assert!(matches!(decide(&world).steps.as_slice(), [Step::Start { .. }]), "retried in place");
+    vm(&mut world).record.failures.insert(node(1), StartFailures { count: 2, reason: "no".to_owned() });
+    let given_up = decide(&world);
+    assert_eq!((only_write(&given_up).reason, &only_write(&given_up).record.owner), ("GaveUp", &None));
+}
+
+#[test]
+fn a_free_vm_is_not_claimed_while_another_living_node_has_a_process_of_it() {
+    for (copies, reason) in [(Some(1), "CopyElsewhere"), (None, "CopiesUnknown")] {
+        let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+        let mut other = sight(3, Duration::from_millis(300));
+        other.record.copies = copies;
+        world.sights.insert(node(3), other);
+        let plan = decide(&world);
+        assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec![reason]));
+    }
+    let plan = decide(&world(1, None, VmPhase::Stopped, LocalVm::Absent));
+    let rests_on: Vec<_> = only_write(&plan).rests_on.iter().map(|s| s.record.node.clone()).collect();
+    assert_eq!(rests_on, [node(2), node(3)]);
+}
+
+#[test]
+fn a_copy_that_may_not_be_here_is_killed_before_a_mount_is_tried() {
+    let mut world = world(2, Some(1), VmPhase::Running, RUNNING);
+    let target = std::path::PathBuf::from("/share");
+    let want = crate::host::MountWant {
+        source: "nas:/share".to_owned(),
+        target: target.clone(),
+        fs_type: "nfs4".to_owned(),
+        options: String::new(),
+    };
+    change(&mut world, |desired| desired.wants.mounts = vec![want]);
+    world.host = Observed::Known(HostFacts {
+        mounts: [(target, Observed::Known(crate::host::MountFact::NotMounted))].into(),
+        ..HostFacts::default()
+    });
+    let mut notes = Notes::default();
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }, Step::Mount(_)]));
+    assert!(
+        matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]),
+        "not asked again at once"
+    );
+}
+
+#[test]
+fn a_qemu_that_libvirt_does_not_know_is_left_alone_by_its_owner_and_killed_by_others() {
+    let plan = decide(&world(1, Some(1), VmPhase::Running, LocalVm::Unmanaged));
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["Unmanaged"]));
+    let plan = decide(&world(2, Some(1), VmPhase::Running, LocalVm::Unmanaged));
+    assert!(matches!(plan.steps.as_slice(), [Step::KillCopy { .. }]));
+}
+
+#[test]
+fn an_owner_that_lost_its_hypervisor_and_its_copy_sets_the_vm_free_after_a_while() {
+    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
+    world.local = Observed::unknown("libvirtd is down");
+    let mut notes = Notes::default();
+    let due = plan(&world, &mut notes).recheck.unwrap();
+    world.now = due;
+    if let Observed::Known(verdict) = &mut world.lease {
+        verdict.valid_until = Some(due + Duration::from_secs(7));
+    }
+    for sight in world.sights.values_mut() {
+        (sight.first_seen, sight.sent_by) = (due, due);
+    }
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "GaveUp");
+    if let Observed::Known(verdict) = &mut world.lease {
+        verdict.copies = Some(1);
+    }
+    assert!(plan(&world, &mut notes).steps.is_empty(), "a copy that lives is left alone");
+}
+
+#[test]
+fn a_vm_that_failed_everywhere_is_tried_again_later_and_at_once_after_a_change() {
+    let failures: BTreeMap<_, _> =
+        (1..=3).map(|n| (node(n), StartFailures { count: 2, reason: "no".to_owned() })).collect();
+    let mut world = world(1, Some(1), VmPhase::Starting, LocalVm::Absent);
+    vm(&mut world).record.failures = failures.clone();
+    assert_eq!(only_write(&decide(&world)).record.phase, VmPhase::Failed);
+    *vm(&mut world) = StoredVm {
+        record: VmRecord { failures, ..record(None, VmPhase::Failed) },
+        index: 100,
+        written_here: false,
+    };
+    let mut notes = Notes::default();
+    let waits = plan(&world, &mut notes);
+    assert_eq!(reasons(&waits), ["Failed"]);
+    let mut later = world.clone();
+    later.now = waits.recheck.unwrap();
+    if let Observed::Known(verdict) = &mut later.lease {
+        verdict.valid_until = Some(later.now + Duration::from_secs(7));
+    }
+    for sight in later.sights.values_mut() {
+        (sight.first_seen, sight.sent_by) = (later.now, later.now);
+    }
+    assert!(only_write(&plan(&later, &mut notes)).record.failures.is_empty());
+    change(&mut world, |desired| desired.generation = 2);
+    let plan = decide(&world);
+    assert!(only_write(&plan).record.failures.is_empty());
+}
+
+#[test]
+fn a_node_without_what_the_vm_needs_claims_nothing_and_says_why() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    world.host = Observed::Known(HostFacts {
+        image: Some(Observed::Known(ImageFact::Missing)),
+        ..HostFacts::default()
+    });
+    let line = placement::candidates(&world, &desired(), &record(None, VmPhase::Stopped));
+    assert_eq!(line.fit, [node(2), node(3)]);
+    assert!(line.unfit[&node(1)].contains("/share/mnvm.img is not there"));
+    assert!(decide(&world).steps.is_empty());
+    for number in [2, 3] {
+        world.nodes.remove(&node(number));
+    }
+    let plan = decide(&world);
+    assert_eq!(reasons(&plan), ["NoNodeFit"]);
+    assert!(plan.waiting[0].message.contains("n2: it has not reported yet"), "{}", plan.waiting[0].message);
+}
+
+#[test]
+fn a_running_vm_is_not_touched_when_its_node_becomes_unfit() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    change(&mut world, |desired| {
+        desired.wants.bridges =
+            vec![crate::host::BridgeWant { name: "br0".to_owned(), require_carrier: true }];
+    });
+    world.host = Observed::Known(HostFacts {
+        bridges: [("br0".to_owned(), Observed::Known(BridgeFact::Missing))].into(),
+        ..HostFacts::default()
+    });
+    let plan = decide(&world);
+    assert!(plan.steps.is_empty());
+    assert_eq!(plan.conditions[0].status, ConditionStatus::False);
+}
+
+#[test]
+fn a_required_watchdog_that_is_not_there_makes_a_node_unfit() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    change(&mut world, |desired| desired.watchdog = Watchdog::Required);
+    let plan = decide(&world);
+    assert!(plan.steps.is_empty());
+    assert!(plan.conditions[0].message.contains("`Fencing.Watchdog` is 'required'"));
+}
+
+#[test]
+fn a_stop_shuts_the_guest_down_then_ends_it_and_only_then_gives_it_up() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    world.stop = Observed::Known(true);
+    let mut notes = Notes::default();
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]));
+    assert!(plan(&world, &mut notes).steps.is_empty(), "asked once");
+    world.now = NOW + super::upkeep::SHUTDOWN_PATIENCE;
+    if let Observed::Known(verdict) = &mut world.lease {
+        verdict.valid_until = Some(world.now + Duration::from_secs(5));
+    }
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
+    world.local = Observed::Known(DIED);
+    assert_eq!(only_write(&plan(&world, &mut notes)).record.owner, None);
+}
+
+#[test]
+fn a_stopped_vm_is_claimed_by_nobody() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    world.stop = Observed::Known(true);
+    assert_eq!(reasons(&decide(&world)), ["Stopped"]);
+}
+
+#[test]
+fn the_timings_of_the_document_reach_the_keeper() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    change(&mut world, |desired| desired.timings = LeaseTimings::FAST);
+    assert_eq!(decide(&world).steps, [Step::SetTimings(LeaseTimings::FAST)]);
+}

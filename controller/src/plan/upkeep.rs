@@ -1,0 +1,369 @@
+//! What the owner does with its VM: start it, let it run, start it again when it died, shut it down when asked, and
+//! give it up when it cannot run here.
+
+use std::time::Duration;
+
+use zsha_crds::document::GuestPowerOff;
+use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
+use zsha_runtime::Moment;
+
+use super::{Notes, Plan, ResumeBecause, Step, Write, fitness, placement};
+use crate::desired::Desired;
+use crate::hypervisor::{LocalVm, OffReason, PauseReason};
+use crate::observed::Observed;
+use crate::planted::{self, Bug};
+use crate::world::{StoredVm, World};
+
+/// Starts within the window that are not slowed down: a second is worth more than the heat of five starts.
+const AT_ONCE: usize = 5;
+/// Starts older than this no longer slow the next one down.
+const CRASH_WINDOW: Duration = Duration::from_secs(600);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// After an I/O error pause, try to go on this often.
+const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
+/// What cannot be looked at for so long is not only being restarted.
+const BLIND_PATIENCE: Duration = Duration::from_secs(15);
+/// A guest asked to power off has this long before it is ended.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Called only when this node owns the VM, its lease is valid, and this process wrote the record.
+pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
+    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    let owner = Upkeep { world, stored, epoch };
+    let local = match &world.local {
+        Observed::Unknown(why) => {
+            owner.blind(why, notes, plan);
+            return;
+        }
+        Observed::Known(local) => *local,
+    };
+    if world.stop.known() == Some(&true) {
+        owner.stop(local, notes, plan);
+        return;
+    }
+    notes.shutdown_asked = None;
+    match local {
+        LocalVm::Absent => owner.not_running(OffReason::Unknown, notes, plan),
+        LocalVm::Off { reason } => owner.not_running(reason, notes, plan),
+        LocalVm::Paused { reason, .. } => owner.paused(reason, notes, plan),
+        LocalVm::Running { generation } => owner.running(generation, notes, plan),
+        LocalVm::ShuttingDown { .. } => plan.wait("ShuttingDown", "the guest is shutting down"),
+        LocalVm::Crashed => plan.step(Step::KillCopy { because: "QEMU is there and does not work".to_owned() }),
+        // Also for a moment while a process that was killed goes.
+        LocalVm::Unmanaged => plan.wait(
+            "Unmanaged",
+            "a QEMU of the VM runs that libvirt does not know. It is left alone; is this controller's --libvirt the \
+             daemon that started it?",
+        ),
+    }
+}
+
+/// The record names this node and epoch, and an earlier process wrote it: write it again, so that a write of that
+/// process still on its way fails, and only then act on it. Touches no VM.
+pub fn adopt(world: &World, epoch: u64, plan: &mut Plan) {
+    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    if planted::is_planted(Bug::RestartKills) && world.local.known().is_some_and(|local| local.has_process())
+    {
+        plan.step(Step::KillCopy { because: "a bug is planted".to_owned() });
+    }
+    let message = format!("the controller of {} has restarted and goes on with what is there", world.me);
+    let record = VmRecord { revision: stored.record.revision + 1, ..stored.record.clone() };
+    plan.step(Step::Write(Box::new(Write {
+        record,
+        index: Some(stored.index),
+        epoch,
+        incarnation: world.incarnation(),
+        rests_on: Vec::new(),
+        fence: Vec::new(),
+        reason: "Adopted",
+        message,
+    })));
+}
+
+/// There is no ownership record. It proves nothing, so nothing is started or ended.
+pub fn missing(world: &World, plan: &mut Plan) {
+    if world.document().is_none() {
+        plan.wait("NoDocument", "there is no document yet: `zsha apply -f FILE` writes one");
+        return;
+    }
+    plan.wait(
+        "RecordMissing",
+        "the ownership record of the VM is missing from the store (deleted by hand?), so nobody starts it and a \
+         running VM is left alone; see 'The ownership record is missing' in the README",
+    );
+}
+
+struct Upkeep<'w> {
+    world: &'w World,
+    stored: &'w StoredVm,
+    epoch: u64,
+}
+
+impl Upkeep<'_> {
+    fn record(&self) -> &VmRecord {
+        &self.stored.record
+    }
+
+    fn change(&self, reason: &'static str, message: String, change: impl FnOnce(&mut VmRecord)) -> Step {
+        let mut record = self.record().clone();
+        record.revision += 1;
+        record.note.clone_from(&message);
+        change(&mut record);
+        Step::Write(Box::new(Write {
+            record,
+            index: Some(self.stored.index),
+            epoch: self.epoch,
+            incarnation: self.world.incarnation(),
+            rests_on: Vec::new(),
+            fence: Vec::new(),
+            reason,
+            message,
+        }))
+    }
+
+    /// The hypervisor does not answer. A VM that runs is left as it is; one that surely does not is set free after a
+    /// while for a node that can start it.
+    fn blind(&self, why: &str, notes: &mut Notes, plan: &mut Plan) {
+        let since = *notes.blind_since.get_or_insert(self.world.now);
+        let no_copy = self.world.lease.known().and_then(|verdict| verdict.copies) == Some(0);
+        plan.wait("HypervisorUnknown", format!("the VM is left as it is: {why}"));
+        if !no_copy {
+            return;
+        }
+        let due = since + BLIND_PATIENCE;
+        match self.world.document() {
+            Some(desired) if self.world.now >= due => {
+                self.give_up(desired, plan);
+            }
+            _ => plan.recheck_at(due),
+        }
+    }
+
+    fn running(&self, generation: u64, notes: &mut Notes, plan: &mut Plan) {
+        notes.blocked = None;
+        notes.failed = None;
+        notes.retry_at = None;
+        notes.blind_since = None;
+        notes.failed_rounds = 0;
+        if self.record().phase != VmPhase::Running {
+            let message = format!("the VM runs on {}", self.world.me);
+            let me = self.world.me.clone();
+            let at = self.world.wall;
+            plan.step(self.change("Running", message, |record| {
+                record.phase = VmPhase::Running;
+                record.failures.clear();
+                let reason =
+                    record.last_start.take().map_or_else(|| "Found".to_owned(), |start| start.reason);
+                record.last_start = Some(StartRecord { node: me, at, reason, generation });
+            }));
+        }
+    }
+
+    fn paused(&self, reason: PauseReason, notes: &mut Notes, plan: &mut Plan) {
+        if self.count_failure(notes, plan) {
+            return;
+        }
+        if self.too_many_failures() {
+            plan.step(Step::KillCopy { because: "it does not start here".to_owned() });
+            return;
+        }
+        if let Some(at) = notes.retry_at.filter(|at| self.world.now < *at) {
+            plan.recheck_at(at);
+            return;
+        }
+        match reason {
+            PauseReason::Asked if self.record().phase == VmPhase::Starting => {
+                plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::Started });
+            }
+            PauseReason::IoError => {
+                notes.retry_at = Some(self.world.now + IO_ERROR_RETRY);
+                plan.recheck_at(self.world.now + IO_ERROR_RETRY);
+                plan.wait(
+                    "IoError",
+                    "the guest is paused: its disk gave an error. It goes on when the share does",
+                );
+                plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::IoErrorOver });
+            }
+            PauseReason::Asked | PauseReason::Other => plan.wait(
+                "Paused",
+                "the guest was paused by a command that was not zsha's; `virsh resume mnvm` lets it go on",
+            ),
+            PauseReason::Incoming => plan.wait("Incoming", "a migration to this node is not over"),
+        }
+    }
+
+    fn not_running(&self, reason: OffReason, notes: &mut Notes, plan: &mut Plan) {
+        let Some(desired) = self.world.document().cloned() else {
+            plan.wait("DocumentUnknown", "the VM is not started: the document is not known");
+            return;
+        };
+        if self.record().phase == VmPhase::Running && self.left_off(reason, &desired, plan) {
+            return;
+        }
+        if self.count_failure(notes, plan) {
+            return;
+        }
+        if let Some(unknown) = fitness::first_unknown(&plan.conditions) {
+            let since = *notes.blind_since.get_or_insert(self.world.now);
+            if self.world.now < since + BLIND_PATIENCE {
+                plan.recheck_at(since + BLIND_PATIENCE);
+                plan.wait("NotLookedYet", unknown);
+                return;
+            }
+        } else {
+            notes.blind_since = None;
+        }
+        if self.give_up(&desired, plan) {
+            return;
+        }
+        let due = next_start(notes, self.world.now).max(notes.retry_at.unwrap_or_default());
+        if self.world.now < due {
+            plan.recheck_at(due);
+            let why =
+                notes.blocked.clone().unwrap_or_else(|| "it died soon after its last starts".to_owned());
+            let secs = self.world.now.until(due).as_secs_f64();
+            plan.wait("StartDelayed", format!("the next try is in {secs:.0} s: {why}"));
+            return;
+        }
+        if self.record().phase != VmPhase::Starting {
+            plan.step(self.starting(reason, &desired));
+        } else {
+            plan.step(Step::Start { domain: desired.domain.clone(), epoch: self.epoch });
+        }
+    }
+
+    fn starting(&self, off: OffReason, desired: &Desired) -> Step {
+        let (reason, message) = match off {
+            OffReason::Died => ("QemuDied", "QEMU died; the VM is started again"),
+            OffReason::Shutdown => ("GuestPoweredOff", "the guest powered itself off; it is started again"),
+            OffReason::Destroyed => ("Destroyed", "the VM was destroyed from outside; it is started again"),
+            OffReason::Migrated | OffReason::Unknown => {
+                ("NotRunning", "the VM does not run here; it is started")
+            }
+        };
+        let start = StartRecord {
+            node: self.world.me.clone(),
+            at: self.world.wall,
+            reason: reason.to_owned(),
+            generation: desired.generation,
+        };
+        self.change(reason, message.to_owned(), |record| {
+            record.phase = VmPhase::Starting;
+            record.last_start = Some(start);
+        })
+    }
+
+    /// A guest that powered itself off is left so where the document says so.
+    fn left_off(&self, reason: OffReason, desired: &Desired, plan: &mut Plan) -> bool {
+        let left = reason == OffReason::Shutdown && desired.power_off == GuestPowerOff::StayOff;
+        if left {
+            let message = "the guest powered itself off, and `GuestPowerOff` is 'StayOff'".to_owned();
+            plan.step(self.change("PoweredOff", message, |record| {
+                record.owner = None;
+                record.phase = VmPhase::PoweredOff;
+            }));
+        }
+        left
+    }
+
+    /// A start that failed goes into the record before anything else is tried.
+    fn count_failure(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
+        let Some(reason) = notes.failed.clone() else { return false };
+        let me = self.world.me.clone();
+        let generation = self.world.document().map_or(0, |d| d.generation);
+        plan.step(self.change(
+            "StartFailed",
+            format!("starting the VM on {me} failed: {reason}"),
+            |record| {
+                if record.failures_generation != generation {
+                    record.failures.clear();
+                    record.failures_generation = generation;
+                }
+                let failures =
+                    record.failures.entry(me).or_insert(StartFailures { count: 0, reason: String::new() });
+                failures.count += 1;
+                failures.reason = reason;
+            },
+        ));
+        true
+    }
+
+    fn too_many_failures(&self) -> bool {
+        self.world
+            .document()
+            .is_some_and(|desired| placement::failures(self.record(), desired, &self.world.me).is_some())
+    }
+
+    /// Whether the VM cannot be started here but perhaps elsewhere: then nobody owns it, and the others try.
+    fn give_up(&self, desired: &Desired, plan: &mut Plan) -> bool {
+        let line = placement::candidates(self.world, desired, self.record());
+        let Some(why) = line.unfit.get(&self.world.me) else { return false };
+        let failed_everywhere =
+            desired.order.iter().all(|node| placement::failures(self.record(), desired, node).is_some());
+        if failed_everywhere {
+            let message = format!("the VM could not be started on any node: {}", line.why_not());
+            plan.step(self.change("Failed", message, |record| {
+                record.owner = None;
+                record.phase = VmPhase::Failed;
+            }));
+        } else if line.fit.is_empty() && !self.too_many_failures() {
+            plan.wait("NoNodeFit", format!("the VM waits for a fit node. {}", line.why_not()));
+        } else {
+            let message = format!("{} gives the VM up: {why}", self.world.me);
+            plan.step(self.change("GaveUp", message, |record| {
+                record.owner = None;
+                record.phase = VmPhase::Stopped;
+            }));
+        }
+        true
+    }
+
+    fn stopped(&self) -> Step {
+        self.change("Stopped", "stopped by command".to_owned(), |record| {
+            record.owner = None;
+            record.phase = VmPhase::Stopped;
+        })
+    }
+
+    fn stop(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
+        if planted::is_planted(Bug::ReleaseBeforeStop) {
+            plan.step(self.stopped());
+            return;
+        }
+        match local {
+            LocalVm::Absent | LocalVm::Off { .. } => {
+                notes.shutdown_asked = None;
+                plan.step(self.stopped());
+            }
+            LocalVm::Crashed | LocalVm::Paused { .. } | LocalVm::Unmanaged => {
+                plan.step(Step::KillCopy { because: "it is to stop, and executes nothing".to_owned() });
+            }
+            LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => match notes.shutdown_asked {
+                None => {
+                    notes.shutdown_asked = Some(self.world.now);
+                    plan.step(Step::Shutdown { because: "an operator asked for it".to_owned() });
+                }
+                Some(asked) if self.world.now >= asked + SHUTDOWN_PATIENCE => plan.step(Step::KillCopy {
+                    because: format!("the guest did not power off within {} s", SHUTDOWN_PATIENCE.as_secs()),
+                }),
+                Some(asked) => {
+                    plan.recheck_at(asked + SHUTDOWN_PATIENCE);
+                    plan.wait("ShuttingDown", "the guest was asked to power off");
+                }
+            },
+        }
+    }
+}
+
+/// A VM that dies soon after each start is started ever more slowly: a few times at once, then after 1, 2, 4 ... 60 s.
+fn next_start(notes: &Notes, now: Moment) -> Moment {
+    let lately: Vec<_> = notes.starts.iter().filter(|at| now.since(**at) < CRASH_WINDOW).collect();
+    match (lately.len(), lately.last()) {
+        (_, None) => Moment::default(),
+        (n, _) if n <= AT_ONCE => Moment::default(),
+        (n, Some(last)) => {
+            let doublings = u32::try_from(n - AT_ONCE - 1).unwrap_or(u32::MAX).min(6);
+            **last + (Duration::from_secs(1) * 2u32.pow(doublings)).min(LONGEST_PAUSE)
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Knows the order: observe, plan, act, status. One pass at a time; each step is looked at again before the next
+//! that depends on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::{Mutex, watch};
+use zsha_crds::records::EventType;
+use zsha_crds::status::summarise;
+use zsha_crds::{ClusterName, VmName};
+use zsha_runtime::controller::{Action, Controller};
+use zsha_runtime::events::{Event, Recorder};
+use zsha_runtime::store::{Op, StoreError};
+
+use crate::act::{ActError, Edges, act};
+use crate::api::{HypervisorSight, Metrics, Snapshot};
+use crate::hypervisor::LocalVm;
+use crate::observe::{HOST_LOOK, HostSight, observe};
+use crate::observed::Observed;
+use crate::plan::{self, Notes, SAFETY_NET, Step};
+use crate::status;
+use crate::views::{self, Views};
+use crate::world::World;
+
+/// More steps than any way from nothing to a running VM takes; a pass that needs more begins again as a new one.
+const MOST_ROUNDS: usize = 12;
+
+/// One node's controller, assembled.
+pub struct Node {
+    pub cluster: ClusterName,
+    pub edges: Edges,
+    pub recorder: Recorder,
+    pub metrics: Arc<Metrics>,
+    /// Whether the keeper has a watchdog to pet.
+    pub watchdog: bool,
+    pub version: String,
+    /// Of the jitter.
+    pub seed: u64,
+    /// What the read-only HTTP serves; none where nobody serves it.
+    pub feed: Option<watch::Sender<Arc<Snapshot>>>,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("cluster", &self.cluster)
+            .field("edges", &self.edges)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a pass works on.
+struct Reconciler {
+    node: Node,
+    views: Views,
+    host: HostSight,
+    notes: Mutex<Notes>,
+}
+
+/// Runs until `shutdown`; a pass under way is finished. Touches no VM on its way out.
+pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static) {
+    let watched = views::watch(&node.edges.store, &node.cluster, node.edges.clock, node.seed);
+    let reconciler = Arc::new(Reconciler {
+        node,
+        views: watched.views,
+        host: HostSight::default(),
+        notes: Mutex::default(),
+    });
+    let mut controller = Controller::new().max_delay(SAFETY_NET).graceful_shutdown_on(shutdown);
+    for changes in watched.changes {
+        controller = controller.watches(changes, |_| Some(VmName::management()));
+    }
+    let edges = &reconciler.node.edges;
+    for counter in [edges.hypervisor.changes(), edges.lease.changes()] {
+        controller = controller.reconcile_on(ticks(counter).map(|()| VmName::management()));
+    }
+    let (host_changed, host_changes) = watch::channel(0);
+    controller = controller.reconcile_on(ticks(host_changes).map(|()| VmName::management()));
+    let passes = controller.run(
+        |_, reconciler: Arc<Reconciler>| async move { Ok::<_, ActError>(reconciler.pass().await) },
+        |_, _, _| Action::requeue(Duration::from_secs(1)),
+        Arc::clone(&reconciler),
+    );
+    let errors = Arc::clone(&reconciler.node.metrics);
+    let running = passes.for_each(move |result| {
+        if let Err(error) = result {
+            errors.failed("store", "watch");
+            tracing::debug!(%error, "watch");
+        }
+        futures::future::ready(())
+    });
+    let displays = stream::select_all(watched.display).for_each(|_| futures::future::ready(()));
+    tokio::select! {
+        biased;
+        () = running => {}
+        () = displays => {}
+        () = look_at_host(Arc::clone(&reconciler), host_changed) => {}
+    }
+}
+
+/// One item now, and one for every move of the counter.
+fn ticks(counter: watch::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'static {
+    stream::unfold((counter, true), |(mut counter, first)| async move {
+        if !first && counter.changed().await.is_err() {
+            // The edge is gone with its node; nothing more will come.
+            std::future::pending::<()>().await;
+        }
+        Some(((), (counter, false)))
+    })
+}
+
+/// Looks at the host when something there changed, when the questions change, and from time to time.
+async fn look_at_host(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
+    let mut changes = reconciler.node.edges.host.changes();
+    let mut questions = reconciler.views.spec_changes();
+    loop {
+        if let Observed::Known(Some(desired)) = reconciler.views.desired() {
+            let facts = reconciler.node.edges.host.look(&desired.wants).await;
+            if reconciler.host.put(desired.wants.clone(), facts) {
+                changed.send_modify(|count| *count += 1);
+            }
+        }
+        tokio::select! {
+            biased;
+            _ = changes.changed() => {}
+            _ = questions.changed() => {}
+            () = tokio::time::sleep(HOST_LOOK) => {}
+        }
+    }
+}
+
+impl Reconciler {
+    async fn pass(&self) -> Action {
+        // One pass at a time is the controller's promise; the lock only carries the notes across.
+        let mut notes = self.notes.lock().await;
+        let mut last = None;
+        for _ in 0..MOST_ROUNDS {
+            let world = observe(&self.node.edges, &self.views, &self.host, self.node.watchdog).await;
+            let plan = plan::plan(&world, &mut notes);
+            let done = self.carry_out(&plan.steps, &mut notes).await;
+            last = Some((world, plan));
+            if !done {
+                break;
+            }
+        }
+        self.node.metrics.passed();
+        let Some((world, plan)) = last else { return Action::requeue(SAFETY_NET) };
+        self.publish(&world).await;
+        let told = self.tell(&world, &plan).await;
+        let mut wait = plan.recheck.map_or(SAFETY_NET, |at| world.now.until(at).min(SAFETY_NET));
+        if let Some(retry) = notes.retry_at {
+            wait = wait.min(world.now.until(retry));
+        }
+        if !told || !plan.steps.is_empty() {
+            wait = wait.min(Duration::from_millis(200));
+        }
+        Action::requeue(wait.max(Duration::from_millis(10)))
+    }
+
+    /// The steps in order, up to the first that is not done. Whether anything was done, so that it is worth looking
+    /// again at once.
+    async fn carry_out(&self, steps: &[Step], notes: &mut Notes) -> bool {
+        for step in steps {
+            let name = step.name();
+            self.node.metrics.stepped(name);
+            match act(&self.node.edges, &self.views, step, notes).await {
+                Ok(events) => {
+                    for event in events {
+                        tracing::info!(reason = event.reason, message = event.message, "vm");
+                        self.record(event.kind, &event.reason, event.message);
+                    }
+                }
+                Err(error) => {
+                    self.failed(name, &error);
+                    return false;
+                }
+            }
+        }
+        !steps.is_empty()
+    }
+
+    fn failed(&self, step: &'static str, error: &ActError) {
+        let edge = match error {
+            ActError::Store(_) => "store",
+            ActError::Hypervisor(_) => "hypervisor",
+            ActError::Host(_) => "host",
+            ActError::Keeper(_) => "keeper",
+            ActError::Moved(why) => {
+                tracing::debug!(step, why, "not done");
+                return;
+            }
+        };
+        self.node.metrics.failed(edge, step);
+        tracing::warn!(step, %error, "not done");
+        self.record(EventType::Warning, "StepFailed", format!("{step}: {error}"));
+    }
+
+    fn record(&self, kind: EventType, reason: &str, message: String) {
+        let regarding = format!("vm/{}", VmName::management());
+        let event = match kind {
+            EventType::Normal => Event::normal(reason, regarding, message),
+            EventType::Warning => Event::warning(reason, regarding, message),
+        };
+        self.node.recorder.publish(event);
+    }
+
+    /// For the read-only HTTP of this node.
+    async fn publish(&self, world: &World) {
+        let Some(feed) = &self.node.feed else { return };
+        let (confirmed, store_problem) = self.views.confirmed();
+        let snapshot = Snapshot {
+            status: confirmed.map(|_| summarise(&self.views.cluster_view())),
+            confirmed,
+            store_problem,
+            hypervisor: match &world.local {
+                Observed::Known(_) => HypervisorSight::Seen,
+                Observed::Unknown(why) => HypervisorSight::Lost(why.clone()),
+            },
+            lease_valid_until: world.lease.known().and_then(|verdict| verdict.valid_until),
+            vm_running_here: world.local.known().map(|local| matches!(local, LocalVm::Running { .. })),
+        };
+        feed.send_replace(Arc::new(snapshot));
+    }
+
+    /// Writes this node's status, and the VM's as its owner, where they changed. Whether they are in the store.
+    async fn tell(&self, world: &World, plan: &plan::Plan) -> bool {
+        let keys = &self.node.edges.keys;
+        let before = self.views.nodes().remove(&world.me);
+        let mine = status::of_node(world, plan, before.as_deref(), &self.node.version);
+        let vm_before = self.views.vm_status();
+        let vm = status::of_vm(world, vm_before.as_ref());
+        let mut ops = Vec::new();
+        if before.as_deref() != Some(&mine) {
+            self.replace(keys.node_status(&world.me), serde_json::to_string(&mine), &mut ops);
+        }
+        if let Some(vm) = vm
+            && vm_before.as_ref() != Some(&vm)
+        {
+            self.replace(keys.vm_status(&vm.name), serde_json::to_string(&vm), &mut ops);
+        }
+        if ops.is_empty() {
+            return true;
+        }
+        match self.node.edges.store.txn(ops).await {
+            Ok(txn) => txn.committed(),
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Unknown { .. })) => {
+                tracing::debug!(%error, "status not written");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "status not written");
+                true
+            }
+        }
+    }
+
+    fn replace(&self, key: String, value: serde_json::Result<String>, ops: &mut Vec<Op>) {
+        match (self.views.status_index(&key), value) {
+            (Some(Some(index)), Ok(value)) => ops.push(Op::Cas { key, value, index }),
+            (Some(None), Ok(value)) => ops.push(Op::Create { key, value }),
+            // Not looked yet: the next pass writes it.
+            (None, Ok(_)) => {}
+            (_, Err(error)) => tracing::error!(%error, key, "status is not JSON"),
+        }
+    }
+}

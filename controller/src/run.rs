@@ -1,0 +1,202 @@
+//! `zsha-controller run`: one node's controller on the real edges. It puts them together and decides nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use zsha_crds::{Keys, VmName};
+use zsha_runtime::Clock;
+use zsha_runtime::events::{self, Recorder};
+use zsha_runtime::store::ConsulStore;
+
+use crate::act::Edges;
+use crate::api::{self, Metrics, OwnNames, Snapshot, Window};
+use crate::host::LinuxHost;
+use crate::hypervisor::Hypervisor;
+use crate::keeper::copies::{Copies, ProcCopies};
+use crate::keeper::enforce::Enforce;
+use crate::keeper::killing::{self, Killing};
+use crate::keeper::{Lease, SecondNet, SocketLease, StateFile};
+use crate::reconcile::{self, Node};
+use crate::settings::Settings;
+
+/// How old a count of requests may be.
+const COUNTED_EVERY: Duration = Duration::from_secs(1);
+
+/// An agent that does not answer is asked again after this.
+const AGENT_ASKED_EVERY: Duration = Duration::from_secs(10);
+/// Often enough for a net that is not the first.
+const SECOND_NET_LOOK: Duration = Duration::from_millis(500);
+
+/// Until SIGTERM or Ctrl-C. The VM is left as it is.
+pub fn run(settings: &Settings, commit: Option<&'static str>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(settings, commit))
+}
+
+async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Result<()> {
+    let clock = Clock::Boottime;
+    let seed = u64::from(std::process::id());
+    let keys = Keys::new(&settings.cluster);
+    let store = Arc::new(ConsulStore::connect(settings.consul.for_store()?)?);
+    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
+        format!("cannot listen on {}: name another address with --listen", settings.listen)
+    })?;
+    let config = events::Config { seed, ..events::Config::default() };
+    let (recorder, recording) =
+        Recorder::new(Arc::clone(&store) as _, &keys, settings.node.clone(), clock, config);
+    let metrics = Arc::new(Metrics::of_build(commit));
+    let (feed, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+    let lease = Arc::new(SocketLease::new(settings.keeper_socket()));
+    let uuid = VmName::management().domain_uuid(&settings.cluster);
+    let copies = Arc::new(ProcCopies::new(uuid));
+    let node = Node {
+        cluster: settings.cluster.clone(),
+        edges: Edges {
+            me: settings.node.clone(),
+            keys,
+            clock,
+            store: Arc::clone(&store) as _,
+            hypervisor: hypervisor(settings, Arc::clone(&copies) as _)?,
+            host: Arc::new(LinuxHost::new()),
+            lease: Arc::clone(&lease) as _,
+        },
+        recorder: recorder.clone(),
+        metrics: Arc::clone(&metrics),
+        watchdog: settings.watchdog_device.as_ref().is_some_and(|device| device.exists()),
+        version: format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown")),
+        seed,
+        feed: Some(feed),
+    };
+    let window = Window {
+        feed: snapshots,
+        metrics: Arc::clone(&metrics),
+        clock,
+        own_names: OwnNames::new([settings.node.to_string()]),
+    };
+    let (stop, stopped) = watch::channel(false);
+    let until = |mut stopped: watch::Receiver<bool>| async move {
+        // A sender that is gone means the same.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    tracing::info!(cluster = %settings.cluster, node = %settings.node, listen = %settings.listen, "controller started");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let signals = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+    };
+    let beside = async {
+        tokio::join!(
+            count_requests(Arc::clone(&store), metrics),
+            check_consul(Arc::clone(&store), recorder.clone()),
+            second_net(settings.keeper_directory(), lease, copies, clock),
+        );
+    };
+    let ((), (), served, ()) = tokio::join!(
+        signals,
+        async {
+            tokio::join!(reconcile::run(node, until(stopped.clone())), recording.run());
+        },
+        api::serve(listener, window, until(stopped.clone())),
+        async {
+            tokio::select! {
+                biased;
+                () = until(stopped.clone()) => {}
+                () = beside => {}
+            }
+        },
+    );
+    served.context("the read-only HTTP failed")?;
+    tracing::info!("controller stopped; the VM is left as it is");
+    Ok(())
+}
+
+#[cfg(feature = "libvirt")]
+fn hypervisor(settings: &Settings, copies: Arc<dyn Copies>) -> anyhow::Result<Arc<dyn Hypervisor>> {
+    use crate::hypervisor::domain_xml;
+    use crate::hypervisor::libvirt::{LibvirtHypervisor, LibvirtSettings};
+    use crate::settings::DomainType;
+
+    let vm = VmName::management();
+    let uuid = vm.domain_uuid(&settings.cluster);
+    let mut libvirt = LibvirtSettings::new(settings.libvirt.clone(), settings.cluster.clone());
+    libvirt.domain_type = match settings.domain_type {
+        DomainType::Kvm => Some(domain_xml::DomainType::Kvm),
+        DomainType::Qemu => Some(domain_xml::DomainType::Qemu),
+        DomainType::Auto => None,
+    };
+    Ok(Arc::new(LibvirtHypervisor::new(libvirt, vm, uuid, copies)?))
+}
+
+#[cfg(not(feature = "libvirt"))]
+fn hypervisor(_: &Settings, _: Arc<dyn Copies>) -> anyhow::Result<Arc<dyn Hypervisor>> {
+    anyhow::bail!(
+        "this build has no libvirt in it, so it can only run `dev`: build with the feature 'libvirt'"
+    )
+}
+
+/// The store counts its requests; the metrics repeat them.
+async fn count_requests(store: Arc<ConsulStore>, metrics: Arc<Metrics>) {
+    loop {
+        let requests = store.requests();
+        metrics.set_store_requests("read", requests.reads);
+        metrics.set_store_requests("watch", requests.watches);
+        metrics.set_store_requests("transaction", requests.transactions);
+        metrics.set_store_requests("other", requests.others);
+        tokio::time::sleep(COUNTED_EVERY).await;
+    }
+}
+
+/// Kills when the keeper is gone and the last deadline it wrote down has passed. While that has not passed the
+/// keeper is not asked: it takes a question for a sign that the passes of this controller go on.
+async fn second_net(directory: PathBuf, lease: Arc<SocketLease>, copies: Arc<ProcCopies>, clock: Clock) {
+    let file = StateFile::in_directory(&directory);
+    let mut net = SecondNet::default();
+    let mut killing = Killing::default();
+    loop {
+        tokio::time::sleep(SECOND_NET_LOOK).await;
+        let remembered = file.read().ok().flatten().and_then(|memory| memory.deadline);
+        if remembered.is_some_and(|deadline| clock.now() < deadline) {
+            net = SecondNet::default();
+            continue;
+        }
+        match lease.verdict().await {
+            Ok(verdict) => net.answered(&verdict),
+            Err(_) => net.unanswered(clock.now(), remembered),
+        }
+        if let Some(Enforce::Kill { .. }) = net.decide(clock.now()) {
+            let round = killing.round(copies.as_ref(), clock.now(), SECOND_NET_LOOK);
+            round.reports.iter().for_each(killing::log);
+        }
+    }
+}
+
+/// Says so once where the agent's settings make an election outlast a lease of the usual profiles.
+async fn check_consul(store: Arc<ConsulStore>, recorder: Recorder) {
+    let agent = loop {
+        match store.agent().await {
+            Ok(agent) => break agent,
+            Err(error) => tracing::debug!(%error, "Consul's agent does not say how it is set"),
+        }
+        tokio::time::sleep(AGENT_ASKED_EVERY).await;
+    };
+    if let Some(multiplier) = agent.raft_multiplier.filter(|multiplier| *multiplier > 1) {
+        let message = format!(
+            "Consul's agent {} runs with raft_multiplier {multiplier}: a change of its leader takes {} s or more, and a \
+             lease that is shorter ends a healthy VM. Set `performance.raft_multiplier` to 1, or the profile `Patient`",
+            agent.node,
+            multiplier * 12 / 5
+        );
+        tracing::warn!(message);
+        recorder.publish(events::Event::warning("ConsulElectionSlow", "store/consul", message));
+    }
+}

@@ -1,0 +1,261 @@
+//! What one node's processes are told at their start: flags, environment and the node's own file, in that order of
+//! precedence, each value remembered with where it came from so that an error can name the place.
+//!
+//! [`resolve`] is a plain function of those three; only [`read_file`] looks at the disk. Desired state is never
+//! here: what the cluster should be is the document in Consul.
+
+mod file;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use zsha_crds::{ClusterName, NodeName};
+use zsha_runtime::store::consul::{self, Endpoint};
+
+use crate::keeper::process::{self, KeeperSettings};
+use crate::logs::LogSettings;
+pub use file::DomainType;
+use file::FileSettings;
+use values::Values;
+
+/// Read when no file is named, and only if it is there.
+pub const DEFAULT_FILE: &str = "/etc/zsha/controller.yaml";
+pub const DEFAULT_CONSUL: &str = "http://127.0.0.1:8500";
+pub const DEFAULT_LIBVIRT: &str = "qemu:///system";
+/// Loopback: status names hosts and addresses, so whoever wants it on the network says so.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
+pub const DEFAULT_RUN_DIR: &str = "/run/zsha";
+
+/// Everything `run` and `keeper` need to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    pub cluster: ClusterName,
+    pub node: NodeName,
+    pub consul: ConsulAccess,
+    pub libvirt: String,
+    pub listen: SocketAddr,
+    /// Sockets and the keeper's memory of its last deadline.
+    pub run_dir: PathBuf,
+    pub domain_type: DomainType,
+    /// Live migration between domains that share no storage lock, as the lab's do. Never in production.
+    pub unsafe_migration: bool,
+    /// Armed by the keeper where named; see [`Settings::for_keeper`].
+    pub watchdog_device: Option<PathBuf>,
+    pub log: LogSettings,
+}
+
+impl Settings {
+    /// Where this cluster's keeper listens on this node.
+    pub fn keeper_socket(&self) -> PathBuf {
+        process::socket_path(&self.run_dir, &self.cluster)
+    }
+
+    /// Where it keeps what it remembers.
+    pub fn keeper_directory(&self) -> PathBuf {
+        process::directory(&self.run_dir, &self.cluster)
+    }
+
+    /// What the keeper is made from. Reads the token's file. A watchdog resets the machine when nobody pets it, so
+    /// only one that was named is armed.
+    pub fn for_keeper(&self) -> Result<KeeperSettings, consul::ConnectError> {
+        Ok(KeeperSettings {
+            cluster: self.cluster.clone(),
+            node: self.node.clone(),
+            consul: self.consul.for_store()?,
+            run_dir: self.run_dir.clone(),
+            machine_id: PathBuf::from("/etc/machine-id"),
+            boot_id: PathBuf::from("/proc/sys/kernel/random/boot_id"),
+            watchdog: self.watchdog_device.clone(),
+        })
+    }
+}
+
+/// How Consul is reached: addresses and the names of files, none of them read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsulAccess {
+    /// The local agent first. Never empty.
+    pub endpoints: Vec<Endpoint>,
+    pub token_file: Option<PathBuf>,
+    pub ca_cert: Option<PathBuf>,
+    /// Together with `client_key`, or neither.
+    pub client_cert: Option<PathBuf>,
+    pub client_key: Option<PathBuf>,
+}
+
+impl ConsulAccess {
+    /// What the store is made from. Reads the token's file.
+    pub fn for_store(&self) -> Result<consul::ConsulSettings, consul::ConnectError> {
+        let identity = match (&self.client_cert, &self.client_key) {
+            (Some(cert), Some(key)) => Some(consul::Identity { cert: cert.clone(), key: key.clone() }),
+            _ => None,
+        };
+        let mut settings = consul::ConsulSettings::new(self.endpoints.clone());
+        settings.token = self.token_file.as_deref().map(consul::Token::from_file).transpose()?;
+        settings.tls = consul::Tls { ca: self.ca_cert.clone(), identity };
+        Ok(settings)
+    }
+}
+
+/// The flags that `run` and `keeper` share. Unparsed: what is in them is checked beside what the environment and
+/// the file say, with the same words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct Flags {
+    /// Cluster this node belongs to: `metadata.name` of its document [env: ZSHA_CLUSTER]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// This node, by the host name the document gives it [env: ZSHA_NODE]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Consul's HTTP addresses, the local agent first [env: CONSUL_HTTP_ADDR] [default: http://127.0.0.1:8500]
+    #[arg(long, value_name = "URL[,URL...]")]
+    pub consul: Option<String>,
+    /// Libvirt's connection [env: ZSHA_LIBVIRT] [default: qemu:///system]
+    #[arg(long, value_name = "URI")]
+    pub libvirt: Option<String>,
+    /// Where the read-only page, status and metrics are served [env: ZSHA_LISTEN] [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// The node's own file [env: ZSHA_CONFIG] [default: /etc/zsha/controller.yaml where it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+    /// Directory for sockets and the keeper's state, gone after a reboot [env: ZSHA_RUN_DIR] [default: /run/zsha]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<String>,
+    /// What to log: a level, or `target=level` joined by commas [env: RUST_LOG] [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How to log: text or json [env: ZSHA_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+pub type Environment = BTreeMap<String, String>;
+
+/// The node's file as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileText {
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// Where a value came from, in words an operator can act on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Flag(&'static str),
+    Environment(&'static str),
+    File { path: PathBuf, key: &'static str },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(f, "--{name}"),
+            Self::Environment(name) => write!(f, "{name} in the environment"),
+            Self::File { path, key } => write!(f, "`{key}` in {}", path.display()),
+        }
+    }
+}
+
+/// All that is wrong, not only the first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct SettingsError {
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, problem) in self.problems.iter().enumerate() {
+            if place > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "error: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    Missing {
+        what: &'static str,
+        ways: String,
+    },
+    /// `must` says what is allowed.
+    Wrong {
+        origin: Origin,
+        given: String,
+        must: String,
+    },
+    /// The file as a whole: not readable, not YAML, a key that does not exist.
+    File {
+        path: PathBuf,
+        reason: String,
+        hint: String,
+    },
+    /// Settings that do not go together.
+    Together {
+        what: String,
+        hint: String,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { what, ways } => write!(f, "the {what} is not set\n  hint: {ways}"),
+            Self::Wrong { origin, given, must } => write!(f, "{origin}: '{given}' {must}"),
+            Self::File { path, reason, hint } => write!(f, "{}: {reason}\n  hint: {hint}", path.display()),
+            Self::Together { what, hint } => write!(f, "{what}\n  hint: {hint}"),
+        }
+    }
+}
+
+/// Reads the file named by flag or environment, or the default one where it exists.
+pub fn read_file(flags: &Flags, environment: &Environment) -> Result<Option<FileText>, SettingsError> {
+    let named = flags.config.as_deref().or_else(|| set(environment, "ZSHA_CONFIG"));
+    let path = Path::new(named.unwrap_or(DEFAULT_FILE)).to_owned();
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(FileText { path, text })),
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(SettingsError {
+            problems: vec![Problem::File {
+                path,
+                reason: format!("cannot be read: {error}"),
+                hint: "name another file with --config, or leave it out: every key has a flag or a default"
+                    .to_owned(),
+            }],
+        }),
+    }
+}
+
+/// An empty variable is an unset one.
+fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
+    environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+}
+
+/// The settings, or everything that is wrong with them.
+pub fn resolve(
+    flags: &Flags,
+    environment: &Environment,
+    file: Option<&FileText>,
+) -> Result<Settings, SettingsError> {
+    let mut problems = Vec::new();
+    let from_file = file.map_or_else(FileSettings::default, |file| {
+        file::parse(file).unwrap_or_else(|problem| {
+            problems.push(problem);
+            FileSettings::default()
+        })
+    });
+    let mut values = Values { environment, path: file.map(|file| file.path.clone()), problems };
+    let settings = values.settings(flags, &from_file);
+    match settings {
+        Some(settings) if values.problems.is_empty() => Ok(settings),
+        _ => Err(SettingsError { problems: values.problems }),
+    }
+}

@@ -1,0 +1,154 @@
+//! Every value by every way, and every complaint. Values in, values out.
+
+use super::*;
+use crate::logs::LogFormat;
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn file(text: &str) -> FileText {
+    FileText { path: PathBuf::from("/etc/zsha/controller.yaml"), text: text.to_owned() }
+}
+
+fn named() -> Flags {
+    Flags { cluster: Some("prod".to_owned()), node: Some("nfs-1".to_owned()), ..Flags::default() }
+}
+
+fn complaint(flags: &Flags, pairs: &[(&str, &str)], text: Option<&str>) -> String {
+    let file = text.map(file);
+    resolve(flags, &environment(pairs), file.as_ref()).unwrap_err().to_string()
+}
+
+#[test]
+fn with_only_the_names_given_everything_has_its_default() {
+    let settings = resolve(&named(), &Environment::new(), None).unwrap();
+    assert_eq!(settings.cluster.as_str(), "prod");
+    assert_eq!(settings.node.as_str(), "nfs-1");
+    assert_eq!(settings.consul.endpoints, [DEFAULT_CONSUL.parse().unwrap()]);
+    assert_eq!(settings.consul.token_file, None);
+    assert_eq!(settings.libvirt, "qemu:///system");
+    assert_eq!(settings.listen, "127.0.0.1:7070".parse().unwrap());
+    assert!(settings.listen.ip().is_loopback());
+    assert_eq!(settings.run_dir, PathBuf::from("/run/zsha"));
+    assert_eq!(settings.domain_type, DomainType::Auto);
+    assert!(!settings.unsafe_migration);
+    assert_eq!(settings.watchdog_device, None, "a watchdog nobody named is not armed");
+    assert_eq!(settings.keeper_socket(), PathBuf::from("/run/zsha/prod/keeper.sock"));
+    assert_eq!(settings.log, LogSettings { filter: "info".to_owned(), format: LogFormat::Text });
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_and_the_environment_over_the_file() {
+    let text = "{cluster: prod, node: c, listen: '127.0.0.1:3', libvirt: 'qemu:///session'}";
+    let with_all = Flags { node: Some("a".to_owned()), ..Flags::default() };
+    let pairs = [("ZSHA_NODE", "b"), ("ZSHA_LISTEN", "127.0.0.1:2")];
+    let settings = resolve(&with_all, &environment(&pairs), Some(&file(text))).unwrap();
+    assert_eq!(settings.node.as_str(), "a");
+    assert_eq!(settings.listen.port(), 2);
+    assert_eq!(settings.libvirt, "qemu:///session");
+}
+
+#[test]
+fn every_value_can_come_from_the_environment() {
+    let pairs = [
+        ("ZSHA_CLUSTER", "prod"),
+        ("ZSHA_NODE", "nfs-2"),
+        ("CONSUL_HTTP_ADDR", "127.0.0.1:8500, 10.0.0.2:8501"),
+        ("CONSUL_HTTP_SSL", "true"),
+        ("CONSUL_HTTP_TOKEN_FILE", "/etc/zsha/token"),
+        ("CONSUL_CACERT", "/etc/zsha/ca.pem"),
+        ("CONSUL_CLIENT_CERT", "/etc/zsha/cert.pem"),
+        ("CONSUL_CLIENT_KEY", "/etc/zsha/key.pem"),
+        ("ZSHA_LIBVIRT", "qemu+unix:///system"),
+        ("ZSHA_LISTEN", "[::1]:80"),
+        ("ZSHA_RUN_DIR", "/run/other"),
+        ("RUST_LOG", "debug"),
+        ("ZSHA_LOG_FORMAT", "json"),
+    ];
+    let settings = resolve(&Flags::default(), &environment(&pairs), None).unwrap();
+    let endpoints: Vec<&str> = settings.consul.endpoints.iter().map(Endpoint::as_str).collect();
+    assert_eq!(endpoints, ["https://127.0.0.1:8500", "https://10.0.0.2:8501"]);
+    assert_eq!(settings.consul.token_file, Some(PathBuf::from("/etc/zsha/token")));
+    assert_eq!(settings.consul.ca_cert, Some(PathBuf::from("/etc/zsha/ca.pem")));
+    assert_eq!(settings.consul.client_key, Some(PathBuf::from("/etc/zsha/key.pem")));
+    assert_eq!(settings.libvirt, "qemu+unix:///system");
+    assert_eq!(settings.run_dir, PathBuf::from("/run/other"));
+    assert_eq!(settings.log, LogSettings { filter: "debug".to_owned(), format: LogFormat::Json });
+}
+
+#[test]
+fn every_value_can_come_from_the_file_and_some_only_from_there() {
+    let text = "
+cluster: prod
+node: nfs-3
+consul: [http://127.0.0.1:8500, http://10.0.0.1:8500]
+consulTokenFile: /etc/zsha/token
+listen: 0.0.0.0:7070
+domainType: qemu
+unsafeMigration: true
+watchdogDevice: /dev/watchdog1
+log: zsha_controller=debug,info
+logFormat: json
+";
+    let settings = resolve(&Flags::default(), &Environment::new(), Some(&file(text))).unwrap();
+    assert_eq!(settings.node.as_str(), "nfs-3");
+    assert_eq!(settings.consul.endpoints.len(), 2);
+    assert_eq!(settings.domain_type, DomainType::Qemu);
+    assert!(settings.unsafe_migration);
+    assert_eq!(settings.watchdog_device, Some(PathBuf::from("/dev/watchdog1")));
+    assert_eq!(settings.log.format, LogFormat::Json);
+}
+
+#[test]
+fn an_empty_variable_and_a_file_of_comments_say_nothing() {
+    let pairs = [("ZSHA_LISTEN", ""), ("CONSUL_HTTP_ADDR", "")];
+    let comments = file("# nothing here yet\n");
+    let settings = resolve(&named(), &environment(&pairs), Some(&comments)).unwrap();
+    assert_eq!(settings, resolve(&named(), &Environment::new(), None).unwrap());
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once_with_its_place_and_what_is_allowed() {
+    let flags =
+        Flags { node: Some("-x-".to_owned()), libvirt: Some("xen:///".to_owned()), ..Flags::default() };
+    let pairs = [("ZSHA_LISTEN", "7070"), ("CONSUL_HTTP_TOKEN_FILE", "token"), ("RUST_LOG", "a=loud")];
+    insta::assert_snapshot!(complaint(&flags, &pairs, Some("runDir: run\nlogFormat: xml\nconsul: ftp://h")));
+}
+
+#[test]
+fn an_unknown_key_in_the_file_is_an_error_that_names_the_known_ones() {
+    insta::assert_snapshot!(complaint(&named(), &[], Some("cluster: prod\ndomainTyp: kvm\n")));
+}
+
+#[test]
+fn a_key_given_twice_and_a_wrong_value_are_errors_that_name_the_key() {
+    insta::assert_snapshot!(complaint(&named(), &[], Some("node: a\nnode: b\n")));
+    insta::assert_snapshot!(complaint(&named(), &[], Some("node: a\ndomainType: xen\n")));
+}
+
+#[test]
+fn a_token_in_the_environment_is_refused_instead_of_ignored() {
+    insta::assert_snapshot!(complaint(&named(), &[("CONSUL_HTTP_TOKEN", "secret")], None));
+    let both = [("CONSUL_HTTP_TOKEN", "secret"), ("CONSUL_HTTP_TOKEN_FILE", "/etc/zsha/token")];
+    assert!(resolve(&named(), &environment(&both), None).is_ok());
+}
+
+#[test]
+fn a_certificate_without_its_key_is_refused() {
+    let text = complaint(&named(), &[("CONSUL_CLIENT_CERT", "/etc/zsha/cert.pem")], None);
+    assert!(text.contains("only one is set"), "{text}");
+}
+
+#[test]
+fn a_named_file_that_is_not_there_is_an_error_and_the_default_one_may_be_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("controller.yaml");
+    let flags = Flags { config: Some(path.display().to_string()), ..named() };
+    let error = read_file(&flags, &Environment::new()).unwrap_err().to_string();
+    assert!(error.contains("controller.yaml: cannot be read"), "{error}");
+    std::fs::write(&path, "listen: 127.0.0.1:1\n").unwrap();
+    let by_variable = environment(&[("ZSHA_CONFIG", &path.display().to_string())]);
+    let text = read_file(&named(), &by_variable).unwrap().unwrap();
+    assert_eq!(text.text, "listen: 127.0.0.1:1\n");
+}

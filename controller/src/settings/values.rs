@@ -1,0 +1,246 @@
+//! One value after the other: where it is taken from, and what it must look like. Pure; what is wrong is
+//! collected and never stops the rest from being checked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use zsha_runtime::store::consul::Endpoint;
+
+use super::file::{Addresses, FileSettings};
+use super::{
+    ConsulAccess, DEFAULT_CONSUL, DEFAULT_LIBVIRT, DEFAULT_LISTEN, DEFAULT_RUN_DIR, Environment, Flags,
+    Origin, Problem, Settings, set,
+};
+use crate::logs::{LogFormat, LogSettings};
+
+pub(super) struct Values<'a> {
+    pub(super) environment: &'a Environment,
+    pub(super) path: Option<PathBuf>,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Where one value may come from: the flag's name and what it says, the variable's name, the key and what it says.
+struct Ways<'a> {
+    flag: Option<(&'static str, &'a Option<String>)>,
+    variable: &'static str,
+    key: (&'static str, Option<&'a str>),
+}
+
+impl Values<'_> {
+    /// None where something needed is missing; then there is a problem too.
+    pub(super) fn settings(&mut self, flags: &Flags, file: &FileSettings) -> Option<Settings> {
+        let cluster = self.needed(
+            "cluster's name",
+            Ways {
+                flag: Some(("cluster", &flags.cluster)),
+                variable: "ZSHA_CLUSTER",
+                key: ("cluster", file.cluster.as_deref()),
+            },
+        );
+        let node = self.needed(
+            "node's name",
+            Ways {
+                flag: Some(("node", &flags.node)),
+                variable: "ZSHA_NODE",
+                key: ("node", file.node.as_deref()),
+            },
+        );
+        let consul = self.consul(flags, file);
+        let libvirt = self.text(
+            Ways {
+                flag: Some(("libvirt", &flags.libvirt)),
+                variable: "ZSHA_LIBVIRT",
+                key: ("libvirt", file.libvirt.as_deref()),
+            },
+            DEFAULT_LIBVIRT,
+            libvirt_uri,
+        );
+        let listen = self.text(
+            Ways {
+                flag: Some(("listen", &flags.listen)),
+                variable: "ZSHA_LISTEN",
+                key: ("listen", file.listen.as_deref()),
+            },
+            DEFAULT_LISTEN,
+            socket_address,
+        );
+        let run_dir = self.text(
+            Ways {
+                flag: Some(("run-dir", &flags.run_dir)),
+                variable: "ZSHA_RUN_DIR",
+                key: ("runDir", file.run_dir.as_deref()),
+            },
+            DEFAULT_RUN_DIR,
+            absolute_path,
+        );
+        let log = self.log(flags, file);
+        Some(Settings {
+            cluster: cluster?,
+            node: node?,
+            consul: consul?,
+            libvirt: libvirt?,
+            listen: listen?,
+            run_dir: run_dir?,
+            domain_type: file.domain_type.unwrap_or_default(),
+            unsafe_migration: file.unsafe_migration.unwrap_or(false),
+            watchdog_device: file.watchdog_device.clone(),
+            log: log?,
+        })
+    }
+
+    fn consul(&mut self, flags: &Flags, file: &FileSettings) -> Option<ConsulAccess> {
+        let in_file = file.consul.as_ref().map(Addresses::joined);
+        let encrypted =
+            set(self.environment, "CONSUL_HTTP_SSL").is_some_and(|value| value == "true" || value == "1");
+        let endpoints = self.text(
+            Ways {
+                flag: Some(("consul", &flags.consul)),
+                variable: "CONSUL_HTTP_ADDR",
+                key: ("consul", in_file.as_deref()),
+            },
+            DEFAULT_CONSUL,
+            |text| consul_endpoints(text, encrypted),
+        );
+        let token_file =
+            self.path("CONSUL_HTTP_TOKEN_FILE", "consulTokenFile", file.consul_token_file.as_deref());
+        if token_file.is_none() && set(self.environment, "CONSUL_HTTP_TOKEN").is_some() {
+            self.problems.push(Problem::Together {
+                what: "CONSUL_HTTP_TOKEN is set, and a token is not taken from the environment, where every process of \
+                       the user can read it"
+                    .to_owned(),
+                hint: "write it to a file that only zsha may read and set CONSUL_HTTP_TOKEN_FILE to its path".to_owned(),
+            });
+        }
+        let ca_cert = self.path("CONSUL_CACERT", "consulCaCert", file.consul_ca_cert.as_deref());
+        let client_cert =
+            self.path("CONSUL_CLIENT_CERT", "consulClientCert", file.consul_client_cert.as_deref());
+        let client_key = self.path("CONSUL_CLIENT_KEY", "consulClientKey", file.consul_client_key.as_deref());
+        if client_cert.is_some() != client_key.is_some() {
+            self.problems.push(Problem::Together {
+                what: "of Consul's client certificate and its key only one is set".to_owned(),
+                hint: "set both of CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY, or neither".to_owned(),
+            });
+        }
+        Some(ConsulAccess { endpoints: endpoints?, token_file, ca_cert, client_cert, client_key })
+    }
+
+    fn log(&mut self, flags: &Flags, file: &FileSettings) -> Option<LogSettings> {
+        let filter = self.text(
+            Ways { flag: Some(("log", &flags.log)), variable: "RUST_LOG", key: ("log", file.log.as_deref()) },
+            LogSettings::DEFAULT_FILTER,
+            LogSettings::check_filter,
+        );
+        let format = self.text(
+            Ways {
+                flag: Some(("log-format", &flags.log_format)),
+                variable: "ZSHA_LOG_FORMAT",
+                key: ("logFormat", file.log_format.as_deref()),
+            },
+            "text",
+            LogFormat::from_str,
+        );
+        Some(LogSettings { filter: filter?, format: format? })
+    }
+
+    /// What was said, by whoever has precedence.
+    fn said(&self, ways: &Ways<'_>) -> Option<(Origin, String)> {
+        if let Some((name, Some(value))) = ways.flag {
+            return Some((Origin::Flag(name), value.clone()));
+        }
+        if let Some(value) = set(self.environment, ways.variable) {
+            return Some((Origin::Environment(ways.variable), value.to_owned()));
+        }
+        let (key, value) = ways.key;
+        let path = self.path.clone()?;
+        Some((Origin::File { path, key }, value?.to_owned()))
+    }
+
+    fn checked<T>(
+        &mut self,
+        origin: Origin,
+        given: String,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match check(&given) {
+            Ok(value) => Some(value),
+            Err(must) => {
+                self.problems.push(Problem::Wrong { origin, given, must });
+                None
+            }
+        }
+    }
+
+    fn text<T>(
+        &mut self,
+        ways: Ways<'_>,
+        default: &str,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match self.said(&ways) {
+            Some((origin, given)) => self.checked(origin, given, check),
+            None => check(default).ok(),
+        }
+    }
+
+    fn needed<T: FromStr>(&mut self, what: &'static str, ways: Ways<'_>) -> Option<T> {
+        const MUST: &str = "must be 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', beginning and ending with a \
+                            letter or digit";
+        match self.said(&ways) {
+            Some((origin, given)) => {
+                self.checked(origin, given, |text| text.parse().map_err(|_| MUST.to_owned()))
+            }
+            None => {
+                let (key, _) = ways.key;
+                let ways = format!(
+                    "give --{key} NAME, set {} or write `{key}: NAME` in {}",
+                    ways.variable,
+                    super::DEFAULT_FILE
+                );
+                self.problems.push(Problem::Missing { what, ways });
+                None
+            }
+        }
+    }
+
+    /// A path that no flag sets, and that may be left out.
+    fn path(&mut self, variable: &'static str, key: &'static str, in_file: Option<&str>) -> Option<PathBuf> {
+        let (origin, given) = self.said(&Ways { flag: None, variable, key: (key, in_file) })?;
+        self.checked(origin, given, absolute_path)
+    }
+}
+
+fn absolute_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("must be an absolute path, such as '/run/zsha'".to_owned())
+    }
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "must be an IP address and a port, such as '127.0.0.1:7070', '[::1]:7070', or '0.0.0.0:7070' for every network"
+            .to_owned()
+    })
+}
+
+fn libvirt_uri(text: &str) -> Result<String, String> {
+    match text.split_once(":/") {
+        Some((scheme, _)) if scheme == "qemu" || scheme.starts_with("qemu+") => Ok(text.to_owned()),
+        _ => Err("must be a libvirt URI of the QEMU driver, such as 'qemu:///system'".to_owned()),
+    }
+}
+
+/// As Consul's own tools take them: scheme and port may be left out.
+fn consul_endpoints(text: &str, encrypted: bool) -> Result<Vec<Endpoint>, String> {
+    let endpoint = |part: &str| {
+        let plain = encrypted && !part.contains("://");
+        let whole = if plain { format!("https://{part}") } else { part.to_owned() };
+        whole
+            .parse::<Endpoint>()
+            .map_err(|error| format!("must be addresses of Consul joined by commas: {error}"))
+    };
+    text.split(',').map(|part| endpoint(part.trim())).collect()
+}

@@ -1,0 +1,296 @@
+//! The judge: looks at the processes and the store from outside, and at no word or reckoning of ours. It is asked at
+//! every change of a process and at every write, so that nothing between two looks is missed.
+//!
+//! - I1: at most one copy executes.
+//! - I2: a copy executes only with its node's lease valid (`validity`), its node and epoch named as owner, unfenced.
+//! - I3: a copy that executes goes on doing so, unless its node's lease lapsed, and for a reason; or it was killed,
+//!   lost power or was powered off; or an operator asked for the stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zsha_crds::records::{EventRecord, Intent, LeaseRecord, LeaseState, VmPhase, VmRecord};
+use zsha_crds::{ClusterName, Keys, NodeName, VmName};
+use zsha_runtime::store::MemoryStore;
+
+use super::validity::Validity;
+use crate::hypervisor::simulated::SimulatedHosts;
+
+/// A record as last read, decoded again only when its index has moved.
+#[derive(Debug)]
+struct Cached<T> {
+    key: String,
+    index: u64,
+    value: Option<T>,
+}
+
+impl<T: serde::de::DeserializeOwned> Cached<T> {
+    fn new(key: String) -> Self {
+        Self { key, index: 0, value: None }
+    }
+
+    /// Whether it has changed.
+    fn refresh(&mut self, store: &MemoryStore) -> bool {
+        let index = store.index_of(&self.key).unwrap_or_default();
+        if index == self.index {
+            return false;
+        }
+        self.index = index;
+        self.value = store.read(&self.key).and_then(|entry| serde_json::from_str(&entry.value).ok());
+        true
+    }
+}
+
+/// A process that executes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Executing {
+    process: u64,
+    /// Whether a stop was in force at any time since it began.
+    stop_asked: bool,
+}
+
+#[derive(Debug)]
+pub struct Checker {
+    start: Instant,
+    store: MemoryStore,
+    hosts: Arc<SimulatedHosts>,
+    vm: Cached<VmRecord>,
+    power: Cached<Intent>,
+    /// Where the events lie.
+    events: String,
+    leases: BTreeMap<NodeName, Cached<LeaseRecord>>,
+    pub validity: Validity,
+    pub violations: Vec<String>,
+    doubles: usize,
+    /// Whether a node ever had to put a record in the place of another's lease.
+    lost: bool,
+    /// What executed at the last look.
+    executing: BTreeMap<NodeName, Executing>,
+    /// Nodes on which a copy may end at this moment.
+    excused: BTreeSet<NodeName>,
+    /// Every fault, every change of the ownership record and of who executes, by virtual time.
+    pub log: String,
+}
+
+pub fn lock(checker: &Mutex<Checker>) -> MutexGuard<'_, Checker> {
+    checker.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Checker {
+    pub fn new(
+        start: Instant,
+        store: MemoryStore,
+        hosts: Arc<SimulatedHosts>,
+        cluster: &ClusterName,
+    ) -> Self {
+        let keys = Keys::new(cluster);
+        Self {
+            start,
+            store,
+            hosts,
+            vm: Cached::new(keys.vm(&VmName::management())),
+            power: Cached::new(keys.intent("power")),
+            events: keys.events(),
+            leases: BTreeMap::new(),
+            validity: Validity::default(),
+            violations: Vec::new(),
+            doubles: 0,
+            lost: false,
+            executing: BTreeMap::new(),
+            excused: BTreeSet::new(),
+            log: String::new(),
+        }
+    }
+
+    pub fn know(&mut self, keys: &Keys, node: &NodeName, clock: zsha_runtime::Clock) {
+        self.leases.insert(node.clone(), Cached::new(keys.lease(node)));
+        self.validity.know(node.clone(), clock);
+    }
+
+    pub fn note(&mut self, line: fmt::Arguments<'_>) {
+        let at = self.start.elapsed().as_secs_f64();
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.log, "{at:9.3} {line}");
+    }
+
+    /// Does what ends copies on these nodes, and does not hold their end against anybody.
+    pub fn excusing(&mut self, nodes: impl IntoIterator<Item = NodeName>, act: impl FnOnce(&SimulatedHosts)) {
+        self.check();
+        self.excused.extend(nodes);
+        let hosts = Arc::clone(&self.hosts);
+        act(&hosts);
+        self.check();
+        self.excused.clear();
+    }
+
+    /// All that must hold now.
+    pub fn check(&mut self) {
+        self.refresh();
+        for double in self.hosts.double_executions().iter().skip(self.doubles) {
+            self.doubles += 1;
+            self.violations
+                .push(format!("I1: {} and {} executed the VM at once", double.first, double.second));
+        }
+        let copies = self.hosts.copies();
+        let now: BTreeMap<NodeName, u64> =
+            copies.into_iter().filter(|copy| copy.executing).map(|copy| (copy.node, copy.process)).collect();
+        let before = std::mem::take(&mut self.executing);
+        let mut changed = false;
+        for (node, it) in &before {
+            if now.get(node) != Some(&it.process) {
+                changed = true;
+                self.too_late(node);
+                self.harmed(node, *it);
+            }
+        }
+        for (node, process) in &now {
+            let known = before.get(node).filter(|it| it.process == *process);
+            changed |= known.is_none();
+            self.may_execute(node, known.is_some());
+            let stop_asked = self.stop_in_force() || known.is_some_and(|it| it.stop_asked);
+            self.executing.insert(node.clone(), Executing { process: *process, stop_asked });
+        }
+        if changed {
+            self.note(format_args!("executing: {now:?}"));
+        }
+    }
+
+    fn refresh(&mut self) {
+        self.power.refresh(&self.store);
+        for lease in self.leases.values_mut() {
+            if lease.refresh(&self.store) {
+                self.lost |= lease.value.as_ref().is_some_and(|lease| lease.state == LeaseState::Lost);
+            }
+        }
+        if self.vm.refresh(&self.store) {
+            let line = match &self.vm.value {
+                Some(record) => format!("record: {:?} {:?} {}", record.owner, record.phase, record.note),
+                None => "record: gone".to_owned(),
+            };
+            self.note(format_args!("{line}"));
+        }
+    }
+
+    fn stop_in_force(&self) -> bool {
+        matches!(self.power.value, Some(Intent::Stop { .. }))
+    }
+
+    /// A copy that begins to execute needs a valid lease there and then; one that executes is dead K after it.
+    fn may_execute(&mut self, node: &NodeName, already: bool) {
+        let now = self.validity.now(node);
+        let Some(grant) = self.validity.grant(node) else {
+            self.violations.push(format!("I2: {node} executes the VM without a lease"));
+            return;
+        };
+        let until = grant.until();
+        let epoch = grant.epoch;
+        let grace = if already { grant.kill } else { Duration::ZERO };
+        if now >= until && now > until + grace {
+            self.violations
+                .push(format!("I2: {node} executes the VM at {now:?} and its lease ended at {until:?}"));
+        }
+        let owner = self.vm.value.as_ref().and_then(|record| record.owner.as_ref());
+        if !owner.is_some_and(|owner| owner.node == *node && owner.epoch == epoch) {
+            let named =
+                owner.map_or_else(|| "nobody".to_owned(), |owner| format!("{} {}", owner.node, owner.epoch));
+            self.violations
+                .push(format!("I2: {node} executes the VM in epoch {epoch}, and {named} is named"));
+        }
+        let lease = self.leases.get(node).and_then(|lease| lease.value.as_ref());
+        let stands = |lease: &LeaseRecord| {
+            matches!(lease.state, LeaseState::Held | LeaseState::Lost) && lease.epoch == epoch
+        };
+        if let Some(lease) = lease.filter(|lease| !stands(lease)) {
+            let (state, other) = (lease.state, lease.epoch);
+            self.violations.push(format!(
+                "I2: {node} executes the VM in epoch {epoch}, and its lease is {state:?} in epoch {other}"
+            ));
+        }
+    }
+
+    /// A copy has ended now: that must not have been later than K after the lease.
+    fn too_late(&mut self, node: &NodeName) {
+        let now = self.validity.now(node);
+        let Some(grant) = self.validity.grant(node) else { return };
+        if now > grant.until() + grant.kill {
+            let until = grant.until();
+            self.violations
+                .push(format!("I2: {node} executed the VM until {now:?} and its lease ended at {until:?}"));
+        }
+    }
+
+    /// A copy has ended now, or was paused: there must be a reason.
+    fn harmed(&mut self, node: &NodeName, it: Executing) {
+        if self.excused.contains(node) || it.stop_asked || self.stop_in_force() {
+            return;
+        }
+        let process = it.process;
+        let Some(grant) = self.validity.grant(node) else { return };
+        let until = grant.surely_until();
+        if self.validity.now(node) < until {
+            self.violations.push(format!(
+                "I3: process {process} on {node} no longer executes, and its lease was valid until {until:?}"
+            ));
+        } else if let Some(quiet) = self.validity.lapsed_in_vain(node) {
+            self.violations.push(format!(
+                "I3: process {process} on {node} was killed, and its lease could have been renewed for {quiet:?}"
+            ));
+        }
+    }
+
+    /// The process that executes, if all is as it should be in a cluster without faults; `lost` is the node that is
+    /// not mended.
+    pub fn settled(&mut self, lost: Option<&NodeName>) -> Result<u64, String> {
+        self.check();
+        let Some(record) = &self.vm.value else { return Err("there is no ownership record".to_owned()) };
+        let mut executing = self.executing.iter();
+        match (executing.next(), executing.next()) {
+            (Some((node, it)), None) if record.phase == VmPhase::Running && Some(node) != lost => {
+                let owner = record.owner.as_ref().map(|owner| &owner.node);
+                if owner == Some(node) {
+                    Ok(it.process)
+                } else {
+                    Err(format!("{node} runs it and {owner:?} owns it"))
+                }
+            }
+            _ => Err(format!("{:?} executes, and the record says {record:?}", self.executing)),
+        }
+    }
+
+    /// Whether a node had to put a record in the place of another's lease, which may have cost the longest D.
+    pub fn a_lease_was_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// The node that is named.
+    pub fn owner(&self) -> Option<NodeName> {
+        let record = self.vm.value.as_ref()?;
+        record.owner.as_ref().map(|owner| owner.node.clone())
+    }
+
+    /// The node the VM executes on, and the process.
+    pub fn executing(&self) -> Option<(NodeName, u64)> {
+        self.executing.iter().next().map(|(node, it)| (node.clone(), it.process))
+    }
+
+    /// What the nodes told people so far, in order.
+    pub fn log_events(&mut self) {
+        let listing = self.store.read_all(&self.events);
+        let mut events: Vec<EventRecord> =
+            listing.entries.iter().filter_map(|entry| serde_json::from_str(&entry.value).ok()).collect();
+        events.sort_by_key(|event| event.first_at);
+        for event in events {
+            let EventRecord { node, kind, reason, message, count, .. } = event;
+            let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
+            let _ = writeln!(self.log, "{node} {kind:?} {reason}: {message}{times}");
+        }
+    }
+
+    /// The node the VM executes on.
+    pub fn host(&self) -> Option<NodeName> {
+        self.executing.keys().next().cloned()
+    }
+}

@@ -1,0 +1,258 @@
+//! Faults, and when: drawn once from the seed, so that a run can be read before it is made.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+use zsha_crds::NodeName;
+
+use super::operator::Profile;
+use crate::hypervisor::simulated;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    PowerLoss(NodeName),
+    PowerOn(NodeName),
+    /// The node's network is gone; it runs on.
+    Cut(NodeName),
+    Mend(NodeName),
+    /// The same of whoever is named as owner at that moment; or only that answers to it come late.
+    CutOwner,
+    SlowOwner,
+    /// Mends all that were owners then.
+    MendOwners,
+    /// No leader, no quorum: nobody is answered.
+    StoreDown,
+    StoreUp,
+    /// The server this node reads from stands still, or takes a step.
+    Lag(NodeName),
+    CatchUp(NodeName),
+    StopController(NodeName),
+    StartController(NodeName),
+    StopKeeper(NodeName),
+    StartKeeper(NodeName),
+    /// The node's processes stop at their next word with the store; the keeper's timer does not.
+    Pause(NodeName),
+    Continue(NodeName),
+    QemuDies,
+    GuestPowersOff,
+    /// An operator's `stop` and `start`.
+    Stop,
+    Start,
+    /// An operator's `apply`.
+    Apply {
+        profile: Option<Profile>,
+        memory_gib: u32,
+    },
+    /// The key of its lease is deleted by hand.
+    DeleteLease(NodeName),
+    Hypervisor(NodeName, Option<simulated::Fault>),
+    /// Every start there is refused, or is no longer.
+    StartsFail(NodeName, bool),
+    /// An NFS server still holds the lock of a client that is gone, for this long.
+    ImageLocked(Duration),
+    BridgeMissing(NodeName),
+    HostRepaired(NodeName),
+    /// Lost replies, late arrivals, slow requests.
+    Lossy(bool),
+    /// The owner (this node, if there is none) is lost for good: its power, or only its network.
+    Lost {
+        power: bool,
+        otherwise: NodeName,
+    },
+}
+
+impl Fault {
+    /// For counting.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::PowerLoss(_) => "power loss",
+            Self::Cut(_) | Self::CutOwner => "cut",
+            Self::SlowOwner => "slow answers",
+            Self::StoreDown => "store down",
+            Self::Lag(_) => "stale reads",
+            Self::StopController(_) => "controller killed",
+            Self::StopKeeper(_) => "keeper killed",
+            Self::Pause(_) => "paused",
+            Self::QemuDies => "qemu killed",
+            Self::GuestPowersOff => "guest powered off",
+            Self::Stop => "stop asked",
+            Self::Apply { .. } => "document applied",
+            Self::DeleteLease(_) => "lease deleted",
+            Self::Hypervisor(_, Some(_)) => "hypervisor fault",
+            Self::StartsFail(_, true) => "starts fail",
+            Self::ImageLocked(_) => "image locked",
+            Self::BridgeMissing(_) => "bridge missing",
+            Self::Lossy(true) => "lossy network",
+            Self::Lost { .. } => "owner lost for good",
+            Self::PowerOn(_)
+            | Self::Mend(_)
+            | Self::MendOwners
+            | Self::StoreUp
+            | Self::CatchUp(_)
+            | Self::StartController(_)
+            | Self::StartKeeper(_)
+            | Self::Continue(_)
+            | Self::Start
+            | Self::Hypervisor(_, None)
+            | Self::StartsFail(_, false)
+            | Self::HostRepaired(_)
+            | Self::Lossy(false) => "mended",
+        }
+    }
+}
+
+/// Faults in order of time, and when the last of them has been.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    pub faults: Vec<(Duration, Fault)>,
+    pub over: Duration,
+}
+
+/// Troubles begin before this, in milliseconds.
+const BEGIN: u64 = 16_000;
+
+impl Schedule {
+    /// Two to six troubles, each mended within some seconds; in a third of the runs the owner is lost after that.
+    pub fn draw(rng: &mut SmallRng, nodes: &[NodeName]) -> Self {
+        let mut faults = Vec::new();
+        let mut over = Duration::from_secs(5);
+        let mut at = Duration::ZERO;
+        for _ in 0..rng.random_range(2..=6) {
+            // Some on top of the one before: what is rare alone is found in pairs.
+            at = if at > Duration::ZERO && rng.random_bool(0.3) {
+                at + millis(rng, 0..3_000)
+            } else {
+                millis(rng, 500..BEGIN)
+            };
+            let (trouble, end) = trouble(rng, nodes, at);
+            faults.extend(trouble);
+            over = over.max(end);
+        }
+        // What a failing start has used up is given back by the next document only.
+        let starts_failed = faults.iter().any(|(_, fault)| matches!(fault, Fault::StartsFail(..)));
+        faults.sort_by_key(|(at, _)| *at);
+        faults.extend(all_mended(nodes, starts_failed).map(|fault| (over, fault)));
+        if rng.random_bool(1.0 / 3.0) {
+            over += millis(rng, 0..6_000);
+            let otherwise = nodes[rng.random_range(0..nodes.len())].clone();
+            faults.push((over, Fault::Lost { power: rng.random_bool(0.5), otherwise }));
+        }
+        Self { faults, over }
+    }
+}
+
+fn millis(rng: &mut SmallRng, range: std::ops::Range<u64>) -> Duration {
+    Duration::from_millis(rng.random_range(range))
+}
+
+/// Troubles may overlap: whatever a later one left, everything is mended at the end.
+fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = Fault> {
+    let of_nodes = nodes.iter().flat_map(|node| {
+        [
+            Fault::Mend(node.clone()),
+            Fault::CatchUp(node.clone()),
+            Fault::Continue(node.clone()),
+            Fault::Hypervisor(node.clone(), None),
+            Fault::StartsFail(node.clone(), false),
+            Fault::HostRepaired(node.clone()),
+            Fault::PowerOn(node.clone()),
+            Fault::StartKeeper(node.clone()),
+            Fault::StartController(node.clone()),
+        ]
+    });
+    let again = starts_failed.then_some(Fault::Apply { profile: None, memory_gib: 12 });
+    of_nodes.chain([Fault::StoreUp, Fault::Start, Fault::MendOwners, Fault::Lossy(false)]).chain(again)
+}
+
+/// One trouble and what mends it, and when that is over.
+fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
+    let node = nodes[rng.random_range(0..nodes.len())].clone();
+    // Short blips and long outages, the lengths around F and D most of all.
+    let length = match rng.random_range(0..3) {
+        0 => millis(rng, 50..2_000),
+        1 => millis(rng, 5_000..12_000),
+        _ => millis(rng, 2_000..16_000),
+    };
+    let until = at + length;
+    let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
+    let once = |fault: Fault| (vec![(at, fault)], at);
+    match rng.random_range(0..21) {
+        0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
+        2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
+        4 => pair(Fault::StoreDown, Fault::StoreUp),
+        5 => pair(Fault::StopController(node.clone()), Fault::StartController(node)),
+        // A dead keeper is started again at once, by systemd; while it is dead nobody enforces.
+        6 => {
+            let again = at + Duration::from_millis(200);
+            (vec![(at, Fault::StopKeeper(node.clone())), (again, Fault::StartKeeper(node))], again)
+        }
+        7 => pair(Fault::Pause(node.clone()), Fault::Continue(node)),
+        8 => once(Fault::QemuDies),
+        9 => once(Fault::GuestPowersOff),
+        10 => pair(Fault::Stop, Fault::Start),
+        11 | 12 => pair(Fault::Lossy(true), Fault::Lossy(false)),
+        13 => pair(Fault::Hypervisor(node.clone(), Some(hypervisor(rng))), Fault::Hypervisor(node, None)),
+        14 => {
+            let step = at + length.mul_f64(rng.random());
+            (
+                vec![
+                    (at, Fault::Lag(node.clone())),
+                    (step, Fault::Lag(node.clone())),
+                    (until, Fault::CatchUp(node)),
+                ],
+                until,
+            )
+        }
+        15 => once(apply(rng)),
+        16 => pair(Fault::StartsFail(node.clone(), true), Fault::StartsFail(node, false)),
+        17 if rng.random_bool(0.5) => (vec![(at, Fault::ImageLocked(length))], until),
+        17 => pair(Fault::BridgeMissing(node.clone()), Fault::HostRepaired(node)),
+        18 => once(Fault::DeleteLease(node)),
+        19 => start_cut_off(rng, at),
+        _ => fading(rng, at),
+    }
+}
+
+/// A line that fails slowly: answers come ever later, then not at all.
+fn fading(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
+    let gone = at + millis(rng, 500..4_000);
+    let until = gone + millis(rng, 3_000..14_000);
+    (vec![(at, Fault::SlowOwner), (gone, Fault::CutOwner), (until, Fault::MendOwners)], until)
+}
+
+/// A start that waits for the image, on a node that loses its network, and so its lease, meanwhile.
+fn start_cut_off(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
+    let locked = millis(rng, 6_500..12_000);
+    let until = at + locked + millis(rng, 1_000..6_000);
+    let faults = vec![
+        (at, Fault::ImageLocked(locked)),
+        (at, Fault::QemuDies),
+        (at + millis(rng, 100..1_500), Fault::CutOwner),
+        (until, Fault::MendOwners),
+    ];
+    (faults, until)
+}
+
+fn hypervisor(rng: &mut SmallRng) -> simulated::Fault {
+    match rng.random_range(0..4) {
+        0 => simulated::Fault::Unreachable,
+        1 => simulated::Fault::Hangs,
+        2 => simulated::Fault::AnswersLost,
+        _ => simulated::Fault::Late(millis(rng, 100..12_000)),
+    }
+}
+
+fn apply(rng: &mut SmallRng) -> Fault {
+    let profile = rng.random_bool(0.8).then(|| profile(rng));
+    Fault::Apply { profile, memory_gib: rng.random_range(8..=16) }
+}
+
+/// The quick one most of all: the least time between what must happen in order.
+pub fn profile(rng: &mut SmallRng) -> Profile {
+    match rng.random_range(0..6) {
+        0..3 => Profile::Fast,
+        3 | 4 => Profile::Balanced,
+        _ => Profile::Patient,
+    }
+}

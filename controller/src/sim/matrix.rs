@@ -1,0 +1,118 @@
+//! The crash matrix: one day of a cluster, the same each time, played once for every call that is made in it and
+//! every way that call can go wrong. What no seed happens to hit is hit here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::faults::Fault;
+use super::gate::{CallFault, Crash};
+use super::operator::Profile;
+use super::{Report, Simulation};
+
+/// What the day brings: a start, a dead QEMU, a failover, the return of the node, a stop and a start, a change of
+/// the document and of the timings, a guest that powers off. Seconds, and what happens then.
+fn day(simulation: &Simulation) -> Vec<(f64, Fault)> {
+    let mut nodes = simulation.nodes.keys().cloned();
+    let Some(first) = nodes.next() else { return Vec::new() };
+    vec![
+        (2.0, Fault::QemuDies),
+        (4.0, Fault::PowerLoss(first.clone())),
+        (13.0, Fault::PowerOn(first)),
+        (15.0, Fault::Stop),
+        (19.0, Fault::Start),
+        (21.0, Fault::Apply { profile: Some(Profile::Balanced), memory_gib: 12 }),
+        (22.0, Fault::GuestPowersOff),
+        (25.0, Fault::Apply { profile: Some(Profile::Fast), memory_gib: 9 }),
+    ]
+}
+
+/// The end of the day: what a crash took down is up again by then.
+const END: Duration = Duration::from_secs(28);
+/// A node that lost its power has it back after this; a controller is started again after a tenth of it.
+const DOWN: Duration = Duration::from_secs(10);
+
+/// How many calls the day has, if nothing goes wrong.
+pub fn calls(seed: u64) -> u64 {
+    let (_, calls) = run(seed, None);
+    calls
+}
+
+/// The day, with this done to that call. What was met is the last line of the log.
+pub fn play(seed: u64, call: u64, fault: CallFault) -> Report {
+    run(seed, Some((call, fault))).0
+}
+
+fn run(seed: u64, target: Option<(u64, CallFault)>) -> (Report, u64) {
+    let mut calls = 0;
+    let counted = &mut calls;
+    let report = super::under_virtual_time(seed, async move {
+        let simulation = Simulation::new(seed);
+        if let Some((call, fault)) = target {
+            simulation.gate.arm(call, fault);
+        }
+        let gate = Arc::clone(&simulation.gate);
+        let report = simulation.live_the_day().await;
+        *counted = gate.passed();
+        report
+    });
+    (report, calls)
+}
+
+/// Nodes and controllers that are down, and when each is up again.
+type Mends = Vec<(Instant, Fault)>;
+
+impl Simulation {
+    async fn live_the_day(mut self) -> Report {
+        let _beside = self.beside();
+        let mut mends = Mends::new();
+        self.begin(Profile::Fast);
+        for (at, fault) in day(&self) {
+            self.wait_or_crash(self.start + Duration::from_secs_f64(at), &mut mends).await;
+            if self.violated() {
+                break;
+            }
+            self.inflict(&fault);
+        }
+        self.wait_or_crash(self.start + END, &mut mends).await;
+        self.gate.disarm();
+        while let Some(last) = mends.iter().map(|(due, _)| *due).max() {
+            self.wait_or_crash(last, &mut mends).await;
+        }
+        let settled = self.settle().await;
+        if let Some(met) = self.gate.met() {
+            self.note(format_args!("met: {met}"));
+        }
+        self.end(settled)
+    }
+
+    /// As `wait_until`; a call that takes its node down meanwhile does so there and then.
+    async fn wait_or_crash(&mut self, at: Instant, mends: &mut Mends) {
+        let gate = Arc::clone(&self.gate);
+        loop {
+            let due = mends.iter().map(|(due, _)| *due).min().filter(|due| *due <= at);
+            let crash = tokio::select! {
+                biased;
+                crash = gate.crash() => Some(crash),
+                () = self.wait_until(due.unwrap_or(at)) => None,
+            };
+            if let Some((node, what)) = crash {
+                let (fault, mended, down) = match what {
+                    Crash::Power => (Fault::PowerLoss(node.clone()), Fault::PowerOn(node), DOWN),
+                    Crash::Controller => {
+                        (Fault::StopController(node.clone()), Fault::StartController(node), DOWN / 10)
+                    }
+                };
+                self.inflict(&fault);
+                mends.push((Instant::now() + down, mended));
+                continue;
+            }
+            let Some(due) = due else { return };
+            let position = mends.iter().position(|(at, _)| *at == due);
+            if let Some((_, mended)) = position.map(|position| mends.remove(position)) {
+                self.inflict(&mended);
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The one way from a node to the store, where everything that can happen to a request happens: it takes time, is
+//! refused, is done and its reply lost, arrives late, or never; or a server answers that lags behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::Notify;
+use zsha_crds::NodeName;
+use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreError, Txn};
+
+use super::check::{self, Checker};
+use super::lag::Lag;
+use super::validity::Renewal;
+
+/// After this a node gives a request up.
+const TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// What is wrong between the nodes and the store.
+#[derive(Debug)]
+pub struct Net {
+    rng: SmallRng,
+    cut: BTreeSet<NodeName>,
+    paused: BTreeSet<NodeName>,
+    slow: BTreeSet<NodeName>,
+    lagging: BTreeMap<NodeName, Arc<Lag>>,
+    resumed: Arc<Notify>,
+    pub down: bool,
+    /// Replies are lost and requests delayed now and then.
+    pub lossy: bool,
+}
+
+impl Net {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            rng: SmallRng::seed_from_u64(seed),
+            cut: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            lagging: BTreeMap::new(),
+            resumed: Arc::default(),
+            down: false,
+            lossy: false,
+        }
+    }
+
+    pub fn cut(&mut self, node: &NodeName, cut: bool) {
+        if cut {
+            self.cut.insert(node.clone());
+        } else {
+            self.cut.remove(node);
+        }
+    }
+
+    pub fn pause(&mut self, node: &NodeName, paused: bool) {
+        if paused {
+            self.paused.insert(node.clone());
+        } else {
+            self.paused.remove(node);
+            self.resumed.notify_waiters();
+        }
+    }
+
+    /// Answers to this node come late, as on a line that is about to fail.
+    pub fn slow(&mut self, node: &NodeName, slow: bool) {
+        if slow {
+            self.slow.insert(node.clone());
+        } else {
+            self.slow.remove(node);
+        }
+    }
+
+    /// The server this node reads from stands still; standing still already, it takes one step.
+    pub fn lag(&mut self, node: &NodeName, store: &MemoryStore) {
+        match self.lagging.get(node) {
+            Some(lag) => lag.catch_up(store),
+            None => {
+                self.lagging.insert(node.clone(), Arc::new(Lag::behind(store)));
+            }
+        }
+    }
+
+    pub fn catch_up(&mut self, node: &NodeName, store: &MemoryStore) {
+        if let Some(lag) = self.lagging.remove(node) {
+            lag.catch_up(store);
+        }
+    }
+
+    fn reaches(&self, node: &NodeName) -> bool {
+        !self.down && !self.cut.contains(node)
+    }
+
+    fn fate(&mut self, node: &NodeName) -> Fate {
+        let mut way = || {
+            let latency = Duration::from_micros(self.rng.random_range(200..8_000));
+            let slow = self.lossy && self.rng.random_bool(0.1);
+            if slow { latency + Duration::from_millis(self.rng.random_range(10..950)) } else { latency }
+        };
+        let (there, mut back) = (way(), way());
+        if self.slow.contains(node) {
+            back += Duration::from_millis(self.rng.random_range(100..1_600));
+        }
+        Fate {
+            there,
+            back,
+            reply_lost: self.lossy && self.rng.random_bool(0.05),
+            late: (self.lossy && self.rng.random_bool(0.02))
+                .then(|| Duration::from_millis(self.rng.random_range(500..9_000))),
+            // A request under way when the cable is pulled may still arrive.
+            arrives_all_the_same: self.rng.random_bool(0.1),
+        }
+    }
+}
+
+/// What becomes of one request.
+#[derive(Debug, Clone, Copy)]
+struct Fate {
+    there: Duration,
+    back: Duration,
+    reply_lost: bool,
+    late: Option<Duration>,
+    arrives_all_the_same: bool,
+}
+
+/// The store as one node reaches it.
+#[derive(Debug)]
+pub struct NodeStore {
+    node: NodeName,
+    lease: String,
+    store: MemoryStore,
+    net: Arc<Mutex<Net>>,
+    checker: Arc<Mutex<Checker>>,
+}
+
+impl NodeStore {
+    /// `lease` is the key of the node's lease.
+    pub fn new(
+        node: NodeName,
+        lease: String,
+        store: MemoryStore,
+        net: Arc<Mutex<Net>>,
+        checker: Arc<Mutex<Checker>>,
+    ) -> Self {
+        Self { node, lease, store, net, checker }
+    }
+
+    fn net(&self) -> MutexGuard<'_, Net> {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reaches(&self) -> bool {
+        self.net().reaches(&self.node)
+    }
+
+    /// While the node is paused, nothing it asks goes out, and no answer is taken in.
+    async fn awake(&self) {
+        loop {
+            let resumed = {
+                let net = self.net();
+                if !net.paused.contains(&self.node) {
+                    return;
+                }
+                Arc::clone(&net.resumed)
+            };
+            let resumed = resumed.notified();
+            if self.net().paused.contains(&self.node) {
+                resumed.await;
+            }
+        }
+    }
+
+    fn unknown(operation: &str) -> StoreError {
+        StoreError::Unknown { operation: operation.to_owned(), reason: "no answer in time".to_owned() }
+    }
+
+    fn unavailable(operation: &str) -> StoreError {
+        StoreError::Unavailable { operation: operation.to_owned(), reason: "no route".to_owned() }
+    }
+
+    /// A read: all or nothing of it gets through.
+    async fn read<T>(
+        &self,
+        operation: &str,
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.awake().await;
+        let fate = self.net().fate(&self.node);
+        tokio::time::sleep(fate.there).await;
+        if !self.reaches() || fate.reply_lost {
+            tokio::time::sleep(TIMEOUT).await;
+            self.awake().await;
+            return Err(Self::unknown(operation));
+        }
+        let answer = read.await;
+        tokio::time::sleep(fate.back).await;
+        self.awake().await;
+        if self.reaches() { answer } else { Err(Self::unknown(operation)) }
+    }
+
+    /// The server this read may be answered by, if it is not the leader.
+    fn behind(&self, read: Read) -> Option<Arc<Lag>> {
+        match read {
+            Read::Consistent => None,
+            Read::Default | Read::Stale => self.net().lagging.get(&self.node).cloned(),
+        }
+    }
+
+    /// If this is a renewal of this node's own lease: what the judge must know of it, from before it is sent.
+    fn renewal(&self, ops: &[Op]) -> Option<Renewal> {
+        let written = ops.iter().find_map(|op| match op {
+            Op::Create { key, value } | Op::Cas { key, value, .. } if *key == self.lease => Some(value),
+            _ => None,
+        })?;
+        let record = serde_json::from_str(written).ok()?;
+        Some(check::lock(&self.checker).validity.sending(&self.node, record))
+    }
+}
+
+/// It has arrived.
+fn apply(
+    store: &MemoryStore,
+    checker: &Mutex<Checker>,
+    ops: &[Op],
+    renewal: Option<&Renewal>,
+) -> Result<Txn, StoreError> {
+    let result = store.apply(ops);
+    if result.as_ref().is_ok_and(Txn::committed) {
+        let mut checker = check::lock(checker);
+        if let Some(renewal) = renewal {
+            checker.validity.committed(renewal);
+        }
+        checker.check();
+    }
+    result
+}
+
+#[async_trait]
+impl Store for NodeStore {
+    async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
+        self.read("get", async {
+            match self.behind(read) {
+                Some(lag) => Ok(lag.read(key)),
+                None => self.store.get(key, read).await,
+            }
+        })
+        .await
+    }
+
+    async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
+        self.read("list", async {
+            match self.behind(read) {
+                Some(lag) => Ok(lag.list(prefix)),
+                None => self.store.list(prefix, read).await,
+            }
+        })
+        .await
+    }
+
+    async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
+        self.read("watch", async {
+            match self.behind(Read::Stale) {
+                Some(lag) => Ok(lag.watch(prefix, after, wait).await),
+                None => self.store.watch(prefix, after, wait).await,
+            }
+        })
+        .await
+    }
+
+    async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
+        let renewal = self.renewal(&ops);
+        self.awake().await;
+        let fate = self.net().fate(&self.node);
+        tokio::time::sleep(fate.there).await;
+        if !self.reaches() && !fate.arrives_all_the_same {
+            tokio::time::sleep(TIMEOUT).await;
+            self.awake().await;
+            return Err(if fate.reply_lost { Self::unavailable("txn") } else { Self::unknown("txn") });
+        }
+        if let Some(late) = fate.late {
+            let (store, checker) = (self.store.clone(), Arc::clone(&self.checker));
+            tokio::spawn(async move {
+                tokio::time::sleep(late).await;
+                // Nobody waits for the answer any more.
+                let _ = apply(&store, &checker, &ops, renewal.as_ref());
+            });
+            tokio::time::sleep(TIMEOUT).await;
+            self.awake().await;
+            return Err(Self::unknown("txn"));
+        }
+        let result = apply(&self.store, &self.checker, &ops, renewal.as_ref());
+        tokio::time::sleep(fate.back).await;
+        self.awake().await;
+        if fate.reply_lost || !self.reaches() {
+            tokio::time::sleep(TIMEOUT).await;
+            return Err(Self::unknown("txn"));
+        }
+        if let (Ok(Txn::Committed { .. }), Some(renewal)) = (&result, &renewal) {
+            check::lock(&self.checker).validity.answered(renewal);
+        }
+        result
+    }
+}

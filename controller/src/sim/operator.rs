@@ -1,0 +1,118 @@
+//! What an operator does by command, and by hand.
+
+use zsha_crds::records::{Intent, StoredSpec, VmRecord};
+use zsha_crds::{HaCluster, Keys, NodeName, VmName};
+use zsha_runtime::store::{MemoryStore, Op};
+
+/// The document the simulated clusters begin with.
+const DOCUMENT: &str = include_str!("../../../manifests/examples/cluster.yaml");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    Fast,
+    Balanced,
+    Patient,
+}
+
+#[derive(Debug)]
+pub struct Operator {
+    store: MemoryStore,
+    keys: Keys,
+    document: serde_json::Value,
+    generation: u64,
+}
+
+/// The example, decoded once in each thread.
+pub fn example() -> HaCluster {
+    thread_local! {
+        static EXAMPLE: HaCluster = match zsha_crds::decode(DOCUMENT, "cluster.yaml") {
+            Ok(decoded) => decoded.cluster,
+            Err(faults) => panic!("the example document is not valid: {faults}"),
+        };
+    }
+    EXAMPLE.with(Clone::clone)
+}
+
+fn json<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_string(value) {
+        Ok(json) => json,
+        Err(error) => panic!("a record is not JSON: {error}"),
+    }
+}
+
+impl Operator {
+    pub fn new(store: MemoryStore, document: &HaCluster) -> Self {
+        let keys = Keys::new(document.name());
+        let document = serde_json::to_value(document).unwrap_or_default();
+        Self { store, keys, document, generation: 0 }
+    }
+
+    /// `zsha apply` of the document with another profile and memory; the first one writes the other records too.
+    pub fn apply(&mut self, profile: Option<Profile>, memory_gib: u32) {
+        if let Some(profile) = profile {
+            self.document["spec"]["Availability"]["Profile"] = format!("{profile:?}").into();
+        }
+        self.document["spec"]["MemorySizeInGB"] = memory_gib.into();
+        if let Err(faults) = zsha_crds::decode::decode_value(&self.document) {
+            panic!("`zsha apply` would have refused this document: {faults}");
+        }
+        self.generation += 1;
+        let stored = json(&StoredSpec {
+            generation: self.generation,
+            document: self.document.clone(),
+            applied_by: "simulator".to_owned(),
+            applied_at: jiff::Timestamp::UNIX_EPOCH,
+            message: String::new(),
+        });
+        let mut ops = vec![self.put(self.keys.spec(), stored)];
+        if self.generation == 1 {
+            let vm = VmName::management();
+            let record = VmRecord::unplaced(vm.clone(), self.uuid());
+            ops.push(self.put(self.keys.vm(&vm), json(&record)));
+            ops.push(self.put(self.keys.intent("power"), json(&Intent::None)));
+        }
+        self.commit(&ops);
+    }
+
+    fn uuid(&self) -> uuid::Uuid {
+        VmName::management().domain_uuid(example().name())
+    }
+
+    pub fn stop(&self) {
+        self.intend(&Intent::Stop {
+            by: "simulator".to_owned(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            message: String::new(),
+        });
+    }
+
+    pub fn start(&self) {
+        self.intend(&Intent::None);
+    }
+
+    fn intend(&self, intent: &Intent) {
+        self.commit(&[self.put(self.keys.intent("power"), json(intent))]);
+    }
+
+    /// The key of a node's lease is deleted by hand.
+    pub fn delete_lease(&self, node: &NodeName) {
+        let key = self.keys.lease(node);
+        if let Some(index) = self.store.index_of(&key) {
+            self.commit(&[Op::DeleteCas { key, index }]);
+        }
+    }
+
+    fn put(&self, key: String, value: String) -> Op {
+        match self.store.index_of(&key) {
+            Some(index) => Op::Cas { key, value, index },
+            None => Op::Create { key, value },
+        }
+    }
+
+    fn commit(&self, ops: &[Op]) {
+        match self.store.apply(ops) {
+            Ok(txn) if txn.committed() => {}
+            other => panic!("nobody else writes at this moment: {other:?}"),
+        }
+    }
+}

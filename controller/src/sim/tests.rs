@@ -1,0 +1,145 @@
+//! The simulator's short form for every day, and the proof that it would see what it is there to see.
+
+use std::path::Path;
+
+use crate::planted::{Bug, plant};
+use crate::sim::gate::CallFault;
+use crate::sim::{matrix, run, scenario};
+
+/// Far more than any of them takes.
+const MOST_SEEDS: u64 = 300;
+
+/// Seeds until the bug shows, and as what.
+fn found(bug: Bug) -> (u64, String) {
+    plant(Some(bug));
+    let found = (0..MOST_SEEDS).find_map(|seed| Some((seed + 1, run(seed).violations.first()?.clone())));
+    plant(None);
+    found.unwrap_or_else(|| panic!("{bug:?} is not found in {MOST_SEEDS} seeds"))
+}
+
+#[test]
+fn a_hundred_and_fifty_seeds_with_faults_violate_nothing() {
+    for seed in 0..150 {
+        let report = run(seed);
+        assert!(
+            report.violations.is_empty(),
+            "seed {seed}: {:?}\n{}replay: make sim SEED={seed}",
+            report.violations,
+            report.log
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log() {
+    for seed in [1, 7, 23] {
+        let (first, second) = (run(seed), run(seed));
+        assert!(!first.log.is_empty());
+        assert_eq!(first.log, second.log, "seed {seed}");
+    }
+}
+
+#[test]
+fn releasing_before_stopping_is_found() {
+    let (seeds, violation) = found(Bug::ReleaseBeforeStop);
+    assert!(violation.starts_with("I1") || violation.starts_with("I2"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn starting_without_a_valid_lease_is_found() {
+    let (seeds, violation) = found(Bug::StartWithoutLease);
+    assert!(violation.starts_with("I2"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn a_deadline_reckoned_from_the_reply_is_found() {
+    let (seeds, violation) = found(Bug::DeadlineFromReply);
+    assert!(violation.starts_with("I2"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn never_taking_the_vm_from_a_dead_node_is_found() {
+    let (seeds, violation) = found(Bug::NeverFence);
+    assert!(violation.starts_with("liveness"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn a_restart_of_the_controller_that_restarts_the_vm_is_found() {
+    let (seeds, violation) = found(Bug::RestartKills);
+    assert!(violation.starts_with("I3"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn a_lost_reply_taken_for_a_success_is_found() {
+    let (seeds, violation) = found(Bug::LostReplyCounts);
+    assert!(violation.starts_with("I2"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn fencing_on_first_sight_is_found() {
+    let (seeds, violation) = found(Bug::FenceOnFirstSight);
+    assert!(violation.starts_with("I"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn a_missing_lease_taken_for_a_dead_node_is_found() {
+    let (seeds, violation) = found(Bug::MissingIsDead);
+    assert!(violation.starts_with("I"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn renewing_after_a_fence_is_found() {
+    let (seeds, violation) = found(Bug::RenewAfterFenced);
+    assert!(violation.starts_with("I"), "after {seeds} seeds: {violation}");
+}
+
+/// Each file of `scenarios/`, and beside it the log of how it went.
+#[test]
+fn every_scenario_comes_out_as_written() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sim/scenarios");
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        files.filter(|file| file.extension().is_some_and(|it| it == "scenario")).collect();
+    files.sort();
+    assert!(files.len() >= 15, "only {} scenarios", files.len());
+    insta::with_settings!({
+        snapshot_path => "scenarios", prepend_module_to_snapshot => false, omit_expression => true
+    }, {
+        for file in files {
+            let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+            let report = scenario::play(&std::fs::read_to_string(&file).unwrap(), 1).unwrap();
+            assert!(report.violations.is_empty(), "{name}: {:?}\n{}", report.violations, report.log);
+            insta::assert_snapshot!(name, report.log);
+        }
+    });
+}
+
+#[test]
+fn a_line_that_is_no_step_is_named_with_what_is_wrong_with_it() {
+    let wrong = |text: &str| scenario::parse(text).unwrap_err().to_string();
+    assert_eq!(
+        wrong("# a comment\nbegin Balanced\nruns on nfs-1 within soon s"),
+        "line 3: 'runs on nfs-1 within soon s' is no step: 'soon' is no number"
+    );
+    assert!(wrong("begin Quick").contains("there are Fast, Balanced and Patient"));
+    assert!(wrong("qemu dies").contains("`begin PROFILE` is the first step"));
+    assert!(wrong("begin Fast\nqemu sleeps").contains("the head of scenario.rs lists them all"));
+}
+
+/// `make sim MATRIX=1` plays all of it.
+#[test]
+fn whatever_goes_wrong_with_one_call_violates_nothing() {
+    let calls = matrix::calls(1);
+    assert!(calls > 300, "only {calls} calls in a day");
+    for call in (0..calls).step_by(23) {
+        for fault in CallFault::ALL {
+            let report = matrix::play(1, call, fault);
+            assert!(
+                report.violations.is_empty(),
+                "{fault:?} of call {call}: {:?}\n{}",
+                report.violations,
+                report.log
+            );
+        }
+    }
+}

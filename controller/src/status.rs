@@ -1,0 +1,103 @@
+//! What this node says of itself and, as its owner, of the VM: computed from one look and one plan.
+
+use zsha_crds::records::{NodeStatus, VmPhase, VmStatus};
+use zsha_crds::{Condition, ConditionStatus, condition};
+
+use crate::hypervisor::LocalVm;
+use crate::observe;
+use crate::observed::Observed;
+use crate::plan::Plan;
+use crate::world::World;
+
+/// The word for a hypervisor that does not answer.
+const UNKNOWN: &str = "Unknown";
+
+/// `status/nodes/<me>`. `before` lends its transition times, and its own time if nothing else differs.
+pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, version: &str) -> NodeStatus {
+    let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.retain(|old| condition::find(&plan.conditions, &old.kind).is_some());
+    for new in &plan.conditions {
+        condition::set(&mut conditions, new.clone());
+    }
+    let status = NodeStatus {
+        node: world.me.clone(),
+        conditions,
+        observed_generation: world.document().map_or(0, |desired| desired.generation),
+        controller_version: version.to_owned(),
+        local_vm: world.local.known().map_or(UNKNOWN, LocalVm::word).to_owned(),
+        waiting: plan.waiting.clone(),
+        updated_at: world.wall,
+    };
+    match before {
+        Some(before) if (NodeStatus { updated_at: before.updated_at, ..status.clone() }) == *before => {
+            before.clone()
+        }
+        _ => status,
+    }
+}
+
+/// `status/vms/<vm>`, written by the owner only.
+pub fn of_vm(world: &World, before: Option<&VmStatus>) -> Option<VmStatus> {
+    let stored = world.vm.known().and_then(Option::as_ref)?;
+    if !observe::names(&stored.record, world) || world.valid_epoch().is_none() {
+        return None;
+    }
+    let observed_generation = world.document().map_or(0, |desired| desired.generation);
+    let started = world.local.known().and_then(LocalVm::generation).unwrap_or_default();
+    // A change that is none to the domain is in force there already.
+    let running_generation = if world.is_up_to_date() == Some(true) { observed_generation } else { started };
+    let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
+    condition::set(&mut conditions, current(world, running_generation, observed_generation));
+    let status = VmStatus {
+        name: stored.record.name.clone(),
+        uuid: stored.record.uuid,
+        node: world.me.clone(),
+        state: state(world, stored.record.phase).to_owned(),
+        running_generation,
+        observed_generation,
+        conditions,
+        updated_at: world.wall,
+    };
+    match before {
+        Some(before) if (VmStatus { updated_at: before.updated_at, ..status.clone() }) == *before => {
+            Some(before.clone())
+        }
+        _ => Some(status),
+    }
+}
+
+/// One word, from the process and the phase together.
+fn state(world: &World, phase: VmPhase) -> &'static str {
+    match (&world.local, phase) {
+        (Observed::Unknown(_), _) => UNKNOWN,
+        (Observed::Known(LocalVm::Running { .. }), _) => "Running",
+        (Observed::Known(LocalVm::ShuttingDown { .. }), _) => "ShuttingDown",
+        (Observed::Known(LocalVm::Crashed), _) => "Crashed",
+        (Observed::Known(LocalVm::Unmanaged), _) => UNKNOWN,
+        (
+            Observed::Known(LocalVm::Paused { .. } | LocalVm::Absent | LocalVm::Off { .. }),
+            VmPhase::Starting,
+        ) => "Starting",
+        (Observed::Known(LocalVm::Paused { .. }), _) => "Paused",
+        (Observed::Known(LocalVm::Absent | LocalVm::Off { .. }), _) => "Stopped",
+    }
+}
+
+/// Whether the running domain is the document's.
+fn current(world: &World, running: u64, observed: u64) -> Condition {
+    let (status, reason, message) = if running == 0 {
+        (ConditionStatus::Unknown, "NotRunning", "the VM does not run".to_owned())
+    } else if running == observed {
+        (ConditionStatus::True, "UpToDate", format!("the VM runs as generation {observed} says"))
+    } else {
+        (
+            ConditionStatus::False,
+            "PendingBoot",
+            format!(
+                "the VM was started from generation {running}; what generation {observed} changes about it comes in \
+                 force when the guest powers off and is started again"
+            ),
+        )
+    };
+    Condition::new("UpToDate", status, reason, message, world.wall)
+}

@@ -1,0 +1,396 @@
+//! What this node has last seen of the store, kept by watchers; and the one thing no watcher can know, which
+//! ownership record this very process wrote.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use tokio::sync::watch;
+use zsha_crds::records::{
+    EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, NodeStatus, StoredSpec, VmRecord, VmStatus,
+};
+use zsha_crds::status::{ClusterView, DataAge, LeaseSight};
+use zsha_crds::{ClusterName, Keys, NodeName, VmName, decode};
+use zsha_runtime::backoff::BackoffConfig;
+use zsha_runtime::lease::{Observer, Sight};
+use zsha_runtime::store::{Entry, Store, StoreError};
+use zsha_runtime::watcher::{self, Event};
+use zsha_runtime::{Clock, Moment, predicates, reflector};
+
+use crate::desired::Desired;
+use crate::hypervisor::DomainSpec;
+use crate::observed::Observed;
+use crate::world::StoredVm;
+
+/// A document as stored, and what it means here.
+#[derive(Debug, Clone)]
+pub struct Document {
+    pub stored: StoredSpec,
+    pub desired: Arc<Desired>,
+}
+
+/// What lives below `status/`.
+#[derive(Debug, Clone)]
+enum StatusRecord {
+    Node(Arc<NodeStatus>),
+    Vm(VmStatus),
+}
+
+/// The intent that says whether the VM is to run; the first `apply` writes it, and it is never deleted.
+const POWER: &str = "power";
+/// A dead path is noticed after this; a quiet prefix costs one request in it.
+const WAIT: Duration = Duration::from_secs(10);
+/// Leases change all the time, so a look at them that waits for long is a path that is dead.
+const LEASE_WAIT: Duration = Duration::from_secs(2);
+/// An election is over in a few seconds, and what was missed in it is wanted at once.
+const BACKOFF: BackoffConfig =
+    BackoffConfig { base: Duration::from_millis(200), cap: Duration::from_millis(1_000) };
+
+/// Everything this node watches.
+#[derive(Debug, Clone)]
+pub struct Views {
+    cluster: ClusterName,
+    keys: Keys,
+    clock: Clock,
+    spec: reflector::Store<Document>,
+    intents: reflector::Store<Intent>,
+    vms: reflector::Store<VmRecord>,
+    statuses: reflector::Store<StatusRecord>,
+    events: reflector::Store<EventRecord>,
+    leases: reflector::Store<LeaseRecord>,
+    spec_changes: watch::Receiver<u64>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    observer: Observer,
+    /// The record as this process last wrote it, and the index that gave it.
+    own: Option<(VmRecord, u64)>,
+    /// A later write of this process was not answered, so `own` may not be the last word any more.
+    own_in_doubt: bool,
+    /// Domains of earlier generations as the history has them, looked up once; None: it does not have it.
+    past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
+    /// The last document that could be used.
+    last_good: Option<Arc<Document>>,
+}
+
+type Changes = BoxStream<'static, Result<Event, StoreError>>;
+
+/// The views, and the streams that keep them: whoever polls those is woken by what matters and nothing else.
+pub struct Watched {
+    pub views: Views,
+    pub changes: Vec<Changes>,
+    /// Changes that only people look at.
+    pub display: Vec<Changes>,
+}
+
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").field("views", &self.views).finish_non_exhaustive()
+    }
+}
+
+pub fn watch(store: &Arc<dyn Store>, cluster: &ClusterName, clock: Clock, seed: u64) -> Watched {
+    let keys = Keys::new(cluster);
+    let shared = Arc::new(Mutex::new(Shared::default()));
+    let decoding = cluster.clone();
+    let (spec, spec_writer) = reflector::store_with(clock, move |entry| document(entry, &decoding));
+    let (intents, intents_writer) = reflector::store(clock);
+    let (vms, vms_writer) = reflector::store(clock);
+    let prefix = keys.node_statuses();
+    let (statuses, statuses_writer) = reflector::store_with(clock, move |entry| status(entry, &prefix));
+    let (events, events_writer) = reflector::store(clock);
+    let (leases, leases_writer) = reflector::store(clock);
+    let patiently = |prefix: String, look: u64, wait: Duration| {
+        let min_interval = Duration::from_millis(look);
+        let config = watcher::Config { seed, min_interval, wait, backoff: BACKOFF };
+        watcher::watcher(Arc::clone(store), prefix, config)
+    };
+    let follow = |prefix: String, look: u64| patiently(prefix, look, WAIT);
+    let of_leases =
+        reflector::reflector(leases_writer, patiently(keys.leases(), LEASE_LOOK_MILLIS, LEASE_WAIT));
+    let (spec_changed, spec_changes) = watch::channel(0);
+    let changes = vec![
+        counting(reflector::reflector(spec_writer, follow(keys.spec(), 50)), spec_changed).boxed(),
+        reflector::reflector(intents_writer, follow(keys.intents(), 50)).boxed(),
+        forgetting(reflector::reflector(vms_writer, follow(keys.vms(), 50)), Arc::clone(&shared)).boxed(),
+        lease_news(sighting(of_leases, Arc::clone(&shared), clock), Arc::clone(&shared)).boxed(),
+        reflector::reflector(statuses_writer, follow(keys.statuses(), 500)).boxed(),
+    ];
+    let display = vec![reflector::reflector(events_writer, follow(keys.events(), 1_000)).boxed()];
+    let cluster = cluster.clone();
+    let views =
+        Views { cluster, keys, clock, spec, intents, vms, statuses, events, leases, spec_changes, shared };
+    Watched { views, changes, display }
+}
+
+fn document(entry: &Entry, cluster: &ClusterName) -> Result<Document, String> {
+    let stored: StoredSpec = serde_json::from_str(&entry.value).map_err(|error| error.to_string())?;
+    let decoded = decode::decode_value(&stored.document).map_err(|faults| faults.to_string())?;
+    if decoded.name() != cluster {
+        return Err(format!("the document is for cluster '{}' and lies under '{cluster}'", decoded.name()));
+    }
+    let desired = Arc::new(Desired::from_document(&decoded, stored.generation));
+    Ok(Document { stored, desired })
+}
+
+fn status(entry: &Entry, node_prefix: &str) -> Result<StatusRecord, String> {
+    let record = if entry.key.starts_with(node_prefix) {
+        serde_json::from_str(&entry.value).map(|status| StatusRecord::Node(Arc::new(status)))
+    } else {
+        serde_json::from_str(&entry.value).map(StatusRecord::Vm)
+    };
+    record.map_err(|error| error.to_string())
+}
+
+/// Shows every lease to the observer on its way.
+fn sighting<S>(stream: S, shared: Arc<Mutex<Shared>>, clock: Clock) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    stream.inspect(move |item| {
+        let Ok(event) = item else { return };
+        match event {
+            Event::InitApply(entry) | Event::Apply(entry) => match serde_json::from_str(&entry.value) {
+                Ok(record) => lock(&shared).observer.see(clock.now(), record, entry.modify_index),
+                Err(error) => {
+                    tracing::warn!(key = entry.key, %error, "a lease cannot be read");
+                    forget(&shared, &entry.key);
+                }
+            },
+            Event::Delete(key) => forget(&shared, key),
+            Event::Init | Event::InitDone | Event::Bookmark => {}
+        }
+    })
+}
+
+/// Nothing can be concluded from a lease that is not there or cannot be read.
+fn forget(shared: &Mutex<Shared>, key: &str) {
+    if let Some(node) = node_of(key) {
+        lock(shared).observer.missing(&node);
+    }
+}
+
+/// Whose lease lies under this key.
+fn node_of(key: &str) -> Option<NodeName> {
+    key.rsplit('/').next().and_then(|name| NodeName::new(name).ok())
+}
+
+/// After the store went back in time, what this process wrote may not be there any more.
+fn forgetting<S>(stream: S, shared: Arc<Mutex<Shared>>) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    stream.inspect(move |item| {
+        if matches!(item, Ok(Event::Init)) {
+            let mut shared = lock(&shared);
+            shared.own = None;
+            shared.own_in_doubt = false;
+        }
+    })
+}
+
+/// Counts what was shown of a key.
+fn counting<S>(stream: S, count: watch::Sender<u64>) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    stream.inspect(move |item| {
+        if matches!(item, Ok(Event::Apply(_) | Event::InitApply(_))) {
+            count.send_modify(|count| *count += 1);
+        }
+    })
+}
+
+/// A renewal is no news; anything else about a lease that was sighted is.
+fn lease_news<S>(stream: S, shared: Arc<Mutex<Shared>>) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    predicates::changed(stream, move |entry| {
+        let shared = lock(&shared);
+        let sight = shared.observer.get(&node_of(&entry.key)?)?;
+        if sight.index != entry.modify_index {
+            return None;
+        }
+        let record = &sight.record;
+        let state = record.state as u64;
+        Some((record.epoch << 3) | (state << 1) | u64::from(record.controller_alive))
+    })
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a view shows nothing yet.
+fn not_ready<T>(store: &reflector::Store<T>, what: &str) -> String {
+    match store.failing() {
+        Some(failing) => format!("{what} cannot be read: {}", failing.error),
+        None => format!("{what} has not been read yet"),
+    }
+}
+
+impl Views {
+    /// The document in force: the last good one, whatever became of the key since.
+    pub fn desired(&self) -> Observed<Option<Arc<Desired>>> {
+        let mut shared = lock(&self.shared);
+        if let Some(object) = self.spec.get(&self.keys.spec()) {
+            shared.last_good = Some(object.value);
+        }
+        match (&shared.last_good, self.spec.ready()) {
+            (Some(document), _) => Observed::Known(Some(Arc::clone(&document.desired))),
+            (None, false) => Observed::Unknown(not_ready(&self.spec, "the document")),
+            (None, true) => match self.spec_problem() {
+                Some(problem) => Observed::Unknown(problem),
+                None => Observed::Known(None),
+            },
+        }
+    }
+
+    /// Moves with every document seen.
+    pub fn spec_changes(&self) -> watch::Receiver<u64> {
+        self.spec_changes.clone()
+    }
+
+    /// What is wrong with the stored document, if anything.
+    pub fn spec_problem(&self) -> Option<String> {
+        self.spec.undecodable().into_values().next().map(|bad| bad.reason)
+    }
+
+    /// Whether an operator asked for the VM to be stopped.
+    pub fn stop(&self) -> Observed<bool> {
+        if !self.intents.ready() {
+            return Observed::Unknown(not_ready(&self.intents, "the operators' intents"));
+        }
+        if let Some((key, bad)) = self.intents.undecodable().into_iter().next() {
+            return Observed::Unknown(format!("{key} cannot be read: {}", bad.reason));
+        }
+        if self.intents.get(&self.keys.intent(POWER)).is_none() && self.spec.get(&self.keys.spec()).is_some()
+        {
+            return Observed::Unknown(format!("{} is missing", self.keys.intent(POWER)));
+        }
+        Observed::Known(
+            self.intents.state().values().any(|intent| matches!(*intent.value, Intent::Stop { .. })),
+        )
+    }
+
+    /// The ownership record: the newer of what was last seen and what this process last wrote.
+    pub fn vm(&self) -> Observed<Option<StoredVm>> {
+        let key = self.keys.vm(&VmName::management());
+        let seen = self.vms.get(&key);
+        let (own, in_doubt) = {
+            let shared = lock(&self.shared);
+            (shared.own.clone(), shared.own_in_doubt)
+        };
+        // Nothing older than one's own write is the present, however much the view lags; a deleted key shows in the
+        // view as gone, not as older.
+        if let Some((record, index)) = own
+            && seen.as_ref().is_some_and(|seen| seen.modify_index <= index)
+        {
+            return Observed::Known(Some(StoredVm { record, index, written_here: !in_doubt }));
+        }
+        if let Some(bad) = self.vms.undecodable().remove(&key) {
+            return Observed::Unknown(format!("{key} cannot be read: {}", bad.reason));
+        }
+        if !self.vms.ready() {
+            return Observed::Unknown(not_ready(&self.vms, "the ownership record"));
+        }
+        Observed::Known(seen.map(|seen| StoredVm {
+            record: (*seen.value).clone(),
+            index: seen.modify_index,
+            written_here: false,
+        }))
+    }
+
+    /// This process wrote the record, and was told so.
+    pub fn wrote(&self, record: VmRecord, index: u64) {
+        let mut shared = lock(&self.shared);
+        shared.own = Some((record, index));
+        shared.own_in_doubt = false;
+    }
+
+    /// A write of this process may or may not be in force: what was written before is in doubt.
+    pub fn write_is_unknown(&self) {
+        lock(&self.shared).own_in_doubt = true;
+    }
+
+    /// What was found of an earlier generation; None: not looked up yet.
+    pub fn past_domain(&self, generation: u64) -> Option<Option<Arc<DomainSpec>>> {
+        lock(&self.shared).past.get(&generation).cloned()
+    }
+
+    pub fn remember_domain(&self, generation: u64, domain: Option<Arc<DomainSpec>>) {
+        // One VM runs, of one generation.
+        lock(&self.shared).past = BTreeMap::from([(generation, domain)]);
+    }
+
+    pub fn sights(&self) -> BTreeMap<NodeName, Sight> {
+        lock(&self.shared).observer.sights().clone()
+    }
+
+    /// A lease read by other means, for instance consistently before a fence.
+    pub fn saw_lease(&self, record: LeaseRecord, index: u64) {
+        lock(&self.shared).observer.see(self.clock.now(), record, index);
+    }
+
+    pub fn nodes(&self) -> BTreeMap<NodeName, Arc<NodeStatus>> {
+        let nodes = self.statuses.state().into_values().filter_map(|object| match &*object.value {
+            StatusRecord::Node(status) => Some((status.node.clone(), Arc::clone(status))),
+            StatusRecord::Vm(_) => None,
+        });
+        nodes.collect()
+    }
+
+    /// A status record as it is in the store, for the cas that replaces it. None before the first look.
+    pub fn status_index(&self, key: &str) -> Option<Option<u64>> {
+        let found = self.statuses.get(key).map(|object| object.modify_index);
+        let bad = self.statuses.undecodable().get(key).map(|bad| bad.modify_index);
+        self.statuses.ready().then_some(bad.or(found))
+    }
+
+    pub fn vm_status(&self) -> Option<VmStatus> {
+        let object = self.statuses.get(&self.keys.vm_status(&VmName::management()))?;
+        match &*object.value {
+            StatusRecord::Vm(status) => Some(status.clone()),
+            StatusRecord::Node(_) => None,
+        }
+    }
+
+    /// When the store last confirmed the ownership record, and what keeps it from doing so.
+    pub fn confirmed(&self) -> (Option<Moment>, Option<String>) {
+        // Leases change all the time, so their watcher is the one that is surely answered all the time.
+        (self.leases.last_synced(), self.leases.failing().map(|failing| failing.error.to_string()))
+    }
+
+    /// Everything, for people.
+    pub fn cluster_view(&self) -> ClusterView {
+        let now = self.clock.now();
+        let mut view = ClusterView::empty(self.cluster.clone(), self.clock.wall());
+        view.spec = self.spec.get(&self.keys.spec()).map(|object| object.value.stored.clone());
+        view.spec_problem = self.spec_problem();
+        view.vm = self.vm().known().cloned().flatten().map(|stored| stored.record);
+        view.vm_status = self.vm_status();
+        view.node_statuses =
+            self.nodes().into_iter().map(|(node, status)| (node, (*status).clone())).collect();
+        for (node, sight) in self.sights() {
+            let age = u64::try_from(now.since(sight.sent_by).as_millis()).unwrap_or(u64::MAX);
+            view.lease_ages.insert(node.clone(), LeaseSight::from_age_millis(age, &sight.record.timings));
+            view.leases.insert(node, sight.record);
+        }
+        let prefix = self.keys.intents();
+        for (key, object) in self.intents.state() {
+            view.intents.insert(key.trim_start_matches(&prefix).to_owned(), (*object.value).clone());
+        }
+        let mut events: Vec<_> = self.events.state().into_values().collect();
+        events.sort_by_key(|object| object.modify_index);
+        view.events = events.into_iter().map(|object| (*object.value).clone()).collect();
+        if let (confirmed, Some(why)) = self.confirmed() {
+            view.data_age = DataAge::Stale { secs: confirmed.map(|at| now.since(at).as_secs()), why };
+        }
+        view
+    }
+}

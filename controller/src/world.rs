@@ -1,0 +1,81 @@
+//! All that may be looked at when deciding: values only, each known or unknown-because.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+use zsha_crds::NodeName;
+use zsha_crds::records::{NodeStatus, VmRecord};
+use zsha_runtime::Moment;
+use zsha_runtime::lease::Sight;
+
+use crate::desired::Desired;
+use crate::host::HostFacts;
+use crate::hypervisor::{DomainSpec, LocalVm};
+use crate::keeper::Verdict;
+use crate::observed::Observed;
+
+/// The ownership record as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredVm {
+    pub record: VmRecord,
+    pub index: u64,
+    /// Whether the value at this index was written by this very process. A record that only *says* this node is
+    /// the owner may be older than a write still on its way; one's own successful cas cannot be.
+    pub written_here: bool,
+}
+
+/// One look at everything, as one node sees it.
+#[derive(Debug, Clone)]
+pub struct World {
+    pub now: Moment,
+    /// For what people read, never for deciding.
+    pub wall: Timestamp,
+    pub me: NodeName,
+    /// The last good document; `Known(None)`: there is none yet.
+    pub desired: Observed<Option<Arc<Desired>>>,
+    /// Whether an operator asked for the VM to be stopped.
+    pub stop: Observed<bool>,
+    /// What the keeper says of this node's lease.
+    pub lease: Observed<Verdict>,
+    /// Every node's lease as last seen, and since when.
+    pub sights: BTreeMap<NodeName, Sight>,
+    pub vm: Observed<Option<StoredVm>>,
+    /// What the nodes say of themselves.
+    pub nodes: BTreeMap<NodeName, Arc<NodeStatus>>,
+    pub local: Observed<LocalVm>,
+    /// The domain of the generation that runs here, where that is another than the one in force and could be looked
+    /// up in the history.
+    pub running_domain: Option<Arc<DomainSpec>>,
+    pub host: Observed<HostFacts>,
+    /// Whether the keeper pets a watchdog device.
+    pub watchdog: bool,
+}
+
+impl World {
+    pub fn document(&self) -> Option<&Arc<Desired>> {
+        self.desired.known().and_then(Option::as_ref)
+    }
+
+    /// The epoch of this node's lease, if it is valid now.
+    pub fn valid_epoch(&self) -> Option<u64> {
+        self.lease.known().filter(|v| v.valid(self.now)).map(|v| v.epoch)
+    }
+
+    /// Whether the VM runs as the document in force says: None if it does not run, or that cannot be told.
+    pub fn is_up_to_date(&self) -> Option<bool> {
+        let desired = self.document()?;
+        let running = self.local.known()?.generation()?;
+        if running == desired.generation {
+            return Some(true);
+        }
+        let domain = self.running_domain.as_ref()?;
+        Some(DomainSpec { generation: desired.generation, ..(**domain).clone() } == desired.domain)
+    }
+
+    /// Which life of this node's lease is meant; nil where it is not known.
+    pub fn incarnation(&self) -> Uuid {
+        self.lease.known().map_or(Uuid::nil(), |verdict| verdict.incarnation)
+    }
+}

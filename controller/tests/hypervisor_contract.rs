@@ -1,0 +1,160 @@
+//! libvirt keeps the contract of the hypervisor: the same cases as the simulated one, on a real QEMU under a libvirtd
+//! of each test's own, in namespaces of its own. Root, libvirtd, QEMU and the lab's guest image are needed: without
+//! them it fails and says how to get them. It touches no libvirt of the machine.
+
+#![cfg(feature = "libvirt")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+/// Taken in rather than linked: the library carries its tests only when it is itself under test.
+#[path = "../src/hypervisor/contract.rs"]
+mod contract;
+#[path = "hypervisor_contract/daemon.rs"]
+mod daemon;
+#[path = "hypervisor_contract/rig.rs"]
+mod rig;
+
+use std::path::{Path, PathBuf};
+
+use contract::{Rig, every_case};
+use rig::LibvirtRig;
+use uuid::Uuid;
+use zsha_controller::hypervisor::domain_xml::{self, CephLogin, DomainSettings, DomainType};
+use zsha_controller::hypervisor::libvirt::{LibvirtHypervisor, LibvirtSettings};
+use zsha_controller::hypervisor::{
+    DomainImage, DomainNic, DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, PauseReason,
+};
+use zsha_crds::VmName;
+
+macro_rules! tests {
+    ($($case:ident,)*) => {
+        $(#[tokio::test]
+        async fn $case() {
+            contract::$case(&LibvirtRig::start().await).await;
+        })*
+    };
+}
+every_case!(tests);
+
+async fn run(rig: &LibvirtRig) {
+    rig.hypervisor().define(&rig.domain(1)).await.unwrap();
+    rig.hypervisor().start_paused().await.unwrap();
+    rig.hypervisor().resume().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_definition_never_starts_with_the_host() {
+    let rig = LibvirtRig::start().await;
+    rig.hypervisor().define(&rig.domain(1)).await.unwrap();
+    rig.virsh(&["autostart", "mnvm"]).await;
+    rig.hypervisor().define(&rig.domain(2)).await.unwrap();
+    assert_eq!(rig.virsh(&["list", "--autostart", "--all", "--name"]).await.trim(), "");
+}
+
+#[tokio::test]
+async fn a_kill_reaches_qemu_also_where_libvirt_hangs() {
+    let rig = LibvirtRig::start().await;
+    run(&rig).await;
+    rig.hang().await;
+    let unconfirmed = rig.hypervisor().kill().await;
+    assert!(unconfirmed.is_err(), "{unconfirmed:?}");
+    assert_eq!(rig.processes(), 0);
+    rig.go_on().await;
+}
+
+#[tokio::test]
+async fn a_qemu_that_dies_while_libvirt_is_down_is_not_taken_for_running_after() {
+    let rig = LibvirtRig::start().await;
+    run(&rig).await;
+    let mut changes = rig.hypervisor().changes();
+    rig.cut().await;
+    rig.kill_qemu().await;
+    rig.mend().await;
+    let vm = loop {
+        changes.borrow_and_update();
+        match rig.hypervisor().look().await {
+            Ok(vm) if !vm.has_process() => break vm,
+            Ok(_) | Err(_) => changes.changed().await.unwrap(),
+        }
+    };
+    assert!(matches!(vm, LocalVm::Off { reason: OffReason::Died | OffReason::Unknown }), "{vm:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_libvirt_does_not_know_is_not_called_off() {
+    let rig = LibvirtRig::start().await;
+    rig.hypervisor().define(&rig.domain(1)).await.unwrap();
+    let stray = rig.stray_qemu().await;
+    assert_eq!(rig.hypervisor().look().await.unwrap(), LocalVm::Unmanaged);
+    let refused = rig.hypervisor().start_paused().await;
+    assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
+    rig.hypervisor().kill().await.unwrap();
+    assert!(matches!(rig.hypervisor().look().await, Ok(LocalVm::Off { .. })));
+    drop(stray);
+}
+
+#[tokio::test]
+async fn a_guest_that_somebody_else_pauses_is_paused_and_its_metadata_may_be_missing() {
+    let rig = LibvirtRig::start().await;
+    run(&rig).await;
+    rig.virsh(&["metadata", "mnvm", "https://zsha.io/v1", "--live", "--remove"]).await;
+    assert_eq!(rig.hypervisor().look().await, Ok(LocalVm::Running { generation: 0 }));
+    rig.virsh(&["suspend", "mnvm"]).await;
+    let paused = LocalVm::Paused { reason: PauseReason::Asked, generation: 0 };
+    assert_eq!(rig.hypervisor().look().await, Ok(paused));
+}
+
+#[tokio::test]
+async fn kvm_or_not_is_probed_and_the_settings_go_before() {
+    let rig = LibvirtRig::start().await;
+    let probed = rig.another_hypervisor(None).probe_domain_type().await.unwrap();
+    let offered = rig.virsh(&["capabilities"]).await.contains("<domain type='kvm'/>");
+    let device = std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
+    assert_eq!(probed == DomainType::Kvm, offered && device);
+    let told = rig.another_hypervisor(Some(DomainType::Kvm)).probe_domain_type().await.unwrap();
+    assert_eq!(told, DomainType::Kvm);
+}
+
+#[tokio::test]
+async fn a_hypervisor_that_is_dropped_leaves_no_connection_behind() {
+    let rig = LibvirtRig::start().await;
+    rig.hypervisor().look().await.unwrap();
+    let before = rig.clients().await;
+    for _ in 0..3 {
+        let another = rig.another_hypervisor(None);
+        another.look().await.unwrap();
+        assert_eq!(rig.clients().await, before + 1);
+        drop(another);
+        rig::until(|| async { rig.clients().await == before }).await;
+    }
+}
+
+#[tokio::test]
+async fn what_we_define_is_valid_by_libvirts_own_schema() {
+    let rig = LibvirtRig::start().await;
+    let ceph = DomainImage::Rbd {
+        monitors: vec!["10.0.0.1:6789".to_owned(), "[fd00::2]:6789".to_owned(), "ceph-3".to_owned()],
+        pool: "vms".to_owned(),
+        image: "mnvm".to_owned(),
+    };
+    let login = CephLogin { user: "libvirt".to_owned(), secret: Uuid::from_u128(2) };
+    let special = DomainImage::File(PathBuf::from("/share/<&'\"> é.img"));
+    for (image, domain_type) in [(ceph, DomainType::Kvm), (special, DomainType::Qemu)] {
+        let settings =
+            DomainSettings { ceph: Some(login.clone()), ..DomainSettings::new(rig::cluster(), domain_type) };
+        let xml = domain_xml::write(&DomainSpec { image, ..rig.domain(5) }, &settings).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &xml).unwrap();
+        rig.virsh(&["define", "--validate", file.path().to_str().unwrap()]).await;
+        let back = rig.virsh(&["dumpxml", "mnvm", "--inactive"]).await;
+        assert_eq!(domain_xml::generation(&back).unwrap(), 5);
+    }
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_an_error_and_never_absent() {
+    let settings = LibvirtSettings::new(rig::uri(Path::new("/nonexistent")), rig::cluster());
+    let uuid = Uuid::from_u128(1);
+    let nobody = LibvirtHypervisor::new(settings, VmName::management(), uuid, rig::copies(uuid)).unwrap();
+    let looked = nobody.look().await;
+    assert!(matches!(looked, Err(HypervisorError::Unreachable { .. })), "{looked:?}");
+}
