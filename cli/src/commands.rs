@@ -1,0 +1,40 @@
+//! One file a command. Each has its `Args`, and a `run` that prints its result and says how it ended.
+
+pub mod apply;
+pub mod check_config;
+pub mod completion;
+pub mod config_sample;
+pub mod diff;
+pub mod events;
+pub mod get;
+pub mod help;
+pub mod history;
+pub mod schema;
+pub mod status;
+pub mod version;
+
+use crate::args::Command;
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+/// Runs `command`; `reach` is there for all that need the store.
+pub(crate) async fn run(
+    command: &Command,
+    reach: Option<&Reach>,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
+    let needed = || reach.ok_or_else(|| Failure::new(Exit::General, "NoStore", "there is no store to ask"));
+    match command {
+        Command::Apply(args) => apply::run(args, reach, session).await,
+        Command::Diff(args) => diff::run(args, needed()?, session).await,
+        Command::Get(args) => get::run(args, needed()?, session).await,
+        Command::Status(args) => status::run(args, needed()?, session).await,
+        Command::Events(args) => events::run(args, needed()?, session).await,
+        Command::History(args) => history::run(args, needed()?, session).await,
+        Command::CheckConfig(args) => check_config::run(args, session),
+        Command::ConfigSample(args) => config_sample::run(args, session),
+        Command::Schema(_) => schema::run(session),
+        Command::Completion(args) => completion::run(args, session),
+        Command::Help(args) => help::run(args, session),
+    }
+}

@@ -1,0 +1,228 @@
+//! `zsha apply`: a document into force, as one compare-and-set transaction over what was read and compared.
+//!
+//! In this order: read, check, read what is in force, compare, judge, ask where it disturbs, write, tell. Nothing is
+//! written before everything else has succeeded.
+
+mod commit;
+mod report;
+
+use clap::ValueEnum;
+use zsha_crds::decode::{Decoded, Format, Options, decode_bytes};
+use zsha_crds::diff::{Change, Impact, diff, impact, summary};
+use zsha_crds::normalise::{normalised, same};
+use zsha_crds::{ClusterName, HaCluster, Keys, decode_value};
+use zsha_runtime::history::{self, Outcome};
+use zsha_runtime::store::Read;
+
+use super::check_config::warn;
+use crate::live::{Live, provenance};
+use crate::session::{Reach, Session, read_document};
+use crate::{Exit, Failure};
+use commit::{Fate, commit};
+use report::{Done, report};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 applied or unchanged, 3 unchanged (--error-unchanged), 4 invalid, \
+                        5 somebody else changed it, 7 Consul unavailable, 8 refused without --yes.")]
+pub struct Args {
+    /// The document: YAML, JSON, or the config.json of zsha 2.5.1; `-` for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub file: String,
+    /// Do everything but write. server: compare with what is in force; client: check only, and ask Consul nothing
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_value = "none",
+          default_missing_value = "server")]
+    pub dry_run: DryRun,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub message: String,
+    /// Only where this generation is in force; 0: nothing is
+    #[arg(long, value_name = "N")]
+    pub if_version: Option<u64>,
+    /// Go ahead even where it restarts or moves the VM
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Exit with 3 where nothing is to be changed
+    #[arg(long)]
+    pub error_unchanged: bool,
+    #[arg(short, long, value_name = "FORM")]
+    pub output: Option<Form>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+pub enum DryRun {
+    None,
+    Client,
+    Server,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Json,
+    Name,
+}
+
+pub async fn run(args: &Args, reach: Option<&Reach>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    if args.dry_run == DryRun::Client {
+        let decoded = input(&args.file, reach.filter(|reach| reach.named.is_some()), session).await?;
+        warn(session, &decoded.warnings)?;
+        return report(args, &decoded.cluster, &Done::Checked, session);
+    }
+    let reach = reach.ok_or_else(|| Failure::new(Exit::General, "NoStore", "there is no store to ask"))?;
+    let decoded = input(&args.file, Some(reach), session).await?;
+    warn(session, &decoded.warnings)?;
+    let new = decoded.cluster;
+    let keys = Keys::new(new.name());
+    let live = Live::read(reach.store.as_ref(), &keys).await?;
+    expect_version(args, &new, &live)?;
+    let old = live.document();
+    let changes = diff(old.as_ref().ok().and_then(Option::as_ref), &new);
+    let (ops, generation) = match transaction(args, reach, session, &keys, &live, &new).await? {
+        Outcome::Unchanged { generation } => {
+            return report(args, &new, &Done::Unchanged { generation, index: live.index() }, session);
+        }
+        Outcome::Write { ops, generation } => (ops, generation),
+    };
+    consent(args, &new, old.as_ref().map(|_| ()).map_err(String::as_str), &changes, session)?;
+    let created = live.generation() == 0;
+    if args.dry_run == DryRun::Server {
+        return report(args, &new, &Done::Written { created, generation, index: None, changes }, session);
+    }
+    match commit(reach.store.as_ref(), &keys, ops).await? {
+        Fate::InForce { index } => {
+            report(args, &new, &Done::Written { created, generation, index: Some(index), changes }, session)
+        }
+        Fate::Lost(now) => Err(conflict(&new, &now, args)),
+    }
+}
+
+/// The document of FILE, for the cluster it is meant for. An old config.json names none: it is for the cluster
+/// named on the command line, or for the only one there is.
+pub(crate) async fn input(
+    file: &str,
+    reach: Option<&Reach>,
+    session: &mut Session<'_>,
+) -> Result<Decoded, Failure> {
+    let (bytes, name) = read_document(file, session.stdin)?;
+    let named = reach.and_then(|reach| reach.named.clone());
+    let read = |cluster_name: Option<ClusterName>| {
+        decode_bytes(&bytes, &name, &Options { cluster_name })
+            .map_err(|faults| Failure::invalid(&name, faults))
+    };
+    let decoded = read(named.clone())?;
+    match (decoded.format, named, reach) {
+        (Format::ConfigJson, None, Some(reach)) => match reach.clusters().await?.as_slice() {
+            [] => Ok(decoded),
+            [only] => read(Some(only.clone())),
+            [..] => Err(Failure::usage(format!(
+                "{name} does not say which cluster it is for, and there are several"
+            ))
+            .hint("name it: --cluster NAME")),
+        },
+        (Format::Yaml | Format::Json, Some(named), _) if *decoded.cluster.name() != named => {
+            let message =
+                format!("{name} is for cluster '{}', and --cluster says '{named}'", decoded.cluster.name());
+            Err(Failure::usage(message)
+                .hint("leave --cluster (and ZSHA_CLUSTER) out, or change `metadata.name`"))
+        }
+        _ => Ok(decoded),
+    }
+}
+
+fn expect_version(args: &Args, new: &HaCluster, live: &Live) -> Result<(), Failure> {
+    match args.if_version {
+        Some(expected) if expected != live.generation() => Err(conflict(new, live, args)),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What is to be written: the document and its record and, the first time, the keys that others wait for.
+async fn transaction(
+    args: &Args,
+    reach: &Reach,
+    session: &Session<'_>,
+    keys: &Keys,
+    live: &Live,
+    new: &HaCluster,
+) -> Result<Outcome, Failure> {
+    let store = reach.store.as_ref();
+    let listing = store.list(&keys.history(), Read::Consistent).await;
+    let recorded = listing.map_err(|error| Failure::store("reading the history", &error))?.entries;
+    let change = history::Change {
+        document: normalised(new),
+        applied_by: session.who.clone(),
+        applied_at: session.clock.wall(),
+        message: args.message.clone(),
+        command: "apply".to_owned(),
+    };
+    let equivalent =
+        |old: &serde_json::Value, _: &serde_json::Value| decode_value(old).is_ok_and(|old| same(&old, new));
+    let mut outcome =
+        history::apply(keys, live.entry.as_ref(), &recorded, change, equivalent).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            Failure::new(Exit::General, "LiveUnreadable", error.to_string())
+                .cause(cause)
+                .hint("a newer zsha may have written it: `zsha -v` on the other nodes")
+        })?;
+    if let Outcome::Write { ops, .. } = &mut outcome
+        && live.generation() == 0
+    {
+        ops.extend(commit::placeholders(store, keys, new, !recorded.is_empty()).await?);
+    }
+    Ok(outcome)
+}
+
+/// Going on with what disturbs the VM takes a word: on a terminal a yes, elsewhere --yes. `known` is an error where
+/// the document in force cannot be read, and so nobody can say what the new one disturbs.
+fn consent(
+    args: &Args,
+    new: &HaCluster,
+    known: Result<(), &str>,
+    changes: &[Change],
+    session: &mut Session<'_>,
+) -> Result<(), Failure> {
+    let disturbs: Vec<String> = match (known, impact(changes)) {
+        (Err(why), _) => {
+            vec![format!("the document in force cannot be read, nor what this one changes: {why}")]
+        }
+        (Ok(()), Impact::None | Impact::AtNextBoot) => return Ok(()),
+        (Ok(()), Impact::Migration | Impact::Restart) => {
+            let heavy = changes.iter().filter(|change| change.impact >= Impact::Migration);
+            heavy.map(|change| format!("{}: {}: {}", change.path, change.impact, change.reason)).collect()
+        }
+    };
+    if args.yes || args.dry_run != DryRun::None {
+        return Ok(());
+    }
+    let refused = |reason: &'static str, message: &str| {
+        disturbs
+            .iter()
+            .fold(Failure::new(Exit::Refused, reason, message), |failure, cause| failure.cause(cause.clone()))
+            .hint(format!("zsha diff -f {}; `--yes` goes ahead", args.file))
+    };
+    let Some(ask) = session.ask.filter(|_| args.file != "-") else {
+        return Err(refused("NeedsYes", "this may disturb the VM, and nobody can be asked"));
+    };
+    session.output.tell(&format!("{}\n{}", disturbs.join("\n"), summary(changes)))?;
+    let question = format!("apply it to {}?", new.name());
+    if ask(&question, session.output.err)? {
+        Ok(())
+    } else {
+        Err(refused("NotConfirmed", "not confirmed: nothing was written"))
+    }
+}
+
+fn conflict(new: &HaCluster, now: &Live, args: &Args) -> Failure {
+    let name = new.name();
+    let (what, generation) = match &now.spec {
+        Ok(Some(spec)) => (format!("{name} is at {}", provenance(spec)), spec.generation),
+        Ok(None) => (format!("{name} has no document in force"), 0),
+        Err(why) => (format!("the document of {name} cannot be read: {why}"), 0),
+    };
+    let message = match args.if_version {
+        Some(expected) => format!("nothing was written: {what}, not generation {expected}"),
+        None => format!("nothing was written: {what}, since this command has read it"),
+    };
+    let file = &args.file;
+    Failure::new(Exit::Conflict, "Conflict", message)
+        .hint(format!("zsha diff -f {file}, then: zsha apply -f {file} --if-version {generation}"))
+}

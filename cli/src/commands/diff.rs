@@ -1,0 +1,89 @@
+//! `zsha diff`: what a document would change against the one in force, and what that does to the VM. The same
+//! comparison decides text, JSON, exit code, and what `apply` does.
+
+use clap::ValueEnum;
+use serde::Serialize;
+use zsha_crds::diff::{Change, DiffLook, Impact, diff, impact, summary, unified};
+use zsha_crds::{API_VERSION, ClusterName, Keys};
+
+use super::apply::input;
+use super::check_config::warn;
+use crate::live::Live;
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 no differences, 1 differences, above 1 an error.")]
+pub struct Args {
+    /// The document; `-` for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    pub file: String,
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// A unified diff, each change with its effect on the VM
+    Text,
+    Json,
+}
+
+/// `kind: Diff`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DiffResult<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    cluster: &'a ClusterName,
+    changed: bool,
+    /// Of the document compared with; 0 where nothing is in force.
+    generation: u64,
+    /// Opaque.
+    resource_version: String,
+    impact: Impact,
+    summary: String,
+    changes: &'a [Change],
+}
+
+pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let decoded = input(&args.file, Some(reach), session).await?;
+    let new = decoded.cluster;
+    warn(session, &decoded.warnings)?;
+    let live = Live::read(reach.store.as_ref(), &Keys::new(new.name())).await?;
+    let old = live.document().map_err(|why| unreadable(&why))?;
+    let changes = diff(old.as_ref(), &new);
+    match args.output {
+        Form::Json => session.output.json(&DiffResult {
+            api_version: API_VERSION,
+            kind: "Diff",
+            cluster: new.name(),
+            changed: !changes.is_empty(),
+            generation: live.generation(),
+            resource_version: live.index().to_string(),
+            impact: impact(&changes),
+            summary: summary(&changes),
+            changes: &changes,
+        })?,
+        Form::Text => {
+            let look = if session.output.out_look.colour { DiffLook::Coloured } else { DiffLook::Plain };
+            let old_name = format!("{} generation {}", new.name(), live.generation());
+            let text = unified(old.as_ref(), &new, &old_name, &args.file, look);
+            session.output.text(&text)?;
+        }
+    }
+    if changes.is_empty() {
+        return Ok(Exit::Success);
+    }
+    if args.output == Form::Text && session.output.err_look.terminal {
+        let next = format!("next: zsha apply -f {} --if-version {}", args.file, live.generation());
+        session.output.tell(&next)?;
+    }
+    Ok(Exit::General)
+}
+
+fn unreadable(why: &str) -> Failure {
+    Failure::new(Exit::General, "LiveUnreadable", "the document in force cannot be read by this build")
+        .cause(why.to_owned())
+        .hint("look at it with `zsha get -o json`; `zsha apply --yes` replaces a document that is merely invalid")
+}

@@ -1,0 +1,70 @@
+//! `zsha events`: what happened, and why, oldest first.
+
+use zsha_crds::records::{EventRecord, EventType};
+use zsha_crds::status::{ClusterView, RawRecord};
+use zsha_runtime::store::Read;
+
+use crate::output::age::age;
+use crate::output::list::{Form, List};
+use crate::output::table::{Table, Tone, cell, toned};
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    pub output: Form,
+    /// The newest so many only
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let (cluster, keys) = reach.keys().await?;
+    let listing = reach.store.list(&keys.events(), Read::Consistent).await;
+    let listing = listing.map_err(|error| Failure::store("reading the events", &error))?;
+    let records = listing.entries.iter().map(|entry| RawRecord {
+        key: &entry.key,
+        value: &entry.value,
+        modify_index: entry.modify_index,
+    });
+    let now = session.clock.wall();
+    let view = ClusterView::from_records(cluster, now, records);
+    for (key, why) in &view.unreadable {
+        session.output.tell(&format!("warning: {key} cannot be read: {why}"))?;
+    }
+    let from = args.limit.map_or(0, |limit| view.events.len().saturating_sub(limit));
+    let events = &view.events[from..];
+    match args.output {
+        Form::Json => {
+            session.output.json(&List::new("EventList", events))?;
+        }
+        Form::Table if events.is_empty() => session.output.tell("no events")?,
+        Form::Table => {
+            let colour = session.output.out_look.colour;
+            session.output.text(&table(events, now).render(colour))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+/// `LAST-SEEN TYPE REASON OBJECT NODE COUNT MESSAGE`.
+pub(crate) fn table(events: &[EventRecord], now: jiff::Timestamp) -> Table {
+    let mut table = Table::new(&["LAST-SEEN", "TYPE", "REASON", "OBJECT", "NODE", "COUNT", "MESSAGE"]);
+    for event in events {
+        let kind = match event.kind {
+            EventType::Normal => cell("Normal"),
+            EventType::Warning => toned("Warning", Tone::Doubtful),
+        };
+        table.row(vec![
+            cell(age(event.last_at, now)),
+            kind,
+            cell(&*event.reason),
+            cell(&*event.regarding),
+            cell(event.node.as_str()),
+            cell(event.count.to_string()),
+            cell(&*event.message),
+        ]);
+    }
+    table
+}

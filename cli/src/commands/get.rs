@@ -1,0 +1,68 @@
+//! `zsha get`: the document in force, as it was applied.
+
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use zsha_crds::decode_value;
+use zsha_crds::normalise::to_yaml;
+
+use crate::live::{Live, provenance};
+use crate::output::escape::plain;
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(short, long, value_name = "FORM", default_value = "yaml")]
+    pub output: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// The document, ready to be edited and applied again
+    Yaml,
+    /// The document with its generation, version, author and time in its metadata
+    Json,
+    Name,
+}
+
+pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let (cluster, keys) = reach.keys().await?;
+    let live = Live::read(reach.store.as_ref(), &keys).await?;
+    let index = live.index();
+    let spec = live.spec.map_err(|why| {
+        Failure::new(Exit::General, "LiveUnreadable", "what is stored as the document cannot be read")
+            .cause(why)
+            .hint("a newer zsha may have written it: `zsha -v` on the other nodes")
+    })?;
+    let Some(spec) = spec else {
+        return Err(Failure::new(
+            Exit::General,
+            "NotFound",
+            format!("no document has been applied to {cluster}"),
+        )
+        .cause("there is none, or the token may not read it")
+        .hint("zsha apply -f FILE"));
+    };
+    match args.output {
+        Form::Name => session.output.line(&format!("hacluster.zsha.io/{cluster}"))?,
+        Form::Yaml => {
+            session.output.line(&format!("# {}", plain(&provenance(&spec))))?;
+            match decode_value(&spec.document) {
+                Ok(document) => session.output.text(&to_yaml(&document))?,
+                Err(_) => session.output.yaml(&spec.document)?,
+            }
+        }
+        Form::Json => {
+            let mut document = spec.document.clone();
+            if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
+                metadata.insert("generation".to_owned(), json!(spec.generation));
+                metadata.insert("resourceVersion".to_owned(), json!(index.to_string()));
+                metadata.insert("appliedBy".to_owned(), json!(spec.applied_by));
+                metadata.insert("appliedAt".to_owned(), json!(spec.applied_at));
+                metadata.insert("message".to_owned(), json!(spec.message));
+            }
+            session.output.json(&document)?;
+        }
+    }
+    Ok(Exit::Success)
+}

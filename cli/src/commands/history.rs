@@ -1,0 +1,81 @@
+//! `zsha history`: the documents that were in force, who applied each, when and why; or one of them whole.
+
+use zsha_crds::decode_value;
+use zsha_crds::normalise::to_yaml;
+use zsha_crds::records::HistoryRecord;
+use zsha_runtime::store::Read;
+
+use crate::output::list::{Form, List};
+use crate::output::table::{Table, cell};
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print the document of this generation, ready to be applied again
+    #[arg(long, value_name = "N")]
+    pub generation: Option<u64>,
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    pub output: Form,
+}
+
+pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let (_, keys) = reach.keys().await?;
+    let listing = reach.store.list(&keys.history(), Read::Consistent).await;
+    let listing = listing.map_err(|error| Failure::store("reading the history", &error))?;
+    let mut records: Vec<HistoryRecord> = Vec::new();
+    for entry in &listing.entries {
+        match serde_json::from_str(&entry.value) {
+            Ok(record) => records.push(record),
+            Err(error) => session.output.tell(&format!("warning: {} cannot be read: {error}", entry.key))?,
+        }
+    }
+    if let Some(wanted) = args.generation {
+        return one(&records, wanted, args.output, session);
+    }
+    match args.output {
+        Form::Json => {
+            session.output.json(&List::new("HistoryList", &records))?;
+        }
+        Form::Table if records.is_empty() => session.output.tell("no history")?,
+        Form::Table => {
+            let mut table = Table::new(&["GENERATION", "COMMAND", "BY", "AT", "MESSAGE"]);
+            for record in &records {
+                table.row(vec![
+                    cell(record.generation.to_string()),
+                    cell(&*record.command),
+                    cell(&*record.applied_by),
+                    cell(record.applied_at.to_string()),
+                    cell(&*record.message),
+                ]);
+            }
+            let colour = session.output.out_look.colour;
+            session.output.text(&table.render(colour))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn one(
+    records: &[HistoryRecord],
+    wanted: u64,
+    form: Form,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
+    let Some(record) = records.iter().find(|record| record.generation == wanted) else {
+        return Err(Failure::new(
+            Exit::General,
+            "NotFound",
+            format!("there is no record of generation {wanted}"),
+        )
+        .hint("zsha history"));
+    };
+    match form {
+        Form::Json => session.output.json(&record.document)?,
+        Form::Table => match decode_value(&record.document) {
+            Ok(document) => session.output.text(&to_yaml(&document))?,
+            Err(_) => session.output.yaml(&record.document)?,
+        },
+    }
+    Ok(Exit::Success)
+}

@@ -1,0 +1,161 @@
+//! What the `zsha` command does, as functions over a store, a clock and two streams, so that tests run the very
+//! commands. It edits desired state and shows what is; it never touches a hypervisor, and never writes other than by
+//! one compare-and-set transaction.
+
+pub mod args;
+pub mod commands;
+mod connect;
+pub mod exit;
+pub mod failure;
+mod live;
+pub mod output;
+pub mod session;
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+
+use clap::{CommandFactory, FromArgMatches};
+use zsha_runtime::{Clock, Store};
+
+use args::{Cli, Command};
+pub use commands::version::Build;
+pub use exit::Exit;
+pub use failure::Failure;
+use output::{Look, Output};
+use session::{Reach, Session};
+
+/// The process: this one's arguments, environment, streams and clock.
+pub fn main(build: Build) -> Exit {
+    let raw: Vec<_> = std::env::args_os().collect();
+    let cli = match args::command()
+        .try_get_matches_from(&raw)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+    {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &raw),
+    };
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let colour = cli.global.colour();
+    let output = Output {
+        out_look: Look {
+            terminal: io::stdout().is_terminal(),
+            colour: colour.of(io::stdout().is_terminal()),
+        },
+        err_look: Look {
+            terminal: io::stderr().is_terminal(),
+            colour: colour.of(io::stderr().is_terminal()),
+        },
+        out: &mut out,
+        err: &mut err,
+    };
+    let mut stdin = io::stdin();
+    let ask =
+        (io::stdin().is_terminal() && io::stderr().is_terminal()).then_some(session::ask as session::Ask);
+    let clock = Clock::Boottime;
+    let mut session = Session { output, stdin: &mut stdin, clock, who: session::who(), ask, build };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let exit = runtime.block_on(run(&cli, &mut session));
+            // A read of the keyboard or a lost connection may hang on; nobody waits for it.
+            runtime.shutdown_background();
+            exit
+        }
+        Err(error) => report(&mut session, false, &Failure::new(Exit::General, "Runtime", error.to_string())),
+    }
+}
+
+/// Clap's own words; as JSON where JSON was asked for.
+fn usage(error: &clap::Error, raw: &[std::ffi::OsString]) -> Exit {
+    let wants_json =
+        raw.windows(2).any(|pair| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json")
+            || raw.iter().any(|word| word == "-ojson" || word == "--output=json" || word == "-o=json");
+    let exit = if error.use_stderr() { Exit::Usage } else { Exit::Success };
+    if wants_json && exit == Exit::Usage {
+        let failure = Failure::usage(error.to_string().trim_end().to_owned());
+        // Nobody is left to tell that stderr is closed.
+        let _ = io::stderr().write_all(failure.json().as_bytes());
+    } else {
+        let _ = error.print();
+    }
+    exit
+}
+
+/// Runs one command and tells how it failed, where it did.
+pub async fn run(cli: &Cli, session: &mut Session<'_>) -> Exit {
+    let json = cli.command.as_ref().is_some_and(Command::wants_json);
+    let done = match &cli.command {
+        None if cli.version => commands::version::run(session),
+        None => commands::help::overview(session),
+        Some(_) if cli.version => commands::version::run(session),
+        Some(command) => match connect::reach(cli, command) {
+            Ok(reach) => within(cli, command, reach.as_ref(), session).await,
+            Err(failure) => Err(failure),
+        },
+    };
+    match done.and_then(|exit| flush(session).map(|()| exit)) {
+        Ok(exit) => exit,
+        Err(failure) => report(session, json, &failure),
+    }
+}
+
+/// As [`run`], over a store that is at hand: for tests, and for whoever embeds the commands.
+pub async fn run_on(cli: &Cli, store: Arc<dyn Store>, session: &mut Session<'_>) -> Exit {
+    let json = cli.command.as_ref().is_some_and(Command::wants_json);
+    let done = match &cli.command {
+        Some(command) => {
+            let reach = Reach { store, named: cli.global.cluster.clone() };
+            within(cli, command, Some(&reach), session).await
+        }
+        None => commands::help::overview(session),
+    };
+    match done {
+        Ok(exit) => exit,
+        Err(failure) => report(session, json, &failure),
+    }
+}
+
+async fn within(
+    cli: &Cli,
+    command: &Command,
+    reach: Option<&Reach>,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
+    let may_ask = session.ask.is_some();
+    let run = Box::pin(commands::run(command, reach, session));
+    // Somebody who thinks over a question is not timed; the store's own deadlines hold all the same.
+    if command.is_endless() || (may_ask && matches!(command, Command::Apply(args) if !args.yes)) {
+        return run.await.map_err(|failure| failure.of(command));
+    }
+    let limit = cli.global.timeout;
+    match tokio::time::timeout(limit, run).await {
+        Ok(done) => done.map_err(|failure| failure.of(command)),
+        Err(_) => {
+            let hint = match command {
+                Command::Apply(_) => "what was sent may still take effect: look with `zsha get`",
+                _ => "raise it: --timeout 30s",
+            };
+            let message = format!("not done within {} s", limit.as_secs_f64());
+            Err(Failure::new(Exit::TimedOut, "TimedOut", message).hint(hint))
+        }
+    }
+}
+
+fn flush(session: &mut Session<'_>) -> Result<(), Failure> {
+    Ok(session.output.out.flush()?)
+}
+
+fn report(session: &mut Session<'_>, json: bool, failure: &Failure) -> Exit {
+    if !failure.reader_is_gone() {
+        let colour = session.output.err_look.colour;
+        let text = if json { failure.json() } else { failure.text(colour) };
+        // The exit code still tells it when stderr is closed.
+        let _ = session.output.err.write_all(text.as_bytes());
+    }
+    failure.exit
+}
+
+/// The command line's definition, for completions and tests.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}

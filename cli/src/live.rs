@@ -1,0 +1,52 @@
+//! The document in force, as every command that compares with it reads it: confirmed by a quorum, and with its index.
+
+use zsha_crds::records::StoredSpec;
+use zsha_crds::{HaCluster, Keys, decode_value};
+use zsha_runtime::Store;
+use zsha_runtime::store::{Entry, Read};
+
+use crate::Failure;
+
+pub(crate) struct Live {
+    pub(crate) entry: Option<Entry>,
+    /// None: nothing has been applied. An error: there is something, and it cannot be read.
+    pub(crate) spec: Result<Option<StoredSpec>, String>,
+}
+
+impl Live {
+    pub(crate) async fn read(store: &dyn Store, keys: &Keys) -> Result<Self, Failure> {
+        let entry = store.get(&keys.spec(), Read::Consistent).await;
+        let entry = entry.map_err(|error| Failure::store("reading the document in force", &error))?;
+        let spec = match entry.as_ref().map(|entry| entry.value.as_str()) {
+            // An empty value only keeps the key in being, so that a watch of it is quiet.
+            None => Ok(None),
+            Some(text) if text.trim().is_empty() => Ok(None),
+            Some(text) => serde_json::from_str(text).map(Some).map_err(|error| error.to_string()),
+        };
+        Ok(Self { entry, spec })
+    }
+
+    /// 0 where nothing is in force.
+    pub(crate) fn generation(&self) -> u64 {
+        self.spec.as_ref().ok().and_then(Option::as_ref).map_or(0, |spec| spec.generation)
+    }
+
+    pub(crate) fn index(&self) -> u64 {
+        self.entry.as_ref().map_or(0, |entry| entry.modify_index)
+    }
+
+    /// The document as types; an error where this build does not take what is stored.
+    pub(crate) fn document(&self) -> Result<Option<HaCluster>, String> {
+        match &self.spec {
+            Err(why) => Err(why.clone()),
+            Ok(None) => Ok(None),
+            Ok(Some(spec)) => decode_value(&spec.document).map(Some).map_err(|faults| faults.to_string()),
+        }
+    }
+}
+
+/// `generation 13, applied by alice@nfs-1 at 2026-11-22T10:00:00Z ("more memory")`.
+pub(crate) fn provenance(spec: &StoredSpec) -> String {
+    let why = if spec.message.is_empty() { String::new() } else { format!(" (\"{}\")", spec.message) };
+    format!("generation {}, applied by {} at {}{why}", spec.generation, spec.applied_by, spec.applied_at)
+}

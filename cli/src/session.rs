@@ -1,0 +1,126 @@
+//! What a command has at hand besides its arguments: streams, a clock, who asks, and whether somebody can be asked.
+
+use std::fmt;
+use std::io::{self, BufRead, Read, Write};
+use std::sync::Arc;
+
+use zsha_crds::{ClusterName, Keys};
+use zsha_runtime::store::Read as Consistency;
+use zsha_runtime::{Clock, Store};
+
+use crate::output::Output;
+use crate::{Build, Exit, Failure};
+
+/// Puts a question to a person; true is yes.
+pub type Ask = fn(&str, &mut dyn Write) -> io::Result<bool>;
+
+pub struct Session<'a> {
+    pub output: Output<'a>,
+    pub stdin: &'a mut dyn Read,
+    pub clock: Clock,
+    /// `user@host`, for the history.
+    pub who: String,
+    /// None: there is nobody to ask.
+    pub ask: Option<Ask>,
+    pub build: Build,
+}
+
+impl fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("output", &self.output)
+            .field("who", &self.who)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The store, and the cluster that was named on the command line.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    pub store: Arc<dyn Store>,
+    pub named: Option<ClusterName>,
+}
+
+impl Reach {
+    /// The cluster that was named, or the only one there is.
+    pub async fn cluster(&self) -> Result<ClusterName, Failure> {
+        if let Some(named) = &self.named {
+            return Ok(named.clone());
+        }
+        let mut clusters = self.clusters().await?;
+        match (clusters.pop(), clusters.is_empty()) {
+            (Some(only), true) => Ok(only),
+            (Some(last), false) => {
+                clusters.push(last);
+                let names: Vec<&str> = clusters.iter().map(ClusterName::as_str).collect();
+                let message = format!("the store holds {} clusters: {}", names.len(), names.join(", "));
+                Err(Failure::new(Exit::Usage, "ClusterNotNamed", message)
+                    .hint(format!("name one: --cluster {}, or ZSHA_CLUSTER", names[0])))
+            }
+            (None, _) => {
+                Err(Failure::new(Exit::General, "NoCluster", "no cluster is to be seen in the store")
+                    .cause("there is none yet, or the token may not read below 'zsha/'")
+                    .hint("zsha apply -f FILE, or --token-file FILE"))
+            }
+        }
+    }
+
+    /// Every cluster that has a key.
+    pub async fn clusters(&self) -> Result<Vec<ClusterName>, Failure> {
+        const ALL: &str = "zsha/";
+        let listing = match self.store.list(ALL, Consistency::Consistent).await {
+            // A name is no more true for being confirmed: without a leader the command is to get as far as saying so.
+            Err(error) if error.is_transient() => {
+                self.store.list(ALL, Consistency::Stale).await.map_err(|_| error)
+            }
+            other => other,
+        }
+        .map_err(|error| Failure::store("looking for the clusters", &error))?;
+        let names = listing.entries.iter().filter_map(|entry| entry.key.strip_prefix(ALL)?.split_once('/'));
+        let mut clusters: Vec<_> = names.filter_map(|(name, _)| ClusterName::new(name).ok()).collect();
+        clusters.dedup();
+        Ok(clusters)
+    }
+
+    pub async fn keys(&self) -> Result<(ClusterName, Keys), Failure> {
+        let cluster = self.cluster().await?;
+        let keys = Keys::new(&cluster);
+        Ok((cluster, keys))
+    }
+}
+
+/// Reads a document from a file, or from stdin for `-`; with the name to use for it in messages.
+pub fn read_document(file: &str, stdin: &mut dyn Read) -> Result<(Vec<u8>, String), Failure> {
+    // One byte over what is taken says that it is too much, without reading the rest.
+    let limit = zsha_crds::decode::LARGEST as u64 + 1;
+    let mut bytes = Vec::new();
+    let (read, name) = if file == "-" {
+        (stdin.take(limit).read_to_end(&mut bytes), "<stdin>".to_owned())
+    } else {
+        let read = std::fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+        (read, file.to_owned())
+    };
+    match read {
+        Ok(_) => Ok((bytes, name)),
+        Err(error) => Err(Failure::new(Exit::Usage, "Unreadable", format!("{name} cannot be read"))
+            .cause(error.to_string())
+            .hint("give a file that exists, or `-` for standard input")),
+    }
+}
+
+/// Asks on the terminal. Anything but yes is no.
+pub fn ask(question: &str, to: &mut dyn Write) -> io::Result<bool> {
+    write!(to, "{question} [y/N] ")?;
+    to.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// `user@host`: for people who read the history, not for deciding who may.
+pub fn who() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.map(|host| host.trim().to_owned()).unwrap_or_else(|_| "unknown".to_owned());
+    format!("{}@{host}", user.filter(|user| !user.is_empty()).unwrap_or_else(|| "unknown".to_owned()))
+}

@@ -1,0 +1,120 @@
+//! Commands that ask Consul nothing, and the process itself: its arguments, codes and streams.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::*;
+use zsha::Exit;
+use zsha_runtime::store::MemoryStore;
+
+/// The binary, with an environment of its own and an address where nobody listens.
+fn process(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_zsha"))
+        .args(words)
+        .env_clear()
+        .env("CONSUL_HTTP_ADDR", "127.0.0.1:1")
+        .output()
+        .unwrap()
+}
+
+fn code(words: &[&str]) -> Option<i32> {
+    process(words).status.code()
+}
+
+#[tokio::test]
+async fn a_good_document_passes_and_a_bad_one_is_explained_with_its_line() {
+    let ran = zsha(MemoryStore::new(), &document(8), &["check-config", "-"]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Success, "config file check pass\n"));
+    let bad = document(2).replace(",", ",\n");
+    let ran = zsha(MemoryStore::new(), &bad, &["check-config", "-"]).await;
+    insta::assert_snapshot!("check_config_bad", ran.transcript());
+    let ran = zsha(MemoryStore::new(), &bad, &["check-config", "-", "-o", "json"]).await;
+    assert_eq!((ran.exit, ran.json()["kind"].as_str()), (Exit::Invalid, Some("DiagnosticList")));
+}
+
+#[tokio::test]
+async fn a_sample_is_written_where_the_old_one_was_and_passes_its_own_check() {
+    let folder = tempfile::tempdir().unwrap();
+    for (image_type, name) in [("FileConf", "a.json"), ("CephConf", "b.json"), ("FileConf", "c.yaml")] {
+        let path = folder.path().join(name);
+        let path = path.to_str().unwrap();
+        let ran = zsha(MemoryStore::new(), "", &["config-sample", image_type, "-o", path]).await;
+        assert_eq!(ran.out, format!("output config json file to {path}\n"));
+        let ran = zsha(MemoryStore::new(), "", &["check-config", path]).await;
+        assert_eq!(ran.out, "config file check pass\n", "{ran:?}");
+    }
+    let printed = zsha(MemoryStore::new(), "", &["config-sample", "FileConf", "--stdout"]).await;
+    assert!(printed.out.starts_with('{'), "{}", printed.out);
+}
+
+#[test]
+fn a_sample_is_never_written_through_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let (link, victim) = (folder.path().join("sample.json"), folder.path().join("victim"));
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    assert_eq!(code(&["config-sample", "FileConf", "-o", link.to_str().unwrap()]), Some(0));
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing left beside it");
+}
+
+#[test]
+fn the_codes_of_the_process_are_those_of_the_table() {
+    assert_eq!(code(&["help", "exit-codes"]), Some(0));
+    assert_eq!(code(&["--help"]), Some(0));
+    assert_eq!(code(&["frobnicate"]), Some(2));
+    assert_eq!(code(&["help", "frobnicate"]), Some(2));
+    assert_eq!(code(&["diff"]), Some(2));
+    assert_eq!(code(&["diff", "-f", "/nonexistent"]), Some(2), "a failure of diff is never 1");
+    assert_eq!(code(&["diff", "--cluster", "prod", "-f", "/dev/null"]), Some(4));
+    assert_eq!(code(&["status", "--cluster", "prod"]), Some(7));
+    assert_eq!(code(&["status", "--consul", "ftp://x"]), Some(2));
+    assert_eq!(code(&["get", "--token-file", "/nonexistent"]), Some(2));
+}
+
+#[test]
+fn a_wrong_command_line_is_told_as_json_where_json_was_asked_for() {
+    let done = process(&["status", "--frobnicate", "-o", "json"]);
+    let error: serde_json::Value = serde_json::from_slice(&done.stderr).unwrap();
+    assert_eq!(error["exitCode"], 2);
+}
+
+#[test]
+fn the_version_has_the_four_lines_of_old() {
+    for flag in ["-v", "--version"] {
+        let text = String::from_utf8(process(&[flag]).stdout).unwrap();
+        let labels: Vec<_> =
+            text.lines().filter_map(|line| line.split_once(':')).map(|(label, _)| label).collect();
+        assert_eq!(labels, ["App Version", "Build Date", "Branch Name", "Commit ID"]);
+    }
+}
+
+#[test]
+fn help_names_every_command_and_the_schema_is_json() {
+    let help = String::from_utf8(process(&["help"]).stdout).unwrap();
+    insta::assert_snapshot!("help", help);
+    let schema = process(&["schema"]).stdout;
+    assert!(serde_json::from_slice::<serde_json::Value>(&schema).is_ok());
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(String::from_utf8(process(&["completion", shell]).stdout).unwrap().contains("check-config"));
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_zsha"))
+        .arg("schema")
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    assert_eq!((status.code(), said.as_str()), (Some(0), ""));
+}
