@@ -1,0 +1,130 @@
+//! One lab at a time on a machine, and nothing of an earlier one left.
+//!
+//! A lab's namespaces end with its process however that ends, so what is swept here is what outlives a SIGKILL: its
+//! directory, and processes in the one case that a host's init was stopped and could not see its lifeline end.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::proc::{self, Process};
+
+/// Logs of so many labs that failed are kept.
+const KEPT: usize = 5;
+
+/// `ZSHA_LAB_CACHE`, or `target/lab` of the repository.
+pub fn cache() -> PathBuf {
+    match std::env::var_os("ZSHA_LAB_CACHE") {
+        Some(directory) => directory.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("lab"),
+    }
+}
+
+/// A lab's directory, and the lock that keeps the next lab waiting.
+#[derive(Debug)]
+pub(crate) struct Territory {
+    pub id: String,
+    pub dir: PathBuf,
+    _lock: File,
+}
+
+impl Territory {
+    /// Waits until no other lab runs on this machine, sweeps, and makes a directory for a new one.
+    pub(crate) fn claim() -> Result<Self> {
+        let labs = cache().join("labs");
+        fs::create_dir_all(&labs).with_context(|| format!("create {}", labs.display()))?;
+        let path = labs.join("lock");
+        let lock = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .with_context(|| path.display().to_string())?;
+        if lock.try_lock().is_err() {
+            eprintln!("lab: waiting for another lab on this machine to end ({})", path.display());
+            lock.lock().with_context(|| format!("lock {}", path.display()))?;
+        }
+        sweep(&labs)?;
+
+        let me = std::process::id();
+        let started = Process::read(me as i32).map_or(0, |process| process.started);
+        let id = format!("{me}-{started}-{}", next_number());
+        let dir = labs.join(&id);
+        fs::create_dir(&dir).with_context(|| format!("create {}", dir.display()))?;
+        Ok(Self { id, dir, _lock: lock })
+    }
+
+    /// After a success nothing is kept; after a failure the logs.
+    pub(crate) fn leave(&self, failed: bool) {
+        if failed {
+            eprintln!("lab: logs kept in {}", retire(&self.dir).display());
+        } else if let Err(error) = fs::remove_dir_all(&self.dir) {
+            eprintln!("lab: {} stays behind: {error}", self.dir.display());
+        }
+    }
+}
+
+fn next_number() -> usize {
+    static LABS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(1);
+    LABS.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+fn sweep(labs: &Path) -> Result<()> {
+    let mut failed = Vec::new();
+    for entry in fs::read_dir(labs).with_context(|| format!("list {}", labs.display()))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        if name.starts_with("failed-") {
+            failed.push((entry.metadata()?.modified()?, entry.path()));
+        } else if owner_is_dead(&name) {
+            kill_inits_of(&entry.path())?;
+            failed.push((entry.metadata()?.modified()?, retire(&entry.path())));
+        }
+    }
+    failed.sort();
+    for (_, path) in failed.iter().rev().skip(KEPT) {
+        fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The name holds pid and start time of the process whose lab it is. A lab of this same process is over by the lock.
+fn owner_is_dead(name: &str) -> bool {
+    let mut parts = name.split('-').filter_map(|part| part.parse::<u64>().ok());
+    let (Some(pid), Some(started)) = (parts.next(), parts.next()) else { return false };
+    pid == u64::from(std::process::id())
+        || Process::read(pid as i32).is_none_or(|process| process.started != started)
+}
+
+fn kill_inits_of(dir: &Path) -> Result<()> {
+    let marker = dir.to_string_lossy().into_owned();
+    for process in proc::all()? {
+        let is_init = process
+            .command_line()
+            .iter()
+            .any(|word| word.starts_with(&marker) && word.ends_with("/host.json"));
+        if is_init {
+            let pid = Pid::from_raw(process.pid).ok_or_else(|| anyhow!("pid 0 in /proc"))?;
+            kill_process(pid, Signal::KILL).ok();
+        }
+    }
+    Ok(())
+}
+
+/// Keeps the small and drops the large: disks and Consul's data go, configuration and logs stay.
+fn retire(dir: &Path) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let kept = dir.with_file_name(format!("failed-{name}"));
+    fs::remove_dir_all(dir.join("share")).ok();
+    for host in fs::read_dir(dir).into_iter().flatten().flatten() {
+        fs::remove_dir_all(host.path().join("consul")).ok();
+    }
+    match fs::rename(dir, &kept) {
+        Ok(()) => kept,
+        Err(_) => dir.to_owned(),
+    }
+}

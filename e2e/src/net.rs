@@ -1,0 +1,174 @@
+//! The lab's network: a namespace with one bridge a network in it (the switch), a cable from it to every host, and a
+//! way for the test process to talk to what listens inside a host.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::command;
+
+const IP_LIMIT: Duration = Duration::from_secs(10);
+
+/// Address of host `number` (from 1) in network `network` (from 0).
+pub fn address(network: usize, number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 93, network as u8, 10 + number as u8)
+}
+
+/// A process of the lab that lives as long as the pipe to its standard input, and says how far it is on its standard
+/// output.
+#[derive(Debug)]
+pub(crate) struct Tethered {
+    pub child: Child,
+    lifeline: Option<ChildStdin>,
+    lines: Mutex<mpsc::Receiver<String>>,
+    what: String,
+}
+
+impl Tethered {
+    pub(crate) fn spawn(command: &mut Command, log: &Path, what: &str) -> Result<Self> {
+        let log =
+            File::options().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).process_group(0);
+        let mut child = command.spawn().with_context(|| format!("start {what}"))?;
+        let stdout = child.stdout.take().ok_or_else(|| anyhow!("{what}: no stdout"))?;
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { lifeline: child.stdin.take(), child, lines: Mutex::new(lines), what: what.into() })
+    }
+
+    /// The next line it says.
+    pub(crate) fn hear(&self, limit: Duration) -> Result<String> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.recv_timeout(limit).with_context(|| format!("{} has not said how far it is", self.what))
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) -> Result<()> {
+        let lifeline = self.lifeline.as_mut().ok_or_else(|| anyhow!("{} is let go already", self.what))?;
+        writeln!(lifeline, "{line}")
+            .and_then(|()| lifeline.flush())
+            .with_context(|| format!("tell {}", self.what))
+    }
+}
+
+impl Drop for Tethered {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// The switch that all hosts are plugged into.
+#[derive(Debug)]
+pub struct Switch {
+    process: Tethered,
+    networks: usize,
+}
+
+impl Switch {
+    pub(crate) fn start(init: &Path, networks: usize, log: &Path) -> Result<Self> {
+        let bridges = (0..networks).map(|network| format!("sw{network}"));
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg("--").arg(init).arg("switch").args(bridges);
+        let process = Tethered::spawn(&mut command, log, "the switch")?;
+        match process.hear(IP_LIMIT) {
+            Ok(line) if line == "ready" => Ok(Self { process, networks }),
+            Ok(line) => bail!("the switch said {line:?}"),
+            Err(error) => Err(error.context(std::fs::read_to_string(log).unwrap_or_default())),
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// Cables from the switch to the host whose init is `init`; there they are called eth0, eth1, ...
+    pub(crate) fn plug_in(&self, number: usize, init: i32) -> Result<()> {
+        let cable = |network| {
+            let port = port(network, number);
+            format!(
+                "link add {port} type veth peer name eth{network} netns {init}\n\
+                 link set {port} master sw{network}\nlink set {port} up\n"
+            )
+        };
+        self.ip(&(0..self.networks).map(cable).collect::<String>())
+    }
+
+    /// Takes the cables of a host that is off away. The kernel does so too, a moment after the host's end.
+    pub(crate) fn unplug(&self, number: usize) {
+        for network in 0..self.networks {
+            self.ip(&format!("link delete {}\n", port(network, number))).ok();
+        }
+    }
+
+    /// Up or down on the switch's side, so that the host sees its carrier go.
+    pub(crate) fn set_cable(&self, network: usize, number: usize, state: &str) -> Result<()> {
+        self.ip(&format!("link set {} {state}\n", port(network, number)))
+    }
+
+    /// Gives the machine itself an address on the hosts' first network, for a person's browser.
+    pub(crate) fn uplink(&self) -> Result<()> {
+        let outside = std::process::id();
+        self.ip(&format!(
+            "link add up0 type veth peer name zsha-lab netns {outside}\nlink set up0 master sw0 up\n"
+        ))?;
+        let script = "address add 10.93.0.1/24 dev zsha-lab\nlink set zsha-lab up\n";
+        command::run(Command::new("ip").args(["-batch", "-"]), script, IP_LIMIT)?.success()?;
+        Ok(())
+    }
+
+    fn ip(&self, script: &str) -> Result<()> {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.pid().to_string(), "-n", "ip", "-batch", "-"]);
+        command::run(&mut command, script, IP_LIMIT)?
+            .success()
+            .with_context(|| format!("on the switch: {script}"))?;
+        Ok(())
+    }
+}
+
+fn port(network: usize, number: usize) -> String {
+    format!("p{network}-{number}")
+}
+
+/// A connection made inside the network namespace of process `pid`. A socket stays in the namespace that it was made in,
+/// so only the connecting thread moves there.
+pub(crate) fn connect_inside(pid: i32, port: u16, limit: Duration) -> Result<TcpStream> {
+    let namespace =
+        File::open(format!("/proc/{pid}/ns/net")).with_context(|| format!("network of process {pid}"))?;
+    let connect = move || -> Result<TcpStream> {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")?;
+        let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        Ok(stream)
+    };
+    std::thread::spawn(connect).join().map_err(|_| anyhow!("the connecting thread panicked"))?
+}
+
+/// `GET` over a fresh connection; the body of a 200.
+pub(crate) fn get(mut stream: TcpStream, path: &str) -> Result<String> {
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: lab\r\n\r\n").with_context(|| format!("send GET {path}"))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(|| format!("read the answer to GET {path}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| anyhow!("GET {path}: no HTTP answer"))?;
+    let status = head.split_ascii_whitespace().nth(1).unwrap_or_default();
+    if status != "200" {
+        bail!("GET {path}: HTTP {status}: {}", body.trim());
+    }
+    Ok(body.to_owned())
+}

@@ -1,0 +1,55 @@
+//! What the scenarios share: limits of waiting, and the line that holds a measured time beside its bound.
+
+use std::time::{Duration, Instant};
+
+use crate::{Cluster, Host};
+use anyhow::{Result, bail, ensure};
+
+pub const SECOND: Duration = Duration::from_secs(1);
+/// How long a failover is waited for before a test gives up: far above every profile's bound, so that one that is late
+/// is reported with its time.
+pub const FAILOVER_LIMIT: Duration = Duration::from_secs(60);
+/// From power on, Consul's first election included, to a running QEMU.
+pub const RESTART_LIMIT: Duration = Duration::from_secs(90);
+/// Until every node that is on is ready again.
+pub const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The instant from which something is measured.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Each measured scenario so many times: `ZSHA_E2E_ROUNDS`, by default 5.
+pub fn rounds() -> usize {
+    std::env::var("ZSHA_E2E_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
+}
+
+/// Prints the measured time beside the bound. Over it, an error where `ZSHA_E2E_FIGURES` is `judge` (as `make e2e` has it, on
+/// a machine that does nothing else), and a line to read where it is not: how fast a busy machine starts QEMU is no
+/// fault of what is tested. That a recovery happens at all, once and in the right place, is judged everywhere.
+pub fn within_bound(profile: &str, what: &str, took: Duration, bound: Duration) -> Result<()> {
+    let over = if took <= bound { "" } else { ", OVER THE BOUND" };
+    println!("{profile}: {what}: runs again after {took:.2?} (bound {bound:.2?}){over}");
+    let judged = std::env::var("ZSHA_E2E_FIGURES").is_ok_and(|figures| figures == "judge");
+    ensure!(!judged || took <= bound, "{what} took {took:?}, the product promises {bound:?}");
+    Ok(())
+}
+
+/// Takes Consul's leadership from hosts that are not `wanted` until it has it.
+pub fn consul_leader_becomes(lab: &Cluster, wanted: &Host) -> Result<()> {
+    const TRIES: usize = 20;
+    for _ in 0..TRIES {
+        let leader = lab.until("Consul has a leader", FAILOVER_LIMIT, || lab.consul_leader().map(Some))?;
+        if leader.name == wanted.name {
+            return Ok(());
+        }
+        leader.stop("consul")?;
+        let next = lab.until("Consul has another leader", FAILOVER_LIMIT, || {
+            Ok(Some(lab.consul_leader()?).filter(|next| next.name != leader.name))
+        });
+        leader.start("consul")?;
+        next?;
+        lab.wait_until_up(FAILOVER_LIMIT)?;
+    }
+    bail!("{} did not become Consul's leader in {TRIES} elections", wanted.name)
+}

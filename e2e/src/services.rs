@@ -1,0 +1,235 @@
+//! What runs on a host of the lab, and the configuration files it runs with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::init::{HostConfig, Link, Service};
+use crate::{leftovers, net};
+
+/// The cluster's name in every lab.
+pub const CLUSTER: &str = "lab";
+/// Where each controller serves its status, on the host's own first address.
+pub(crate) const STATUS_PORT: u16 = 7070;
+pub(crate) const CONSUL_PORT: u16 = 8500;
+
+/// Programs the lab starts, found once.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    pub init: PathBuf,
+    pub consul: PathBuf,
+    /// Directory of `zsha` and `zsha-controller`; none where the lab runs without the product.
+    pub product: Option<PathBuf>,
+}
+
+impl Programs {
+    pub(crate) fn find(with_product: bool) -> Result<Self> {
+        Ok(Self {
+            init: beside_us("zsha-lab-init")?,
+            consul: consul()?,
+            product: if with_product { Some(product_directory()?) } else { None },
+        })
+    }
+
+    pub(crate) fn path(&self) -> String {
+        let own = [self.product.as_deref(), self.init.parent()]
+            .into_iter()
+            .flatten()
+            .map(|dir| dir.display().to_string());
+        let system = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+            .map(str::to_owned);
+        own.chain(system).collect::<Vec<_>>().join(":")
+    }
+}
+
+/// `ZSHA_BIN_DIR`, else beside the test's own program in target/debug or target/release.
+pub fn product_directory() -> Result<PathBuf> {
+    let controller = match std::env::var_os("ZSHA_BIN_DIR") {
+        Some(directory) => Path::new(&directory).join("zsha-controller"),
+        None => beside_us("zsha-controller")?,
+    };
+    let directory = controller.parent().unwrap_or(Path::new("/")).to_owned();
+    for program in ["zsha-controller", "zsha"] {
+        if !directory.join(program).is_file() {
+            bail!("no {program} in {}: build it, or set ZSHA_BIN_DIR", directory.display());
+        }
+    }
+    directory.canonicalize().with_context(|| directory.display().to_string())
+}
+
+/// Cargo lays a workspace's programs in one directory and its test programs in `deps` below it.
+fn beside_us(program: &str) -> Result<PathBuf> {
+    let us = std::env::current_exe().context("find this program")?;
+    let found =
+        us.ancestors().skip(1).take(2).map(|directory| directory.join(program)).find(|path| path.is_file());
+    match found {
+        Some(path) => Ok(path),
+        None => bail!("no {program} beside {}: `cargo build --workspace` first", us.display()),
+    }
+}
+
+fn consul() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let unpacked = leftovers::cache().join("consul/usr/bin/consul");
+    let mut candidates =
+        std::env::split_paths(&path).map(|directory| directory.join("consul")).chain([unpacked]);
+    match candidates.find(|candidate| candidate.is_file()) {
+        Some(consul) => Ok(consul),
+        None => bail!("no consul on PATH nor in {}: run e2e/setup.sh", leftovers::cache().display()),
+    }
+}
+
+/// What a host is to be, before anything of it exists.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan<'a> {
+    pub programs: &'a Programs,
+    pub dir: &'a Path,
+    pub share: &'a Path,
+    /// Names of the bridges, one a network.
+    pub bridges: &'a [String],
+    pub hosts: usize,
+    pub raft_multiplier: u32,
+}
+
+pub(crate) fn host_name(number: usize) -> String {
+    format!("nfs-{number}")
+}
+
+/// Writes every file host `number` needs below `DIR/nfs-N` and returns what its init is told.
+pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
+    let name = host_name(number);
+    let dir = plan.dir.join(&name);
+    let etc_libvirt = crate::init::on_disk(&dir, "/etc/libvirt");
+    for directory in [&dir.join("log"), &dir.join("consul"), &etc_libvirt] {
+        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    }
+    write(&dir.join("hosts"), &hosts_file(plan.hosts))?;
+    write(&dir.join("consul.json"), &consul_config(plan, number, &dir).to_string())?;
+    write(&etc_libvirt.join("libvirtd.conf"), &libvirtd_config(number))?;
+    write(&etc_libvirt.join("qemu.conf"), QEMU_CONFIG)?;
+    write(&dir.join("node.yaml"), "domainType: qemu\nunsafeMigration: true\n")?;
+
+    let link = |(network, bridge): (usize, &String)| Link {
+        device: format!("eth{network}"),
+        bridge: bridge.clone(),
+        address: format!("{}/24", net::address(network, number)),
+        mac: format!("02:00:00:93:{network:02x}:{number:02x}"),
+    };
+    let config = HostConfig {
+        links: plan.bridges.iter().enumerate().map(link).collect(),
+        services: services(plan, number, &name, &dir),
+        share: plan.share.to_owned(),
+        name,
+        dir,
+    };
+    write(&config.dir.join("host.json"), &serde_json::to_string_pretty(&config)?)?;
+    Ok(config)
+}
+
+fn services(plan: &Plan<'_>, number: usize, name: &str, dir: &Path) -> Vec<Service> {
+    let file = |file: &str| dir.join(file).display().to_string();
+    let service = |service: &str, restart_delay_millis, command: Vec<String>| Service {
+        name: service.into(),
+        command,
+        environment: environment(plan.programs),
+        restart_delay_millis,
+    };
+    let consul = plan.programs.consul.display().to_string();
+    let mut services = vec![
+        service("consul", 1000, words(&[&consul, "agent", "-config-file", &file("consul.json")])),
+        service("libvirtd", 100, words(&["/usr/sbin/libvirtd", "-l", "--pid", "/run/libvirtd.pid"])),
+    ];
+    if let Some(product) = &plan.programs.product {
+        let controller = product.join("zsha-controller").display().to_string();
+        let endpoints = consul_endpoints(number, plan.hosts).join(",");
+        let node_file = file("node.yaml");
+        let common = ["--cluster", CLUSTER, "--node", name, "--consul", &endpoints, "--config", &node_file];
+        let listen = format!("{}:{STATUS_PORT}", net::address(0, number));
+        let run = ["--libvirt", "qemu:///system", "--listen", &listen];
+        services.push(service(
+            "keeper",
+            100,
+            words(&[&[controller.as_str(), "keeper"][..], &common].concat()),
+        ));
+        services.push(service(
+            "controller",
+            100,
+            words(&[&[controller.as_str(), "run"][..], &common, &run].concat()),
+        ));
+    }
+    services
+}
+
+/// The local agent first, then the others'.
+pub(crate) fn consul_endpoints(number: usize, hosts: usize) -> Vec<String> {
+    let others = (1..=hosts).filter(|other| *other != number);
+    std::iter::once(format!("http://127.0.0.1:{CONSUL_PORT}"))
+        .chain(others.map(|other| format!("http://{}:{CONSUL_PORT}", net::address(0, other))))
+        .collect()
+}
+
+/// Nothing of the caller's environment reaches a host, but the log filter.
+pub(crate) fn environment(programs: &Programs) -> Vec<(String, String)> {
+    let log = std::env::var("ZSHA_LAB_LOG").unwrap_or_else(|_| "info".into());
+    [
+        ("PATH", programs.path()),
+        ("HOME", "/root".into()),
+        ("LC_ALL", "C.UTF-8".into()),
+        ("RUST_BACKTRACE", "1".into()),
+        ("RUST_LOG", log),
+        ("ZSHA_CLUSTER", CLUSTER.into()),
+        ("CONSUL_HTTP_ADDR", format!("http://127.0.0.1:{CONSUL_PORT}")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// The settings that design/consul.md asks of an agent on a node of a fixed cluster.
+fn consul_config(plan: &Plan<'_>, number: usize, dir: &Path) -> serde_json::Value {
+    let others = (1..=plan.hosts).filter(|other| *other != number).map(|other| net::address(0, other));
+    json!({
+        "server": true,
+        "bootstrap_expect": plan.hosts,
+        "datacenter": "lab",
+        "node_name": host_name(number),
+        "data_dir": dir.join("consul"),
+        "bind_addr": net::address(0, number),
+        "client_addr": "0.0.0.0",
+        "retry_join": others.collect::<Vec<_>>(),
+        "retry_interval": "2s",
+        "rejoin_after_leave": true,
+        "leave_on_terminate": false,
+        "skip_leave_on_interrupt": true,
+        "disable_update_check": true,
+        "performance": { "raft_multiplier": plan.raft_multiplier, "rpc_hold_timeout": "2s" },
+        "autopilot": { "cleanup_dead_servers": false },
+    })
+}
+
+fn hosts_file(hosts: usize) -> String {
+    let lines = (1..=hosts).map(|number| format!("{} {}\n", net::address(0, number), host_name(number)));
+    std::iter::once("127.0.0.1 localhost\n".to_owned()).chain(lines).collect()
+}
+
+/// A `host_uuid` of its own, or a migration would take source and target for one host.
+fn libvirtd_config(number: usize) -> String {
+    format!(
+        "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n\
+         unix_sock_group = \"root\"\nhost_uuid = \"{number:08x}-1111-4222-8333-444455556666\"\n"
+    )
+}
+
+/// The lab's hosts have no cgroups, no security driver and no virtlogd; the share is one directory for all of them, so
+/// libvirt's own record of who owns the image (an xattr) would stand in the next host's way.
+const QEMU_CONFIG: &str = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ncgroup_controllers = []\n\
+    namespaces = []\nremember_owner = 0\nstdio_handler = \"file\"\n";
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(ToString::to_string).collect()
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
