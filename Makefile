@@ -1,0 +1,73 @@
+# What a person types. Everything a new machine needs is in `setup`, which every other target calls where it needs it.
+
+CARGO ?= cargo
+SEEDS ?= 10000
+SECONDS ?= 60
+# What the binaries say they were built from. The date is the commit's, so that building it again gives the same.
+export ZSHA_BUILD_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+export ZSHA_BUILD_BRANCH := $(shell git symbolic-ref --quiet --short HEAD 2>/dev/null || echo unknown)
+export ZSHA_BUILD_DATE := $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo unknown)
+
+# Without root there are no network namespaces, so no end-to-end lab.
+ROOT := $(shell [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && echo yes)
+ifeq ($(ROOT),yes)
+  TESTS := --workspace
+else
+  TESTS := --workspace --exclude zsha-e2e --no-default-features -E 'not binary(hypervisor_contract) and not binary(consul_contract)'
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build run test ci e2e lint sim fuzz bench lab fmt schema
+
+help: ## This list
+	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## Install what this machine lacks (Debian, root): libvirt, QEMU, Consul, build tools
+	@if [ "$(ROOT)" = yes ]; then e2e/setup.sh; else echo "setup: not root on Debian, so nothing is installed and the end-to-end tests are left out"; fi
+	@command -v cargo-nextest >/dev/null || $(CARGO) install cargo-nextest --locked
+
+build: setup ## All binaries, for debugging
+	$(CARGO) build --workspace --bins
+
+run: ## Three nodes in one process, with a VM: no root, no Consul, no libvirt
+	@$(CARGO) build --quiet -p zsha-controller --no-default-features -p zsha
+	@manifests/run.sh
+
+test: setup ## Everything this machine can test
+	$(CARGO) build --workspace --bins
+	$(CARGO) nextest run $(TESTS)
+
+lint: setup ## Formatting, clippy, rustdoc: warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+
+ci: lint ## What CI runs: the README's test command, one round of each measured scenario
+	ZSHA_E2E_ROUNDS=1 $(MAKE) test
+
+e2e: setup ## The end-to-end tests alone, five rounds of each measured scenario, judged
+	$(CARGO) build --workspace --bins
+	ZSHA_E2E_FIGURES=judge $(CARGO) nextest run -p zsha-e2e --success-output immediate
+
+sim: ## Simulator: `make sim SEEDS=10000`; `SEED=17` for the log of one; `SCENARIO=FILE`; `MATRIX=1` for every call x every fault
+	@$(CARGO) run --quiet --release -p zsha-controller --no-default-features --features sim --example sim -- \
+	  $(if $(SCENARIO),--scenario $(SCENARIO),$(if $(MATRIX),--matrix $(MATRIX),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS))))
+
+fuzz: ## Coverage-guided fuzzing of both decoders, SECONDS=60 each; the compiler's hooks need its unstable switches
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+	cd crds/fuzz && for target in document records; do \
+	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir . --sanitizer none $$target -- -max_total_time=$(SECONDS) -max_len=16384 || exit 1; done
+
+bench: setup ## Measure failover, restart, idle cost; a report, no verdict
+	$(CARGO) build --release --workspace --bins
+	ZSHA_BIN_DIR=$(CURDIR)/target/release $(CARGO) run --release -p zsha-e2e --bin bench
+
+lab: setup ## Three real hosts in namespaces, with Consul, libvirt and a VM; Ctrl-C leaves nothing behind
+	$(CARGO) build --workspace --bins
+	$(CARGO) run -p zsha-e2e --bin lab
+
+schema: ## Write manifests/zsha.schema.json anew from the types
+	ZSHA_BLESS=1 $(CARGO) nextest run -p zsha-crds schema
+
+fmt: ## Format
+	$(CARGO) fmt --all
