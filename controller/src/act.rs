@@ -81,7 +81,10 @@ pub async fn act(
                 format!("{} on {}", want.source, want.target.display()),
             )]
         }
-        Step::KillCopy { because } => {
+        Step::KillCopy { because, lapsed } => {
+            if *lapsed {
+                still_lapsed(edges).await?;
+            }
             edges.hypervisor.kill().await?;
             vec![happened(
                 EventType::Warning,
@@ -101,6 +104,12 @@ pub async fn act(
         }
         Step::Shutdown { because } => {
             edges.hypervisor.shutdown().await?;
+            let now = edges.clock.now();
+            let again = notes.shutdown_asked.is_some();
+            notes.shutdown_asked = Some(notes.shutdown_asked.map_or((now, now), |(first, _)| (first, now)));
+            if again {
+                return Ok(vec![]);
+            }
             vec![happened(
                 EventType::Normal,
                 "ShuttingDown",
@@ -119,6 +128,16 @@ async fn still_holds(edges: &Edges, epoch: u64) -> Result<(), ActError> {
         return Ok(());
     }
     Err(ActError::Moved(format!("the lease of {} in epoch {epoch} is not valid any more", edges.me)))
+}
+
+/// A renewal may have come in since it was decided. A keeper that does not answer has not said so.
+async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
+    match edges.lease.verdict().await {
+        Ok(verdict) if verdict.valid(edges.clock.now()) => {
+            Err(ActError::Moved(format!("the lease of {} is valid again", edges.me)))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 async fn start(edges: &Edges, domain: &crate::hypervisor::DomainSpec, epoch: u64) -> Result<(), ActError> {
@@ -142,6 +161,8 @@ fn settle_start(
         Ok(()) => {
             notes.blocked = None;
             notes.retry_at = None;
+            notes.shutdown_asked = None;
+            notes.faulted_since = None;
             notes.starts.push(now);
             // More than a day of restarts need not be remembered.
             if notes.starts.len() > 32 {
@@ -168,8 +189,13 @@ fn settle_resume(
             "Resumed",
             "the guest goes on after an I/O error of its disk",
         )]),
+        (Ok(()), ResumeBecause::FaultOver) => Ok(vec![happened(
+            EventType::Warning,
+            "Resumed",
+            "QEMU had paused the guest for a fault of its own; it goes on",
+        )]),
         (Err(error), ResumeBecause::Started) => Err(note_failure(edges.clock.now(), error, notes)),
-        (Err(error), ResumeBecause::IoErrorOver) => Err(error),
+        (Err(error), ResumeBecause::IoErrorOver | ResumeBecause::FaultOver) => Err(error),
     }
 }
 
@@ -344,3 +370,6 @@ fn events_of(edges: &Edges, write: &Write) -> Vec<Happened> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests;

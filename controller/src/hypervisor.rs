@@ -76,6 +76,8 @@ pub enum PauseReason {
     Asked,
     /// The disk gave an error; QEMU stopped the guest so that it does not see it.
     IoError,
+    /// QEMU or libvirt stopped it for a fault: an internal error, the guest's own watchdog, a step that failed.
+    Fault,
     /// The target of a migration that is not over.
     Incoming,
     /// Anything else, with no need to tell it apart.

@@ -10,8 +10,8 @@ use zsha_runtime::store::Read;
 use crate::act::Edges;
 use crate::desired::Desired;
 use crate::host::{HostFacts, HostWants};
-use crate::hypervisor::{DomainSpec, LocalVm};
-use crate::keeper::Verdict;
+use crate::hypervisor::{DomainSpec, HypervisorError, LocalVm};
+use crate::keeper::{KeeperError, Verdict};
 use crate::observed::Observed;
 use crate::views::Views;
 use crate::world::World;
@@ -54,9 +54,23 @@ impl HostSight {
     }
 }
 
+/// A look at the hypervisor may take as long as its deadline; after more than this the verdict that was asked for
+/// beside it is asked for again. It must not be older than what is done by it.
+const VERDICT_HOLDS: Duration = Duration::from_millis(50);
+
+/// What the keeper says after the hypervisor has answered; it is asked before as well, as a sign of life to it.
+async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Result<LocalVm, HypervisorError>) {
+    let began = edges.clock.now();
+    let (lease, local) = tokio::join!(edges.lease.verdict(), edges.hypervisor.look());
+    if edges.clock.now().since(began) <= VERDICT_HOLDS {
+        return (lease, local);
+    }
+    (edges.lease.verdict().await, local)
+}
+
 /// One look.
 pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: bool) -> World {
-    let (lease, local) = tokio::join!(edges.lease.verdict(), edges.hypervisor.look());
+    let (lease, local) = look_here(edges).await;
     let (local, desired) = (Observed::from_result(local), views.desired());
     let wants = desired.known().and_then(Option::as_ref).map(|desired| &desired.wants);
     let facts = host.facts(wants);
@@ -68,6 +82,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: b
         stop: views.stop(),
         lease: Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me)),
         sights: views.sights(),
+        unreadable_leases: views.unreadable_leases(),
+        went_back: views.went_back(),
         vm: views.vm(),
         nodes: views.nodes(),
         running_domain: running_domain(edges, views, &local, &desired).await,

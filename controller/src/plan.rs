@@ -43,9 +43,10 @@ pub enum Step {
     /// Tell the keeper the timings of the document.
     SetTimings(LeaseTimings),
     Mount(MountWant),
-    /// End the local copy now: it may not run here.
+    /// End the local copy now: it may not run here. `lapsed`: only if the lease is still not valid then.
     KillCopy {
         because: String,
+        lapsed: bool,
     },
     /// Put a record in the place of an owner's lease that is gone, so that it can be renewed over, or fenced.
     ReplaceLease(Owner),
@@ -87,6 +88,7 @@ impl Step {
 pub enum ResumeBecause {
     Started,
     IoErrorOver,
+    FaultOver,
 }
 
 /// A change of the ownership record.
@@ -144,7 +146,10 @@ pub struct Notes {
     pub failed: Option<String>,
     /// When this node has started the VM lately, oldest first.
     pub starts: Vec<Moment>,
-    pub shutdown_asked: Option<Moment>,
+    /// When the guest was first asked to power off, and last.
+    pub shutdown_asked: Option<(Moment, Moment)>,
+    /// Since when QEMU has been seen paused by a fault of its own.
+    pub faulted_since: Option<Moment>,
     /// Nothing is mounted before this.
     pub mount_at: Option<Moment>,
     /// Since when this node has seen the VM failed everywhere, and how often it was tried again since.
@@ -165,12 +170,12 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),
         Right::Unconfirmed { epoch } => upkeep::adopt(world, epoch, &mut plan),
         Right::NotMine { because } => {
-            if !kill_if_there(world, &because, &mut plan) {
+            if !kill_if_there(world, &because, false, &mut plan) {
                 claim::consider(world, notes, &mut plan);
             }
         }
         Right::NoLease { because } => {
-            kill_if_there(world, &because, &mut plan);
+            kill_if_there(world, &because, true, &mut plan);
             plan.wait("NoLease", because);
         }
         Right::Missing => upkeep::missing(world, &mut plan),
@@ -183,10 +188,10 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
 }
 
 /// A process of the VM that may not be here is ended. Whether there is one must be known.
-fn kill_if_there(world: &World, because: &str, plan: &mut Plan) -> bool {
+fn kill_if_there(world: &World, because: &str, lapsed: bool, plan: &mut Plan) -> bool {
     let there = world.local.known().is_some_and(|local| local.has_process());
     if there {
-        plan.step(Step::KillCopy { because: because.to_owned() });
+        plan.step(Step::KillCopy { because: because.to_owned(), lapsed });
     }
     there
 }

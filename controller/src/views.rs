@@ -75,6 +75,11 @@ struct Shared {
     past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
     /// The last document that could be used.
     last_good: Option<Arc<Document>>,
+    /// Leases that are there and make no sense, and why.
+    unreadable: BTreeMap<NodeName, String>,
+    /// Whether the leases have been listed, and whether that had to be begun again: the store went back in time.
+    listed: bool,
+    went_back: bool,
 }
 
 type Changes = BoxStream<'static, Result<Event, StoreError>>;
@@ -155,23 +160,43 @@ where
         let Ok(event) = item else { return };
         match event {
             Event::InitApply(entry) | Event::Apply(entry) => match serde_json::from_str(&entry.value) {
-                Ok(record) => lock(&shared).observer.see(clock.now(), record, entry.modify_index),
+                Ok(record) => saw(&shared, clock.now(), record, entry.modify_index),
                 Err(error) => {
                     tracing::warn!(key = entry.key, %error, "a lease cannot be read");
-                    forget(&shared, &entry.key);
+                    forget(&shared, &entry.key, Some(error.to_string()));
                 }
             },
-            Event::Delete(key) => forget(&shared, key),
-            Event::Init | Event::InitDone | Event::Bookmark => {}
+            Event::Delete(key) => forget(&shared, key, None),
+            Event::Init => begin_again(&shared),
+            Event::InitDone | Event::Bookmark => {}
         }
     })
 }
 
-/// Nothing can be concluded from a lease that is not there or cannot be read.
-fn forget(shared: &Mutex<Shared>, key: &str) {
-    if let Some(node) = node_of(key) {
-        lock(shared).observer.missing(&node);
-    }
+fn saw(shared: &Mutex<Shared>, now: Moment, record: LeaseRecord, index: u64) {
+    let mut shared = lock(shared);
+    shared.unreadable.remove(&record.node);
+    shared.observer.see(now, record, index);
+}
+
+/// Nothing can be concluded from a lease that is not there or cannot be read (and then, why).
+fn forget(shared: &Mutex<Shared>, key: &str, unreadable: Option<String>) {
+    let Some(node) = node_of(key) else { return };
+    let mut shared = lock(shared);
+    shared.observer.missing(&node);
+    match unreadable {
+        Some(why) => shared.unreadable.insert(node, why),
+        None => shared.unreadable.remove(&node),
+    };
+}
+
+/// A full listing begins: the first, or one more because the store went back.
+fn begin_again(shared: &Mutex<Shared>) {
+    let mut shared = lock(shared);
+    shared.went_back |= shared.listed;
+    shared.listed = true;
+    shared.unreadable.clear();
+    shared.observer.forget_all();
 }
 
 /// Whose lease lies under this key.
@@ -332,9 +357,19 @@ impl Views {
         lock(&self.shared).observer.sights().clone()
     }
 
+    /// Leases that are there and cannot be read, and why.
+    pub fn unreadable_leases(&self) -> BTreeMap<NodeName, String> {
+        lock(&self.shared).unreadable.clone()
+    }
+
+    /// Whether the store has gone back in time since this process began (a snapshot was restored).
+    pub fn went_back(&self) -> bool {
+        lock(&self.shared).went_back
+    }
+
     /// A lease read by other means, for instance consistently before a fence.
     pub fn saw_lease(&self, record: LeaseRecord, index: u64) {
-        lock(&self.shared).observer.see(self.clock.now(), record, index);
+        saw(&self.shared, self.clock.now(), record, index);
     }
 
     pub fn nodes(&self) -> BTreeMap<NodeName, Arc<NodeStatus>> {

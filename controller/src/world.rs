@@ -41,6 +41,10 @@ pub struct World {
     pub lease: Observed<Verdict>,
     /// Every node's lease as last seen, and since when.
     pub sights: BTreeMap<NodeName, Sight>,
+    /// Leases that are there and cannot be read, and why.
+    pub unreadable_leases: BTreeMap<NodeName, String>,
+    /// Whether the store has gone back in time since this process began: what others wrote may be of any time.
+    pub went_back: bool,
     pub vm: Observed<Option<StoredVm>>,
     /// What the nodes say of themselves.
     pub nodes: BTreeMap<NodeName, Arc<NodeStatus>>,

@@ -48,7 +48,9 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
         }
         return;
     };
-    let Some(rests_on) = nobody_else_has_a_copy(world, &freed, plan) else { return };
+    let unnamed = stored.record.owner.is_none() || world.went_back;
+    let guard = Guard { fenced: &freed.fence, strict: unnamed, only_news: world.went_back };
+    let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
     let since = *notes.claimable_since.get_or_insert(world.now);
     let due = since + STAGGER * rank;
     if world.now < due {
@@ -115,29 +117,63 @@ fn forgiven(
     Forgiven::NotYet
 }
 
-/// Second guard of a claim, for when the record is not what it was (deleted, restored from a snapshot): no other
+/// What is asked of the other nodes before this one starts a copy.
+pub(super) struct Guard<'a> {
+    /// Leases fenced in the same write: those nodes need not be asked.
+    pub fenced: &'a [Sight],
+    /// Whether a living node that cannot look at its processes stands in the way as well. It does where the record
+    /// itself proves nothing; where it names an owner that is dead, only that owner could have had a copy.
+    pub strict: bool,
+    /// Whether only a word counts that was seen to be new: the others may be of any time.
+    pub only_news: bool,
+}
+
+/// Second guard of a start, for when the record is not what it was (deleted, restored from a snapshot): no other
 /// node that is alive may see a process of the VM. Those whose word this rests on.
-fn nobody_else_has_a_copy(world: &World, freed: &Freed, plan: &mut Plan) -> Option<Vec<Sight>> {
+pub(super) fn nobody_else_has_a_copy(
+    world: &World,
+    guard: &Guard<'_>,
+    plan: &mut Plan,
+) -> Option<Vec<Sight>> {
     let mut rests_on = Vec::new();
     for (node, sight) in &world.sights {
-        let fenced = freed.fence.iter().any(|fenced| fenced.record.node == *node);
+        let fenced = guard.fenced.iter().any(|fenced| fenced.record.node == *node);
         let speaks = sight.record.state == LeaseState::Held && !sight.is_expired(world.now);
         if *node == world.me || fenced || !speaks {
             continue;
         }
         match sight.record.copies {
+            Some(0) if guard.only_news && !sight.is_news => {
+                if let Some(due) = sight.fence_due() {
+                    plan.recheck_at(due);
+                }
+                plan.wait(
+                    "CopiesNotConfirmed",
+                    format!("{node} has to renew its lease once, to show that it lives"),
+                );
+                return None;
+            }
             Some(0) => rests_on.push(sight.clone()),
             Some(_) => {
                 plan.wait(
                     "CopyElsewhere",
-                    format!("{node} still has a process of the VM, which nobody owns"),
+                    format!(
+                        "{node} still has a process of the VM, which it does not own; it ends it by itself"
+                    ),
                 );
                 return None;
             }
-            None => {
-                plan.wait("CopiesUnknown", format!("{node} cannot see whether it has a process of the VM"));
+            None if guard.strict => {
+                plan.wait(
+                    "CopiesUnknown",
+                    format!(
+                        "{node} cannot see whether it has a process of the VM; its keeper's log says why, and a restart \
+                         of zsha-keeper there may mend it"
+                    ),
+                );
                 return None;
             }
+            None => {}
         }
     }
     Some(rests_on)
@@ -210,7 +246,11 @@ fn wanted<'w>(world: &'w World, record: &VmRecord, plan: &mut Plan) -> Option<&'
     let desired = world.document()?;
     match record.phase {
         VmPhase::PoweredOff if desired.power_off == GuestPowerOff::StayOff => {
-            plan.wait("PoweredOff", "the guest powered itself off, and `GuestPowerOff` is 'StayOff'");
+            plan.wait(
+                "PoweredOff",
+                "the guest powered itself off, and `GuestPowerOff` is 'StayOff'; it is started again when a document \
+                 with 'Restart' is applied",
+            );
             None
         }
         VmPhase::Failed

@@ -92,6 +92,16 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
         };
     }
     let Some(sight) = world.sights.get(&named.node) else {
+        if let Some(why) = world.unreadable_leases.get(&named.node) {
+            return Standing::MayLive {
+                until: None,
+                because: format!(
+                    "the lease of {} is there and cannot be read ({why}), so nothing is known of its copy; if a newer \
+                     zsha wrote it, upgrade this node",
+                    named.node
+                ),
+            };
+        }
         if planted::is_planted(Bug::MissingIsDead) {
             return Standing::Dead { because: "a bug is planted".to_owned() };
         }

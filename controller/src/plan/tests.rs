@@ -73,6 +73,7 @@ fn sight(number: u32, age: Duration) -> Sight {
         index: 40 + u64::from(number),
         first_seen: NOW - age,
         sent_by: NOW - age,
+        is_news: true,
     }
 }
 
@@ -129,6 +130,8 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         })),
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
+        unreadable_leases: BTreeMap::new(),
+        went_back: false,
         running_domain: None,
         host: Observed::Known(HostFacts {
             image: Some(Observed::Known(ImageFact::Present { bytes: 1 })),
@@ -149,6 +152,14 @@ fn change(world: &mut World, change: impl FnOnce(&mut Desired)) {
     let mut changed = desired();
     change(&mut changed);
     world.desired = Observed::Known(Some(Arc::new(changed)));
+}
+
+/// As time goes by on a node that renews.
+fn at(world: &mut World, now: Moment) {
+    world.now = now;
+    if let Observed::Known(verdict) = &mut world.lease {
+        verdict.valid_until = Some(now + Duration::from_secs(7));
+    }
 }
 
 fn expire(world: &mut World, number: u32) {
@@ -311,7 +322,7 @@ fn during_a_migration_both_nodes_must_be_dead_before_anyone_claims() {
 fn a_copy_that_may_not_be_here_is_killed_before_anything_else() {
     let plan = decide(&world(2, Some(1), VmPhase::Running, RUNNING));
     assert!(
-        matches!(plan.steps.as_slice(), [Step::KillCopy { because }] if because.contains("belongs to n1"))
+        matches!(plan.steps.as_slice(), [Step::KillCopy { because, .. }] if because.contains("belongs to n1"))
     );
 }
 
@@ -585,14 +596,72 @@ fn a_stop_shuts_the_guest_down_then_ends_it_and_only_then_gives_it_up() {
     world.stop = Observed::Known(true);
     let mut notes = Notes::default();
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]));
+    assert!(
+        matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]),
+        "it was not asked yet"
+    );
+    notes.shutdown_asked = Some((NOW, NOW));
     assert!(plan(&world, &mut notes).steps.is_empty(), "asked once");
-    world.now = NOW + super::upkeep::SHUTDOWN_PATIENCE;
-    if let Observed::Known(verdict) = &mut world.lease {
-        verdict.valid_until = Some(world.now + Duration::from_secs(5));
-    }
+    at(&mut world, NOW + super::upkeep::SHUTDOWN_AGAIN);
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]), "and again later");
+    at(&mut world, NOW + super::upkeep::SHUTDOWN_PATIENCE);
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
     world.local = Observed::Known(DIED);
     assert_eq!(only_write(&plan(&world, &mut notes)).record.owner, None);
+}
+
+#[test]
+fn a_guest_that_a_stop_taken_back_made_power_off_is_started_again() {
+    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Off { reason: OffReason::Shutdown });
+    change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
+    let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "GuestPoweredOff");
+    assert_eq!(only_write(&decide(&world)).reason, "PoweredOff", "by its own doing it stays off");
+}
+
+#[test]
+fn what_qemu_paused_for_a_fault_is_let_go_on_and_then_started_afresh() {
+    let faulted = LocalVm::Paused { reason: PauseReason::Fault, generation: 1 };
+    let mut world = world(1, Some(1), VmPhase::Running, faulted);
+    let mut notes = Notes::default();
+    let first = plan(&world, &mut notes);
+    assert!(matches!(first.steps.as_slice(), [Step::Resume { .. }]));
+    assert!(plan(&world, &mut notes).steps.is_empty(), "not at once again");
+    at(&mut world, NOW + super::upkeep::FAULT_PATIENCE);
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { lapsed: false, .. }]));
+}
+
+#[test]
+fn a_node_that_cannot_see_its_processes_does_not_keep_a_dead_owners_vm_down() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    expire(&mut world, 1);
+    world.sights.get_mut(&node(3)).unwrap().record.copies = None;
+    assert_eq!(only_write(&decide(&world)).reason, "Failover");
+    world.went_back = true;
+    assert_eq!(reasons(&decide(&world)), ["CopiesUnknown"], "after a restore the record proves nothing");
+}
+
+#[test]
+fn a_record_of_this_node_is_not_gone_on_with_while_another_node_has_a_copy() {
+    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
+    vm(&mut world).written_here = false;
+    assert_eq!(only_write(&decide(&world)).rests_on.len(), 2, "the others' word is part of the write");
+    world.sights.get_mut(&node(3)).unwrap().is_news = false;
+    assert_eq!(reasons(&decide(&world)), ["CopiesNotConfirmed"], "an old word is none");
+    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
+    assert_eq!(reasons(&decide(&world)), ["CopyElsewhere"]);
+    world.local = Observed::Known(RUNNING);
+    assert_eq!(only_write(&decide(&world)).reason, "Adopted", "with the copy here there is nothing to ask");
+}
+
+#[test]
+fn a_lease_that_cannot_be_read_is_said_so_and_never_replaced() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    world.sights.remove(&node(1));
+    world.unreadable_leases.insert(node(1), "unknown variant `Lent`".to_owned());
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["OwnerUnknown"]));
+    assert!(plan.waiting[0].message.contains("unknown variant `Lent`"));
 }
 
 #[test]

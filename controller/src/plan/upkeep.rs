@@ -7,9 +7,11 @@ use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
 
+use super::claim::{Guard, nobody_else_has_a_copy};
 use super::{Notes, Plan, ResumeBecause, Step, Write, fitness, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
+use crate::keeper::Verdict;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
@@ -25,6 +27,12 @@ const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
 const BLIND_PATIENCE: Duration = Duration::from_secs(15);
 /// A guest asked to power off has this long before it is ended.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(120);
+/// A guest that boots does not listen yet, and an agent may be busy: it is asked again this often.
+pub const SHUTDOWN_AGAIN: Duration = Duration::from_secs(15);
+/// What QEMU paused for a fault of its own is let go on once a second for so long, and then started afresh: it
+/// executes nothing meanwhile.
+pub const FAULT_PATIENCE: Duration = Duration::from_secs(5);
+const FAULT_RETRY: Duration = Duration::from_secs(1);
 
 /// Called only when this node owns the VM, its lease is valid, and this process wrote the record.
 pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
@@ -41,14 +49,13 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         owner.stop(local, notes, plan);
         return;
     }
-    notes.shutdown_asked = None;
     match local {
         LocalVm::Absent => owner.not_running(OffReason::Unknown, notes, plan),
         LocalVm::Off { reason } => owner.not_running(reason, notes, plan),
         LocalVm::Paused { reason, .. } => owner.paused(reason, notes, plan),
         LocalVm::Running { generation } => owner.running(generation, notes, plan),
         LocalVm::ShuttingDown { .. } => plan.wait("ShuttingDown", "the guest is shutting down"),
-        LocalVm::Crashed => plan.step(Step::KillCopy { because: "QEMU is there and does not work".to_owned() }),
+        LocalVm::Crashed => plan.step(kill("QEMU is there and does not work")),
         // Also for a moment while a process that was killed goes.
         LocalVm::Unmanaged => plan.wait(
             "Unmanaged",
@@ -59,13 +66,24 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
 }
 
 /// The record names this node and epoch, and an earlier process wrote it: write it again, so that a write of that
-/// process still on its way fails, and only then act on it. Touches no VM.
+/// process still on its way fails, and only then act on it. Touches no VM. Without a copy here the record proves
+/// little (it may have come back with a snapshot, and the VM run elsewhere by now), so the others are asked first.
 pub fn adopt(world: &World, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
     if planted::is_planted(Bug::RestartKills) && world.local.known().is_some_and(|local| local.has_process())
     {
-        plan.step(Step::KillCopy { because: "a bug is planted".to_owned() });
+        plan.step(kill("a bug is planted"));
     }
+    let seen = |verdict: &Verdict| verdict.copies.is_some_and(|copies| copies > 0);
+    let copy_here =
+        world.local.known().is_some_and(|local| local.has_process()) || world.lease.known().is_some_and(seen);
+    let guard = Guard { fenced: &[], strict: world.went_back, only_news: true };
+    let rests_on = if copy_here {
+        Vec::new()
+    } else {
+        let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
+        rests_on
+    };
     let message = format!("the controller of {} has restarted and goes on with what is there", world.me);
     let record = VmRecord { revision: stored.record.revision + 1, ..stored.record.clone() };
     plan.step(Step::Write(Box::new(Write {
@@ -73,7 +91,7 @@ pub fn adopt(world: &World, epoch: u64, plan: &mut Plan) {
         index: Some(stored.index),
         epoch,
         incarnation: world.incarnation(),
-        rests_on: Vec::new(),
+        rests_on,
         fence: Vec::new(),
         reason: "Adopted",
         message,
@@ -145,6 +163,12 @@ impl Upkeep<'_> {
         notes.retry_at = None;
         notes.blind_since = None;
         notes.failed_rounds = 0;
+        notes.faulted_since = None;
+        if let Some((first, _)) = notes.shutdown_asked
+            && self.world.now >= first + SHUTDOWN_PATIENCE
+        {
+            notes.shutdown_asked = None;
+        }
         if self.record().phase != VmPhase::Running {
             let message = format!("the VM runs on {}", self.world.me);
             let me = self.world.me.clone();
@@ -164,7 +188,7 @@ impl Upkeep<'_> {
             return;
         }
         if self.too_many_failures() {
-            plan.step(Step::KillCopy { because: "it does not start here".to_owned() });
+            plan.step(kill("it does not start here"));
             return;
         }
         if let Some(at) = notes.retry_at.filter(|at| self.world.now < *at) {
@@ -184,6 +208,7 @@ impl Upkeep<'_> {
                 );
                 plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::IoErrorOver });
             }
+            PauseReason::Fault => self.faulted(notes, plan),
             PauseReason::Asked | PauseReason::Other => plan.wait(
                 "Paused",
                 "the guest was paused by a command that was not zsha's; `virsh resume mnvm` lets it go on",
@@ -192,12 +217,30 @@ impl Upkeep<'_> {
         }
     }
 
+    /// QEMU stopped the guest because something went wrong in it or around it.
+    fn faulted(&self, notes: &mut Notes, plan: &mut Plan) {
+        let since = *notes.faulted_since.get_or_insert(self.world.now);
+        if self.world.now >= since + FAULT_PATIENCE {
+            plan.step(kill("QEMU has paused the guest for a fault of its own, and it does not go on"));
+            return;
+        }
+        notes.retry_at = Some(self.world.now + FAULT_RETRY);
+        plan.recheck_at(self.world.now + FAULT_RETRY);
+        plan.wait(
+            "Faulted",
+            "QEMU has paused the guest for a fault of its own; it is let go on, or started afresh",
+        );
+        plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::FaultOver });
+    }
+
     fn not_running(&self, reason: OffReason, notes: &mut Notes, plan: &mut Plan) {
         let Some(desired) = self.world.document().cloned() else {
             plan.wait("DocumentUnknown", "the VM is not started: the document is not known");
             return;
         };
-        if self.record().phase == VmPhase::Running && self.left_off(reason, &desired, plan) {
+        if self.record().phase == VmPhase::Running
+            && self.left_off(reason, &desired, notes.shutdown_asked.is_some(), plan)
+        {
             return;
         }
         if self.count_failure(notes, plan) {
@@ -253,9 +296,10 @@ impl Upkeep<'_> {
         })
     }
 
-    /// A guest that powered itself off is left so where the document says so.
-    fn left_off(&self, reason: OffReason, desired: &Desired, plan: &mut Plan) -> bool {
-        let left = reason == OffReason::Shutdown && desired.power_off == GuestPowerOff::StayOff;
+    /// A guest that powered itself off is left so where the document says so; not one that was `asked` to, by a stop
+    /// that was taken back since.
+    fn left_off(&self, reason: OffReason, desired: &Desired, asked: bool, plan: &mut Plan) -> bool {
+        let left = reason == OffReason::Shutdown && desired.power_off == GuestPowerOff::StayOff && !asked;
         if left {
             let message = "the guest powered itself off, and `GuestPowerOff` is 'StayOff'".to_owned();
             plan.step(self.change("PoweredOff", message, |record| {
@@ -325,6 +369,22 @@ impl Upkeep<'_> {
         })
     }
 
+    /// Asks, and asks again; after a while it is ended.
+    fn shut_down(&self, notes: &Notes, plan: &mut Plan) {
+        let now = self.world.now;
+        match notes.shutdown_asked {
+            Some((first, _)) if now >= first + SHUTDOWN_PATIENCE => {
+                let secs = SHUTDOWN_PATIENCE.as_secs();
+                plan.step(kill(format!("the guest did not power off within {secs} s")));
+            }
+            Some((first, last)) if now < last + SHUTDOWN_AGAIN => {
+                plan.recheck_at((first + SHUTDOWN_PATIENCE).min(last + SHUTDOWN_AGAIN));
+                plan.wait("ShuttingDown", "the guest was asked to power off");
+            }
+            Some(_) | None => plan.step(Step::Shutdown { because: "an operator asked for it".to_owned() }),
+        }
+    }
+
     fn stop(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
         if planted::is_planted(Bug::ReleaseBeforeStop) {
             plan.step(self.stopped());
@@ -336,23 +396,15 @@ impl Upkeep<'_> {
                 plan.step(self.stopped());
             }
             LocalVm::Crashed | LocalVm::Paused { .. } | LocalVm::Unmanaged => {
-                plan.step(Step::KillCopy { because: "it is to stop, and executes nothing".to_owned() });
+                plan.step(kill("it is to stop, and executes nothing"));
             }
-            LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => match notes.shutdown_asked {
-                None => {
-                    notes.shutdown_asked = Some(self.world.now);
-                    plan.step(Step::Shutdown { because: "an operator asked for it".to_owned() });
-                }
-                Some(asked) if self.world.now >= asked + SHUTDOWN_PATIENCE => plan.step(Step::KillCopy {
-                    because: format!("the guest did not power off within {} s", SHUTDOWN_PATIENCE.as_secs()),
-                }),
-                Some(asked) => {
-                    plan.recheck_at(asked + SHUTDOWN_PATIENCE);
-                    plan.wait("ShuttingDown", "the guest was asked to power off");
-                }
-            },
+            LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => self.shut_down(notes, plan),
         }
     }
+}
+
+fn kill(because: impl Into<String>) -> Step {
+    Step::KillCopy { because: because.into(), lapsed: false }
 }
 
 /// A VM that dies soon after each start is started ever more slowly: a few times at once, then after 1, 2, 4 ... 60 s.

@@ -17,6 +17,9 @@ pub struct Sight {
     /// It was sent at this moment at the latest: when it was first seen, or earlier where the holder's own clock
     /// shows that it was long on its way (an election, a server that lags behind). What a fence counts from.
     pub sent_by: Moment,
+    /// Whether it was seen to take the place of another record: its holder lives, and what it says is of now. One that
+    /// was there when the looking began, or when the store went back, may be of any time.
+    pub is_news: bool,
 }
 
 impl Sight {
@@ -80,10 +83,10 @@ impl Observer {
             Some(sight) if sight.index == index && sight.record == record => {}
             Some(sight) => {
                 let sent_by = sent_after(sight, &record).map_or(now, |sent| sent.min(now));
-                *sight = Sight { record, index, first_seen: now, sent_by };
+                *sight = Sight { record, index, first_seen: now, sent_by, is_news: true };
             }
             None => {
-                let sight = Sight { record, index, first_seen: now, sent_by: now };
+                let sight = Sight { record, index, first_seen: now, sent_by: now, is_news: false };
                 self.sights.insert(sight.record.node.clone(), sight);
             }
         }
@@ -92,6 +95,11 @@ impl Observer {
     /// The key is gone: nothing can be concluded from that, so the count starts again when it is back.
     pub fn missing(&mut self, node: &NodeName) {
         self.sights.remove(node);
+    }
+
+    /// The store shows an earlier time of itself: nothing that was seen of it counts any more.
+    pub fn forget_all(&mut self) {
+        self.sights.clear();
     }
 
     pub fn get(&self, node: &NodeName) -> Option<&Sight> {

@@ -44,15 +44,16 @@ fn paused(reason: DomainPausedReasonEnum) -> Told {
         DomainPausedReason::IOError => Told::Paused(PauseReason::IoError),
         DomainPausedReason::Migration | DomainPausedReason::PostCopy => Told::Paused(PauseReason::Incoming),
         DomainPausedReason::Crashed => Told::Crashed,
+        // KVM's internal error has no word of its own in libvirt and comes as unknown.
         DomainPausedReason::Unknown
-        | DomainPausedReason::Save
-        | DomainPausedReason::Dump
         | DomainPausedReason::Watchdog
+        | DomainPausedReason::PostCopyFailed
+        | DomainPausedReason::APIError => Told::Paused(PauseReason::Fault),
+        DomainPausedReason::Save
+        | DomainPausedReason::Dump
         | DomainPausedReason::FromSnapshot
         | DomainPausedReason::ShuttingDown
-        | DomainPausedReason::Snapshot
-        | DomainPausedReason::PostCopyFailed
-        | DomainPausedReason::APIError => Told::Paused(PauseReason::Other),
+        | DomainPausedReason::Snapshot => Told::Paused(PauseReason::Other),
     }
 }
 
@@ -122,7 +123,10 @@ mod tests {
             (sys::VIR_DOMAIN_PAUSED_STARTING_UP, PauseReason::Asked),
             (sys::VIR_DOMAIN_PAUSED_IOERROR, PauseReason::IoError),
             (sys::VIR_DOMAIN_PAUSED_MIGRATION, PauseReason::Incoming),
-            (sys::VIR_DOMAIN_PAUSED_WATCHDOG, PauseReason::Other),
+            (sys::VIR_DOMAIN_PAUSED_WATCHDOG, PauseReason::Fault),
+            (sys::VIR_DOMAIN_PAUSED_UNKNOWN, PauseReason::Fault),
+            (sys::VIR_DOMAIN_PAUSED_API_ERROR, PauseReason::Fault),
+            (sys::VIR_DOMAIN_PAUSED_SNAPSHOT, PauseReason::Other),
             (77, PauseReason::Other),
         ] {
             assert_eq!(paused_for(raw), Some(Told::Paused(reason)), "{raw}");

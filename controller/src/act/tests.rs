@@ -1,0 +1,79 @@
+//! What is looked at and done on one embedded node with a real keeper loop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use zsha_crds::{ClusterName, Keys, NodeName, VmName};
+use zsha_runtime::Clock;
+use zsha_runtime::store::{MemoryStore, Store};
+
+use super::{ActError, Edges, act};
+use crate::embedded::Machine;
+use crate::hypervisor::simulated::{Delays, SimulatedHosts};
+use crate::keeper::Lease;
+use crate::observe::{HostSight, observe};
+use crate::plan::{Notes, Step};
+use crate::views::{self, Views};
+
+struct Rig {
+    edges: Edges,
+    views: Views,
+    hosts: Arc<SimulatedHosts>,
+    me: NodeName,
+    keeper: JoinHandle<()>,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let cluster = ClusterName::new("prod").unwrap();
+        let me = NodeName::new("nfs-1").unwrap();
+        let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
+        let vm = VmName::management();
+        let hosts = SimulatedHosts::new(vm.clone(), vm.domain_uuid(&cluster));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let machine =
+            Machine::new(cluster.clone(), me.clone(), clock, Arc::clone(&store), Arc::clone(&hosts), 1);
+        let (line, keeper) = machine.keeper();
+        let keeper = tokio::spawn(keeper);
+        let views = views::watch(&store, &cluster, clock, 1).views;
+        let edges = Edges {
+            me: me.clone(),
+            keys: Keys::new(&cluster),
+            clock,
+            store,
+            hypervisor: Arc::clone(&machine.hypervisor),
+            host: Arc::clone(&machine.host) as _,
+            lease: Arc::new(line),
+        };
+        let mut changes = edges.lease.changes();
+        while !edges.lease.verdict().await.unwrap().valid(clock.now()) {
+            changes.changed().await.unwrap();
+        }
+        Self { edges, views, hosts, me, keeper }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_takes_long_is_judged_by_what_the_keeper_says_after_it() {
+    let rig = Rig::new().await;
+    let slow = Delays { call: Duration::from_secs(4), ..Delays::NONE };
+    rig.hosts.set_delays(&rig.me, slow);
+    let before = rig.edges.lease.verdict().await.unwrap();
+    let world = observe(&rig.edges, &rig.views, &HostSight::default(), false).await;
+    let seen = world.lease.known().unwrap();
+    assert!(seen.seq > before.seq + 2, "it was renewed meanwhile: {} and {}", before.seq, seen.seq);
+    assert_eq!(seen.seq, rig.edges.lease.verdict().await.unwrap().seq);
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_is_not_ended_for_a_lease_that_is_valid_again() {
+    let rig = Rig::new().await;
+    let lapsed = Step::KillCopy { because: "its lease had lapsed".to_owned(), lapsed: true };
+    let done = act(&rig.edges, &rig.views, &lapsed, &mut Notes::default()).await;
+    assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
+    let not_its_own = Step::KillCopy { because: "it is another's".to_owned(), lapsed: false };
+    act(&rig.edges, &rig.views, &not_its_own, &mut Notes::default()).await.unwrap();
+    rig.keeper.abort();
+}
