@@ -102,6 +102,16 @@ pub async fn act(
             let resumed = resume(edges, *epoch).await;
             return settle_resume(edges, resumed, *because, notes);
         }
+        Step::Migrate(order) => {
+            edges.hypervisor.migrate(order).await?;
+            vec![]
+        }
+        Step::AbortMigration { id, because } => {
+            edges.hypervisor.abort_migration().await?;
+            notes.migration.aborted = Some(*id);
+            let message = format!("the migration of the VM was ended: {because}");
+            vec![happened(EventType::Warning, "MigrationAborted", message)]
+        }
         Step::Shutdown { because } => {
             edges.hypervisor.shutdown().await?;
             let now = edges.clock.now();
@@ -189,6 +199,9 @@ fn settle_resume(
             "Resumed",
             "the guest goes on after an I/O error of its disk",
         )]),
+        // Told by the write that follows.
+        (Ok(()), ResumeBecause::Arrived) => Ok(vec![]),
+        (Err(error), ResumeBecause::Arrived) => Err(note_failure(edges.clock.now(), error, notes)),
         (Ok(()), ResumeBecause::FaultOver) => Ok(vec![happened(
             EventType::Warning,
             "Resumed",
@@ -229,7 +242,9 @@ async fn write_record(
     write: &Write,
     notes: &mut Notes,
 ) -> Result<Vec<Happened>, ActError> {
-    if write.record.owner.is_none() && !planted::is_planted(Bug::ReleaseBeforeStop) {
+    let given_up = write.record.owner.as_ref().is_none_or(|owner| owner.node != edges.me);
+    let early = planted::is_planted(Bug::HandOverEarly) && write.record.migration.is_some();
+    if given_up && !early && !planted::is_planted(Bug::ReleaseBeforeStop) {
         nothing_alive(edges).await?;
     }
     let ops = transaction(edges, views, write).await?;
@@ -273,10 +288,12 @@ async fn replace_lease(edges: &Edges, owner: &Owner) -> Result<Vec<Happened>, Ac
     }
 }
 
-/// Ownership is given up only when the process table, not only the hypervisor, shows no copy.
+/// Ownership is given up only when the process table, not only the hypervisor, shows no copy. The keeper's count is as
+/// old as its last renewal; where it still has some, a new look tells.
 async fn nothing_alive(edges: &Edges) -> Result<(), ActError> {
     match edges.lease.verdict().await?.copies {
         Some(0) => Ok(()),
+        Some(_) if !edges.hypervisor.look().await?.has_process() => Ok(()),
         Some(n) => Err(ActError::Moved(format!("{n} QEMU process of the VM is still alive on {}", edges.me))),
         None => Err(ActError::Moved(format!("the processes of {} cannot be seen", edges.me))),
     }
@@ -361,7 +378,8 @@ fn events_of(edges: &Edges, write: &Write) -> Vec<Happened> {
         })
         .collect();
     let kind = match write.reason {
-        "Adopted" | "Running" | "FirstStart" | "Placed" | "Stopped" | "Returned" => EventType::Normal,
+        "Adopted" | "Running" | "FirstStart" | "Placed" | "Stopped" | "Returned" | "MigrationBegun"
+        | "HandedOver" | "Migrated" | "MigrationAnswered" => EventType::Normal,
         _ => EventType::Warning,
     };
     // "Running" is told by the step that let it run.

@@ -1,7 +1,10 @@
 //! What the document in force means for one node: its questions to the host, its domain, its timings. A pure
 //! function of the document.
 
-use zsha_crds::document::{GuestPowerOff, HaCluster, ImageType, Watchdog};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use zsha_crds::document::{Failback, GuestPowerOff, HaCluster, ImageType, Watchdog};
 use zsha_crds::records::LeaseTimings;
 use zsha_crds::{NodeName, VmName};
 
@@ -16,6 +19,10 @@ pub struct Desired {
     pub generation: u64,
     /// The nodes in the order they are asked to take the VM: the preferred ones, then the others as written.
     pub order: Vec<NodeName>,
+    /// Where each node's hypervisor is reached by the others.
+    pub addresses: BTreeMap<NodeName, Ipv4Addr>,
+    /// How many at the head of `order` are preferred, and the VM is moved back to; none unless the document says so.
+    pub fail_back_to: usize,
     pub timings: LeaseTimings,
     pub power_off: GuestPowerOff,
     pub watchdog: Watchdog,
@@ -28,6 +35,11 @@ impl Desired {
         Self {
             generation,
             order: order(document),
+            addresses: document.nodes().iter().map(|node| (node.name.clone(), node.address)).collect(),
+            fail_back_to: match document.placement().failback() {
+                Failback::Auto => document.placement().preferred().len(),
+                Failback::Off => 0,
+            },
             timings: document.timings(),
             power_off: document.guest_power_off(),
             watchdog: document.fencing().watchdog(),

@@ -3,7 +3,8 @@
 //! What every implementation promises (one suite of contract tests runs on all of them):
 //!
 //! - It is bound to one VM (name and UUID) when it is made, and never touches another domain.
-//! - [`Hypervisor::look`] tells what is, or fails; it never answers "absent" because it could not look.
+//! - [`Hypervisor::look`] tells what is, or fails; it never answers "absent" because it could not look, and it says
+//!   that there is no process only where the process table shows none either.
 //! - Every call has a deadline of its own. [`HypervisorError::Unanswered`] means that it may or may not have
 //!   happened: look again.
 //! - Calls are idempotent towards the state they are for: killing what is dead, or defining what is defined, is
@@ -20,12 +21,13 @@ pub mod libvirt;
 pub mod simulated;
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 use uuid::Uuid;
-use zsha_crds::VmName;
+use zsha_crds::{NodeName, VmName};
 
 /// What a domain is made of. A function of the document alone, so equal documents make equal domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +144,44 @@ impl LocalVm {
     }
 }
 
+/// Where the running guest is to be moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationOrder {
+    pub id: Uuid,
+    pub to: NodeName,
+    pub address: Ipv4Addr,
+}
+
+/// A live migration as this process, at its source, has seen it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum MigrationJob {
+    /// This process has begun none.
+    #[default]
+    None,
+    Going {
+        id: Uuid,
+        percent: Option<u8>,
+    },
+    /// The whole guest is at the target, paused; the copy here is ended, or about to be.
+    Done {
+        id: Uuid,
+    },
+    /// The guest goes on here. What has arrived at the target, if anything, is stale.
+    Failed {
+        id: Uuid,
+        reason: String,
+    },
+}
+
+impl MigrationJob {
+    pub fn id(&self) -> Option<Uuid> {
+        match self {
+            Self::None => None,
+            Self::Going { id, .. } | Self::Done { id } | Self::Failed { id, .. } => Some(*id),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HypervisorError {
     /// No connection to the hypervisor. The VM may well be running; and what was asked may have happened, where the
@@ -177,6 +217,16 @@ pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
 
     /// Ends the process now. When this returns `Ok`, the process is gone.
     async fn kill(&self) -> Result<(), HypervisorError>;
+
+    /// Begins to move the running guest to another node, and returns at once: how it goes is
+    /// [`Hypervisor::migration`]. The copy that arrives there stays paused, whatever becomes of this process.
+    async fn migrate(&self, order: &MigrationOrder) -> Result<(), HypervisorError>;
+
+    /// Ends a migration under way, an earlier process's too. No error where there is none. It may come too late.
+    async fn abort_migration(&self) -> Result<(), HypervisorError>;
+
+    /// The last one this process began.
+    fn migration(&self) -> MigrationJob;
 
     /// Removes the definition. Needs the process to be gone.
     async fn undefine(&self) -> Result<(), HypervisorError>;

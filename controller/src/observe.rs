@@ -80,6 +80,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: b
         wall: edges.clock.wall(),
         me: edges.me.clone(),
         stop: views.stop(),
+        migrate: views.migrate(),
+        job: edges.hypervisor.migration(),
         lease: Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me)),
         sights: views.sights(),
         unreadable_leases: views.unreadable_leases(),

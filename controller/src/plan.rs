@@ -7,10 +7,12 @@
 //! - `placement`: which nodes are fit, in what order, and what the others lack.
 //! - `fitness`: the conditions of this node.
 //! - `upkeep`: what the owner does with its VM: start, resume, restart, shut down, give up.
+//! - `migration`: how the VM moves to another node while it runs.
 //! - `claim`: what the others do when nobody may run it any more.
 
 pub mod claim;
 pub mod fitness;
+pub mod migration;
 pub mod ownership;
 pub mod placement;
 pub mod upkeep;
@@ -27,8 +29,9 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use crate::host::MountWant;
-use crate::hypervisor::DomainSpec;
+use crate::hypervisor::{DomainSpec, MigrationOrder};
 use crate::world::World;
+use migration::MigrationNotes;
 use ownership::Right;
 
 /// With nothing due, look again after this long: a safety net under the events, and a sign of life to the keeper.
@@ -66,6 +69,12 @@ pub enum Step {
     Shutdown {
         because: String,
     },
+    /// Begin to move the running guest.
+    Migrate(MigrationOrder),
+    AbortMigration {
+        id: Uuid,
+        because: String,
+    },
 }
 
 impl Step {
@@ -80,6 +89,8 @@ impl Step {
             Self::Start { .. } => "Start",
             Self::Resume { .. } => "Resume",
             Self::Shutdown { .. } => "Shutdown",
+            Self::Migrate(_) => "Migrate",
+            Self::AbortMigration { .. } => "AbortMigration",
         }
     }
 }
@@ -89,6 +100,7 @@ pub enum ResumeBecause {
     Started,
     IoErrorOver,
     FaultOver,
+    Arrived,
 }
 
 /// A change of the ownership record.
@@ -157,23 +169,28 @@ pub struct Notes {
     pub failed_rounds: u32,
     /// Since when the hypervisor has not answered.
     pub blind_since: Option<Moment>,
+    /// Whether another node may have a copy (a controller that restarted without one, a migration that broke): the
+    /// others are asked before the next start.
+    pub ask_others: bool,
+    pub migration: MigrationNotes,
 }
 
 /// The decision.
 pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     let mut plan = Plan { conditions: fitness::conditions(world), ..Plan::default() };
     let right = ownership::right(world);
-    if !matches!(right, Right::NotMine { .. }) {
+    if !matches!(right, Right::NotMine { .. } | Right::Target) {
         notes.claimable_since = None;
     }
     match right {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),
-        Right::Unconfirmed { epoch } => upkeep::adopt(world, epoch, &mut plan),
+        Right::Unconfirmed { epoch } => upkeep::adopt(world, notes, epoch, &mut plan),
         Right::NotMine { because } => {
             if !kill_if_there(world, &because, false, &mut plan) {
                 claim::consider(world, notes, &mut plan);
             }
         }
+        Right::Target => claim::stand_by(world, notes, &mut plan),
         Right::NoLease { because } => {
             kill_if_there(world, &because, true, &mut plan);
             plan.wait("NoLease", because);

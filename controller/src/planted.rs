@@ -25,10 +25,14 @@ pub enum Bug {
     MissingIsDead,
     /// A holder that was fenced renews as if it had not been.
     RenewAfterFenced,
+    /// The source of a migration gives the VM over before its own copy is gone.
+    HandOverEarly,
+    /// The target of a migration lets what has arrived run before it is the owner.
+    ResumeEarly,
 }
 
 impl Bug {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::ReleaseBeforeStop,
         Self::StartWithoutLease,
         Self::NeverFence,
@@ -38,6 +42,8 @@ impl Bug {
         Self::FenceOnFirstSight,
         Self::MissingIsDead,
         Self::RenewAfterFenced,
+        Self::HandOverEarly,
+        Self::ResumeEarly,
     ];
 }
 

@@ -123,12 +123,14 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
 #[cfg(feature = "libvirt")]
 fn hypervisor(settings: &Settings, copies: Arc<dyn Copies>) -> anyhow::Result<Arc<dyn Hypervisor>> {
     use crate::hypervisor::domain_xml;
-    use crate::hypervisor::libvirt::{LibvirtHypervisor, LibvirtSettings};
+    use crate::hypervisor::libvirt::{LibvirtHypervisor, LibvirtSettings, MigrationWay};
     use crate::settings::DomainType;
 
     let vm = VmName::management();
     let uuid = vm.domain_uuid(&settings.cluster);
     let mut libvirt = LibvirtSettings::new(settings.libvirt.clone(), settings.cluster.clone());
+    libvirt.migration =
+        MigrationWay { uri: settings.migration_uri.clone(), unchecked: settings.unsafe_migration };
     libvirt.domain_type = match settings.domain_type {
         DomainType::Kvm => Some(domain_xml::DomainType::Kvm),
         DomainType::Qemu => Some(domain_xml::DomainType::Qemu),

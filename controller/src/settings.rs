@@ -30,6 +30,7 @@ pub const DEFAULT_CONSUL: &str = "http://127.0.0.1:8500";
 pub const DEFAULT_LIBVIRT: &str = "qemu:///system";
 /// Loopback: status names hosts and addresses, so whoever wants it on the network says so.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
+pub const DEFAULT_MIGRATION_URI: &str = "qemu+tls://{address}/system";
 pub const DEFAULT_RUN_DIR: &str = "/run/zsha";
 
 /// Everything `run` and `keeper` need to know.
@@ -45,6 +46,8 @@ pub struct Settings {
     pub domain_type: DomainType,
     /// Live migration between domains that share no storage lock, as the lab's do. Never in production.
     pub unsafe_migration: bool,
+    /// Another node's libvirt as this one's reaches it; `{address}` stands for that node's.
+    pub migration_uri: String,
     /// Armed by the keeper where named; see [`Settings::for_keeper`].
     pub watchdog_device: Option<PathBuf>,
     pub log: LogSettings,

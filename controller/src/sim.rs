@@ -125,6 +125,7 @@ impl SimNode {
     fn stop_controller(&mut self) {
         if let Some(task) = self.controller.take() {
             task.abort();
+            self.machine.hosts.forget_job(&self.machine.name);
         }
     }
 
@@ -365,6 +366,16 @@ impl Simulation {
             Fault::Stop => self.operator.stop(),
             Fault::Start => self.operator.start(),
             Fault::Apply { profile, memory_gib } => self.operator.apply(*profile, *memory_gib),
+            Fault::Migrate(node) => self.operator.migrate(node),
+            Fault::Migrations(fault) => {
+                for node in self.nodes.keys() {
+                    self.hosts.set_migration_fault(node, *fault);
+                }
+            }
+            Fault::Prefer(node, failback) => {
+                self.operator.prefer(node, *failback);
+                self.operator.apply(None, 8);
+            }
             Fault::DeleteLease(node) => self.operator.delete_lease(node),
             Fault::Hypervisor(node, fault) => self.hosts.set_fault(node, *fault),
             Fault::StartsFail(node, on) => {

@@ -22,7 +22,7 @@ use zsha_runtime::{Clock, Moment, predicates, reflector};
 use crate::desired::Desired;
 use crate::hypervisor::DomainSpec;
 use crate::observed::Observed;
-use crate::world::StoredVm;
+use crate::world::{MigrateRequest, StoredVm};
 
 /// A document as stored, and what it means here.
 #[derive(Debug, Clone)]
@@ -40,6 +40,7 @@ enum StatusRecord {
 
 /// The intent that says whether the VM is to run; the first `apply` writes it, and it is never deleted.
 const POWER: &str = "power";
+const MIGRATE: &str = "migrate";
 /// A dead path is noticed after this; a quiet prefix costs one request in it.
 const WAIT: Duration = Duration::from_secs(10);
 /// Leases change all the time, so a look at them that waits for long is a path that is dead.
@@ -291,16 +292,29 @@ impl Views {
         if !self.intents.ready() {
             return Observed::Unknown(not_ready(&self.intents, "the operators' intents"));
         }
-        if let Some((key, bad)) = self.intents.undecodable().into_iter().next() {
+        let key = self.keys.intent(POWER);
+        if let Some(bad) = self.intents.undecodable().remove(&key) {
             return Observed::Unknown(format!("{key} cannot be read: {}", bad.reason));
         }
-        if self.intents.get(&self.keys.intent(POWER)).is_none() && self.spec.get(&self.keys.spec()).is_some()
-        {
-            return Observed::Unknown(format!("{} is missing", self.keys.intent(POWER)));
+        match self.intents.get(&key) {
+            Some(intent) => Observed::Known(matches!(*intent.value, Intent::Stop { .. })),
+            None if self.spec.get(&self.keys.spec()).is_some() => {
+                Observed::Unknown(format!("{key} is missing"))
+            }
+            None => Observed::Known(false),
         }
-        Observed::Known(
-            self.intents.state().values().any(|intent| matches!(*intent.value, Intent::Stop { .. })),
-        )
+    }
+
+    /// The live migration an operator asked for last, whether or not it has been answered. None also where that cannot
+    /// be told: a healthy VM is not moved on a guess.
+    pub fn migrate(&self) -> Option<MigrateRequest> {
+        let intent = self.intents.get(&self.keys.intent(MIGRATE)).filter(|_| self.intents.ready())?;
+        match &*intent.value {
+            Intent::Migrate { id, to, by, .. } => {
+                Some(MigrateRequest { id: *id, to: to.clone(), by: by.clone() })
+            }
+            Intent::Stop { .. } | Intent::None => None,
+        }
     }
 
     /// The ownership record: the newer of what was last seen and what this process last wrote.

@@ -12,7 +12,7 @@ use zsha_runtime::lease::Sight;
 
 use crate::desired::Desired;
 use crate::host::HostFacts;
-use crate::hypervisor::{DomainSpec, LocalVm};
+use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 
@@ -26,6 +26,14 @@ pub struct StoredVm {
     pub written_here: bool,
 }
 
+/// A live migration that was asked for by command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrateRequest {
+    pub id: Uuid,
+    pub to: NodeName,
+    pub by: String,
+}
+
 /// One look at everything, as one node sees it.
 #[derive(Debug, Clone)]
 pub struct World {
@@ -37,6 +45,8 @@ pub struct World {
     pub desired: Observed<Option<Arc<Desired>>>,
     /// Whether an operator asked for the VM to be stopped.
     pub stop: Observed<bool>,
+    /// The last live migration an operator asked for.
+    pub migrate: Option<MigrateRequest>,
     /// What the keeper says of this node's lease.
     pub lease: Observed<Verdict>,
     /// Every node's lease as last seen, and since when.
@@ -49,6 +59,8 @@ pub struct World {
     /// What the nodes say of themselves.
     pub nodes: BTreeMap<NodeName, Arc<NodeStatus>>,
     pub local: Observed<LocalVm>,
+    /// The last live migration this process began.
+    pub job: MigrationJob,
     /// The domain of the generation that runs here, where that is another than the one in force and could be looked
     /// up in the history.
     pub running_domain: Option<Arc<DomainSpec>>,

@@ -196,7 +196,8 @@ pub struct Owner {
     pub epoch: u64,
 }
 
-/// A live migration under way: both the owner and `to` may hold a copy until it is over.
+/// A live migration. While it is under way only the owner's copy executes, and `to` may hold a paused one. Once the
+/// owner *is* `to`, the copy that came with this migration is the VM, and its owner lets it run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Migration {
@@ -264,6 +265,29 @@ pub struct VmRecord {
     /// an older write still on its way fail.
     #[serde(default)]
     pub revision: u64,
+    /// The last migration that was asked for by command and is over, one way or another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Answer>,
+}
+
+/// What became of an [`Intent::Migrate`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// The intent's own.
+    pub id: Uuid,
+    pub outcome: Outcome,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Outcome {
+    /// The VM runs on the node that was named.
+    Done,
+    /// It was not begun: the node is unknown or unfit.
+    Refused,
+    /// It was begun, and the VM runs where it ran, or was started afresh.
+    Failed,
 }
 
 impl VmRecord {
@@ -281,6 +305,7 @@ impl VmRecord {
             last_start: None,
             note: "never started".to_owned(),
             revision: 0,
+            answered: None,
         }
     }
 }
@@ -291,6 +316,9 @@ impl VmRecord {
 pub enum Intent {
     /// The VM is to be shut down and stay so.
     Stop { by: String, at: Timestamp, message: String },
+    /// The VM is to be moved live to this node, once. What became of it is told in the ownership record, by the `id`;
+    /// after that it means nothing any more.
+    Migrate { id: Uuid, to: NodeName, by: String, at: Timestamp, message: String },
     /// Placeholder that keeps the key, and so a quiet watch, in being: nothing is asked for.
     None,
 }

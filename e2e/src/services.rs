@@ -109,7 +109,10 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
     write(&dir.join("consul.json"), &consul_config(plan, number, &dir).to_string())?;
     write(&etc_libvirt.join("libvirtd.conf"), &libvirtd_config(number))?;
     write(&etc_libvirt.join("qemu.conf"), QEMU_CONFIG)?;
-    write(&dir.join("node.yaml"), "domainType: qemu\nunsafeMigration: true\n")?;
+    write(
+        &dir.join("node.yaml"),
+        "domainType: qemu\nunsafeMigration: true\nmigrationUri: qemu+tcp://{address}/system\n",
+    )?;
 
     let link = |(network, bridge): (usize, &String)| Link {
         device: format!("eth{network}"),

@@ -11,7 +11,6 @@ use zsha_runtime::store::{MemoryStore, Store};
 use super::{ActError, Edges, act};
 use crate::embedded::Machine;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts};
-use crate::keeper::Lease;
 use crate::observe::{HostSight, observe};
 use crate::plan::{Notes, Step};
 use crate::views::{self, Views};

@@ -6,6 +6,7 @@
 
 mod domain;
 mod events;
+mod job;
 mod link;
 mod probe;
 mod states;
@@ -25,11 +26,13 @@ use zsha_crds::{ClusterName, VmName};
 
 use self::domain::{Refusal, Vm, is_image_lock, one_line};
 use self::events::Bell;
+use self::job::Job;
 use self::link::{Link, Session};
-use self::worker::{NoAnswer, Workers};
+use self::worker::{NoAnswer, Workers, on_own_thread};
 use super::domain_xml::{self, CephLogin, DomainSettings, DomainType};
-use super::{DomainSpec, Hypervisor, HypervisorError, LocalVm};
+use super::{DomainSpec, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};
 use crate::keeper::copies::Copies;
+use crate::settings::DEFAULT_MIGRATION_URI;
 
 /// Milliseconds where all is well. Within the time a lease holds, so that a hang is seen while there is a choice.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
@@ -51,11 +54,34 @@ pub struct LibvirtSettings {
     pub domain_type: Option<DomainType>,
     pub machine: String,
     pub ceph: Option<CephLogin>,
+    pub migration: MigrationWay,
+}
+
+/// How guests get from this node's libvirt to another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationWay {
+    /// The other libvirt, as this one reaches it; `{address}` stands for the node's.
+    pub uri: String,
+    /// Past libvirt's own check of the shared storage. The lab's is a directory, which it takes for a local one.
+    pub unchecked: bool,
+}
+
+impl Default for MigrationWay {
+    fn default() -> Self {
+        Self { uri: DEFAULT_MIGRATION_URI.to_owned(), unchecked: false }
+    }
 }
 
 impl LibvirtSettings {
     pub fn new(uri: impl Into<String>, cluster: ClusterName) -> Self {
-        Self { uri: uri.into(), cluster, domain_type: None, machine: "q35".to_owned(), ceph: None }
+        Self {
+            uri: uri.into(),
+            cluster,
+            domain_type: None,
+            machine: "q35".to_owned(),
+            ceph: None,
+            migration: MigrationWay::default(),
+        }
     }
 }
 
@@ -69,6 +95,7 @@ pub struct LibvirtHypervisor {
     link_task: AbortHandle,
     workers: Workers,
     domain_type: OnceCell<DomainType>,
+    job: Job,
 }
 
 impl LibvirtHypervisor {
@@ -94,6 +121,7 @@ impl LibvirtHypervisor {
             link: state,
             link_task: task.abort_handle(),
             workers: Workers::new(),
+            job: Job::default(),
         })
     }
 
@@ -166,7 +194,13 @@ impl fmt::Debug for LibvirtHypervisor {
 #[async_trait]
 impl Hypervisor for LibvirtHypervisor {
     async fn look(&self) -> Result<LocalVm, HypervisorError> {
-        self.call("look", LOOK_DEADLINE, Vm::look).await
+        let going = matches!(self.job.state(), MigrationJob::Going { .. });
+        let look = self.call("look", LOOK_DEADLINE, move |vm, connect| {
+            Ok((vm.look(connect)?, going.then(|| vm.migrated_percent(connect)).flatten()))
+        });
+        let (local, percent) = look.await?;
+        self.job.progressed(percent);
+        Ok(local)
     }
 
     async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
@@ -204,6 +238,31 @@ impl Hypervisor for LibvirtHypervisor {
             .map_err(|why| no_answer("kill", KILL_DEADLINE, why))?
             .map_err(|refusal| explained("kill", refusal, true))?;
         self.call("kill", KILL_DEADLINE, Vm::destroy).await
+    }
+
+    async fn migrate(&self, order: &MigrationOrder) -> Result<(), HypervisorError> {
+        let session = self.session("migrate", CHANGE_DEADLINE).await?;
+        let way = &self.settings.migration;
+        let uri = way.uri.replace("{address}", &order.address.to_string());
+        let (vm, unchecked, job) =
+            (Arc::clone(&self.vm), way.unchecked, self.job.begin(order.id, &self.bell));
+        // It takes as long as it takes: its end is told by the job, and nobody waits on the thread.
+        let begun = on_own_thread("zsha-migrate", move || {
+            let moved = match session.connect() {
+                Some(connect) => vm.migrate(connect, &uri, unchecked),
+                None => Err(Refusal::Plain("disconnected".to_owned())),
+            };
+            job.over(moved.map_err(|refusal| explained("migrate", refusal, true).to_string()));
+        });
+        begun.map(drop).map_err(|error| unreachable("migrate", format!("no thread for it: {error}")))
+    }
+
+    async fn abort_migration(&self) -> Result<(), HypervisorError> {
+        self.call("abort the migration", CHANGE_DEADLINE, Vm::abort_migration).await
+    }
+
+    fn migration(&self) -> MigrationJob {
+        self.job.state()
     }
 
     async fn undefine(&self) -> Result<(), HypervisorError> {

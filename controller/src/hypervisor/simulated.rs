@@ -55,6 +55,8 @@ pub struct Delays {
     pub start: Duration,
     /// From the request to shut down until the guest is off. None: the guest ignores it.
     pub guest_shutdown: Option<Duration>,
+    /// A live migration, until the guest stands still.
+    pub migration: Duration,
     /// When a call that is not answered is given up.
     pub deadline: Duration,
 }
@@ -65,6 +67,7 @@ impl Delays {
         call: Duration::ZERO,
         start: Duration::ZERO,
         guest_shutdown: Some(Duration::ZERO),
+        migration: Duration::ZERO,
         deadline: Duration::from_secs(5),
     };
 }
@@ -76,6 +79,7 @@ impl Default for Delays {
             call: Duration::from_millis(2),
             start: Duration::from_millis(250),
             guest_shutdown: Some(Duration::from_secs(2)),
+            migration: Duration::from_millis(1_500),
             deadline: Duration::from_secs(5),
         }
     }
@@ -92,6 +96,15 @@ pub enum Fault {
     AnswersLost,
     /// It is not answered, and happens this much later, perhaps long after the caller has given up.
     Late(Duration),
+}
+
+/// What is wrong with the migrations from a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MigrationFault {
+    /// They break half way.
+    Breaks,
+    /// The target has the whole guest, and the source never hears of it: it goes on at the source.
+    AnswerLost,
 }
 
 /// Every host's hypervisor and every process of the one VM.
@@ -166,6 +179,21 @@ impl SimulatedHosts {
     /// Makes every start there fail with this reason, until `None`.
     pub fn set_start_failure(&self, node: &NodeName, reason: Option<String>) {
         self.settled().host(node).start_failure = reason;
+    }
+
+    /// From now on, until `None`.
+    pub fn set_migration_fault(&self, node: &NodeName, fault: Option<MigrationFault>) {
+        self.settled().host(node).migration_fault = fault;
+    }
+
+    /// The process that began migrations there has ended; a new one knows of none.
+    pub fn forget_job(&self, node: &NodeName) {
+        self.settled().note_job(node, crate::hypervisor::MigrationJob::None);
+    }
+
+    /// Every resume of a guest whose memory was older than its disk.
+    pub fn stale_resumes(&self) -> Vec<(NodeName, Instant)> {
+        self.settled().stale_resumes.clone()
     }
 
     /// A QEMU in uninterruptible sleep: no signal ends it, until `false`.

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
+use zsha_crds::NodeName;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{LeaseState, Owner, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::lease::Sight;
 
 use super::ownership::{self, Standing};
-use super::{Notes, Plan, Step, Write, fitness, placement};
+use super::{Notes, Plan, ResumeBecause, Step, Write, fitness, placement};
 use crate::desired::Desired;
+use crate::hypervisor::{LocalVm, PauseReason};
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
@@ -19,6 +21,49 @@ pub const STAGGER: Duration = Duration::from_secs(2);
 
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(30);
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(600);
+
+/// What the node does that the VM is being moved to. What arrives here is left alone, and does not run, while its
+/// owner may live; when that is dead the VM is taken like any other, and what had arrived is not trusted.
+pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
+    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    let Some(local) = world.local.known().copied() else {
+        plan.wait(
+            "HypervisorUnknown",
+            "the VM is being moved here, and this node cannot see its own hypervisor",
+        );
+        return;
+    };
+    let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
+    if executes {
+        let because = "it runs before it was handed over".to_owned();
+        plan.step(Step::KillCopy { because, lapsed: false });
+        return;
+    }
+    let mut looked = Plan::default();
+    let freed = freed(world, stored, &mut looked).is_some();
+    if freed && local.has_process() {
+        let because =
+            "the node it was being moved from is dead, and nobody knows how far it had gone".to_owned();
+        plan.step(Step::KillCopy { because, lapsed: false });
+    } else if freed {
+        consider(world, notes, plan);
+    } else {
+        if planted::is_planted(Bug::ResumeEarly)
+            && local
+                == (LocalVm::Paused {
+                    reason: PauseReason::Asked,
+                    generation: local.generation().unwrap_or(0),
+                })
+            && let Some(epoch) = world.valid_epoch()
+        {
+            plan.step(Step::Resume { epoch, because: ResumeBecause::Arrived });
+        }
+        if let Some(at) = looked.recheck {
+            plan.recheck_at(at);
+        }
+        plan.wait("Arriving", "the VM is being moved here");
+    }
+}
 
 /// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
 pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
@@ -49,7 +94,7 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
         return;
     };
     let unnamed = stored.record.owner.is_none() || world.went_back;
-    let guard = Guard { fenced: &freed.fence, strict: unnamed, only_news: world.went_back };
+    let guard = Guard { fenced: &freed.fence, strict: unnamed, target: None, only_news: world.went_back };
     let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
     let since = *notes.claimable_since.get_or_insert(world.now);
     let due = since + STAGGER * rank;
@@ -124,6 +169,8 @@ pub(super) struct Guard<'a> {
     /// Whether a living node that cannot look at its processes stands in the way as well. It does where the record
     /// itself proves nothing; where it names an owner that is dead, only that owner could have had a copy.
     pub strict: bool,
+    /// Where the VM is being moved to: that node may have a copy, which does not run.
+    pub target: Option<&'a NodeName>,
     /// Whether only a word counts that was seen to be new: the others may be of any time.
     pub only_news: bool,
 }
@@ -139,7 +186,7 @@ pub(super) fn nobody_else_has_a_copy(
     for (node, sight) in &world.sights {
         let fenced = guard.fenced.iter().any(|fenced| fenced.record.node == *node);
         let speaks = sight.record.state == LeaseState::Held && !sight.is_expired(world.now);
-        if *node == world.me || fenced || !speaks {
+        if *node == world.me || fenced || !speaks || guard.target == Some(node) {
             continue;
         }
         match sight.record.copies {
@@ -188,6 +235,10 @@ struct Freed {
 fn freed(world: &World, stored: &StoredVm, plan: &mut Plan) -> Option<Freed> {
     let mut freed = Freed { fence: Vec::new(), because: String::new() };
     for owner in ownership::named(&stored.record) {
+        // Where the VM was being moved to this very node, and no copy is here, nobody else can have one by that.
+        if owner.node == world.me && world.valid_epoch() == Some(owner.epoch) {
+            continue;
+        }
         match ownership::standing(world, owner) {
             Standing::Dead { because } => freed.because = because,
             Standing::Expired { .. } if planted::is_planted(Bug::NeverFence) => return None,

@@ -7,6 +7,7 @@ use zsha_crds::records::{LeaseState, Owner, VmRecord};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
+use super::migration;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::World;
@@ -19,6 +20,8 @@ pub enum Right {
     /// As `Mine`, but the record was written by an earlier process of this node, of which a write may still be on
     /// its way: write it once more before anything is started.
     Unconfirmed { epoch: u64 },
+    /// The VM is being moved here, and is not this node's yet.
+    Target,
     /// The record is known, and does not name this node and epoch.
     NotMine { because: String },
     /// This node's lease is not valid.
@@ -50,11 +53,8 @@ pub fn right(world: &World) -> Right {
             Right::Unconfirmed { epoch: verdict.epoch }
         };
     }
-    let target = stored.record.migration.as_ref().map(|m| &m.to);
-    if target.is_some_and(|t| t.node == world.me && t.epoch == verdict.epoch) {
-        return Right::Unknown {
-            because: "this node is the target of a migration that is not over".to_owned(),
-        };
+    if migration::is_target(world, verdict.epoch) {
+        return Right::Target;
     }
     Right::NotMine { because: not_mine(named, world, verdict.epoch) }
 }
@@ -154,7 +154,8 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
     }
 }
 
-/// Everybody the record names: the owner, and the target of a migration.
+/// Everybody the record names: the owner, and the target of a migration where that is another.
 pub fn named(record: &VmRecord) -> impl Iterator<Item = &Owner> {
-    record.owner.iter().chain(record.migration.iter().map(|m| &m.to))
+    let target = record.migration.as_ref().map(|migration| &migration.to);
+    record.owner.iter().chain(target.filter(|target| record.owner.as_ref() != Some(target)))
 }

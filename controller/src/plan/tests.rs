@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 use zsha_crds::document::{GuestPowerOff, Watchdog};
 use zsha_crds::records::{
-    LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Owner, StartFailures, VmPhase, VmRecord,
+    LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, VmPhase,
+    VmRecord,
 };
 use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
 use zsha_runtime::Moment;
@@ -18,10 +19,10 @@ use super::ownership::{self, Right, Standing};
 use super::{Notes, Plan, Step, Write, placement, plan};
 use crate::desired::Desired;
 use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
-use crate::hypervisor::{DomainImage, DomainSpec, LocalVm, OffReason, PauseReason};
+use crate::hypervisor::{DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, PauseReason};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
-use crate::world::{StoredVm, World};
+use crate::world::{MigrateRequest, StoredVm, World};
 
 const NOW: Moment = Moment::from_millis(1_000_000);
 const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
@@ -36,6 +37,8 @@ fn desired() -> Desired {
     Desired {
         generation: 1,
         order: vec![node(1), node(2), node(3)],
+        addresses: (1..=3).map(|n| (node(n), std::net::Ipv4Addr::new(10, 0, 0, n as u8))).collect(),
+        fail_back_to: 0,
         timings: LeaseTimings::BALANCED,
         power_off: GuestPowerOff::Restart,
         watchdog: Watchdog::Automatic,
@@ -112,6 +115,8 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         me: node(me),
         desired: Observed::Known(Some(Arc::new(desired()))),
         stop: Observed::Known(false),
+        migrate: None,
+        job: MigrationJob::None,
         lease: Observed::Known(Verdict {
             node: node(me),
             valid_until: Some(NOW + Duration::from_secs(7)),
@@ -146,6 +151,10 @@ fn vm(world: &mut World) -> &mut StoredVm {
         Observed::Known(Some(stored)) => stored,
         other => panic!("no record: {other:?}"),
     }
+}
+
+fn vm_of(world: &World) -> &VmRecord {
+    &world.vm.known().unwrap().as_ref().unwrap().record
 }
 
 fn change(world: &mut World, change: impl FnOnce(&mut Desired)) {
@@ -676,4 +685,150 @@ fn the_timings_of_the_document_reach_the_keeper() {
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     change(&mut world, |desired| desired.timings = LeaseTimings::FAST);
     assert_eq!(decide(&world).steps, [Step::SetTimings(LeaseTimings::FAST)]);
+}
+
+/// `to` is where the VM is being moved, in its epoch 1.
+fn moving(me: u32, owner: u32, to: u32, local: LocalVm) -> World {
+    let mut world = world(me, Some(owner), VmPhase::Running, local);
+    vm(&mut world).record.migration =
+        Some(Migration { to: Owner { node: node(to), epoch: 1 }, id: Uuid::from_u128(9) });
+    world
+}
+
+fn asked_to_move(to: &str) -> World {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    let to = NodeName::new(to).unwrap();
+    world.migrate = Some(MigrateRequest { id: Uuid::from_u128(5), to, by: "ann".to_owned() });
+    world
+}
+
+const ARRIVED: LocalVm = LocalVm::Paused { reason: PauseReason::Asked, generation: 1 };
+const MOVED_AWAY: LocalVm = LocalVm::Off { reason: OffReason::Migrated };
+
+#[test]
+fn a_migration_begins_with_its_intent_and_the_word_of_the_target() {
+    let world = asked_to_move("n3");
+    let mut notes = Notes::default();
+    let begun = plan(&world, &mut notes);
+    let write = only_write(&begun);
+    assert_eq!((write.reason, &write.record.owner), ("MigrationBegun", &vm_of(&world).owner));
+    assert_eq!(write.rests_on.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(3)]);
+    let migration = write.record.migration.clone().unwrap();
+    assert_eq!(migration.to, Owner { node: node(3), epoch: 1 });
+
+    let mut world = moving(1, 1, 3, RUNNING);
+    vm(&mut world).record.migration = Some(migration.clone());
+    let plan = plan(&world, &mut notes);
+    assert!(matches!(plan.steps.as_slice(), [Step::Migrate(order)] if order.id == migration.id), "{plan:?}");
+}
+
+#[test]
+fn what_cannot_be_done_is_answered_with_its_reason_and_changes_nothing() {
+    for (to, outcome, says) in [
+        ("n1", Outcome::Done, "runs on n1 already"),
+        ("n9", Outcome::Refused, "it is no node of this cluster"),
+        ("n2", Outcome::Refused, "its controller is down"),
+    ] {
+        let mut world = asked_to_move(to);
+        world.sights.get_mut(&node(2)).unwrap().record.controller_alive = false;
+        let plan = decide(&world);
+        let record = &only_write(&plan).record;
+        let answer = record.answered.clone().unwrap();
+        assert_eq!((answer.id, answer.outcome), (Uuid::from_u128(5), outcome));
+        assert!(answer.message.contains(says), "{}", answer.message);
+        assert_eq!(record.migration, None);
+        vm(&mut world).record.answered = Some(answer);
+        assert!(decide(&world).steps.is_empty(), "once");
+    }
+}
+
+#[test]
+fn the_owner_hands_over_when_its_copy_is_gone_and_not_before() {
+    let mut world = moving(1, 1, 3, RUNNING);
+    let id = Uuid::from_u128(9);
+    world.job = MigrationJob::Done { id };
+    assert!(decide(&world).steps.is_empty());
+    world.local = Observed::Known(MOVED_AWAY);
+    let plan = decide(&world);
+    let record = &only_write(&plan).record;
+    assert_eq!(record.owner, Some(Owner { node: node(3), epoch: 1 }));
+    assert!(record.migration.is_some(), "by it the new owner knows that what arrived is the VM");
+    world.job = MigrationJob::None;
+    assert_eq!(only_write(&decide(&world)).reason, "HandedOver", "also after a restart of the controller");
+    world.local = Observed::Known(DIED);
+    assert_eq!(only_write(&decide(&world)).reason, "MigrationFailed", "a copy that died was not moved");
+    world.local = Observed::Known(MOVED_AWAY);
+    expire(&mut world, 3);
+    assert_eq!(only_write(&decide(&world)).reason, "MigrationFailed", "a dead node gets nothing");
+}
+
+#[test]
+fn a_migration_that_failed_leaves_the_vm_where_it_is() {
+    let mut world = moving(1, 1, 3, RUNNING);
+    world.migrate = Some(MigrateRequest { id: Uuid::from_u128(5), to: node(3), by: "ann".to_owned() });
+    world.job = MigrationJob::Failed { id: Uuid::from_u128(9), reason: "connection reset".to_owned() };
+    let plan = decide(&world);
+    let record = &only_write(&plan).record;
+    assert_eq!((&record.owner, &record.migration), (&vm_of(&world).owner, &None));
+    let answer = record.answered.as_ref().unwrap();
+    assert_eq!(answer.outcome, Outcome::Failed);
+    assert!(answer.message.contains("connection reset"));
+}
+
+#[test]
+fn a_migration_nobody_here_knows_of_is_aborted_before_the_record_forgets_it() {
+    let world = moving(1, 1, 3, RUNNING);
+    let mut notes = Notes::default();
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::AbortMigration { .. }]));
+    notes.migration.aborted = Some(Uuid::from_u128(9));
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MigrationFailed");
+}
+
+#[test]
+fn what_arrives_is_left_alone_and_never_runs_before_it_was_handed_over() {
+    for local in [LocalVm::Absent, ARRIVED, LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 }]
+    {
+        assert!(decide(&moving(3, 1, 3, local)).steps.is_empty(), "{local:?}");
+    }
+    assert!(matches!(decide(&moving(3, 1, 3, RUNNING)).steps.as_slice(), [Step::KillCopy { .. }]));
+}
+
+#[test]
+fn what_has_arrived_is_not_trusted_when_the_source_is_dead() {
+    let mut world = moving(2, 1, 2, ARRIVED);
+    expire(&mut world, 1);
+    assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]));
+    world.local = Observed::Known(LocalVm::Absent);
+    let plan = decide(&world);
+    let write = only_write(&plan);
+    assert_eq!(
+        (write.record.phase, &write.record.migration, write.fence.len()),
+        (VmPhase::Starting, &None, 1)
+    );
+}
+
+#[test]
+fn the_new_owner_lets_what_arrived_run_and_then_ends_the_migration() {
+    let plan_of = |local| decide(&moving(3, 3, 3, local));
+    assert!(matches!(plan_of(ARRIVED).steps.as_slice(), [Step::Resume { .. }]));
+    let done = plan_of(RUNNING);
+    assert_eq!((only_write(&done).reason, &only_write(&done).record.migration), ("Migrated", &None));
+    let lost = plan_of(DIED);
+    assert_eq!((only_write(&lost).reason, &only_write(&lost).record.migration), ("MigrationLost", &None));
+}
+
+#[test]
+fn a_node_that_has_left_the_document_moves_its_vm_away_after_a_calm() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    change(&mut world, |desired| desired.order = vec![node(2), node(3)]);
+    let mut notes = Notes::default();
+    let first = plan(&world, &mut notes);
+    assert_eq!(reasons(&first), ["MigrationWaits"]);
+    let due = first.recheck.unwrap();
+    at(&mut world, due);
+    for sight in world.sights.values_mut() {
+        (sight.first_seen, sight.sent_by) = (due, due);
+    }
+    let plan = plan(&world, &mut notes);
+    assert_eq!(only_write(&plan).record.migration.as_ref().unwrap().to.node, node(2));
 }

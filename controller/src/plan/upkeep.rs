@@ -6,6 +6,7 @@ use std::time::Duration;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
+use zsha_runtime::lease::Sight;
 
 use super::claim::{Guard, nobody_else_has_a_copy};
 use super::{Notes, Plan, ResumeBecause, Step, Write, fitness, placement};
@@ -45,6 +46,14 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         }
         Observed::Known(local) => *local,
     };
+    if let Some(migration) = &stored.record.migration {
+        if migration.to.node == world.me {
+            owner.arrived(local, notes, plan);
+        } else {
+            owner.moving(migration, local, notes, plan);
+        }
+        return;
+    }
     if world.stop.known() == Some(&true) {
         owner.stop(local, notes, plan);
         return;
@@ -68,7 +77,7 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
 /// The record names this node and epoch, and an earlier process wrote it: write it again, so that a write of that
 /// process still on its way fails, and only then act on it. Touches no VM. Without a copy here the record proves
 /// little (it may have come back with a snapshot, and the VM run elsewhere by now), so the others are asked first.
-pub fn adopt(world: &World, epoch: u64, plan: &mut Plan) {
+pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
     if planted::is_planted(Bug::RestartKills) && world.local.known().is_some_and(|local| local.has_process())
     {
@@ -77,14 +86,21 @@ pub fn adopt(world: &World, epoch: u64, plan: &mut Plan) {
     let seen = |verdict: &Verdict| verdict.copies.is_some_and(|copies| copies > 0);
     let copy_here =
         world.local.known().is_some_and(|local| local.has_process()) || world.lease.known().is_some_and(seen);
-    let guard = Guard { fenced: &[], strict: world.went_back, only_news: true };
+    let target = stored.record.migration.as_ref().map(|migration| &migration.to.node);
+    let guard = Guard { fenced: &[], strict: world.went_back, target, only_news: true };
+    notes.ask_others |= !copy_here;
     let rests_on = if copy_here {
         Vec::new()
     } else {
         let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
         rests_on
     };
-    let message = format!("the controller of {} has restarted and goes on with what is there", world.me);
+    let message = match &stored.record.migration {
+        Some(migration) if migration.to.node == world.me => {
+            format!("{} was handed the VM and takes it over", world.me)
+        }
+        _ => format!("the controller of {} has restarted and goes on with what is there", world.me),
+    };
     let record = VmRecord { revision: stored.record.revision + 1, ..stored.record.clone() };
     plan.step(Step::Write(Box::new(Write {
         record,
@@ -111,18 +127,24 @@ pub fn missing(world: &World, plan: &mut Plan) {
     );
 }
 
-struct Upkeep<'w> {
-    world: &'w World,
+/// The owner's view of its VM.
+pub(super) struct Upkeep<'w> {
+    pub(super) world: &'w World,
     stored: &'w StoredVm,
-    epoch: u64,
+    pub(super) epoch: u64,
 }
 
 impl Upkeep<'_> {
-    fn record(&self) -> &VmRecord {
+    pub(super) fn record(&self) -> &VmRecord {
         &self.stored.record
     }
 
-    fn change(&self, reason: &'static str, message: String, change: impl FnOnce(&mut VmRecord)) -> Step {
+    pub(super) fn change(
+        &self,
+        reason: &'static str,
+        message: String,
+        change: impl FnOnce(&mut VmRecord),
+    ) -> Step {
         let mut record = self.record().clone();
         record.revision += 1;
         record.note.clone_from(&message);
@@ -180,6 +202,8 @@ impl Upkeep<'_> {
                     record.last_start.take().map_or_else(|| "Found".to_owned(), |start| start.reason);
                 record.last_start = Some(StartRecord { node: me, at, reason, generation });
             }));
+        } else if let Some(desired) = self.world.document() {
+            self.move_on(desired, notes, plan);
         }
     }
 
@@ -208,12 +232,12 @@ impl Upkeep<'_> {
                 );
                 plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::IoErrorOver });
             }
-            PauseReason::Fault => self.faulted(notes, plan),
+            // An owner's copy is in the middle of no migration: one has failed, and left it paused.
+            PauseReason::Fault | PauseReason::Incoming => self.faulted(notes, plan),
             PauseReason::Asked | PauseReason::Other => plan.wait(
                 "Paused",
                 "the guest was paused by a command that was not zsha's; `virsh resume mnvm` lets it go on",
             ),
-            PauseReason::Incoming => plan.wait("Incoming", "a migration to this node is not over"),
         }
     }
 
@@ -268,11 +292,27 @@ impl Upkeep<'_> {
             plan.wait("StartDelayed", format!("the next try is in {secs:.0} s: {why}"));
             return;
         }
-        if self.record().phase != VmPhase::Starting {
-            plan.step(self.starting(reason, &desired));
+        let Some(rests_on) = self.others_have_none(notes, plan) else { return };
+        if self.record().phase != VmPhase::Starting || !rests_on.is_empty() {
+            // With the others' word in the write: whoever has a copy by then makes it fail.
+            notes.ask_others = false;
+            let mut step = self.starting(reason, &desired);
+            if let Step::Write(write) = &mut step {
+                write.rests_on = rests_on;
+            }
+            plan.step(step);
         } else {
             plan.step(Step::Start { domain: desired.domain.clone(), epoch: self.epoch });
         }
+    }
+
+    /// The word of the other nodes that they have no copy, where this start needs it; None while it is not there.
+    fn others_have_none(&self, notes: &Notes, plan: &mut Plan) -> Option<Vec<Sight>> {
+        if !notes.ask_others {
+            return Some(Vec::new());
+        }
+        let guard = Guard { fenced: &[], strict: self.world.went_back, target: None, only_news: true };
+        nobody_else_has_a_copy(self.world, &guard, plan)
     }
 
     fn starting(&self, off: OffReason, desired: &Desired) -> Step {

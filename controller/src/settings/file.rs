@@ -37,6 +37,7 @@ pub(super) struct FileSettings {
     pub(super) log_format: Option<String>,
     pub(super) domain_type: Option<DomainType>,
     pub(super) unsafe_migration: Option<bool>,
+    pub(super) migration_uri: Option<String>,
     pub(super) watchdog_device: Option<PathBuf>,
 }
 

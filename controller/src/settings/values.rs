@@ -9,8 +9,8 @@ use zsha_runtime::store::consul::Endpoint;
 
 use super::file::{Addresses, FileSettings};
 use super::{
-    ConsulAccess, DEFAULT_CONSUL, DEFAULT_LIBVIRT, DEFAULT_LISTEN, DEFAULT_RUN_DIR, Environment, Flags,
-    Origin, Problem, Settings, set,
+    ConsulAccess, DEFAULT_CONSUL, DEFAULT_LIBVIRT, DEFAULT_LISTEN, DEFAULT_MIGRATION_URI, DEFAULT_RUN_DIR,
+    Environment, Flags, Origin, Problem, Settings, set,
 };
 use crate::logs::{LogFormat, LogSettings};
 
@@ -83,6 +83,7 @@ impl Values<'_> {
             listen: listen?,
             run_dir: run_dir?,
             domain_type: file.domain_type.unwrap_or_default(),
+            migration_uri: file.migration_uri.clone().unwrap_or_else(|| DEFAULT_MIGRATION_URI.to_owned()),
             unsafe_migration: file.unsafe_migration.unwrap_or(false),
             watchdog_device: file.watchdog_device.clone(),
             log: log?,

@@ -65,6 +65,7 @@ pub struct Checker {
     pub validity: Validity,
     pub violations: Vec<String>,
     doubles: usize,
+    stale: usize,
     /// Whether a node ever had to put a record in the place of another's lease.
     lost: bool,
     /// What executed at the last look.
@@ -98,6 +99,7 @@ impl Checker {
             validity: Validity::default(),
             violations: Vec::new(),
             doubles: 0,
+            stale: 0,
             lost: false,
             executing: BTreeMap::new(),
             excused: BTreeSet::new(),
@@ -133,6 +135,10 @@ impl Checker {
             self.doubles += 1;
             self.violations
                 .push(format!("I1: {} and {} executed the VM at once", double.first, double.second));
+        }
+        for (node, _) in self.hosts.stale_resumes().iter().skip(self.stale) {
+            self.stale += 1;
+            self.violations.push(format!("I1: {node} let a guest run whose memory is older than its disk"));
         }
         let copies = self.hosts.copies();
         let now: BTreeMap<NodeName, u64> =
@@ -222,9 +228,17 @@ impl Checker {
         }
     }
 
+    /// Whether the owner's copy is being moved from there: it stands still at the end of that.
+    fn is_moving_from(&self, node: &NodeName) -> bool {
+        self.vm.value.as_ref().is_some_and(|record| {
+            record.migration.as_ref().is_some_and(|migration| migration.to.node != *node)
+                && record.owner.as_ref().is_some_and(|owner| owner.node == *node)
+        })
+    }
+
     /// A copy has ended now, or was paused: there must be a reason.
     fn harmed(&mut self, node: &NodeName, it: Executing) {
-        if self.excused.contains(node) || it.stop_asked || self.stop_in_force() {
+        if self.excused.contains(node) || it.stop_asked || self.stop_in_force() || self.is_moving_from(node) {
             return;
         }
         let process = it.process;

@@ -44,6 +44,11 @@ pub enum Fault {
         profile: Option<Profile>,
         memory_gib: u32,
     },
+    /// An operator's `migrate`, and how migrations from everywhere end from now on.
+    Migrate(NodeName),
+    Migrations(Option<simulated::MigrationFault>),
+    /// A document that prefers this node, and whether the VM fails back to it.
+    Prefer(NodeName, bool),
     /// The key of its lease is deleted by hand.
     DeleteLease(NodeName),
     Hypervisor(NodeName, Option<simulated::Fault>),
@@ -78,6 +83,9 @@ impl Fault {
             Self::GuestPowersOff => "guest powered off",
             Self::Stop => "stop asked",
             Self::Apply { .. } => "document applied",
+            Self::Migrate(_) => "migration asked",
+            Self::Migrations(Some(_)) => "migrations break",
+            Self::Prefer(..) => "another node preferred",
             Self::DeleteLease(_) => "lease deleted",
             Self::Hypervisor(_, Some(_)) => "hypervisor fault",
             Self::StartsFail(_, true) => "starts fail",
@@ -97,6 +105,7 @@ impl Fault {
             | Self::Hypervisor(_, None)
             | Self::StartsFail(_, false)
             | Self::HostRepaired(_)
+            | Self::Migrations(None)
             | Self::Lossy(false) => "mended",
         }
     }
@@ -162,7 +171,15 @@ fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = F
         ]
     });
     let again = starts_failed.then_some(Fault::Apply { profile: None, memory_gib: 12 });
-    of_nodes.chain([Fault::StoreUp, Fault::Start, Fault::MendOwners, Fault::Lossy(false)]).chain(again)
+    of_nodes
+        .chain([
+            Fault::StoreUp,
+            Fault::Start,
+            Fault::MendOwners,
+            Fault::Lossy(false),
+            Fault::Migrations(None),
+        ])
+        .chain(again)
 }
 
 /// One trouble and what mends it, and when that is over.
@@ -177,7 +194,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
     let until = at + length;
     let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
     let once = |fault: Fault| (vec![(at, fault)], at);
-    match rng.random_range(0..21) {
+    match rng.random_range(0..25) {
         0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
         2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
         4 => pair(Fault::StoreDown, Fault::StoreUp),
@@ -210,6 +227,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         17 => pair(Fault::BridgeMissing(node.clone()), Fault::HostRepaired(node)),
         18 => once(Fault::DeleteLease(node)),
         19 => start_cut_off(rng, at),
+        20..=23 => migration(rng, nodes, at),
         _ => fading(rng, at),
     }
 }
@@ -231,6 +249,33 @@ fn start_cut_off(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, D
         (at + millis(rng, 100..1_500), Fault::CutOwner),
         (until, Fault::MendOwners),
     ];
+    (faults, until)
+}
+
+/// A live migration, and something that happens to one of its nodes or to the daemons at any moment of it.
+fn migration(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
+    let mut any = || nodes[rng.random_range(0..nodes.len())].clone();
+    let (to, other) = (any(), any());
+    let during = at + millis(rng, 0..2_200);
+    let until = during + millis(rng, 200..9_000);
+    let mut faults = vec![(at, Fault::Migrate(to))];
+    let pair = |begin: Fault, end: Fault| vec![(during, begin), (until, end)];
+    faults.extend(match rng.random_range(0..8) {
+        0 => pair(Fault::PowerLoss(other.clone()), Fault::PowerOn(other)),
+        1 => pair(Fault::CutOwner, Fault::MendOwners),
+        2 => pair(Fault::Cut(other.clone()), Fault::Mend(other)),
+        3 => pair(Fault::StopController(other.clone()), Fault::StartController(other)),
+        4 => vec![(during, Fault::QemuDies)],
+        5 | 6 => {
+            let fault = if rng.random_bool(0.5) {
+                simulated::MigrationFault::Breaks
+            } else {
+                simulated::MigrationFault::AnswerLost
+            };
+            vec![(at, Fault::Migrations(Some(fault))), (until, Fault::Migrations(None))]
+        }
+        _ => Vec::new(),
+    });
     (faults, until)
 }
 

@@ -10,7 +10,7 @@ use zsha_crds::NodeName;
 use zsha_crds::records::LeaseTimings;
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
-use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError, LocalVm};
+use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};
 use crate::keeper::{KeeperError, Lease, Verdict};
 
 /// What happens to one call.
@@ -254,6 +254,18 @@ impl Hypervisor for GatedHypervisor {
 
     async fn kill(&self) -> Result<(), HypervisorError> {
         self.pass("kill", self.inner.kill()).await
+    }
+
+    async fn migrate(&self, order: &MigrationOrder) -> Result<(), HypervisorError> {
+        self.pass("migrate", self.inner.migrate(order)).await
+    }
+
+    async fn abort_migration(&self) -> Result<(), HypervisorError> {
+        self.pass("abort migration", self.inner.abort_migration()).await
+    }
+
+    fn migration(&self) -> MigrationJob {
+        self.inner.migration()
     }
 
     async fn undefine(&self) -> Result<(), HypervisorError> {

@@ -12,24 +12,27 @@ use super::operator::Profile;
 use super::{Report, Simulation};
 
 /// What the day brings: a start, a dead QEMU, a failover, the return of the node, a stop and a start, a change of
-/// the document and of the timings, a guest that powers off. Seconds, and what happens then.
+/// the document and of the timings, a guest that powers off, a live migration. Seconds, and what happens then.
 fn day(simulation: &Simulation) -> Vec<(f64, Fault)> {
     let mut nodes = simulation.nodes.keys().cloned();
     let Some(first) = nodes.next() else { return Vec::new() };
+    let Some(last) = nodes.next_back() else { return Vec::new() };
     vec![
         (2.0, Fault::QemuDies),
         (4.0, Fault::PowerLoss(first.clone())),
-        (13.0, Fault::PowerOn(first)),
+        (13.0, Fault::PowerOn(first.clone())),
         (15.0, Fault::Stop),
         (19.0, Fault::Start),
         (21.0, Fault::Apply { profile: Some(Profile::Balanced), memory_gib: 12 }),
         (22.0, Fault::GuestPowersOff),
         (25.0, Fault::Apply { profile: Some(Profile::Fast), memory_gib: 9 }),
+        (26.0, Fault::Migrate(last)),
+        (30.0, Fault::Migrate(first)),
     ]
 }
 
 /// The end of the day: what a crash took down is up again by then.
-const END: Duration = Duration::from_secs(28);
+const END: Duration = Duration::from_secs(34);
 /// A node that lost its power has it back after this; a controller is started again after a tenth of it.
 const DOWN: Duration = Duration::from_secs(10);
 

@@ -20,6 +20,7 @@ pub struct Operator {
     keys: Keys,
     document: serde_json::Value,
     generation: u64,
+    migrations: u128,
 }
 
 /// The example, decoded once in each thread.
@@ -44,7 +45,7 @@ impl Operator {
     pub fn new(store: MemoryStore, document: &HaCluster) -> Self {
         let keys = Keys::new(document.name());
         let document = serde_json::to_value(document).unwrap_or_default();
-        Self { store, keys, document, generation: 0 }
+        Self { store, keys, document, generation: 0, migrations: 0 }
     }
 
     /// `zsha apply` of the document with another profile and memory; the first one writes the other records too.
@@ -88,6 +89,25 @@ impl Operator {
 
     pub fn start(&self) {
         self.intend(&Intent::None);
+    }
+
+    /// `zsha migrate`: each is another request, also one to the same node.
+    pub fn migrate(&mut self, to: &NodeName) {
+        self.migrations += 1;
+        let intent = Intent::Migrate {
+            id: uuid::Uuid::from_u128(self.migrations),
+            to: to.clone(),
+            by: "simulator".to_owned(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            message: String::new(),
+        };
+        self.commit(&[self.put(self.keys.intent("migrate"), json(&intent))]);
+    }
+
+    /// Who is preferred, and whether the VM is moved back there.
+    pub fn prefer(&mut self, node: &NodeName, failback: bool) {
+        self.document["spec"]["Placement"] =
+            serde_json::json!({ "Preferred": [node], "Failback": if failback { "auto" } else { "off" } });
     }
 
     fn intend(&self, intent: &Intent) {

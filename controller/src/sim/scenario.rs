@@ -5,7 +5,8 @@
 //! `controller NODE dies|starts`, `keeper NODE dies|starts`, `node NODE stands still|goes on`,
 //! `hypervisor NODE unreachable|hangs|answers`, `starts fail NODE`, `starts work NODE`, `bridge NODE missing|back`,
 //! `image locked for N s`, `stale reads NODE`, `fresh reads NODE`, `lease of NODE deleted`, `qemu dies`,
-//! `guest powers off`, `stop asked`, `start asked`, `apply PROFILE`, `apply N GiB`, `wait N s`. The first step is
+//! `guest powers off`, `migrate to NODE`, `migrations break|lose the answer|work`, `prefer NODE [and fail back]`,
+//! `stop asked`, `start asked`, `apply PROFILE`, `apply N GiB`, `wait N s`. The first step is
 //! `begin PROFILE`.
 //!
 //! What must come of it: `runs on NODE within N s`, `runs within N s`, `stays on NODE for N s` (the very same
@@ -103,6 +104,14 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
         ["stale", "reads", it] => Fault::Lag(node(it)?),
         ["fresh", "reads", it] => Fault::CatchUp(node(it)?),
         ["lease", "of", it, "deleted"] => Fault::DeleteLease(node(it)?),
+        ["migrate", "to", it] => Fault::Migrate(node(it)?),
+        ["migrations", "break"] => Fault::Migrations(Some(simulated::MigrationFault::Breaks)),
+        ["migrations", "lose", "the", "answer"] => {
+            Fault::Migrations(Some(simulated::MigrationFault::AnswerLost))
+        }
+        ["migrations", "work"] => Fault::Migrations(None),
+        ["prefer", it] => Fault::Prefer(node(it)?, false),
+        ["prefer", it, "and", "fail", "back"] => Fault::Prefer(node(it)?, true),
         ["qemu", "dies"] => Fault::QemuDies,
         ["guest", "powers", "off"] => Fault::GuestPowersOff,
         ["stop", "asked"] => Fault::Stop,

@@ -93,6 +93,18 @@ fn renewing_after_a_fence_is_found() {
     assert!(violation.starts_with("I"), "after {seeds} seeds: {violation}");
 }
 
+#[test]
+fn handing_a_migrating_vm_over_before_its_copy_is_gone_is_found() {
+    let (seeds, violation) = found(Bug::HandOverEarly);
+    assert!(violation.starts_with("I"), "after {seeds} seeds: {violation}");
+}
+
+#[test]
+fn letting_what_a_migration_brought_run_before_it_was_handed_over_is_found() {
+    let (seeds, violation) = found(Bug::ResumeEarly);
+    assert!(violation.starts_with("I"), "after {seeds} seeds: {violation}");
+}
+
 /// Each file of `scenarios/`, and beside it the log of how it went.
 #[test]
 fn every_scenario_comes_out_as_written() {

@@ -233,7 +233,7 @@ impl ClusterView {
     pub fn stop_wanted(&self) -> Option<(&str, Timestamp, &str)> {
         self.intents.values().find_map(|intent| match intent {
             Intent::Stop { by, at, message } => Some((by.as_str(), *at, message.as_str())),
-            Intent::None => None,
+            Intent::Migrate { .. } | Intent::None => None,
         })
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use virt::connect::Connect;
-use virt::domain::Domain;
+use virt::domain::{Domain, MigrateParameters};
 use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
+use super::events;
 use super::states::{self, Told};
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
 use crate::hypervisor::{LocalVm, OffReason};
@@ -194,6 +195,40 @@ impl Vm {
             thread::park_timeout(DEATH_TICK);
         }
         Ok(())
+    }
+
+    /// Returns when it is over. The copy that arrives stays paused, and dies there if the source gives up.
+    pub(super) fn migrate(&self, connect: &Connect, uri: &str, unchecked: bool) -> Result<(), Refusal> {
+        let Some(domain) = self.find_active(connect)? else { return Err(plain("the domain is not running")) };
+        let mut flags = sys::VIR_MIGRATE_LIVE
+            | sys::VIR_MIGRATE_PEER2PEER
+            | sys::VIR_MIGRATE_PAUSED
+            | sys::VIR_MIGRATE_PERSIST_DEST
+            | sys::VIR_MIGRATE_AUTO_CONVERGE
+            | sys::VIR_MIGRATE_ABORT_ON_ERROR;
+        if unchecked {
+            flags |= sys::VIR_MIGRATE_UNSAFE;
+        }
+        domain.migrate_to_uri3(Some(uri), MigrateParameters::default(), flags)?;
+        Ok(())
+    }
+
+    /// Of the memory, while a migration goes on; None where it cannot be told.
+    pub(super) fn migrated_percent(&self, connect: &Connect) -> Option<u8> {
+        let info = self.find_active(connect).ok()??.job_info().ok()?;
+        let (total, left) = (info.mem_total?, info.mem_remaining?);
+        let done = total.saturating_sub(left).saturating_mul(100).checked_div(total)?;
+        u8::try_from(done).ok()
+    }
+
+    pub(super) fn abort_migration(&self, connect: &Connect) -> Result<(), Refusal> {
+        let Some(domain) = self.find_active(connect)? else { return Ok(()) };
+        match events::abort_job(&domain) {
+            Ok(()) => Ok(()),
+            // There was none.
+            Err(error) if is(&error, ErrorNumber::OperationInvalid) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) fn undefine(&self, connect: &Connect) -> Result<(), Refusal> {

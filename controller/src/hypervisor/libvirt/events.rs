@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 use virt::connect::Connect;
+use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
@@ -179,6 +180,16 @@ impl Drop for Listening {
             ]
         };
         tracing::debug!(?results, "stopped listening to a connection to libvirt");
+    }
+}
+
+/// Ends the job under way on a domain, such as a migration.
+#[expect(unsafe_code, reason = "the binding does not have it")]
+pub(super) fn abort_job(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the domain's pointer is valid as long as `domain` is, and the call keeps nothing of it.
+    match unsafe { sys::virDomainAbortJob(domain.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(Error::last_error()),
     }
 }
 

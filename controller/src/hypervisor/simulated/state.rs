@@ -8,8 +8,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use zsha_crds::{NodeName, VmName};
 
-use super::{Copy, Delays, DoubleExecution, Fault};
-use crate::hypervisor::{DomainSpec, HypervisorError, LocalVm, OffReason, PauseReason};
+use super::{Copy, Delays, DoubleExecution, Fault, MigrationFault};
+use crate::hypervisor::{
+    DomainSpec, HypervisorError, LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason,
+};
+
+/// The source stands still and the target has not been heard of yet.
+const SWITCH: Duration = Duration::from_millis(60);
 
 /// What can be asked of a hypervisor, as a value: it may have to wait.
 #[derive(Debug, Clone)]
@@ -20,6 +25,8 @@ pub(super) enum Request {
     Shutdown,
     Kill,
     Undefine,
+    Migrate(MigrationOrder),
+    AbortMigration,
 }
 
 impl Request {
@@ -31,6 +38,8 @@ impl Request {
             Self::Shutdown => "shut down",
             Self::Kill => "kill",
             Self::Undefine => "undefine",
+            Self::Migrate(_) => "migrate",
+            Self::AbortMigration => "abort migration",
         }
     }
 
@@ -61,6 +70,19 @@ struct Process {
     generation: u64,
     activity: Activity,
     started: Instant,
+    /// Its memory is that of another process as it was then: stale, if anybody has executed since.
+    memory_of: Option<Instant>,
+}
+
+/// A migration as the two daemons have it, whoever remembers having asked for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Moving {
+    id: Uuid,
+    to: NodeName,
+    source: u64,
+    target: u64,
+    /// The source is stopped, and its memory is at the target.
+    switched: bool,
 }
 
 impl Process {
@@ -78,6 +100,11 @@ pub(super) struct Host {
     off: OffReason,
     process: Option<Process>,
     fault: Option<Fault>,
+    moving: Option<Moving>,
+    /// What the process that asked knows of it.
+    job: MigrationJob,
+    /// How the next migrations from here end.
+    pub(super) migration_fault: Option<MigrationFault>,
     pub(super) delays: Delays,
     pub(super) start_failure: Option<String>,
     pub(super) unkillable: bool,
@@ -93,6 +120,9 @@ impl Host {
             off: OffReason::Unknown,
             process: None,
             fault: None,
+            moving: None,
+            job: MigrationJob::None,
+            migration_fault: None,
             delays: Delays::default(),
             start_failure: None,
             unkillable: false,
@@ -129,8 +159,24 @@ impl Host {
 /// Something that happens by itself when its time has come.
 #[derive(Debug)]
 enum Due {
-    Request { node: NodeName, boot: u64, request: Request },
-    GuestOff { node: NodeName, process: u64 },
+    /// A migration is as far as stopping the source; or as far as ending it.
+    Switch {
+        from: NodeName,
+        id: Uuid,
+    },
+    Finish {
+        from: NodeName,
+        id: Uuid,
+    },
+    Request {
+        node: NodeName,
+        boot: u64,
+        request: Request,
+    },
+    GuestOff {
+        node: NodeName,
+        process: u64,
+    },
 }
 
 /// What became of a call at the moment it reached the hypervisor.
@@ -152,6 +198,10 @@ pub(super) struct State {
     pub(super) image_locks: bool,
     pub(super) image_locked_until: Option<Instant>,
     pub(super) double_executions: Vec<DoubleExecution>,
+    /// Resumes of a guest whose memory was older than its disk.
+    pub(super) stale_resumes: Vec<(NodeName, Instant)>,
+    /// When a process last stopped executing.
+    last_executed: Option<Instant>,
 }
 
 impl State {
@@ -165,6 +215,8 @@ impl State {
             image_locks: true,
             image_locked_until: None,
             double_executions: Vec::new(),
+            stale_resumes: Vec::new(),
+            last_executed: None,
         }
     }
 
@@ -209,6 +261,8 @@ impl State {
                 return;
             }
             match entry.remove() {
+                Due::Switch { from, id } => self.switch(&from, id, at),
+                Due::Finish { from, id } => self.finish(&from, id, at),
                 Due::GuestOff { node, process } => {
                     self.guest_off(&node, Some(process));
                 }
@@ -276,6 +330,11 @@ impl State {
                 Ok(())
             }
             Request::Undefine => self.undefine(node, request),
+            Request::Migrate(order) => self.migrate(node, order, request, now),
+            Request::AbortMigration => {
+                self.abort(node, "operation aborted: migration out job: canceled by client", now);
+                Ok(())
+            }
         }
     }
 
@@ -320,7 +379,7 @@ impl State {
             return Err(HypervisorError::ImageLocked { operation: request.operation(), reason });
         }
         let activity = Activity::Paused(PauseReason::Asked);
-        host.process = Some(Process { number, generation, activity, started: now });
+        host.process = Some(Process { number, generation, activity, started: now, memory_of: None });
         host.changed();
         Ok(())
     }
@@ -341,7 +400,11 @@ impl State {
             return Ok(());
         }
         process.activity = Activity::Running;
+        let memory_of = process.memory_of.take();
         self.host(node).changed();
+        if memory_of.is_some_and(|of| self.last_executed.is_some_and(|last| last > of)) {
+            self.stale_resumes.push((node.clone(), now));
+        }
         let others = self.copies().into_iter().filter(|copy| copy.executing && copy.node != *node);
         let doubles: Vec<DoubleExecution> = others
             .map(|other| DoubleExecution { at: now, first: other.node, second: node.clone() })
@@ -376,8 +439,149 @@ impl State {
         Ok(())
     }
 
+    /// If a process executes there, it has done so until now.
+    fn executed_until_now(&mut self, node: &NodeName) {
+        if self.host(node).process.as_ref().is_some_and(Process::executing) {
+            self.last_executed = Some(Instant::now());
+        }
+    }
+
+    pub(super) fn job(&mut self, node: &NodeName) -> MigrationJob {
+        self.host(node).job.clone()
+    }
+
+    pub(super) fn note_job(&mut self, node: &NodeName, job: MigrationJob) {
+        let host = self.host(node);
+        host.job = job;
+        host.changed();
+    }
+
+    /// The guest begins to move; a paused process that waits for it comes into being at the target.
+    fn migrate(
+        &mut self,
+        node: &NodeName,
+        order: &MigrationOrder,
+        request: &Request,
+        now: Instant,
+    ) -> Result<(), HypervisorError> {
+        let host = self.host(node);
+        let (delays, fault) = (host.delays, host.migration_fault);
+        let source = host.process.as_ref().filter(|process| process.executing());
+        let Some((source, generation)) = source.map(|process| (process.number, process.generation)) else {
+            return Err(request.refused("the domain is not running"));
+        };
+        if host.moving.is_some() {
+            return Err(request.refused("another migration job is already running"));
+        }
+        let target = self.host(&order.to);
+        if !target.powered || matches!(target.fault, Some(Fault::Unreachable | Fault::Hangs)) {
+            return Err(request.refused("unable to connect to server at the target"));
+        }
+        if target.process.is_some() {
+            return Err(request.refused("the domain is already active at the target"));
+        }
+        self.counter += 1;
+        let number = self.counter;
+        let activity = Activity::Paused(PauseReason::Incoming);
+        let incoming = Process { number, generation, activity, started: now, memory_of: None };
+        let target = self.host(&order.to);
+        target.process = Some(incoming);
+        target.changed();
+        let to = order.to.clone();
+        self.host(node).moving = Some(Moving { id: order.id, to, source, target: number, switched: false });
+        let takes =
+            if fault == Some(MigrationFault::Breaks) { delays.migration / 2 } else { delays.migration };
+        self.later(now + takes, Due::Switch { from: node.clone(), id: order.id });
+        Ok(())
+    }
+
+    fn abort(&mut self, node: &NodeName, reason: &str, now: Instant) {
+        let Some(moving) = self.host(node).moving.clone().filter(|moving| !moving.switched) else { return };
+        self.give_up_moving(node, &moving, reason, now);
+    }
+
+    /// The guest goes on at the source; what has come to the target is put away.
+    fn give_up_moving(&mut self, node: &NodeName, moving: &Moving, reason: &str, _now: Instant) {
+        let target = self.host(&moving.to);
+        if target.process.as_ref().is_some_and(|process| process.number == moving.target) {
+            target.ended(OffReason::Unknown);
+        }
+        self.over(node, moving.id, MigrationJob::Failed { id: moving.id, reason: reason.to_owned() });
+    }
+
+    fn over(&mut self, node: &NodeName, id: Uuid, job: MigrationJob) {
+        let host = self.host(node);
+        host.moving = None;
+        if host.job.id() == Some(id) {
+            host.job = job;
+        }
+        host.changed();
+    }
+
+    fn process_at(&mut self, node: &NodeName, number: u64) -> Option<&mut Process> {
+        let host = self.host(node);
+        if !host.powered {
+            return None;
+        }
+        host.process.as_mut().filter(|process| process.number == number)
+    }
+
+    fn switch(&mut self, from: &NodeName, id: Uuid, now: Instant) {
+        let Some(moving) = self.host(from).moving.clone().filter(|moving| moving.id == id) else { return };
+        let fault = self.host(from).migration_fault;
+        let source = self.process_at(from, moving.source).is_some_and(|process| process.executing());
+        let target = self.process_at(&moving.to, moving.target).is_some();
+        if !source || !target || fault == Some(MigrationFault::Breaks) {
+            self.give_up_moving(from, &moving, "the migration broke", now);
+            return;
+        }
+        self.last_executed = Some(now);
+        if let Some(process) = self.process_at(from, moving.source) {
+            process.activity = Activity::Paused(PauseReason::Incoming);
+        }
+        if let Some(process) = self.process_at(&moving.to, moving.target) {
+            process.memory_of = Some(now);
+            process.activity = Activity::Paused(PauseReason::Asked);
+        }
+        self.host(from).moving = Some(Moving { switched: true, ..moving.clone() });
+        self.host(from).changed();
+        self.host(&moving.to).changed();
+        self.later(now + SWITCH, Due::Finish { from: from.clone(), id });
+    }
+
+    /// libvirt at the source hears of the target, or does not: then it lets the guest go on there.
+    fn finish(&mut self, from: &NodeName, id: Uuid, now: Instant) {
+        let Some(moving) = self.host(from).moving.clone().filter(|moving| moving.id == id) else { return };
+        let lost = self.host(from).migration_fault == Some(MigrationFault::AnswerLost);
+        let arrived = self.process_at(&moving.to, moving.target).is_some();
+        let there = self.process_at(from, moving.source).is_some();
+        if there && (lost || !arrived) {
+            if let Some(process) = self.process_at(from, moving.source) {
+                process.activity = Activity::Running;
+            }
+            let copies = self.copies().into_iter().filter(|copy| copy.executing && copy.node != *from);
+            let doubles: Vec<_> = copies
+                .map(|copy| DoubleExecution { at: now, first: copy.node, second: from.clone() })
+                .collect();
+            self.double_executions.extend(doubles);
+            let reason = "the answer of the target was lost".to_owned();
+            self.over(from, id, MigrationJob::Failed { id, reason });
+            return;
+        }
+        if there {
+            self.host(from).ended(OffReason::Migrated);
+        }
+        let job = if there && arrived {
+            MigrationJob::Done { id }
+        } else {
+            MigrationJob::Failed { id, reason: "the source's process is gone".to_owned() }
+        };
+        self.over(from, id, job);
+    }
+
     /// Ends the process of `node`, if there is one and it can be ended. How many were.
     pub(super) fn end(&mut self, node: &NodeName, ending: Ending) -> usize {
+        self.executed_until_now(node);
         let host = self.host(node);
         if host.process.is_none() || host.unkillable {
             return 0;
@@ -391,6 +595,7 @@ impl State {
 
     /// The guest of `node` (that very process, if one is named) is off by its own doing.
     pub(super) fn guest_off(&mut self, node: &NodeName, number: Option<u64>) -> bool {
+        self.executed_until_now(node);
         let host = self.host(node);
         let it = host.process.as_ref().filter(|process| number.is_none_or(|number| number == process.number));
         let executing = it.is_some_and(Process::executing);
@@ -401,6 +606,7 @@ impl State {
     }
 
     pub(super) fn disk_fails(&mut self, node: &NodeName) -> bool {
+        self.executed_until_now(node);
         let host = self.host(node);
         let Some(process) = host.process.as_mut().filter(|process| process.executing()) else {
             return false;
@@ -411,7 +617,9 @@ impl State {
     }
 
     pub(super) fn power_loss(&mut self, node: &NodeName) {
+        self.executed_until_now(node);
         let host = self.host(node);
+        host.job = MigrationJob::None;
         host.powered = false;
         host.boot += 1;
         host.process = None;
@@ -419,6 +627,8 @@ impl State {
         host.changed();
         self.due.retain(|_, due| match due {
             Due::Request { node: of, .. } | Due::GuestOff { node: of, .. } => of != node,
+            // What it meets then decides what becomes of it.
+            Due::Switch { .. } | Due::Finish { .. } => true,
         });
     }
 

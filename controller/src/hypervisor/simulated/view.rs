@@ -11,7 +11,7 @@ use zsha_crds::NodeName;
 
 use super::SimulatedHosts;
 use super::state::{Reached, Request, half_of};
-use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError, LocalVm};
+use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};
 
 /// The hypervisor of one simulated node. Clones are the same one.
 #[derive(Clone)]
@@ -76,6 +76,24 @@ impl Hypervisor for SimulatedHypervisor {
 
     async fn kill(&self) -> Result<(), HypervisorError> {
         self.ask(Request::Kill).await
+    }
+
+    async fn migrate(&self, order: &MigrationOrder) -> Result<(), HypervisorError> {
+        self.hosts.settled().note_job(&self.node, MigrationJob::Going { id: order.id, percent: None });
+        let asked = self.ask(Request::Migrate(order.clone())).await;
+        if let Err(error) = &asked {
+            let failed = MigrationJob::Failed { id: order.id, reason: error.to_string() };
+            self.hosts.settled().note_job(&self.node, failed);
+        }
+        asked
+    }
+
+    async fn abort_migration(&self) -> Result<(), HypervisorError> {
+        self.ask(Request::AbortMigration).await
+    }
+
+    fn migration(&self) -> MigrationJob {
+        self.hosts.settled().job(&self.node)
     }
 
     async fn undefine(&self) -> Result<(), HypervisorError> {

@@ -1,0 +1,339 @@
+//! Live migration: whether the VM moves, and what each side does at each moment of it.
+//!
+//! - The owner writes whom it moves to, and begins. Only its own copy executes; what arrives at the target is paused.
+//! - When its copy is gone, and only then, the owner makes the target the owner in one write.
+//! - The new owner lets the copy that came run, or, where there is none any more, starts the VM afresh.
+//!
+//! So a migration that breaks at any step leaves the one copy of the source, or the one of the target, or none, which is
+//! a restart. libvirt alone would not: when the answer of the target is lost, it lets the guest go on at the source
+//! while the target has it too.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+use zsha_crds::NodeName;
+use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
+
+use super::upkeep::Upkeep;
+use super::{Notes, Plan, ResumeBecause, Step, placement};
+use crate::desired::Desired;
+use crate::hypervisor::{LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason};
+use crate::planted::{self, Bug};
+use crate::world::World;
+
+/// A preferred node has to be fit for so long before the VM is moved back to it: a node that comes and goes is no
+/// reason to move a healthy VM.
+const CALM: Duration = Duration::from_secs(10);
+/// A migration that was not asked for by command is tried again after this, and ever more slowly.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1_800);
+/// A guest that dirties its memory faster than the network takes it is not moved.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// libvirt puts the source's process away within moments of the end; the target knows of the end by then.
+const SOON: Duration = Duration::from_millis(200);
+/// A copy that was handed over and has still not arrived will not.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
+/// What a node remembers of the migrations it began.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MigrationNotes {
+    /// The one whose intent this process has written, and when.
+    pub begun: Option<(Uuid, zsha_runtime::Moment)>,
+    /// The one that was ended by an abort.
+    pub aborted: Option<Uuid>,
+    /// None is begun before this by itself, and how often in a row it went wrong.
+    pub not_before: Option<zsha_runtime::Moment>,
+    pub failed: u32,
+    /// The preferred node that is fit, and since when.
+    pub preferred: Option<(NodeName, zsha_runtime::Moment)>,
+    /// Since when a copy that was handed over has been waited for.
+    pub arriving: Option<zsha_runtime::Moment>,
+}
+
+/// Where the VM should go, and why.
+struct Wish {
+    to: NodeName,
+    because: String,
+}
+
+impl Upkeep<'_> {
+    /// With the VM running here and nothing else to do: begins a migration where one is wanted.
+    pub(super) fn move_on(&self, desired: &Desired, notes: &mut Notes, plan: &mut Plan) {
+        let line = placement::candidates(self.world, desired, self.record());
+        let wish = match self.asked(&line, plan) {
+            Asked::Answered => return,
+            Asked::For(wish) => wish,
+            Asked::Nothing => match self.better_place(desired, &line, notes, plan) {
+                Some(wish) => wish,
+                None => return,
+            },
+        };
+        if !matches!(self.world.local.known(), Some(LocalVm::Running { .. })) {
+            plan.wait("MigrationWaits", format!("the VM moves to {} once it runs", wish.to));
+            return;
+        }
+        self.begin(&wish, notes, plan);
+    }
+
+    fn begin(&self, wish: &Wish, notes: &mut Notes, plan: &mut Plan) {
+        let Some(sight) = self.world.sights.get(&wish.to) else { return };
+        if sight.record.copies != Some(0) {
+            plan.wait("MigrationWaits", format!("{} has not said that it has no process of the VM", wish.to));
+            return;
+        }
+        let id =
+            Uuid::new_v5(&self.record().uuid, format!("migration {}", self.record().revision).as_bytes());
+        notes.migration.begun = Some((id, self.world.now));
+        notes.migration.aborted = None;
+        let to = Owner { node: wish.to.clone(), epoch: sight.record.epoch };
+        let message = format!("the VM is moved live from {} to {}: {}", self.world.me, wish.to, wish.because);
+        let mut step = self.change("MigrationBegun", message, |record| {
+            record.migration = Some(Migration { to, id });
+        });
+        if let Step::Write(write) = &mut step {
+            write.rests_on.push(sight.clone());
+        }
+        plan.step(step);
+    }
+
+    /// What an operator asked for, if it has not been answered yet.
+    fn asked(&self, line: &placement::Candidates, plan: &mut Plan) -> Asked {
+        let Some(request) = &self.world.migrate else { return Asked::Nothing };
+        if self.record().answered.as_ref().is_some_and(|answer| answer.id == request.id) {
+            return Asked::Nothing;
+        }
+        let (outcome, message) = if request.to == self.world.me {
+            (Outcome::Done, format!("the VM runs on {} already", request.to))
+        } else if line.fit.contains(&request.to) {
+            let because = format!("{} asked for it", request.by);
+            return Asked::For(Wish { to: request.to.clone(), because });
+        } else {
+            let why = line.unfit.get(&request.to).map_or("it is no node of this cluster", String::as_str);
+            (Outcome::Refused, format!("the VM is not moved to {}: {why}", request.to))
+        };
+        let answer = Answer { id: request.id, outcome, message: message.clone() };
+        plan.step(self.change("MigrationAnswered", message, |record| record.answered = Some(answer)));
+        Asked::Answered
+    }
+
+    /// Without anybody asking: this node has left the document, or a preferred one is back and the document says so.
+    fn better_place(
+        &self,
+        desired: &Desired,
+        line: &placement::Candidates,
+        notes: &mut Notes,
+        plan: &mut Plan,
+    ) -> Option<Wish> {
+        let me = &self.world.me;
+        let leaving = !desired.names(me);
+        let place = desired.order.iter().position(|node| node == me);
+        let better = |node: &&NodeName| {
+            let at = desired.order.iter().position(|other| other == *node);
+            leaving || (at < place && at.is_some_and(|at| at < desired.fail_back_to))
+        };
+        let Some(to) = line.fit.iter().find(|node| *node != me && better(node)) else {
+            notes.migration.preferred = None;
+            return None;
+        };
+        let since = match &notes.migration.preferred {
+            Some((node, since)) if node == to => *since,
+            _ => self.world.now,
+        };
+        notes.migration.preferred = Some((to.clone(), since));
+        let due = (since + CALM).max(notes.migration.not_before.unwrap_or_default());
+        if self.world.now < due {
+            plan.recheck_at(due);
+            plan.wait("MigrationWaits", format!("the VM moves to {to} if that stays fit"));
+            return None;
+        }
+        let because = if leaving {
+            format!("the document no longer names {me}")
+        } else {
+            format!("{to} is preferred, and fit again")
+        };
+        Some(Wish { to: to.clone(), because })
+    }
+
+    /// The record says that the VM is being moved from here.
+    pub(super) fn moving(&self, migration: &Migration, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
+        let job = &self.world.job;
+        if planted::is_planted(Bug::HandOverEarly) && matches!(job, MigrationJob::Going { .. }) {
+            self.hand_over(migration, plan);
+            return;
+        }
+        let is_this = job.id() == Some(migration.id);
+        if !local.has_process() {
+            let moved = local == LocalVm::Off { reason: OffReason::Migrated };
+            let done = is_this && matches!(job, MigrationJob::Done { .. });
+            match self.lost(migration) {
+                None if done || moved => self.hand_over(migration, plan),
+                None => self.go_back("the VM ended during its migration", notes, plan),
+                Some(why) => self.go_back(&why, notes, plan),
+            }
+            return;
+        }
+        match job {
+            MigrationJob::Failed { reason, .. } if is_this => self.go_back(reason, notes, plan),
+            MigrationJob::Done { .. } if is_this => {
+                plan.recheck_at(self.world.now + SOON);
+                plan.wait("Migrating", "the VM has moved; its process here is about to end");
+            }
+            MigrationJob::Going { percent, .. } if is_this => match self.hopeless(migration, notes) {
+                Some(why) => plan.step(Step::AbortMigration { id: migration.id, because: why }),
+                None => {
+                    let done = percent.map_or_else(String::new, |percent| format!(" ({percent} %)"));
+                    plan.recheck_at(self.world.now + Duration::from_secs(1));
+                    plan.wait("Migrating", format!("the VM moves to {}{done}", migration.to.node));
+                }
+            },
+            _ if notes.migration.aborted == Some(migration.id) => {
+                self.go_back("it was ended by the restart of the controller", notes, plan);
+            }
+            _ => self.not_begun(migration, local, notes, plan),
+        }
+    }
+
+    /// Nobody in this process has begun it: it is to begin now, or an earlier process did.
+    fn not_begun(&self, migration: &Migration, local: LocalVm, notes: &Notes, plan: &mut Plan) {
+        let mine = notes.migration.begun.is_some_and(|(id, _)| id == migration.id);
+        let address = self.world.document().and_then(|desired| desired.addresses.get(&migration.to.node));
+        match (mine, local, address) {
+            (true, LocalVm::Running { .. }, Some(address)) if self.hopeless(migration, notes).is_none() => {
+                let order =
+                    MigrationOrder { id: migration.id, to: migration.to.node.clone(), address: *address };
+                plan.step(Step::Migrate(order));
+            }
+            _ => plan.step(Step::AbortMigration {
+                id: migration.id,
+                because: "it is not known how far an earlier try got".to_owned(),
+            }),
+        }
+    }
+
+    /// Why there is no sense in going on.
+    fn hopeless(&self, migration: &Migration, notes: &Notes) -> Option<String> {
+        let late = notes.migration.begun.is_some_and(|(_, since)| self.world.now >= since + PATIENCE);
+        if self.world.stop.known() == Some(&true) {
+            return Some("the VM is to stop".to_owned());
+        }
+        if late {
+            return Some(format!("it was not over after {} s", PATIENCE.as_secs()));
+        }
+        self.lost(migration)
+    }
+
+    /// Why the target, as it was named, cannot have a copy any more.
+    fn lost(&self, migration: &Migration) -> Option<String> {
+        let to = &migration.to;
+        match self.world.sights.get(&to.node) {
+            Some(sight)
+                if sight.record.state == LeaseState::Held
+                    && sight.record.epoch == to.epoch
+                    && self.world.now < sight.sent_by + sight.record.timings.ttl() =>
+            {
+                None
+            }
+            Some(_) => Some(format!("{} does not hold its lease any more", to.node)),
+            None => Some(format!("the lease of {} cannot be seen", to.node)),
+        }
+    }
+
+    fn hand_over(&self, migration: &Migration, plan: &mut Plan) {
+        let to = migration.to.clone();
+        let message = format!("the VM has left {}; {} lets it go on", self.world.me, to.node);
+        plan.step(self.change("HandedOver", message, |record| record.owner = Some(to)));
+    }
+
+    /// The VM stays, or is started afresh, here.
+    fn go_back(&self, why: &str, notes: &mut Notes, plan: &mut Plan) {
+        let pause = (FIRST_PAUSE * 2u32.pow(notes.migration.failed.min(8))).min(LONGEST_PAUSE);
+        notes.migration.not_before = Some(self.world.now + pause);
+        notes.migration.failed = notes.migration.failed.saturating_add(1);
+        // What had arrived there is put away by that node, once it is no longer named.
+        notes.ask_others |= !self.world.local.known().is_some_and(LocalVm::has_process);
+        let to = self.record().migration.as_ref().map(|migration| migration.to.node.to_string());
+        let message = format!("the VM was not moved to {}: {why}", to.unwrap_or_default());
+        let answer = self.answer(Outcome::Failed, &message);
+        plan.step(self.change("MigrationFailed", message, |record| {
+            record.migration = None;
+            record.answered = answer.or(record.answered.take());
+        }));
+    }
+
+    /// To an operator's request that names the target of the migration under way, and was not answered yet.
+    fn answer(&self, outcome: Outcome, message: &str) -> Option<Answer> {
+        let to = &self.record().migration.as_ref()?.to.node;
+        let request = self.world.migrate.as_ref().filter(|request| request.to == *to)?;
+        let answered = self.record().answered.as_ref().is_some_and(|answer| answer.id == request.id);
+        (!answered).then(|| Answer { id: request.id, outcome, message: message.to_owned() })
+    }
+
+    /// This node is the new owner, and the copy that came with the migration is the VM.
+    pub(super) fn arrived(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
+        match local {
+            LocalVm::Paused { reason: PauseReason::Asked, .. } => {
+                if let Some(at) = notes.retry_at.filter(|at| self.world.now < *at) {
+                    plan.recheck_at(at);
+                    return;
+                }
+                plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::Arrived });
+            }
+            LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => self.settled(notes, plan),
+            LocalVm::Paused { .. } | LocalVm::Crashed | LocalVm::Unmanaged => {
+                let since = *notes.migration.arriving.get_or_insert(self.world.now);
+                if self.world.now >= since + ARRIVAL {
+                    plan.step(Step::KillCopy {
+                        because: "what came with the migration does not run".to_owned(),
+                        lapsed: false,
+                    });
+                } else {
+                    plan.recheck_at(self.world.now + SOON);
+                    plan.wait("Arriving", "the copy that came with the migration is not ready yet");
+                }
+            }
+            LocalVm::Absent | LocalVm::Off { .. } => {
+                let message = "what came with the migration is gone; the VM is started afresh".to_owned();
+                let answer = self.answer(Outcome::Failed, &message);
+                plan.step(self.change("MigrationLost", message, |record| {
+                    record.migration = None;
+                    record.answered = answer.or(record.answered.take());
+                }));
+            }
+        }
+    }
+
+    fn settled(&self, notes: &mut Notes, plan: &mut Plan) {
+        notes.migration = MigrationNotes::default();
+        let me = self.world.me.clone();
+        let message = format!("the VM has moved to {me} and goes on there");
+        let answer = self.answer(Outcome::Done, &message);
+        let (at, generation) = (self.world.wall, self.world.local.known().and_then(LocalVm::generation));
+        plan.step(self.change("Migrated", message, |record: &mut VmRecord| {
+            record.migration = None;
+            record.phase = VmPhase::Running;
+            record.failures.clear();
+            record.answered = answer.or(record.answered.take());
+            record.last_start = Some(StartRecord {
+                node: me,
+                at,
+                reason: "Migrated".to_owned(),
+                generation: generation.unwrap_or_default(),
+            });
+        }));
+    }
+}
+
+enum Asked {
+    Nothing,
+    /// With a write that is planned.
+    Answered,
+    For(Wish),
+}
+
+/// Whether this node is where the VM is being moved to, with what arrives here not yet its own.
+pub fn is_target(world: &World, epoch: u64) -> bool {
+    let record = world.vm.known().and_then(Option::as_ref).map(|stored| &stored.record);
+    record
+        .and_then(|record| record.migration.as_ref())
+        .is_some_and(|migration| migration.to.node == world.me && migration.to.epoch == epoch)
+}
