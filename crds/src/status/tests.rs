@@ -256,6 +256,32 @@ fn a_document_that_cannot_be_read_is_said_and_the_nodes_are_still_shown() {
 }
 
 #[test]
+fn a_document_the_controllers_refuse_is_not_called_valid() {
+    let reason = |change: fn(&mut serde_json::Value)| {
+        let mut view = healthy();
+        change(&mut view.spec.as_mut().unwrap().document);
+        let status = summarise(&view);
+        let condition = status.condition("SpecValid").unwrap();
+        assert_eq!((condition.status, condition.reason.as_str()), (ConditionStatus::False, "Invalid"));
+        condition.message.clone()
+    };
+    let four =
+        reason(|document| document["spec"]["Node"].as_array_mut().unwrap().push(json!("10.0.0.4 nfs-4")));
+    assert!(four.contains("must have an odd number of entries, not 4"), "{four}");
+    let twice = reason(|document| {
+        let mut second = document["spec"]["Network"][0].clone();
+        (second["IsMgmt"], second["IsDefRoute"]) = (json!(false), json!(false));
+        document["spec"]["Network"].as_array_mut().unwrap().push(second);
+    });
+    assert!(twice.contains("ZSHA-E0031"), "{twice}");
+    let unsafe_timings =
+        reason(|document| document["spec"]["Availability"] = json!({"FenceAfterSeconds": 8}));
+    assert!(unsafe_timings.contains("ZSHA-E0050"), "{unsafe_timings}");
+    let foreign = reason(|document| document["metadata"]["name"] = json!("test"));
+    assert!(foreign.ends_with("the document is for cluster 'test' and lies under 'prod'"), "{foreign}");
+}
+
+#[test]
 fn nothing_applied_is_told_apart_from_something_broken() {
     let status = summarise(&ClusterView::empty(ClusterName::new("prod").unwrap(), at(0)));
     assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::Unknown, "NoDocument".to_owned()));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::records::{
     EventRecord, Intent, LeaseRecord, LeaseTimings, NodeStatus, StoredSpec, VmRecord, VmStatus,
 };
-use crate::{ClusterName, HaCluster, Keys, NodeName, VmName};
+use crate::{ClusterName, HaCluster, Keys, NodeName, VmName, decode_value};
 
 /// How a lease that says `Held` was seen by whoever looks. Only its holder knows whether it is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,13 +204,18 @@ impl ClusterView {
         }
     }
 
-    /// The document as types, or why there is none.
+    /// The document as types, or why there is none: by the rules the controllers go by.
     pub(super) fn document(&self) -> Result<HaCluster, String> {
         if let Some(problem) = &self.spec_problem {
             return Err(problem.clone());
         }
         let spec = self.spec.as_ref().ok_or("no document has been applied")?;
-        serde_json::from_value(spec.document.clone()).map_err(|error| error.to_string())
+        let document = decode_value(&spec.document).map_err(|faults| faults.to_string())?;
+        if *document.name() != self.cluster {
+            let (name, cluster) = (document.name(), &self.cluster);
+            return Err(format!("the document is for cluster '{name}' and lies under '{cluster}'"));
+        }
+        Ok(document)
     }
 
     pub fn lease(&self, node: &NodeName) -> Observed<'_, LeaseRecord> {
