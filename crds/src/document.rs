@@ -22,6 +22,7 @@ pub use number::{Seconds, Whole};
 pub use sections::{
     Availability, BridgeCheck, Failback, Fencing, GuestPowerOff, Mount, Placement, Profile, Watchdog,
 };
+pub(crate) use text::LABELS;
 pub use text::{
     AbsolutePath, BridgeName, FolderText, FsType, MonAddress, MountOptions, MountSource, NotOfTheForm,
     PoolText, TextForm, TimeServer, Written,

@@ -7,22 +7,22 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// [`is_host_name`] as a regular expression, for the JSON Schema.
+/// [`is_name`] as a regular expression, for the JSON Schema.
 const PATTERN: &str = "^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$";
 const MUST: &str =
     "must be 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', beginning and ending with a letter or digit";
+const HOST_MUST: &str = "must be a host name: 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', each part between dots beginning and ending with a letter or digit, and not only digits and dots";
 
 /// Why a string is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "'{given}' is not a {what}: it must be 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', beginning and ending with a letter or digit"
-)]
+#[error("'{given}' is not a {what}: it {must}")]
 pub struct InvalidName {
     what: &'static str,
     given: String,
+    must: &'static str,
 }
 
-fn is_host_name(text: &str) -> bool {
+fn is_name(text: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     text.len() <= 63
         && edge(text.chars().next())
@@ -30,19 +30,30 @@ fn is_host_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.')
 }
 
+/// Labels of RFC 1123. Digits and dots alone would be read as an IPv4 address.
+fn is_host_name(text: &str) -> bool {
+    text.split('.').all(is_name) && is_name(text) && text.chars().any(|c| c != '.' && !c.is_ascii_digit())
+}
+
+/// The schema of a host's name: the characters and how many, then the labels.
+fn host_name_schema() -> serde_json::Value {
+    let labels = format!("^{}$", crate::document::LABELS);
+    serde_json::json!([{ "pattern": labels, "patternErrorMessage": HOST_MUST }])
+}
+
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $is:ident, $must:ident $(, $also:literal = $value:expr)?) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String", extend("pattern" = PATTERN, "patternErrorMessage" = MUST))]
+        #[schemars(with = "String", extend("pattern" = PATTERN, "patternErrorMessage" = $must $(, $also = $value)?))]
         pub struct $name(String);
 
         impl $name {
             /// Checks and takes the name.
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidName> {
                 let text = text.into();
-                if is_host_name(&text) { Ok(Self(text)) } else { Err(InvalidName { what: $what, given: text }) }
+                if $is(&text) { Ok(Self(text)) } else { Err(InvalidName { what: $what, given: text, must: $must }) }
             }
 
             pub fn as_str(&self) -> &str {
@@ -87,17 +98,24 @@ macro_rules! name {
 name!(
     /// `metadata.name` of the document: the first part of every key.
     ClusterName,
-    "cluster name"
+    "cluster name",
+    is_name,
+    MUST
 );
 name!(
     /// A host of the cluster, by the host name the document gives it.
     NodeName,
-    "node name"
+    "node name",
+    is_host_name,
+    HOST_MUST,
+    "allOf" = host_name_schema()
 );
 name!(
     /// A virtual machine. Today there is one a cluster, [`VmName::management`].
     VmName,
-    "VM name"
+    "VM name",
+    is_name,
+    MUST
 );
 
 impl VmName {

@@ -2,6 +2,7 @@
 //!
 //! Never here: a rule that the schema does not have.
 
+use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
@@ -24,14 +25,18 @@ fn validator() -> &'static Validator {
 
 /// Every violation of the schema in `document`.
 pub(super) fn violations(document: &Value) -> Vec<Finding> {
-    validator().iter_errors(document).take(Diagnostics::MOST).flat_map(|error| findings(&error)).collect()
+    let errors = validator().iter_errors(document).take(Diagnostics::MOST);
+    let mut found: Vec<Finding> = errors.flat_map(|error| findings(&error)).collect();
+    // A text may miss both of its patterns, and that is one fault.
+    found.dedup();
+    found
 }
 
 fn findings(error: &ValidationError<'_>) -> Vec<Finding> {
     let path = path_of(error.instance_path());
     let given = error.instance();
     let keyword = error.schema_path().as_str();
-    let schema = keyword.rsplit_once('/').and_then(|(parent, _)| json_schema().pointer(parent));
+    let schema = keyword.rsplit_once('/').and_then(|(parent, _)| json_schema().pointer(whole(parent)));
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { unexpected } => {
             unexpected.iter().take(Diagnostics::MOST).map(|key| unknown_key(&path, key, schema)).collect()
@@ -51,6 +56,11 @@ fn findings(error: &ValidationError<'_>) -> Vec<Finding> {
         | ValidationErrorKind::OneOfNotValid { .. } => vec![not_allowed(path, given, schema)],
         _ => vec![Finding::new(Code::NotAllowed, path, format!("is not allowed: {}", error.masked()))],
     }
+}
+
+/// The place in the schema that describes the value: of a text with a second pattern, the one that has them both.
+fn whole(parent: &str) -> &str {
+    parent.split_once("/allOf/").map_or(parent, |(whole, _)| whole)
 }
 
 fn path_of(location: &Location) -> Path {
@@ -236,7 +246,31 @@ fn text_hint(text: &str, schema: Option<&Value>) -> Option<String> {
     }
     let octet =
         text.split(['.', '@', ' ', ',']).find(|part| part.parse::<u64>().is_ok_and(|octet| octet > 255));
-    octet.filter(|_| text.matches('.').count() >= 3).map(|octet| format!("{octet} is greater than 255"))
+    if let Some(octet) = octet.filter(|_| text.matches('.').count() >= 3) {
+        return Some(format!("{octet} is greater than 255"));
+    }
+    schema.filter(|schema| schema.get("allOf").is_some()).and_then(|_| host_hint(text)).map(str::to_owned)
+}
+
+/// What most often is wrong with a host's name.
+fn host_hint(text: &str) -> Option<&'static str> {
+    let words = || text.split([' ', '\t', ',', '@', ':']).filter(|word| !word.is_empty());
+    let is_address = |word: &str| word.parse::<Ipv4Addr>().is_ok();
+    let is_number = |word: &str| word.contains('.') && word.chars().all(|c| c == '.' || c.is_ascii_digit());
+    let breaks_off =
+        |word: &str| word.split('.').any(|l| l.is_empty() || l.starts_with('-') || l.ends_with('-'));
+    if text.contains(" -") {
+        return Some("put a blank after the '-' that begins the next entry");
+    }
+    if words().any(breaks_off) {
+        return Some("each part of a host name, between dots, must begin and end with a letter or digit");
+    }
+    if words().count() > 1 && words().all(is_address) {
+        return Some("a host name must follow the address, not another address");
+    }
+    words()
+        .any(|word| is_number(word) && !is_address(word))
+        .then_some("digits and dots alone are an IPv4 address, which has four numbers from 0 to 255")
 }
 
 fn out_of_range(path: Path, given: &Value, schema: Option<&Value>, bound: &str) -> Finding {

@@ -72,7 +72,7 @@ codes! {
     NodeNameTwice = "ZSHA-E0021",
     /// Two nodes of one address.
     NodeAddressTwice = "ZSHA-E0022",
-    /// An address that no host can have.
+    /// An address that no host can have, or a name by which every host means itself.
     UnusableAddress = "ZSHA-E0023",
     /// `MonAddrs` does not fit `Type`.
     MonAddrsAndType = "ZSHA-E0024",

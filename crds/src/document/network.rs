@@ -13,7 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::strict::from_mapping_only;
-use super::text::{BridgeName, HOST_NAME, IPV4, NotOfTheForm, TextForm, Written, text_schema};
+use super::text::{BridgeName, HOST_NAME, IPV4, LABELS, NotOfTheForm, TextForm, Written, text_schema};
 use crate::NodeName;
 
 /// A node of the cluster: what Consul is reached at, and what everything else calls it.
@@ -29,6 +29,9 @@ impl TextForm for Node {
     const EXAMPLES: &'static [&'static str] = &["192.168.10.11 nfs-1"];
     fn pattern() -> Cow<'static, str> {
         format!("^{IPV4}[ \\t]+{HOST_NAME}$").into()
+    }
+    fn second_pattern() -> Option<Cow<'static, str>> {
+        Some(format!("^{IPV4}[ \\t]+{LABELS}$").into())
     }
 }
 
@@ -127,9 +130,21 @@ impl TextForm for PerNode<Ipv4Addr> {
     const EXAMPLES: &'static [&'static str] =
         &["172.20.10.3", "172.20.10.3@nfs-1, 172.20.20.3@nfs-2, 172.20.30.3@nfs-3"];
     fn pattern() -> Cow<'static, str> {
-        let entry = format!("{IPV4}@{HOST_NAME}");
-        format!("^(?:{IPV4}|{entry}(?:[ \\t]*,[ \\t]*{entry})*)$").into()
+        address_or_by_node(HOST_NAME).into()
     }
+    fn second_pattern() -> Option<Cow<'static, str>> {
+        Some(address_or_by_node(LABELS).into())
+    }
+}
+
+fn address_or_by_node(name: &str) -> String {
+    let entry = format!("{IPV4}@{name}");
+    format!("^(?:{IPV4}|{entry}(?:[ \\t]*,[ \\t]*{entry})*)$")
+}
+
+/// A pattern, or nothing.
+fn or_empty(pattern: &str) -> Cow<'static, str> {
+    format!("^(?:{})?$", pattern.trim_start_matches('^').trim_end_matches('$')).into()
 }
 
 impl FromStr for PerNode<Ipv4Addr> {
@@ -175,8 +190,10 @@ impl TextForm for OptionalPerNode {
         "must be empty, an IPv4 address, or one for each node as 'IP@NODE, IP@NODE, ...'";
     const EXAMPLES: &'static [&'static str] = &["", "203.0.113.10"];
     fn pattern() -> Cow<'static, str> {
-        let inner = PerNode::<Ipv4Addr>::pattern();
-        format!("^(?:{})?$", inner.trim_start_matches('^').trim_end_matches('$')).into()
+        or_empty(&PerNode::<Ipv4Addr>::pattern())
+    }
+    fn second_pattern() -> Option<Cow<'static, str>> {
+        PerNode::<Ipv4Addr>::second_pattern().map(|pattern| or_empty(&pattern))
     }
 }
 

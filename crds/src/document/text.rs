@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::json;
 
 /// A value with a textual form that one regular expression describes completely.
 pub trait TextForm: FromStr + fmt::Display {
@@ -24,16 +25,24 @@ pub trait TextForm: FromStr + fmt::Display {
     const EXAMPLES: &'static [&'static str];
     /// Anchored at both ends.
     fn pattern() -> Cow<'static, str>;
+    /// A second one that must match too, where no one expression says it all: it counts no characters, the first does.
+    fn second_pattern() -> Option<Cow<'static, str>> {
+        None
+    }
 }
 
 /// The schema of a text: the pattern, and the words an editor shows where it does not match.
 pub(super) fn text_schema<T: TextForm>() -> Schema {
-    json_schema!({
+    let mut schema = json_schema!({
         "type": "string",
         "pattern": T::pattern(),
         "patternErrorMessage": T::MUST,
         "examples": T::EXAMPLES,
-    })
+    });
+    if let Some(second) = T::second_pattern() {
+        schema.insert("allOf".to_owned(), json!([{ "pattern": second, "patternErrorMessage": T::MUST }]));
+    }
+    schema
 }
 
 /// A `T` with the spelling it was written in. Equal when the values are; serialised as it was written.
@@ -147,17 +156,30 @@ macro_rules! ipv4 {
     };
 }
 
-/// A host name as [`crate::NodeName`] takes it.
+/// The characters of a host name, or of an IPv4 address, and how many.
 macro_rules! host_name {
     () => {
         "[A-Za-z0-9](?:[A-Za-z0-9.-]{0,61}[A-Za-z0-9])?"
     };
 }
 
+/// Labels of RFC 1123 joined by dots, one of them at least no number: numbers and dots alone are read as an address.
+macro_rules! labels {
+    () => {
+        concat!(
+            "(?:[0-9]+[.])*",
+            "(?:[0-9]*[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?|[0-9]+-[A-Za-z0-9-]*[A-Za-z0-9])",
+            "(?:[.][A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*"
+        )
+    };
+}
+
 /// One IPv4 address, unanchored.
 pub(crate) const IPV4: &str = ipv4!();
-/// One host name, unanchored.
+/// One host name as [`crate::NodeName`] takes it, unanchored: its characters, and how many.
 pub(crate) const HOST_NAME: &str = host_name!();
+/// The same: its labels.
+pub(crate) const LABELS: &str = labels!();
 
 impl TextForm for Ipv4Addr {
     const NAME: &'static str = "Ipv4";
@@ -169,9 +191,14 @@ impl TextForm for Ipv4Addr {
     }
 }
 
-/// A string type that is nothing but its pattern.
+fn patterns<T: TextForm>() -> Vec<Regex> {
+    let compiled = |pattern: Cow<'_, str>| Regex::new(&pattern).expect("a constant that every test compiles");
+    std::iter::once(T::pattern()).chain(T::second_pattern()).map(compiled).collect()
+}
+
+/// A string type that is nothing but its pattern, or its two.
 macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $pattern:expr, $must:literal, [$($example:literal),*]) => {
+    ($(#[$doc:meta])* $name:ident, $pattern:expr $(, and $second:expr)?, $must:literal, [$($example:literal),*]) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
         #[serde(transparent)]
@@ -190,6 +217,11 @@ macro_rules! text {
             fn pattern() -> Cow<'static, str> {
                 $pattern.into()
             }
+            $(
+                fn second_pattern() -> Option<Cow<'static, str>> {
+                    Some($second.into())
+                }
+            )?
         }
 
         impl fmt::Display for $name {
@@ -201,9 +233,9 @@ macro_rules! text {
         impl FromStr for $name {
             type Err = NotOfTheForm;
             fn from_str(text: &str) -> Result<Self, NotOfTheForm> {
-                static PATTERN: LazyLock<Regex> =
-                    LazyLock::new(|| Regex::new($pattern).expect("a constant that every test compiles"));
-                if PATTERN.is_match(text) { Ok(Self(text.to_owned())) } else { Err(NotOfTheForm::new::<Self>(text)) }
+                static PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(patterns::<$name>);
+                let is_of_the_form = PATTERNS.iter().all(|pattern| pattern.is_match(text));
+                if is_of_the_form { Ok(Self(text.to_owned())) } else { Err(NotOfTheForm::new::<Self>(text)) }
             }
         }
 
@@ -241,6 +273,7 @@ text!(
     /// own example has one.
     TimeServer,
     concat!("^ *", host_name!(), " *$"),
+    and concat!("^ *(?:", ipv4!(), "|", labels!(), ") *$"),
     "must be a host name or an IPv4 address",
     ["192.168.10.11", "time1.example.com"]
 );
@@ -248,6 +281,7 @@ text!(
     /// A Ceph monitor: a host name or an IPv4 address, with or without a port.
     MonAddress,
     concat!("^", host_name!(), "(?::[1-9][0-9]{0,4})?$"),
+    and concat!("^(?:", ipv4!(), "|", labels!(), ")(?::[1-9][0-9]{0,4})?$"),
     "must be a host name or an IPv4 address, with or without ':PORT'",
     ["192.168.10.11", "192.168.10.11:6789"]
 );
@@ -302,6 +336,18 @@ impl TimeServer {
 
     pub(crate) fn canonical(&self) -> Self {
         Self(self.host().to_owned())
+    }
+}
+
+impl MonAddress {
+    /// Without the port.
+    pub fn host(&self) -> &str {
+        self.0.split_once(':').map_or(self.as_str(), |(host, _)| host)
+    }
+
+    /// The port as it was written, where one was.
+    pub fn port(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(_, port)| port)
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::draft::Draft;
+use super::nodes::unusable_host;
 use crate::diagnostic::{Code, Finding, quoted};
 use crate::document::{FolderText, ImageType, MonAddress, Mount};
 use crate::path::Path;
@@ -103,8 +104,8 @@ fn is_empty(value: &Value) -> bool {
 fn mon_addrs(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     let mut seen = BTreeSet::new();
     for (path, monitor) in draft.entries::<MonAddress>("MonAddrs") {
-        let port = monitor.as_str().split_once(':').map(|(_, port)| port.to_owned());
-        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        found.extend(unusable_host(path.clone(), monitor.host()));
+        if monitor.port().is_some_and(|port| port.parse::<u16>().is_err()) {
             let message = format!("must have a port from 1 to 65535, not {}", quoted(monitor.as_str()));
             found.push(
                 Finding::new(Code::BadPort, path.clone(), message)

@@ -10,7 +10,7 @@ use ipnet::{Ipv4Net, ipv4_mask_to_prefix};
 
 use super::draft::{Draft, NicDraft};
 use super::image::entry_twice;
-use super::nodes::{unusable, unusable_address};
+use super::nodes::{unusable, unusable_address, unusable_host};
 use crate::NodeName;
 use crate::diagnostic::{Code, Finding, quoted};
 use crate::document::{PerNode, TimeServer, Written};
@@ -41,6 +41,11 @@ pub(super) fn check_services(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     let guest = draft.guest_addresses();
     let mut seen = BTreeSet::new();
     for (path, server) in draft.entries::<TimeServer>("ChronyServers") {
+        if let Some(finding) = unusable_host(path.clone(), server.host()) {
+            found.push(finding.hint(
+                "a listed server must not sync to itself: name a node, or a time source outside the cluster",
+            ));
+        }
         if server.host().parse().is_ok_and(|address: Ipv4Addr| guest.contains(&address)) {
             let message = format!(
                 "must not be the guest itself, {}: a server may not follow its own clock",

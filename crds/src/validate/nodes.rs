@@ -18,6 +18,9 @@ pub(super) fn check(draft: &Draft<'_>, found: &mut Vec<Finding>) {
         if let Some(why) = unusable(node.address) {
             found.push(unusable_address(path.clone(), node.address, why));
         }
+        if is_local(node.name.as_str()) {
+            found.push(unusable_name(path.clone(), node.name.as_str()));
+        }
         let earlier =
             || draft.nodes[..at].iter().enumerate().filter_map(|(at, node)| Some((at, node.as_ref()?)));
         let same_name = |name: &str| name.eq_ignore_ascii_case(node.name.as_str());
@@ -85,4 +88,26 @@ pub(super) fn unusable_address(path: Path, address: Ipv4Addr, why: &str) -> Find
     )
     .allowed("IPv4 unicast addresses")
     .hint("give the address it is reached at from the other hosts")
+}
+
+/// Whether every host means itself by the name.
+fn is_local(name: &str) -> bool {
+    let mut labels = name.split('.');
+    let is = |label: Option<&str>| label.is_some_and(|label| label.eq_ignore_ascii_case("localhost"));
+    is(labels.next()) || is(labels.next_back())
+}
+
+fn unusable_name(path: Path, name: &str) -> Finding {
+    let message = format!("must be named as other hosts know it, not {}", quoted(name));
+    Finding::new(Code::UnusableAddress, path, message)
+        .allowed("the host name it has on the network")
+        .hint("every host means itself by this name")
+}
+
+/// What no other host can reach, or means itself by: a name or an address of a list of servers.
+pub(super) fn unusable_host(path: Path, host: &str) -> Option<Finding> {
+    match host.parse::<Ipv4Addr>() {
+        Ok(address) => unusable(address).map(|why| unusable_address(path, address, why)),
+        Err(_) => is_local(host).then(|| unusable_name(path, host)),
+    }
 }
