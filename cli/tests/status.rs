@@ -105,7 +105,14 @@ async fn what_get_prints_can_be_applied_again_as_it_is() {
     insta::assert_snapshot!("get_yaml", got.out);
     let ran = zsha(store.clone(), &got.out, &["apply", "-f", "-", "--error-unchanged"]).await;
     assert_eq!(ran.exit, Exit::Unchanged, "{ran:?}");
-    insta::assert_snapshot!("get_json", zsha(store, "", &["get", "-o", "json"]).await.out);
+    let got = zsha(store.clone(), "", &["get", "-o", "json"]).await;
+    let ran = zsha(store.clone(), &got.out, &["apply", "-f", "-", "--error-unchanged"]).await;
+    assert_eq!(ran.exit, Exit::Unchanged, "{ran:?}");
+    let edited = got.out.replace("\"MemorySizeInGB\": 8", "\"MemorySizeInGB\": 16");
+    assert_eq!(zsha(store.clone(), &edited, &["apply", "-f", "-"]).await.exit, Exit::Success);
+    let stored = store.read(&keys().spec()).unwrap().value;
+    assert!(stored.contains(r#""metadata":{"name":"prod"}"#), "what the server wrote is dropped: {stored}");
+    insta::assert_snapshot!("get_json", got.out);
 }
 
 #[tokio::test(start_paused = true)]

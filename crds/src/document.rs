@@ -3,6 +3,7 @@
 //!
 //! Never here: reading text (`decode`), judging values against each other (`validate`).
 
+mod by_server;
 mod network;
 mod number;
 mod sections;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use by_server::ByServer;
 use strict::{from_mapping_only, from_word_only};
 
 pub use network::{MacAddress, Nic, Node, OptionalPerNode, PerNode};
@@ -69,6 +71,21 @@ pub enum Kind {
 pub struct Metadata {
     /// The cluster's name: the first part of every key in Consul, so that several clusters can share one.
     pub name: ClusterName,
+    /// Written by the server: how often the document has changed. `zsha get -o json` shows it, `apply` drops it.
+    #[serde(default, skip_serializing_if = "ByServer::is_dropped")]
+    generation: ByServer,
+    /// Written by the server: the index of the document in Consul. `zsha get -o json` shows it, `apply` drops it.
+    #[serde(default, skip_serializing_if = "ByServer::is_dropped")]
+    resource_version: ByServer,
+    /// Written by the server: who applied the document. `zsha get -o json` shows it, `apply` drops it.
+    #[serde(default, skip_serializing_if = "ByServer::is_dropped")]
+    applied_by: ByServer,
+    /// Written by the server: when the document was applied. `zsha get -o json` shows it, `apply` drops it.
+    #[serde(default, skip_serializing_if = "ByServer::is_dropped")]
+    applied_at: ByServer,
+    /// Written by the server: why the document was applied. `zsha get -o json` shows it, `apply` drops it.
+    #[serde(default, skip_serializing_if = "ByServer::is_dropped")]
+    message: ByServer,
 }
 
 /// Where the VM's image lives.

@@ -71,9 +71,11 @@ fn path_of(location: &Location) -> Path {
     location.segments().map(step).collect()
 }
 
+/// Those a person may write.
 fn properties(schema: Option<&Value>) -> Vec<&str> {
     let properties = schema.and_then(|schema| schema.get("properties")).and_then(Value::as_object);
-    properties.into_iter().flat_map(|map| map.keys().map(String::as_str)).collect()
+    let is_theirs = |(_, schema): &(&String, &Value)| schema.get("readOnly") != Some(&Value::Bool(true));
+    properties.into_iter().flatten().filter(is_theirs).map(|(key, _)| key.as_str()).collect()
 }
 
 fn unknown_key(parent: &Path, key: &str, schema: Option<&Value>) -> Finding {
