@@ -118,6 +118,8 @@ codes! {
     UnsafeTimings = "ZSHA-E0050",
     /// A node named that the cluster has not.
     UnknownNode = "ZSHA-E0051",
+    /// A mount's source that cannot be the same on every node, or that its file system does not take.
+    BadSource = "ZSHA-E0052",
     /// No mount of the document holds the image.
     ImageNotOnMount = "ZSHA-W0001",
     /// A lease too short to outlast an election of Consul's leader.

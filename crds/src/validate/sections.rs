@@ -3,6 +3,7 @@
 //! Never here: how long anything takes on this machine.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use super::draft::{Draft, read};
 use super::image::{climbing, entry_twice};
 use crate::NodeName;
 use crate::diagnostic::{Code, Finding, quoted};
-use crate::document::{AbsolutePath, Availability, BridgeName};
+use crate::document::{AbsolutePath, Availability, BridgeName, Mount, MountSource};
 use crate::path::Path;
 use crate::records::LeaseTimings;
 
@@ -93,6 +94,7 @@ fn lease_short(timings: &LeaseTimings, path: Path, found: &mut Vec<Finding>) {
 }
 
 fn mounts(draft: &Draft<'_>, found: &mut Vec<Finding>) {
+    sources(draft, found);
     let mut seen = BTreeSet::new();
     for (path, target) in draft.column::<AbsolutePath>("Mounts", "Target") {
         if target.canonical().as_str() == "/" {
@@ -106,6 +108,47 @@ fn mounts(draft: &Draft<'_>, found: &mut Vec<Finding>) {
         if !seen.insert(target.canonical()) {
             found.push(entry_twice(path, target.as_str()));
         }
+    }
+}
+
+/// Each node mounts the same by the same words, so they must mean one place, and mean it everywhere.
+fn sources(draft: &Draft<'_>, found: &mut Vec<Finding>) {
+    for (at, mount) in draft.value("Mounts").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let Some(source) = read::<MountSource>(mount.get("Source")) else { continue };
+        let fs_type =
+            mount.get("FsType").map_or(Some(Mount::DEFAULT_FS_TYPE), Value::as_str).unwrap_or_default();
+        let (source, is_nfs) = (source.as_str(), matches!(fs_type, "nfs" | "nfs4"));
+        let problem = match source.split_once('=') {
+            Some((tag, _)) if !tag.is_empty() && tag.chars().all(|c| c.is_ascii_alphabetic()) => Some((
+                format!("must not be looked up by {tag}=, which is done on each node for itself"),
+                "HOST:/PATH, or what the file system's own mount program takes",
+            )),
+            _ if is_nfs && !is_host_and_path(source) => Some((
+                format!("must be HOST:/PATH where `FsType` is '{fs_type}'"),
+                "HOST:/PATH, such as '10.0.0.9:/share/mngt'",
+            )),
+            _ => None,
+        };
+        if let Some((message, allowed)) = problem {
+            let path = Path::spec().key("Mounts").index(at).key("Source");
+            let finding = Finding::new(Code::BadSource, path, format!("{message}: {}", quoted(source)));
+            found.push(
+                finding
+                    .allowed(allowed)
+                    .hint("name the server and the folder it exports, as `showmount -e SERVER` lists it"),
+            );
+        }
+    }
+}
+
+/// An IPv6 address stands in brackets; digits and dots alone are an IPv4 address.
+fn is_host_and_path(source: &str) -> bool {
+    let Some((host, _)) = source.split_once(":/") else { return false };
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match inner {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None if host.chars().all(|c| c == '.' || c.is_ascii_digit()) => host.parse::<Ipv4Addr>().is_ok(),
+        None => host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')),
     }
 }
 
