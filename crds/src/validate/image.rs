@@ -66,6 +66,17 @@ fn file_conf(draft: &Draft<'_>, found: &mut Vec<Finding>) {
 }
 
 fn ceph_conf(draft: &Draft<'_>, found: &mut Vec<Finding>) {
+    if draft.value("ImageFolder").is_some_and(is_filled) {
+        found.push(
+            Finding::new(
+                Code::ImageFolderAndType,
+                Path::spec().key("ImageFolder"),
+                "must be empty where `Type` is 'CephConf'",
+            )
+            .allowed("''")
+            .hint("write '' or leave it out; or set `Type` to 'FileConf'"),
+        );
+    }
     let missing = |key| draft.value(key).is_none_or(is_empty);
     if missing("MonAddrs") {
         found.push(
