@@ -126,3 +126,12 @@ fn a_stored_document_is_held_to_the_same_schema_and_rules_without_lines() {
     }
     assert!(faults.items().iter().all(|item| item.line.is_none() && item.path.starts_with("spec.")));
 }
+
+#[test]
+fn a_mac_address_that_an_older_libvirt_refuses_is_warned_of() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/good/warning-mac-like-a-tap.yaml");
+    let decoded = decode_bytes(&std::fs::read(file).unwrap(), "a.yaml", &Options::default()).unwrap();
+    let warning = &decoded.warnings.items()[0];
+    assert_eq!((warning.code, warning.path.as_str()), (Code::MacLikeATap, "spec.Network[0].MacAddress"));
+    assert!(warning.hint.as_deref().unwrap().contains("'02:98:54:4b:a5:c0'"), "{warning:?}");
+}

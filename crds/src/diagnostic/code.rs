@@ -124,6 +124,8 @@ codes! {
     ImageNotOnMount = "ZSHA-W0001",
     /// A lease too short to outlast an election of Consul's leader.
     LeaseShort = "ZSHA-W0002",
+    /// A MAC address that older versions of libvirt refuse.
+    MacLikeATap = "ZSHA-W0003",
 }
 
 impl Code {

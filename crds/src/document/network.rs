@@ -223,11 +223,16 @@ impl MacAddress {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
 
-    /// The nearest address that is unicast and locally administered, to propose in a hint.
+    /// The same but for its first byte, which makes it unicast and locally administered.
     pub fn as_local_unicast(&self) -> Self {
         let mut bytes = self.0;
-        bytes[0] = (bytes[0] & 0xfe) | 0x02;
+        bytes[0] = 0x02;
         Self(bytes)
+    }
+
+    /// Whether it begins with the byte that libvirt keeps for the host's end of a NIC, its tap device.
+    pub fn is_like_a_tap(&self) -> bool {
+        self.0[0] == 0xfe
     }
 }
 

@@ -125,6 +125,17 @@ fn macs(draft: &Draft<'_>, found: &mut Vec<Finding>) {
                 .hint(format!("for instance '{}'", mac.as_local_unicast())),
             );
         }
+        if mac.is_like_a_tap() {
+            let message = format!("begins with fe, which libvirt keeps for the host's end of a NIC: '{mac}'");
+            found.push(
+                Finding::new(Code::MacLikeATap, path.clone(), message)
+                    .allowed("a first byte other than fe, for every libvirt to take it")
+                    .hint(format!(
+                        "older versions refuse to start such a guest; for instance '{}'",
+                        mac.as_local_unicast()
+                    )),
+            );
+        }
         match seen.get(&mac) {
             Some(first) => found.push(
                 Finding::new(
