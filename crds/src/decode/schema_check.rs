@@ -200,6 +200,9 @@ fn type_hint(wanted: &[String], given: &Value) -> String {
             format!("write {} without quotation marks and leading zeros", text.trim())
         }
         Value::String(_) if wants("integer") || wants("number") => "write digits, without a unit".to_owned(),
+        Value::String(text) if wants("array") && text.starts_with('-') => {
+            "put a blank after the '-' of each entry".to_owned()
+        }
         Value::String(_) if wants("array") => {
             "put it in a list: '- ...' on a line of its own, or in '[' and ']'".to_owned()
         }

@@ -201,12 +201,9 @@ impl<'a> Reader<'a> {
             }
             return;
         }
-        let glued = self.glued_keys();
-        if !glued.is_empty() {
-            for range in glued {
-                let finding = Finding::new(Code::Syntax, Path::root(), "a blank is missing after this ':'");
-                self.found.push((finding.hint("write 'KEY: VALUE'"), Some(range)));
-            }
+        let misread = self.misread_lines();
+        if !misread.is_empty() {
+            self.found.extend(misread);
             return;
         }
         let at = self.byte(error.marker().index());
@@ -227,22 +224,15 @@ impl<'a> Reader<'a> {
         at..at + length
     }
 
-    /// The colons of known fields that have their value right behind them, which makes one text of the two.
-    fn glued_keys(&self) -> Vec<Range<usize>> {
+    /// What makes the parser take a line for a part of its neighbour, so that it complains of the next one.
+    fn misread_lines(&self) -> Vec<Placed> {
         let mut start = 0;
-        let mut colons = Vec::new();
+        let mut found = Vec::new();
         for line in self.source.split_inclusive('\n') {
-            let content = line.trim_start_matches([' ', '-']);
-            if let Some((key, rest)) = content.split_once(':')
-                && rest.starts_with(|c: char| !c.is_whitespace())
-                && crate::schema::field_names().contains(key)
-            {
-                let colon = start + (line.len() - content.len()) + key.len();
-                colons.push(colon..colon + 1);
-            }
+            found.extend(glued_entry(line, start).or_else(|| misread_key(line, start)));
             start += line.len();
         }
-        colons
+        found
     }
 
     fn tab_indents(&self) -> Vec<Range<usize>> {
@@ -260,6 +250,46 @@ impl<'a> Reader<'a> {
         }
         tabs
     }
+}
+
+/// The '-' of an entry that has its value right behind it, in a line at byte `start`.
+fn glued_entry(line: &str, start: usize) -> Option<Placed> {
+    let content = line.trim_start_matches(' ');
+    let rest = content.strip_prefix('-')?;
+    // '---' begins a document.
+    if !rest.starts_with(|c: char| !c.is_whitespace() && c != '-') {
+        return None;
+    }
+    let dash = start + line.len() - content.len();
+    let finding = Finding::new(Code::Syntax, Path::root(), "a blank is missing after this '-'");
+    Some((finding.hint("write '- VALUE'"), Some(dash..dash + 1)))
+}
+
+/// A known field whose colon is none, or is not followed by a blank, in a line at byte `start`.
+fn misread_key(line: &str, start: usize) -> Option<Placed> {
+    const FULL_WIDTH_COLON: char = '\u{ff1a}';
+    let content = line.trim_start_matches([' ', '-']);
+    let at = content.find([':', FULL_WIDTH_COLON])?;
+    if !crate::schema::field_names().contains(&content[..at]) {
+        return None;
+    }
+    let mut rest = content[at..].chars();
+    let (code, message, marked) = match (rest.next()?, rest.next()?) {
+        (FULL_WIDTH_COLON, _) => {
+            (Code::Syntax, "this is a full-width colon, which YAML takes for a letter".to_owned(), at)
+        }
+        (_, ' ' | '\r' | '\n') => return None,
+        (_, '\t') => (Code::Tab, "this is a tab, where a blank must be".to_owned(), at + 1),
+        (_, blank) if blank.is_whitespace() => {
+            let message = format!("this is no blank, though it looks like one (U+{:04X})", u32::from(blank));
+            (Code::Syntax, message, at + 1)
+        }
+        _ => (Code::Syntax, "a blank is missing after this ':'".to_owned(), at),
+    };
+    let length = content[marked..].chars().next().map_or(0, char::len_utf8);
+    let marked = start + line.len() - content.len() + marked;
+    let finding = Finding::new(code, Path::root(), message).hint("write 'KEY: VALUE'");
+    Some((finding, Some(marked..marked + length)))
 }
 
 /// What to look for, by the parser's own words.
