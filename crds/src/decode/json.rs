@@ -225,8 +225,17 @@ fn words(kind: &ParseErrorKind) -> String {
 
 /// What to do, by the parser's word and the text it stopped at.
 fn hint(kind: &ParseErrorKind, before: &str, rest: &str) -> &'static str {
+    let line = before.rsplit('\n').next().into_iter().chain(rest.lines().next());
     match kind {
         _ if rest.starts_with('#') => "a comment begins with '//'",
+        _ if rest.starts_with('\u{ff0c}') => "this is a full-width comma; write a ','",
+        _ if rest.starts_with('\u{ff1a}') => "this is a full-width colon; write a ':'",
+        _ if rest.starts_with(|c: char| c.is_whitespace() && !c.is_ascii()) => {
+            "this is no blank, though it looks like one; write a blank"
+        }
+        _ if line.flat_map(str::chars).any(|c| matches!(c, '\u{2018}'..='\u{201f}' | '\u{ff02}')) => {
+            "there is a curly quotation mark on this line; write '\"'"
+        }
         ParseErrorKind::UnexpectedToken if before.ends_with('"') => {
             "close the quotation mark on this line or on the one before"
         }
