@@ -5,6 +5,7 @@
 use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 
+use ipnet::Ipv4Net;
 use jsonschema::error::{TypeKind, ValidationErrorKind};
 use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{PatternOptions, ValidationError, Validator};
@@ -167,7 +168,7 @@ fn wrong_type(path: Path, given: &Value, kind: &TypeKind, schema: Option<&Value>
         TypeKind::Multiple(kinds) => kinds.iter().map(|kind| kind.to_string()).collect(),
     };
     let words = names.iter().map(|name| type_words(name)).collect::<Vec<_>>().join(" or ");
-    let hint = type_hint(&names, given);
+    let hint = netmask_hint(&path, given).unwrap_or_else(|| type_hint(&names, given));
     let finding = Finding::new(Code::WrongType, path, format!("must be {words}, not {}", shown(given)));
     with_allowed(finding, schema).hint(hint)
 }
@@ -224,15 +225,29 @@ fn malformed(path: Path, given: &Value, schema: Option<&Value>) -> Finding {
     let examples = schema.and_then(|schema| schema.get("examples")).and_then(Value::as_array);
     let example =
         examples.into_iter().flatten().filter_map(Value::as_str).find(|example| !example.is_empty());
+    let hint = netmask_hint(&path, given).or_else(|| text_hint(text, schema));
     let finding = Finding::new(Code::Malformed, path, format!("{must}, not {}", quoted(text)));
     let finding = with_allowed(finding, schema);
-    match text_hint(text, schema) {
+    match hint {
         Some(hint) => finding.hint(hint),
         None => match example {
             Some(example) => finding.hint(format!("write for instance {}", quoted(example))),
             None => finding.hint("leave out the characters that are not allowed"),
         },
     }
+}
+
+/// A prefix length in the place of a netmask is one that can be told.
+fn netmask_hint(path: &Path, given: &Value) -> Option<String> {
+    let text = match given {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    let length = text.rsplit_once('/').map_or(text.as_str(), |(_, length)| length).parse().ok()?;
+    let net = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, length).ok()?;
+    (path.last_key() == Some("Netmask"))
+        .then(|| format!("a prefix length of {length} is the netmask '{}'", net.netmask()))
 }
 
 /// What most often is wrong with a text.
@@ -244,7 +259,7 @@ fn text_hint(text: &str, schema: Option<&Value>) -> Option<String> {
     if is("MacAddress") && (text.contains('-') || text.contains('.')) {
         return Some("separate the pairs with ':'".to_owned());
     }
-    if text.contains('/') && (is("Ipaddr") || is("Netmask") || is("Gateway")) {
+    if text.contains('/') && (is("Ipaddr") || is("Gateway")) {
         return Some(
             "give the address without a prefix length; the netmask is a field of its own".to_owned(),
         );

@@ -266,6 +266,9 @@ impl fmt::Display for MacAddress {
     }
 }
 
+const MUST_BE_A_NETMASK: &str =
+    "must be a netmask such as '255.255.255.0', or one for each node as 'MASK@NODE, MASK@NODE, ...'";
+
 /// A NIC of the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
@@ -278,6 +281,7 @@ pub struct Nic {
     /// so that the VM can boot in another subnet.
     pub ipaddr: Written<PerNode<Ipv4Addr>>,
     /// The netmask that belongs to `Ipaddr`, such as `255.255.255.0`; per node where that is.
+    #[schemars(extend("patternErrorMessage" = MUST_BE_A_NETMASK, "examples" = ["255.255.255.0"]))]
     pub netmask: Written<PerNode<Ipv4Addr>>,
     /// The gateway of that subnet; per node where `Ipaddr` is.
     pub gateway: Written<PerNode<Ipv4Addr>>,
