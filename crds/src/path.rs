@@ -73,8 +73,10 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, step) in self.0.iter().enumerate() {
             match step {
-                Step::Key(key) if at == 0 => write!(f, "{key}")?,
-                Step::Key(key) => write!(f, ".{key}")?,
+                Step::Key(key) => {
+                    let dot = if at == 0 { "" } else { "." };
+                    write!(f, "{dot}{}", if key.is_empty() { "''" } else { key })?;
+                }
                 Step::Index(index) => write!(f, "[{index}]")?,
             }
         }

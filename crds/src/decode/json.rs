@@ -103,12 +103,15 @@ impl Walk<'_> {
     fn number(&mut self, text: &str, span: &Range<usize>) -> Shape {
         serde_json::from_str(text).map_or_else(
             |_| {
-                self.fault(
-                    Code::Syntax,
-                    span.clone(),
-                    format!("{} is not a number of JSON", quoted(text)),
-                    "write it in decimal digits, without '+' and without leading zeros",
-                );
+                let (what, hint) = if text.parse().is_ok_and(f64::is_infinite) {
+                    ("is larger than any number that can be read", "write it in fewer digits")
+                } else {
+                    (
+                        "is not a number of JSON",
+                        "write it in decimal digits, without '+' and without leading zeros",
+                    )
+                };
+                self.fault(Code::Syntax, span.clone(), format!("{} {what}", quoted(text)), hint);
                 Shape::Text(text.to_owned())
             },
             Shape::Number,

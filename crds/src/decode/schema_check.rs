@@ -196,6 +196,11 @@ fn type_hint(wanted: &[String], given: &Value) -> String {
             _ => "write true or false, without quotation marks".to_owned(),
         },
         Value::String(text)
+            if (wants("integer") || wants("number")) && text.trim().parse().is_ok_and(f64::is_infinite) =>
+        {
+            "no number is so large; write one that is allowed".to_owned()
+        }
+        Value::String(text)
             if (wants("integer") || wants("number")) && text.trim().parse::<f64>().is_ok() =>
         {
             format!("write {} without quotation marks and leading zeros", text.trim())
