@@ -162,11 +162,12 @@ pub(crate) fn lines_of<'a>(yaml: &str, paths: impl Iterator<Item = &'a Path>) ->
     paths.map(lines).collect()
 }
 
-/// By the file's name where that says, else by the first character that is no comment.
+/// By the file's name where that says, else by the first character that is no comment. An old config.json keeps its
+/// comments when it is renamed, and they say more than the name.
 fn is_json(source: &str, file_name: &str) -> bool {
     let ending = file_name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
     match ending.as_deref() {
-        Some("yaml" | "yml") => false,
+        Some("yaml" | "yml") => json::has_comments(source),
         Some("json" | "jsonc") => true,
         _ => {
             let start = source.trim_start();

@@ -135,3 +135,18 @@ fn a_mac_address_that_an_older_libvirt_refuses_is_warned_of() {
     assert_eq!((warning.code, warning.path.as_str()), (Code::MacLikeATap, "spec.Network[0].MacAddress"));
     assert!(warning.hint.as_deref().unwrap().contains("'02:98:54:4b:a5:c0'"), "{warning:?}");
 }
+
+#[test]
+fn an_old_config_json_is_known_by_its_comments_whatever_it_is_called() {
+    use zsha_crds::decode::Format;
+    let format = |text: &str| zsha_crds::decode(text, "a.yaml").map(|decoded| decoded.format);
+    let old = include_str!("good/config-json-named-yaml.yaml");
+    assert_eq!(format(old), Ok(Format::ConfigJson));
+    let flow = include_str!("good/flow-style.yaml");
+    assert_eq!(format(flow), Ok(Format::Yaml));
+    let share = flow.replacen("\"apiVersion\"", "apiVersion", 1).trim_end().trim_end_matches('}').to_owned()
+        + ", Mounts: [{Source: //10.0.0.9/share, Target: /opt/smp/mngt, FsType: cifs}]}}\n";
+    assert_eq!(format(&share), Ok(Format::Yaml), "a text with '//' is no comment");
+    let faults = zsha_crds::decode(&old.replace("true", "yes"), "a.yaml").unwrap_err();
+    assert!(faults.items().iter().all(|item| item.code == Code::Syntax), "{faults}");
+}

@@ -39,6 +39,31 @@ pub(super) fn read(source: &str) -> (Option<Tree>, Vec<Placed>) {
     }
 }
 
+/// Whether it begins as JSON and has a comment, which is JSON's of old and never YAML's.
+pub(super) fn has_comments(source: &str) -> bool {
+    let begins_a_comment = |text: &str| text.starts_with("//") || text.starts_with("/*");
+    let start = source.trim_start();
+    if begins_a_comment(start) {
+        return true;
+    }
+    let Some(inner) = start.strip_prefix('{').map(str::trim_start) else { return false };
+    if begins_a_comment(inner) {
+        return true;
+    }
+    // With a quotation mark before its first key; in YAML's own braces, '//host/share' is a text.
+    let (mut in_text, mut before) = (false, '{');
+    inner.starts_with('"')
+        && inner.char_indices().any(|(at, c)| {
+            match c {
+                '"' if before != '\\' => in_text = !in_text,
+                '/' if !in_text && before != ':' && begins_a_comment(&inner[at..]) => return true,
+                _ => {}
+            }
+            before = if before == '\\' { ' ' } else { c };
+            false
+        })
+}
+
 fn options(lenient: bool) -> ParseOptions {
     ParseOptions {
         allow_comments: true,
