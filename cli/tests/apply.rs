@@ -229,6 +229,22 @@ async fn every_bad_document_ends_with_4_is_explained_and_writes_nothing() {
     assert_eq!(store.index(), before);
 }
 
+/// As large as is taken.
+#[tokio::test(start_paused = true)]
+async fn the_largest_document_that_passes_the_check_can_be_applied_with_a_word_on_why() {
+    let mut large: Value = serde_json::from_str(&document(8)).unwrap();
+    let room = zsha_crds::decode::LARGEST - large.to_string().len();
+    large["spec"]["ImageFolder"] = format!("/{}", "a".repeat(room + "/opt/smp/mngt/".len() - 1)).into();
+    let text = large.to_string();
+    assert_eq!(text.len(), zsha_crds::decode::LARGEST);
+    let store = MemoryStore::new();
+    let why = "because ".repeat(100);
+    let ran = zsha(store.clone(), &text, &["apply", "-f", "-", "-m", &why]).await;
+    assert_eq!(ran.out, "hacluster.zsha.io/prod created (generation 1)\n", "{}", ran.err);
+    let ran = zsha(store, &(text + " "), &["check-config", "-"]).await;
+    assert_eq!(ran.exit, Exit::Invalid);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

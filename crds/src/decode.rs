@@ -13,13 +13,16 @@ use std::ops::Range;
 use serde_json::{Map, Value, json};
 
 use crate::diagnostic::{Code, Diagnostics, Finding, quoted};
+use crate::normalise::normalised;
 use crate::path::Path;
 use crate::{API_VERSION, ClusterName, HaCluster, validate};
 
 use tree::{Placed, Shape, Tree};
 
-/// A document of ten nodes and ten NICs has 10 KiB; Consul takes no value above 512 KiB.
-pub const LARGEST: usize = 256 * 1024;
+/// What is taken must fit into the store: `apply` writes the document twice, as the one in force and into the history,
+/// in one transaction of 256 KiB, and what remains is for its message, its keys and old records that go. A document of
+/// ten nodes and ten NICs has 10 KiB.
+pub const LARGEST: usize = 100 * 1024;
 
 /// What the text was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +57,7 @@ pub fn decode(text: &str, file_name: &str) -> Result<Decoded, Diagnostics> {
 /// As [`decode`], from bytes that may not even be text.
 pub fn decode_bytes(bytes: &[u8], file_name: &str, options: &Options) -> Result<Decoded, Diagnostics> {
     if bytes.len() > LARGEST {
-        return Err(too_large(bytes.len(), file_name));
+        return Err(too_large(file_name));
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => decode_with(text, file_name, options),
@@ -79,7 +82,7 @@ pub fn decode_bytes(bytes: &[u8], file_name: &str, options: &Options) -> Result<
 pub fn decode_with(text: &str, file_name: &str, options: &Options) -> Result<Decoded, Diagnostics> {
     let source = text.strip_prefix('\u{feff}').unwrap_or(text);
     if source.len() > LARGEST {
-        return Err(too_large(source.len(), file_name));
+        return Err(too_large(file_name));
     }
     if source.trim().is_empty() {
         return Err(empty(source, file_name));
@@ -113,9 +116,11 @@ pub fn decode_with(text: &str, file_name: &str, options: &Options) -> Result<Dec
         found.push(needs_envelope(&tree, source));
     }
     let diagnostics = Diagnostics::placed(file_name, source, found);
-    match cluster {
-        Some(cluster) if !diagnostics.has_errors() => Ok(Decoded { cluster, warnings: diagnostics, format }),
-        _ => Err(diagnostics),
+    match cluster.filter(|_| !diagnostics.has_errors()) {
+        // In the form that is stored, with its quotation marks, it may be larger than in the form that was written.
+        Some(cluster) if normalised(&cluster).to_string().len() > LARGEST => Err(too_large(file_name)),
+        Some(cluster) => Ok(Decoded { cluster, warnings: diagnostics, format }),
+        None => Err(diagnostics),
     }
 }
 
@@ -220,9 +225,8 @@ fn empty(source: &str, file_name: &str) -> Diagnostics {
     Diagnostics::placed(file_name, source, vec![(finding, Some(0..0))])
 }
 
-fn too_large(bytes: usize, file_name: &str) -> Diagnostics {
-    let message =
-        format!("the document must not be larger than {} KiB; it has {} KiB", LARGEST / 1024, bytes / 1024);
+fn too_large(file_name: &str) -> Diagnostics {
+    let message = format!("the document must not be larger than {} KiB, and it is larger", LARGEST / 1024);
     let finding = Finding::new(Code::TooLarge, Path::root(), message)
         .hint(format!("check that {} is the file that was meant", quoted(file_name)));
     Diagnostics::placed(file_name, "", vec![(finding, Some(0..0))])

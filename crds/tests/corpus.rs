@@ -86,6 +86,19 @@ fn a_document_larger_than_the_limit_is_refused_unread() {
     let huge = "a: b\n".repeat(60_000);
     let faults = decode_bytes(huge.as_bytes(), "huge.yaml", &Options::default()).unwrap_err();
     assert_eq!(faults.items()[0].code, Code::TooLarge);
+    assert_eq!(faults.items()[0].message, "the document must not be larger than 100 KiB, and it is larger");
+}
+
+#[test]
+fn a_document_that_would_be_larger_than_the_limit_as_it_is_stored_is_refused() {
+    let mut document = zsha_crds::testing::document(3);
+    document["spec"]["ChronyServers"] = "HERE".into();
+    // Without the quotation marks that each of them has in JSON.
+    let servers = (0..14_000).map(|at| format!("{at:x}h")).collect::<Vec<_>>().join(",");
+    let text = document.to_string().replace("\"HERE\"", &format!("[{servers}]"));
+    assert!(text.len() < zsha_crds::decode::LARGEST, "{}", text.len());
+    let faults = zsha_crds::decode(&text, "a.yaml").unwrap_err();
+    assert_eq!(faults.items()[0].code, Code::TooLarge, "{faults}");
 }
 
 #[test]
@@ -103,13 +116,14 @@ fn colour_is_only_there_where_it_is_asked_for() {
 
 #[test]
 fn a_document_made_of_nothing_but_faults_is_answered_with_the_first_hundred() {
-    let aliases = format!("a: &a x\nb: [{}]\n", "*a, ".repeat(50_000));
-    let unknown: String = (0..20_000).map(|at| format!("k{at}: 1\n")).collect();
-    let twice = "k: 1\n".repeat(40_000);
-    let nodes = format!("{{\"Node\": [{}\"\"]}}", "\"10.0.0.1 a\",".repeat(15_000));
+    let aliases = format!("a: &a x\nb: [{}]\n", "*a, ".repeat(20_000));
+    let unknown: String = (0..9_000).map(|at| format!("k{at}: 1\n")).collect();
+    let twice = "k: 1\n".repeat(20_000);
+    let nodes = format!("{{\"Node\": [{}\"\"]}}", "\"10.0.0.1 a\",".repeat(7_000));
     for text in [aliases, unknown, twice, nodes] {
         let faults = zsha_crds::decode(&text, "-").unwrap_err();
         assert!((1..=100).contains(&faults.items().len()), "{}", faults.items().len());
+        assert!(faults.items().iter().all(|item| item.code != Code::TooLarge), "{} bytes", text.len());
     }
 }
 
