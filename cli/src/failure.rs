@@ -90,11 +90,6 @@ impl Failure {
         self
     }
 
-    /// The reader of our output went away: nothing to say, and nobody to say it to.
-    pub fn reader_is_gone(&self) -> bool {
-        self.reason == "BrokenPipe"
-    }
-
     /// For people; ends in a newline.
     pub fn text(&self, colour: bool) -> String {
         let mut text = String::new();
@@ -138,9 +133,6 @@ impl Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Self::new(Exit::Success, "BrokenPipe", "nobody reads the output"),
-            _ => Self::new(Exit::General, "Output", format!("the output cannot be written: {error}")),
-        }
+        Self::new(Exit::General, "Output", format!("the output cannot be written: {error}"))
     }
 }

@@ -21,7 +21,7 @@ use args::{Cli, Command};
 pub use commands::version::Build;
 pub use exit::Exit;
 pub use failure::Failure;
-use output::{Look, Output};
+use output::{Look, Output, Stream};
 use session::{Reach, Session};
 
 /// The process: this one's arguments, environment, streams and clock.
@@ -45,8 +45,8 @@ pub fn main(build: Build) -> Exit {
             terminal: io::stderr().is_terminal(),
             colour: colour.of(io::stderr().is_terminal()),
         },
-        out: &mut out,
-        err: &mut err,
+        out: Stream::new(&mut out),
+        err: Stream::new(&mut err),
     };
     let mut stdin = io::stdin();
     let ask =
@@ -146,12 +146,10 @@ fn flush(session: &mut Session<'_>) -> Result<(), Failure> {
 }
 
 fn report(session: &mut Session<'_>, json: bool, failure: &Failure) -> Exit {
-    if !failure.reader_is_gone() {
-        let colour = session.output.err_look.colour;
-        let text = if json { failure.json() } else { failure.text(colour) };
-        // The exit code still tells it when stderr is closed.
-        let _ = session.output.err.write_all(text.as_bytes());
-    }
+    let colour = session.output.err_look.colour;
+    let text = if json { failure.json() } else { failure.text(colour) };
+    // The exit code still tells it when stderr is closed.
+    let _ = session.output.err.write_all(text.as_bytes());
     failure.exit
 }
 

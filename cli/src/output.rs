@@ -22,10 +22,55 @@ impl Look {
     pub const PIPE: Self = Self { terminal: false, colour: false };
 }
 
+/// A stream whose reader may go away, as `head` does. What is written then is written to nobody, and the command goes
+/// on: what it does, and how it ends, does not depend on who reads along.
+pub struct Stream<'a> {
+    to: &'a mut dyn Write,
+    reader_is_gone: bool,
+}
+
+impl std::fmt::Debug for Stream<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("reader_is_gone", &self.reader_is_gone).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Stream<'a> {
+    pub fn new(to: &'a mut dyn Write) -> Self {
+        Self { to, reader_is_gone: false }
+    }
+
+    pub fn reader_is_gone(&self) -> bool {
+        self.reader_is_gone
+    }
+
+    fn unless_gone<T>(&mut self, done: io::Result<T>, otherwise: T) -> io::Result<T> {
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.reader_is_gone = true;
+                Ok(otherwise)
+            }
+            done => done,
+        }
+    }
+}
+
+impl Write for Stream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = if self.reader_is_gone { Ok(bytes.len()) } else { self.to.write(bytes) };
+        self.unless_gone(done, bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = if self.reader_is_gone { Ok(()) } else { self.to.flush() };
+        self.unless_gone(done, ())
+    }
+}
+
 /// The two streams of a command.
 pub struct Output<'a> {
-    pub out: &'a mut dyn Write,
-    pub err: &'a mut dyn Write,
+    pub out: Stream<'a>,
+    pub err: Stream<'a>,
     pub out_look: Look,
     pub err_look: Look,
 }

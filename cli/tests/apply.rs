@@ -164,6 +164,29 @@ async fn without_consul_every_online_command_ends_with_7_and_writes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_that_goes_away_changes_neither_what_is_done_nor_how_it_ends() {
+    let store = healthy().await;
+    let warned = document(16).replace("52:54:00", "fe:54:00");
+    for (words, text, expected) in [
+        (&["diff", "-f", "-"][..], &*warned, Exit::General),
+        (&["diff", "-f", "-", "-o", "json"], &warned, Exit::General),
+        (&["check-config", "-", "-o", "json"], "{}", Exit::Invalid),
+        (&["check-config", "-"], "{}", Exit::Invalid),
+        (&["apply", "-f", "-", "--if-version", "9"], &warned, Exit::Conflict),
+        (&["get", "--cluster", "test"], "", Exit::General),
+        (&["apply", "-f", "-", "--yes"], &warned, Exit::Success),
+        (&["apply", "-f", "-", "--error-unchanged"], &warned, Exit::Unchanged),
+        (&["status", "-w"], "", Exit::Success),
+    ] {
+        let (mut out, mut err) = (Closed, Closed);
+        let exit = zsha_into(store.clone(), text, words, None, (&mut out, &mut err)).await;
+        assert_eq!(exit, expected, "{words:?}");
+    }
+    let stored = store.read(&keys().spec()).unwrap().value;
+    assert!(stored.contains("fe:54:00"), "a warning nobody read stops nothing");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_as_json_is_one_object_on_stderr() {
     let store = healthy().await;
     let ran =

@@ -204,7 +204,7 @@ fn consent(
     };
     session.output.tell(&format!("{}\n{}", disturbs.join("\n"), summary(changes)))?;
     let question = format!("apply it to {}?", new.name());
-    if ask(&question, session.output.err)? {
+    if ask(&question, &mut session.output.err)? {
         Ok(())
     } else {
         Err(refused("NotConfirmed", "not confirmed: nothing was written"))

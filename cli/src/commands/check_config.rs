@@ -1,5 +1,7 @@
 //! `zsha check-config`: everything that is wrong with a document, without asking or writing anything.
 
+use std::io::Write;
+
 use clap::ValueEnum;
 use zsha_crds::decode::{Options, decode_bytes};
 use zsha_crds::diagnostic::Diagnostics;

@@ -1,5 +1,7 @@
 //! `zsha completion`: the script that completes commands and flags in a shell.
 
+use std::io::Write;
+
 use clap::ValueEnum;
 use clap_complete::Shell;
 

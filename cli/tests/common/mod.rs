@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use async_trait::async_trait;
 use clap::Parser;
 use serde_json::{Value, json};
 use zsha::args::Cli;
-use zsha::output::{Look, Output};
+use zsha::output::{Look, Output, Stream};
 use zsha::session::{Ask, Session};
 use zsha::{Build, Exit, run_on};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
@@ -39,14 +40,41 @@ pub async fn zsha(store: impl Store, stdin: &str, words: &[&str]) -> Ran {
 }
 
 pub async fn zsha_asking(store: impl Store, stdin: &str, words: &[&str], ask: Option<Ask>) -> Ran {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = zsha_into(store, stdin, words, ask, (&mut out, &mut err)).await;
+    Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+/// As [`zsha_asking`], into streams that are given.
+pub async fn zsha_into(
+    store: impl Store,
+    stdin: &str,
+    words: &[&str],
+    ask: Option<Ask>,
+    (out, err): (&mut dyn Write, &mut dyn Write),
+) -> Exit {
     let cli = Cli::try_parse_from(std::iter::once(&"zsha").chain(words)).unwrap();
-    let (mut out, mut err, mut stdin) = (Vec::new(), Vec::new(), stdin.as_bytes());
-    let output = Output { out: &mut out, err: &mut err, out_look: Look::PIPE, err_look: Look::PIPE };
+    let mut stdin = stdin.as_bytes();
+    let (out, err) = (Stream::new(out), Stream::new(err));
+    let output = Output { out, err, out_look: Look::PIPE, err_look: Look::PIPE };
     let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
     let who = "alice@desk".to_owned();
     let mut session = Session { output, stdin: &mut stdin, clock, who, ask, build: Build::default() };
-    let exit = run_on(&cli, Arc::new(store), &mut session).await;
-    Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+    run_on(&cli, Arc::new(store), &mut session).await
+}
+
+/// A pipe whose reader is gone.
+#[derive(Debug)]
+pub struct Closed;
+
+impl Write for Closed {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
 }
 
 /// A document in YAML, whose memory is `gib`.

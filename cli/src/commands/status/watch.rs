@@ -1,5 +1,6 @@
 //! `zsha status -w`: redrawn in place on a terminal, a line for each change elsewhere. It reads, and nothing else.
 
+use std::io::Write;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -53,7 +54,7 @@ async fn redrawn(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) ->
                 Some(Key::Quit) | None => return Ok(Exit::Success),
                 Some(Key::Interrupt) => return Ok(Exit::Interrupted),
                 Some(Key::Resized) => {
-                    screen.draw(session.output.out, &text)?;
+                    screen.draw(&mut session.output.out, &text)?;
                     continue;
                 }
             },
@@ -70,7 +71,7 @@ async fn redrawn(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) ->
             // What is on the screen is old now; it may not stand there as the present.
             Err(failure) => format!("{}\ntrying again, q ends\n", failure.text(colour)),
         };
-        screen.draw(session.output.out, &text)?;
+        screen.draw(&mut session.output.out, &text)?;
         let next = tokio::time::Instant::now() + EVERY;
         loop {
             tokio::select! {
@@ -78,7 +79,7 @@ async fn redrawn(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) ->
                 key = keys.recv() => match key {
                     Some(Key::Quit) | None => return Ok(Exit::Success),
                     Some(Key::Interrupt) => return Ok(Exit::Interrupted),
-                    Some(Key::Resized) => screen.draw(session.output.out, &text)?,
+                    Some(Key::Resized) => screen.draw(&mut session.output.out, &text)?,
                 },
                 () = tokio::time::sleep_until(next) => break,
             }
@@ -102,6 +103,9 @@ async fn appended(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) -
                 if told.as_ref() != Some(&essence) {
                     tell(args, &status, told.is_none(), session)?;
                     told = Some(essence);
+                }
+                if session.output.out.reader_is_gone() {
+                    return Ok(Exit::Success);
                 }
             }
             Err(failure) => {
