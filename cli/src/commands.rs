@@ -13,19 +13,22 @@ pub mod schema;
 pub mod status;
 pub mod version;
 
+use zsha_crds::ClusterName;
+
 use crate::args::Command;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
-/// Runs `command`; `reach` is there for all that need the store.
+/// Runs `command`; `named` is the cluster of the command line, and `reach` is there for all that need the store.
 pub(crate) async fn run(
     command: &Command,
+    named: Option<&ClusterName>,
     reach: Option<&Reach>,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
     let needed = || reach.ok_or_else(|| Failure::new(Exit::General, "NoStore", "there is no store to ask"));
     match command {
-        Command::Apply(args) => apply::run(args, reach, session).await,
+        Command::Apply(args) => apply::run(args, named, reach, session).await,
         Command::Diff(args) => diff::run(args, needed()?, session).await,
         Command::Get(args) => get::run(args, needed()?, session).await,
         Command::Status(args) => status::run(args, needed()?, session).await,

@@ -122,7 +122,7 @@ async fn within(
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
     let may_ask = session.ask.is_some();
-    let run = Box::pin(commands::run(command, reach, session));
+    let run = Box::pin(commands::run(command, cli.global.cluster.as_ref(), reach, session));
     // Somebody who thinks over a question is not timed; the store's own deadlines hold all the same.
     if command.is_endless() || (may_ask && matches!(command, Command::Apply(args) if !args.yes)) {
         return run.await.map_err(|failure| failure.of(command));

@@ -218,8 +218,11 @@ async fn a_missing_record_of_ownership_is_not_made_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_document_for_another_cluster_than_was_named_is_refused() {
     let store = MemoryStore::new();
-    let ran = zsha(store.clone(), &document(8), &["apply", "-f", "-", "--cluster", "test"]).await;
-    assert_eq!(ran.exit, Exit::Usage);
+    for flag in ["--dry-run=none", "--dry-run=server", "--dry-run=client"] {
+        let words = ["apply", "-f", "-", flag, "--cluster", "test"];
+        let ran = zsha(store.clone(), &document(8), &words).await;
+        assert_eq!(ran.exit, Exit::Usage, "{ran:?}");
+    }
     assert_eq!(store.read_all("zsha/").entries.len(), 0);
 }
 

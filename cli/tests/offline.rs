@@ -76,6 +76,21 @@ fn the_codes_of_the_process_are_those_of_the_table() {
 }
 
 #[test]
+fn a_document_for_another_cluster_is_refused_where_no_store_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.json");
+    std::fs::write(&file, document(8)).unwrap();
+    let file = file.to_str().unwrap();
+    let words = |cluster: &'static str| ["apply", "--dry-run=client", "--cluster", cluster, "-f", file];
+    assert_eq!(code(&words("prod")), Some(0));
+    assert_eq!(code(&words("other")), Some(2));
+    let old: serde_json::Value = serde_json::from_str(&document(8)).unwrap();
+    std::fs::write(file, old["spec"].to_string()).unwrap();
+    let done = process(&words("other"));
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "hacluster.zsha.io/other valid (dry run)\n");
+}
+
+#[test]
 fn a_wrong_command_line_is_told_as_json_where_json_was_asked_for() {
     let done = process(&["status", "--frobnicate", "-o", "json"]);
     let error: serde_json::Value = serde_json::from_slice(&done.stderr).unwrap();

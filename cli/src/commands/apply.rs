@@ -61,14 +61,19 @@ pub enum Form {
     Name,
 }
 
-pub async fn run(args: &Args, reach: Option<&Reach>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+pub async fn run(
+    args: &Args,
+    named: Option<&ClusterName>,
+    reach: Option<&Reach>,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
     if args.dry_run == DryRun::Client {
-        let decoded = input(&args.file, reach.filter(|reach| reach.named.is_some()), session).await?;
+        let decoded = input(&args.file, named, None, session).await?;
         warn(session, &decoded.warnings)?;
         return report(args, &decoded.cluster, &Done::Checked, session);
     }
     let reach = reach.ok_or_else(|| Failure::new(Exit::General, "NoStore", "there is no store to ask"))?;
-    let decoded = input(&args.file, Some(reach), session).await?;
+    let decoded = input(&args.file, named, Some(reach), session).await?;
     warn(session, &decoded.warnings)?;
     let new = decoded.cluster;
     let keys = Keys::new(new.name());
@@ -96,19 +101,19 @@ pub async fn run(args: &Args, reach: Option<&Reach>, session: &mut Session<'_>) 
 }
 
 /// The document of FILE, for the cluster it is meant for. An old config.json names none: it is for the cluster
-/// named on the command line, or for the only one there is.
+/// named on the command line, or for the only one there is, where there is a store to look into.
 pub(crate) async fn input(
     file: &str,
+    named: Option<&ClusterName>,
     reach: Option<&Reach>,
     session: &mut Session<'_>,
 ) -> Result<Decoded, Failure> {
     let (bytes, name) = read_document(file, session.stdin)?;
-    let named = reach.and_then(|reach| reach.named.clone());
     let read = |cluster_name: Option<ClusterName>| {
         decode_bytes(&bytes, &name, &Options { cluster_name })
             .map_err(|faults| Failure::invalid(&name, faults))
     };
-    let decoded = read(named.clone())?;
+    let decoded = read(named.cloned())?;
     match (decoded.format, named, reach) {
         (Format::ConfigJson, None, Some(reach)) => match reach.clusters().await?.as_slice() {
             [] => Ok(decoded),
@@ -118,7 +123,7 @@ pub(crate) async fn input(
             ))
             .hint("name it: --cluster NAME")),
         },
-        (Format::Yaml | Format::Json, Some(named), _) if *decoded.cluster.name() != named => {
+        (Format::Yaml | Format::Json, Some(named), _) if decoded.cluster.name() != named => {
             let message =
                 format!("{name} is for cluster '{}', and --cluster says '{named}'", decoded.cluster.name());
             Err(Failure::usage(message)

@@ -47,7 +47,7 @@ struct DiffResult<'a> {
 }
 
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let decoded = input(&args.file, Some(reach), session).await?;
+    let decoded = input(&args.file, reach.named.as_ref(), Some(reach), session).await?;
     let new = decoded.cluster;
     warn(session, &decoded.warnings)?;
     let live = Live::read(reach.store.as_ref(), &Keys::new(new.name())).await?;
