@@ -1,5 +1,6 @@
 //! The command line's definition: what every command takes, and what each takes of its own stands in its file.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,14 +38,14 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "For every command")]
 pub struct Global {
-    /// Where Consul answers, the nearest first; HOST:PORT means http
+    /// Where Consul answers, the nearest first; HOST:PORT means http, or https where CONSUL_HTTP_SSL is true
     #[arg(
         long,
         env = "CONSUL_HTTP_ADDR",
         value_name = "URL[,URL]",
         value_delimiter = ',',
         global = true,
-        default_value = "http://127.0.0.1:8500",
+        default_value = "127.0.0.1:8500",
         hide_env_values = true
     )]
     pub consul: Vec<String>,
@@ -207,9 +208,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The definition clap parses by.
+/// The definition clap parses by. A variable that is empty is one that is not set.
 pub fn command() -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     Cli::command()
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&str>) } else { arg })
 }
 
 #[cfg(test)]

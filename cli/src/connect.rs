@@ -15,10 +15,10 @@ pub(crate) fn reach(cli: &Cli, command: &Command) -> Result<Option<Reach>, Failu
         return Ok(None);
     }
     let global = &cli.global;
-    let endpoints = global.consul.iter().filter(|url| !url.trim().is_empty());
-    let endpoints: Result<Vec<Endpoint>, _> = endpoints.map(|url| url.parse::<Endpoint>()).collect();
-    let endpoints = endpoints.map_err(|error| Failure::usage(error.to_string()))?;
-    let mut settings = ConsulSettings::new(endpoints);
+    if global.token_file.is_none() && variable("CONSUL_HTTP_TOKEN").is_some() {
+        return Err(token_in_the_environment());
+    }
+    let mut settings = ConsulSettings::new(endpoints(&global.consul)?);
     settings.token = global.token_file.as_deref().map(Token::from_file).transpose().map_err(unconnected)?;
     let identity = match (&global.client_cert, &global.client_key) {
         (Some(cert), Some(key)) => Some(Identity { cert: cert.clone(), key: key.clone() }),
@@ -30,6 +30,30 @@ pub(crate) fn reach(cli: &Cli, command: &Command) -> Result<Option<Reach>, Failu
     settings.tls = Tls { ca: global.ca_cert.clone(), identity };
     let store = ConsulStore::connect(settings).map_err(unconnected)?;
     Ok(Some(Reach { store: Arc::new(store), named: global.cluster.clone() }))
+}
+
+/// As Consul's own commands read them: a scheme may be left out, and CONSUL_HTTP_SSL says which is meant then.
+fn endpoints(given: &[String]) -> Result<Vec<Endpoint>, Failure> {
+    let encrypted = variable("CONSUL_HTTP_SSL").is_some_and(|value| value == "true" || value == "1");
+    let endpoint = |url: &str| {
+        let whole = if encrypted && !url.contains("://") { format!("https://{url}") } else { url.to_owned() };
+        whole.parse::<Endpoint>().map_err(|error| Failure::usage(error.to_string()))
+    };
+    given.iter().map(|url| url.trim()).filter(|url| !url.is_empty()).map(endpoint).collect()
+}
+
+/// A variable of the environment; an empty one is an unset one.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// As the controller refuses it: what is ignored in silence looks like a token without rights.
+fn token_in_the_environment() -> Failure {
+    let message = "CONSUL_HTTP_TOKEN is set, and a token is not taken from the environment, where every process of the \
+                   user can read it";
+    Failure::new(Exit::Usage, "CannotConnect", message).hint(
+        "write it to a file that only you may read and name it: --token-file FILE, or CONSUL_HTTP_TOKEN_FILE",
+    )
 }
 
 fn unconnected(error: ConnectError) -> Failure {

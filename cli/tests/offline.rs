@@ -12,12 +12,23 @@ use zsha_runtime::store::MemoryStore;
 
 /// The binary, with an environment of its own and an address where nobody listens.
 fn process(words: &[&str]) -> Output {
+    process_with(&[], words)
+}
+
+/// The same, with more in its environment.
+fn process_with(environment: &[(&str, &str)], words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_zsha"))
         .args(words)
         .env_clear()
         .env("CONSUL_HTTP_ADDR", "127.0.0.1:1")
+        .envs(environment.iter().copied())
         .output()
         .unwrap()
+}
+
+/// What it says on stderr.
+fn said(environment: &[(&str, &str)], words: &[&str]) -> String {
+    String::from_utf8(process_with(environment, words).stderr).unwrap()
 }
 
 fn code(words: &[&str]) -> Option<i32> {
@@ -73,6 +84,52 @@ fn the_codes_of_the_process_are_those_of_the_table() {
     assert_eq!(code(&["status", "--cluster", "prod"]), Some(7));
     assert_eq!(code(&["status", "--consul", "ftp://x"]), Some(2));
     assert_eq!(code(&["get", "--token-file", "/nonexistent"]), Some(2));
+}
+
+#[test]
+fn a_variable_that_is_empty_is_one_that_is_not_set() {
+    let names = [
+        "ZSHA_CLUSTER",
+        "CONSUL_HTTP_TOKEN_FILE",
+        "CONSUL_HTTP_TOKEN",
+        "CONSUL_HTTP_SSL",
+        "CONSUL_CACERT",
+        "CONSUL_CLIENT_CERT",
+        "CONSUL_CLIENT_KEY",
+    ];
+    let text = said(&names.map(|name| (name, "")), &["status", "--cluster", "prod"]);
+    assert!(text.contains("http://127.0.0.1:1: "), "{text}");
+    let text = said(&[("CONSUL_HTTP_ADDR", "")], &["status", "--cluster", "prod"]);
+    assert!(text.contains("http://127.0.0.1:8500: "), "{text}");
+}
+
+#[test]
+fn a_token_in_the_environment_is_refused_instead_of_ignored() {
+    let token = ("CONSUL_HTTP_TOKEN", "secret");
+    let done = process_with(&[token], &["status", "--cluster", "prod"]);
+    let text = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(text.contains("CONSUL_HTTP_TOKEN_FILE") && !text.contains("secret"), "{text}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "token").unwrap();
+    let with_a_file = ["status", "--cluster", "prod", "--token-file", file.path().to_str().unwrap()];
+    assert_eq!(process_with(&[token], &with_a_file).status.code(), Some(7));
+    assert_eq!(
+        process_with(&[token], &["schema"]).status.code(),
+        Some(0),
+        "what asks Consul nothing needs none"
+    );
+}
+
+#[test]
+fn an_address_without_a_scheme_is_https_where_the_environment_says_so() {
+    let ssl = ("CONSUL_HTTP_SSL", "true");
+    let status = ["status", "--cluster", "prod"];
+    assert!(said(&[ssl], &status).contains("https://127.0.0.1:1: "), "{}", said(&[ssl], &status));
+    let text = said(&[ssl, ("CONSUL_HTTP_ADDR", "")], &status);
+    assert!(text.contains("https://127.0.0.1:8500: "), "{text}");
+    let text = said(&[ssl, ("CONSUL_HTTP_ADDR", "http://127.0.0.1:1")], &status);
+    assert!(text.contains("http://127.0.0.1:1: "), "{text}");
 }
 
 #[test]
