@@ -147,6 +147,16 @@ fn a_document_for_another_cluster_is_refused_where_no_store_is_asked() {
     assert_eq!(String::from_utf8(done.stdout).unwrap(), "hacluster.zsha.io/other valid (dry run)\n");
 }
 
+#[tokio::test]
+async fn a_form_of_output_is_no_file_to_write_a_sample_to() {
+    for form in ["json", "yaml", "table", "wide", "name"] {
+        let ran = zsha(MemoryStore::new(), "", &["config-sample", "FileConf", "-o", form]).await;
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::Usage, ""), "{form}");
+        assert!(ran.err.contains(&format!("-o ./{form}")), "{}", ran.err);
+        assert!(!std::path::Path::new(form).exists());
+    }
+}
+
 #[test]
 fn a_wrong_command_line_is_told_as_json_where_json_was_asked_for() {
     let done = process(&["status", "--frobnicate", "-o", "json"]);

@@ -50,7 +50,21 @@ impl Sample {
     }
 }
 
+/// What `-o` takes with other commands, where it names a form and no file.
+const FORMS: [&str; 5] = ["json", "yaml", "table", "wide", "name"];
+
+/// A form where a file is meant would come to be a file of that name.
+fn is_a_file(path: &Path) -> Result<(), Failure> {
+    let Some(form) = FORMS.iter().find(|form| path == Path::new(form)) else { return Ok(()) };
+    let ending = if *form == "yaml" { "yaml" } else { "json" };
+    Err(Failure::usage(format!("-o must name a file for `config-sample`, and '{form}' is a form of output"))
+        .hint(format!("-o cluster.{ending}; for a file of that very name: -o ./{form}")))
+}
+
 pub fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    if let Some(path) = &args.output {
+        is_a_file(path)?;
+    }
     let path = args.output.clone().unwrap_or_else(|| args.image_type.default_path());
     let form = match path.extension().and_then(|ending| ending.to_str()) {
         Some("yaml" | "yml") => Form::Yaml,
