@@ -109,18 +109,16 @@ impl Failure {
         text
     }
 
-    /// One line of JSON.
+    /// One line of JSON, `kind: Status` as kubectl's.
     pub fn json(&self) -> String {
         let mut object = json!({
             "apiVersion": API_VERSION,
-            "kind": "Error",
+            "kind": "Status",
             "reason": self.reason,
             "message": self.message,
+            "details": { "causes": self.causes },
             "exitCode": self.exit.code(),
         });
-        if !self.causes.is_empty() {
-            object["details"] = json!({ "causes": self.causes });
-        }
         if let Some(hint) = &self.hint {
             object["hint"] = json!(hint);
         }

@@ -192,7 +192,10 @@ async fn an_error_as_json_is_one_object_on_stderr() {
     let ran =
         zsha(store.clone(), &document(16), &["apply", "-f", "-", "--if-version", "9", "-o", "json"]).await;
     let error: Value = serde_json::from_str(&ran.err).unwrap();
-    assert_eq!((error["kind"].as_str(), error["exitCode"].as_u64()), (Some("Error"), Some(5)));
+    assert_eq!((error["kind"].as_str(), error["exitCode"].as_u64()), (Some("Status"), Some(5)));
+    let keys: Vec<&str> = error.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["apiVersion", "details", "exitCode", "hint", "kind", "message", "reason"]);
+    assert!(error["details"]["causes"].is_array(), "{error}");
     assert_eq!(ran.out, "");
     let ran = zsha(store, "spec: [", &["apply", "-f", "-", "-o", "json"]).await;
     let error: Value = serde_json::from_str(&ran.err).unwrap();

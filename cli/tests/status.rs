@@ -128,3 +128,14 @@ async fn events_are_listed_oldest_first_and_history_says_who_and_why() {
     assert!(first.out.contains("MemorySizeInGB: 8"), "{}", first.out);
     assert_eq!(zsha(store, "", &["history", "--generation", "9"]).await.exit, Exit::General);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_in_json_tells_an_error_as_one_object_too() {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let store = Faulty::new(&MemoryStore::new(), Fault::Gone);
+    let words = ["status", "-w", "--cluster", "prod", "-o", "json"];
+    let watch = zsha_into(store, "", &words, None, (&mut out, &mut err));
+    tokio::time::timeout(std::time::Duration::from_secs(5), watch).await.unwrap_err();
+    let error: serde_json::Value = serde_json::from_slice(&err).unwrap();
+    assert_eq!((error["kind"].as_str(), error["exitCode"].as_u64()), (Some("Status"), Some(7)));
+}

@@ -110,7 +110,8 @@ async fn appended(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) -
             }
             Err(failure) => {
                 if !failing {
-                    session.output.tell(failure.text(false).trim_end())?;
+                    let text = if args.output == Form::Json { failure.json() } else { failure.text(false) };
+                    session.output.tell(text.trim_end())?;
                 }
                 failing = true;
                 told = None;
