@@ -8,7 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use zsha_crds::ClusterName;
 
 use crate::commands::{
-    apply, check_config, completion, config_sample, diff, events, get, help, history, schema, status,
+    apply, check_config, completion, config_sample, diff, events, get, help, history, migrate, schema, status,
 };
 use crate::output::list;
 
@@ -142,6 +142,8 @@ pub enum Command {
     Events(events::Args),
     /// List the documents that were in force
     History(history::Args),
+    /// Move the VM to another node while it runs
+    Migrate(migrate::Args),
     /// Check a document without asking or writing anything
     #[command(name = "check-config")]
     CheckConfig(check_config::Args),
@@ -160,7 +162,12 @@ impl Command {
     pub(crate) fn needs_store(&self) -> bool {
         match self {
             Self::Apply(args) => args.dry_run != apply::DryRun::Client,
-            Self::Diff(_) | Self::Get(_) | Self::Status(_) | Self::Events(_) | Self::History(_) => true,
+            Self::Diff(_)
+            | Self::Get(_)
+            | Self::Status(_)
+            | Self::Events(_)
+            | Self::History(_)
+            | Self::Migrate(_) => true,
             Self::CheckConfig(_)
             | Self::ConfigSample(_)
             | Self::Schema(_)
@@ -178,13 +185,22 @@ impl Command {
             Self::Events(args) => args.output == list::Form::Json,
             Self::History(args) => args.output == list::Form::Json,
             Self::CheckConfig(args) => args.output == check_config::Form::Json,
-            Self::ConfigSample(_) | Self::Schema(_) | Self::Completion(_) | Self::Help(_) => false,
+            Self::Migrate(_)
+            | Self::ConfigSample(_)
+            | Self::Schema(_)
+            | Self::Completion(_)
+            | Self::Help(_) => false,
         }
     }
 
-    /// Ends when the person says so; --timeout is not about it. Nor is it about somebody thinking over a question.
+    /// Ends when the person says so, or the VM has moved; --timeout is not about it. Nor is it about somebody thinking
+    /// over a question.
     pub(crate) fn is_endless(&self) -> bool {
-        matches!(self, Self::Status(args) if args.watch)
+        match self {
+            Self::Status(args) => args.watch,
+            Self::Migrate(args) => !args.detach,
+            _ => false,
+        }
     }
 }
 

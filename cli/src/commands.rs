@@ -9,6 +9,7 @@ pub mod events;
 pub mod get;
 pub mod help;
 pub mod history;
+pub mod migrate;
 pub mod schema;
 pub mod status;
 pub mod version;
@@ -34,6 +35,7 @@ pub(crate) async fn run(
         Command::Status(args) => status::run(args, needed()?, session).await,
         Command::Events(args) => events::run(args, needed()?, session).await,
         Command::History(args) => history::run(args, needed()?, session).await,
+        Command::Migrate(args) => migrate::run(args, needed()?, session).await,
         Command::CheckConfig(args) => check_config::run(args, session),
         Command::ConfigSample(args) => config_sample::run(args, session),
         Command::Schema(_) => schema::run(session),

@@ -85,6 +85,7 @@ fn healthy() -> ClusterView {
     view.vm = Some(VmRecord {
         name: vm.clone(),
         revision: 9,
+        answered: None,
         uuid,
         owner: Some(Owner { node: node("nfs-1"), epoch: 3 }),
         migration: None,
