@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use hyper::Method;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Endpoint, Token};
 use zsha_runtime::store::{Entry, Op, Read, Store, StoreError, Txn, contract};
 use zsha_runtime::watcher::{Config, Event, watcher};
 
-use consul::{MASTER_TOKEN, PATIENCE, store};
+use consul::{MASTER_TOKEN, PATIENCE, Server, store};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -75,6 +75,26 @@ async fn bad(day: BadDay) -> (Endpoint, Arc<AtomicUsize>) {
     (endpoint, requests)
 }
 
+/// A way to the server, and how many connections have been made on it.
+async fn counted(server: &Server) -> (Endpoint, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let to = server.address();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let count = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                // Whoever hangs up ends it.
+                let _ = copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (endpoint, connections)
+}
+
 /// An address where nobody listens.
 async fn nobody() -> Endpoint {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -92,6 +112,21 @@ async fn consul_keeps_the_contract() {
     let requests = store.requests();
     assert!(requests.reads > 0 && requests.watches > 0 && requests.transactions > 0);
     assert!(requests.total() < 1_000, "{requests:?}");
+}
+
+#[tokio::test]
+async fn reads_and_writes_one_after_the_other_share_one_connection() {
+    let server = consul::server().await;
+    let (endpoint, connections) = counted(&server).await;
+    let store = connect(vec![endpoint], TIMEOUT);
+    for n in 0..10 {
+        committed(&store, create(&format!("p/{n}"), "1")).await;
+        assert!(store.get(&format!("p/{n}"), Read::Consistent).await.unwrap().is_some());
+        // This one is sent by rs-consul.
+        assert_eq!(store.list("p/", Read::Consistent).await.unwrap().entries.len(), n + 1);
+        assert_eq!(store.watch("p/", 1, TIMEOUT).await.unwrap().entries.len(), n + 1);
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

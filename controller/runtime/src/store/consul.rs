@@ -14,8 +14,9 @@
 //! | a restored snapshot ends a wait with the content from before | `consul_contract::a_restored_snapshot_makes_the_watcher_start_over` |
 //! | a return of a watch proves no change | `watcher::tests::a_return_without_a_change_emits_nothing_but_a_bookmark` |
 //! | an absent key wakes on every write | `contract::an_absent_key_can_be_watched_into_being`, `contract::a_wake_up_by_a_neighbour_shows_an_unchanged_listing` |
-//! | client timeout is wait + wait/16 + margin; a wait below one second would mean five minutes | `contract::a_watch_returns_at_the_end_of_its_wait`, `connection::tests::a_wait_below_a_second_is_rounded_up_and_never_left_out` |
-//! | an identical value changes no index and wakes nobody | `contract::a_write_of_an_identical_value_keeps_its_index` |
+//! | so whatever is watched must exist: `zsha apply` creates it | `cli/tests/apply.rs`: `the_first_apply_creates_everything_that_others_watch_and_a_second_one_changes_nothing` |
+//! | client timeout is wait + wait/16 + margin; a wait below one second would mean five minutes | `connection::tests::a_blocking_read_is_given_its_wait_a_sixteenth_of_it_and_one_request_more`, `contract::a_watch_returns_at_the_end_of_its_wait`, `connection::tests::a_wait_below_a_second_is_rounded_up_and_never_left_out` |
+//! | an identical value changes no index and wakes nobody | `contract::a_write_of_an_identical_value_keeps_its_index`, `contract::a_write_of_an_identical_value_wakes_nobody` |
 //! | recurse is a string prefix | `contract::a_prefix_without_a_slash_is_refused`, `contract::a_listing_holds_its_prefix_and_no_neighbour` |
 //! | 404 is an answer, a lost connection is not an empty list | `contract::an_absent_key_and_an_empty_prefix_are_answers`, `consul_contract::no_endpoint_is_an_error_and_never_an_empty_list`, `failure::tests::no_failed_read_is_ever_an_empty_answer_and_none_is_unknown` |
 //! | `cas` tells no index | `contract::a_commit_tells_the_index_of_every_key` |
@@ -27,6 +28,7 @@
 //! | the path mangles some keys | `contract::keys_with_any_characters_are_kept_apart`, `contract::a_key_that_the_path_would_mangle_is_refused` |
 //! | rs-consul reads one key by string prefix | `contract::a_key_is_read_without_its_longer_neighbours`, `contract::a_watch_of_one_key_shows_that_key_alone` |
 //! | one binary value fails a whole listing | `consul_contract::one_value_that_is_not_text_blinds_nobody_to_the_rest` |
+//! | without a client of ours rs-consul keeps no connection alive | `consul_contract::reads_and_writes_one_after_the_other_share_one_connection` |
 //! | the leader dies | `consul_contract::reads_and_writes_go_on_when_the_leader_is_killed` |
 
 mod agent;

@@ -50,6 +50,7 @@ contract![
     a_key_may_be_checked_and_written_in_one_transaction,
     an_empty_transaction_is_in_force,
     a_write_of_an_identical_value_keeps_its_index,
+    a_write_of_an_identical_value_wakes_nobody,
     values_are_any_text,
     keys_with_any_characters_are_kept_apart,
     a_key_that_the_path_would_mangle_is_refused,
@@ -240,6 +241,17 @@ async fn a_write_of_an_identical_value_keeps_its_index(store: &dyn Store, root: 
     assert_eq!(again, [index], "whoever writes next must name the index that is in force");
     assert_eq!(store.list(root, Read::Consistent).await.unwrap(), before);
     commit(store, vec![cas(&key, "other", again[0])]).await;
+}
+
+async fn a_write_of_an_identical_value_wakes_nobody(store: &dyn Store, root: &str) {
+    let key = format!("{root}k");
+    let index = put(store, &key, "same").await;
+    let seen = store.list(root, Read::Consistent).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let same = commit(store, vec![cas(&key, "same", index)]);
+    let (listing, _) = tokio::join!(store.watch(root, seen.index, SHORT), same);
+    assert!(began.elapsed() >= SHORT, "woken after {:?} of {SHORT:?}", began.elapsed());
+    assert_eq!(listing.unwrap().entries, seen.entries);
 }
 
 async fn values_are_any_text(store: &dyn Store, root: &str) {

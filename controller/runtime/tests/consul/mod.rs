@@ -2,7 +2,7 @@
 //! about zsha.
 
 use std::env;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -32,6 +32,10 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.http_port)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.http_port).into()
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {

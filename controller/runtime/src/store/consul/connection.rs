@@ -215,16 +215,15 @@ impl Connection {
         .await
     }
 
-    /// A blocking read may take its wait, the sixteenth that Consul adds at random, and one request more.
     fn deadline(&self, block: Option<Block>) -> Duration {
-        match block {
-            Some(block) => {
-                let wait = whole_seconds(block.wait);
-                wait + wait / 16 + self.request_timeout
-            }
-            None => self.request_timeout,
-        }
+        block.map_or(self.request_timeout, |block| longest_wait(block.wait) + self.request_timeout)
     }
+}
+
+/// How long Consul may hold a blocking read back: its wait, and the sixteenth that it adds at random.
+fn longest_wait(wait: Duration) -> Duration {
+    let wait = whole_seconds(wait);
+    wait + wait / 16
 }
 
 /// rs-consul passes whole seconds, and for less than one leaves the wait out, which means five minutes.
@@ -290,6 +289,7 @@ fn encode(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ConsulSettings;
     use super::*;
 
     #[test]
@@ -304,5 +304,17 @@ mod tests {
         assert_eq!(whole_seconds(Duration::ZERO), Duration::from_secs(1));
         assert_eq!(whole_seconds(Duration::from_millis(30_001)), Duration::from_secs(31));
         assert_eq!(whole_seconds(Duration::from_secs(30)), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_blocking_read_is_given_its_wait_a_sixteenth_of_it_and_one_request_more() {
+        let endpoint: Endpoint = "http://127.0.0.1:8500".parse().unwrap();
+        let client = super::super::client::build(&ConsulSettings::new(vec![endpoint.clone()])).unwrap();
+        let connection = Connection::new(endpoint, client, None, Duration::from_secs(2));
+        let block = |wait| Some(Block { after: 1, wait });
+        assert_eq!(connection.deadline(block(Duration::from_secs(30))), Duration::from_millis(33_875));
+        assert_eq!(connection.deadline(block(Duration::from_secs(16))), Duration::from_secs(19));
+        assert_eq!(connection.deadline(block(Duration::from_millis(1))), Duration::from_micros(3_062_500));
+        assert_eq!(connection.deadline(None), Duration::from_secs(2));
     }
 }
