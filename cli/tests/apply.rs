@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use zsha::Exit;
 use zsha_crds::records::{StoredSpec, VmPhase, VmRecord};
-use zsha_crds::{VmName, testing};
+use zsha_crds::{NodeName, VmName, testing};
 use zsha_runtime::store::{MemoryStore, Op};
 
 #[tokio::test(start_paused = true)]
@@ -42,6 +42,19 @@ async fn the_first_apply_creates_everything_that_others_watch_and_a_second_one_c
     let ran = zsha(store.clone(), &document(8), &["apply", "-f", "-", "--error-unchanged"]).await;
     assert_eq!(ran.exit, Exit::Unchanged);
     assert_eq!(store.index(), before, "nothing was written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_store_was_put_back_apply_goes_past_what_the_nodes_act_on() {
+    let store = healthy().await;
+    let key = keys().node_status(&NodeName::new("nfs-2").unwrap());
+    let mut status: Value = serde_json::from_str(&store.read(&key).unwrap().value).unwrap();
+    status["observedGeneration"] = 7.into();
+    put(&store, key, &status);
+    let ran = zsha(store.clone(), &document(8), &["apply", "-f", "-"]).await;
+    assert_eq!(ran.out, "hacluster.zsha.io/prod configured (generation 8)\n", "{ran:?}");
+    let ran = zsha(store.clone(), &document(8), &["apply", "-f", "-"]).await;
+    assert_eq!(ran.out, "hacluster.zsha.io/prod unchanged (generation 8)\n", "{ran:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,9 +10,10 @@ use clap::ValueEnum;
 use zsha_crds::decode::{Decoded, Format, Options, decode_bytes};
 use zsha_crds::diff::{Change, Impact, diff, impact, summary};
 use zsha_crds::normalise::{normalised, same};
+use zsha_crds::records::NodeStatus;
 use zsha_crds::{ClusterName, HaCluster, Keys, decode_value};
 use zsha_runtime::history::{self, Outcome};
-use zsha_runtime::store::Read;
+use zsha_runtime::store::{Entry, Read, Store};
 
 use super::check_config::warn;
 use crate::live::{Live, provenance};
@@ -152,6 +153,7 @@ async fn transaction(
     let store = reach.store.as_ref();
     let listing = store.list(&keys.history(), Read::Consistent).await;
     let recorded = listing.map_err(|error| Failure::store("reading the history", &error))?.entries;
+    let observed = observed(store, keys).await?;
     let change = history::Change {
         document: normalised(new),
         applied_by: session.who.clone(),
@@ -161,8 +163,8 @@ async fn transaction(
     };
     let equivalent =
         |old: &serde_json::Value, _: &serde_json::Value| decode_value(old).is_ok_and(|old| same(&old, new));
-    let mut outcome =
-        history::apply(keys, live.entry.as_ref(), &recorded, change, equivalent).map_err(|error| {
+    let mut outcome = history::apply(keys, live.entry.as_ref(), &recorded, observed, change, equivalent)
+        .map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             Failure::new(Exit::General, "LiveUnreadable", error.to_string())
                 .cause(cause)
@@ -174,6 +176,15 @@ async fn transaction(
         ops.extend(commit::placeholders(store, keys, new, !recorded.is_empty()).await?);
     }
     Ok(outcome)
+}
+
+/// The highest generation that a node says it acts on. After the store was put back to an older state the nodes go on
+/// with theirs, and what is applied has to go past it.
+async fn observed(store: &dyn Store, keys: &Keys) -> Result<u64, Failure> {
+    let listing = store.list(&keys.node_statuses(), Read::Consistent).await;
+    let entries = listing.map_err(|error| Failure::store("reading what the nodes act on", &error))?.entries;
+    let status = |entry: &Entry| serde_json::from_str::<NodeStatus>(&entry.value).ok();
+    Ok(entries.iter().filter_map(status).map(|status| status.observed_generation).max().unwrap_or(0))
 }
 
 /// Going on with what disturbs the VM takes a word: on a terminal a yes, elsewhere --yes. `known` is an error where

@@ -44,17 +44,21 @@ pub enum HistoryError {
 }
 
 /// The transaction that applies `change` over `current`, the entry of [`Keys::spec`] as it was read. `history` are
-/// the entries below [`Keys::history`]. `equivalent` says whether two documents mean the same, once normalised: only
-/// where they do not does the generation move.
+/// the entries below [`Keys::history`]. `observed` is the highest generation that any node says it acts on: higher than
+/// all in the store where that was put back to an older state, and nodes go on with theirs until a higher one comes.
+/// `equivalent` says whether two documents mean the same, once normalised: only where they do not does the generation
+/// move.
 pub fn apply(
     keys: &Keys,
     current: Option<&Entry>,
     history: &[Entry],
+    observed: u64,
     change: Change,
     equivalent: impl Fn(&Value, &Value) -> bool,
 ) -> Result<Outcome, HistoryError> {
     let in_force = current.map(stored_spec).transpose()?.flatten();
     if let Some(spec) = &in_force
+        && spec.generation >= observed
         && equivalent(&spec.document, &change.document)
     {
         return Ok(Outcome::Unchanged { generation: spec.generation });
@@ -62,7 +66,7 @@ pub fn apply(
     let recorded = generations(keys, history);
     // Past every record, too: of a document that was deleted and written anew, say, or restored from a backup.
     let last = recorded.last().map_or(0, |(generation, _)| *generation);
-    let generation = in_force.map_or(0, |spec| spec.generation).max(last) + 1;
+    let generation = in_force.map_or(0, |spec| spec.generation).max(last).max(observed) + 1;
     let mut ops = writes(keys, current, generation, change)?;
     ops.extend(trimmed(&recorded));
     Ok(Outcome::Write { ops, generation })
@@ -140,8 +144,14 @@ mod tests {
 
     /// Applies to a real store; the generation it went to, and whether anything was written.
     fn applied(store: &MemoryStore, document: Value) -> (u64, bool) {
+        applied_beside(store, 0, document)
+    }
+
+    /// While nodes act on generation `observed`.
+    fn applied_beside(store: &MemoryStore, observed: u64, document: Value) -> (u64, bool) {
         let history = store.read_all(&keys().history()).entries;
-        match apply(&keys(), store.read(&keys().spec()).as_ref(), &history, change(document), same).unwrap() {
+        let spec = store.read(&keys().spec());
+        match apply(&keys(), spec.as_ref(), &history, observed, change(document), same).unwrap() {
             Outcome::Unchanged { generation } => (generation, false),
             Outcome::Write { ops, generation } => {
                 assert!(store.apply(&ops).unwrap().committed());
@@ -177,7 +187,7 @@ mod tests {
         let store = MemoryStore::new();
         applied(&store, json!(0));
         let seen = store.read(&keys().spec());
-        let write = |document| match apply(&keys(), seen.as_ref(), &[], change(document), same).unwrap() {
+        let write = |document| match apply(&keys(), seen.as_ref(), &[], 0, change(document), same).unwrap() {
             Outcome::Write { ops, .. } => store.apply(&ops).unwrap(),
             unchanged @ Outcome::Unchanged { .. } => panic!("{unchanged:?}"),
         };
@@ -204,8 +214,20 @@ mod tests {
         store.apply(&[Op::Create { key: keys().spec(), value: String::new() }]).unwrap();
         assert_eq!(applied(&store, json!(1)), (1, true));
         let newer = Entry { key: keys().spec(), value: r#"{"v2":{}}"#.into(), modify_index: 9 };
-        let result = apply(&keys(), Some(&newer), &[], change(json!(1)), same);
+        let result = apply(&keys(), Some(&newer), &[], 0, change(json!(1)), same);
         assert!(matches!(result, Err(HistoryError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_document_applied_again_to_a_restored_store_goes_past_what_the_nodes_act_on() {
+        let store = MemoryStore::new();
+        applied(&store, json!(1));
+        let snapshot = store.snapshot();
+        applied(&store, json!(2));
+        applied(&store, json!(3));
+        store.restore(snapshot);
+        assert_eq!(applied_beside(&store, 3, json!(1)), (4, true), "though it is what is stored");
+        assert_eq!(applied_beside(&store, 4, json!(1)), (4, false));
     }
 
     #[test]
