@@ -68,9 +68,10 @@ fn main() -> ExitCode {
 }
 
 fn with_settings(flags: &Flags, then: fn(&Settings) -> anyhow::Result<()>) -> ExitCode {
-    let environment: settings::Environment = std::env::vars().collect();
-    let resolved = settings::read_file(flags, &environment)
-        .and_then(|file| settings::resolve(flags, &environment, file.as_ref()));
+    let resolved = settings::environment(std::env::vars_os()).and_then(|environment| {
+        let file = settings::read_file(flags, &environment)?;
+        settings::resolve(flags, &environment, file.as_ref())
+    });
     match resolved {
         Ok(settings) => finish(logs::init(&settings.log).and_then(|()| then(&settings))),
         Err(error) => failed(error, USAGE),

@@ -11,6 +11,7 @@ mod values;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -140,6 +141,49 @@ pub struct Flags {
 
 pub type Environment = BTreeMap<String, String>;
 
+/// Every variable that [`read_file`] or [`resolve`] looks at.
+pub const VARIABLES: [&str; 15] = [
+    "CONSUL_CACERT",
+    "CONSUL_CLIENT_CERT",
+    "CONSUL_CLIENT_KEY",
+    "CONSUL_HTTP_ADDR",
+    "CONSUL_HTTP_SSL",
+    "CONSUL_HTTP_TOKEN",
+    "CONSUL_HTTP_TOKEN_FILE",
+    "RUST_LOG",
+    "ZSHA_CLUSTER",
+    "ZSHA_CONFIG",
+    "ZSHA_LIBVIRT",
+    "ZSHA_LISTEN",
+    "ZSHA_LOG_FORMAT",
+    "ZSHA_NODE",
+    "ZSHA_RUN_DIR",
+];
+
+/// Of the variables of the process, those of [`VARIABLES`]. The others may hold anything: they are not ours.
+pub fn environment(
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Environment, SettingsError> {
+    let mut environment = Environment::new();
+    let mut problems = Vec::new();
+    for (name, value) in variables {
+        let Some(name) = VARIABLES.into_iter().find(|ours| name == *ours) else { continue };
+        match value.into_string() {
+            Ok(value) => {
+                environment.insert(name.to_owned(), value);
+            }
+            Err(value) => problems.push(not_text(name, &value)),
+        }
+    }
+    if problems.is_empty() { Ok(environment) } else { Err(SettingsError { problems }) }
+}
+
+fn not_text(name: &'static str, value: &OsStr) -> Problem {
+    // The bytes of a token are nobody's business.
+    let given = if name == "CONSUL_HTTP_TOKEN" { "***".to_owned() } else { value.display().to_string() };
+    Problem::Wrong { origin: Origin::Environment(name), given, must: "must be UTF-8 text".to_owned() }
+}
+
 /// The node's file as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileText {
@@ -239,6 +283,7 @@ pub fn read_file(flags: &Flags, environment: &Environment) -> Result<Option<File
 
 /// An empty variable is an unset one.
 fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
+    debug_assert!(VARIABLES.contains(&name), "{name} is not among the variables that are taken");
     environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
 }
 

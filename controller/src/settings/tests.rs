@@ -1,5 +1,8 @@
 //! Every value by every way, and every complaint. Values in, values out.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
 use super::*;
 use crate::logs::LogFormat;
 
@@ -106,6 +109,20 @@ fn an_empty_variable_and_a_file_of_comments_say_nothing() {
     let comments = file("# nothing here yet\n");
     let settings = resolve(&named(), &environment(&pairs), Some(&comments)).unwrap();
     assert_eq!(settings, resolve(&named(), &Environment::new(), None).unwrap());
+}
+
+#[test]
+fn a_variable_that_is_not_text_matters_only_where_it_is_one_of_ours() {
+    let bytes = |text: &[u8]| OsString::from_vec(text.to_vec());
+    let mut variables = vec![
+        (bytes(b"ZSHA_NODE"), bytes(b"nfs-1")),
+        (bytes(b"LS_COLORS"), bytes(b"caf\xe9")),
+        (bytes(b"ZSHA_NODE\xff"), bytes(b"nfs-2")),
+    ];
+    assert_eq!(super::environment(variables.clone()).unwrap(), environment(&[("ZSHA_NODE", "nfs-1")]));
+    variables.push((bytes(b"ZSHA_CLUSTER"), bytes(b"caf\xe9")));
+    variables.push((bytes(b"CONSUL_HTTP_TOKEN"), bytes(b"secret\xe9")));
+    insta::assert_snapshot!(super::environment(variables).unwrap_err());
 }
 
 #[test]
