@@ -52,7 +52,12 @@ enum Command {
     },
     /// Looks at one path, in a process that may be killed when the path hangs
     #[command(name = probe::COMMAND, hide = true)]
-    Probe { path: PathBuf },
+    Probe {
+        /// Tells where the path leads instead
+        #[arg(long)]
+        resolve: bool,
+        path: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -63,7 +68,7 @@ fn main() -> ExitCode {
         Command::KeeperGuard { cluster, directory } => {
             finish(with_log(|| guard::run(&GuardSettings { cluster, directory })))
         }
-        Command::Probe { path } => finish(probe::run(&path)),
+        Command::Probe { resolve, path } => finish(probe::run(&path, resolve)),
     }
 }
 
@@ -101,6 +106,19 @@ fn failed(message: impl Display, code: u8) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_asks_its_child_in_words_that_this_program_understands() {
+        let asked = |arguments: &[&str]| {
+            let words = ["zsha-controller", probe::COMMAND].iter().chain(arguments);
+            match Arguments::try_parse_from(words).unwrap().command {
+                Command::Probe { resolve, path } => (resolve, path),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(asked(&["/share"]), (false, PathBuf::from("/share")));
+        assert_eq!(asked(&[probe::RESOLVE, "/share"]), (true, PathBuf::from("/share")));
+    }
 
     #[test]
     fn the_units_start_what_exists_with_settings_from_the_file_alone() {

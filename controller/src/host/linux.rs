@@ -44,12 +44,24 @@ impl LinuxHost {
     }
 
     async fn mounted(&self, want: &MountWant) -> (PathBuf, Observed<MountFact>) {
-        let fact = match read_table(want).await {
+        let fact = match self.in_table(want).await {
             Err(reason) => Observed::Unknown(reason),
             Ok(fact @ MountFact::Mounted { .. }) => self.answering(want, fact).await,
             Ok(fact) => Observed::Known(fact),
         };
         (want.target.clone(), fact)
+    }
+
+    /// What the table has at the target, or at where the target leads by links: the kernel writes down only the latter.
+    async fn in_table(&self, want: &MountWant) -> Result<MountFact, String> {
+        match read_table(want, want.target.clone()).await? {
+            MountFact::NotMounted => {}
+            there => return Ok(there),
+        }
+        match self.probe.resolve(&self.children, &want.target).await? {
+            Some(real) if real != want.target => read_table(want, real).await,
+            Some(_) | None => Ok(MountFact::NotMounted),
+        }
     }
 
     /// A mount that is in the table but does not answer is not known to be there.
@@ -76,9 +88,9 @@ impl Drop for LinuxHost {
     }
 }
 
-async fn read_table(want: &MountWant) -> Result<MountFact, String> {
+async fn read_table(want: &MountWant, target: PathBuf) -> Result<MountFact, String> {
     let want = want.clone();
-    let read = tokio::task::spawn_blocking(move || mounts::fact(&want));
+    let read = tokio::task::spawn_blocking(move || mounts::fact(&want, &target));
     match tokio::time::timeout(TABLE_WITHIN, read).await {
         Ok(Ok(Ok(fact))) => Ok(fact),
         Ok(Ok(Err(error))) => Err(format!("cannot read the mount table: {error}")),
@@ -106,7 +118,7 @@ impl Host for LinuxHost {
 
     async fn mount(&self, want: &MountWant) -> Result<(), HostError> {
         let refused = |reason| HostError::Mount { target: want.target.display().to_string(), reason };
-        match read_table(want).await.map_err(refused)? {
+        match self.in_table(want).await.map_err(refused)? {
             MountFact::NotMounted => mounts::mount(&self.children, want).await,
             MountFact::Mounted { .. } => Ok(()),
             MountFact::Other { source, .. } => Err(refused(format!("{source} is mounted there"))),
@@ -115,5 +127,49 @@ impl Host for LinuxHost {
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// As the real child answers, of paths that are there.
+    const ANSWERS: &str = r#"if [ "$1" = --resolve ]; then printf '"%s"' "$(readlink -f "$2")"; else echo '{"seen":"directory"}'; fi"#;
+
+    fn proc_at(target: PathBuf) -> MountWant {
+        let proc = || "proc".to_owned();
+        MountWant { source: proc(), target, fs_type: proc(), options: String::new() }
+    }
+
+    #[tokio::test]
+    async fn a_mount_point_behind_a_link_is_seen_where_the_link_leads_and_not_mounted_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("to-root");
+        symlink("/", &link).unwrap();
+        let mut host = LinuxHost::new();
+        host.probe = probe::scripted(ANSWERS, Duration::from_secs(60));
+        let want = proc_at(link.join("proc"));
+        let (_, fact) = host.mounted(&want).await;
+        assert!(matches!(fact, Observed::Known(MountFact::Mounted { .. })), "{fact:?}");
+        let before = std::fs::read("/proc/self/mountinfo").unwrap();
+        host.mount(&want).await.unwrap();
+        assert_eq!(std::fs::read("/proc/self/mountinfo").unwrap(), before);
+
+        let (_, fact) = host.mounted(&proc_at(directory.path().to_owned())).await;
+        assert_eq!(fact, Observed::Known(MountFact::NotMounted));
+    }
+
+    #[tokio::test]
+    async fn where_a_path_leads_that_hangs_is_not_known_and_nothing_is_mounted_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut host = LinuxHost::new();
+        host.probe = probe::scripted("exec cat /dev/zero >/dev/null", Duration::from_millis(50));
+        let want = proc_at(directory.path().to_owned());
+        let (_, fact) = host.mounted(&want).await;
+        assert!(matches!(fact, Observed::Unknown(_)), "{fact:?}");
+        assert!(host.mount(&want).await.is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -34,16 +34,17 @@ struct Mounted {
     options: String,
 }
 
-/// What is at the want's target. Bind mounts are taken by their target alone: the table does not name their source.
-pub(super) fn fact(want: &MountWant) -> io::Result<MountFact> {
+/// What is mounted at `target`, which is the want's own or where that leads: the table knows no links. Bind mounts are
+/// taken by their target alone: the table does not name their source.
+pub(super) fn fact(want: &MountWant, target: &Path) -> io::Result<MountFact> {
     let table = std::fs::read(TABLE)?;
     let mounts = parse(&table).ok_or_else(|| io::Error::other(format!("{TABLE} makes no sense")))?;
-    Ok(compare(want, &mounts))
+    Ok(compare(want, target, &mounts))
 }
 
-fn compare(want: &MountWant, mounts: &[Mounted]) -> MountFact {
+fn compare(want: &MountWant, target: &Path, mounts: &[Mounted]) -> MountFact {
     // The last one covers those before it.
-    let Some(there) = mounts.iter().rev().find(|mounted| mounted.target == want.target) else {
+    let Some(there) = mounts.iter().rev().find(|mounted| mounted.target == target) else {
         return MountFact::NotMounted;
     };
     let bind = want.options.split(',').any(|option| matches!(option, "bind" | "rbind"));
@@ -170,7 +171,7 @@ mod tests {
     }
 
     fn seen(want: &MountWant) -> MountFact {
-        compare(want, &parse(SAMPLE.as_bytes()).unwrap())
+        compare(want, &want.target, &parse(SAMPLE.as_bytes()).unwrap())
     }
 
     #[test]
@@ -231,6 +232,6 @@ mod tests {
     #[test]
     fn the_table_of_this_very_machine_is_understood() {
         let proc = want("proc", "/proc", "proc");
-        assert!(matches!(fact(&proc).unwrap(), MountFact::Mounted { .. }));
+        assert!(matches!(fact(&proc, &proc.target).unwrap(), MountFact::Mounted { .. }));
     }
 }

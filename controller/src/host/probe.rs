@@ -9,6 +9,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
@@ -41,10 +43,28 @@ pub(super) enum Seen {
     },
 }
 
-/// The child's whole work.
-pub fn run(path: &Path) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(&see(path))?);
+/// Before the path: the other question, where it leads.
+pub const RESOLVE: &str = "--resolve";
+
+/// The child's whole work: what is at the path, or where it leads.
+pub fn run(path: &Path, resolving: bool) -> anyhow::Result<()> {
+    let told = if resolving {
+        let real = resolve(path).with_context(|| path.display().to_string())?;
+        serde_json::to_string(&real)?
+    } else {
+        serde_json::to_string(&see(path))?
+    };
+    println!("{told}");
     Ok(())
+}
+
+/// The path without links; None: it leads to nothing.
+fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
+    match fs::canonicalize(path) {
+        Ok(real) => Ok(Some(real)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn see(path: &Path) -> Seen {
@@ -85,8 +105,22 @@ impl Probe {
 
     /// An error is a sentence on why it is not known.
     pub(super) async fn see(&self, children: &Children, path: &Path) -> Result<Seen, String> {
+        self.ask(children, None, path).await
+    }
+
+    /// Where the path leads, as the mount table has it; None: to nothing.
+    pub(super) async fn resolve(&self, children: &Children, path: &Path) -> Result<Option<PathBuf>, String> {
+        self.ask(children, Some(RESOLVE), path).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        children: &Children,
+        question: Option<&str>,
+        path: &Path,
+    ) -> Result<T, String> {
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).arg(path);
+        command.args(&self.arguments).args(question).arg(path);
         let told = |reason: &dyn std::fmt::Display| format!("looking at {}: {reason}", path.display());
         let ended = children.run(command, self.limit).await.map_err(|error| told(&error))?;
         if !ended.success {
@@ -107,14 +141,18 @@ pub(super) fn image(seen: Result<Seen, String>) -> Observed<ImageFact> {
     }
 }
 
+/// A script in the place of this program.
+#[cfg(test)]
+pub(super) fn scripted(script: &str, limit: Duration) -> Probe {
+    let arguments = ["-c", script, "probe"].map(OsString::from).to_vec();
+    Probe { program: "/bin/sh".into(), arguments, limit }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::unix::fs::symlink;
 
-    fn scripted(script: &str, limit: Duration) -> Probe {
-        let arguments = ["-c", script, "probe"].map(OsString::from).to_vec();
-        Probe { program: "/bin/sh".into(), arguments, limit }
-    }
+    use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -128,6 +166,22 @@ mod tests {
         assert_eq!(see(directory.path()), Seen::Directory);
         assert_eq!(see(Path::new("/dev/null")), Seen::NotAFile);
         assert!(matches!(see(&file.join("below")), Seen::Failed { .. }));
+    }
+
+    #[test]
+    fn a_path_is_told_without_its_links_and_one_that_leads_nowhere_as_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().canonicalize().unwrap();
+        let below = |name: &str| directory.path().join(name);
+        fs::create_dir_all(below("disk/share")).unwrap();
+        symlink("disk", below("link")).unwrap();
+        symlink("gone", below("broken")).unwrap();
+        symlink("circle", below("circle")).unwrap();
+        assert_eq!(resolve(&below("link/share")).unwrap(), Some(real.join("disk/share")));
+        assert_eq!(resolve(&below("disk")).unwrap(), Some(real.join("disk")));
+        assert_eq!(resolve(&below("none")).unwrap(), None);
+        assert_eq!(resolve(&below("broken")).unwrap(), None);
+        assert!(resolve(&below("circle")).is_err());
     }
 
     #[tokio::test]
