@@ -146,3 +146,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 pub mod reconcile;
 
 pub mod desired;
+pub mod in_force;
 pub mod observed;
 pub mod views;
 pub mod world;

@@ -70,6 +70,7 @@ async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Result<Local
 
 /// One look.
 pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: bool) -> World {
+    recover_document(edges, views).await;
     let (lease, local) = look_here(edges).await;
     let (local, desired) = (Observed::from_result(local), views.desired());
     let wants = desired.known().and_then(Option::as_ref).map(|desired| &desired.wants);
@@ -79,6 +80,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: b
         now: edges.clock.now(),
         wall: edges.clock.wall(),
         me: edges.me.clone(),
+        spec_problem: views.spec_problem(),
         stop: views.stop(),
         migrate: views.migrate(),
         job: edges.hypervisor.migration(),
@@ -93,6 +95,16 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: b
         host: facts,
         desired,
         watchdog,
+    }
+}
+
+/// A controller that was started beside a document that cannot be used goes on with the last one that could.
+async fn recover_document(edges: &Edges, views: &Views) {
+    let Some(index) = views.needs_history() else { return };
+    // The newest, and not what a server that lags takes for it. What cannot be read now is read in the next pass.
+    match edges.store.list(&edges.keys.history(), Read::Consistent).await {
+        Ok(history) => views.recover(index, &history.entries),
+        Err(error) => tracing::debug!(%error, "history not read"),
     }
 }
 

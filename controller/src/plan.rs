@@ -30,6 +30,7 @@ use zsha_runtime::lease::Sight;
 
 use crate::host::MountWant;
 use crate::hypervisor::{DomainSpec, MigrationOrder};
+use crate::in_force::SpecProblem;
 use crate::world::World;
 use migration::MigrationNotes;
 use ownership::Right;
@@ -173,6 +174,8 @@ pub struct Notes {
     /// others are asked before the next start.
     pub ask_others: bool,
     pub migration: MigrationNotes,
+    /// What was last told of the stored document.
+    pub spec_problem: Option<SpecProblem>,
 }
 
 /// The decision.

@@ -16,6 +16,7 @@ use zsha_runtime::store::{Op, StoreError};
 use crate::act::{ActError, Edges, act};
 use crate::api::{HypervisorSight, Metrics, Snapshot};
 use crate::hypervisor::LocalVm;
+use crate::in_force;
 use crate::observe::{HOST_LOOK, HostSight, observe};
 use crate::observed::Observed;
 use crate::plan::{self, Notes, SAFETY_NET, Step};
@@ -146,6 +147,7 @@ impl Reconciler {
         }
         self.node.metrics.passed();
         let Some((world, plan)) = last else { return Action::requeue(SAFETY_NET) };
+        self.tell_of_document(&world, &mut notes);
         self.publish(&world).await;
         let told = self.tell(&world, &plan).await;
         let mut wait = plan.recheck.map_or(SAFETY_NET, |at| world.now.until(at).min(SAFETY_NET));
@@ -168,7 +170,7 @@ impl Reconciler {
                 Ok(events) => {
                     for event in events {
                         tracing::info!(reason = event.reason, message = event.message, "vm");
-                        self.record(event.kind, &event.reason, event.message);
+                        self.record_of_vm(event.kind, &event.reason, event.message);
                     }
                 }
                 Err(error) => {
@@ -193,11 +195,25 @@ impl Reconciler {
         };
         self.node.metrics.failed(edge, step);
         tracing::warn!(step, %error, "not done");
-        self.record(EventType::Warning, "StepFailed", format!("{step}: {error}"));
+        self.record_of_vm(EventType::Warning, "StepFailed", format!("{step}: {error}"));
     }
 
-    fn record(&self, kind: EventType, reason: &str, message: String) {
-        let regarding = format!("vm/{}", VmName::management());
+    /// When the stored document stops being the one in force, and when it is again.
+    fn tell_of_document(&self, world: &World, notes: &mut Notes) {
+        let (before, now) = (notes.spec_problem.as_ref(), world.spec_problem.as_ref());
+        let in_force = world.document().map(|desired| desired.generation);
+        if let Some((kind, reason, message)) = in_force::news(before, now, in_force) {
+            tracing::info!(reason, message, "document");
+            self.record(kind, reason, format!("cluster/{}", self.node.cluster), message);
+            notes.spec_problem = world.spec_problem.clone();
+        }
+    }
+
+    fn record_of_vm(&self, kind: EventType, reason: &str, message: String) {
+        self.record(kind, reason, format!("vm/{}", VmName::management()), message);
+    }
+
+    fn record(&self, kind: EventType, reason: &str, regarding: String, message: String) {
         let event = match kind {
             EventType::Normal => Event::normal(reason, regarding, message),
             EventType::Warning => Event::warning(reason, regarding, message),

@@ -9,10 +9,10 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
 use zsha_crds::records::{
-    EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, NodeStatus, StoredSpec, VmRecord, VmStatus,
+    EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, NodeStatus, VmRecord, VmStatus,
 };
 use zsha_crds::status::{ClusterView, DataAge, LeaseSight};
-use zsha_crds::{ClusterName, Keys, NodeName, VmName, decode};
+use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::backoff::BackoffConfig;
 use zsha_runtime::lease::{Observer, Sight};
 use zsha_runtime::store::{Entry, Store, StoreError};
@@ -21,15 +21,9 @@ use zsha_runtime::{Clock, Moment, predicates, reflector};
 
 use crate::desired::Desired;
 use crate::hypervisor::DomainSpec;
+use crate::in_force::{self, Document, InForce, Shown, SpecProblem};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm};
-
-/// A document as stored, and what it means here.
-#[derive(Debug, Clone)]
-pub struct Document {
-    pub stored: StoredSpec,
-    pub desired: Arc<Desired>,
-}
 
 /// What lives below `status/`.
 #[derive(Debug, Clone)]
@@ -61,7 +55,8 @@ pub struct Views {
     statuses: reflector::Store<StatusRecord>,
     events: reflector::Store<EventRecord>,
     leases: reflector::Store<LeaseRecord>,
-    spec_changes: watch::Receiver<u64>,
+    spec_changes: watch::Sender<u64>,
+    in_force: Arc<Mutex<InForce>>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -74,8 +69,6 @@ struct Shared {
     own_in_doubt: bool,
     /// Domains of earlier generations as the history has them, looked up once; None: it does not have it.
     past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
-    /// The last document that could be used.
-    last_good: Option<Arc<Document>>,
     /// Leases that are there and make no sense, and why.
     unreadable: BTreeMap<NodeName, String>,
     /// Whether the leases have been listed, and whether that had to be begun again: the store went back in time.
@@ -103,7 +96,8 @@ pub fn watch(store: &Arc<dyn Store>, cluster: &ClusterName, clock: Clock, seed: 
     let keys = Keys::new(cluster);
     let shared = Arc::new(Mutex::new(Shared::default()));
     let decoding = cluster.clone();
-    let (spec, spec_writer) = reflector::store_with(clock, move |entry| document(entry, &decoding));
+    let (spec, spec_writer) =
+        reflector::store_with(clock, move |entry| Document::read(&entry.value, &decoding));
     let (intents, intents_writer) = reflector::store(clock);
     let (vms, vms_writer) = reflector::store(clock);
     let prefix = keys.node_statuses();
@@ -118,9 +112,9 @@ pub fn watch(store: &Arc<dyn Store>, cluster: &ClusterName, clock: Clock, seed: 
     let follow = |prefix: String, look: u64| patiently(prefix, look, WAIT);
     let of_leases =
         reflector::reflector(leases_writer, patiently(keys.leases(), LEASE_LOOK_MILLIS, LEASE_WAIT));
-    let (spec_changed, spec_changes) = watch::channel(0);
+    let spec_changes = watch::Sender::new(0);
     let changes = vec![
-        counting(reflector::reflector(spec_writer, follow(keys.spec(), 50)), spec_changed).boxed(),
+        counting(reflector::reflector(spec_writer, follow(keys.spec(), 50)), spec_changes.clone()).boxed(),
         reflector::reflector(intents_writer, follow(keys.intents(), 50)).boxed(),
         forgetting(reflector::reflector(vms_writer, follow(keys.vms(), 50)), Arc::clone(&shared)).boxed(),
         lease_news(sighting(of_leases, Arc::clone(&shared), clock), Arc::clone(&shared)).boxed(),
@@ -128,19 +122,21 @@ pub fn watch(store: &Arc<dyn Store>, cluster: &ClusterName, clock: Clock, seed: 
     ];
     let display = vec![reflector::reflector(events_writer, follow(keys.events(), 1_000)).boxed()];
     let cluster = cluster.clone();
-    let views =
-        Views { cluster, keys, clock, spec, intents, vms, statuses, events, leases, spec_changes, shared };
+    let views = Views {
+        cluster,
+        keys,
+        clock,
+        spec,
+        intents,
+        vms,
+        statuses,
+        events,
+        leases,
+        spec_changes,
+        in_force: Arc::default(),
+        shared,
+    };
     Watched { views, changes, display }
-}
-
-fn document(entry: &Entry, cluster: &ClusterName) -> Result<Document, String> {
-    let stored: StoredSpec = serde_json::from_str(&entry.value).map_err(|error| error.to_string())?;
-    let decoded = decode::decode_value(&stored.document).map_err(|faults| faults.to_string())?;
-    if decoded.name() != cluster {
-        return Err(format!("the document is for cluster '{}' and lies under '{cluster}'", decoded.name()));
-    }
-    let desired = Arc::new(Desired::from_document(&decoded, stored.generation));
-    Ok(Document { stored, desired })
 }
 
 fn status(entry: &Entry, node_prefix: &str) -> Result<StatusRecord, String> {
@@ -263,28 +259,62 @@ fn not_ready<T>(store: &reflector::Store<T>, what: &str) -> String {
 impl Views {
     /// The document in force: the last good one, whatever became of the key since.
     pub fn desired(&self) -> Observed<Option<Arc<Desired>>> {
-        let mut shared = lock(&self.shared);
-        if let Some(object) = self.spec.get(&self.keys.spec()) {
-            shared.last_good = Some(object.value);
-        }
-        match (&shared.last_good, self.spec.ready()) {
+        match (self.in_force().document(), self.spec.ready()) {
             (Some(document), _) => Observed::Known(Some(Arc::clone(&document.desired))),
             (None, false) => Observed::Unknown(not_ready(&self.spec, "the document")),
-            (None, true) => match self.spec_problem() {
-                Some(problem) => Observed::Unknown(problem),
-                None => Observed::Known(None),
+            (None, true) => match self.shown() {
+                Shown::Bad { why, .. } => Observed::Unknown(why),
+                Shown::NotReadYet | Shown::Nothing | Shown::Generation(_) => Observed::Known(None),
             },
         }
     }
 
     /// Moves with every document seen.
     pub fn spec_changes(&self) -> watch::Receiver<u64> {
-        self.spec_changes.clone()
+        self.spec_changes.subscribe()
     }
 
     /// What is wrong with the stored document, if anything.
-    pub fn spec_problem(&self) -> Option<String> {
-        self.spec.undecodable().into_values().next().map(|bad| bad.reason)
+    pub fn spec_problem(&self) -> Option<SpecProblem> {
+        let shown = self.shown();
+        self.in_force().problem(shown)
+    }
+
+    /// For which bad document the history is to be looked at; see [`InForce::needs_history`].
+    pub fn needs_history(&self) -> Option<u64> {
+        let shown = self.shown();
+        self.in_force().needs_history(&shown)
+    }
+
+    /// The history, as it was found when it was looked at for the bad document of this index.
+    pub fn recover(&self, index: u64, history: &[Entry]) {
+        let newest = in_force::newest_usable(history, &self.cluster);
+        if self.in_force().recover(index, newest) {
+            self.spec_changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// What the key holds, as last seen.
+    fn shown(&self) -> Shown {
+        let key = self.keys.spec();
+        if let Some(bad) = self.spec.undecodable().remove(&key) {
+            return Shown::Bad { index: bad.modify_index, why: bad.reason };
+        }
+        match self.spec.get(&key) {
+            Some(object) => Shown::Generation(object.value.stored.generation),
+            None if self.spec.ready() => Shown::Nothing,
+            None => Shown::NotReadYet,
+        }
+    }
+
+    /// With what was last seen of the key taken in.
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        let seen = self.spec.get(&self.keys.spec());
+        let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(object) = seen {
+            in_force.offer(object.value);
+        }
+        in_force
     }
 
     /// Whether an operator asked for the VM to be stopped.
@@ -298,9 +328,7 @@ impl Views {
         }
         match self.intents.get(&key) {
             Some(intent) => Observed::Known(matches!(*intent.value, Intent::Stop { .. })),
-            None if self.spec.get(&self.keys.spec()).is_some() => {
-                Observed::Unknown(format!("{key} is missing"))
-            }
+            None if self.in_force().document().is_some() => Observed::Unknown(format!("{key} is missing")),
             None => Observed::Known(false),
         }
     }
@@ -419,8 +447,8 @@ impl Views {
     pub fn cluster_view(&self) -> ClusterView {
         let now = self.clock.now();
         let mut view = ClusterView::empty(self.cluster.clone(), self.clock.wall());
-        view.spec = self.spec.get(&self.keys.spec()).map(|object| object.value.stored.clone());
-        view.spec_problem = self.spec_problem();
+        view.spec = self.in_force().document().map(|document| document.stored.clone());
+        view.spec_problem = self.spec_problem().map(|problem| problem.to_string());
         view.vm = self.vm().known().cloned().flatten().map(|stored| stored.record);
         view.vm_status = self.vm_status();
         view.node_statuses =

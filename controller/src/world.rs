@@ -13,6 +13,7 @@ use zsha_runtime::lease::Sight;
 use crate::desired::Desired;
 use crate::host::HostFacts;
 use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob};
+use crate::in_force::SpecProblem;
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 
@@ -43,6 +44,8 @@ pub struct World {
     pub me: NodeName,
     /// The last good document; `Known(None)`: there is none yet.
     pub desired: Observed<Option<Arc<Desired>>>,
+    /// Why the stored document is not the one in force, where it is not.
+    pub spec_problem: Option<SpecProblem>,
     /// Whether an operator asked for the VM to be stopped.
     pub stop: Observed<bool>,
     /// The last live migration an operator asked for.

@@ -11,12 +11,16 @@ use crate::world::World;
 /// The summary: may the VM be placed here.
 pub const READY: &str = "Ready";
 
+/// Told, and no reason against a node: the VM may well be placed by the last good document.
+pub const SPEC_VALID: &str = "SpecValid";
+
 type Verdict = (ConditionStatus, &'static str, String);
 
 /// All conditions of this node, the summary first.
 pub fn conditions(world: &World) -> Vec<Condition> {
     let parts = [
         ("DocumentKnown", document(world)),
+        (SPEC_VALID, spec(world)),
         ("LeaseValid", lease(world)),
         ("HypervisorReachable", hypervisor(world)),
         ("MountsReady", host(world, mounts)),
@@ -36,17 +40,22 @@ pub fn conditions(world: &World) -> Vec<Condition> {
 
 /// What the first condition that is not true says; None if the node is fit.
 pub fn first_fault(conditions: &[Condition]) -> Option<String> {
-    conditions.iter().find(|c| c.kind != READY && !c.is_true()).map(|c| c.message.clone())
+    conditions.iter().find(|c| counts(c) && !c.is_true()).map(|c| c.message.clone())
 }
 
 /// What the first condition says that cannot be told just now, the hypervisor's apart.
 pub fn first_unknown(conditions: &[Condition]) -> Option<String> {
-    let unknown = |c: &&Condition| c.kind != READY && c.status == ConditionStatus::Unknown;
+    let unknown = |c: &&Condition| counts(c) && c.status == ConditionStatus::Unknown;
     conditions.iter().find(unknown).map(|c| c.message.clone())
 }
 
+/// Whether the summary rests on it.
+fn counts(part: &Condition) -> bool {
+    part.kind != READY && part.kind != SPEC_VALID
+}
+
 fn summary(parts: &[Condition]) -> Verdict {
-    match parts.iter().find(|c| !c.is_true()) {
+    match parts.iter().find(|c| counts(c) && !c.is_true()) {
         None => (ConditionStatus::True, "Fit", "the VM may be placed here".to_owned()),
         Some(fault) => (ConditionStatus::False, "Unfit", fault.message.clone()),
     }
@@ -77,6 +86,20 @@ fn document(world: &World) -> Verdict {
             "NotAMember",
             format!("the document names {}, and not this node ({})", names(desired), world.me),
         ),
+    }
+}
+
+fn spec(world: &World) -> Verdict {
+    match (&world.spec_problem, &world.desired) {
+        (Some(problem), desired) => {
+            let in_force = desired.known().and_then(Option::as_ref).map(|desired| desired.generation);
+            bad(problem.reason(), problem.told(in_force))
+        }
+        (None, Observed::Known(Some(_))) => good("Valid", "the stored document is the one in force"),
+        (None, Observed::Known(None)) => unknown("NoDocument", "there is no document yet"),
+        (None, Observed::Unknown(why)) => {
+            unknown("NotRead", format!("the document has not been read: {why}"))
+        }
     }
 }
 

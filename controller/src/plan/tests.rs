@@ -11,7 +11,7 @@ use zsha_crds::records::{
     LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, VmPhase,
     VmRecord,
 };
-use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
+use zsha_crds::{Condition, ConditionStatus, NodeName, VmName, condition};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
@@ -20,6 +20,7 @@ use super::{Notes, Plan, Step, Write, placement, plan};
 use crate::desired::Desired;
 use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
 use crate::hypervisor::{DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, PauseReason};
+use crate::in_force::SpecProblem;
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
@@ -114,6 +115,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         wall: Timestamp::UNIX_EPOCH,
         me: node(me),
         desired: Observed::Known(Some(Arc::new(desired()))),
+        spec_problem: None,
         stop: Observed::Known(false),
         migrate: None,
         job: MigrationJob::None,
@@ -597,6 +599,29 @@ fn a_required_watchdog_that_is_not_there_makes_a_node_unfit() {
     let plan = decide(&world);
     assert!(plan.steps.is_empty());
     assert!(plan.conditions[0].message.contains("`Fencing.Watchdog` is 'required'"));
+}
+
+#[test]
+fn a_node_with_a_last_good_document_in_force_is_fit_and_says_what_is_wrong_with_the_stored_one() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    world.spec_problem = Some(SpecProblem::Invalid { why: "it is no record".to_owned(), recovered: false });
+    let plan = decide(&world);
+    assert!(only_write(&plan).record.owner.is_some(), "it claims the VM");
+    let told = |kind: &str| condition::find(&plan.conditions, kind).unwrap();
+    assert!(told("Ready").is_true() && told("DocumentKnown").is_true());
+    let spec = told("SpecValid");
+    assert_eq!((spec.status, spec.reason.as_str()), (ConditionStatus::False, "Invalid"));
+    assert!(spec.message.contains("it is no record") && spec.message.contains("Generation 1 stays in force"));
+}
+
+#[test]
+fn with_nothing_but_a_bad_document_a_node_is_unfit() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    world.spec_problem = Some(SpecProblem::Invalid { why: "it is no record".to_owned(), recovered: false });
+    world.desired = Observed::unknown("it is no record");
+    let plan = decide(&world);
+    assert!(plan.steps.is_empty());
+    assert!(!condition::find(&plan.conditions, "Ready").unwrap().is_true());
 }
 
 #[test]
