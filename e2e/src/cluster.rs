@@ -27,7 +27,7 @@ pub struct ClusterBuilder {
     profile: String,
     product: bool,
     uplink: bool,
-    raft_multiplier: u32,
+    raft_multiplier: Option<u32>,
 }
 
 impl ClusterBuilder {
@@ -61,7 +61,7 @@ impl ClusterBuilder {
     }
 
     pub fn raft_multiplier(mut self, multiplier: u32) -> Self {
-        self.raft_multiplier = multiplier;
+        self.raft_multiplier = Some(multiplier);
         self
     }
 
@@ -135,7 +135,7 @@ impl Cluster {
             profile: "Balanced".into(),
             product: true,
             uplink: false,
-            raft_multiplier: 1,
+            raft_multiplier: None,
         }
     }
 

@@ -90,7 +90,8 @@ pub(crate) struct Plan<'a> {
     /// Names of the bridges, one a network.
     pub bridges: &'a [String],
     pub hosts: usize,
-    pub raft_multiplier: u32,
+    /// Another than the one that is shipped.
+    pub raft_multiplier: Option<u32>,
 }
 
 pub(crate) fn host_name(number: usize) -> String {
@@ -106,6 +107,7 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
     write(&dir.join("hosts"), &hosts_file(plan.hosts))?;
+    write(&dir.join("server.hcl"), CONSUL_SETTINGS)?;
     write(&dir.join("consul.json"), &consul_config(plan, number, &dir).to_string())?;
     write(&etc_libvirt.join("libvirtd.conf"), &libvirtd_config(number))?;
     write(&etc_libvirt.join("qemu.conf"), QEMU_CONFIG)?;
@@ -141,7 +143,10 @@ fn services(plan: &Plan<'_>, number: usize, name: &str, dir: &Path) -> Vec<Servi
     };
     let consul = plan.programs.consul.display().to_string();
     let mut services = vec![
-        service("consul", 1000, words(&[&consul, "agent", "-config-file", &file("consul.json")])),
+        service("consul", 1000, {
+            let (shipped, own) = (file("server.hcl"), file("consul.json"));
+            words(&[&consul, "agent", "-config-file", &shipped, "-config-file", &own])
+        }),
         service("libvirtd", 100, words(&["/usr/sbin/libvirtd", "-l", "--pid", "/run/libvirtd.pid"])),
     ];
     if let Some(product) = &plan.programs.product {
@@ -189,11 +194,13 @@ pub(crate) fn environment(programs: &Programs) -> Vec<(String, String)> {
     .into()
 }
 
-/// The settings that design/consul.md asks of an agent on a node of a fixed cluster.
+/// What a server on a node of a real cluster is set to.
+const CONSUL_SETTINGS: &str = include_str!("../../manifests/consul/server.hcl");
+
+/// What stands in a second file, and wins: who this host is, and who the others are.
 fn consul_config(plan: &Plan<'_>, number: usize, dir: &Path) -> serde_json::Value {
     let others = (1..=plan.hosts).filter(|other| *other != number).map(|other| net::address(0, other));
-    json!({
-        "server": true,
+    let mut config = json!({
         "bootstrap_expect": plan.hosts,
         "datacenter": "lab",
         "node_name": host_name(number),
@@ -201,14 +208,11 @@ fn consul_config(plan: &Plan<'_>, number: usize, dir: &Path) -> serde_json::Valu
         "bind_addr": net::address(0, number),
         "client_addr": "0.0.0.0",
         "retry_join": others.collect::<Vec<_>>(),
-        "retry_interval": "2s",
-        "rejoin_after_leave": true,
-        "leave_on_terminate": false,
-        "skip_leave_on_interrupt": true,
-        "disable_update_check": true,
-        "performance": { "raft_multiplier": plan.raft_multiplier, "rpc_hold_timeout": "2s" },
-        "autopilot": { "cleanup_dead_servers": false },
-    })
+    });
+    if let Some(multiplier) = plan.raft_multiplier {
+        config["performance"] = json!({ "raft_multiplier": multiplier });
+    }
+    config
 }
 
 fn hosts_file(hosts: usize) -> String {

@@ -6,12 +6,14 @@
 mod consul;
 
 use std::pin::Pin;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use hyper::Method;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -127,6 +129,36 @@ async fn reads_and_writes_one_after_the_other_share_one_connection() {
         assert_eq!(store.watch("p/", 1, TIMEOUT).await.unwrap().entries.len(), n + 1);
     }
     assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_settings_that_are_shipped_are_valid_and_consul_runs_by_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let of_a_node = dir.path().join("node.hcl");
+    std::fs::write(&of_a_node, format!("data_dir = \"{}\"", dir.path().display())).unwrap();
+    let mut validate = Command::new(consul::consul());
+    validate.arg("validate").arg(consul::manifest("server.hcl")).arg(of_a_node);
+    let validated = validate.output().unwrap();
+    assert!(validated.status.success(), "{validated:?}");
+
+    let server = consul::server().await;
+    let (_, body) = server.request(Method::GET, "/v1/agent/self", "").await;
+    let runs_by = &serde_json::from_slice::<serde_json::Value>(&body).unwrap()["DebugConfig"];
+    let settings = [
+        ("ServerMode", json!(true)),
+        ("ConsulRaftHeartbeatTimeout", json!("1s")),
+        ("RPCHoldTimeout", json!("2s")),
+        ("AutopilotCleanupDeadServers", json!(false)),
+        ("LeaveOnTerm", json!(false)),
+        ("SkipLeaveOnInt", json!(true)),
+        ("RejoinAfterLeave", json!(true)),
+        ("RetryJoinIntervalLAN", json!("2s")),
+        ("DisableUpdateCheck", json!(true)),
+        ("ClientAddrs", json!(["127.0.0.1"])),
+    ];
+    for (name, value) in settings {
+        assert_eq!(runs_by[name], value, "{name}");
+    }
 }
 
 #[tokio::test]

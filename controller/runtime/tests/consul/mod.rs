@@ -1,5 +1,5 @@
-//! Real Consul servers for the tests of this crate: started on loopback, ended with the test. Nothing in them is
-//! about zsha.
+//! Real Consul servers for tests: with the settings of `manifests/consul/server.hcl`, started on loopback, ended with
+//! the test.
 
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -131,18 +131,12 @@ async fn wait_for_leader(servers: &[&Server]) {
 fn start(ports: &[u16], servers: usize, join: &[String], settings: Value) -> Server {
     let data = tempfile::tempdir().unwrap();
     let mut config = json!({
-        "server": true,
         "bootstrap_expect": servers,
         "bind_addr": "127.0.0.1",
-        "client_addr": "127.0.0.1",
         "node_name": format!("server-{}", ports[0]),
         "data_dir": data.path().join("data"),
         "retry_join": join,
-        "retry_interval": "1s",
-        "disable_update_check": true,
         "log_level": "warn",
-        "performance": { "raft_multiplier": 1 },
-        "autopilot": { "cleanup_dead_servers": false },
         "ports": { "http": ports[0], "server": ports[1], "serf_lan": ports[2], "serf_wan": -1, "dns": -1, "grpc": -1 },
     });
     for (name, value) in settings.as_object().unwrap() {
@@ -155,6 +149,8 @@ fn start(ports: &[u16], servers: usize, join: &[String], settings: Value) -> Ser
         .args(["--pdeathsig", "KILL", "--"])
         .arg(consul())
         .args(["agent", "-config-file"])
+        .arg(manifest("server.hcl"))
+        .arg("-config-file")
         .arg(&file)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -169,12 +165,23 @@ fn free_ports(count: usize) -> Vec<u16> {
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
+/// A file of `manifests/consul`.
+pub(crate) fn manifest(name: &str) -> PathBuf {
+    project().join("manifests/consul").join(name)
+}
+
+/// Where the whole project lies, whichever of its packages is tested.
+fn project() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().find(|directory| directory.join("Cargo.lock").is_file()).expect("a workspace")
+}
+
 /// The `consul` to test with: the one that `ZSHA_CONSUL` names, one on PATH, or the one that setup fetched.
-fn consul() -> PathBuf {
+pub(crate) fn consul() -> PathBuf {
     let named = env::var_os("ZSHA_CONSUL").map(PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&path).map(|dir| dir.join("consul"));
-    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/lab");
+    let lab = project().join("target/lab");
     named
         .into_iter()
         .chain(on_path)
