@@ -1,0 +1,237 @@
+//! The ACL policies of `manifests/consul`, each on a real Consul that denies whatever no token allows: enough for what
+//! it is for, and no more. Needs a `consul`: without one it fails and says so.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+#[allow(dead_code, reason = "shared with the tests of the store, which need more of it")]
+#[path = "../runtime/tests/consul/mod.rs"]
+mod consul;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use zsha_controller::api::Metrics;
+use zsha_controller::embedded::Machine;
+use zsha_controller::hypervisor::simulated::SimulatedHosts;
+use zsha_crds::records::{Intent, LeaseRecord, Owner, VmRecord, VmStatus};
+use zsha_crds::{HaCluster, Keys, VmName, decode_value};
+use zsha_runtime::Clock;
+use zsha_runtime::history::{self, Outcome};
+use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Token};
+use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
+
+use consul::{MASTER_TOKEN, PATIENCE, Server};
+
+const EXAMPLE: &str = include_str!("../../manifests/examples/cluster.yaml");
+
+/// The example document, for the cluster that the policies name.
+fn document() -> HaCluster {
+    let example = zsha_crds::decode(EXAMPLE, "cluster.yaml").unwrap().cluster;
+    let mut document = serde_json::to_value(example).unwrap();
+    document["metadata"]["name"] = "prod".into();
+    decode_value(&document).unwrap()
+}
+
+fn keys() -> Keys {
+    Keys::new(document().name())
+}
+
+fn with_token(server: &Server, token: &str) -> ConsulStore {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    let token = Some(Token::from_file(&file).unwrap());
+    ConsulStore::connect(ConsulSettings { token, ..ConsulSettings::new(vec![server.endpoint()]) }).unwrap()
+}
+
+/// Asks until it is granted: a server that has just been elected cannot do with ACLs for a moment.
+async fn granted(server: &Server, path: &str, body: &Value) -> Value {
+    let asking = async {
+        loop {
+            let (status, answer) = server.request(Method::PUT, path, body.to_string()).await;
+            if status == StatusCode::OK {
+                return serde_json::from_slice(&answer).unwrap();
+            }
+            assert!(status.is_server_error(), "{status}: {answer:?}");
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, asking).await.expect(path)
+}
+
+/// A store with a token that has this policy and no other.
+async fn only(server: &Server, policy: &str) -> ConsulStore {
+    let rules = std::fs::read_to_string(consul::manifest(&format!("policies/{policy}.hcl"))).unwrap();
+    granted(server, "/v1/acl/policy", &json!({ "Name": policy, "Rules": rules })).await;
+    let token = granted(server, "/v1/acl/token", &json!({ "Policies": [{ "Name": policy }] })).await;
+    with_token(server, token["SecretID"].as_str().unwrap())
+}
+
+/// As the first `zsha apply` does it: what it reads, and the one transaction.
+async fn apply(store: &dyn Store) {
+    let (keys, document, vm) = (keys(), document(), VmName::management());
+    let stored = store.get(&keys.spec(), Read::Consistent).await.unwrap();
+    let recorded = store.list(&keys.history(), Read::Consistent).await.unwrap().entries;
+    store.list(&keys.node_statuses(), Read::Consistent).await.unwrap();
+    let change = history::Change {
+        document: serde_json::to_value(&document).unwrap(),
+        applied_by: "admin@host".to_owned(),
+        applied_at: jiff::Timestamp::UNIX_EPOCH,
+        message: String::new(),
+        command: "apply".to_owned(),
+    };
+    let outcome = history::apply(&keys, stored.as_ref(), &recorded, 0, change, |a, b| a == b).unwrap();
+    let Outcome::Write { mut ops, .. } = outcome else { panic!("{outcome:?}") };
+    let unowned = VmRecord::unplaced(vm.clone(), vm.domain_uuid(document.name()));
+    for (key, value) in [(keys.vm(&vm), json!(unowned)), (keys.intent("power"), json!(Intent::None))] {
+        assert_eq!(store.get(&key, Read::Consistent).await, Ok(None));
+        ops.push(Op::Create { key, value: value.to_string() });
+    }
+    assert!(store.txn(ops).await.unwrap().committed());
+}
+
+async fn write(store: &dyn Store, key: String) -> Result<Txn, StoreError> {
+    let now = store.get(&key, Read::Consistent).await?;
+    let value = json!({ "written": "by a test" }).to_string();
+    let op = match now {
+        Some(Entry { modify_index: index, .. }) => Op::Cas { key, value, index },
+        None => Op::Create { key, value },
+    };
+    store.txn(vec![op]).await
+}
+
+async fn denied(store: &dyn Store, key: String) {
+    let outcome = write(store, key.clone()).await;
+    assert!(matches!(outcome, Err(StoreError::Denied { .. })), "{key}: {outcome:?}");
+}
+
+/// A store that remembers what it was denied.
+#[derive(Debug)]
+struct Remembering {
+    inner: ConsulStore,
+    denials: Arc<Mutex<Vec<StoreError>>>,
+}
+
+impl Remembering {
+    fn note<T>(&self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error @ StoreError::Denied { .. }) = &outcome {
+            self.denials.lock().unwrap().push(error.clone());
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl Store for Remembering {
+    async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
+        self.note(self.inner.get(key, read).await)
+    }
+
+    async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
+        self.note(self.inner.list(prefix, read).await)
+    }
+
+    async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
+        self.note(self.inner.watch(prefix, after, wait).await)
+    }
+
+    async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
+        self.note(self.inner.txn(ops).await)
+    }
+
+    async fn txn_hedged(&self, ops: Vec<Op>, after: Duration) -> Result<Txn, StoreError> {
+        self.note(self.inner.txn_hedged(ops, after).await)
+    }
+}
+
+/// A real keeper and a real controller on this store, until the VM runs and everything is told.
+async fn keep_the_vm(store: Arc<dyn Store>) {
+    let (document, vm) = (document(), VmName::management());
+    let (cluster, name) = (document.name().clone(), document.nodes()[0].name.clone());
+    let hosts = SimulatedHosts::new(vm.clone(), vm.domain_uuid(&cluster));
+    let machine =
+        Machine::new(cluster, name.clone(), Clock::Boottime, Arc::clone(&store), Arc::clone(&hosts), 1);
+    let (line, keeper) = machine.keeper();
+    let metrics = Arc::new(Metrics::default());
+    let controller = machine.controller(Arc::new(line), None, metrics, std::future::pending());
+    let runs = async {
+        let mut changes = 1;
+        loop {
+            let status = store.watch(&keys().statuses(), changes, Duration::from_secs(2)).await.unwrap();
+            changes = status.index;
+            let vm_status = status.entries.iter().find(|entry| entry.key == keys().vm_status(&vm));
+            let runs = vm_status.is_some_and(|entry| {
+                let status: VmStatus = serde_json::from_str(&entry.value).unwrap();
+                status.state == "Running" && status.node == name
+            });
+            let events = store.list(&keys().events(), Read::Consistent).await.unwrap().entries;
+            if runs && events.iter().any(|event| event.value.contains("\"Started\"")) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        outcome = timeout(PATIENCE, runs) => outcome.expect("the VM runs"),
+        () = keeper => panic!("the keeper has ended"),
+        () = controller => panic!("the controller has ended"),
+        () = hosts.run() => panic!("the simulated hosts have ended"),
+    }
+}
+
+#[tokio::test]
+async fn a_node_keeps_its_vm_fences_others_and_cannot_change_what_is_wanted() {
+    let server = consul::server_with_acl().await;
+    apply(&with_token(&server, MASTER_TOKEN)).await;
+    let node = only(&server, "node").await;
+    assert_eq!(node.agent().await.unwrap().raft_multiplier, Some(1));
+    let denials = Arc::default();
+    let store = Arc::new(Remembering { inner: node, denials: Arc::clone(&denials) });
+    keep_the_vm(Arc::clone(&store) as Arc<dyn Store>).await;
+    assert_eq!(*denials.lock().unwrap(), []);
+
+    let other = document().nodes()[1].name.clone();
+    let lost = LeaseRecord::lost(&Owner { node: other.clone(), epoch: 1 }, jiff::Timestamp::UNIX_EPOCH);
+    let lost = Op::Create { key: keys().lease(&other), value: json!(lost).to_string() };
+    assert!(store.txn(vec![lost]).await.unwrap().committed());
+    assert!(!store.list(&keys().history(), Read::Consistent).await.unwrap().entries.is_empty());
+    for key in [keys().spec(), keys().intent("power"), keys().history_of(2), "zsha/other/spec".to_owned()] {
+        denied(&*store, key).await;
+    }
+}
+
+#[tokio::test]
+async fn an_operator_applies_and_cannot_pretend_to_be_a_node() {
+    let server = consul::server_with_acl().await;
+    let operator = only(&server, "operator").await;
+    apply(&operator).await;
+    assert!(write(&operator, keys().intent("power")).await.unwrap().committed());
+    assert_eq!(operator.list("zsha/", Read::Consistent).await.unwrap().entries.len(), 4);
+    let node = document().nodes()[0].name.clone();
+    for key in [keys().lease(&node), keys().node_status(&node), format!("{}1", keys().events_of(&node))] {
+        denied(&operator, key).await;
+    }
+}
+
+#[tokio::test]
+async fn a_viewer_reads_everything_and_writes_nothing() {
+    let server = consul::server_with_acl().await;
+    let master = with_token(&server, MASTER_TOKEN);
+    apply(&master).await;
+    let node = document().nodes()[0].name.clone();
+    for key in [keys().lease(&node), keys().node_status(&node), format!("{}1", keys().events_of(&node))] {
+        assert!(write(&master, key).await.unwrap().committed());
+    }
+    let viewer = only(&server, "viewer").await;
+    let everything = master.list("zsha/", Read::Consistent).await.unwrap();
+    assert_eq!(viewer.list("zsha/", Read::Consistent).await.unwrap(), everything);
+    for entry in everything.entries {
+        assert_eq!(viewer.get(&entry.key, Read::Consistent).await, Ok(Some(entry.clone())));
+        denied(&viewer, entry.key).await;
+    }
+    denied(&viewer, keys().history_of(2)).await;
+}

@@ -1,0 +1,5 @@
+# What whoever only looks may do: `zsha status`, `get`, `diff`, `events`, `history`.
+
+key_prefix "zsha/" {
+  policy = "read"
+}
