@@ -48,26 +48,17 @@ fn with_token(server: &Server, token: &str) -> ConsulStore {
     ConsulStore::connect(ConsulSettings { token, ..ConsulSettings::new(vec![server.endpoint()]) }).unwrap()
 }
 
-/// Asks until it is granted: a server that has just been elected cannot do with ACLs for a moment.
-async fn granted(server: &Server, path: &str, body: &Value) -> Value {
-    let asking = async {
-        loop {
-            let (status, answer) = server.request(Method::PUT, path, body.to_string()).await;
-            if status == StatusCode::OK {
-                return serde_json::from_slice(&answer).unwrap();
-            }
-            assert!(status.is_server_error(), "{status}: {answer:?}");
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, asking).await.expect(path)
+async fn made(server: &Server, path: &str, body: &Value) -> Value {
+    let (status, answer) = server.request(Method::PUT, path, body.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{answer:?}");
+    serde_json::from_slice(&answer).unwrap()
 }
 
 /// A store with a token that has this policy and no other.
 async fn only(server: &Server, policy: &str) -> ConsulStore {
     let rules = std::fs::read_to_string(consul::manifest(&format!("policies/{policy}.hcl"))).unwrap();
-    granted(server, "/v1/acl/policy", &json!({ "Name": policy, "Rules": rules })).await;
-    let token = granted(server, "/v1/acl/token", &json!({ "Policies": [{ "Name": policy }] })).await;
+    made(server, "/v1/acl/policy", &json!({ "Name": policy, "Rules": rules })).await;
+    let token = made(server, "/v1/acl/token", &json!({ "Policies": [{ "Name": policy }] })).await;
     with_token(server, token["SecretID"].as_str().unwrap())
 }
 

@@ -85,8 +85,20 @@ pub(crate) async fn server() -> Server {
 
 /// One server that denies whatever no token allows.
 pub(crate) async fn server_with_acl() -> Server {
-    one(json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": { "master": MASTER_TOKEN } } }))
-        .await
+    let acl = json!({ "enabled": true, "default_policy": "deny", "tokens": { "master": MASTER_TOKEN } });
+    let server = one(json!({ "acl": acl })).await;
+    let known = async {
+        let mut retry = tokio::time::interval(Duration::from_millis(50));
+        loop {
+            retry.tick().await;
+            // A leader makes the master token in its first moments, and denies everything until it is there.
+            if server.request(Method::GET, "/v1/acl/token/self", "").await.0 == StatusCode::OK {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, known).await.expect("the master token is known");
+    server
 }
 
 async fn one(settings: Value) -> Server {
