@@ -125,8 +125,9 @@ pub struct Holder {
     granted: Option<(LeaseTimings, Moment)>,
     deadline: Option<Moment>,
     not_before: Moment,
-    /// Since when the controller has been silent, and whether a new life was begun for it.
-    silent: Option<(Moment, bool)>,
+    /// Since when the controller has been silent, and which life was led then: any other one has set free what that
+    /// life owned.
+    silent: Option<(Moment, Uuid)>,
     release: bool,
     message: String,
 }
@@ -158,8 +159,11 @@ impl Holder {
     /// Whether the next step depends on [`Inputs::copies`], so that the process table is read only then.
     pub fn wants_copies(&self) -> bool {
         self.release
-            || self.silent.is_some_and(|(_, done)| !done)
-            || matches!(self.own, Own::Absent | Own::Lost { .. } | Own::Other { .. })
+            || match &self.own {
+                Own::Mine { record, .. } => self.silent.is_some_and(|(_, life)| record.incarnation == life),
+                Own::Absent | Own::Lost { .. } | Own::Other { .. } => true,
+                Own::Unread => false,
+            }
     }
 
     /// What to do now.
@@ -186,11 +190,10 @@ impl Holder {
             }
             self.message = "the release waits: a copy of the VM is still alive here".to_owned();
         }
-        if self.silent_for_long(now, inputs) && inputs.copies == Copies::None {
+        if self.silent_for_long(now, inputs, record) && inputs.copies == Copies::None {
             self.message =
                 "the controller is silent and no copy is alive here: what this node owned is set free"
                     .to_owned();
-            self.silent = self.silent.map(|(since, _)| (since, true));
             let life = Life { incarnation: inputs.fresh_incarnation, epoch: record.epoch + 1, seq: 1 };
             self.deadline = None;
             let attempt = self.attempt(now, inputs, life, LeaseState::Held);
@@ -204,14 +207,15 @@ impl Holder {
         self.write(attempt, Some(index))
     }
 
-    /// Whether the controller has been silent long enough, and nothing was done about it yet.
-    fn silent_for_long(&mut self, now: Moment, inputs: Inputs) -> bool {
+    /// Whether the controller has been silent long enough, and the store still names the life it was silent in. That
+    /// a new life was asked for proves nothing: only the record says that one has begun.
+    fn silent_for_long(&mut self, now: Moment, inputs: Inputs, record: &LeaseRecord) -> bool {
         if inputs.controller_alive {
             self.silent = None;
             return false;
         }
-        let (since, done) = *self.silent.get_or_insert((now, false));
-        !done && now >= since + SILENCE
+        let (since, life) = *self.silent.get_or_insert((now, record.incarnation));
+        record.incarnation == life && now >= since + SILENCE
     }
 
     /// The record is not there (never written, deleted by hand), or another node has put one in its place.

@@ -275,6 +275,32 @@ fn a_node_without_controller_and_copy_sets_free_what_it_owned_once() {
 }
 
 #[test]
+fn setting_free_what_was_owned_is_tried_again_when_its_write_failed() {
+    let refused = || StoreError::Unavailable { operation: "renew".to_owned(), reason: "no leader".to_owned() };
+    for failure in [refused(), lost("renew")] {
+        let mut key = Key::default();
+        let mut holder = held(&mut key);
+        let mut failures = 0;
+        for millis in (1_000..60_000).step_by(250) {
+            let alone = Inputs { controller_alive: false, ..inputs(Copies::None, u128::from(millis)) };
+            match holder.next(at(millis), alone) {
+                Next::Write { .. } if millis >= 30_000 && failures < 3 => {
+                    failures += 1;
+                    let (_, attempt) = write(holder.next(at(millis), alone));
+                    holder.on_write(attempt, at(millis), Err(failure.clone()));
+                }
+                Next::Write { op, attempt } => holder.on_write(attempt, at(millis), Ok(key.apply(&op))),
+                Next::Read => holder.on_read(at(millis), Ok(key.value.clone())),
+                Next::Sleep { .. } => {}
+            }
+        }
+        let record = &key.value.as_ref().unwrap().0;
+        assert!(record.incarnation != Uuid::from_u128(1) && record.epoch > 1, "{failure}: {record:?}");
+        assert!(holder.valid(at(60_000)));
+    }
+}
+
+#[test]
 fn a_node_without_controller_keeps_its_copy() {
     let mut key = Key::default();
     let mut holder = held(&mut key);
