@@ -293,14 +293,15 @@ impl Holder {
         Life { incarnation: record.incarnation, epoch: record.epoch, seq }
     }
 
-    /// The timings this write announces. A shorter F would end a healthy copy if the last renewal is already old by it
-    /// (the store was away, say): then one more renewal by the old timings comes first.
+    /// The timings this write announces. A shorter F leaves what the last renewal has already used up of it; where that
+    /// is more than a renewal by the shorter timings would ever be old (the store was away, or R was longer), one more
+    /// renewal by the old timings comes first, so that an election which begins now finds nearly all of F.
     fn announced(&self, now: Moment) -> LeaseTimings {
         match self.granted {
             Some((granted, sent))
                 if self.timings.ttl() < granted.ttl()
                     && self.valid(now)
-                    && now.since(sent) * 2 > self.timings.ttl() =>
+                    && now.since(sent) > self.timings.renew() + self.timings.request_timeout() =>
             {
                 granted
             }

@@ -276,7 +276,8 @@ fn a_node_without_controller_and_copy_sets_free_what_it_owned_once() {
 
 #[test]
 fn setting_free_what_was_owned_is_tried_again_when_its_write_failed() {
-    let refused = || StoreError::Unavailable { operation: "renew".to_owned(), reason: "no leader".to_owned() };
+    let refused =
+        || StoreError::Unavailable { operation: "renew".to_owned(), reason: "no leader".to_owned() };
     for failure in [refused(), lost("renew")] {
         let mut key = Key::default();
         let mut holder = held(&mut key);
@@ -353,6 +354,32 @@ fn a_shorter_ttl_that_the_last_renewal_has_outlived_already_waits_for_one_more_r
     holder.on_write(attempt, at(6_502), Ok(key.apply(&op)));
     assert_eq!(key.value.as_ref().unwrap().0.timings, LeaseTimings::FAST);
     assert_eq!(holder.deadline(), Some(at(12_501)));
+}
+
+#[test]
+fn a_shorter_ttl_leaves_all_but_one_renewals_time_of_it_whenever_it_is_asked_for() {
+    let fast = LeaseTimings::FAST;
+    for asked in (100..8_000).step_by(100) {
+        let mut key = Key::default();
+        let mut holder = held(&mut key);
+        holder.set_timings(LeaseTimings::PATIENT).unwrap();
+        let (op, attempt) = write(holder.next(at(5), inputs(Copies::Some, 2)));
+        holder.on_write(attempt, at(6), Ok(key.apply(&op)));
+        assert_eq!(holder.deadline(), Some(at(20_005)));
+        holder.set_timings(fast).unwrap();
+        let mut now = asked;
+        while key.value.as_ref().unwrap().0.timings != fast {
+            let (op, attempt) = write(holder.next(at(now), inputs(Copies::Some, 2)));
+            let left = at(now).until(holder.deadline().unwrap());
+            assert!(
+                left >= fast.ttl() - fast.renew() - fast.request_timeout(),
+                "asked at {asked}: {left:?} left"
+            );
+            holder.on_write(attempt, at(now + 300), Ok(key.apply(&op)));
+            now += 300;
+        }
+        assert!(now <= asked + 600, "asked at {asked}: announced at {now}");
+    }
 }
 
 #[test]
