@@ -194,6 +194,34 @@ async fn a_token_without_rights_reads_an_empty_list_and_is_denied_the_rest() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_rotated_is_read_again_and_the_call_is_done() {
+    let server = consul::server_with_acl().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    // Each call meets the rotation by itself, on a store that has only known the token before.
+    let before_rotation = || {
+        std::fs::write(&file, "1f3b0a4e-0000-4c0b-9d3d-0c6f1d1f5a11\n").unwrap();
+        let token = Some(Token::from_file(&file).unwrap());
+        let settings = ConsulSettings { token, ..ConsulSettings::new(vec![server.endpoint()]) };
+        let store = ConsulStore::connect(settings).unwrap();
+        std::fs::write(&file, format!("{MASTER_TOKEN}\n")).unwrap();
+        store
+    };
+    committed(&before_rotation(), create("p/k", "1")).await;
+    let hedged = before_rotation().txn_hedged(vec![create("p/l", "1")], TIMEOUT).await;
+    assert!(hedged.unwrap().committed());
+    assert!(before_rotation().get("p/k", Read::Consistent).await.unwrap().is_some());
+    assert_eq!(before_rotation().list("p/", Read::Consistent).await.unwrap().entries.len(), 2);
+    assert_eq!(before_rotation().watch("p/", 1, TIMEOUT).await.unwrap().entries.len(), 2);
+    assert!(before_rotation().agent().await.unwrap().server);
+
+    let store = before_rotation();
+    std::fs::write(&file, "not one token\n").unwrap();
+    assert!(matches!(store.get("p/k", Read::Consistent).await, Err(StoreError::Denied { .. })));
+    assert_eq!(store.requests().reads, 1, "nothing new to try again with");
+}
+
+#[tokio::test]
 async fn one_value_that_is_not_text_blinds_nobody_to_the_rest() {
     let server = consul::server().await;
     let store = store(&[&server], TIMEOUT);

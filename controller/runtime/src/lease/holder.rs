@@ -14,6 +14,10 @@ use crate::store::{Op, StoreError, Txn};
 /// Pause after a read or write that failed, before the next try: short against F, long against a round trip.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Pause after the token was refused: somebody must give this node another one, and nobody is helped by hundreds of
+/// refusals a minute. Still several tries within the shortest F.
+const REFUSED_RETRY: Duration = Duration::from_secs(1);
+
 /// A controller that has been silent for so long is not only being restarted. If no copy is alive here either, what
 /// this node owns is set free, since nobody here would start it again.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -353,7 +357,7 @@ impl Holder {
         match result {
             Err(error) => {
                 self.message = error.to_string();
-                self.not_before = now + RETRY;
+                self.not_before = now + pause_after(&error, RETRY);
             }
             Ok(None) => {
                 self.own = Own::Absent;
@@ -411,7 +415,7 @@ impl Holder {
                 self.message = error.to_string();
                 self.own = Own::Unread;
                 // An answer that came at once would come at once again.
-                self.not_before = now + RETRY / 4;
+                self.not_before = now + pause_after(&error, RETRY / 4);
                 // A life whose first write was lost is still the only one that can recognise that write.
                 self.remember(&attempt.record);
             }
@@ -519,5 +523,15 @@ impl Holder {
             deadline: self.deadline,
             timings: self.granted.map_or(self.timings, |(granted, _)| granted),
         })
+    }
+}
+
+fn pause_after(error: &StoreError, usual: Duration) -> Duration {
+    match error {
+        StoreError::Denied { .. } => REFUSED_RETRY,
+        StoreError::Unavailable { .. }
+        | StoreError::Unknown { .. }
+        | StoreError::Invalid { .. }
+        | StoreError::Malformed { .. } => usual,
     }
 }

@@ -111,6 +111,28 @@ fn a_lost_reply_counts_for_nothing_and_is_read_back_before_the_next_write() {
 }
 
 #[test]
+fn a_refused_token_is_tried_about_once_a_second_and_not_as_fast_as_the_refusals_come() {
+    let refused = || StoreError::Denied { operation: "renew".to_owned(), reason: "ACL not found".to_owned() };
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let mut writes = 0;
+    for millis in (1_000..11_000).step_by(10) {
+        match holder.next(at(millis), inputs(Copies::Some, 2)) {
+            Next::Write { attempt, .. } => {
+                writes += 1;
+                holder.on_write(attempt, at(millis), Err(refused()));
+            }
+            // To read is allowed, or not.
+            Next::Read if millis < 6_000 => holder.on_read(at(millis), Ok(key.value.clone())),
+            Next::Read => holder.on_read(at(millis), Err(refused())),
+            Next::Sleep { .. } => {}
+        }
+    }
+    assert!((4..=6).contains(&writes), "{writes} writes");
+    assert!(holder.message().contains("permission denied"));
+}
+
+#[test]
 fn a_fenced_holder_is_not_valid_and_begins_a_new_life_only_when_its_copy_is_dead() {
     let mut key = Key::default();
     let mut holder = held(&mut key);

@@ -5,6 +5,9 @@
 //! it surely did not happen. The endpoint that answered is asked first from then on; the first, the local agent, is
 //! tried again every half minute. One request may take `request_timeout`, one call that much for each endpoint.
 //!
+//! A call that is denied is tried once more where the token's file holds another token by now: tokens are rotated, and
+//! nobody restarts every process for it. That it was denied says that it surely did not happen.
+//!
 //! Pitfalls of Consul (and of its client library) and the test that holds each:
 //!
 //! | pitfall | test |
@@ -24,6 +27,7 @@
 //! | limits: 64 operations, 256 KiB | `contract::a_transaction_over_its_budget_is_refused_before_it_is_sent`, `contract::a_transaction_of_64_operations_and_256_kib_commits` |
 //! | an error on a write is unknown | `failure::tests::a_write_whose_leader_was_lost_while_committing_is_unknown`, `consul_contract::a_write_cut_off_in_flight_is_unknown_and_is_sent_nowhere_else` |
 //! | a short timeout, then the next endpoint | `consul_contract::a_hanging_endpoint_costs_one_timeout_and_the_next_one_answers` |
+//! | a token that was rotated is refused from then on | `consul_contract::a_token_that_was_rotated_is_read_again_and_the_call_is_done` |
 //! | a missing right reads as an empty list, and as 409 in a transaction | `consul_contract::a_token_without_rights_reads_an_empty_list_and_is_denied_the_rest`, `watcher::tests::a_list_that_became_empty_is_believed_only_after_a_consistent_read` |
 //! | the path mangles some keys | `contract::keys_with_any_characters_are_kept_apart`, `contract::a_key_that_the_path_would_mangle_is_refused` |
 //! | rs-consul reads one key by string prefix | `contract::a_key_is_read_without_its_longer_neighbours`, `contract::a_watch_of_one_key_shows_that_key_alone` |
@@ -31,6 +35,7 @@
 //! | without a client of ours rs-consul keeps no connection alive | `consul_contract::reads_and_writes_one_after_the_other_share_one_connection` |
 //! | the leader dies | `consul_contract::reads_and_writes_go_on_when_the_leader_is_killed` |
 
+mod access;
 mod agent;
 mod client;
 mod connection;
@@ -42,6 +47,7 @@ mod transaction;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -53,6 +59,7 @@ use hyper::body::Bytes;
 use tokio::time::Instant;
 
 use super::{Entry, Listing, Op, Read, Store, StoreError, Txn, limits};
+use access::Access;
 use connection::{Block, Connection, Query, parse, refused};
 use endpoint::Preference;
 use failure::Failure;
@@ -83,9 +90,12 @@ impl ConsulSettings {
     }
 }
 
-/// An ACL token. Nothing prints it.
-#[derive(Clone)]
-pub struct Token(String);
+/// An ACL token, and the file it was read from. Nothing prints it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    text: String,
+    file: PathBuf,
+}
 
 impl Token {
     /// The token that a file holds, and nothing else.
@@ -94,14 +104,14 @@ impl Token {
             .map_err(|source| ConnectError::TokenFile { path: path.to_owned(), source })?;
         match text.trim() {
             token if !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic()) => {
-                Ok(Self(token.to_owned()))
+                Ok(Self { text: token.to_owned(), file: path.to_owned() })
             }
             _ => Err(ConnectError::NoToken { path: path.to_owned() }),
         }
     }
 
     pub(crate) fn reveal(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -156,6 +166,7 @@ struct Counts {
 #[derive(Debug)]
 pub struct ConsulStore {
     connections: Vec<Connection>,
+    access: Arc<Access>,
     preference: Preference,
     counts: Counts,
 }
@@ -168,12 +179,13 @@ impl ConsulStore {
         }
         let client = client::build(&settings)?;
         let ConsulSettings { endpoints, token, tls: _, request_timeout } = settings;
+        let access = Arc::new(Access::new(token));
         let connections: Vec<_> = endpoints
             .into_iter()
-            .map(|endpoint| Connection::new(endpoint, client.clone(), token.clone(), request_timeout))
+            .map(|endpoint| Connection::new(endpoint, client.clone(), Arc::clone(&access), request_timeout))
             .collect();
         let preference = Preference::new(connections.len(), Instant::now());
-        Ok(Self { connections, preference, counts: Counts::default() })
+        Ok(Self { connections, access, preference, counts: Counts::default() })
     }
 
     /// Requests sent so far.
@@ -206,8 +218,32 @@ impl ConsulStore {
         .await
     }
 
-    /// Asks one endpoint after the other, until one answers or says that no other would answer differently.
+    /// The call, and once more if it was denied and there is another token by now.
+    async fn with_rotation<T, F>(&self, call: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let used = self.access.token();
+        match call().await {
+            Err(StoreError::Denied { .. }) if self.access.renewed(used.as_ref()).await => call().await,
+            outcome => outcome,
+        }
+    }
+
+    /// A read of one endpoint after the other.
     async fn anywhere<'s, T, F>(
+        &'s self,
+        operation: &str,
+        ask: impl Fn(&'s Connection) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        self.with_rotation(|| self.in_turn(operation, &ask)).await
+    }
+
+    /// Asks one endpoint after the other, until one answers or says that no other would answer differently.
+    async fn in_turn<'s, T, F>(
         &'s self,
         operation: &str,
         ask: impl Fn(&'s Connection) -> F,
@@ -236,6 +272,52 @@ impl ConsulStore {
             }
         }
         Err(StoreError::Unavailable { operation: operation.to_owned(), reason: reasons.join("; ") })
+    }
+
+    /// A write to one endpoint after the other, as long as it surely did not happen.
+    async fn send_in_turn(&self, request: &Request) -> Result<Txn, StoreError> {
+        let mut tally = Tally::default();
+        for (failures, place) in self.preference.order(Instant::now()).into_iter().enumerate() {
+            let (_, answer) = self.send(place, request).await;
+            if answer.is_ok() {
+                self.preference.answered(place, failures > 0, Instant::now());
+            }
+            if tally.note(&answer) != Fate::SurelyNot {
+                return answer;
+            }
+        }
+        tally.verdict()
+    }
+
+    /// As that, and to a second endpoint besides when the first has not answered within `after`.
+    async fn send_hedged(&self, request: &Request, after: Duration) -> Result<Txn, StoreError> {
+        let mut places = self.preference.order(Instant::now()).into_iter();
+        let mut flights: FuturesUnordered<_> =
+            places.next().map(|place| self.send(place, request)).into_iter().collect();
+        let mut tally = Tally::default();
+        let mut hedged = false;
+        let hedge_at = Instant::now() + after;
+        loop {
+            tokio::select! {
+                biased;
+                Some((_, answer)) = flights.next() => match tally.note(&answer) {
+                    Fate::Committed => return answer,
+                    Fate::SurelyNot => flights.extend(places.next().map(|place| self.send(place, request))),
+                    Fate::Unknown if !hedged => {
+                        hedged = true;
+                        flights.extend(places.next().map(|place| self.send(place, request)));
+                    }
+                    Fate::Unknown | Fate::Answered => {}
+                },
+                () = tokio::time::sleep_until(hedge_at), if !hedged => {
+                    hedged = true;
+                    flights.extend(places.next().map(|place| self.send(place, request)));
+                }
+            }
+            if flights.is_empty() {
+                return tally.verdict();
+            }
+        }
     }
 
     /// One try of a write at one endpoint.
@@ -313,17 +395,7 @@ impl Store for ConsulStore {
             return Ok(Txn::Committed { indices: Vec::new() });
         }
         let request = Request::new(&ops)?;
-        let mut tally = Tally::default();
-        for (failures, place) in self.preference.order(Instant::now()).into_iter().enumerate() {
-            let (_, answer) = self.send(place, &request).await;
-            if answer.is_ok() {
-                self.preference.answered(place, failures > 0, Instant::now());
-            }
-            if tally.note(&answer) != Fate::SurelyNot {
-                return answer;
-            }
-        }
-        tally.verdict()
+        self.with_rotation(|| self.send_in_turn(&request)).await
     }
 
     async fn txn_hedged(&self, ops: Vec<Op>, after: Duration) -> Result<Txn, StoreError> {
@@ -332,32 +404,6 @@ impl Store for ConsulStore {
             return Ok(Txn::Committed { indices: Vec::new() });
         }
         let request = Request::new(&ops)?;
-        let mut places = self.preference.order(Instant::now()).into_iter();
-        let mut flights: FuturesUnordered<_> =
-            places.next().map(|place| self.send(place, &request)).into_iter().collect();
-        let mut tally = Tally::default();
-        let mut hedged = false;
-        let hedge_at = Instant::now() + after;
-        loop {
-            tokio::select! {
-                biased;
-                Some((_, answer)) = flights.next() => match tally.note(&answer) {
-                    Fate::Committed => return answer,
-                    Fate::SurelyNot => flights.extend(places.next().map(|place| self.send(place, &request))),
-                    Fate::Unknown if !hedged => {
-                        hedged = true;
-                        flights.extend(places.next().map(|place| self.send(place, &request)));
-                    }
-                    Fate::Unknown | Fate::Answered => {}
-                },
-                () = tokio::time::sleep_until(hedge_at), if !hedged => {
-                    hedged = true;
-                    flights.extend(places.next().map(|place| self.send(place, &request)));
-                }
-            }
-            if flights.is_empty() {
-                return tally.verdict();
-            }
-        }
+        self.with_rotation(|| self.send_hedged(&request, after)).await
     }
 }

@@ -14,6 +14,7 @@
 
 use std::convert::Infallible;
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -28,8 +29,9 @@ use rs_consul::{
 use serde::Deserialize;
 
 use super::super::{Entry, Listing, Read};
+use super::Endpoint;
+use super::access::Access;
 use super::failure::{Failure, chain};
-use super::{Endpoint, Token};
 
 /// What to read.
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +67,7 @@ pub(super) struct Answer {
 pub(super) struct Connection {
     pub(super) endpoint: Endpoint,
     client: HttpsClient,
-    consul: Consul,
-    token: Option<Token>,
+    access: Arc<Access>,
     request_timeout: Duration,
 }
 
@@ -89,16 +90,20 @@ impl Connection {
     pub(super) fn new(
         endpoint: Endpoint,
         client: HttpsClient,
-        token: Option<Token>,
+        access: Arc<Access>,
         request_timeout: Duration,
     ) -> Self {
+        Self { endpoint, client, access, request_timeout }
+    }
+
+    /// rs-consul on this client. It keeps the token it was made with, so it is made for one call.
+    fn consul(&self) -> Consul {
         let config = Config {
-            address: endpoint.as_str().to_owned(),
-            token: token.as_ref().map(|token| token.reveal().to_owned()),
+            address: self.endpoint.as_str().to_owned(),
+            token: self.access.token().map(|token| token.reveal().to_owned()),
             ..Config::default()
         };
-        let consul = ConsulBuilder::new(config).with_https_client(client.clone()).build();
-        Self { endpoint, client, consul, token, request_timeout }
+        ConsulBuilder::new(config).with_https_client(self.client.clone()).build()
     }
 
     /// A listing of what the query asks for. Absent is an empty listing, with an index.
@@ -137,7 +142,8 @@ impl Connection {
             ..ReadKeyRequest::default()
         };
         let deadline = self.deadline(query.block);
-        let meta = within(deadline, async { Ok(self.consul.read_key(request).await?) }).await?;
+        let consul = self.consul();
+        let meta = within(deadline, async { Ok(consul.read_key(request).await?) }).await?;
         let entries = meta.response.into_iter().map(entry).collect::<Result<_, _>>()?;
         Ok(Listing { index: meta.index.max(1), entries })
     }
@@ -197,7 +203,7 @@ impl Connection {
     ) -> Result<Answer, Failure> {
         let mut request =
             hyper::Request::builder().method(method).uri(format!("{}{path}", self.endpoint.as_str()));
-        if let Some(token) = &self.token {
+        if let Some(token) = self.access.token() {
             request = request.header("X-Consul-Token", token.reveal());
         }
         let body: BoxBody<Bytes, Infallible> = match body {
