@@ -21,6 +21,7 @@ use crate::hypervisor::simulated::SimulatedHosts;
 use crate::keeper::copies::SimulatedCopies;
 use crate::keeper::enforce::Enforcement;
 use crate::keeper::renew::{self, Looking, Notebook, RenewSettings};
+use crate::keeper::watchdog::Watchdog;
 use crate::keeper::{Lease, LocalLease};
 use crate::reconcile::{self, Node};
 
@@ -99,6 +100,7 @@ impl Machine {
             looking: Looking::Inline(Arc::clone(&copies) as _),
             enforcement: Arc::clone(&self.enforcement),
             notebook: Notebook::Shared(Arc::clone(&self.memory)),
+            watchdog: Watchdog::none(),
             incarnations: Box::new(move || {
                 lives += 1;
                 Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{seed}/{name}/{boot}/{start}/{lives}").as_bytes())

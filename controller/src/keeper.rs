@@ -13,7 +13,7 @@ pub mod renew;
 mod second_net;
 pub mod socket;
 mod state_file;
-mod watchdog;
+pub mod watchdog;
 
 use std::fmt;
 
@@ -30,6 +30,7 @@ pub use renew::LocalLease;
 pub use second_net::SecondNet;
 pub use socket::SocketLease;
 pub use state_file::StateFile;
+pub use watchdog::WatchdogState;
 
 /// What the keeper says of the node's lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,22 @@ pub struct Verdict {
     pub message: String,
     /// QEMU processes of the VM that the keeper last saw on this node. None: it could not look.
     pub copies: Option<u32>,
+    /// What it has killed. None: nothing, or a keeper from before this was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+    /// Whether a watchdog stands behind it.
+    #[serde(default)]
+    pub watchdog: WatchdogState,
+}
+
+/// Copies of the VM that a keeper has killed for want of a valid lease, since its process was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ended {
+    /// How many. One that would not die at once counts once.
+    pub count: u64,
+    /// When the last of them was first sent SIGKILL, on this node's `CLOCK_BOOTTIME`.
+    pub at: Moment,
 }
 
 impl Verdict {

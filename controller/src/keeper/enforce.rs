@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use zsha_crds::records::LeaseTimings;
 use zsha_runtime::{Clock, Moment};
 
+use super::Ended;
 use super::copies::{Copies, VmCopy};
 use super::killing::{Killing, Report, log};
 
@@ -60,8 +61,13 @@ pub struct Enforcement {
     /// Nanoseconds of `CLOCK_BOOTTIME`; 0 is "not valid".
     deadline: AtomicU64,
     kill_within: AtomicU64,
+    /// When others may fence at the earliest, as nanoseconds of `CLOCK_BOOTTIME`. For the watchdog.
+    fence: AtomicU64,
     /// When a round last found no copy alive, while the lease was not valid.
     clear: AtomicU64,
+    /// How many copies were killed, and when the last of them was.
+    ended: AtomicU64,
+    ended_at: AtomicU64,
     lowered: Notify,
     bell: Option<OwnedFd>,
 }
@@ -71,7 +77,10 @@ impl Default for Enforcement {
         Self {
             deadline: AtomicU64::new(0),
             kill_within: AtomicU64::new(nanos(LeaseTimings::BALANCED.kill())),
+            fence: AtomicU64::new(0),
             clear: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            ended_at: AtomicU64::new(0),
             lowered: Notify::new(),
             bell: None,
         }
@@ -99,6 +108,15 @@ impl Enforcement {
         }
     }
 
+    /// From then on others may fence. None: nobody knows, so it is taken to be long past.
+    pub fn fenced_from(&self, fence: Option<Moment>) {
+        self.fence.store(fence.map_or(0, Moment::as_nanos), Ordering::SeqCst);
+    }
+
+    pub fn fence(&self) -> Moment {
+        Moment::from_nanos(self.fence.load(Ordering::SeqCst))
+    }
+
     pub fn deadline(&self) -> Option<Moment> {
         match self.deadline.load(Ordering::SeqCst) {
             0 => None,
@@ -117,9 +135,21 @@ impl Enforcement {
         Moment::from_nanos(self.clear.load(Ordering::SeqCst))
     }
 
+    /// What was killed so far.
+    pub fn ended(&self) -> Option<Ended> {
+        let count = self.ended.load(Ordering::SeqCst);
+        (count > 0).then(|| Ended { count, at: Moment::from_nanos(self.ended_at.load(Ordering::SeqCst)) })
+    }
+
     /// One round, and what to tell of it.
     fn round(&self, killing: &mut Killing, copies: &dyn Copies, now: Moment) -> (bool, Vec<Report>) {
         let round = killing.round(copies, now, self.kill_within());
+        let killed = round.reports.iter().filter(|report| matches!(report, Report::Killed { .. })).count();
+        if killed > 0 {
+            // In this order: whoever sees the count sees its moment, or a later one.
+            self.ended_at.store(now.as_nanos(), Ordering::SeqCst);
+            self.ended.fetch_add(killed as u64, Ordering::SeqCst);
+        }
         if round.clear {
             self.clear.store(now.as_nanos(), Ordering::SeqCst);
         }

@@ -150,6 +150,7 @@ mod tests {
             seq,
             deadline: Some(deadline),
             timings: LeaseTimings::FAST,
+            fence: None,
         }
     }
 

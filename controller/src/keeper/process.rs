@@ -28,7 +28,7 @@ use super::guard::{self, GuardSettings};
 use super::killing;
 use super::renew::{self, Apart, Looking, Notebook, RenewSettings};
 use super::socket;
-use super::watchdog::Watchdog;
+use super::watchdog::{Watchdog, WatchdogState};
 
 #[derive(Debug, Clone)]
 pub struct KeeperSettings {
@@ -67,6 +67,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
     if let Ok(Some(memory)) = file.read()
         && memory.boot_id == identity.boot_id
     {
+        enforcement.fenced_from(memory.fence.or(memory.deadline));
         enforcement.publish(memory.deadline, memory.timings.kill());
     }
     let tell = start_enforcing(&enforcement, uuid)?;
@@ -80,6 +81,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         looking: Looking::Apart(Apart::new(Arc::new(ProcCopies::new(uuid)), tell)),
         enforcement,
         notebook: Notebook::file(file),
+        watchdog: watchdog.clone(),
         incarnations: Box::new(Uuid::new_v4),
     };
     let guard = GuardSettings { cluster: settings.cluster.clone(), directory: directory.clone() };
@@ -89,7 +91,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(serve(renewing, &directory, uuid, &guard))?;
-    leave(watchdog.as_deref(), uuid);
+    leave(&watchdog, uuid);
     // A thread that hangs in /proc must not keep the process.
     runtime.shutdown_background();
     Ok(())
@@ -144,12 +146,15 @@ fn may_leave(uuid: Uuid, guard: &GuardSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn leave(watchdog: Option<&Watchdog>, uuid: Uuid) {
-    let Some(watchdog) = watchdog else { return };
+fn leave(watchdog: &Watchdog, uuid: Uuid) {
+    if watchdog.state() == WatchdogState::None {
+        return;
+    }
     match ProcCopies::new(uuid).alive() {
         Ok(copies) if copies.is_empty() => {
             if let Err(error) = watchdog.disarm() {
-                tracing::error!(error = %error, "the watchdog cannot be disarmed");
+                let hint = "start a keeper again before it resets this host";
+                tracing::error!(error = %error, hint, "the watchdog cannot be disarmed");
             }
         }
         Ok(_) | Err(_) => tracing::warn!("the watchdog stays armed: start the keeper again before it fires"),
@@ -234,13 +239,7 @@ fn start_enforcing(
     Ok(tell)
 }
 
-fn start_watchdog(
-    settings: &KeeperSettings,
-    enforcement: &Arc<Enforcement>,
-) -> anyhow::Result<Option<Arc<Watchdog>>> {
-    let Some(path) = &settings.watchdog else { return Ok(None) };
-    let watchdog = Watchdog::open(path)
-        .and_then(|watchdog| watchdog.start(Arc::clone(enforcement)))
-        .with_context(|| format!("cannot use the watchdog {}", path.display()))?;
-    Ok(Some(watchdog))
+fn start_watchdog(settings: &KeeperSettings, enforcement: &Arc<Enforcement>) -> anyhow::Result<Watchdog> {
+    let Some(path) = &settings.watchdog else { return Ok(Watchdog::none()) };
+    Watchdog::start(path.clone(), Arc::clone(enforcement)).context("cannot start the thread of the watchdog")
 }

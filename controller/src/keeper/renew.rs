@@ -26,6 +26,7 @@ pub use notebook::Notebook;
 use super::Verdict;
 use super::copies::Copies;
 use super::enforce::{Enforcement, enforce_task};
+use super::watchdog::{Watchdog, WatchdogState};
 use crate::planted::{self, Bug};
 
 /// What the loop needs.
@@ -38,6 +39,7 @@ pub struct RenewSettings {
     pub looking: Looking,
     pub enforcement: Arc<Enforcement>,
     pub notebook: Notebook,
+    pub watchdog: Watchdog,
     /// Names new incarnations: random ones in reality, repeatable ones in a simulation.
     pub incarnations: Box<dyn FnMut() -> Uuid + Send>,
 }
@@ -80,10 +82,12 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
     let adopt_timings = memory.is_none();
     let holder = Holder::new(settings.identity.clone(), settings.timings, memory);
     let now = settings.clock.now();
+    settings.enforcement.fenced_from(holder.fence());
     settings.enforcement.publish(holder.deadline(), holder.kill_within());
     let first = verdict(&holder, holder.deadline(), None);
     let told = Told { valid: first.valid(now), epoch: first.epoch, ..Told::default() };
-    let (desk, line) = Desk::new(settings.clock, first);
+    let (desk, line) =
+        Desk::new(settings.clock, first, Arc::clone(&settings.enforcement), settings.watchdog.clone());
     let renewal =
         Renewal { settings, holder, desk, releasing: Vec::new(), adopt_timings, looked: None, told };
     (renewal, line)
@@ -116,6 +120,8 @@ fn verdict(holder: &Holder, deadline: Option<Moment>, copies: Option<u32>) -> Ve
         timings: holder.timings(),
         message: holder.message().to_owned(),
         copies,
+        ended: None,
+        watchdog: WatchdogState::default(),
     }
 }
 
@@ -324,6 +330,8 @@ impl Renewal {
     /// else hears of it. False if a keeper started anew would find a later one.
     fn publish(&mut self, deadline: Option<Moment>) -> bool {
         let closer = deadline < self.settings.enforcement.deadline();
+        self.settings.enforcement.fenced_from(self.holder.fence());
+        self.settings.watchdog.fit([&self.holder.timings(), &self.holder.granted()]);
         let memory = self.holder.memory().map(|memory| lease::Memory { deadline, ..memory });
         if closer {
             self.settings.enforcement.publish(deadline, self.holder.kill_within());

@@ -66,6 +66,8 @@ mod tests {
             timings: LeaseTimings::BALANCED,
             message: String::new(),
             copies: None,
+            ended: None,
+            watchdog: crate::keeper::WatchdogState::None,
         }
     }
 

@@ -74,6 +74,7 @@ mod tests {
             seq: 99,
             deadline,
             timings: LeaseTimings::FAST,
+            fence: None,
         }
     }
 

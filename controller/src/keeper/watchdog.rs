@@ -1,63 +1,366 @@
 //! The hardware watchdog: resets the host when a copy that must be dead cannot be killed, or nobody is left to kill.
 //!
-//! It is petted only while the promise holds: the lease is valid, or every copy was lately seen dead.
+//! One of W seconds that was last petted at `p` resets the host at `p + W` at the latest, and that must be before
+//! others may fence. So while the lease is valid it is petted until W before that moment, and after the deadline for
+//! as long as every copy was lately seen dead. A renewal moves the moment on long before; when none comes, the reset
+//! comes just before others may take over, whatever W is: after the deadline and K, and never on a lease that holds.
+//!
+//! W is therefore the most seconds that fit between a late renewal and that moment, and no more than ten: a longer
+//! one gives a keeper that is restarted more time to be back. Where a device cannot be set to what fits, or cannot be
+//! opened, it is not relied on: the verdict says why, and the node has no watchdog.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::Path;
+mod device;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use zsha_crds::records::LeaseTimings;
 use zsha_runtime::{Clock, Moment};
 
-use super::enforce::{Enforce, Enforcement, enforce};
+use super::enforce::{Alarm, Enforce, Enforcement, enforce};
+use device::{Device, KernelWatchdog, Stopped};
 
-/// Short against any watchdog's own time, which is counted in seconds.
-const EVERY: Duration = Duration::from_millis(500);
+/// Between two looks. Well inside the smallest K: an all-clear that comes late in it must still be seen in time.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// From the decision to pet until the driver has it. With it, the reset still comes after the deadline and K: between
+/// those and the earliest fence lie 98 ms at least, of any timings that are safe.
+const SLACK: Duration = Duration::from_millis(50);
+
+/// No keeper needs longer to be back after its restart, and a host that hangs need not hang longer.
+const MOST: Duration = Duration::from_secs(10);
+
+/// A device that could not be opened (somebody else has it, the driver is not loaded yet) is tried again.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
+
+/// The thread answers between two looks.
+const STOPPED_WITHIN: Duration = Duration::from_secs(1);
+
+/// What of a watchdog stands behind the keeper, and why not.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum WatchdogState {
+    /// The node's settings name no device; or the keeper is from before it told.
+    #[default]
+    None,
+    /// The document turns it off.
+    Off,
+    /// Open, set to this, and petted while the promise holds.
+    #[serde(rename_all = "camelCase")]
+    Petted { timeout_secs: u64 },
+    /// There is a device, and it is not relied on: why, as half a sentence.
+    Refused { reason: String },
+}
+
+/// The longest timeout for these timings: after the latest renewal of a healthy keeper (R, and both ways of a request)
+/// it must still be petted once before it has to stop. In whole seconds; zero where not even one fits.
+pub(super) fn longest_timeout(timings: &LeaseTimings) -> Duration {
+    let fence = timings.fence_after() * 49 / 50;
+    let taken = timings.renew() + timings.request_timeout() * 2 + EVERY + SLACK;
+    Duration::from_secs(fence.saturating_sub(taken).as_secs()).min(MOST)
+}
+
+/// Until when a watchdog with this timeout may be petted without an all-clear: K after the deadline, but so that it
+/// resets the host before others may fence.
+fn pet_until(deadline: Moment, kill_within: Duration, fence: Moment, timeout: Duration) -> Moment {
+    (deadline + kill_within).min(fence - timeout - SLACK)
+}
 
 /// Whether the host deserves to go on.
-fn pet(now: Moment, deadline: Option<Moment>, kill_within: Duration, last_clear: Moment) -> bool {
+fn pet(
+    now: Moment,
+    deadline: Option<Moment>,
+    until: Moment,
+    kill_within: Duration,
+    last_clear: Moment,
+) -> bool {
     match enforce(now, deadline) {
-        Enforce::Valid { .. } => true,
-        Enforce::Kill { overdue } => overdue < kill_within || now.since(last_clear) < kill_within,
+        Enforce::Valid { .. } => now < until,
+        Enforce::Kill { .. } => deadline.is_some() && now < until || now.since(last_clear) < kill_within,
     }
 }
 
-/// An armed watchdog. Dropped without [`Watchdog::disarm`], it resets the host in its own time.
-#[derive(Debug)]
-pub(super) struct Watchdog {
-    device: File,
+/// The next look: the last pet before petting ends is not left to chance.
+fn next_look(now: Moment, until: Moment) -> Moment {
+    let last = until - Duration::from_millis(10);
+    if now < last { last.min(now + EVERY) } else { now + EVERY }
+}
+
+/// What the thread that pets is told.
+enum Told {
+    /// Whether the document wants it.
+    Wanted(bool),
+    /// The longest timeout that fits.
+    Longest(Duration),
+    /// The keeper leaves, and no copy is alive.
+    Leave(mpsc::Sender<io::Result<()>>),
+}
+
+/// The line to the thread that pets, for those who renew and answer.
+#[derive(Debug, Clone)]
+pub struct Watchdog {
+    tell: Option<mpsc::Sender<Told>>,
+    state: watch::Receiver<WatchdogState>,
+    longest: Option<Duration>,
 }
 
 impl Watchdog {
-    /// Arms it.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { device: OpenOptions::new().write(true).open(path)? })
+    /// Where the settings name no device, and in a simulation.
+    pub fn none() -> Self {
+        let (_, state) = watch::channel(WatchdogState::None);
+        Self { tell: None, state, longest: None }
     }
 
-    /// Pets it for as long as the promise holds, on a thread of its own.
-    pub(super) fn start(self, enforcement: Arc<Enforcement>) -> io::Result<Arc<Self>> {
-        let watchdog = Arc::new(self);
-        let petted = Arc::clone(&watchdog);
-        thread::Builder::new().name("watchdog".to_owned()).stack_size(256 << 10).spawn(move || {
-            let mut told = true;
-            loop {
-                let now = Clock::Boottime.now();
-                let (deadline, kill_within) = (enforcement.deadline(), enforcement.kill_within());
-                let good = pet(now, deadline, kill_within, enforcement.last_clear());
-                let written = if good { (&petted.device).write(b"p").map(|_| true) } else { Ok(false) };
-                say(&written, &mut told);
-                thread::park_timeout(EVERY);
-            }
-        })?;
-        Ok(watchdog)
+    /// Arms the device and pets it for as long as the promise holds, on a thread of its own.
+    pub(super) fn start(path: PathBuf, enforcement: Arc<Enforcement>) -> io::Result<Self> {
+        let open = move || Ok(Box::new(KernelWatchdog::open(&path)?) as Box<dyn Device>);
+        Self::start_with(Box::new(open), enforcement)
+    }
+
+    fn start_with(open: Open, enforcement: Arc<Enforcement>) -> io::Result<Self> {
+        let alarm = Alarm::new()?;
+        let (tell, told) = mpsc::channel();
+        let (watch, state) = Watch::new(open);
+        thread::Builder::new()
+            .name("watchdog".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || run(watch, &told, &enforcement, &alarm))?;
+        Ok(Self { tell: Some(tell), state, longest: None })
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> WatchdogState {
+        self.state.borrow().clone()
+    }
+
+    /// Whether the document wants a watchdog at all.
+    pub(super) fn want(&self, wanted: bool) {
+        self.tell(Told::Wanted(wanted));
+    }
+
+    /// The timings in force: both of them, while they change.
+    pub(super) fn fit(&mut self, timings: [&LeaseTimings; 2]) {
+        let longest = timings.map(longest_timeout).into_iter().min();
+        if let Some(longest) = longest
+            && self.longest.replace(longest) != Some(longest)
+        {
+            self.tell(Told::Longest(longest));
+        }
     }
 
     /// Ends the watch. Only when no copy is alive: nobody is watched any more after this.
     pub(super) fn disarm(&self) -> io::Result<()> {
-        // The letter that a driver takes as "closed on purpose".
-        (&self.device).write_all(b"V")
+        if self.tell.is_none() {
+            return Ok(());
+        }
+        let (say, hear) = mpsc::channel();
+        self.tell(Told::Leave(say));
+        hear.recv_timeout(STOPPED_WITHIN).map_err(io::Error::other)?
+    }
+
+    fn tell(&self, what: Told) {
+        if let Some(tell) = &self.tell {
+            // The thread ends with the process.
+            let _ = tell.send(what);
+        }
+    }
+}
+
+type Open = Box<dyn Fn() -> io::Result<Box<dyn Device>> + Send>;
+
+fn run(mut watch: Watch, told: &mpsc::Receiver<Told>, enforcement: &Enforcement, alarm: &Alarm) {
+    loop {
+        for what in told.try_iter() {
+            watch.told(what);
+        }
+        let next = watch.look(Clock::Boottime.now(), enforcement);
+        alarm.wait(next, None);
+    }
+}
+
+/// The device, as the thread that pets has it.
+struct Watch {
+    open: Open,
+    armed: Option<Armed>,
+    wanted: bool,
+    /// None: nobody has said by which timings the lease lives.
+    longest: Option<Duration>,
+    open_again: Moment,
+    left: bool,
+    state: watch::Sender<WatchdogState>,
+    petted: bool,
+}
+
+#[derive(Debug)]
+struct Armed {
+    device: Box<dyn Device>,
+    timeout: Duration,
+    /// False: it could not be stopped, so it is petted whatever happens and means nothing.
+    relied_on: bool,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("armed", &self.armed)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    fn new(open: Open) -> (Self, watch::Receiver<WatchdogState>) {
+        let reason = "it is being opened".to_owned();
+        let (state, seen) = watch::channel(WatchdogState::Refused { reason });
+        let watch = Self {
+            open,
+            armed: None,
+            wanted: true,
+            longest: None,
+            open_again: Moment::default(),
+            left: false,
+            state,
+            petted: true,
+        };
+        (watch, seen)
+    }
+
+    fn told(&mut self, what: Told) {
+        match what {
+            Told::Wanted(wanted) if wanted == self.wanted => return,
+            Told::Wanted(wanted) => self.wanted = wanted,
+            Told::Longest(longest) => self.longest = Some(longest),
+            Told::Leave(reply) => {
+                self.left = true;
+                // Whoever asked has stopped waiting if it came too late.
+                let _ = reply.send(self.stop());
+                return;
+            }
+        }
+        self.open_again = Moment::default();
+        self.settle();
+    }
+
+    /// One look: opens what is to be open, pets what is to be petted. Returns when to look again.
+    fn look(&mut self, now: Moment, enforcement: &Enforcement) -> Moment {
+        if self.armed.is_none() && self.wanted && !self.left && now >= self.open_again {
+            self.open_again = now + OPEN_AGAIN;
+            self.arm();
+        }
+        let Some(armed) = &mut self.armed else { return now + EVERY };
+        let (deadline, kill_within) = (enforcement.deadline(), enforcement.kill_within());
+        let until = match (armed.relied_on, deadline) {
+            (true, Some(deadline)) => pet_until(deadline, kill_within, enforcement.fence(), armed.timeout),
+            (true, None) => Moment::default(),
+            (false, _) => now + EVERY * 2,
+        };
+        let good = !armed.relied_on || pet(now, deadline, until, kill_within, enforcement.last_clear());
+        let written = if good { armed.device.pet().map(|()| true) } else { Ok(false) };
+        // Petting that only waits for the next renewal is nothing to speak of.
+        if good || !matches!(enforce(now, deadline), Enforce::Valid { .. }) {
+            say(&written, &mut self.petted);
+        }
+        next_look(now, until)
+    }
+
+    fn arm(&mut self) {
+        match (self.open)() {
+            Ok(device) => {
+                self.armed = Some(Armed { device, timeout: Duration::MAX, relied_on: false });
+                self.settle();
+            }
+            Err(error) => self.refuse(format!("it cannot be opened: {error}")),
+        }
+    }
+
+    /// Makes of the open device what is wanted: one that is relied on, or none.
+    fn settle(&mut self) {
+        if !self.wanted {
+            self.give_up();
+            self.state.send_replace(WatchdogState::Off);
+            return;
+        }
+        let (Some(armed), Some(longest)) = (&mut self.armed, self.longest) else { return };
+        match fitted(armed.device.as_mut(), longest) {
+            Ok(timeout) => {
+                (armed.timeout, armed.relied_on) = (timeout, true);
+                let timeout_secs = timeout.as_secs();
+                let state = WatchdogState::Petted { timeout_secs };
+                if self.state.send_replace(state.clone()) != state {
+                    tracing::info!(timeout_secs, "the watchdog is armed and petted");
+                }
+            }
+            Err(reason) => {
+                self.give_up();
+                self.refuse(reason);
+                // Only other timings can change that.
+                self.open_again = Moment::from_nanos(u64::MAX);
+            }
+        }
+    }
+
+    /// Stops the device. One that cannot be stopped is petted without being relied on: a host must not be reset for a
+    /// watchdog that nobody wants.
+    fn give_up(&mut self) {
+        if self.armed.is_none() {
+            return;
+        }
+        match self.stop() {
+            Ok(()) => tracing::info!("the watchdog is disarmed"),
+            Err(error) => tracing::warn!(
+                error = %error,
+                "the watchdog cannot be stopped (nowayout?): it is petted for as long as this keeper lives, whatever \
+                 happens, and resets this host if no keeper runs"
+            ),
+        }
+    }
+
+    fn refuse(&mut self, reason: String) {
+        let state = WatchdogState::Refused { reason: reason.clone() };
+        // What is tried again and again is told once.
+        if self.state.send_replace(state.clone()) != state {
+            tracing::error!(reason, "the watchdog is not used");
+        }
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        let Some(armed) = &mut self.armed else { return Ok(()) };
+        armed.relied_on = false;
+        match armed.device.stop() {
+            // Of an old driver it is only known to be so if it is closed after the letter, which it is at the end.
+            Ok(Stopped::OnClose) if !self.left => {
+                Err(io::Error::other("its driver stops only when the keeper ends"))
+            }
+            Ok(Stopped::OnClose | Stopped::Surely) => {
+                self.armed = None;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The timeout it has now, or why that is none to rely on.
+fn fitted(device: &mut dyn Device, longest: Duration) -> Result<Duration, String> {
+    if longest.is_zero() {
+        return Err("the lease's timings leave not even one second for it: use a longer profile".to_owned());
+    }
+    match device.set_timeout(longest) {
+        Ok(timeout) if timeout <= longest => Ok(timeout),
+        Ok(timeout) => Err(format!(
+            "its timeout is {} s and cannot be made shorter, and between a renewal and the moment others may fence there \
+             is room for {} s: use a longer profile or another device",
+            timeout.as_secs(),
+            longest.as_secs()
+        )),
+        Err(error) => Err(format!("its timeout cannot be told: {error}")),
     }
 }
 
@@ -76,38 +379,4 @@ fn say(written: &io::Result<bool>, told: &mut bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const K: Duration = Duration::from_millis(1_000);
-
-    fn at(millis: u64) -> Moment {
-        Moment::from_millis(millis)
-    }
-
-    #[test]
-    fn it_is_petted_while_the_lease_is_valid_whatever_was_seen_before() {
-        assert!(pet(at(5_000), Some(at(5_001)), K, at(0)));
-    }
-
-    #[test]
-    fn after_the_deadline_it_is_petted_for_k_and_then_only_on_a_fresh_all_clear() {
-        assert!(pet(at(5_999), Some(at(5_000)), K, at(0)));
-        assert!(!pet(at(6_000), Some(at(5_000)), K, at(0)), "killed K ago and never seen gone");
-        assert!(pet(at(90_000), Some(at(5_000)), K, at(89_500)));
-        assert!(!pet(at(90_000), Some(at(5_000)), K, at(89_000)), "the thread that kills hangs");
-    }
-
-    #[test]
-    fn a_keeper_that_never_had_a_lease_is_petted_on_an_all_clear_only() {
-        assert!(!pet(at(90_000), None, K, at(0)));
-        assert!(pet(at(90_000), None, K, at(89_900)));
-    }
-
-    #[test]
-    fn it_is_disarmed_by_the_letter_drivers_know() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        Watchdog::open(file.path()).unwrap().disarm().unwrap();
-        assert_eq!(std::fs::read(file.path()).unwrap(), b"V");
-    }
-}
+mod tests;

@@ -21,7 +21,7 @@ use crate::desired::Desired;
 use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
 use crate::hypervisor::{DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, PauseReason};
 use crate::in_force::SpecProblem;
-use crate::keeper::Verdict;
+use crate::keeper::{Verdict, WatchdogState};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
@@ -128,6 +128,8 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             timings: LeaseTimings::BALANCED,
             message: "renewed".to_owned(),
             copies: Some(0),
+            ended: None,
+            watchdog: WatchdogState::None,
         }),
         sights: (1..=3).map(|n| (node(n), sight(n, Duration::from_millis(300)))).collect(),
         vm: Observed::Known(Some(StoredVm {

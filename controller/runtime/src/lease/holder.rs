@@ -45,6 +45,15 @@ pub struct Memory {
     pub seq: u64,
     pub deadline: Option<Moment>,
     pub timings: LeaseTimings,
+    /// When others may fence at the earliest. Not known from a file from before this was kept: then it is taken to be
+    /// the deadline, since it is never earlier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Moment>,
+}
+
+/// D after a renewal was sent, on the clock of another node that runs 1 % fast where this one runs 1 % slow.
+fn fence(sent: Moment, fence_after: Duration) -> Moment {
+    sent + fence_after * 49 / 50
 }
 
 /// Copies of the VM on this node, as last looked for in the process table.
@@ -128,6 +137,8 @@ pub struct Holder {
     /// Timings of the last renewal that succeeded, and when its request was sent.
     granted: Option<(LeaseTimings, Moment)>,
     deadline: Option<Moment>,
+    /// By what is granted, and by whatever shorter D was sent since and may be in force.
+    fence: Option<Moment>,
     not_before: Moment,
     /// Since when the controller has been silent, and which life was led then: any other one has set free what that
     /// life owned.
@@ -152,6 +163,7 @@ impl Holder {
             own: Own::Unread,
             life: memory.as_ref().map(|m| Life { incarnation: m.incarnation, epoch: m.epoch, seq: m.seq }),
             granted,
+            fence: memory.as_ref().and_then(|m| m.fence.or(m.deadline)),
             deadline: memory.and_then(|m| m.deadline),
             not_before: Moment::default(),
             silent: None,
@@ -320,6 +332,10 @@ impl Holder {
             let ttl = granted.ttl().min(timings.ttl());
             self.deadline = Some(deadline.min(sent + ttl));
         }
+        if let (Some((_, sent)), Some(before)) = (self.granted, self.fence) {
+            // If this write arrives, others count from when it was sent; that is later, never earlier.
+            self.fence = Some(before.min(fence(sent, timings.fence_after())));
+        }
         if state == LeaseState::Released {
             self.deadline = None;
         }
@@ -444,6 +460,7 @@ impl Holder {
         }
         self.deadline = Some(attempt.sent + attempt.record.timings.ttl());
         self.granted = Some((attempt.record.timings, attempt.sent));
+        self.fence = Some(fence(attempt.sent, attempt.record.timings.fence_after()));
         self.message = "renewed".to_owned();
         self.own = Own::Mine { record: attempt.record, index };
     }
@@ -478,6 +495,12 @@ impl Holder {
         self.deadline.is_some_and(|d| now < d)
     }
 
+    /// The earliest moment at which another node may fence this lease, if it is not renewed any more: by the shorter D
+    /// while timings change. None where nothing was ever granted.
+    pub fn fence(&self) -> Option<Moment> {
+        self.fence
+    }
+
     /// K in force: the smaller one while timings change.
     pub fn kill_within(&self) -> Duration {
         self.granted.map_or(self.timings.kill(), |(granted, _)| granted.kill().min(self.timings.kill()))
@@ -485,6 +508,11 @@ impl Holder {
 
     pub fn timings(&self) -> LeaseTimings {
         self.timings
+    }
+
+    /// The timings of the last renewal that succeeded; those to live by, where there is none.
+    pub fn granted(&self) -> LeaseTimings {
+        self.granted.map_or(self.timings, |(granted, _)| granted)
     }
 
     pub fn node(&self) -> &NodeName {
@@ -521,7 +549,8 @@ impl Holder {
             epoch: life.epoch,
             seq: life.seq,
             deadline: self.deadline,
-            timings: self.granted.map_or(self.timings, |(granted, _)| granted),
+            timings: self.granted(),
+            fence: self.fence,
         })
     }
 }

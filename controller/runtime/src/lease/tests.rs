@@ -9,7 +9,7 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, Owner};
 
-use super::{Attempt, Copies, Holder, Identity, Inputs, Next, Observer};
+use super::{Attempt, Copies, Holder, Identity, Inputs, Memory, Next, Observer};
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
 
@@ -405,6 +405,24 @@ fn a_shorter_ttl_leaves_all_but_one_renewals_time_of_it_whenever_it_is_asked_for
 }
 
 #[test]
+fn the_earliest_fence_moves_closer_with_the_write_that_announces_a_shorter_d_and_is_remembered() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    assert_eq!(holder.fence(), Some(at(9_800)));
+    holder.set_timings(LeaseTimings::FAST).unwrap();
+    assert_eq!(holder.fence(), Some(at(9_800)), "asked for, and not announced");
+    let (op, attempt) = write(holder.next(at(100), inputs(Copies::Some, 2)));
+    assert_eq!(holder.fence(), Some(at(6_860)), "before it is sent");
+    assert_eq!(holder.memory().unwrap().fence, Some(at(6_860)));
+    holder.on_write(attempt, at(101), Ok(key.apply(&op)));
+    assert_eq!(holder.fence(), Some(at(6_960)));
+    assert_eq!(Holder::new(identity("boot-1"), LeaseTimings::FAST, holder.memory()).fence(), Some(at(6_960)));
+    assert_eq!(Holder::new(identity("boot-1"), LeaseTimings::FAST, None).fence(), None);
+    let old = Memory { fence: None, ..holder.memory().unwrap() };
+    assert_eq!(Holder::new(identity("boot-1"), LeaseTimings::FAST, Some(old)).fence(), holder.deadline());
+}
+
+#[test]
 fn unsafe_timings_are_refused_and_change_nothing() {
     let mut holder = held(&mut Key::default());
     let unsafe_ones = LeaseTimings { fence_after_millis: 9_000, ..LeaseTimings::BALANCED };
@@ -548,6 +566,11 @@ fn run(seed: u64) -> (u32, u32) {
                     assert!(
                         here >= dead,
                         "seed {seed}: fenced at {here:?}, the copy may live until {dead:?}"
+                    );
+                    let fence = holder.fence().unwrap();
+                    assert!(
+                        here >= fence,
+                        "seed {seed}: fenced at {here:?}, and not before {fence:?} was said"
                     );
                 }
                 key.last_index += 1;

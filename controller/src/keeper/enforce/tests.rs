@@ -64,6 +64,8 @@ fn a_copy_is_dead_within_k_of_the_deadline_and_untouched_before() {
     assert!(Clock::Boottime.now() >= deadline, "killed while the lease was valid");
     assert_eq!(running.reports.recv().unwrap(), Report::Killed { process: qemu.number() });
     assert_eq!(running.reports.recv().unwrap(), Report::Gone { process: qemu.number() });
+    let ended = running.enforcement.ended().unwrap();
+    assert!(ended.count == 1 && ended.at >= deadline, "{ended:?}");
 }
 
 #[test]

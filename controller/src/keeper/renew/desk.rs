@@ -9,6 +9,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use zsha_crds::records::LeaseTimings;
 use zsha_runtime::{Clock, Moment};
 
+use crate::keeper::enforce::Enforcement;
+use crate::keeper::watchdog::Watchdog;
 use crate::keeper::{KeeperError, Lease, Verdict};
 
 /// A controller that has said nothing for this long is down. Several times the pause between two verdicts it asks
@@ -52,16 +54,23 @@ pub struct LocalLease {
     view: watch::Receiver<Verdict>,
     changes: watch::Sender<u64>,
     heard: Arc<AtomicU64>,
+    enforcement: Arc<Enforcement>,
+    watchdog: Watchdog,
 }
 
 impl Desk {
-    pub(super) fn new(clock: Clock, first: Verdict) -> (Self, LocalLease) {
+    pub(super) fn new(
+        clock: Clock,
+        first: Verdict,
+        enforcement: Arc<Enforcement>,
+        watchdog: Watchdog,
+    ) -> (Self, LocalLease) {
         let (say, commands) = mpsc::channel(WAITING_COMMANDS);
         let (view, seen) = watch::channel(first);
         let changes = watch::Sender::new(0);
         let heard = Arc::new(AtomicU64::new(0));
         let desk = Self { clock, commands, view, changes: changes.clone(), heard: Arc::clone(&heard) };
-        (desk, LocalLease { clock, commands: say, view: seen, changes, heard })
+        (desk, LocalLease { clock, commands: say, view: seen, changes, heard, enforcement, watchdog })
     }
 
     /// Waits for ever when nobody can ask any more.
@@ -122,7 +131,9 @@ impl LocalLease {
 
     /// The verdict as it stands, without counting as a sign of life of the controller.
     pub fn overheard(&self) -> Verdict {
-        self.view.borrow().clone()
+        // What was killed is told at once, not with the next renewal: the controller asks why its VM is gone.
+        let (ended, watchdog) = (self.enforcement.ended(), self.watchdog.state());
+        Verdict { ended, watchdog, ..self.view.borrow().clone() }
     }
 }
 

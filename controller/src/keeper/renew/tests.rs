@@ -194,6 +194,7 @@ fn keeper(
         looking: Looking::Inline(Arc::clone(&copies)),
         enforcement: Arc::clone(&store.enforcement),
         notebook: Notebook::Shared(Arc::clone(memory)),
+        watchdog: Watchdog::none(),
         incarnations: Box::new(move || {
             lives += 1;
             Uuid::from_u128(lives)
@@ -223,6 +224,7 @@ pub(in crate::keeper) fn keeper_on_memory_store(
         looking: Looking::Inline(Arc::clone(&copies)),
         enforcement: Arc::new(Enforcement::default()),
         notebook: Notebook::Forgetful,
+        watchdog: Watchdog::none(),
         incarnations: Box::new(Uuid::new_v4),
     };
     in_process(settings, copies)
@@ -260,6 +262,23 @@ async fn when_the_store_falls_silent_the_copy_dies_at_the_deadline_and_not_befor
     node.clock.sleep_until(deadline + Duration::from_millis(2)).await;
     assert_eq!(node.copies(), 0);
     assert!(!node.valid().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_verdict_tells_how_many_copies_the_keeper_has_ended_and_when_the_last() {
+    let node = Node::new();
+    node.until_valid().await;
+    assert_eq!(node.line.verdict().await.unwrap().ended, None);
+    for count in 1..=2 {
+        node.start_vm().await;
+        node.store.set(Fault::Silent);
+        let deadline = node.store.enforcement.deadline().unwrap();
+        node.clock.sleep_until(deadline + Duration::from_millis(2)).await;
+        let ended = node.line.verdict().await.unwrap().ended.unwrap();
+        assert!(ended.count == count && ended.at >= deadline, "{ended:?}");
+        node.store.set(Fault::None);
+        node.until_valid().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -450,6 +469,7 @@ async fn a_closer_deadline_that_cannot_be_written_down_is_not_believed_by_anybod
         seq: 1,
         deadline: millis.map(Moment::from_millis),
         timings: TIMINGS,
+        fence: None,
     };
     assert!(notebook.write(memory(Some(100))));
     // A directory where the next file would be written stands in for a full disk.

@@ -1,0 +1,295 @@
+use std::sync::Mutex;
+
+use super::*;
+
+const K: Duration = Duration::from_millis(1_000);
+
+fn at(millis: u64) -> Moment {
+    Moment::from_millis(millis)
+}
+
+#[test]
+fn it_is_petted_while_the_lease_is_valid_whatever_was_seen_before() {
+    assert!(pet(at(5_000), Some(at(5_001)), at(6_001), K, at(0)));
+}
+
+#[test]
+fn after_the_deadline_it_is_petted_for_k_and_then_only_on_a_fresh_all_clear() {
+    assert!(pet(at(5_999), Some(at(5_000)), at(6_000), K, at(0)));
+    assert!(!pet(at(6_000), Some(at(5_000)), at(6_000), K, at(0)), "killed K ago and never seen gone");
+    assert!(pet(at(90_000), Some(at(5_000)), at(6_000), K, at(89_500)));
+    assert!(!pet(at(90_000), Some(at(5_000)), at(6_000), K, at(89_000)), "the thread that kills hangs");
+}
+
+#[test]
+fn a_keeper_that_never_had_a_lease_is_petted_on_an_all_clear_only() {
+    assert!(!pet(at(90_000), None, at(0), K, at(0)));
+    assert!(pet(at(90_000), None, at(0), K, at(89_900)));
+}
+
+#[test]
+fn it_is_not_petted_any_more_once_a_reset_would_come_after_a_fence() {
+    assert_eq!(pet_until(at(8_000), K, at(9_800), Duration::from_secs(6)), at(3_750));
+    assert!(
+        !pet(at(3_750), Some(at(8_000)), at(3_750), K, at(0)),
+        "valid, and too late for a renewal to be sure"
+    );
+    assert_eq!(
+        pet_until(at(8_000), K, at(20_000), Duration::from_secs(2)),
+        at(9_000),
+        "at K after the deadline"
+    );
+}
+
+/// Every profile, and whatever else is safe of a grid around them.
+fn all_timings() -> Vec<LeaseTimings> {
+    let mut all =
+        vec![LeaseTimings::FAST, LeaseTimings::BALANCED, LeaseTimings::PATIENT, LeaseTimings::LONGEST];
+    for ttl_millis in [2_000, 6_000, 8_000, 20_000, 60_000] {
+        for renew_millis in [200, 500, 1_000, 2_000] {
+            for kill_millis in [300, 500, 1_000, 2_000] {
+                let least = LeaseTimings { renew_millis, ttl_millis, kill_millis, fence_after_millis: 0 };
+                let shortest = ttl_millis + kill_millis + least.margin_millis();
+                all.extend(
+                    [0, 1_000, 10_000]
+                        .map(|more| LeaseTimings { fence_after_millis: shortest + more, ..least }),
+                );
+            }
+        }
+    }
+    all.retain(LeaseTimings::is_safe);
+    all
+}
+
+/// One life of a watchdog in virtual time: petted as [`Watch::look`] would, 20 ms late. When it resets the host.
+fn resets_at(
+    timings: &LeaseTimings,
+    timeout: Duration,
+    sent: Moment,
+    answered: Moment,
+    armed: Moment,
+) -> Moment {
+    let (deadline, fence) = (sent + timings.ttl(), sent + timings.fence_after() * 49 / 50);
+    let until = pet_until(deadline, timings.kill(), fence, timeout);
+    let (mut now, mut last) = (answered, armed);
+    while now < until {
+        last = now + Duration::from_millis(20);
+        now = next_look(now, until);
+    }
+    last + timeout
+}
+
+#[test]
+fn whatever_the_timings_and_the_device_a_reset_comes_after_the_deadline_and_k_and_before_others_may_fence() {
+    for timings in all_timings() {
+        let longest = longest_timeout(&timings);
+        assert!(longest <= MOST);
+        for secs in 1..=longest.as_secs() {
+            let timeout = Duration::from_secs(secs);
+            // The last renewal of all, answered as late as a keeper waits for it.
+            let sent = at(100_000);
+            let answered = sent + timings.request_timeout() * 2;
+            let reset = resets_at(&timings, timeout, sent, answered, answered - EVERY);
+            let fence = sent + timings.fence_after() * 49 / 50;
+            assert!(reset <= fence, "{timings:?}, {secs} s: reset {reset:?}, fence {fence:?}");
+            // Where D leaves room for it, it comes when killing has had its K.
+            let dead = sent + timings.ttl() + timings.kill();
+            assert!(reset >= dead, "{timings:?}, {secs} s: reset {reset:?}, dead {dead:?}");
+        }
+    }
+}
+
+#[test]
+fn a_keeper_that_renews_late_and_always_is_never_reset() {
+    for timings in all_timings() {
+        for secs in 1..=longest_timeout(&timings).as_secs() {
+            let timeout = Duration::from_secs(secs);
+            // Sent R after the one before was sent, answered as late as can be: just then it has been petted last
+            // when petting for the one before had to end.
+            let sent = at(100_000);
+            let reset = resets_at(&timings, timeout, sent, sent + timings.request_timeout() * 2, sent);
+            let next =
+                sent + timings.renew().max(timings.request_timeout() * 2) + timings.request_timeout() * 2;
+            // Later it is not healthy: its copy is dead by then.
+            let next = next.min(sent + timings.ttl());
+            assert!(reset > next, "{timings:?}, {secs} s: reset {reset:?}, renewed {next:?}");
+        }
+    }
+}
+
+#[test]
+fn every_profile_leaves_room_for_a_watchdog() {
+    let longest = [LeaseTimings::FAST, LeaseTimings::BALANCED, LeaseTimings::PATIENT]
+        .map(|t| longest_timeout(&t).as_secs());
+    assert_eq!(longest, [4, 6, 10]);
+}
+
+/// What a driver was asked.
+#[derive(Debug, Default)]
+struct Asked {
+    opened: u32,
+    stopped: u32,
+    pets: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Driver {
+    /// The least it can be set to, in seconds.
+    least: u64,
+    nowayout: bool,
+}
+
+#[derive(Debug)]
+struct FakeDevice {
+    driver: Driver,
+    asked: Arc<Mutex<Asked>>,
+}
+
+impl Device for FakeDevice {
+    fn set_timeout(&mut self, timeout: Duration) -> io::Result<Duration> {
+        Ok(timeout.max(Duration::from_secs(self.driver.least)))
+    }
+
+    fn pet(&mut self) -> io::Result<()> {
+        self.asked.lock().unwrap().pets += 1;
+        Ok(())
+    }
+
+    fn stop(&mut self) -> io::Result<Stopped> {
+        if self.driver.nowayout {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        self.asked.lock().unwrap().stopped += 1;
+        Ok(Stopped::Surely)
+    }
+}
+
+struct Bench {
+    watch: Watch,
+    asked: Arc<Mutex<Asked>>,
+    enforcement: Enforcement,
+}
+
+impl Bench {
+    /// On a node whose lease was renewed at 100 s, by the timings `Balanced`.
+    fn new(driver: Driver) -> Self {
+        let asked: Arc<Mutex<Asked>> = Arc::default();
+        let opened = Arc::clone(&asked);
+        let open = move || {
+            opened.lock().unwrap().opened += 1;
+            Ok(Box::new(FakeDevice { driver, asked: Arc::clone(&opened) }) as Box<dyn Device>)
+        };
+        let (watch, _) = Watch::new(Box::new(open));
+        let enforcement = Enforcement::default();
+        enforcement.fenced_from(Some(at(109_800)));
+        enforcement.publish(Some(at(108_000)), K);
+        let mut bench = Self { watch, asked, enforcement };
+        bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::BALANCED)));
+        bench
+    }
+
+    /// How often it was petted in one look.
+    fn pets(&mut self, now: u64) -> u32 {
+        let before = self.asked.lock().unwrap().pets;
+        self.watch.look(at(now), &self.enforcement);
+        self.asked.lock().unwrap().pets - before
+    }
+
+    fn state(&self) -> WatchdogState {
+        self.watch.state.borrow().clone()
+    }
+}
+
+const DRIVER: Driver = Driver { least: 1, nowayout: false };
+
+#[test]
+fn a_device_that_fits_is_armed_and_left_alone_when_the_reset_must_come() {
+    let mut bench = Bench::new(DRIVER);
+    assert_eq!(bench.pets(100_100), 1);
+    assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 6 });
+    assert_eq!((bench.pets(103_700), bench.pets(103_750)), (1, 0));
+    bench.enforcement.fenced_from(Some(at(113_800)));
+    bench.enforcement.publish(Some(at(112_000)), K);
+    assert_eq!(bench.pets(104_000), 1, "renewed");
+}
+
+#[test]
+fn a_device_whose_timeout_does_not_fit_is_disarmed_and_said_to_be_none() {
+    let mut bench = Bench::new(Driver { least: 60, ..DRIVER });
+    assert_eq!(bench.pets(100_100), 0);
+    let state = bench.state();
+    let WatchdogState::Refused { reason } = &state else { panic!("{state:?}") };
+    assert!(reason.contains("60 s") && reason.contains("room for 6 s"), "{reason}");
+    assert_eq!(bench.asked.lock().unwrap().stopped, 1);
+}
+
+#[test]
+fn timings_that_leave_less_room_shorten_the_timeout_or_give_the_device_up() {
+    let mut bench = Bench::new(Driver { least: 5, ..DRIVER });
+    bench.pets(100_100);
+    assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 6 });
+    bench.watch.told(Told::Longest(Duration::from_secs(5)));
+    assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 5 });
+    bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::FAST)));
+    assert!(matches!(bench.state(), WatchdogState::Refused { .. }));
+    bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::PATIENT)));
+    bench.pets(100_200);
+    assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 10 });
+}
+
+#[test]
+fn turned_off_it_is_disarmed_and_turned_on_it_is_armed_again() {
+    let mut bench = Bench::new(DRIVER);
+    assert_eq!(bench.pets(100_100), 1);
+    bench.watch.told(Told::Wanted(false));
+    assert_eq!(bench.state(), WatchdogState::Off);
+    assert_eq!((bench.pets(100_200), bench.asked.lock().unwrap().stopped), (0, 1));
+    bench.watch.told(Told::Wanted(true));
+    assert_eq!(bench.pets(100_300), 1);
+    assert_eq!(
+        (bench.state(), bench.asked.lock().unwrap().opened),
+        (WatchdogState::Petted { timeout_secs: 6 }, 2)
+    );
+}
+
+#[test]
+fn one_that_cannot_be_stopped_is_petted_whatever_happens_and_never_relied_on() {
+    let mut bench = Bench::new(Driver { nowayout: true, ..DRIVER });
+    bench.pets(100_100);
+    bench.watch.told(Told::Wanted(false));
+    assert_eq!(bench.state(), WatchdogState::Off);
+    assert_eq!(bench.pets(999_999), 1);
+    let mut too_long = Bench::new(Driver { nowayout: true, least: 60 });
+    assert_eq!(too_long.pets(999_999), 1);
+    assert!(matches!(too_long.state(), WatchdogState::Refused { .. }));
+}
+
+#[test]
+fn once_the_keeper_leaves_it_is_stopped_and_not_petted_again() {
+    let mut bench = Bench::new(DRIVER);
+    bench.pets(100_100);
+    let (say, hear) = mpsc::channel();
+    bench.watch.told(Told::Leave(say));
+    hear.recv().unwrap().unwrap();
+    assert_eq!((bench.pets(100_200), bench.asked.lock().unwrap().opened), (0, 1));
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_is_tried_again_and_meanwhile_none() {
+    let (mut watch, state) = Watch::new(Box::new(|| Err(io::ErrorKind::ResourceBusy.into())));
+    let enforcement = Enforcement::default();
+    watch.told(Told::Longest(Duration::from_secs(4)));
+    watch.look(at(100_000), &enforcement);
+    let refused = state.borrow().clone();
+    assert!(
+        matches!(&refused, WatchdogState::Refused { reason } if reason.contains("cannot be opened")),
+        "{refused:?}"
+    );
+    let found = DRIVER;
+    let asked: Arc<Mutex<Asked>> = Arc::default();
+    watch.open = Box::new(move || Ok(Box::new(FakeDevice { driver: found, asked: Arc::clone(&asked) }) as _));
+    watch.look(at(101_000), &enforcement);
+    assert_eq!(*state.borrow(), refused);
+    watch.look(at(100_000) + OPEN_AGAIN, &enforcement);
+    assert_eq!(*state.borrow(), WatchdogState::Petted { timeout_secs: 4 });
+}
