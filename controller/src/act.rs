@@ -73,6 +73,10 @@ pub async fn act(
             edges.lease.set_timings(*timings).await?;
             vec![]
         }
+        Step::SetWatchdog(wanted) => {
+            edges.lease.set_watchdog(*wanted).await?;
+            vec![]
+        }
         Step::Mount(want) => {
             edges.host.mount(want).await?;
             vec![happened(

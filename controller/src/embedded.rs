@@ -137,7 +137,6 @@ impl Machine {
             },
             recorder,
             metrics,
-            watchdog: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: self.seed,
             feed,

@@ -48,6 +48,9 @@ pub struct Verdict {
     pub message: String,
     /// QEMU processes of the VM that the keeper last saw on this node. None: it could not look.
     pub copies: Option<u32>,
+    /// When they were counted, on this node's `CLOCK_BOOTTIME`: the moment the look began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_at: Option<Moment>,
     /// What it has killed. None: nothing, or a keeper from before this was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
@@ -89,6 +92,9 @@ pub trait Lease: Send + Sync + fmt::Debug + 'static {
 
     /// The timings of the document in force. Refused where they are unsafe.
     async fn set_timings(&self, timings: LeaseTimings) -> Result<(), KeeperError>;
+
+    /// Whether the document wants a watchdog: turned off, it is disarmed. Only for a keeper whose verdict tells of one.
+    async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError>;
 
     /// Gives the lease up for good (shutdown, uninstall). Refused while a copy lives.
     async fn release(&self) -> Result<(), KeeperError>;

@@ -13,6 +13,7 @@ use crate::host::{HostFacts, HostWants};
 use crate::hypervisor::{DomainSpec, HypervisorError, LocalVm};
 use crate::keeper::{KeeperError, Verdict};
 use crate::observed::Observed;
+use crate::plan::blindness::Blindness;
 use crate::views::Views;
 use crate::world::World;
 
@@ -69,12 +70,14 @@ async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Result<Local
 }
 
 /// One look.
-pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: bool) -> World {
+pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: &mut Blindness) -> World {
     recover_document(edges, views).await;
     let (lease, local) = look_here(edges).await;
     let (local, desired) = (Observed::from_result(local), views.desired());
     let wants = desired.known().and_then(Option::as_ref).map(|desired| &desired.wants);
     let facts = host.facts(wants);
+    let lease = Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me));
+    let keeper_blind = blindness.see(edges.clock.now(), &local, &lease);
     World {
         // Taken last: what was looked at before is older, never newer, than `now`.
         now: edges.clock.now(),
@@ -84,7 +87,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: b
         stop: views.stop(),
         migrate: views.migrate(),
         job: edges.hypervisor.migration(),
-        lease: Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me)),
+        lease,
         sights: views.sights(),
         unreadable_leases: views.unreadable_leases(),
         went_back: views.went_back(),
@@ -94,7 +97,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, watchdog: b
         local,
         host: facts,
         desired,
-        watchdog,
+        keeper_blind,
     }
 }
 

@@ -10,6 +10,7 @@
 //! - `migration`: how the VM moves to another node while it runs.
 //! - `claim`: what the others do when nobody may run it any more.
 
+pub mod blindness;
 pub mod claim;
 pub mod fitness;
 pub mod migration;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use zsha_crds::Condition;
+use zsha_crds::document::Watchdog;
 use zsha_crds::records::{LeaseTimings, Owner, VmRecord, Waiting};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
@@ -31,7 +33,9 @@ use zsha_runtime::lease::Sight;
 use crate::host::MountWant;
 use crate::hypervisor::{DomainSpec, MigrationOrder};
 use crate::in_force::SpecProblem;
+use crate::keeper::WatchdogState;
 use crate::world::World;
+use blindness::Blindness;
 use migration::MigrationNotes;
 use ownership::Right;
 
@@ -46,6 +50,8 @@ const MOUNT_RETRY: Duration = Duration::from_secs(5);
 pub enum Step {
     /// Tell the keeper the timings of the document.
     SetTimings(LeaseTimings),
+    /// Tell the keeper whether the document wants its watchdog.
+    SetWatchdog(bool),
     Mount(MountWant),
     /// End the local copy now: it may not run here. `lapsed`: only if the lease is still not valid then.
     KillCopy {
@@ -83,6 +89,7 @@ impl Step {
     pub fn name(&self) -> &'static str {
         match self {
             Self::SetTimings(_) => "SetTimings",
+            Self::SetWatchdog(_) => "SetWatchdog",
             Self::Mount(_) => "Mount",
             Self::KillCopy { .. } => "KillCopy",
             Self::ReplaceLease(_) => "ReplaceLease",
@@ -149,6 +156,8 @@ impl Plan {
 /// What a node remembers between passes and nobody else needs to know. Changed here, and by the outcome of steps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notes {
+    /// Whether the keeper sees the VM's process.
+    pub blindness: Blindness,
     /// Since when this node has seen that the VM could be claimed.
     pub claimable_since: Option<Moment>,
     /// Nothing is started, resumed or claimed before this.
@@ -203,6 +212,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     }
     // Last: a mount that fails must not keep the VM from what it needs.
     keep_timings(world, &mut plan);
+    keep_watchdog(world, &mut plan);
     keep_mounts(world, notes, &mut plan);
     plan
 }
@@ -222,6 +232,20 @@ fn keep_timings(world: &World, plan: &mut Plan) {
         && verdict.timings != desired.timings
     {
         plan.step(Step::SetTimings(desired.timings));
+    }
+}
+
+/// A keeper that names no watchdog has none to be told of, or does not understand it yet.
+fn keep_watchdog(world: &World, plan: &mut Plan) {
+    let (Some(desired), Some(verdict)) = (world.document(), world.lease.known()) else { return };
+    let wanted = desired.watchdog != Watchdog::Off;
+    let differs = match verdict.watchdog {
+        WatchdogState::None => false,
+        WatchdogState::Off => wanted,
+        WatchdogState::Petted { .. } | WatchdogState::Refused { .. } => !wanted,
+    };
+    if differs && desired.names(&world.me) {
+        plan.step(Step::SetWatchdog(wanted));
     }
 }
 

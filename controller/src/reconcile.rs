@@ -33,8 +33,6 @@ pub struct Node {
     pub edges: Edges,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
-    /// Whether the keeper has a watchdog to pet.
-    pub watchdog: bool,
     pub version: String,
     /// Of the jitter.
     pub seed: u64,
@@ -137,7 +135,7 @@ impl Reconciler {
         let mut notes = self.notes.lock().await;
         let mut last = None;
         for _ in 0..MOST_ROUNDS {
-            let world = observe(&self.node.edges, &self.views, &self.host, self.node.watchdog).await;
+            let world = observe(&self.node.edges, &self.views, &self.host, &mut notes.blindness).await;
             let plan = plan::plan(&world, &mut notes);
             let done = self.carry_out(&plan.steps, &mut notes).await;
             last = Some((world, plan));

@@ -67,7 +67,6 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
         },
         recorder: recorder.clone(),
         metrics: Arc::clone(&metrics),
-        watchdog: settings.watchdog_device.as_ref().is_some_and(|device| device.exists()),
         version: format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown")),
         seed,
         feed: Some(feed),

@@ -68,8 +68,8 @@ pub struct World {
     /// up in the history.
     pub running_domain: Option<Arc<DomainSpec>>,
     pub host: Observed<HostFacts>,
-    /// Whether the keeper pets a watchdog device.
-    pub watchdog: bool,
+    /// The keeper counts no copy of the VM where there is one: see [`crate::plan::blindness`].
+    pub keeper_blind: bool,
 }
 
 impl World {

@@ -12,6 +12,7 @@ use super::{ActError, Edges, act};
 use crate::embedded::Machine;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts};
 use crate::observe::{HostSight, observe};
+use crate::plan::blindness::Blindness;
 use crate::plan::{Notes, Step};
 use crate::views::{self, Views};
 
@@ -59,7 +60,7 @@ async fn a_look_that_takes_long_is_judged_by_what_the_keeper_says_after_it() {
     let slow = Delays { call: Duration::from_secs(4), ..Delays::NONE };
     rig.hosts.set_delays(&rig.me, slow);
     let before = rig.edges.lease.verdict().await.unwrap();
-    let world = observe(&rig.edges, &rig.views, &HostSight::default(), false).await;
+    let world = observe(&rig.edges, &rig.views, &HostSight::default(), &mut Blindness::default()).await;
     let seen = world.lease.known().unwrap();
     assert!(seen.seq > before.seq + 2, "it was renewed meanwhile: {} and {}", before.seq, seen.seq);
     assert_eq!(seen.seq, rig.edges.lease.verdict().await.unwrap().seq);

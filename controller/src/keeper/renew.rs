@@ -57,7 +57,7 @@ pub struct Renewal {
     desk: Desk,
     releasing: Vec<Reply>,
     adopt_timings: bool,
-    /// When the process table was last read, and what was in it.
+    /// When it was last begun to read the process table, and what was in it.
     looked: Option<(Moment, Option<u32>)>,
     told: Told,
 }
@@ -110,7 +110,7 @@ pub fn in_process(
     (line, both)
 }
 
-fn verdict(holder: &Holder, deadline: Option<Moment>, copies: Option<u32>) -> Verdict {
+fn verdict(holder: &Holder, deadline: Option<Moment>, looked: Option<(Moment, Option<u32>)>) -> Verdict {
     Verdict {
         node: holder.node().clone(),
         valid_until: deadline,
@@ -119,7 +119,8 @@ fn verdict(holder: &Holder, deadline: Option<Moment>, copies: Option<u32>) -> Ve
         seq: holder.seq(),
         timings: holder.timings(),
         message: holder.message().to_owned(),
-        copies,
+        copies: looked.and_then(|(_, count)| count),
+        counted_at: looked.map(|(at, _)| at),
         ended: None,
         watchdog: WatchdogState::default(),
     }
@@ -178,6 +179,7 @@ impl Renewal {
     }
 
     async fn look(&mut self) -> lease::Copies {
+        let begun = self.settings.clock.now();
         let found = self.settings.looking.look().await;
         let (count, copies) = match found {
             Ok(0) => (Some(0), lease::Copies::None),
@@ -187,7 +189,7 @@ impl Renewal {
                 (None, lease::Copies::Unknown)
             }
         };
-        self.looked = Some((self.settings.clock.now(), count));
+        self.looked = Some((begun, count));
         copies
     }
 
@@ -345,7 +347,7 @@ impl Renewal {
     }
 
     fn tell(&mut self, deadline: Option<Moment>) {
-        let view = verdict(&self.holder, deadline, self.looked.and_then(|(_, count)| count));
+        let view = verdict(&self.holder, deadline, self.looked);
         let (valid, epoch) = (view.valid(self.settings.clock.now()), view.epoch);
         let message = view.message.clone();
         self.desk.show(view);

@@ -66,6 +66,7 @@ mod tests {
             timings: LeaseTimings::BALANCED,
             message: String::new(),
             copies: None,
+            counted_at: None,
             ended: None,
             watchdog: crate::keeper::WatchdogState::None,
         }

@@ -33,6 +33,10 @@ enum Request {
     SetTimings {
         timings: LeaseTimings,
     },
+    /// Whether a watchdog is wanted.
+    SetWatchdog {
+        wanted: bool,
+    },
     Release,
     /// From now on a [`Answer::Changed`] follows with every change, and one for every ping.
     Subscribe,

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use zsha_crds::records::LeaseTimings;
 use zsha_runtime::{Clock, Moment};
 
@@ -95,8 +95,8 @@ fn next_look(now: Moment, until: Moment) -> Moment {
 
 /// What the thread that pets is told.
 enum Told {
-    /// Whether the document wants it.
-    Wanted(bool),
+    /// Whether the document wants it; answered when that is so.
+    Wanted(bool, oneshot::Sender<()>),
     /// The longest timeout that fits.
     Longest(Duration),
     /// The keeper leaves, and no copy is alive.
@@ -140,9 +140,17 @@ impl Watchdog {
         self.state.borrow().clone()
     }
 
-    /// Whether the document wants a watchdog at all.
-    pub(super) fn want(&self, wanted: bool) {
-        self.tell(Told::Wanted(wanted));
+    /// Whether the document wants a watchdog at all. Returns when it is so, with the state that follows.
+    pub(super) async fn want(&self, wanted: bool) -> Result<(), String> {
+        if self.tell.is_none() {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.tell(Told::Wanted(wanted, reply));
+        match tokio::time::timeout(STOPPED_WITHIN, answer).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err("the thread that pets the watchdog does not answer".to_owned()),
+        }
     }
 
     /// The timings in force: both of them, while they change.
@@ -217,8 +225,7 @@ impl fmt::Debug for Watch {
 
 impl Watch {
     fn new(open: Open) -> (Self, watch::Receiver<WatchdogState>) {
-        let reason = "it is being opened".to_owned();
-        let (state, seen) = watch::channel(WatchdogState::Refused { reason });
+        let (state, seen) = watch::channel(opening());
         let watch = Self {
             open,
             armed: None,
@@ -234,18 +241,27 @@ impl Watch {
 
     fn told(&mut self, what: Told) {
         match what {
-            Told::Wanted(wanted) if wanted == self.wanted => return,
-            Told::Wanted(wanted) => self.wanted = wanted,
-            Told::Longest(longest) => self.longest = Some(longest),
+            Told::Wanted(wanted, reply) => {
+                if wanted != self.wanted {
+                    self.wanted = wanted;
+                    self.open_again = Moment::default();
+                    self.state.send_replace(opening());
+                    self.settle();
+                }
+                // Whoever asked has stopped waiting if it came too late.
+                let _ = reply.send(());
+            }
+            Told::Longest(longest) => {
+                self.longest = Some(longest);
+                self.open_again = Moment::default();
+                self.settle();
+            }
             Told::Leave(reply) => {
                 self.left = true;
                 // Whoever asked has stopped waiting if it came too late.
                 let _ = reply.send(self.stop());
-                return;
             }
         }
-        self.open_again = Moment::default();
-        self.settle();
     }
 
     /// One look: opens what is to be open, pets what is to be petted. Returns when to look again.
@@ -345,6 +361,10 @@ impl Watch {
             Err(error) => Err(error),
         }
     }
+}
+
+fn opening() -> WatchdogState {
+    WatchdogState::Refused { reason: "it is being opened".to_owned() }
 }
 
 /// The timeout it has now, or why that is none to rely on.

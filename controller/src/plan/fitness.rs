@@ -4,6 +4,7 @@ use zsha_crds::document::Watchdog;
 use zsha_crds::{Condition, ConditionStatus};
 
 use crate::host::{BridgeFact, HostFacts, ImageFact, MountFact};
+use crate::keeper::WatchdogState;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::World;
@@ -113,6 +114,11 @@ fn lease(world: &World) -> Verdict {
     }
     match &world.lease {
         Observed::Unknown(why) => unknown("KeeperUnreachable", why.clone()),
+        Observed::Known(_) if world.keeper_blind => bad(
+            "KeeperBlind",
+            "the keeper does not see the VM's process here, so it could not end it in time: it seems to run in a PID \
+             namespace of its own; run it as the unit zsha-keeper.service, or its container with the host's (--pid=host)",
+        ),
         Observed::Known(verdict) if verdict.valid(world.now) => {
             good("Valid", "the keeper renews this node's lease")
         }
@@ -203,13 +209,36 @@ fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
 }
 
 fn watchdog(world: &World) -> Verdict {
-    match world.document().map(|d| d.watchdog) {
-        Some(Watchdog::Required) if !world.watchdog => bad(
+    let asked = world.document().map(|desired| desired.watchdog);
+    let required = asked == Some(Watchdog::Required);
+    match world.lease.known().map(|verdict| &verdict.watchdog) {
+        _ if asked == Some(Watchdog::Off) => good("Off", "`Fencing.Watchdog` is 'off'"),
+        None if required => unknown(
+            "KeeperUnreachable",
+            "the keeper does not say whether it pets the watchdog that is required",
+        ),
+        None => good("NotRequired", "no watchdog is required"),
+        Some(WatchdogState::Petted { timeout_secs }) => {
+            good("Petted", format!("the keeper pets a watchdog that resets this node after {timeout_secs} s"))
+        }
+        Some(WatchdogState::None) if required => bad(
             "NoWatchdog",
             "`Fencing.Watchdog` is 'required' and the keeper has no watchdog device: name one in its settings \
              (watchdogDevice: /dev/watchdog)",
         ),
-        _ if world.watchdog => good("Petted", "the keeper pets a watchdog"),
-        _ => good("NotRequired", "no watchdog is required"),
+        Some(WatchdogState::Off) if required => bad(
+            "NoWatchdog",
+            "`Fencing.Watchdog` is 'required' and the keeper's watchdog is still turned off",
+        ),
+        Some(WatchdogState::Refused { reason }) if required => bad(
+            "NoWatchdog",
+            format!(
+                "`Fencing.Watchdog` is 'required' and the keeper's watchdog is not to be relied on: {reason}"
+            ),
+        ),
+        Some(WatchdogState::Refused { reason }) => {
+            good("NotRequired", format!("no watchdog is required; the one there is not relied on: {reason}"))
+        }
+        Some(WatchdogState::None | WatchdogState::Off) => good("NotRequired", "no watchdog is required"),
     }
 }

@@ -128,6 +128,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             timings: LeaseTimings::BALANCED,
             message: "renewed".to_owned(),
             copies: Some(0),
+            counted_at: None,
             ended: None,
             watchdog: WatchdogState::None,
         }),
@@ -146,7 +147,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             image: Some(Observed::Known(ImageFact::Present { bytes: 1 })),
             ..HostFacts::default()
         }),
-        watchdog: false,
+        keeper_blind: false,
     }
 }
 
@@ -601,6 +602,59 @@ fn a_required_watchdog_that_is_not_there_makes_a_node_unfit() {
     let plan = decide(&world);
     assert!(plan.steps.is_empty());
     assert!(plan.conditions[0].message.contains("`Fencing.Watchdog` is 'required'"));
+}
+
+/// What the keeper says of its watchdog.
+fn with_watchdog(world: &mut World, state: WatchdogState) {
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.watchdog = state;
+}
+
+#[test]
+fn whether_there_is_a_watchdog_is_what_the_keeper_says() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    change(&mut world, |desired| desired.watchdog = Watchdog::Required);
+    let refused = WatchdogState::Refused { reason: "its timeout is 60 s".to_owned() };
+    for (state, fit) in [
+        (WatchdogState::Petted { timeout_secs: 4 }, true),
+        (refused, false),
+        (WatchdogState::Off, false),
+        (WatchdogState::None, false),
+    ] {
+        with_watchdog(&mut world, state.clone());
+        let ready = decide(&world).conditions[0].clone();
+        assert_eq!(ready.is_true(), fit, "{state:?}: {}", ready.message);
+        let WatchdogState::Refused { reason } = state else { continue };
+        assert!(ready.message.contains(&reason), "{}", ready.message);
+    }
+}
+
+#[test]
+fn the_keeper_is_told_once_that_the_document_turns_its_watchdog_off_or_on() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    let petted = WatchdogState::Petted { timeout_secs: 4 };
+    for (asked, state, step) in [
+        (Watchdog::Off, petted.clone(), Some(Step::SetWatchdog(false))),
+        (Watchdog::Off, WatchdogState::Off, None),
+        (Watchdog::Off, WatchdogState::None, None),
+        (Watchdog::Automatic, WatchdogState::Off, Some(Step::SetWatchdog(true))),
+        (Watchdog::Automatic, petted, None),
+        (Watchdog::Automatic, WatchdogState::None, None),
+    ] {
+        change(&mut world, |desired| desired.watchdog = asked);
+        with_watchdog(&mut world, state);
+        assert_eq!(decide(&world).steps, step.into_iter().collect::<Vec<_>>());
+        assert!(decide(&world).conditions[0].is_true());
+    }
+}
+
+#[test]
+fn a_node_whose_keeper_does_not_see_the_process_is_unfit_and_its_vm_is_left_alone() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    world.keeper_blind = true;
+    let plan = decide(&world);
+    assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+    assert!(plan.conditions[0].message.contains("PID namespace"), "{}", plan.conditions[0].message);
 }
 
 #[test]

@@ -306,6 +306,10 @@ impl Lease for GatedLease {
         self.pass("timings", self.inner.set_timings(timings)).await
     }
 
+    async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
+        self.pass("watchdog", self.inner.set_watchdog(wanted)).await
+    }
+
     async fn release(&self) -> Result<(), KeeperError> {
         self.pass("release", self.inner.release()).await
     }

@@ -152,6 +152,11 @@ impl Lease for LocalLease {
         self.ask("setTimings", |reply| Command::SetTimings(timings, reply)).await
     }
 
+    async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
+        let refused = |reason| KeeperError::Refused { operation: "setWatchdog", reason };
+        self.watchdog.want(wanted).await.map_err(refused)
+    }
+
     async fn release(&self) -> Result<(), KeeperError> {
         self.ask("release", Command::Release).await
     }

@@ -109,6 +109,10 @@ impl Lease for SocketLease {
         self.ask_done("setTimings", Request::SetTimings { timings }, RELEASED_WITHIN).await
     }
 
+    async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
+        self.ask_done("setWatchdog", Request::SetWatchdog { wanted }, RELEASED_WITHIN).await
+    }
+
     async fn release(&self) -> Result<(), KeeperError> {
         self.ask_done("release", Request::Release, RELEASED_WITHIN).await
     }

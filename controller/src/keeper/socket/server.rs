@@ -128,6 +128,7 @@ async fn answer(lease: &LocalLease, request: Request) -> Answer {
             Err(error) => Err(error),
         },
         Request::SetTimings { timings } => lease.set_timings(timings).await,
+        Request::SetWatchdog { wanted } => lease.set_watchdog(wanted).await,
         Request::Release => lease.release().await,
         Request::Subscribe | Request::Ping => Ok(()),
     };

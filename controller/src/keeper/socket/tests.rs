@@ -8,7 +8,7 @@ use zsha_runtime::Clock;
 
 use super::*;
 use crate::keeper::renew::tests::keeper_on_memory_store;
-use crate::keeper::{KeeperError, Lease};
+use crate::keeper::{KeeperError, Lease, WatchdogState};
 
 /// A keeper with its socket, in this process but spoken to as from another.
 struct Served {
@@ -62,6 +62,8 @@ async fn a_controller_asks_sets_and_releases_over_the_socket() {
     let refused = lease.set_timings(unsafe_timings).await.unwrap_err();
     assert!(matches!(&refused, KeeperError::Refused { reason, .. } if reason.contains("fenceAfterMillis")));
 
+    // It has none, so there is nothing to turn off.
+    lease.set_watchdog(false).await.unwrap();
     lease.release().await.unwrap();
     assert!(!lease.verdict().await.unwrap().valid(Clock::Boottime.now()));
 }
@@ -124,4 +126,13 @@ async fn a_socket_left_behind_by_a_dead_keeper_is_replaced() {
     drop(bind(&path).unwrap());
     assert!(path.exists());
     bind(&path).unwrap();
+}
+
+#[test]
+fn a_verdict_of_an_older_keeper_reads_as_one_without_watchdog_that_has_ended_nothing() {
+    let old = r#"{"answer":"verdict","verdict":{"node":"n1","validUntil":null,"seq":1,"epoch":1,
+        "incarnation":"00000000-0000-0000-0000-000000000000","message":"renewed","copies":0,
+        "timings":{"renewMillis":1000,"ttlMillis":8000,"killMillis":1000,"fenceAfterMillis":10000}}}"#;
+    let Answer::Verdict { verdict } = serde_json::from_str(old).unwrap() else { panic!("no verdict") };
+    assert_eq!((verdict.watchdog, verdict.ended, verdict.counted_at), (WatchdogState::None, None, None));
 }

@@ -195,6 +195,12 @@ impl Bench {
         self.asked.lock().unwrap().pets - before
     }
 
+    fn want(&mut self, wanted: bool) {
+        let (reply, mut answer) = oneshot::channel();
+        self.watch.told(Told::Wanted(wanted, reply));
+        answer.try_recv().unwrap();
+    }
+
     fn state(&self) -> WatchdogState {
         self.watch.state.borrow().clone()
     }
@@ -241,10 +247,10 @@ fn timings_that_leave_less_room_shorten_the_timeout_or_give_the_device_up() {
 fn turned_off_it_is_disarmed_and_turned_on_it_is_armed_again() {
     let mut bench = Bench::new(DRIVER);
     assert_eq!(bench.pets(100_100), 1);
-    bench.watch.told(Told::Wanted(false));
+    bench.want(false);
     assert_eq!(bench.state(), WatchdogState::Off);
     assert_eq!((bench.pets(100_200), bench.asked.lock().unwrap().stopped), (0, 1));
-    bench.watch.told(Told::Wanted(true));
+    bench.want(true);
     assert_eq!(bench.pets(100_300), 1);
     assert_eq!(
         (bench.state(), bench.asked.lock().unwrap().opened),
@@ -256,7 +262,7 @@ fn turned_off_it_is_disarmed_and_turned_on_it_is_armed_again() {
 fn one_that_cannot_be_stopped_is_petted_whatever_happens_and_never_relied_on() {
     let mut bench = Bench::new(Driver { nowayout: true, ..DRIVER });
     bench.pets(100_100);
-    bench.watch.told(Told::Wanted(false));
+    bench.want(false);
     assert_eq!(bench.state(), WatchdogState::Off);
     assert_eq!(bench.pets(999_999), 1);
     let mut too_long = Bench::new(Driver { nowayout: true, least: 60 });
@@ -292,4 +298,22 @@ fn a_device_that_cannot_be_opened_is_tried_again_and_meanwhile_none() {
     assert_eq!(*state.borrow(), refused);
     watch.look(at(100_000) + OPEN_AGAIN, &enforcement);
     assert_eq!(*state.borrow(), WatchdogState::Petted { timeout_secs: 4 });
+}
+
+#[tokio::test]
+async fn the_line_turns_it_off_and_on_and_hears_when_it_is_so() {
+    let asked: Arc<Mutex<Asked>> = Arc::default();
+    let opened = Arc::clone(&asked);
+    let open =
+        move || Ok(Box::new(FakeDevice { driver: DRIVER, asked: Arc::clone(&opened) }) as Box<dyn Device>);
+    let mut watchdog = Watchdog::start_with(Box::new(open), Arc::new(Enforcement::default())).unwrap();
+    watchdog.fit([&LeaseTimings::FAST, &LeaseTimings::PATIENT]);
+    watchdog.state.wait_for(|state| *state == WatchdogState::Petted { timeout_secs: 4 }).await.unwrap();
+    watchdog.want(false).await.unwrap();
+    assert_eq!((watchdog.state(), asked.lock().unwrap().stopped), (WatchdogState::Off, 1));
+    watchdog.want(true).await.unwrap();
+    watchdog.state.wait_for(|state| *state == WatchdogState::Petted { timeout_secs: 4 }).await.unwrap();
+    watchdog.disarm().unwrap();
+    assert_eq!(asked.lock().unwrap().stopped, 2);
+    Watchdog::none().want(false).await.unwrap();
 }

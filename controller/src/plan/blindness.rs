@@ -1,0 +1,109 @@
+//! Does this node's keeper see the VM's process? One in a PID namespace of its own (a container) counts no copy where
+//! there is one, and would end none in time either. Two counts in a row say so: one alone may be of a process that has
+//! just died.
+
+use zsha_runtime::Moment;
+
+use crate::hypervisor::LocalVm;
+use crate::keeper::Verdict;
+use crate::observed::Observed;
+
+/// Fed with every look, carried from one to the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Blindness {
+    /// Since when the hypervisor has shown a process: the moment after the first look that did.
+    process_since: Option<Moment>,
+    /// When the keeper first counted none since then.
+    missed: Option<Moment>,
+    blind: bool,
+}
+
+impl Blindness {
+    /// `now` is after both looks. What could not be looked at changes nothing.
+    pub fn see(&mut self, now: Moment, local: &Observed<LocalVm>, lease: &Observed<Verdict>) -> bool {
+        let (Some(local), Some(verdict)) = (local.known(), lease.known()) else { return self.blind };
+        if !local.has_process() {
+            *self = Self::default();
+            return false;
+        }
+        let since = *self.process_since.get_or_insert(now);
+        match (verdict.copies, verdict.counted_at) {
+            (Some(0), Some(counted)) if counted > since => {
+                let first = *self.missed.get_or_insert(counted);
+                self.blind |= counted > first;
+            }
+            (Some(copies), _) if copies > 0 => (self.missed, self.blind) = (None, false),
+            (Some(_) | None, _) => {}
+        }
+        self.blind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+    use zsha_crds::NodeName;
+    use zsha_crds::records::LeaseTimings;
+
+    use super::*;
+    use crate::keeper::WatchdogState;
+
+    const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
+
+    /// What is seen at second `now`, where the keeper counted at `counted`.
+    fn see(blindness: &mut Blindness, now: u64, local: LocalVm, counted: u64, copies: Option<u32>) -> bool {
+        let verdict = Verdict {
+            node: NodeName::new("n1").unwrap(),
+            valid_until: None,
+            incarnation: Uuid::nil(),
+            epoch: 1,
+            seq: 1,
+            timings: LeaseTimings::BALANCED,
+            message: String::new(),
+            copies,
+            counted_at: Some(Moment::from_millis(counted * 1_000)),
+            ended: None,
+            watchdog: WatchdogState::None,
+        };
+        blindness.see(Moment::from_millis(now * 1_000), &Observed::Known(local), &Observed::Known(verdict))
+    }
+
+    #[test]
+    fn a_keeper_that_counts_none_twice_beside_a_process_is_blind_until_it_counts_one() {
+        let mut blindness = Blindness::default();
+        let seen = [(10, 9), (11, 10), (12, 11), (12, 11), (13, 12)]
+            .map(|(now, counted)| see(&mut blindness, now, RUNNING, counted, Some(0)));
+        assert_eq!(
+            seen,
+            [false, false, false, false, true],
+            "a count from before the process proves nothing"
+        );
+        let unknown = blindness.see(
+            Moment::from_millis(14_000),
+            &Observed::unknown("no answer"),
+            &Observed::unknown("no answer"),
+        );
+        assert!(unknown, "not knowing changes nothing");
+        assert!(!see(&mut blindness, 15, RUNNING, 14, Some(1)));
+    }
+
+    #[test]
+    fn a_process_that_has_just_died_or_just_begun_makes_nobody_blind() {
+        let mut blindness = Blindness::default();
+        assert!(!see(&mut blindness, 10, RUNNING, 9, Some(1)));
+        assert!(
+            !see(&mut blindness, 20, RUNNING, 19, Some(0)),
+            "dead, and the hypervisor does not know it yet"
+        );
+        assert!(!see(&mut blindness, 21, LocalVm::Absent, 20, Some(0)));
+        assert!(!see(&mut blindness, 22, RUNNING, 21, Some(0)));
+    }
+
+    #[test]
+    fn a_keeper_that_cannot_look_or_does_not_say_when_is_not_called_blind() {
+        let mut blindness = Blindness::default();
+        for now in 10..20 {
+            assert!(!see(&mut blindness, now, RUNNING, now - 1, None));
+        }
+    }
+}
