@@ -166,8 +166,8 @@ async fn second_net(directory: PathBuf, lease: Arc<SocketLease>, copies: Arc<Pro
     loop {
         tokio::time::sleep(SECOND_NET_LOOK).await;
         let remembered = file.read().ok().flatten().and_then(|memory| memory.deadline);
-        if remembered.is_some_and(|deadline| clock.now() < deadline) {
-            net = SecondNet::default();
+        if let Some(deadline) = remembered.filter(|deadline| clock.now() < *deadline) {
+            net.remembered(deadline);
             continue;
         }
         match lease.verdict().await {

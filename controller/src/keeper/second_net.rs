@@ -18,8 +18,11 @@ const UNKNOWN_KEEPER: Duration = Duration::from_secs(5);
 /// Fed with every verdict, or the lack of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SecondNet {
-    /// The latest deadline told of. None: nobody has said anything yet.
-    deadline: Option<Moment>,
+    /// The last deadline the keeper has told. None: it has not said anything yet.
+    told: Option<Moment>,
+    /// The last deadline read in the state file since then. It holds although the file has vanished: that somebody wiped
+    /// `/run` takes no lease back.
+    read: Option<Moment>,
     /// Since when the keeper has not answered.
     lost: Option<Moment>,
 }
@@ -28,20 +31,25 @@ impl SecondNet {
     /// The keeper answered: enforcing is its business.
     pub fn answered(&mut self, verdict: &Verdict) {
         // "Not valid" is a deadline that has passed, not one that nobody knows.
-        self.deadline = Some(verdict.valid_until.unwrap_or_default());
+        *self = Self { told: Some(verdict.valid_until.unwrap_or_default()), read: None, lost: None };
+    }
+
+    /// The state file shows a deadline that has not passed, so the keeper was not asked.
+    pub fn remembered(&mut self, deadline: Moment) {
+        self.read = Some(deadline);
         self.lost = None;
     }
 
     /// The keeper did not answer. `remembered` is the deadline in its state file, if there is one to be read.
     pub fn unanswered(&mut self, now: Moment, remembered: Option<Moment>) {
         self.lost.get_or_insert(now);
-        self.deadline = self.deadline.max(remembered);
+        self.read = remembered.or(self.read);
     }
 
     /// None: nothing to do, the keeper lives. Otherwise what is right, by the last deadline known.
     pub fn decide(&self, now: Moment) -> Option<Enforce> {
         let lost = self.lost?;
-        Some(enforce(now, Some(self.deadline.unwrap_or(lost + UNKNOWN_KEEPER))))
+        Some(enforce(now, Some(self.told.max(self.read).unwrap_or(lost + UNKNOWN_KEEPER))))
     }
 }
 
@@ -105,6 +113,28 @@ mod tests {
         net.answered(&verdict(Some(at(8_000))));
         net.unanswered(at(7_000), Some(at(14_000)));
         assert_eq!(net.decide(at(9_000)), Some(Enforce::Valid { until: at(14_000) }));
+    }
+
+    #[test]
+    fn a_state_file_that_vanished_takes_no_deadline_back_that_it_has_shown() {
+        let mut net = SecondNet::default();
+        net.remembered(at(30_000));
+        for seconds in 1..=29 {
+            net.unanswered(at(seconds * 1_000), None);
+            assert_eq!(net.decide(at(seconds * 1_000)), Some(Enforce::Valid { until: at(30_000) }));
+        }
+        assert!(matches!(net.decide(at(30_000)), Some(Enforce::Kill { .. })), "and no moment longer");
+        net.remembered(at(40_000));
+        assert_eq!(net.decide(at(31_000)), None);
+    }
+
+    #[test]
+    fn what_the_keeper_said_last_counts_more_than_what_the_file_showed_before() {
+        let mut net = SecondNet::default();
+        net.remembered(at(30_000));
+        net.answered(&verdict(None));
+        net.unanswered(at(9_000), None);
+        assert!(matches!(net.decide(at(9_000)), Some(Enforce::Kill { .. })));
     }
 
     #[test]
