@@ -8,6 +8,8 @@ pub mod copies;
 pub mod enforce;
 pub mod guard;
 pub mod killing;
+mod names;
+mod premises;
 pub mod process;
 pub mod renew;
 mod second_net;

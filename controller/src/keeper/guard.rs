@@ -1,13 +1,17 @@
 //! What a keeper leaves behind when it is stopped while a copy of the VM is alive: somebody who obeys the last
 //! deadline until another keeper does.
 //!
-//! It renews nothing and speaks to nobody. It goes as soon as the state file shows that a new keeper has renewed.
+//! It renews nothing. What it obeys it was told when it was posted, not by the state file, which may not have been
+//! writable; and it tells the keeper that comes next. It goes as soon as that one says that it enforces, or the state
+//! file shows that it has renewed.
+
+mod handover;
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -16,13 +20,15 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use zsha_crds::records::LeaseTimings;
 use zsha_crds::{ClusterName, VmName};
-use zsha_runtime::Clock;
 use zsha_runtime::lease::Memory;
+use zsha_runtime::{Clock, Moment};
 
 use super::StateFile;
 use super::copies::{Copies, ProcCopies};
 use super::enforce::{Alarm, CALM_AFTER, Enforce, enforce, pause};
 use super::killing::{Killing, log};
+use handover::Relief;
+pub(super) use handover::Standing;
 
 /// The hidden command that [`run`] stands behind.
 pub const COMMAND: &str = "keeper-guard";
@@ -45,30 +51,54 @@ impl GuardSettings {
 /// A guard that has not said that it stands by then does not.
 const READY_WITHIN: Duration = Duration::from_secs(2);
 const READY: &str = "ready";
+/// A memory is a few hundred bytes.
+const LINE_LIMIT: u64 = 16 << 10;
 
-/// Starts a guard and returns when it stands. `program` understands [`COMMAND`].
-pub(super) fn post(program: &Path, settings: &GuardSettings) -> anyhow::Result<u32> {
+/// Starts a guard that obeys the deadline of this memory, and returns when it stands by it. `program` understands
+/// [`COMMAND`].
+pub(super) fn post(program: &Path, settings: &GuardSettings, memory: Option<&Memory>) -> anyhow::Result<u32> {
     let mut child = Command::new(program)
         .args(settings.arguments())
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start a guard")?;
+    let told = child.stdin.take().context("a guard without input")?;
     let output = child.stdout.take().context("a guard without output")?;
-    let (say, hear) = mpsc::channel();
+    let stands = tell(told, memory).and_then(|()| hear(output, &ready(memory)));
+    if let Err(error) = stands {
+        child.kill().context("a guard that does not stand cannot be ended")?;
+        child.wait()?;
+        return Err(error.context("the guard does not stand"));
+    }
+    Ok(child.id())
+}
+
+/// A pipe holds many times a memory, so this does not wait for the guard.
+fn tell(mut input: ChildStdin, memory: Option<&Memory>) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut input, &memory)?;
+    writeln!(input)?;
+    Ok(())
+}
+
+/// What a guard says that stands by this memory.
+fn ready(memory: Option<&Memory>) -> String {
+    let deadline = memory.and_then(|memory| memory.deadline);
+    format!("{READY} {}", deadline.map_or(0, Moment::as_nanos))
+}
+
+fn hear(output: ChildStdout, expected: &str) -> anyhow::Result<()> {
+    let (say, heard) = mpsc::channel();
     thread::spawn(move || {
         let mut line = String::new();
         let read = BufReader::new(output).read_line(&mut line);
         // Nobody waits any more if it came too late.
         let _ = say.send(read.map(|_| line));
     });
-    match hear.recv_timeout(READY_WITHIN) {
-        Ok(Ok(line)) if line.trim_end() == READY => Ok(child.id()),
-        outcome => {
-            child.kill().context("a guard that does not stand cannot be ended")?;
-            child.wait()?;
-            anyhow::bail!("the guard does not stand: {outcome:?}")
-        }
+    let outcome = heard.recv_timeout(READY_WITHIN);
+    match &outcome {
+        Ok(Ok(line)) if line.trim_end() == expected => Ok(()),
+        _ => anyhow::bail!("it says {outcome:?} and not '{expected}'"),
     }
 }
 
@@ -82,13 +112,22 @@ pub fn run(settings: &GuardSettings) -> anyhow::Result<()> {
     let _ignored = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()]
         .map(|kind| signal(kind).is_ok());
     let file = StateFile::in_directory(&settings.directory);
-    let last = file.read().unwrap_or(None);
+    let mut line = String::new();
+    std::io::stdin().lock().take(LINE_LIMIT).read_line(&mut line)?;
+    let memory: Option<Memory> =
+        serde_json::from_str(&line).context("what the keeper believed was not told")?;
+    let orders = Orders { memory, shown: file.read().unwrap_or(None) };
+    let relief = Relief::new()?;
+    if let Err(error) = handover::offer(&settings.directory, orders.memory.clone(), Arc::clone(&relief)) {
+        tracing::warn!(%error, "the next keeper can only be told by the state file");
+    }
     let copies = ProcCopies::new(VmName::management().domain_uuid(&settings.cluster));
     let alarm = Alarm::new()?;
     let mut output = std::io::stdout();
-    writeln!(output, "{READY}")?;
+    // From here on another keeper may start.
+    writeln!(output, "{}", ready(orders.memory.as_ref()))?;
     output.flush()?;
-    let outcome = watch_over(&file, last.as_ref(), &copies, &alarm);
+    let outcome = watch_over(&file, &orders, &copies, &alarm, &relief);
     drop(entered);
     tracing::info!(?outcome, "guard relieved");
     Ok(())
@@ -97,13 +136,29 @@ pub fn run(settings: &GuardSettings) -> anyhow::Result<()> {
 /// Why a guard went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relieved {
-    /// Another keeper has written the state file.
+    /// Another keeper enforces, or has written the state file.
     NewKeeper,
     /// The deadline has passed, and it has been quiet for a while.
     AllDead,
 }
 
-fn watch_over(file: &StateFile, last: Option<&Memory>, copies: &dyn Copies, alarm: &Alarm) -> Relieved {
+/// What a guard was posted with.
+#[derive(Debug)]
+struct Orders {
+    /// What its keeper believed: this is obeyed.
+    memory: Option<Memory>,
+    /// What the state file showed before its keeper left. It may be older; what it shows later is a new keeper's.
+    shown: Option<Memory>,
+}
+
+fn watch_over(
+    file: &StateFile,
+    orders: &Orders,
+    copies: &dyn Copies,
+    alarm: &Alarm,
+    relief: &Relief,
+) -> Relieved {
+    let last = orders.memory.as_ref();
     let clock = Clock::Boottime;
     let kill_within = last.map_or(LeaseTimings::FAST, |memory| memory.timings).kill();
     let deadline = last.and_then(|memory| memory.deadline);
@@ -111,7 +166,9 @@ fn watch_over(file: &StateFile, last: Option<&Memory>, copies: &dyn Copies, alar
     let mut clear_since = None;
     loop {
         // A file that has become unreadable is no new keeper.
-        if file.read().is_ok_and(|now| now.is_some() && now.as_ref() != last) {
+        let written =
+            file.read().is_ok_and(|now| now.is_some() && now != orders.shown && now.as_ref() != last);
+        if relief.has_come() || written {
             return Relieved::NewKeeper;
         }
         let now = clock.now();
@@ -127,14 +184,13 @@ fn watch_over(file: &StateFile, last: Option<&Memory>, copies: &dyn Copies, alar
                 now + pause(overdue, round.clear)
             }
         };
-        alarm.wait(wake, None::<&OwnedFd>);
+        alarm.wait(wake, Some(&relief.bell));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
-    use zsha_runtime::Moment;
 
     use super::*;
     use crate::keeper::copies::tests::Impostor;
@@ -160,9 +216,11 @@ mod tests {
         file.write(&memory(deadline, 1)).unwrap();
         let uuid = Uuid::new_v4();
         let qemu = Impostor::qemu(uuid);
-        let (watched, last) = (file.clone(), memory(deadline, 1));
+        let last = Some(memory(deadline, 1));
+        let (watched, orders) = (file.clone(), Orders { memory: last.clone(), shown: last });
         let guard = thread::spawn(move || {
-            watch_over(&watched, Some(&last), &ProcCopies::new(uuid), &Alarm::new().unwrap())
+            let relief = Relief::new().unwrap();
+            watch_over(&watched, &orders, &ProcCopies::new(uuid), &Alarm::new().unwrap(), &relief)
         });
         (directory, file, qemu, guard)
     }
@@ -190,14 +248,86 @@ mod tests {
         let uuid = Uuid::new_v4();
         let qemu = Impostor::qemu(uuid);
         let file = StateFile::in_directory(directory.path());
-        thread::spawn(move || watch_over(&file, None, &ProcCopies::new(uuid), &Alarm::new().unwrap()));
+        let relief = Relief::new().unwrap();
+        thread::spawn(move || {
+            let orders = Orders { memory: None, shown: None };
+            watch_over(&file, &orders, &ProcCopies::new(uuid), &Alarm::new().unwrap(), &relief)
+        });
         assert!(qemu.dies_within(K));
+    }
+
+    #[test]
+    fn a_guard_obeys_what_it_was_told_where_the_state_file_is_older_or_gone() {
+        for older in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let file = StateFile::in_directory(directory.path());
+            let now = Clock::Boottime.now();
+            if older {
+                file.write(&memory(now - Duration::from_secs(9), 1)).unwrap();
+            }
+            let uuid = Uuid::new_v4();
+            let qemu = Impostor::qemu(uuid);
+            let last = memory(now + Duration::from_millis(600), 2);
+            let orders = Orders { memory: Some(last), shown: file.read().unwrap() };
+            let relief = Relief::new().unwrap();
+            thread::spawn(move || {
+                watch_over(&file, &orders, &ProcCopies::new(uuid), &Alarm::new().unwrap(), &relief)
+            });
+            assert!(!qemu.dies_within(Duration::from_millis(300)), "killed before what it was told");
+            assert!(qemu.dies_within(Duration::from_millis(300) + K));
+        }
+    }
+
+    #[test]
+    fn the_next_keeper_learns_from_the_guard_what_no_file_says_and_relieves_it() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(Standing::find(directory.path()).is_none(), "nobody stands there");
+        let uuid = Uuid::new_v4();
+        let qemu = Impostor::qemu(uuid);
+        let believed = memory(Clock::Boottime.now() + Duration::from_secs(60), 7);
+        let relief = Relief::new().unwrap();
+        handover::offer(directory.path(), Some(believed.clone()), Arc::clone(&relief)).unwrap();
+        let file = StateFile::in_directory(directory.path());
+        let orders = Orders { memory: Some(believed.clone()), shown: None };
+        let guard = thread::spawn(move || {
+            watch_over(&file, &orders, &ProcCopies::new(uuid), &Alarm::new().unwrap(), &relief)
+        });
+        drop(Standing::find(directory.path()).unwrap());
+        let standing = Standing::find(directory.path()).unwrap();
+        assert_eq!(standing.memory, Some(believed));
+        assert!(!guard.is_finished(), "a keeper that only asked, and went, relieves nobody");
+        standing.relieve();
+        assert_eq!(guard.join().unwrap(), Relieved::NewKeeper);
+        assert!(qemu.lives());
+    }
+
+    /// A program that reads a line and says this.
+    fn says(directory: &Path, line: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let program = directory.join("program");
+        std::fs::write(&program, format!("#!/bin/sh\nread told\necho '{line}'\nexec sleep 60\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+        program
+    }
+
+    #[test]
+    fn a_guard_that_stands_by_another_deadline_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = GuardSettings { cluster: ClusterName::new("c").unwrap(), directory: "/run".into() };
+        let told = memory(Moment::from_nanos(77), 1);
+        let wrong = says(directory.path(), "ready 78");
+        let error = post(&wrong, &settings, Some(&told)).unwrap_err();
+        assert!(format!("{error:#}").contains("and not 'ready 77'"), "{error:#}");
+        let right = says(directory.path(), "ready 77");
+        let process = post(&right, &settings, Some(&told)).unwrap();
+        let process = rustix::process::Pid::from_raw(i32::try_from(process).unwrap()).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
     }
 
     #[test]
     fn a_program_that_never_says_it_stands_is_no_guard() {
         let settings = GuardSettings { cluster: ClusterName::new("c").unwrap(), directory: "/run".into() };
-        assert!(post(Path::new("/bin/false"), &settings).is_err());
-        assert!(post(Path::new("/nonexistent"), &settings).is_err());
+        assert!(post(Path::new("/bin/false"), &settings, None).is_err());
+        assert!(post(Path::new("/nonexistent"), &settings, None).is_err());
     }
 }

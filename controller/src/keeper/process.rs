@@ -2,22 +2,20 @@
 //!
 //! It uses no libvirt. Threads share nothing but the deadline and what hangs on it.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
 use anyhow::Context;
-use rustix::fs::FlockOperation;
 use rustix::mm::MlockAllFlags;
 use tokio::signal::unix::{SignalKind, signal};
 use uuid::Uuid;
 use zsha_crds::records::LeaseTimings;
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::Clock;
-use zsha_runtime::lease::Identity;
+use zsha_runtime::lease::{Identity, Memory};
 use zsha_runtime::store::consul::ConsulSettings;
 use zsha_runtime::store::{ConsulStore, Store};
 
@@ -26,8 +24,8 @@ use super::copies::{Copies, ProcCopies};
 use super::enforce::{self, Enforcement, Lines};
 use super::guard::{self, GuardSettings};
 use super::killing;
+use super::premises::{self, Premises};
 use super::renew::{self, Apart, Looking, Notebook, RenewSettings};
-use super::socket;
 use super::watchdog::{Watchdog, WatchdogState};
 
 #[derive(Debug, Clone)]
@@ -51,26 +49,31 @@ pub fn directory(run_dir: &Path, cluster: &ClusterName) -> PathBuf {
 }
 
 pub fn socket_path(run_dir: &Path, cluster: &ClusterName) -> PathBuf {
-    directory(run_dir, cluster).join("keeper.sock")
+    premises::socket_path(&directory(run_dir, cluster))
 }
 
 /// Runs until it is asked to stop.
 pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
     let directory = directory(&settings.run_dir, &settings.cluster);
-    let _only_one = claim(&directory)?;
+    let premises = Premises::claim(&directory)?;
     let identity = identity(settings)?;
     take_care_of_memory_and_time();
     let uuid = VmName::management().domain_uuid(&settings.cluster);
     let enforcement = Arc::new(Enforcement::with_bell()?);
-    let file = StateFile::in_directory(&directory);
+    let standing = guard::Standing::find(&directory);
+    let handed = standing.as_ref().and_then(|standing| standing.memory.clone());
+    let mut notebook = Notebook::file_or(StateFile::in_directory(&directory), handed);
     // In force before the first thread starts: a copy that may live must not die of the order of things here.
-    if let Ok(Some(memory)) = file.read()
+    if let Some(memory) = notebook.read()
         && memory.boot_id == identity.boot_id
     {
         enforcement.fenced_from(memory.fence.or(memory.deadline));
         enforcement.publish(memory.deadline, memory.timings.kill());
     }
     let tell = start_enforcing(&enforcement, uuid)?;
+    if let Some(standing) = standing {
+        standing.relieve();
+    }
     let watchdog = start_watchdog(settings, &enforcement)?;
     let store: Arc<dyn Store> = Arc::new(ConsulStore::connect(settings.consul.clone())?);
     let renewing = RenewSettings {
@@ -80,7 +83,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         store,
         looking: Looking::Apart(Apart::new(Arc::new(ProcCopies::new(uuid)), tell)),
         enforcement,
-        notebook: Notebook::file(file),
+        notebook,
         watchdog: watchdog.clone(),
         incarnations: Box::new(Uuid::new_v4),
     };
@@ -90,7 +93,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         .thread_stack_size(256 << 10)
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(renewing, &directory, uuid, &guard))?;
+    runtime.block_on(serve(renewing, premises, uuid, &guard))?;
     leave(&watchdog, uuid);
     // A thread that hangs in /proc must not keep the process.
     runtime.shutdown_background();
@@ -100,17 +103,17 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
 /// Renews and answers until it may leave.
 async fn serve(
     settings: RenewSettings,
-    directory: &Path,
+    mut premises: Premises,
     uuid: Uuid,
     guard: &GuardSettings,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener =
-        socket::bind(&directory.join("keeper.sock")).context("cannot listen for the controller")?;
+    let listener = premises.bind().context("cannot listen for the controller")?;
     let (renewal, line) = renew::new(settings);
+    let answering = premises::answer(premises, listener, line.clone());
     let parts = async {
-        tokio::join!(renewal.run(), socket::serve(listener, line));
+        tokio::join!(renewal.run(), answering);
     };
     tokio::pin!(parts);
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -124,7 +127,7 @@ async fn serve(
             _ = interrupt.recv() => {}
             () = &mut parts => anyhow::bail!("the keeper's loop has ended"),
         }
-        match may_leave(uuid, guard) {
+        match may_leave(uuid, guard, line.memory().as_ref()) {
             Ok(()) => return Ok(()),
             Err(error) => {
                 let error = format!("{error:#}");
@@ -134,14 +137,15 @@ async fn serve(
     }
 }
 
-/// With no copy alive nobody is needed; otherwise somebody must obey the deadline until the next keeper does.
-fn may_leave(uuid: Uuid, guard: &GuardSettings) -> anyhow::Result<()> {
+/// With no copy alive nobody is needed; otherwise somebody must obey the deadline until the next keeper does, and have
+/// said that it is this very deadline.
+fn may_leave(uuid: Uuid, guard: &GuardSettings, memory: Option<&Memory>) -> anyhow::Result<()> {
     if ProcCopies::new(uuid).alive().is_ok_and(|copies| copies.is_empty()) {
         tracing::info!("keeper stops; no copy of the VM is alive here");
         return Ok(());
     }
     // Also right after an upgrade, when the file of this program has been replaced.
-    let process = guard::post(Path::new("/proc/self/exe"), guard)?;
+    let process = guard::post(Path::new("/proc/self/exe"), guard, memory)?;
     tracing::warn!(guard = process, "keeper stops; the guard ends the VM unless a keeper renews in time");
     Ok(())
 }
@@ -159,21 +163,6 @@ fn leave(watchdog: &Watchdog, uuid: Uuid) {
         }
         Ok(_) | Err(_) => tracing::warn!("the watchdog stays armed: start the keeper again before it fires"),
     }
-}
-
-/// One keeper a cluster and host: two would renew one lease and enforce different deadlines.
-fn claim(directory: &Path) -> anyhow::Result<File> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    fs::set_permissions(directory, Permissions::from_mode(0o700))?;
-    let path = directory.join("keeper.lock");
-    let lock = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-        .with_context(|| format!("another keeper holds {}", path.display()))?;
-    Ok(lock)
 }
 
 fn identity(settings: &KeeperSettings) -> anyhow::Result<Identity> {

@@ -338,6 +338,7 @@ impl Renewal {
         if closer {
             self.settings.enforcement.publish(deadline, self.holder.kill_within());
         }
+        self.desk.keep(memory.clone());
         let written = memory.is_none_or(|memory| self.settings.notebook.write(memory));
         if !closer {
             self.settings.enforcement.publish(deadline, self.holder.kill_within());
@@ -347,7 +348,13 @@ impl Renewal {
     }
 
     fn tell(&mut self, deadline: Option<Moment>) {
-        let view = verdict(&self.holder, deadline, self.looked);
+        let mut view = verdict(&self.holder, deadline, self.looked);
+        if let Some(trouble) = self.settings.notebook.trouble() {
+            let more = format!(
+                "; the keeper's state file cannot be written ({trouble}): make room in its directory"
+            );
+            view.message.push_str(&more);
+        }
         let (valid, epoch) = (view.valid(self.settings.clock.now()), view.epoch);
         let message = view.message.clone();
         self.desk.show(view);

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use zsha_runtime::lease::Memory;
 
+use super::premises;
+
 /// One file, replaced as a whole.
 #[derive(Debug, Clone)]
 pub struct StateFile {
@@ -40,12 +42,43 @@ impl StateFile {
         Ok(Some(memory))
     }
 
-    /// In force when this returns `Ok`. A reader sees the old one or the new one, never half of it.
+    /// Whether there is one, readable or not.
+    pub fn exists(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok()
+    }
+
+    /// In force when this returns `Ok`. A reader sees the old one or the new one, never half of it; but where there is no
+    /// room for a second file the old one is written over, and whoever reads just then finds something garbled.
     pub fn write(&self, memory: &Memory) -> io::Result<()> {
         let text = serde_json::to_vec(memory).map_err(io::Error::other)?;
+        let mut replaced = self.replace(&text);
+        if replaced.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            && let Some(directory) = self.path.parent()
+        {
+            // The directory was wiped.
+            replaced = premises::make(directory).and_then(|()| self.replace(&text));
+        }
+        replaced.or_else(|error| self.write_over(text).map_err(|_| error))
+    }
+
+    fn replace(&self, text: &[u8]) -> io::Result<()> {
         let next = self.path.with_extension("json.next");
-        File::create(&next)?.write_all(&text)?;
-        fs::rename(&next, &self.path)
+        let outcome = File::create(&next)
+            .and_then(|mut file| file.write_all(text))
+            .and_then(|()| fs::rename(&next, &self.path));
+        if outcome.is_err() {
+            // Half of one helps nobody, and takes the room of the next.
+            let _ = fs::remove_file(&next);
+        }
+        outcome
+    }
+
+    /// In the room that the old one has: a full disk still lets it be written to. Blanks fill up what is left.
+    fn write_over(&self, mut text: Vec<u8>) -> io::Result<()> {
+        let mut file = File::options().write(true).open(&self.path)?;
+        let room = usize::try_from(file.metadata()?.len().min(LIMIT)).unwrap_or_default();
+        text.resize(text.len().max(room), b' ');
+        file.write_all(&text)
     }
 
     /// Afterwards there is none.
@@ -91,6 +124,31 @@ mod tests {
         file.remove().unwrap();
         file.remove().unwrap();
         assert_eq!(file.read().unwrap(), None);
+    }
+
+    #[test]
+    fn a_wiped_directory_is_made_again() {
+        let root = tempfile::tempdir().unwrap();
+        let file = StateFile::in_directory(&root.path().join("run/c"));
+        file.write(&memory(None)).unwrap();
+        assert!(file.exists());
+        fs::remove_dir_all(root.path().join("run")).unwrap();
+        assert!(!file.exists());
+        file.write(&memory(Some(Moment::from_millis(7)))).unwrap();
+        assert_eq!(file.read().unwrap(), Some(memory(Some(Moment::from_millis(7)))));
+    }
+
+    #[test]
+    fn where_no_second_file_can_be_made_the_old_one_is_written_over_whichever_is_longer() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::in_directory(directory.path());
+        file.write(&memory(Some(Moment::from_millis(7)))).unwrap();
+        // A directory where the next file would be written stands in for a full disk.
+        fs::create_dir(directory.path().join("keeper.json.next")).unwrap();
+        for deadline in [None, Some(Moment::from_nanos(u64::MAX)), Some(Moment::from_millis(8))] {
+            file.write(&memory(deadline)).unwrap();
+            assert_eq!(file.read().unwrap(), Some(memory(deadline)));
+        }
     }
 
     #[test]

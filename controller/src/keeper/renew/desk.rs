@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 use zsha_crds::records::LeaseTimings;
+use zsha_runtime::lease::Memory;
 use zsha_runtime::{Clock, Moment};
 
 use crate::keeper::enforce::Enforcement;
@@ -42,6 +43,7 @@ pub(super) struct Desk {
     clock: Clock,
     commands: mpsc::Receiver<Command>,
     view: watch::Sender<Verdict>,
+    memory: watch::Sender<Option<Memory>>,
     changes: watch::Sender<u64>,
     heard: Arc<AtomicU64>,
 }
@@ -52,6 +54,7 @@ pub struct LocalLease {
     clock: Clock,
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<Verdict>,
+    memory: watch::Receiver<Option<Memory>>,
     changes: watch::Sender<u64>,
     heard: Arc<AtomicU64>,
     enforcement: Arc<Enforcement>,
@@ -67,10 +70,22 @@ impl Desk {
     ) -> (Self, LocalLease) {
         let (say, commands) = mpsc::channel(WAITING_COMMANDS);
         let (view, seen) = watch::channel(first);
+        let (memory, remembered) = watch::channel(None);
         let changes = watch::Sender::new(0);
         let heard = Arc::new(AtomicU64::new(0));
-        let desk = Self { clock, commands, view, changes: changes.clone(), heard: Arc::clone(&heard) };
-        (desk, LocalLease { clock, commands: say, view: seen, changes, heard, enforcement, watchdog })
+        let desk =
+            Self { clock, commands, view, memory, changes: changes.clone(), heard: Arc::clone(&heard) };
+        let line = LocalLease {
+            clock,
+            commands: say,
+            view: seen,
+            memory: remembered,
+            changes,
+            heard,
+            enforcement,
+            watchdog,
+        };
+        (desk, line)
     }
 
     /// Waits for ever when nobody can ask any more.
@@ -96,6 +111,10 @@ impl Desk {
 
     pub(super) fn show(&self, verdict: Verdict) {
         self.view.send_replace(verdict);
+    }
+
+    pub(super) fn keep(&self, memory: Option<Memory>) {
+        self.memory.send_replace(memory);
     }
 
     pub(super) fn changes(&self) -> watch::Sender<u64> {
@@ -127,6 +146,11 @@ impl LocalLease {
             Ok(()) => Ok(()),
             Err(reason) => Err(KeeperError::Refused { operation, reason }),
         }
+    }
+
+    /// What is in force, whether it could be written down or not.
+    pub(in crate::keeper) fn memory(&self) -> Option<Memory> {
+        self.memory.borrow().clone()
     }
 
     /// The verdict as it stands, without counting as a sign of life of the controller.

@@ -1,7 +1,9 @@
 //! Where the lease's memory is kept for the next life of the keeper.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use zsha_runtime::Moment;
 use zsha_runtime::lease::Memory;
 
 use crate::keeper::StateFile;
@@ -10,21 +12,34 @@ use crate::keeper::StateFile;
 pub enum Notebook {
     /// Nowhere: a keeper that begins anew is not valid until it has renewed.
     Forgetful,
-    File(Pages),
+    File(Box<Pages>),
     /// In memory, for a simulated keeper that is restarted on a host that is not. Empty it to simulate a reboot.
     Shared(Arc<Mutex<Option<Memory>>>),
 }
 
 impl Notebook {
     pub fn file(file: StateFile) -> Self {
-        Self::File(Pages { file, held: None, failing: false })
+        Self::file_or(file, None)
     }
 
-    pub(super) fn read(&mut self) -> Option<Memory> {
+    /// A state file, and what the keeper before has handed over beside it: the later of the two is remembered.
+    pub fn file_or(file: StateFile, handed: Option<Memory>) -> Self {
+        Self::File(Box::new(Pages { file, held: None, handed, trouble: None }))
+    }
+
+    pub(in crate::keeper) fn read(&mut self) -> Option<Memory> {
         match self {
             Self::Forgetful => None,
             Self::Shared(memory) => memory.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             Self::File(pages) => pages.read(),
+        }
+    }
+
+    /// Why nothing can be written down, while that is so.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::Forgetful | Self::Shared(_) => None,
+            Self::File(pages) => pages.trouble.as_deref(),
         }
     }
 
@@ -47,7 +62,8 @@ impl Notebook {
 pub struct Pages {
     file: StateFile,
     held: Option<Memory>,
-    failing: bool,
+    handed: Option<Memory>,
+    trouble: Option<String>,
 }
 
 impl Pages {
@@ -56,31 +72,42 @@ impl Pages {
             tracing::warn!(error = format!("{error:#}"), "no memory of an earlier lease is used");
             None
         });
-        self.held.clone()
+        later(self.held.clone(), self.handed.clone())
     }
 
     fn write(&mut self, memory: Memory) -> bool {
-        if self.held.as_ref() == Some(&memory) {
+        if self.held.as_ref() == Some(&memory) && self.file.exists() {
             return true;
         }
         let believed = memory.deadline;
-        let outcome = self.file.write(&memory);
-        let failing = outcome.is_err();
-        match outcome {
-            Ok(()) => self.held = Some(memory),
-            Err(error) => {
-                if !self.failing {
-                    tracing::warn!(error = %error, "the keeper's state file cannot be written");
-                }
-                if self.file.remove().is_ok() {
-                    self.held = None;
+        match self.file.write(&memory) {
+            Ok(()) => {
+                self.held = Some(memory);
+                if self.trouble.take().is_some() {
+                    tracing::info!("the keeper's state file can be written again");
                 }
             }
+            Err(error) => self.not_written(believed, &error),
         }
-        if self.failing && !failing {
-            tracing::info!("the keeper's state file can be written again");
-        }
-        self.failing = failing;
         self.held.as_ref().and_then(|held| held.deadline) <= believed
+    }
+
+    /// What is left there may be believed by the next keeper: it goes if it says more than is so, and stays if it says
+    /// less, which is better than nothing.
+    fn not_written(&mut self, believed: Option<Moment>, error: &io::Error) {
+        if self.trouble.replace(error.to_string()).is_none() {
+            tracing::warn!(%error, "the keeper's state file cannot be written");
+        }
+        if self.held.as_ref().is_some_and(|held| held.deadline > believed) && self.file.remove().is_ok() {
+            self.held = None;
+        }
+    }
+}
+
+/// Which of two memories is of the later renewal. Where both are of one, what was handed over: it was told last.
+fn later(held: Option<Memory>, handed: Option<Memory>) -> Option<Memory> {
+    match (held, handed) {
+        (Some(held), Some(handed)) if (held.epoch, held.seq) > (handed.epoch, handed.seq) => Some(held),
+        (held, handed) => handed.or(held),
     }
 }

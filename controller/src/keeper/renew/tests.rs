@@ -207,6 +207,7 @@ fn keeper(
 /// For those who need a keeper and nothing of what is around it.
 pub(in crate::keeper) fn keeper_on_memory_store(
     clock: Clock,
+    notebook: Notebook,
 ) -> (LocalLease, impl Future<Output = ()> + Send) {
     let hosts = SimulatedHosts::new(VmName::management(), domain().uuid);
     hosts.hypervisor(&name());
@@ -223,7 +224,7 @@ pub(in crate::keeper) fn keeper_on_memory_store(
         store: Arc::new(MemoryStore::new()),
         looking: Looking::Inline(Arc::clone(&copies)),
         enforcement: Arc::new(Enforcement::default()),
-        notebook: Notebook::Forgetful,
+        notebook,
         watchdog: Watchdog::none(),
         incarnations: Box::new(Uuid::new_v4),
     };
@@ -471,12 +472,64 @@ async fn a_closer_deadline_that_cannot_be_written_down_is_not_believed_by_anybod
         timings: TIMINGS,
         fence: None,
     };
+    let contents = || file.read().unwrap();
+    let path = |name: &str| directory.path().join(name);
     assert!(notebook.write(memory(Some(100))));
     // A directory where the next file would be written stands in for a full disk.
-    std::fs::create_dir(directory.path().join("keeper.json.next")).unwrap();
+    std::fs::create_dir(path("keeper.json.next")).unwrap();
     assert!(notebook.write(memory(Some(50))));
-    assert_eq!(file.read().unwrap(), None, "what could not be replaced was removed");
-    std::fs::remove_dir(directory.path().join("keeper.json.next")).unwrap();
+    assert_eq!(contents(), Some(memory(Some(50))), "written over the old one");
+    // A program that runs stands in for a file that cannot be written over either.
+    std::fs::copy("/bin/sleep", path("sleep")).unwrap();
+    let mut sleep = std::process::Command::new(path("sleep")).arg("60").spawn().unwrap();
+    std::fs::rename(path("sleep"), path("keeper.json")).unwrap();
+    assert!(notebook.write(memory(Some(70))), "what is left there ends earlier");
+    assert!(file.exists() && notebook.trouble().is_some());
+    assert!(notebook.write(memory(Some(40))));
+    assert_eq!(contents(), None, "what could not be replaced was removed");
+    sleep.kill().unwrap();
+    sleep.wait().unwrap();
+    std::fs::remove_dir(path("keeper.json.next")).unwrap();
     assert!(notebook.write(memory(Some(60))));
-    assert_eq!(file.read().unwrap(), Some(memory(Some(60))));
+    assert_eq!(contents(), Some(memory(Some(60))));
+    assert_eq!(notebook.trouble(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_file_that_cannot_be_written_shows_in_the_verdict_and_costs_no_lease() {
+    let clock = Clock::Tokio { start: Instant::now(), rate_ppm: 0 };
+    let file = crate::keeper::StateFile::in_directory(std::path::Path::new("/proc/nowhere"));
+    let (line, run) = keeper_on_memory_store(clock, Notebook::file(file));
+    let _keeper = tokio::spawn(run);
+    pass(Duration::from_secs(30)).await;
+    let verdict = line.verdict().await.unwrap();
+    assert!(verdict.valid(clock.now()));
+    assert!(
+        verdict.message.starts_with("renewed; the keeper's state file cannot be written ("),
+        "{}",
+        verdict.message
+    );
+    assert_eq!(line.memory().unwrap().deadline, verdict.valid_until);
+}
+
+#[test]
+fn of_the_file_and_what_was_handed_over_the_later_renewal_is_remembered() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = |seq: u64, millis: u64| Memory {
+        key: None,
+        boot_id: "boot".to_owned(),
+        incarnation: Uuid::from_u128(1),
+        epoch: 1,
+        seq,
+        deadline: Some(Moment::from_millis(millis)),
+        timings: TIMINGS,
+        fence: None,
+    };
+    let file = crate::keeper::StateFile::in_directory(directory.path());
+    let read = |handed: Option<Memory>| Notebook::file_or(file.clone(), handed).read();
+    assert_eq!(read(Some(memory(7, 70))), Some(memory(7, 70)), "no file");
+    file.write(&memory(7, 90)).unwrap();
+    assert_eq!(read(None), Some(memory(7, 90)));
+    assert_eq!(read(Some(memory(7, 70))), Some(memory(7, 70)), "the deadline was taken back");
+    assert_eq!(read(Some(memory(6, 100))), Some(memory(7, 90)));
 }

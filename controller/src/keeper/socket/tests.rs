@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use zsha_runtime::Clock;
 
 use super::*;
+use crate::keeper::renew::Notebook;
 use crate::keeper::renew::tests::keeper_on_memory_store;
 use crate::keeper::{KeeperError, Lease, WatchdogState};
 
@@ -32,7 +33,7 @@ impl Served {
 }
 
 fn start(path: &Path) -> JoinHandle<()> {
-    let (line, run) = keeper_on_memory_store(Clock::Boottime);
+    let (line, run) = keeper_on_memory_store(Clock::Boottime, Notebook::Forgetful);
     let listener = bind(path).unwrap();
     tokio::spawn(async move {
         tokio::join!(run, serve(listener, line));
