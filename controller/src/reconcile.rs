@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use zsha_crds::records::EventType;
 use zsha_crds::status::summarise;
 use zsha_crds::{ClusterName, VmName};
@@ -15,6 +15,7 @@ use zsha_runtime::store::{Op, StoreError};
 
 use crate::act::{ActError, Edges, act};
 use crate::api::{HypervisorSight, Metrics, Snapshot};
+use crate::host::MountWant;
 use crate::hypervisor::LocalVm;
 use crate::in_force;
 use crate::observe::{HOST_LOOK, HostSight, observe};
@@ -55,12 +56,16 @@ struct Reconciler {
     views: Views,
     host: HostSight,
     notes: Mutex<Notes>,
+    /// To the one who mounts beside the passes: a server that does not answer delays no pass.
+    mounts: mpsc::Sender<MountWant>,
 }
 
 /// Runs until `shutdown`; a pass under way is finished. Touches no VM on its way out.
 pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static) {
     let watched = views::watch(&node.edges.store, &node.cluster, node.edges.clock, node.seed);
+    let (mounts, wanted) = mpsc::channel(1);
     let reconciler = Arc::new(Reconciler {
+        mounts,
         node,
         views: watched.views,
         host: HostSight::default(),
@@ -95,6 +100,7 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
         () = running => {}
         () = displays => {}
         () = look_at_host(Arc::clone(&reconciler), host_changed) => {}
+        () = mount_beside(Arc::clone(&reconciler), wanted) => {}
     }
 }
 
@@ -107,6 +113,14 @@ fn ticks(counter: watch::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'stat
         }
         Some(((), (counter, false)))
     })
+}
+
+/// One mount at a time. What was asked for meanwhile is asked for again, if it is still wanted then.
+async fn mount_beside(reconciler: Arc<Reconciler>, mut wanted: mpsc::Receiver<MountWant>) {
+    while let Some(want) = wanted.recv().await {
+        reconciler.do_step(&Step::Mount(want), &mut Notes::default()).await;
+        while wanted.try_recv().is_ok() {}
+    }
 }
 
 /// Looks at the host when something there changed, when the questions change, and from time to time.
@@ -162,22 +176,33 @@ impl Reconciler {
     /// again at once.
     async fn carry_out(&self, steps: &[Step], notes: &mut Notes) -> bool {
         for step in steps {
-            let name = step.name();
-            self.node.metrics.stepped(name);
-            match act(&self.node.edges, &self.views, step, notes).await {
-                Ok(events) => {
-                    for event in events {
-                        tracing::info!(reason = event.reason, message = event.message, "vm");
-                        self.record_of_vm(event.kind, &event.reason, event.message);
-                    }
-                }
-                Err(error) => {
-                    self.failed(name, &error);
-                    return false;
-                }
+            if let Step::Mount(want) = step {
+                // Where one is under way, it is asked for again later.
+                let _ = self.mounts.try_send(want.clone());
+            } else if !self.do_step(step, notes).await {
+                return false;
             }
         }
         !steps.is_empty()
+    }
+
+    /// Whether it was done.
+    async fn do_step(&self, step: &Step, notes: &mut Notes) -> bool {
+        let name = step.name();
+        self.node.metrics.stepped(name);
+        match act(&self.node.edges, &self.views, step, notes).await {
+            Ok(events) => {
+                for event in events {
+                    tracing::info!(reason = event.reason, message = event.message, "vm");
+                    self.record_of_vm(event.kind, &event.reason, event.message);
+                }
+                true
+            }
+            Err(error) => {
+                self.failed(name, &error);
+                false
+            }
+        }
     }
 
     fn failed(&self, step: &'static str, error: &ActError) {

@@ -94,6 +94,8 @@ pub struct LibvirtHypervisor {
     link: watch::Receiver<Link>,
     link_task: AbortHandle,
     workers: Workers,
+    /// For what asks the kernel alone: it does not wait behind a call that hangs.
+    killers: Workers,
     domain_type: OnceCell<DomainType>,
     job: Job,
 }
@@ -121,6 +123,7 @@ impl LibvirtHypervisor {
             link: state,
             link_task: task.abort_handle(),
             workers: Workers::new(),
+            killers: Workers::new(),
             job: Job::default(),
         })
     }
@@ -233,7 +236,7 @@ impl Hypervisor for LibvirtHypervisor {
     async fn kill(&self) -> Result<(), HypervisorError> {
         // First without libvirt, so that the process dies also where libvirt hangs or is gone.
         let vm = Arc::clone(&self.vm);
-        let signalled = self.workers.run(KILL_DEADLINE, move || vm.signal_copies()).await;
+        let signalled = self.killers.run(KILL_DEADLINE, move || vm.signal_copies()).await;
         signalled
             .map_err(|why| no_answer("kill", KILL_DEADLINE, why))?
             .map_err(|refusal| explained("kill", refusal, true))?;
@@ -241,17 +244,18 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn migrate(&self, order: &MigrationOrder) -> Result<(), HypervisorError> {
-        let session = self.session("migrate", CHANGE_DEADLINE).await?;
+        self.session("migrate", CHANGE_DEADLINE).await?;
         let way = &self.settings.migration;
         let uri = way.uri.replace("{address}", &order.address.to_string());
         let (vm, unchecked, job) =
             (Arc::clone(&self.vm), way.unchecked, self.job.begin(order.id, &self.bell));
-        // It takes as long as it takes: its end is told by the job, and nobody waits on the thread.
+        let here = self.settings.uri.clone();
+        // It takes as long as it takes: its end is told by the job, and nobody waits on the thread. With a connection of
+        // its own: the looks meanwhile must not meet it on theirs (see `worker`).
         let begun = on_own_thread("zsha-migrate", move || {
-            let moved = match session.connect() {
-                Some(connect) => vm.migrate(connect, &uri, unchecked),
-                None => Err(Refusal::Plain("disconnected".to_owned())),
-            };
+            let moved = Connect::open(Some(&here))
+                .map_err(Refusal::from)
+                .and_then(|connect| vm.migrate(&connect, &uri, unchecked));
             job.over(moved.map_err(|refusal| explained("migrate", refusal, true).to_string()));
         });
         begun.map(drop).map_err(|error| unreachable("migrate", format!("no thread for it: {error}")))
@@ -280,7 +284,7 @@ fn unreachable(operation: &'static str, reason: impl Into<String>) -> Hypervisor
 
 fn no_answer(operation: &'static str, deadline: Duration, why: NoAnswer) -> HypervisorError {
     match why {
-        NoAnswer::AllStuck => unreachable(operation, "too many calls to it hang already"),
+        NoAnswer::Stuck => unreachable(operation, "the call before this one hangs"),
         NoAnswer::NoThread => unreachable(operation, "no thread could be made for the call"),
         NoAnswer::Late | NoAnswer::Died => {
             HypervisorError::Unanswered { operation, waited_secs: deadline.as_secs() }

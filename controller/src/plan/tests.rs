@@ -21,7 +21,7 @@ use crate::desired::Desired;
 use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
 use crate::hypervisor::{DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, PauseReason};
 use crate::in_force::SpecProblem;
-use crate::keeper::{Verdict, WatchdogState};
+use crate::keeper::{Ended, Verdict, WatchdogState};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
@@ -707,6 +707,21 @@ fn a_guest_that_a_stop_taken_back_made_power_off_is_started_again() {
     let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
     assert_eq!(only_write(&plan(&world, &mut notes)).reason, "GuestPoweredOff");
     assert_eq!(only_write(&decide(&world)).reason, "PoweredOff", "by its own doing it stays off");
+}
+
+#[test]
+fn a_vm_the_keeper_ended_is_not_said_to_have_crashed() {
+    let mut world = world(1, Some(1), VmPhase::Running, DIED);
+    let mut notes = Notes { starts: vec![NOW - Duration::from_secs(60)], ..Notes::default() };
+    let ended = |at| Some(Ended { count: 1, at });
+    for (at, reason) in
+        [(NOW - Duration::from_secs(5), "LeaseEnded"), (NOW - Duration::from_secs(90), "QemuDied")]
+    {
+        if let Observed::Known(verdict) = &mut world.lease {
+            verdict.ended = ended(at);
+        }
+        assert_eq!(only_write(&plan(&world, &mut notes)).reason, reason);
+    }
 }
 
 #[test]

@@ -296,7 +296,7 @@ impl Upkeep<'_> {
         if self.record().phase != VmPhase::Starting || !rests_on.is_empty() {
             // With the others' word in the write: whoever has a copy by then makes it fail.
             notes.ask_others = false;
-            let mut step = self.starting(reason, &desired);
+            let mut step = self.starting(reason, notes, &desired);
             if let Step::Write(write) = &mut step {
                 write.rests_on = rests_on;
             }
@@ -315,8 +315,19 @@ impl Upkeep<'_> {
         nobody_else_has_a_copy(self.world, &guard, plan)
     }
 
-    fn starting(&self, off: OffReason, desired: &Desired) -> Step {
+    /// Whether what this process started last was ended for want of a lease: to libvirt that looks like a crash.
+    fn ended_by_keeper(&self, notes: &Notes) -> bool {
+        let ended = self.world.lease.known().and_then(|verdict| verdict.ended);
+        ended.is_some_and(|ended| notes.starts.last().is_some_and(|start| ended.at > *start))
+    }
+
+    fn starting(&self, off: OffReason, notes: &Notes, desired: &Desired) -> Step {
         let (reason, message) = match off {
+            OffReason::Died | OffReason::Destroyed if self.ended_by_keeper(notes) => (
+                "LeaseEnded",
+                "the keeper ended the VM when its lease could not be renewed in time (Consul out of reach, or this node \
+                 cut off); it is started again",
+            ),
             OffReason::Died => ("QemuDied", "QEMU died; the VM is started again"),
             OffReason::Shutdown => ("GuestPoweredOff", "the guest powered itself off; it is started again"),
             OffReason::Destroyed => ("Destroyed", "the VM was destroyed from outside; it is started again"),

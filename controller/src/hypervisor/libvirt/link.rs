@@ -1,5 +1,8 @@
 //! The connection to libvirt's daemon: made, lost, made again. It asks nothing about domains.
 //!
+//! Without libvirt's keepalive: its pings come from the event loop, and one that meets a call that hangs ends the
+//! process (see `worker`). That a daemon hangs is told by the deadlines of the calls; that it died, by the socket.
+//!
 //! One task opens it, one attempt at a time, because opening may block for as long as a daemon hangs and a second
 //! attempt would only hang beside the first.
 
@@ -13,9 +16,6 @@ use virt::connect::Connect;
 use super::events::{self, Bell, Closed, Listening};
 use super::worker::on_own_thread;
 
-/// Pings of a silent daemon: with these, a call into one that hangs fails after 8 seconds.
-const KEEPALIVE_SECS: i32 = 2;
-const KEEPALIVE_MISSES: u32 = 3;
 /// Opening takes milliseconds; after this it is said that nobody answers, and still waited for.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 /// A daemon that is being restarted is back within a second or so. It is a local socket: trying costs nothing.
@@ -44,7 +44,6 @@ impl Session {
     fn open(uri: &str, bell: &Arc<Bell>) -> Result<Self, String> {
         let failed = |error: virt::error::Error| error.message().trim().to_owned();
         let connect = Connect::open(Some(uri)).map_err(failed)?;
-        connect.set_keep_alive(KEEPALIVE_SECS, KEEPALIVE_MISSES).map_err(failed)?;
         let closed = watch::Sender::new(None);
         let listening = events::listen(connect, bell, &closed).map_err(failed)?;
         Ok(Self { listening: Some(listening), closed })

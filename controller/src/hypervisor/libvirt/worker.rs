@@ -1,18 +1,16 @@
 //! Calls that may block for ever, on threads of their own, each with a deadline. Knows nothing of libvirt.
 //!
-//! A call that is not back in time keeps its thread until it is, and nobody waits for it any more. So that a
-//! hypervisor that hangs cannot eat the process, only so many threads may be out at once; the next call fails at
-//! once and says so.
+//! A call that is not back in time keeps its thread until it is, and nobody waits for it any more. One thread is out at
+//! a time: the next call waits for it within its own deadline, and then says so. A hypervisor that hangs cannot eat the
+//! process that way; and two calls never meet on one connection, which libvirt's client does not survive (up to 10.3
+//! it leaves a source of its event loop behind, on the stack of a thread that is gone: CVE-2024-4418).
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot};
-
-/// How many calls may hang at once. One VM is looked at and acted on by one loop, so two is a crowd; with the
-/// connection's keepalive a call that hangs with its daemon comes back, failed, within seconds.
-const MOST_AT_ONCE: usize = 8;
+use tokio::time::Instant;
 
 #[derive(Debug, Clone)]
 pub(super) struct Workers {
@@ -24,8 +22,8 @@ pub(super) struct Workers {
 pub(super) enum NoAnswer {
     /// Not within the deadline: the call may yet do its work.
     Late,
-    /// It was not even begun: too many others hang.
-    AllStuck,
+    /// It was not even begun: the one before it hangs.
+    Stuck,
     /// No thread could be made for it.
     NoThread,
     /// It panicked half way.
@@ -34,7 +32,7 @@ pub(super) enum NoAnswer {
 
 impl Workers {
     pub(super) fn new() -> Self {
-        Self { free: Arc::new(Semaphore::new(MOST_AT_ONCE)) }
+        Self { free: Arc::new(Semaphore::new(1)) }
     }
 
     pub(super) async fn run<T: Send + 'static>(
@@ -42,14 +40,16 @@ impl Workers {
         deadline: Duration,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
-        let permit = Arc::clone(&self.free).try_acquire_owned().map_err(|_| NoAnswer::AllStuck)?;
+        let began = Instant::now();
+        let free = tokio::time::timeout(deadline, Arc::clone(&self.free).acquire_owned()).await;
+        let Ok(Ok(permit)) = free else { return Err(NoAnswer::Stuck) };
         let answer = on_own_thread("zsha-call", move || {
             // Held by the thread and not by who waits: a thread that hangs is out for as long as it hangs.
             let _permit = permit;
             call()
         })
         .map_err(|_| NoAnswer::NoThread)?;
-        match tokio::time::timeout(deadline, answer).await {
+        match tokio::time::timeout(deadline.saturating_sub(began.elapsed()), answer).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) => Err(NoAnswer::Died),
             Err(_) => Err(NoAnswer::Late),
@@ -85,27 +85,38 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_may_hang_and_their_threads_come_back() {
+    async fn behind_a_call_that_hangs_the_next_waits_its_deadline_and_runs_once_it_is_back() {
         let workers = Workers::new();
-        let mut releases = Vec::new();
-        for _ in 0..MOST_AT_ONCE {
-            let (release, wait) = mpsc::channel::<()>();
-            releases.push(release);
-            assert_eq!(workers.run(Duration::ZERO, move || wait.recv().is_ok()).await, Err(NoAnswer::Late));
-        }
-        assert_eq!(workers.run(Duration::from_secs(60), || 1).await, Err(NoAnswer::AllStuck));
-        drop(releases);
-        drop(workers.free.acquire().await.unwrap());
+        let (release, wait) = mpsc::channel::<()>();
+        let late = workers.run(Duration::from_millis(20), move || wait.recv().is_ok()).await;
+        assert_eq!(late, Err(NoAnswer::Late));
+        assert_eq!(workers.run(Duration::from_millis(20), || 1).await, Err(NoAnswer::Stuck));
+        drop(release);
         assert_eq!(workers.run(Duration::from_secs(60), || 1).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn two_calls_are_never_out_at_once() {
+        let (workers, out) = (Workers::new(), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let call = || {
+            let out = Arc::clone(&out);
+            workers.run(Duration::from_secs(60), move || {
+                let before = out.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                thread::yield_now();
+                out.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                before
+            })
+        };
+        let (a, b, c) = tokio::join!(call(), call(), call());
+        assert_eq!([a, b, c], [Ok(0), Ok(0), Ok(0)]);
     }
 
     #[tokio::test]
     async fn a_panic_in_a_call_is_told_and_gives_its_place_back() {
         let workers = Workers::new();
-        for _ in 0..2 * MOST_AT_ONCE {
+        for _ in 0..3 {
             let died = workers.run(Duration::from_secs(60), || panic!("told by the test")).await;
             assert_eq!(died, Err::<(), _>(NoAnswer::Died));
-            drop(workers.free.acquire_many(u32::try_from(MOST_AT_ONCE).unwrap()).await.unwrap());
         }
     }
 }

@@ -316,7 +316,8 @@ mod tests {
     fn a_blocking_read_is_given_its_wait_a_sixteenth_of_it_and_one_request_more() {
         let endpoint: Endpoint = "http://127.0.0.1:8500".parse().unwrap();
         let client = super::super::client::build(&ConsulSettings::new(vec![endpoint.clone()])).unwrap();
-        let connection = Connection::new(endpoint, client, Arc::new(Access::new(None)), Duration::from_secs(2));
+        let connection =
+            Connection::new(endpoint, client, Arc::new(Access::new(None)), Duration::from_secs(2));
         let block = |wait| Some(Block { after: 1, wait });
         assert_eq!(connection.deadline(block(Duration::from_secs(30))), Duration::from_millis(33_875));
         assert_eq!(connection.deadline(block(Duration::from_secs(16))), Duration::from_secs(19));
