@@ -11,6 +11,7 @@ use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::{MemoryStore, Op};
 
 use super::*;
+use crate::observed::Observed;
 use crate::plan::fitness::{READY, SPEC_VALID};
 use crate::sim::operator::example;
 
@@ -59,10 +60,14 @@ impl OneNode {
         assert!(self.store.apply(&[op]).unwrap().committed());
     }
 
-    /// As `zsha apply` does it.
     fn apply(&self, memory_gib: u32) {
         let mut document = serde_json::to_value(example()).unwrap();
         document["spec"]["MemorySizeInGB"] = memory_gib.into();
+        self.apply_document(document);
+    }
+
+    /// As `zsha apply` does it.
+    fn apply_document(&self, document: Value) {
         let change = history::Change {
             document,
             applied_by: "admin@host".to_owned(),
@@ -179,4 +184,26 @@ async fn a_document_from_a_restored_snapshot_is_not_acted_on_until_it_is_applied
 
     node.apply(8);
     node.until(|node| node.says("Valid", "") && node.observes(3)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_let_itself_be_mounted_delays_nothing_else() {
+    let node = OneNode::running().await;
+    let mut document = serde_json::to_value(example()).unwrap();
+    document["spec"]["Mounts"] = json!([{ "Source": "10.0.0.9:/share/bs", "Target": "/opt/smp/bs" }]);
+    node.machine.host.hang_mounts();
+    node.machine.host.set_mount("/opt/smp/bs".as_ref(), Observed::Known(crate::host::MountFact::NotMounted));
+    node.apply_document(document);
+    node.until(|node| node.machine.host.mounts_begun() == 1).await;
+    assert!(node.machine.hosts.qemu_dies(&node.machine.name));
+    let died = Instant::now();
+    // The share is not there, so the node is unfit; but it goes on looking and says so.
+    node.until(|node| {
+        let status = node.status().unwrap();
+        status.waiting.iter().any(|waiting| waiting.reason == "NoNodeFit")
+    })
+    .await;
+    assert!(died.elapsed() < Duration::from_secs(5), "after {:?}", died.elapsed());
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(node.machine.host.mounts_begun(), 1, "no second try begins beside one that hangs");
 }

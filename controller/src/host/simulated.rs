@@ -25,6 +25,8 @@ struct Set {
     mounts: BTreeMap<PathBuf, Observed<MountFact>>,
     image: Option<Observed<ImageFact>>,
     refuse_mounts: Option<String>,
+    hang_mounts: bool,
+    mounts_begun: u32,
 }
 
 /// Size of the image nobody has set.
@@ -54,6 +56,16 @@ impl SimulatedHost {
     pub fn set_image(&self, fact: Observed<ImageFact>) {
         self.lock().image = Some(fact);
         self.bump();
+    }
+
+    /// From now on no mount ever returns.
+    pub fn hang_mounts(&self) {
+        self.lock().hang_mounts = true;
+    }
+
+    /// How many were asked for so far.
+    pub fn mounts_begun(&self) -> u32 {
+        self.lock().mounts_begun
     }
 
     /// From now on every mount fails with this reason; `None` lets them succeed again.
@@ -90,6 +102,14 @@ impl Host for SimulatedHost {
     }
 
     async fn mount(&self, want: &MountWant) -> Result<(), HostError> {
+        let hangs = {
+            let mut set = self.lock();
+            set.mounts_begun += 1;
+            set.hang_mounts
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         let mut set = self.lock();
         if let Some(reason) = &set.refuse_mounts {
             return Err(HostError::Mount {
