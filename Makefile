@@ -3,6 +3,8 @@
 CARGO ?= cargo
 SEEDS ?= 10000
 SECONDS ?= 60
+MINUTES ?= 30
+PROFILE ?= Balanced
 # What the binaries say they were built from. The date is the commit's, so that building it again gives the same.
 export ZSHA_BUILD_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 export ZSHA_BUILD_BRANCH := $(shell git symbolic-ref --quiet --short HEAD 2>/dev/null || echo unknown)
@@ -17,7 +19,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test ci e2e lint sim fuzz bench lab fmt schema
+.PHONY: help setup build run test ci e2e lint sim fuzz bench chaos lab fmt schema
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -61,6 +63,10 @@ fuzz: ## Coverage-guided fuzzing of both decoders, SECONDS=60 each; the compiler
 bench: setup ## Measure failover, restart, idle cost; a report, no verdict
 	$(CARGO) build --release --workspace --bins
 	ZSHA_BIN_DIR=$(CURDIR)/target/release $(CARGO) run --release -p zsha-e2e --bin bench
+
+chaos: setup ## Random faults on the real lab: `make chaos MINUTES=30 SEED=7 PROFILE=Fast`; ends with a table
+	$(CARGO) build --workspace --bins
+	MINUTES=$(MINUTES) SEED=$(or $(SEED),1) PROFILE=$(PROFILE) $(CARGO) run -p zsha-e2e --bin chaos
 
 lab: setup ## Three real hosts in namespaces, with Consul, libvirt and a VM; Ctrl-C leaves nothing behind
 	$(CARGO) build --workspace --bins

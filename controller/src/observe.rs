@@ -92,6 +92,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         unreadable_leases: views.unreadable_leases(),
         went_back: views.went_back(),
         vm: views.vm(),
+        vm_before: views.vm_before(),
         nodes: views.nodes(),
         running_domain: running_domain(edges, views, &local, &desired).await,
         local,

@@ -202,6 +202,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
                 claim::consider(world, notes, &mut plan);
             }
         }
+        Right::Overtaken { epoch } => upkeep::reclaim(world, epoch, &mut plan),
         Right::Target => claim::stand_by(world, notes, &mut plan),
         Right::NoLease { because } => {
             kill_if_there(world, &because, true, &mut plan);

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use zsha_crds::records::LeaseTimings;
 use zsha_crds::{Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
+use zsha_runtime::store::memory::Snapshot;
 use zsha_runtime::{Clock, Store};
 
 use crate::api::Metrics;
@@ -162,6 +163,7 @@ struct Simulation {
     /// Owners that something was done to.
     owners: Vec<NodeName>,
     faults: BTreeMap<&'static str, u64>,
+    snapshot: Option<Snapshot>,
 }
 
 impl Simulation {
@@ -201,7 +203,23 @@ impl Simulation {
         let operator = Operator::new(store.clone(), &document);
         let faults = BTreeMap::new();
         let (lost, owners) = (None, Vec::new());
-        Self { seed, rng, store, net, hosts, nodes, checker, operator, gate, start, lost, owners, faults }
+        let snapshot = None;
+        Self {
+            seed,
+            rng,
+            store,
+            net,
+            hosts,
+            nodes,
+            checker,
+            operator,
+            gate,
+            start,
+            lost,
+            owners,
+            faults,
+            snapshot,
+        }
     }
 
     fn begin(&mut self, profile: Profile) {
@@ -366,6 +384,13 @@ impl Simulation {
             Fault::Stop => self.operator.stop(),
             Fault::Start => self.operator.start(),
             Fault::Apply { profile, memory_gib } => self.operator.apply(*profile, *memory_gib),
+            Fault::Snapshot => self.snapshot = Some(self.store.snapshot()),
+            Fault::Restore => {
+                if let Some(snapshot) = self.snapshot.take() {
+                    check::lock(&self.checker).restoring();
+                    self.store.restore(snapshot);
+                }
+            }
             Fault::Migrate(node) => self.operator.migrate(node),
             Fault::Migrations(fault) => {
                 for node in self.nodes.keys() {

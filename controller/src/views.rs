@@ -65,6 +65,8 @@ struct Shared {
     observer: Observer,
     /// The record as this process last wrote it, and the index that gave it.
     own: Option<(VmRecord, u64)>,
+    /// The record as this process had written it when the store went back in time.
+    before: Option<VmRecord>,
     /// A later write of this process was not answered, so `own` may not be the last word any more.
     own_in_doubt: bool,
     /// Domains of earlier generations as the history has them, looked up once; None: it does not have it.
@@ -154,7 +156,10 @@ where
     S: Stream<Item = Result<Event, StoreError>>,
 {
     stream.inspect(move |item| {
-        let Ok(event) = item else { return };
+        let Ok(event) = item else {
+            lock(&shared).observer.gap();
+            return;
+        };
         match event {
             Event::InitApply(entry) | Event::Apply(entry) => match serde_json::from_str(&entry.value) {
                 Ok(record) => saw(&shared, clock.now(), record, entry.modify_index),
@@ -209,7 +214,9 @@ where
     stream.inspect(move |item| {
         if matches!(item, Ok(Event::Init)) {
             let mut shared = lock(&shared);
-            shared.own = None;
+            if let (Some((record, _)), false) = (shared.own.take(), shared.own_in_doubt) {
+                shared.before = Some(record);
+            }
             shared.own_in_doubt = false;
         }
     })
@@ -373,9 +380,15 @@ impl Views {
         }))
     }
 
+    /// What this process last wrote, and was told to be in force, before the store went back in time.
+    pub fn vm_before(&self) -> Option<VmRecord> {
+        lock(&self.shared).before.clone()
+    }
+
     /// This process wrote the record, and was told so.
     pub fn wrote(&self, record: VmRecord, index: u64) {
         let mut shared = lock(&self.shared);
+        shared.before = None;
         shared.own = Some((record, index));
         shared.own_in_doubt = false;
     }

@@ -59,6 +59,8 @@ pub struct World {
     /// Whether the store has gone back in time since this process began: what others wrote may be of any time.
     pub went_back: bool,
     pub vm: Observed<Option<StoredVm>>,
+    /// The record as this process had written it when the store went back in time.
+    pub vm_before: Option<VmRecord>,
     /// What the nodes say of themselves.
     pub nodes: BTreeMap<NodeName, Arc<NodeStatus>>,
     pub local: Observed<LocalVm>,

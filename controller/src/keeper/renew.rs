@@ -161,7 +161,7 @@ impl Renewal {
     /// What the machine wants to know, looked up only where it matters.
     async fn inputs(&mut self) -> Inputs {
         let mut copies = lease::Copies::Unknown;
-        if self.holder.wants_copies() {
+        if self.holder.wants_copies(self.settings.clock.now()) {
             copies = self.look().await;
         }
         if copies == lease::Copies::None && !self.releasing.is_empty() && self.holder.deadline().is_some() {
@@ -230,7 +230,7 @@ impl Renewal {
         }
         let failed = result.is_err();
         let result = match planted::is_planted(Bug::RenewAfterFenced) {
-            true => result.map(|found| found.map(as_if_never_fenced)),
+            true => result.map(|found| found.map(|found| self.as_if_never_fenced(found))),
             false => result,
         };
         self.holder.on_read(self.settings.clock.now(), result);
@@ -238,6 +238,17 @@ impl Renewal {
         if failed {
             self.note(true);
         }
+    }
+
+    /// Of the bugs planted on purpose: neither the fence nor the deadline ends the life.
+    fn as_if_never_fenced(&mut self, (record, index): (LeaseRecord, u64)) -> (LeaseRecord, u64) {
+        if record.state != LeaseState::Fenced {
+            return (record, index);
+        }
+        let deadline = Some(self.settings.clock.now() + record.timings.ttl());
+        let memory = self.holder.memory().map(|memory| lease::Memory { deadline, ..memory });
+        self.holder = Holder::new(self.settings.identity.clone(), record.timings, memory);
+        (LeaseRecord { state: LeaseState::Held, epoch: record.epoch - 1, ..record }, index)
     }
 
     async fn write(&mut self, op: Op, attempt: Attempt) {
@@ -364,16 +375,6 @@ impl Renewal {
         (self.told.valid, self.told.epoch) = (valid, epoch);
         self.desk.bump();
         tracing::info!(node = %self.settings.identity.node, valid, epoch, reason = message, "lease");
-    }
-}
-
-/// Of the bugs planted on purpose.
-fn as_if_never_fenced((record, index): (LeaseRecord, u64)) -> (LeaseRecord, u64) {
-    match record.state {
-        LeaseState::Fenced => {
-            (LeaseRecord { state: LeaseState::Held, epoch: record.epoch - 1, ..record }, index)
-        }
-        _ => (record, index),
     }
 }
 

@@ -94,7 +94,7 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
         return;
     };
     let unnamed = stored.record.owner.is_none() || world.went_back;
-    let guard = Guard { fenced: &freed.fence, strict: unnamed, target: None, only_news: world.went_back };
+    let guard = Guard { fenced: &freed.fence, strict: unnamed, target: None };
     let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
     let since = *notes.claimable_since.get_or_insert(world.now);
     let due = since + STAGGER * rank;
@@ -171,12 +171,11 @@ pub(super) struct Guard<'a> {
     pub strict: bool,
     /// Where the VM is being moved to: that node may have a copy, which does not run.
     pub target: Option<&'a NodeName>,
-    /// Whether only a word counts that was seen to be new: the others may be of any time.
-    pub only_news: bool,
 }
 
-/// Second guard of a start, for when the record is not what it was (deleted, restored from a snapshot): no other
-/// node that is alive may see a process of the VM. Those whose word this rests on.
+/// Second guard of a start, for when the record is not what it was (deleted, restored from a snapshot): every other node
+/// that holds a lease must have been seen to renew it, with the word that it sees no process of the VM; or not to have
+/// renewed it for D, and then its copy is dead whatever the records say. Those whose word this rests on.
 pub(super) fn nobody_else_has_a_copy(
     world: &World,
     guard: &Guard<'_>,
@@ -190,7 +189,7 @@ pub(super) fn nobody_else_has_a_copy(
             continue;
         }
         match sight.record.copies {
-            Some(0) if guard.only_news && !sight.is_news => {
+            Some(0) if !sight.is_news => {
                 if let Some(due) = sight.fence_due() {
                     plan.recheck_at(due);
                 }
@@ -322,6 +321,16 @@ fn claim(world: &World, desired: &Desired, stored: &StoredVm, epoch: u64, freed:
         (None, None) => "FirstStart",
     };
     let message = match &before.owner {
+        Some(owner) if owner.node == world.me => {
+            let ended = world.lease.known().is_some_and(|verdict| verdict.ended.is_some());
+            let why = if ended {
+                "the keeper ended the copy when the lease could not be renewed in time (Consul out of reach, or the node \
+                 cut off)"
+            } else {
+                "the node or its keeper was restarted, or it was fenced"
+            };
+            format!("{} starts the VM again, by a new lease: {why}", world.me)
+        }
         Some(owner) => format!("{} takes the VM over from {}: {}", world.me, owner.node, freed.because),
         None => format!("{} takes the VM: {}", world.me, before.note),
     };

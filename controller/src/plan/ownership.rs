@@ -20,6 +20,9 @@ pub enum Right {
     /// As `Mine`, but the record was written by an earlier process of this node, of which a write may still be on
     /// its way: write it once more before anything is started.
     Unconfirmed { epoch: u64 },
+    /// The record is of a time before this node became the owner: the store went back. What this node wrote then, and
+    /// lives by with a copy that is here, is the truth.
+    Overtaken { epoch: u64 },
     /// The VM is being moved here, and is not this node's yet.
     Target,
     /// The record is known, and does not name this node and epoch.
@@ -45,6 +48,9 @@ pub fn right(world: &World) -> Right {
         Observed::Known(None) => return Right::Missing,
         Observed::Known(Some(stored)) => stored,
     };
+    if is_overtaken(world, &stored.record, verdict.epoch) {
+        return Right::Overtaken { epoch: verdict.epoch };
+    }
     let named = stored.record.owner.as_ref();
     if named.is_some_and(|o| o.node == world.me && o.epoch == verdict.epoch) {
         return if stored.written_here {
@@ -57,6 +63,14 @@ pub fn right(world: &World) -> Right {
         return Right::Target;
     }
     Right::NotMine { because: not_mine(named, world, verdict.epoch) }
+}
+
+/// Only with a copy here: a VM that does not run loses nothing by whatever the record says now.
+fn is_overtaken(world: &World, stored: &VmRecord, epoch: u64) -> bool {
+    let Some(before) = &world.vm_before else { return false };
+    let mine = before.owner.as_ref().is_some_and(|owner| owner.node == world.me && owner.epoch == epoch);
+    let copy_here = world.local.known().is_some_and(|local| local.has_process());
+    mine && copy_here && stored.revision < before.revision
 }
 
 fn not_mine(named: Option<&Owner>, world: &World, epoch: u64) -> String {

@@ -138,6 +138,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             index: 99,
             written_here: owner == Some(me),
         })),
+        vm_before: None,
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
         unreadable_leases: BTreeMap::new(),
@@ -757,6 +758,32 @@ fn a_record_of_this_node_is_not_gone_on_with_while_another_node_has_a_copy() {
     assert_eq!(reasons(&decide(&world)), ["CopyElsewhere"]);
     world.local = Observed::Known(RUNNING);
     assert_eq!(only_write(&decide(&world)).reason, "Adopted", "with the copy here there is nothing to ask");
+}
+
+#[test]
+fn an_owner_whose_copy_runs_writes_itself_down_again_when_the_store_went_back() {
+    let mut world = world(2, Some(1), VmPhase::Running, RUNNING);
+    let before = VmRecord { revision: 9, ..record(Some(2), VmPhase::Running) };
+    world.vm_before = Some(before.clone());
+    let plan = decide(&world);
+    let write = only_write(&plan);
+    assert_eq!((write.reason, write.record.revision, write.index), ("Reclaimed", 10, Some(99)));
+    assert_eq!(write.record.owner, before.owner);
+
+    world.local = Observed::Known(LocalVm::Absent);
+    assert!(decide(&world).steps.is_empty(), "without a copy there is nothing to save");
+    world.local = Observed::Known(RUNNING);
+    vm(&mut world).record.revision = 10;
+    assert!(
+        matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]),
+        "a later record is the truth"
+    );
+    vm(&mut world).record.revision = 0;
+    world.vm_before = Some(VmRecord { owner: Some(Owner { node: node(2), epoch: 4 }), ..before });
+    assert!(
+        matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]),
+        "so is another life of this node"
+    );
 }
 
 #[test]

@@ -87,7 +87,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let copy_here =
         world.local.known().is_some_and(|local| local.has_process()) || world.lease.known().is_some_and(seen);
     let target = stored.record.migration.as_ref().map(|migration| &migration.to.node);
-    let guard = Guard { fenced: &[], strict: world.went_back, target, only_news: true };
+    let guard = Guard { fenced: &[], strict: world.went_back, target };
     notes.ask_others |= !copy_here;
     let rests_on = if copy_here {
         Vec::new()
@@ -110,6 +110,33 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         rests_on,
         fence: Vec::new(),
         reason: "Adopted",
+        message,
+    })));
+}
+
+/// The store went back to a time before this node became the owner, and its copy runs: what it had written is written
+/// again. Whoever is named instead cannot have started one meanwhile: this node's lease says that it has a copy.
+pub fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
+    let (Some(stored), Some(before)) = (world.vm.known().and_then(Option::as_ref), &world.vm_before) else {
+        return;
+    };
+    let message = format!(
+        "the store has gone back in time (a snapshot was restored?); {} goes on with the VM and writes that down again",
+        world.me
+    );
+    let record = VmRecord {
+        revision: before.revision.max(stored.record.revision) + 1,
+        note: message.clone(),
+        ..before.clone()
+    };
+    plan.step(Step::Write(Box::new(Write {
+        record,
+        index: Some(stored.index),
+        epoch,
+        incarnation: world.incarnation(),
+        rests_on: Vec::new(),
+        fence: Vec::new(),
+        reason: "Reclaimed",
         message,
     })));
 }
@@ -311,7 +338,7 @@ impl Upkeep<'_> {
         if !notes.ask_others {
             return Some(Vec::new());
         }
-        let guard = Guard { fenced: &[], strict: self.world.went_back, target: None, only_news: true };
+        let guard = Guard { fenced: &[], strict: self.world.went_back, target: None };
         nobody_else_has_a_copy(self.world, &guard, plan)
     }
 

@@ -44,6 +44,9 @@ impl<T: serde::de::DeserializeOwned> Cached<T> {
     }
 }
 
+/// After a restore, until every node has seen it, and whoever is entitled has written itself down again.
+const UNSETTLED: Duration = Duration::from_secs(20);
+
 /// A process that executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Executing {
@@ -66,6 +69,8 @@ pub struct Checker {
     pub violations: Vec<String>,
     doubles: usize,
     stale: usize,
+    /// Until when the store may not say yet who owns what: a snapshot was restored.
+    unsettled_until: Option<Instant>,
     /// Whether a node ever had to put a record in the place of another's lease.
     lost: bool,
     /// What executed at the last look.
@@ -100,6 +105,7 @@ impl Checker {
             violations: Vec::new(),
             doubles: 0,
             stale: 0,
+            unsettled_until: None,
             lost: false,
             executing: BTreeMap::new(),
             excused: BTreeSet::new(),
@@ -116,6 +122,16 @@ impl Checker {
         let at = self.start.elapsed().as_secs_f64();
         // Writing to a string cannot fail.
         let _ = writeln!(self.log, "{at:9.3} {line}");
+    }
+
+    /// A snapshot is about to be restored: for a while the records are of another time.
+    pub fn restoring(&mut self) {
+        self.check();
+        self.unsettled_until = Some(Instant::now() + UNSETTLED);
+    }
+
+    fn is_unsettled(&self) -> bool {
+        self.unsettled_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Does what ends copies on these nodes, and does not hold their end against anybody.
@@ -198,6 +214,9 @@ impl Checker {
             self.violations
                 .push(format!("I2: {node} executes the VM at {now:?} and its lease ended at {until:?}"));
         }
+        if self.is_unsettled() {
+            return;
+        }
         let owner = self.vm.value.as_ref().and_then(|record| record.owner.as_ref());
         if !owner.is_some_and(|owner| owner.node == *node && owner.epoch == epoch) {
             let named =
@@ -238,7 +257,12 @@ impl Checker {
 
     /// A copy has ended now, or was paused: there must be a reason.
     fn harmed(&mut self, node: &NodeName, it: Executing) {
-        if self.excused.contains(node) || it.stop_asked || self.stop_in_force() || self.is_moving_from(node) {
+        if self.is_unsettled()
+            || self.excused.contains(node)
+            || it.stop_asked
+            || self.stop_in_force()
+            || self.is_moving_from(node)
+        {
             return;
         }
         let process = it.process;

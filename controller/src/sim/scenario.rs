@@ -6,7 +6,7 @@
 //! `hypervisor NODE unreachable|hangs|answers`, `starts fail NODE`, `starts work NODE`, `bridge NODE missing|back`,
 //! `image locked for N s`, `stale reads NODE`, `fresh reads NODE`, `lease of NODE deleted`, `qemu dies`,
 //! `guest powers off`, `migrate to NODE`, `migrations break|lose the answer|work`, `prefer NODE [and fail back]`,
-//! `stop asked`, `start asked`, `apply PROFILE`, `apply N GiB`, `wait N s`. The first step is
+//! `snapshot taken`, `snapshot restored`, `stop asked`, `start asked`, `apply PROFILE`, `apply N GiB`, `wait N s`. The first step is
 //! `begin PROFILE`.
 //!
 //! What must come of it: `runs on NODE within N s`, `runs within N s`, `stays on NODE for N s` (the very same
@@ -112,6 +112,8 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
         ["migrations", "work"] => Fault::Migrations(None),
         ["prefer", it] => Fault::Prefer(node(it)?, false),
         ["prefer", it, "and", "fail", "back"] => Fault::Prefer(node(it)?, true),
+        ["snapshot", "taken"] => Fault::Snapshot,
+        ["snapshot", "restored"] => Fault::Restore,
         ["qemu", "dies"] => Fault::QemuDies,
         ["guest", "powers", "off"] => Fault::GuestPowersOff,
         ["stop", "asked"] => Fault::Stop,

@@ -173,8 +173,9 @@ impl Holder {
     }
 
     /// Whether the next step depends on [`Inputs::copies`], so that the process table is read only then.
-    pub fn wants_copies(&self) -> bool {
+    pub fn wants_copies(&self, now: Moment) -> bool {
         self.release
+            || !self.valid(now)
             || match &self.own {
                 Own::Mine { record, .. } => self.silent.is_some_and(|(_, life)| record.incarnation == life),
                 Own::Absent | Own::Lost { .. } | Own::Other { .. } => true,
@@ -205,6 +206,16 @@ impl Holder {
                 return self.write(attempt, Some(index));
             }
             self.message = "the release waits: a copy of the VM is still alive here".to_owned();
+        }
+        if !self.valid(now) {
+            // A life ends with its deadline. Others may have fenced it since, and a restored snapshot hidden that.
+            return match self.reborn(now, inputs, record.epoch) {
+                Ok(life) => {
+                    let attempt = self.attempt(now, inputs, life, LeaseState::Held);
+                    self.write(attempt, Some(index))
+                }
+                Err(until) => Next::Sleep { until },
+            };
         }
         if self.silent_for_long(now, inputs, record) && inputs.copies == Copies::None {
             self.message =
@@ -397,6 +408,13 @@ impl Holder {
             self.not_before = now;
             return;
         }
+        if self.is_of_an_earlier_life(&record) {
+            // The store has gone back in time. A later life is proof that nothing of the earlier one is alive, so it
+            // is written over like a record that was gone.
+            self.own = Own::Lost { epoch: record.epoch, index };
+            self.not_before = now;
+            return;
+        }
         if let Some(by) = &record.fenced_by {
             self.message = format!("fenced by {by}");
         }
@@ -411,6 +429,12 @@ impl Holder {
         let again = matches!(self.own, Own::Other { .. });
         self.own = Own::Other { record, index, first_seen };
         self.not_before = if again { now + RETRY } else { now };
+    }
+
+    /// Whether this very machine wrote it, or it was fenced, before the life that is being lived.
+    fn is_of_an_earlier_life(&self, record: &LeaseRecord) -> bool {
+        record.machine_id == self.identity.machine_id
+            && self.life.is_some_and(|life| record.epoch < life.epoch)
     }
 
     /// A write was answered, or not.

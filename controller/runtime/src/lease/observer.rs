@@ -1,6 +1,6 @@
 //! The side that waits: how long each node's lease has been seen unchanged, on this node's own clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use zsha_crds::NodeName;
@@ -17,8 +17,8 @@ pub struct Sight {
     /// It was sent at this moment at the latest: when it was first seen, or earlier where the holder's own clock
     /// shows that it was long on its way (an election, a server that lags behind). What a fence counts from.
     pub sent_by: Moment,
-    /// Whether it was seen to take the place of another record: its holder lives, and what it says is of now. One that
-    /// was there when the looking began, or when the store went back, may be of any time.
+    /// Whether it was seen to take the place of another record, with no gap between the two looks: its holder lives, and
+    /// what it says is of now. One that was there when the looking began, or after a gap, may be of any time.
     pub is_news: bool,
 }
 
@@ -74,6 +74,8 @@ fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
 #[derive(Debug, Clone, Default)]
 pub struct Observer {
     sights: BTreeMap<NodeName, Sight>,
+    /// Nodes whose next record is no news yet.
+    after_gap: BTreeSet<NodeName>,
 }
 
 impl Observer {
@@ -83,7 +85,8 @@ impl Observer {
             Some(sight) if sight.index == index && sight.record == record => {}
             Some(sight) => {
                 let sent_by = sent_after(sight, &record).map_or(now, |sent| sent.min(now));
-                *sight = Sight { record, index, first_seen: now, sent_by, is_news: true };
+                let is_news = !self.after_gap.remove(&record.node);
+                *sight = Sight { record, index, first_seen: now, sent_by, is_news };
             }
             None => {
                 let sight = Sight { record, index, first_seen: now, sent_by: now, is_news: false };
@@ -97,9 +100,19 @@ impl Observer {
         self.sights.remove(node);
     }
 
+    /// The store could not be looked at. What comes next may be of another time (a snapshot may have been restored
+    /// meanwhile), so it is no news before it has changed once more.
+    pub fn gap(&mut self) {
+        for (node, sight) in &mut self.sights {
+            sight.is_news = false;
+            self.after_gap.insert(node.clone());
+        }
+    }
+
     /// The store shows an earlier time of itself: nothing that was seen of it counts any more.
     pub fn forget_all(&mut self) {
         self.sights.clear();
+        self.after_gap.clear();
     }
 
     pub fn get(&self, node: &NodeName) -> Option<&Sight> {

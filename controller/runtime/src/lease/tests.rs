@@ -269,6 +269,35 @@ fn a_lease_replaced_by_others_is_renewed_over_without_harm() {
 }
 
 #[test]
+fn a_store_that_went_back_to_an_earlier_life_is_written_over_without_harm() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let snapshot = key.value.clone().unwrap();
+    // Fenced and reborn: epoch 3.
+    let fenced = LeaseRecord { state: LeaseState::Fenced, epoch: 2, ..snapshot.0.clone() };
+    key.last_index += 1;
+    key.value = Some((fenced, key.last_index));
+    let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::None, 2)));
+    holder.on_write(attempt, at(1_001), Ok(key.apply(&op)));
+    holder.next(at(1_001), inputs(Copies::None, 2));
+    holder.on_read(at(1_002), Ok(key.value.clone()));
+    let (op, attempt) = write(holder.next(at(1_002), inputs(Copies::None, 2)));
+    holder.on_write(attempt, at(1_003), Ok(key.apply(&op)));
+    assert_eq!((holder.epoch(), holder.deadline()), (3, Some(at(9_002))));
+
+    key.value = Some(snapshot);
+    let (op, attempt) = write(holder.next(at(2_002), inputs(Copies::Some, 4)));
+    holder.on_write(attempt, at(2_003), Ok(key.apply(&op)));
+    holder.next(at(2_003), inputs(Copies::Some, 4));
+    holder.on_read(at(2_004), Ok(key.value.clone()));
+    assert_eq!(holder.deadline(), Some(at(9_002)), "nothing of what is lived by has ended");
+    let (op, attempt) = write(holder.next(at(2_004), inputs(Copies::Some, 4)));
+    holder.on_write(attempt, at(2_005), Ok(key.apply(&op)));
+    assert_eq!((holder.epoch(), holder.deadline()), (3, Some(at(10_004))));
+    assert_eq!(key.value.unwrap().0.epoch, 3);
+}
+
+#[test]
 fn a_holder_that_was_away_begins_a_new_life_after_a_replaced_lease() {
     let mut key = Key::default();
     let mut holder = held(&mut key);
@@ -457,6 +486,41 @@ fn any_difference_starts_the_count_again() {
     assert_eq!(observer.get(&node).unwrap().fence_due(), Some(at(10_000)));
     observer.see(at(9_500), record, index - 1 + 5);
     assert_eq!(observer.get(&node).unwrap().fence_due(), Some(at(19_500)));
+}
+
+#[test]
+fn a_life_ends_with_its_deadline_and_what_is_renewed_after_it_is_a_new_one() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    assert!(holder.wants_copies(at(8_000)) && !holder.wants_copies(at(7_999)));
+    assert!(
+        matches!(holder.next(at(8_000), inputs(Copies::Some, 2)), Next::Sleep { .. }),
+        "its copy is still alive"
+    );
+    let (op, attempt) = write(holder.next(at(9_000), inputs(Copies::None, 3)));
+    holder.on_write(attempt, at(9_005), Ok(key.apply(&op)));
+    assert_eq!((holder.epoch(), holder.deadline()), (2, Some(at(17_000))));
+    assert_eq!(key.value.unwrap().0.incarnation, Uuid::from_u128(3));
+}
+
+#[test]
+fn a_renewal_is_news_only_when_it_was_seen_to_follow_another_without_a_gap() {
+    let (mut key, node) = (Key::default(), NodeName::new("n1").unwrap());
+    held(&mut key);
+    let (record, _) = key.value.unwrap();
+    let mut observer = Observer::default();
+    let mut see = |observer: &mut Observer, seq: u64| {
+        observer.see(at(seq * 1_000), LeaseRecord { seq, ..record.clone() }, seq);
+        observer.get(&node).unwrap().is_news
+    };
+    assert!(!see(&mut observer, 1), "it was there already");
+    assert!(see(&mut observer, 2));
+    observer.gap();
+    assert!(!observer.get(&node).unwrap().is_news);
+    assert!(!see(&mut observer, 4), "it may be of before the gap");
+    assert!(see(&mut observer, 5));
+    observer.forget_all();
+    assert!(!see(&mut observer, 6));
 }
 
 #[test]

@@ -312,7 +312,7 @@ async fn when_the_store_comes_back_in_time_nothing_was_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_store_comes_back_late_the_lease_is_valid_again_and_said_so() {
+async fn when_the_store_comes_back_late_a_new_life_begins_and_is_said_so() {
     let node = Node::new();
     node.until_valid().await;
     node.start_vm().await;
@@ -322,7 +322,7 @@ async fn when_the_store_comes_back_late_the_lease_is_valid_again_and_said_so() {
     node.store.set(Fault::None);
     node.until_valid().await;
     assert_eq!(node.copies(), 0);
-    assert_eq!(node.line.verdict().await.unwrap().epoch, 1);
+    assert_eq!(node.line.verdict().await.unwrap().epoch, 2, "a life ends with its deadline");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,334 @@
+//! `make chaos MINUTES=30 SEED=7 PROFILE=Balanced`: random faults on the real lab, one after another, for so long. The
+//! independent check looks for a second copy at 20 Hz all along; what must not touch the VM is seen not to, and every
+//! recovery is timed beside the bound that the product computes. Ends with a table, and with an error where the promise,
+//! a bound or an expectation was broken.
+//!
+//! The seed chooses the faults and their lengths; how the machine takes them is its own.
+
+// It measures real time.
+#![allow(clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use rustix::process::{Pid, Signal, kill_process};
+use zsha_e2e::scenario::{FAILOVER_LIMIT, SETTLE_LIMIT};
+use zsha_e2e::{Cluster, Host, wait};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    OwnerLosesPower,
+    BystanderLosesPower,
+    OwnerCutOff,
+    BystanderCutOff,
+    Blip,
+    QemuKilled,
+    QemuHangs,
+    ConsulLeaderKilled,
+    ConsulLeaderHangs,
+    OwnersConsulStopped,
+    ControllerKilled,
+    ControllerHangs,
+    KeeperKilled,
+    KeeperHangs,
+    LibvirtKilled,
+    LibvirtHangs,
+    Migration,
+    MigrationAndPowerLoss,
+    Apply,
+}
+
+/// What must come of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// The very same process runs on.
+    Untouched,
+    /// It runs again, as another process, within the bound.
+    Recovers,
+    /// One or the other; it runs in the end.
+    Runs,
+}
+
+impl Fault {
+    const ALL: [Self; 19] = [
+        Self::OwnerLosesPower,
+        Self::BystanderLosesPower,
+        Self::OwnerCutOff,
+        Self::BystanderCutOff,
+        Self::Blip,
+        Self::QemuKilled,
+        Self::QemuHangs,
+        Self::ConsulLeaderKilled,
+        Self::ConsulLeaderHangs,
+        Self::OwnersConsulStopped,
+        Self::ControllerKilled,
+        Self::ControllerHangs,
+        Self::KeeperKilled,
+        Self::KeeperHangs,
+        Self::LibvirtKilled,
+        Self::LibvirtHangs,
+        Self::Migration,
+        Self::MigrationAndPowerLoss,
+        Self::Apply,
+    ];
+
+    fn expected(self) -> Expected {
+        match self {
+            Self::OwnerLosesPower | Self::OwnerCutOff | Self::QemuKilled | Self::KeeperHangs => {
+                Expected::Recovers
+            }
+            Self::Migration | Self::MigrationAndPowerLoss => Expected::Runs,
+            Self::BystanderLosesPower
+            | Self::BystanderCutOff
+            | Self::Blip
+            | Self::QemuHangs
+            | Self::ConsulLeaderKilled
+            | Self::ConsulLeaderHangs
+            | Self::OwnersConsulStopped
+            | Self::ControllerKilled
+            | Self::ControllerHangs
+            | Self::KeeperKilled
+            | Self::LibvirtKilled
+            | Self::LibvirtHangs
+            | Self::Apply => Expected::Untouched,
+        }
+    }
+}
+
+struct Chaos {
+    lab: Cluster,
+    rng: SmallRng,
+    memory_gib: u64,
+}
+
+/// One fault and what came of it.
+struct Outcome {
+    fault: Fault,
+    took: Option<Duration>,
+    bound: Duration,
+    wrong: Option<String>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let minutes: f64 = setting("MINUTES", "30")?;
+    let seed: u64 = setting("SEED", "1")?;
+    let profile: String = setting("PROFILE", "Balanced")?;
+    let begun = Instant::now();
+    let lab = Cluster::builder().nodes(3).profile(&profile).build()?;
+    lab.start_vm()?;
+    let mut chaos = Chaos { lab, rng: SmallRng::seed_from_u64(seed), memory_gib: 8 };
+    println!("chaos: seed {seed}, {profile}, {minutes} minutes");
+    let mut outcomes = Vec::new();
+    while begun.elapsed().as_secs_f64() < minutes * 60.0 {
+        let fault = Fault::ALL[chaos.rng.random_range(0..Fault::ALL.len())];
+        let outcome = chaos.one(fault)?;
+        let took = outcome.took.map_or_else(|| "-".to_owned(), |took| format!("{took:.2?}"));
+        let wrong = outcome.wrong.as_deref().unwrap_or("as expected");
+        println!("{:7.1} s  {fault:?}: {took}; {wrong}", begun.elapsed().as_secs_f64());
+        outcomes.push(outcome);
+    }
+    let (readings, doubles) = (chaos.lab.check().readings(), chaos.lab.check().violations().len());
+    chaos.lab.finish()?;
+    println!("{}", table(&outcomes));
+    let wrong = outcomes.iter().filter(|outcome| outcome.wrong.is_some()).count();
+    println!(
+        "{} faults, {readings} readings of /proc, {doubles} double runs, {wrong} not as expected",
+        outcomes.len()
+    );
+    Ok(doubles == 0 && wrong == 0)
+}
+
+fn setting<T: std::str::FromStr>(name: &str, default: &str) -> Result<T> {
+    let text = std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    text.parse().map_err(|_| anyhow!("{name} is '{text}', which makes no sense here"))
+}
+
+impl Chaos {
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.rng.random_range(from..to))
+    }
+
+    /// From a cluster at rest to a cluster at rest. An error is one of the lab; what the product does wrong is told.
+    fn one(&mut self, fault: Fault) -> Result<Outcome> {
+        let (name, qemu) = {
+            let owner = self.lab.settled(SETTLE_LIMIT)?;
+            (owner.name.clone(), owner.pid_of_qemu()?.context("no QEMU on the owner")?)
+        };
+        let bound = self.lab.failover_bound()?;
+        let length = self.millis(500, 9_000);
+        let brief = self.millis(300, 2_000);
+        let bystander = self.rng.random_range(0..2);
+        let mut outcome = Outcome { fault, took: None, bound, wrong: None };
+        let at = Instant::now();
+        let seen = self.inflict(fault, &name, bystander, (length, brief), qemu);
+        let came = seen.and_then(|()| self.judge(fault, at, qemu, bound));
+        match came {
+            Ok(took) => outcome.took = took,
+            Err(error) => outcome.wrong = Some(format!("{error:#}")),
+        }
+        self.mend()?;
+        if let Err(error) = self.lab.settled(SETTLE_LIMIT) {
+            outcome.wrong.get_or_insert(format!("{error:#}"));
+        }
+        Ok(outcome)
+    }
+
+    fn host(&self, name: &str) -> Result<&Host> {
+        self.lab.named(name)
+    }
+
+    fn inflict(
+        &mut self,
+        fault: Fault,
+        owner: &str,
+        bystander: usize,
+        (length, brief): (Duration, Duration),
+        qemu: i32,
+    ) -> Result<()> {
+        if fault == Fault::Apply {
+            self.memory_gib = if self.memory_gib == 8 { 9 } else { 8 };
+            let document = self.lab.document().with("MemorySizeInGB", self.memory_gib);
+            return self.lab.apply(&document, "chaos").map(drop);
+        }
+        let owner = self.host(owner)?;
+        let other = self.lab.others(owner).nth(bystander).context("no bystander")?;
+        let hang = |host: &Host, service: &str, span: Duration| -> Result<()> {
+            host.hang(service)?;
+            pass(span)?;
+            host.unhang(service)
+        };
+        match fault {
+            Fault::OwnerLosesPower => owner.power_off().map(drop),
+            Fault::BystanderLosesPower => other.power_off().and_then(|_| pass(length)),
+            Fault::OwnerCutOff => owner.pull_cables().map(drop),
+            Fault::BystanderCutOff => other.pull_cables().and_then(|_| pass(length)),
+            Fault::Blip => {
+                owner.pull_cables()?;
+                pass(brief)?;
+                owner.plug_cables().map(drop)
+            }
+            Fault::QemuKilled => owner.kill9("qemu").map(drop),
+            Fault::QemuHangs => {
+                let process = Pid::from_raw(qemu).context("no pid")?;
+                kill_process(process, Signal::STOP)?;
+                pass(length)?;
+                Ok(kill_process(process, Signal::CONT)?)
+            }
+            Fault::ConsulLeaderKilled => self.lab.consul_leader()?.kill9("consul").map(drop),
+            Fault::ConsulLeaderHangs => hang(self.lab.consul_leader()?, "consul", length),
+            Fault::OwnersConsulStopped => {
+                owner.stop("consul")?;
+                pass(length)?;
+                owner.start("consul")
+            }
+            Fault::ControllerKilled => owner.kill9("controller").map(drop),
+            Fault::ControllerHangs => hang(owner, "controller", length),
+            Fault::KeeperKilled => owner.kill9("keeper").map(drop),
+            Fault::KeeperHangs => owner.hang("keeper"),
+            Fault::LibvirtKilled => owner.kill9("libvirtd").map(drop),
+            Fault::LibvirtHangs => hang(owner, "libvirtd", length),
+            Fault::Migration => owner.zsha(&["migrate", &other.name, "--detach"], "")?.success().map(drop),
+            Fault::MigrationAndPowerLoss => {
+                owner.zsha(&["migrate", &other.name, "--detach"], "")?.success()?;
+                pass(brief)?;
+                let victim = if length.as_millis() % 2 == 0 { owner } else { other };
+                victim.power_off().map(drop)
+            }
+            Fault::Apply => Ok(()),
+        }
+    }
+
+    /// Whether it came as it must; the time of a recovery.
+    fn judge(&self, fault: Fault, at: Instant, qemu: i32, bound: Duration) -> Result<Option<Duration>> {
+        match fault.expected() {
+            Expected::Recovers => {
+                let back = self.lab.recovered(at, FAILOVER_LIMIT)?;
+                ensure!(back.took <= bound, "it took {:.2?}, and {bound:.2?} are promised", back.took);
+                Ok(Some(back.took))
+            }
+            Expected::Untouched => {
+                // Longer than any deadline that may still be open.
+                wait::stays("the VM's process", bound, || {
+                    let alive = self.lab.check().alive();
+                    ensure!(
+                        alive.iter().any(|copy| copy.pid == qemu),
+                        "it was {qemu}, now there is {alive:?}"
+                    );
+                    Ok(())
+                })?;
+                Ok(None)
+            }
+            Expected::Runs => {
+                // Wherever it is by then, and once what was begun is over.
+                pass(Duration::from_secs(4))?;
+                self.lab.running_host(bound + FAILOVER_LIMIT)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn mend(&self) -> Result<()> {
+        for host in self.lab.hosts() {
+            if !host.is_on() {
+                host.power_on()?;
+                continue;
+            }
+            host.plug_cables()?;
+            for service in ["consul", "libvirtd", "keeper", "controller"] {
+                host.unhang(service).ok();
+            }
+        }
+        self.lab.wait_until_up(SETTLE_LIMIT)
+    }
+}
+
+/// Lets time pass, on purpose: the length of a fault.
+fn pass(span: Duration) -> Result<()> {
+    wait::stays("nothing", span, || Ok(()))
+}
+
+fn table(outcomes: &[Outcome]) -> String {
+    let mut rows: BTreeMap<Fault, Vec<&Outcome>> = BTreeMap::new();
+    for outcome in outcomes {
+        rows.entry(outcome.fault).or_default().push(outcome);
+    }
+    let mut text = format!(
+        "{:<24} {:>5} {:>6} {:>9} {:>9} {:>9}\n",
+        "FAULT", "TIMES", "WRONG", "MEDIAN", "MAX", "BOUND"
+    );
+    for (fault, outcomes) in rows {
+        let mut took: Vec<Duration> = outcomes.iter().filter_map(|outcome| outcome.took).collect();
+        took.sort();
+        let seconds = |span: Option<&Duration>| {
+            span.map_or("-".to_owned(), |span| format!("{:.2} s", span.as_secs_f64()))
+        };
+        let wrong = outcomes.iter().filter(|outcome| outcome.wrong.is_some()).count();
+        let bound = outcomes.iter().map(|outcome| outcome.bound).max();
+        let bound = if took.is_empty() { None } else { bound };
+        text.push_str(&format!(
+            "{:<24} {:>5} {:>6} {:>9} {:>9} {:>9}\n",
+            format!("{fault:?}"),
+            outcomes.len(),
+            wrong,
+            seconds(took.get(took.len() / 2)),
+            seconds(took.last()),
+            seconds(bound.as_ref()),
+        ));
+    }
+    text
+}
