@@ -509,7 +509,7 @@ fn a_renewal_is_news_only_when_it_was_seen_to_follow_another_without_a_gap() {
     held(&mut key);
     let (record, _) = key.value.unwrap();
     let mut observer = Observer::default();
-    let mut see = |observer: &mut Observer, seq: u64| {
+    let see = |observer: &mut Observer, seq: u64| {
         observer.see(at(seq * 1_000), LeaseRecord { seq, ..record.clone() }, seq);
         observer.get(&node).unwrap().is_news
     };
