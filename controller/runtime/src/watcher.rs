@@ -220,13 +220,22 @@ enum Comparison {
 
 impl View {
     fn compare(&self, listing: Listing) -> Comparison {
-        if listing.index < self.index {
+        if listing.index < self.index || listing.entries.iter().any(|entry| self.is_of_another_time(entry)) {
             Comparison::WentBack
         } else if listing.entries.is_empty() && !self.known.is_empty() {
             Comparison::AllGone { index: listing.index }
         } else {
             Comparison::Plain(listing)
         }
+    }
+
+    /// A key's index only grows, and each is of one value. After a snapshot was restored the index of the whole may have
+    /// grown past what was seen before anybody looked again; that of a key shows it.
+    fn is_of_another_time(&self, entry: &Entry) -> bool {
+        self.known.get(&entry.key).is_some_and(|known| {
+            entry.modify_index < known.modify_index
+                || (entry.modify_index == known.modify_index && entry.value != known.value)
+        })
     }
 
     fn restart(&mut self, listing: Listing) -> Vec<Event> {

@@ -151,7 +151,7 @@ async fn a_store_restored_during_an_outage_starts_over_without_waiting_for_a_cha
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_is_shown_though_its_index_came_round_again() {
+async fn an_index_that_came_round_again_with_another_value_starts_over() {
     let store = FaultyStore::default();
     put(&store.inner, "p/a", "0");
     let snapshot = store.inner.snapshot();
@@ -163,7 +163,27 @@ async fn a_value_is_shown_though_its_index_came_round_again() {
     let after = put(&store.inner, "p/a", "of the second");
     assert_eq!(before.modify_index, after.modify_index);
     store.faults().error = None;
-    assert_eq!(next(&mut events).await, Event::Apply(after));
+    assert_eq!(next(&mut events).await, Event::Init);
+    assert_eq!(list(&mut events).await, [after]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_back_that_later_writes_have_covered_up_shows_by_the_index_of_a_key() {
+    let store = FaultyStore::default();
+    let first = put(&store.inner, "p/a", "first");
+    let snapshot = store.inner.snapshot();
+    let second = put(&store.inner, "p/a", "second");
+    let mut events = started(&store).await;
+    store.make_unavailable();
+    assert!(events.next().await.unwrap().is_err());
+    store.inner.restore(snapshot);
+    let mut last = first.clone();
+    while last.modify_index <= second.modify_index {
+        last = put(&store.inner, "p/b", &format!("written after {}", last.modify_index));
+    }
+    store.faults().error = None;
+    assert_eq!(next(&mut events).await, Event::Init);
+    assert_eq!(list(&mut events).await, [first, last]);
 }
 
 #[tokio::test(start_paused = true)]
