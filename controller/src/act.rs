@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use zsha_crds::records::{EventType, LeaseRecord, LeaseState, LeaseTimings, Owner};
 use zsha_crds::{Keys, NodeName, VmName};
+use zsha_runtime::lease::Sight;
 use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
 
@@ -99,11 +100,11 @@ pub async fn act(
         Step::ReplaceLease(owner) => replace_lease(edges, owner).await?,
         Step::Write(write) => return write_record(edges, views, write, notes).await,
         Step::Start { domain, epoch } => {
-            let started = start(edges, domain, *epoch).await;
+            let started = start(edges, views, domain, *epoch).await;
             return settle_start(edges, started, notes);
         }
         Step::Resume { epoch, because } => {
-            let resumed = resume(edges, *epoch).await;
+            let resumed = resume(edges, views, *epoch).await;
             return settle_resume(edges, resumed, *because, notes);
         }
         Step::Migrate(order) => {
@@ -134,14 +135,21 @@ pub async fn act(
     Ok(done)
 }
 
-/// The lease must hold at this very moment, in this epoch.
-async fn still_holds(edges: &Edges, epoch: u64) -> Result<(), ActError> {
+/// The lease must hold at this very moment, in this epoch, and without a break since the ownership record was written.
+async fn still_holds(edges: &Edges, views: &Views, epoch: u64) -> Result<(), ActError> {
     let verdict = edges.lease.verdict().await?;
-    let bug = planted::is_planted(Bug::StartWithoutLease);
-    if bug || (verdict.valid(edges.clock.now()) && verdict.epoch == epoch) {
+    if planted::is_planted(Bug::StartWithoutLease) || planted::is_planted(Bug::ResumeEarly) {
         return Ok(());
     }
-    Err(ActError::Moved(format!("the lease of {} in epoch {epoch} is not valid any more", edges.me)))
+    if !verdict.valid(edges.clock.now()) || verdict.epoch != epoch {
+        let lapsed = format!("the lease of {} in epoch {epoch} is not valid any more", edges.me);
+        return Err(ActError::Moved(lapsed));
+    }
+    let holds = |written: Moment| verdict.unbroken_since.is_none_or(|since| written >= since);
+    if views.written().is_some_and(holds) {
+        return Ok(());
+    }
+    Err(ActError::Moved("the store has gone back to before this node became the owner".to_owned()))
 }
 
 /// A renewal may have come in since it was decided. A keeper that does not answer has not said so.
@@ -154,14 +162,19 @@ async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
     }
 }
 
-async fn start(edges: &Edges, domain: &crate::hypervisor::DomainSpec, epoch: u64) -> Result<(), ActError> {
+async fn start(
+    edges: &Edges,
+    views: &Views,
+    domain: &crate::hypervisor::DomainSpec,
+    epoch: u64,
+) -> Result<(), ActError> {
     edges.hypervisor.define(domain).await?;
-    still_holds(edges, epoch).await?;
+    still_holds(edges, views, epoch).await?;
     Ok(edges.hypervisor.start_paused().await?)
 }
 
-async fn resume(edges: &Edges, epoch: u64) -> Result<(), ActError> {
-    still_holds(edges, epoch).await?;
+async fn resume(edges: &Edges, views: &Views, epoch: u64) -> Result<(), ActError> {
+    still_holds(edges, views, epoch).await?;
     Ok(edges.hypervisor.resume().await?)
 }
 
@@ -252,20 +265,23 @@ async fn write_record(
         nothing_alive(edges).await?;
     }
     let ops = transaction(edges, views, write).await?;
-    let at = write.fence.len();
+    let (at, sent) = (write.fence.len(), edges.clock.now());
     match edges.store.txn(ops).await {
         Ok(Txn::Committed { indices }) => {
             match indices.get(at).copied().filter(|index| *index > 0) {
-                Some(index) => views.wrote(write.record.clone(), index),
-                None => views.write_is_unknown(),
+                Some(index) => views.wrote(write.record.clone(), index, sent),
+                None => views.write_is_unknown(&write.record),
             }
             notes.failed = None;
             Ok(events_of(edges, write))
         }
-        Ok(Txn::Conflict { message, .. }) => Err(ActError::Moved(message)),
+        Ok(Txn::Conflict { message, .. }) => {
+            views.write_failed(edges.clock.now());
+            Err(ActError::Moved(message))
+        }
         Err(error) => {
             // Perhaps it is in force, perhaps it will be.
-            views.write_is_unknown();
+            views.write_is_unknown(&write.record);
             Err(error.into())
         }
     }
@@ -312,6 +328,12 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
         let entry = listing.entries.iter().find(|entry| entry.key == key)?;
         Some((serde_json::from_str(&entry.value).ok()?, entry.modify_index))
     };
+    let earlier =
+        |(node, sight): (&NodeName, &Sight)| read(node).is_some_and(|(_, index)| index < sight.index);
+    if views.sights().iter().any(earlier) {
+        views.store_went_back();
+        return Err(ActError::Moved("the store shows an earlier time of itself".to_owned()));
+    }
     let mut ops = Vec::with_capacity(write.fence.len() + 2);
     for sight in &write.fence {
         let node = &sight.record.node;
@@ -337,9 +359,7 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
     });
     for sight in &write.rests_on {
         match read(&sight.record.node) {
-            Some((record, index))
-                if record.copies == sight.record.copies && record.epoch == sight.record.epoch =>
-            {
+            Some((record, index)) if sight.is_borne_out(&record, index) => {
                 ops.push(Op::CheckIndex { key: edges.keys.lease(&sight.record.node), index });
             }
             _ => return Err(ActError::Moved(format!("the lease of {} has changed", sight.record.node))),

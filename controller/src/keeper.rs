@@ -48,6 +48,10 @@ pub struct Verdict {
     pub timings: LeaseTimings,
     /// Why it is as it is: a sentence.
     pub message: String,
+    /// Since when the lease has been renewed without a break, on this node's `CLOCK_BOOTTIME`; see
+    /// [`zsha_runtime::lease::Holder::unbroken_since`]. None: it is not valid, or the keeper is from before this was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbroken_since: Option<Moment>,
     /// QEMU processes of the VM that the keeper last saw on this node. None: it could not look.
     pub copies: Option<u32>,
     /// When they were counted, on this node's `CLOCK_BOOTTIME`: the moment the look began.

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use zsha_crds::NodeName;
 use zsha_crds::records::{HistoryRecord, VmRecord};
+use zsha_crds::{NodeName, VmName};
 use zsha_runtime::store::Read;
 
 use crate::act::Edges;
@@ -15,7 +15,7 @@ use crate::keeper::{KeeperError, Verdict};
 use crate::observed::Observed;
 use crate::plan::blindness::Blindness;
 use crate::views::Views;
-use crate::world::World;
+use crate::world::{self, World};
 
 /// Links and mounts tell when they change; a share that stopped answering does not.
 pub const HOST_LOOK: Duration = Duration::from_secs(10);
@@ -72,6 +72,7 @@ async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Result<Local
 /// One look.
 pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: &mut Blindness) -> World {
     recover_document(edges, views).await;
+    confirm_own_record(edges, views).await;
     let (lease, local) = look_here(edges).await;
     let (local, desired) = (Observed::from_result(local), views.desired());
     let wants = desired.known().and_then(Option::as_ref).map(|desired| &desired.wants);
@@ -87,9 +88,10 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         stop: views.stop(),
         migrate: views.migrate(),
         job: edges.hypervisor.migration(),
+        sights: world::sights(views.sights(), &lease),
         lease,
-        sights: views.sights(),
         unreadable_leases: views.unreadable_leases(),
+        vanished_leases: views.vanished_leases(),
         went_back: views.went_back(),
         vm: views.vm(),
         vm_before: views.vm_before(),
@@ -99,6 +101,17 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         host: facts,
         desired,
         keeper_blind,
+    }
+}
+
+/// What this process wrote and does not see is looked up.
+async fn confirm_own_record(edges: &Edges, views: &Views) {
+    if !views.own_is_unconfirmed() {
+        return;
+    }
+    match edges.store.get(&edges.keys.vm(&VmName::management()), Read::Consistent).await {
+        Ok(entry) => views.own_was_looked_up(entry.map(|entry| entry.modify_index)),
+        Err(error) => tracing::debug!(%error, "the ownership record was not looked up"),
     }
 }
 

@@ -250,6 +250,9 @@ impl Simulation {
 
     fn end(mut self, settled: Duration) -> Report {
         let virtual_millis = millis(self.start.elapsed());
+        if self.violated() {
+            self.note_everything();
+        }
         for node in self.nodes.values_mut() {
             node.stop_controller();
             node.stop_keeper();
@@ -308,7 +311,6 @@ impl Simulation {
             let bound = if check::lock(&self.checker).a_lease_was_lost() { BOUND + LOST } else { BOUND };
             if let (Err(why), true) = (settled, now >= over + bound) {
                 check::lock(&self.checker).violations.push(format!("liveness: {why}"));
-                self.note_everything();
             }
             self.wait_until(now + TICK).await;
         }

@@ -39,6 +39,8 @@ const MIGRATE: &str = "migrate";
 const WAIT: Duration = Duration::from_secs(10);
 /// Leases change all the time, so a look at them that waits for long is a path that is dead.
 const LEASE_WAIT: Duration = Duration::from_secs(2);
+/// A server that lags shows one's own write later than this only if something is wrong.
+const UNCONFIRMED: Duration = Duration::from_secs(3);
 /// An election is over in a few seconds, and what was missed in it is wanted at once.
 const BACKOFF: BackoffConfig =
     BackoffConfig { base: Duration::from_millis(200), cap: Duration::from_millis(1_000) };
@@ -63,12 +65,13 @@ pub struct Views {
 #[derive(Debug, Default)]
 struct Shared {
     observer: Observer,
-    /// The record as this process last wrote it, and the index that gave it.
-    own: Option<(VmRecord, u64)>,
+    own: Option<Own>,
     /// The record as this process had written it when the store went back in time.
     before: Option<VmRecord>,
     /// A later write of this process was not answered, so `own` may not be the last word any more.
     own_in_doubt: bool,
+    /// And one of those would have changed the owner.
+    owner_in_doubt: bool,
     /// Domains of earlier generations as the history has them, looked up once; None: it does not have it.
     past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
     /// Leases that are there and make no sense, and why.
@@ -76,6 +79,27 @@ struct Shared {
     /// Whether the leases have been listed, and whether that had to be begun again: the store went back in time.
     listed: bool,
     went_back: bool,
+}
+
+/// The record as this process last wrote it.
+#[derive(Debug, Clone)]
+struct Own {
+    record: VmRecord,
+    /// What the write gave it.
+    index: u64,
+    sent: Moment,
+    /// When it was last known to be in the store: seen there, or written.
+    confirmed: Moment,
+}
+
+impl Shared {
+    /// After the store went back in time, what this process wrote may not be there any more.
+    fn own_is_over(&mut self) {
+        if let (Some(own), false) = (self.own.take(), self.owner_in_doubt) {
+            self.before = Some(own.record);
+        }
+        (self.own_in_doubt, self.owner_in_doubt) = (false, false);
+    }
 }
 
 type Changes = BoxStream<'static, Result<Event, StoreError>>;
@@ -118,7 +142,8 @@ pub fn watch(store: &Arc<dyn Store>, cluster: &ClusterName, clock: Clock, seed: 
     let changes = vec![
         counting(reflector::reflector(spec_writer, follow(keys.spec(), 50)), spec_changes.clone()).boxed(),
         reflector::reflector(intents_writer, follow(keys.intents(), 50)).boxed(),
-        forgetting(reflector::reflector(vms_writer, follow(keys.vms(), 50)), Arc::clone(&shared)).boxed(),
+        forgetting(reflector::reflector(vms_writer, follow(keys.vms(), 50)), Arc::clone(&shared), clock)
+            .boxed(),
         lease_news(sighting(of_leases, Arc::clone(&shared), clock), Arc::clone(&shared)).boxed(),
         reflector::reflector(statuses_writer, follow(keys.statuses(), 500)).boxed(),
     ];
@@ -206,18 +231,20 @@ fn node_of(key: &str) -> Option<NodeName> {
     key.rsplit('/').next().and_then(|name| NodeName::new(name).ok())
 }
 
-/// After the store went back in time, what this process wrote may not be there any more.
-fn forgetting<S>(stream: S, shared: Arc<Mutex<Shared>>) -> impl Stream<Item = S::Item>
+/// Shows the store's steps back in time to what is remembered beside the views.
+fn forgetting<S>(stream: S, shared: Arc<Mutex<Shared>>, clock: Clock) -> impl Stream<Item = S::Item>
 where
     S: Stream<Item = Result<Event, StoreError>>,
 {
+    let mut listed = false;
     stream.inspect(move |item| {
         if matches!(item, Ok(Event::Init)) {
             let mut shared = lock(&shared);
-            if let (Some((record, _)), false) = (shared.own.take(), shared.own_in_doubt) {
-                shared.before = Some(record);
+            if std::mem::replace(&mut listed, true) {
+                shared.went_back = true;
+                shared.observer.doubt_all(clock.now());
             }
-            shared.own_in_doubt = false;
+            shared.own_is_over();
         }
     })
 }
@@ -357,15 +384,21 @@ impl Views {
         let key = self.keys.vm(&VmName::management());
         let seen = self.vms.get(&key);
         let (own, in_doubt) = {
-            let shared = lock(&self.shared);
-            (shared.own.clone(), shared.own_in_doubt)
+            let mut shared = lock(&self.shared);
+            let in_doubt = shared.own_in_doubt;
+            if let (Some(own), Some(seen)) = (&mut shared.own, &seen)
+                && seen.modify_index >= own.index
+            {
+                own.confirmed = self.clock.now();
+            }
+            (shared.own.clone(), in_doubt)
         };
         // Nothing older than one's own write is the present, however much the view lags; a deleted key shows in the
         // view as gone, not as older.
-        if let Some((record, index)) = own
+        if let Some(Own { record, index, sent, .. }) = own
             && seen.as_ref().is_some_and(|seen| seen.modify_index <= index)
         {
-            return Observed::Known(Some(StoredVm { record, index, written_here: !in_doubt }));
+            return Observed::Known(Some(StoredVm { record, index, written: (!in_doubt).then_some(sent) }));
         }
         if let Some(bad) = self.vms.undecodable().remove(&key) {
             return Observed::Unknown(format!("{key} cannot be read: {}", bad.reason));
@@ -376,7 +409,7 @@ impl Views {
         Observed::Known(seen.map(|seen| StoredVm {
             record: (*seen.value).clone(),
             index: seen.modify_index,
-            written_here: false,
+            written: None,
         }))
     }
 
@@ -385,17 +418,51 @@ impl Views {
         lock(&self.shared).before.clone()
     }
 
-    /// This process wrote the record, and was told so.
-    pub fn wrote(&self, record: VmRecord, index: u64) {
+    /// This process sent the record then, and was told that it is in force.
+    pub fn wrote(&self, record: VmRecord, index: u64, sent: Moment) {
         let mut shared = lock(&self.shared);
         shared.before = None;
-        shared.own = Some((record, index));
-        shared.own_in_doubt = false;
+        shared.own = Some(Own { record, index, sent, confirmed: self.clock.now() });
+        (shared.own_in_doubt, shared.owner_in_doubt) = (false, false);
     }
 
-    /// A write of this process may or may not be in force: what was written before is in doubt.
-    pub fn write_is_unknown(&self) {
-        lock(&self.shared).own_in_doubt = true;
+    /// This write may or may not be in force: what was written before is in doubt.
+    pub fn write_is_unknown(&self, record: &VmRecord) {
+        let mut shared = lock(&self.shared);
+        shared.own_in_doubt = true;
+        shared.owner_in_doubt |= shared.own.as_ref().is_none_or(|own| own.record.owner != record.owner);
+    }
+
+    /// Something had changed under it, and perhaps what this process wrote before is gone: that is to be looked up.
+    pub fn write_failed(&self, now: Moment) {
+        if let Some(own) = &mut lock(&self.shared).own {
+            own.confirmed = own.confirmed.min(now - UNCONFIRMED);
+        }
+    }
+
+    /// When the record was sent that makes this node the owner, if this process sent it and nothing is in doubt.
+    pub fn written(&self) -> Option<Moment> {
+        let shared = lock(&self.shared);
+        shared.own.as_ref().filter(|_| !shared.own_in_doubt).map(|own| own.sent)
+    }
+
+    /// Whether the record that this process wrote has not been seen in the store for so long that it must be asked for.
+    pub fn own_is_unconfirmed(&self) -> bool {
+        let now = self.clock.now();
+        lock(&self.shared).own.as_ref().is_some_and(|own| now >= own.confirmed + UNCONFIRMED)
+    }
+
+    /// The index of the record as it was just read, consistently. One that is lower than that of what this process wrote
+    /// before is of an earlier time: an answer may come after the watcher has already begun anew.
+    pub fn own_was_looked_up(&self, index: Option<u64>) {
+        let mut shared = lock(&self.shared);
+        let Some(own) = &mut shared.own else { return };
+        if index.is_some_and(|index| index >= own.index) {
+            own.confirmed = self.clock.now();
+            return;
+        }
+        shared.went_back |= index.is_some();
+        shared.own_is_over();
     }
 
     /// What was found of an earlier generation; None: not looked up yet.
@@ -420,6 +487,18 @@ impl Views {
     /// Whether the store has gone back in time since this process began (a snapshot was restored).
     pub fn went_back(&self) -> bool {
         lock(&self.shared).went_back
+    }
+
+    /// The store was found to show an earlier time of itself.
+    pub fn store_went_back(&self) {
+        let mut shared = lock(&self.shared);
+        shared.went_back = true;
+        shared.observer.doubt_all(self.clock.now());
+    }
+
+    /// See [`Observer::vanished`].
+    pub fn vanished_leases(&self) -> BTreeMap<NodeName, u64> {
+        lock(&self.shared).observer.vanished().clone()
     }
 
     /// A lease read by other means, for instance consistently before a fence.

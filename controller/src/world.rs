@@ -22,9 +22,9 @@ use crate::observed::Observed;
 pub struct StoredVm {
     pub record: VmRecord,
     pub index: u64,
-    /// Whether the value at this index was written by this very process. A record that only *says* this node is
+    /// When the value at this index was sent by this very process, if it was. A record that only *says* this node is
     /// the owner may be older than a write still on its way; one's own successful cas cannot be.
-    pub written_here: bool,
+    pub written: Option<Moment>,
 }
 
 /// A live migration that was asked for by command.
@@ -33,6 +33,16 @@ pub struct MigrateRequest {
     pub id: Uuid,
     pub to: NodeName,
     pub by: String,
+}
+
+/// The leases as far as this node may judge by them: only what it has watched while its own was renewed without a
+/// break counts. A keeper from before that was told is taken to have had none.
+pub fn sights(seen: BTreeMap<NodeName, Sight>, lease: &Observed<Verdict>) -> BTreeMap<NodeName, Sight> {
+    let unbroken = lease.known().and_then(|verdict| verdict.unbroken_since);
+    match unbroken {
+        Some(since) => seen.into_iter().map(|(node, sight)| (node, sight.since(since))).collect(),
+        None => seen,
+    }
 }
 
 /// One look at everything, as one node sees it.
@@ -56,6 +66,8 @@ pub struct World {
     pub sights: BTreeMap<NodeName, Sight>,
     /// Leases that are there and cannot be read, and why.
     pub unreadable_leases: BTreeMap<NodeName, String>,
+    /// Nodes whose leases were seen before the store went back in time, and not since; with their last epoch.
+    pub vanished_leases: BTreeMap<NodeName, u64>,
     /// Whether the store has gone back in time since this process began: what others wrote may be of any time.
     pub went_back: bool,
     pub vm: Observed<Option<StoredVm>>,

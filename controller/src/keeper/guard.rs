@@ -207,6 +207,7 @@ mod tests {
             deadline: Some(deadline),
             timings: LeaseTimings::FAST,
             fence: None,
+            unbroken: None,
         }
     }
 

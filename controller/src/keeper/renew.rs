@@ -84,7 +84,7 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
     let now = settings.clock.now();
     settings.enforcement.fenced_from(holder.fence());
     settings.enforcement.publish(holder.deadline(), holder.kill_within());
-    let first = verdict(&holder, holder.deadline(), None);
+    let first = verdict(&holder, now, holder.deadline(), None);
     let told = Told { valid: first.valid(now), epoch: first.epoch, ..Told::default() };
     let (desk, line) =
         Desk::new(settings.clock, first, Arc::clone(&settings.enforcement), settings.watchdog.clone());
@@ -110,7 +110,12 @@ pub fn in_process(
     (line, both)
 }
 
-fn verdict(holder: &Holder, deadline: Option<Moment>, looked: Option<(Moment, Option<u32>)>) -> Verdict {
+fn verdict(
+    holder: &Holder,
+    now: Moment,
+    deadline: Option<Moment>,
+    looked: Option<(Moment, Option<u32>)>,
+) -> Verdict {
     Verdict {
         node: holder.node().clone(),
         valid_until: deadline,
@@ -119,6 +124,7 @@ fn verdict(holder: &Holder, deadline: Option<Moment>, looked: Option<(Moment, Op
         seq: holder.seq(),
         timings: holder.timings(),
         message: holder.message().to_owned(),
+        unbroken_since: holder.unbroken_since(now),
         copies: looked.and_then(|(_, count)| count),
         counted_at: looked.map(|(at, _)| at),
         ended: None,
@@ -359,14 +365,15 @@ impl Renewal {
     }
 
     fn tell(&mut self, deadline: Option<Moment>) {
-        let mut view = verdict(&self.holder, deadline, self.looked);
+        let now = self.settings.clock.now();
+        let mut view = verdict(&self.holder, now, deadline, self.looked);
         if let Some(trouble) = self.settings.notebook.trouble() {
             let more = format!(
                 "; the keeper's state file cannot be written ({trouble}): make room in its directory"
             );
             view.message.push_str(&more);
         }
-        let (valid, epoch) = (view.valid(self.settings.clock.now()), view.epoch);
+        let (valid, epoch) = (view.valid(now), view.epoch);
         let message = view.message.clone();
         self.desk.show(view);
         if (valid, epoch) == (self.told.valid, self.told.epoch) {

@@ -73,6 +73,7 @@ mod tests {
             seq: 1,
             timings: LeaseTimings::BALANCED,
             message: String::new(),
+            unbroken_since: None,
             copies: None,
             counted_at: None,
             ended: None,

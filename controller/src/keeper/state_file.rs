@@ -108,6 +108,7 @@ mod tests {
             deadline,
             timings: LeaseTimings::FAST,
             fence: None,
+            unbroken: None,
         }
     }
 

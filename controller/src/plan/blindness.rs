@@ -61,6 +61,7 @@ mod tests {
             timings: LeaseTimings::BALANCED,
             message: String::new(),
             copies,
+            unbroken_since: None,
             counted_at: Some(Moment::from_millis(counted * 1_000)),
             ended: None,
             watchdog: WatchdogState::None,

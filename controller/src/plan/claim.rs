@@ -175,18 +175,65 @@ pub(super) struct Guard<'a> {
 
 /// Second guard of a start, for when the record is not what it was (deleted, restored from a snapshot): every other node
 /// that holds a lease must have been seen to renew it, with the word that it sees no process of the VM; or not to have
-/// renewed it for D, and then its copy is dead whatever the records say. Those whose word this rests on.
+/// renewed it for D, and then its copy is dead whatever the records say. Those whose word or silence this rests on.
 pub(super) fn nobody_else_has_a_copy(
     world: &World,
     guard: &Guard<'_>,
     plan: &mut Plan,
 ) -> Option<Vec<Sight>> {
     let mut rests_on = Vec::new();
+    let vanished = world.vanished_leases.iter().find(|(node, _)| **node != world.me);
+    if let Some((node, epoch)) = vanished {
+        plan.wait(
+            "LeaseGone",
+            format!(
+                "the store has gone back in time and shows no lease of {node}, which may run the VM; if it lives it \
+                 writes it anew"
+            ),
+        );
+        plan.step(Step::ReplaceLease(Owner { node: node.clone(), epoch: *epoch }));
+        return None;
+    }
     for (node, sight) in &world.sights {
         let fenced = guard.fenced.iter().any(|fenced| fenced.record.node == *node);
-        let speaks = sight.record.state == LeaseState::Held && !sight.is_expired(world.now);
-        if *node == world.me || fenced || !speaks || guard.target == Some(node) {
+        if *node == world.me || fenced || guard.target == Some(node) {
             continue;
+        }
+        match sight.record.state {
+            // Of a restored snapshot, it may live by a later life that is not written down again yet.
+            LeaseState::Fenced | LeaseState::Released
+                if world.went_back && !sight.is_news && !sight.is_silent(world.now) =>
+            {
+                plan.recheck_at(sight.silent_at());
+                plan.wait(
+                    "CopiesNotConfirmed",
+                    format!(
+                        "the store has gone back in time, so {node} may live by a lease that it has still to write again"
+                    ),
+                );
+                return None;
+            }
+            LeaseState::Fenced | LeaseState::Released => {
+                if world.went_back {
+                    rests_on.push(sight.clone());
+                }
+                continue;
+            }
+            // Its silence is part of the write: it may have begun to speak again, unseen.
+            LeaseState::Held | LeaseState::Lost if sight.is_expired(world.now) => {
+                rests_on.push(sight.clone());
+                continue;
+            }
+            LeaseState::Held => {}
+            LeaseState::Lost if guard.strict => {
+                if let Some(due) = sight.fence_due() {
+                    plan.recheck_at(due);
+                }
+                let why = format!("the lease of {node} was gone, and it has not written it anew");
+                plan.wait("CopiesUnknown", why);
+                return None;
+            }
+            LeaseState::Lost => continue,
         }
         match sight.record.copies {
             Some(0) if !sight.is_news => {

@@ -15,7 +15,8 @@ use crate::world::World;
 /// What the record and the lease together say of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Right {
-    /// Lease valid, record names this node and epoch, and this process wrote it.
+    /// Lease valid, record names this node and epoch, and this process wrote it while its lease was renewed without a
+    /// break.
     Mine { epoch: u64 },
     /// As `Mine`, but the record was written by an earlier process of this node, of which a write may still be on
     /// its way: write it once more before anything is started.
@@ -53,7 +54,9 @@ pub fn right(world: &World) -> Right {
     }
     let named = stored.record.owner.as_ref();
     if named.is_some_and(|o| o.node == world.me && o.epoch == verdict.epoch) {
-        return if stored.written_here {
+        // What was written before the keeper saw the store go back may not be there any more.
+        let holds = |written: Moment| verdict.unbroken_since.is_none_or(|since| written >= since);
+        return if stored.written.is_some_and(holds) {
             Right::Mine { epoch: verdict.epoch }
         } else {
             Right::Unconfirmed { epoch: verdict.epoch }

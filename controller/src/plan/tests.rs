@@ -127,6 +127,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             seq: 7,
             timings: LeaseTimings::BALANCED,
             message: "renewed".to_owned(),
+            unbroken_since: None,
             copies: Some(0),
             counted_at: None,
             ended: None,
@@ -136,12 +137,13 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         vm: Observed::Known(Some(StoredVm {
             record: record(owner, phase),
             index: 99,
-            written_here: owner == Some(me),
+            written: (owner == Some(me)).then_some(NOW),
         })),
         vm_before: None,
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
         unreadable_leases: BTreeMap::new(),
+        vanished_leases: BTreeMap::new(),
         went_back: false,
         running_domain: None,
         host: Observed::Known(HostFacts {
@@ -399,7 +401,7 @@ fn a_missing_record_is_never_taken_for_a_free_vm() {
 fn a_restarted_controller_writes_the_record_once_more_before_it_acts_on_it() {
     for local in [RUNNING, DIED] {
         let mut world = world(1, Some(1), VmPhase::Running, local);
-        vm(&mut world).written_here = false;
+        vm(&mut world).written = None;
         assert_eq!(ownership::right(&world), Right::Unconfirmed { epoch: 1 });
         let plan = decide(&world);
         let write = only_write(&plan);
@@ -442,7 +444,7 @@ fn a_guest_that_powered_itself_off_is_started_or_left_as_the_document_says() {
         (only_write(&plan).record.phase, &only_write(&plan).record.owner),
         (VmPhase::PoweredOff, &None)
     );
-    *vm(&mut world) = StoredVm { record: record(None, VmPhase::PoweredOff), index: 100, written_here: false };
+    *vm(&mut world) = StoredVm { record: record(None, VmPhase::PoweredOff), index: 100, written: None };
     assert_eq!(reasons(&decide(&world)), ["PoweredOff"]);
 }
 
@@ -542,7 +544,7 @@ fn a_vm_that_failed_everywhere_is_tried_again_later_and_at_once_after_a_change()
     *vm(&mut world) = StoredVm {
         record: VmRecord { failures, ..record(None, VmPhase::Failed) },
         index: 100,
-        written_here: false,
+        written: None,
     };
     let mut notes = Notes::default();
     let waits = plan(&world, &mut notes);
@@ -750,7 +752,7 @@ fn a_node_that_cannot_see_its_processes_does_not_keep_a_dead_owners_vm_down() {
 #[test]
 fn a_record_of_this_node_is_not_gone_on_with_while_another_node_has_a_copy() {
     let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
-    vm(&mut world).written_here = false;
+    vm(&mut world).written = None;
     assert_eq!(only_write(&decide(&world)).rests_on.len(), 2, "the others' word is part of the write");
     world.sights.get_mut(&node(3)).unwrap().is_news = false;
     assert_eq!(reasons(&decide(&world)), ["CopiesNotConfirmed"], "an old word is none");
@@ -758,6 +760,79 @@ fn a_record_of_this_node_is_not_gone_on_with_while_another_node_has_a_copy() {
     assert_eq!(reasons(&decide(&world)), ["CopyElsewhere"]);
     world.local = Observed::Known(RUNNING);
     assert_eq!(only_write(&decide(&world)).reason, "Adopted", "with the copy here there is nothing to ask");
+}
+
+#[test]
+fn what_was_written_before_the_own_lease_broke_is_written_once_more() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    unbroken_since(&mut world, NOW - Duration::from_secs(5));
+    assert_eq!(ownership::right(&world), Right::Mine { epoch: 1 });
+    unbroken_since(&mut world, NOW + Duration::from_millis(1));
+    assert_eq!(ownership::right(&world), Right::Unconfirmed { epoch: 1 });
+    assert_eq!(only_write(&decide(&world)).reason, "Adopted");
+}
+
+fn unbroken_since(world: &mut World, at: Moment) {
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.unbroken_since = Some(at);
+}
+
+#[test]
+fn the_keepers_old_count_does_not_stand_in_for_a_copy_that_the_hypervisor_does_not_see() {
+    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
+    vm(&mut world).written = None;
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.copies = Some(1);
+    assert_eq!(only_write(&decide(&world)).rests_on.len(), 2, "the others are asked");
+    world.local = Observed::unknown("libvirtd is away");
+    assert_eq!(only_write(&decide(&world)).rests_on, [], "where nothing else is known, it does");
+}
+
+#[test]
+fn a_silent_nodes_silence_is_part_of_the_claim() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    expire(&mut world, 1);
+    expire(&mut world, 3);
+    let plan = decide(&world);
+    let write = only_write(&plan);
+    assert_eq!(write.rests_on.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(3)]);
+    assert_eq!(write.fence.len(), 1);
+}
+
+#[test]
+fn after_a_step_back_a_lease_that_is_not_there_any_more_is_asked_for_first() {
+    let mut world = world(2, None, VmPhase::Stopped, LocalVm::Absent);
+    world.went_back = true;
+    world.sights.remove(&node(3));
+    world.vanished_leases.insert(node(3), 4);
+    let plan = decide(&world);
+    assert_eq!(reasons(&plan), ["LeaseGone"]);
+    assert_eq!(plan.steps, [Step::ReplaceLease(Owner { node: node(3), epoch: 4 })]);
+}
+
+#[test]
+fn after_a_step_back_a_fence_is_believed_once_its_node_was_silent_for_d() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    world.went_back = true;
+    let sight = world.sights.get_mut(&node(3)).unwrap();
+    (sight.record.state, sight.is_news) = (LeaseState::Fenced, false);
+    assert_eq!(reasons(&decide(&world)), ["CopiesNotConfirmed"]);
+    world.sights.get_mut(&node(3)).unwrap().sent_by = NOW - LeaseTimings::LONGEST.fence_after();
+    assert_eq!(only_write(&decide(&world)).rests_on.len(), 2);
+    world.went_back = false;
+    world.sights.get_mut(&node(3)).unwrap().sent_by = NOW;
+    assert_eq!(only_write(&decide(&world)).rests_on.len(), 1, "otherwise a fence is a fence");
+}
+
+#[test]
+fn after_a_step_back_a_paused_copy_that_nobody_accounts_for_is_not_let_run() {
+    for reason in [PauseReason::Asked, PauseReason::Incoming] {
+        let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Paused { reason, generation: 1 });
+        vm(&mut world).written = None;
+        assert_eq!(only_write(&decide(&world)).reason, "Adopted");
+        world.went_back = true;
+        assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { lapsed: false, .. }]));
+    }
 }
 
 #[test]

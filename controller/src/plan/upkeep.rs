@@ -83,9 +83,24 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     {
         plan.step(kill("a bug is planted"));
     }
+    let is_unexplained =
+        |reason| matches!(reason, PauseReason::Asked | PauseReason::Incoming | PauseReason::Other);
+    if world.went_back
+        && let Some(LocalVm::Paused { reason, .. }) = world.local.known()
+        && is_unexplained(*reason)
+    {
+        plan.step(kill(
+            "the store has gone back in time, and nothing there says any more what this paused copy is (a migration \
+             may have brought it, and the VM have gone on elsewhere)",
+        ));
+        return;
+    }
     let seen = |verdict: &Verdict| verdict.copies.is_some_and(|copies| copies > 0);
-    let copy_here =
-        world.local.known().is_some_and(|local| local.has_process()) || world.lease.known().is_some_and(seen);
+    // The keeper's count may be as old as its last renewal: it stands in only where the hypervisor says nothing.
+    let copy_here = match &world.local {
+        Observed::Known(local) => local.has_process(),
+        Observed::Unknown(_) => world.lease.known().is_some_and(seen),
+    };
     let target = stored.record.migration.as_ref().map(|migration| &migration.to.node);
     let guard = Guard { fenced: &[], strict: world.went_back, target };
     notes.ask_others |= !copy_here;

@@ -44,8 +44,9 @@ impl<T: serde::de::DeserializeOwned> Cached<T> {
     }
 }
 
-/// After a restore, until every node has seen it, and whoever is entitled has written itself down again.
-const UNSETTLED: Duration = Duration::from_secs(20);
+/// After a restore, until every node has seen it, and whoever is entitled has written itself down again; or, cut off
+/// before it could, has outlived the longest F and K that are drawn.
+const UNSETTLED: Duration = Duration::from_secs(30);
 
 /// A process that executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -58,8 +58,7 @@ pub enum Fault {
     ImageLocked(Duration),
     BridgeMissing(NodeName),
     HostRepaired(NodeName),
-    /// A snapshot of the store is taken; the last one is restored. Not drawn yet: together with nodes that are cut off it
-    /// still breaks I1 in about one of 5,000 seeds that have it (see ARCHITECTURE, "What is not covered").
+    /// A snapshot of the store is taken; the last one is restored.
     Snapshot,
     Restore,
     /// Lost replies, late arrivals, slow requests.
@@ -200,7 +199,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
     let until = at + length;
     let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
     let once = |fault: Fault| (vec![(at, fault)], at);
-    match rng.random_range(0..25) {
+    match rng.random_range(0..26) {
         0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
         2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
         4 => pair(Fault::StoreDown, Fault::StoreUp),
@@ -234,8 +233,15 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         18 => once(Fault::DeleteLease(node)),
         19 => start_cut_off(rng, at),
         20..=23 => migration(rng, nodes, at),
+        24 => restored(rng, at),
         _ => fading(rng, at),
     }
+}
+
+/// A snapshot of the store, and its restore some time later.
+fn restored(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
+    let until = at + millis(rng, 6_000..18_000);
+    (vec![(at, Fault::Snapshot), (until, Fault::Restore)], until)
 }
 
 /// A line that fails slowly: answers come ever later, then not at all.

@@ -49,6 +49,9 @@ pub struct Memory {
     /// the deadline, since it is never earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Moment>,
+    /// As [`Holder::unbroken_since`]. Not known from a file from before this was kept: then it begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbroken: Option<Moment>,
 }
 
 /// D after a renewal was sent, on the clock of another node that runs 1 % fast where this one runs 1 % slow.
@@ -139,6 +142,9 @@ pub struct Holder {
     deadline: Option<Moment>,
     /// By what is granted, and by whatever shorter D was sent since and may be in force.
     fence: Option<Moment>,
+    unbroken: Option<Moment>,
+    /// Of the last renewal that was confirmed to this process.
+    confirmed: u64,
     not_before: Moment,
     /// Since when the controller has been silent, and which life was led then: any other one has set free what that
     /// life owned.
@@ -164,6 +170,8 @@ impl Holder {
             life: memory.as_ref().map(|m| Life { incarnation: m.incarnation, epoch: m.epoch, seq: m.seq }),
             granted,
             fence: memory.as_ref().and_then(|m| m.fence.or(m.deadline)),
+            unbroken: memory.as_ref().and_then(|m| m.unbroken),
+            confirmed: 0,
             deadline: memory.and_then(|m| m.deadline),
             not_before: Moment::default(),
             silent: None,
@@ -177,7 +185,12 @@ impl Holder {
         self.release
             || !self.valid(now)
             || match &self.own {
-                Own::Mine { record, .. } => self.silent.is_some_and(|(_, life)| record.incarnation == life),
+                // What a renewal says of the copies is others' ground to act on: it is of the moment it is sent.
+                Own::Mine { record, .. } => {
+                    now >= self.not_before
+                        && (now >= self.due(now)
+                            || self.silent.is_some_and(|(_, life)| record.incarnation == life))
+                }
                 Own::Absent | Own::Lost { .. } | Own::Other { .. } => true,
                 Own::Unread => false,
             }
@@ -226,12 +239,17 @@ impl Holder {
             let attempt = self.attempt(now, inputs, life, LeaseState::Held);
             return self.write(attempt, Some(index));
         }
-        let due = self.granted.map_or(now, |(_, sent)| sent + self.timings.renew());
+        let due = self.due(now);
         if now < due && record.timings == self.timings {
             return Next::Sleep { until: due };
         }
         let attempt = self.attempt(now, inputs, self.life_of(record), LeaseState::Held);
         self.write(attempt, Some(index))
+    }
+
+    /// When the next renewal is.
+    fn due(&self, now: Moment) -> Moment {
+        self.granted.map_or(now, |(_, sent)| sent + self.timings.renew())
     }
 
     /// Whether the controller has been silent long enough, and the store still names the life it was silent in. That
@@ -387,6 +405,7 @@ impl Holder {
                 self.not_before = now + pause_after(&error, RETRY);
             }
             Ok(None) => {
+                self.unbroken = None;
                 self.own = Own::Absent;
                 self.not_before = now;
             }
@@ -395,6 +414,9 @@ impl Holder {
     }
 
     fn read(&mut self, now: Moment, record: LeaseRecord, index: u64) {
+        if self.has_gone_back(&record) {
+            self.unbroken = None;
+        }
         let ours = self.life.is_some_and(|l| l.incarnation == record.incarnation && l.epoch == record.epoch)
             && record.state == LeaseState::Held;
         if ours {
@@ -429,6 +451,11 @@ impl Holder {
         let again = matches!(self.own, Own::Other { .. });
         self.own = Own::Other { record, index, first_seen };
         self.not_before = if again { now + RETRY } else { now };
+    }
+
+    /// Whether the store shows a time before the last renewal that it confirmed.
+    fn has_gone_back(&self, record: &LeaseRecord) -> bool {
+        self.life.is_some_and(|life| record.incarnation != life.incarnation || record.seq < self.confirmed)
     }
 
     /// Whether this very machine wrote it, or it was fenced, before the life that is being lived.
@@ -478,10 +505,15 @@ impl Holder {
         if attempt.record.state == LeaseState::Released {
             self.deadline = None;
             self.granted = None;
+            self.unbroken = None;
             self.message = "released".to_owned();
             self.own = Own::Other { record: attempt.record, index, first_seen: now };
             return;
         }
+        if !self.valid(attempt.sent) || self.unbroken.is_none() {
+            self.unbroken = Some(attempt.sent);
+        }
+        self.confirmed = attempt.record.seq;
         self.deadline = Some(attempt.sent + attempt.record.timings.ttl());
         self.granted = Some((attempt.record.timings, attempt.sent));
         self.fence = Some(fence(attempt.sent, attempt.record.timings.fence_after()));
@@ -523,6 +555,13 @@ impl Holder {
     /// while timings change. None where nothing was ever granted.
     pub fn fence(&self) -> Option<Moment> {
         self.fence
+    }
+
+    /// Since when every renewal has come before the one before it had run out, with no sign that the store went back in
+    /// time. Only what was watched since then says anything of others: before it, a snapshot may have been restored
+    /// that hides what they did meanwhile. None where the lease is not valid.
+    pub fn unbroken_since(&self, now: Moment) -> Option<Moment> {
+        self.unbroken.filter(|_| self.valid(now))
     }
 
     /// K in force: the smaller one while timings change.
@@ -575,6 +614,7 @@ impl Holder {
             deadline: self.deadline,
             timings: self.granted(),
             fence: self.fence,
+            unbroken: self.unbroken,
         })
     }
 }

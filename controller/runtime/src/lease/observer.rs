@@ -26,14 +26,40 @@ impl Sight {
     /// From when on another node may fence it. None for one that nobody holds.
     pub fn fence_due(&self) -> Option<Moment> {
         match self.record.state {
-            LeaseState::Held | LeaseState::Lost => Some(self.sent_by + self.record.timings.fence_after()),
+            LeaseState::Held | LeaseState::Lost => Some(self.silent_at()),
             LeaseState::Released | LeaseState::Fenced => None,
         }
+    }
+
+    /// From when on nothing that its writer holds by it can be valid, whatever its state.
+    pub fn silent_at(&self) -> Moment {
+        self.sent_by + self.record.timings.fence_after()
+    }
+
+    pub fn is_silent(&self, now: Moment) -> bool {
+        now >= self.silent_at()
     }
 
     /// Sent D ago or longer, and still the last that was seen.
     pub fn is_expired(&self, now: Moment) -> bool {
         self.fence_due().is_some_and(|due| now >= due)
+    }
+
+    /// Whether a record just read still bears out what was concluded from this sight: that its holder is silent (it is
+    /// the very same), or that it lives and sees no process of the VM (it has said so again since).
+    pub fn is_borne_out(&self, record: &LeaseRecord, index: u64) -> bool {
+        let one_life = self.record.incarnation == record.incarnation && self.record.epoch == record.epoch;
+        let later = record.state == LeaseState::Held && record.seq >= self.record.seq;
+        self.is_same(record, index)
+            || (one_life && later && self.record.copies == Some(0) && record.copies == Some(0))
+    }
+
+    /// What it is worth to a node whose own lease has been renewed without a break only since then: whatever it saw
+    /// before may be shown to it again, by a snapshot that was restored while it did not look.
+    pub fn since(mut self, unbroken: Moment) -> Self {
+        self.is_news &= self.first_seen >= unbroken;
+        self.sent_by = self.sent_by.max(unbroken);
+        self
     }
 
     /// The record that fences it. Only to be written by cas on [`Sight::index`], after one consistent read that
@@ -76,11 +102,14 @@ pub struct Observer {
     sights: BTreeMap<NodeName, Sight>,
     /// Nodes whose next record is no news yet.
     after_gap: BTreeSet<NodeName>,
+    /// Nodes that had a lease when the store went back in time, which has not been seen since; with the last epoch.
+    vanished: BTreeMap<NodeName, u64>,
 }
 
 impl Observer {
     /// One look at one lease.
     pub fn see(&mut self, now: Moment, record: LeaseRecord, index: u64) {
+        self.vanished.remove(&record.node);
         match self.sights.get_mut(&record.node) {
             Some(sight) if sight.index == index && sight.record == record => {}
             Some(sight) => {
@@ -111,8 +140,23 @@ impl Observer {
 
     /// The store shows an earlier time of itself: nothing that was seen of it counts any more.
     pub fn forget_all(&mut self) {
-        self.sights.clear();
+        let sights = std::mem::take(&mut self.sights);
+        self.vanished.extend(sights.into_iter().map(|(node, sight)| (node, sight.record.epoch)));
         self.after_gap.clear();
+    }
+
+    /// The same, where what is there will not be shown anew: the count begins again.
+    pub fn doubt_all(&mut self, now: Moment) {
+        self.gap();
+        for sight in self.sights.values_mut() {
+            (sight.first_seen, sight.sent_by) = (now, now);
+        }
+    }
+
+    /// Nodes that had a lease before the store went back in time, and none that was seen since: it may not show what
+    /// they do. With the epoch it was last seen in.
+    pub fn vanished(&self) -> &BTreeMap<NodeName, u64> {
+        &self.vanished
     }
 
     pub fn get(&self, node: &NodeName) -> Option<&Sight> {

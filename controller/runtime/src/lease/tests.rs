@@ -381,6 +381,115 @@ fn a_release_waits_for_the_copy_and_is_final() {
 }
 
 #[test]
+fn renewals_are_unbroken_since_the_first_of_them_that_followed_a_lapse() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let renew = |holder: &mut Holder, key: &mut Key, millis| {
+        let (op, attempt) = write(holder.next(at(millis), inputs(Copies::None, 2)));
+        holder.on_write(attempt, at(millis + 5), Ok(key.apply(&op)));
+    };
+    renew(&mut holder, &mut key, 1_000);
+    assert_eq!(holder.unbroken_since(at(1_500)), Some(at(0)));
+    let mut again = Holder::new(identity("boot-1"), LeaseTimings::BALANCED, holder.memory());
+    assert_eq!(again.unbroken_since(at(1_500)), Some(at(0)), "a restart in between breaks nothing");
+    assert_eq!(holder.unbroken_since(at(9_500)), None, "not while it is not valid");
+    again.on_read(at(9_500), Ok(key.value.clone()));
+    renew(&mut again, &mut key, 9_500);
+    assert_eq!(again.unbroken_since(at(9_600)), Some(at(9_500)));
+}
+
+#[test]
+fn renewals_are_broken_where_the_store_shows_a_time_before_them() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let old = key.clone();
+    let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_005), Ok(key.apply(&op)));
+    key = old;
+    let (op, attempt) = write(holder.next(at(2_000), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(2_005), Ok(key.apply(&op)));
+    assert_eq!(holder.next(at(2_005), inputs(Copies::Some, 2)), Next::Read);
+    holder.on_read(at(2_010), Ok(key.value.clone()));
+    let (op, attempt) = write(holder.next(at(2_010), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(2_015), Ok(key.apply(&op)));
+    assert_eq!((holder.epoch(), holder.valid(at(2_020))), (1, true), "the life itself goes on");
+    assert_eq!(holder.unbroken_since(at(2_020)), Some(at(2_010)));
+}
+
+#[test]
+fn a_lost_reply_breaks_nothing() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let (_, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_005), Err(lost("txn")));
+    holder.on_read(at(1_100), Ok(key.value.clone()));
+    let (op, attempt) = write(holder.next(at(1_100), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(1_105), Ok(key.apply(&op)));
+    assert_eq!(holder.unbroken_since(at(1_200)), Some(at(0)));
+}
+
+#[test]
+fn the_process_table_is_read_when_a_renewal_is_due() {
+    let mut key = Key::default();
+    let holder = held(&mut key);
+    assert!(!holder.wants_copies(at(500)));
+    assert!(holder.wants_copies(at(1_000)), "what it says of the copies is of the moment it is sent");
+}
+
+#[test]
+fn what_was_watched_before_the_own_lease_lapsed_counts_for_nothing() {
+    let mut observer = Observer::default();
+    observer.see(at(0), sighted(1), 1);
+    observer.see(at(1_000), sighted(2), 2);
+    let sight = observer.get(&identity("").node).unwrap();
+    let d = LeaseTimings::BALANCED.fence_after();
+    assert!(sight.is_news && sight.clone().since(at(1_000)).is_news);
+    let since = sight.clone().since(at(5_000));
+    assert!(!since.is_news);
+    assert_eq!(since.fence_due(), Some(at(5_000) + d));
+    assert_eq!(sight.clone().since(at(500)).fence_due(), sight.fence_due());
+}
+
+#[test]
+fn a_conclusion_is_borne_out_by_the_same_record_or_by_a_later_word_of_no_copy() {
+    let mut observer = Observer::default();
+    observer.see(at(0), LeaseRecord { copies: Some(1), ..sighted(7) }, 3);
+    let with_a_copy = observer.get(&identity("").node).unwrap().clone();
+    assert!(with_a_copy.is_borne_out(&with_a_copy.record, 3));
+    assert!(!with_a_copy.is_borne_out(&LeaseRecord { copies: Some(1), ..sighted(8) }, 4), "it has spoken");
+    observer.see(at(10), LeaseRecord { copies: Some(0), ..sighted(9) }, 5);
+    let without = observer.get(&identity("").node).unwrap().clone();
+    assert!(without.is_borne_out(&LeaseRecord { copies: Some(0), ..sighted(10) }, 6));
+    assert!(!without.is_borne_out(&LeaseRecord { copies: Some(1), ..sighted(10) }, 6), "it has one now");
+    assert!(!without.is_borne_out(&LeaseRecord { copies: Some(0), ..sighted(8) }, 2), "of an earlier time");
+    let other_life = LeaseRecord { copies: Some(0), epoch: 2, ..sighted(10) };
+    assert!(!without.is_borne_out(&other_life, 6));
+}
+
+#[test]
+fn a_lease_that_is_not_there_any_more_after_a_step_back_is_remembered_until_it_is_seen() {
+    let mut observer = Observer::default();
+    let node = identity("").node;
+    observer.forget_all();
+    observer.see(at(0), sighted(1), 1);
+    assert!(observer.vanished().is_empty());
+    observer.forget_all();
+    assert_eq!(observer.vanished().get(&node), Some(&1));
+    observer.see(at(10), sighted(2), 2);
+    assert!(observer.vanished().is_empty());
+    observer.doubt_all(at(500));
+    let sight = observer.get(&node).unwrap();
+    assert_eq!((sight.first_seen, sight.sent_by, sight.is_news), (at(500), at(500), false));
+}
+
+/// A lease of `n1`, held, by its sequence number.
+fn sighted(seq: u64) -> LeaseRecord {
+    let mut key = Key::default();
+    held(&mut key);
+    LeaseRecord { seq, ..key.value.unwrap().0 }
+}
+
+#[test]
 fn a_shorter_ttl_is_obeyed_before_it_is_announced() {
     let mut key = Key::default();
     let mut holder = held(&mut key);
@@ -492,7 +601,7 @@ fn any_difference_starts_the_count_again() {
 fn a_life_ends_with_its_deadline_and_what_is_renewed_after_it_is_a_new_one() {
     let mut key = Key::default();
     let mut holder = held(&mut key);
-    assert!(holder.wants_copies(at(8_000)) && !holder.wants_copies(at(7_999)));
+    assert!(holder.wants_copies(at(8_000)));
     assert!(
         matches!(holder.next(at(8_000), inputs(Copies::Some, 2)), Next::Sleep { .. }),
         "its copy is still alive"

@@ -471,6 +471,7 @@ async fn a_closer_deadline_that_cannot_be_written_down_is_not_believed_by_anybod
         deadline: millis.map(Moment::from_millis),
         timings: TIMINGS,
         fence: None,
+        unbroken: None,
     };
     let contents = || file.read().unwrap();
     let path = |name: &str| directory.path().join(name);
@@ -524,6 +525,7 @@ fn of_the_file_and_what_was_handed_over_the_later_renewal_is_remembered() {
         deadline: Some(Moment::from_millis(millis)),
         timings: TIMINGS,
         fence: None,
+        unbroken: None,
     };
     let file = crate::keeper::StateFile::in_directory(directory.path());
     let read = |handed: Option<Memory>| Notebook::file_or(file.clone(), handed).read();
