@@ -230,7 +230,7 @@ impl ConsulStore {
         }
     }
 
-    /// A read of one endpoint after the other.
+    /// A read: asks one endpoint after the other, until one answers or says that no other would answer differently.
     async fn anywhere<'s, T, F>(
         &'s self,
         operation: &str,
@@ -239,39 +239,32 @@ impl ConsulStore {
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        self.with_rotation(|| self.in_turn(operation, &ask)).await
-    }
-
-    /// Asks one endpoint after the other, until one answers or says that no other would answer differently.
-    async fn in_turn<'s, T, F>(
-        &'s self,
-        operation: &str,
-        ask: impl Fn(&'s Connection) -> F,
-    ) -> Result<T, StoreError>
-    where
-        F: Future<Output = Result<T, Failure>>,
-    {
-        let mut reasons = Vec::new();
-        for (failures, place) in self.preference.order(Instant::now()).into_iter().enumerate() {
-            let connection = &self.connections[place];
-            let answer = ask(connection).await;
-            // Its election is everybody's; another agent, perhaps one that is gone, only takes longer to say so.
-            let leaderless = matches!(answer, Err(Failure::NoLeader));
-            match answer.map_err(|failure| failure.of_read(operation)) {
-                Err(error) if leaderless => return Err(error),
-                Ok(answer) => {
-                    self.preference.answered(place, failures > 0, Instant::now());
-                    return Ok(answer);
+        let in_turn = async || {
+            let mut reasons = Vec::new();
+            for (failures, place) in self.preference.order(Instant::now()).into_iter().enumerate() {
+                let connection = &self.connections[place];
+                let answer = ask(connection).await;
+                // Its election is everybody's; another agent, perhaps one that is gone, only takes longer to say so.
+                let leaderless = matches!(answer, Err(Failure::NoLeader));
+                match answer.map_err(|failure| failure.of_read(operation)) {
+                    Err(error) if leaderless => return Err(error),
+                    Ok(answer) => {
+                        self.preference.answered(place, failures > 0, Instant::now());
+                        return Ok(answer);
+                    }
+                    Err(error @ (StoreError::Denied { .. } | StoreError::Invalid { .. })) => {
+                        return Err(error);
+                    }
+                    Err(
+                        StoreError::Unavailable { reason, .. }
+                        | StoreError::Unknown { reason, .. }
+                        | StoreError::Malformed { reason, .. },
+                    ) => reasons.push(format!("{}: {reason}", connection.endpoint)),
                 }
-                Err(error @ (StoreError::Denied { .. } | StoreError::Invalid { .. })) => return Err(error),
-                Err(
-                    StoreError::Unavailable { reason, .. }
-                    | StoreError::Unknown { reason, .. }
-                    | StoreError::Malformed { reason, .. },
-                ) => reasons.push(format!("{}: {reason}", connection.endpoint)),
             }
-        }
-        Err(StoreError::Unavailable { operation: operation.to_owned(), reason: reasons.join("; ") })
+            Err(StoreError::Unavailable { operation: operation.to_owned(), reason: reasons.join("; ") })
+        };
+        self.with_rotation(in_turn).await
     }
 
     /// A write to one endpoint after the other, as long as it surely did not happen.
