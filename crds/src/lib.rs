@@ -34,7 +34,7 @@ pub use decode::{Decoded, decode, decode_value};
 pub use diagnostic::Diagnostics;
 pub use document::HaCluster;
 pub use keys::Keys;
-pub use names::{ClusterName, NodeName, VmName};
+pub use names::{ClusterName, InvalidName, NodeName, VmName};
 
 /// `apiVersion` of every document this build writes.
 pub const API_VERSION: &str = "zsha.io/v1";

@@ -22,6 +22,13 @@ pub struct InvalidName {
     must: &'static str,
 }
 
+impl InvalidName {
+    /// What it would have to be, for those who say themselves what was given and where: "must be ...".
+    pub fn must(&self) -> &'static str {
+        self.must
+    }
+}
+
 fn is_name(text: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     text.len() <= 63

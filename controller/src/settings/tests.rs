@@ -139,6 +139,57 @@ fn an_unknown_key_in_the_file_is_an_error_that_names_the_known_ones() {
 }
 
 #[test]
+fn a_node_is_named_as_a_host_is_and_a_cluster_more_freely() {
+    let flags =
+        Flags { cluster: Some("7.7".to_owned()), node: Some("nfs-.1".to_owned()), ..Flags::default() };
+    for node in ["nfs-.1", "10.0.0.1", "-nfs", "nfs_1"] {
+        let told = complaint(&Flags { node: Some(node.to_owned()), ..flags.clone() }, &[], None);
+        let must = zsha_crds::NodeName::new(node).unwrap_err();
+        assert_eq!(told, format!("error: --node: '{node}' {}", must.must()));
+        assert!(
+            told.contains("each part between dots") && told.contains("not only digits and dots"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn a_migration_goes_to_the_node_it_is_for_by_a_way_that_libvirt_knows() {
+    let with = |uri: &str| file(&format!("migrationUri: '{uri}'"));
+    for good in [
+        DEFAULT_MIGRATION_URI,
+        "qemu+tcp://{address}/system",
+        "qemu+tcp://{address}:16509/system",
+        "qemu+ssh://root@{address}/system?keyfile=/etc/zsha/key",
+    ] {
+        let settings = resolve(&named(), &Environment::new(), Some(&with(good))).unwrap();
+        assert_eq!(settings.migration_uri, good);
+    }
+    for bad in [
+        "",
+        "{address}",
+        "tcp://{address}",
+        "qemu:///system",
+        "qemu://{address}/system",
+        "qemu+://{address}/system",
+        "qemu+tls://10.0.0.2/system",
+        "qemu+tls://{node}/system",
+        "qemu+tls://{address}/{node}",
+        "qemu+tls://{address}",
+        "qemu+tls://{address}/",
+        "qemu+tls://{address}:port/system",
+        "qemu+tls://{address}.cluster/system",
+        "qemu+tls://10.0.0.2/{address}",
+        "qemu+tls://{address} /system",
+        "xen+tls://{address}/system",
+    ] {
+        let told = complaint(&named(), &[], Some(&with(bad).text));
+        let place = format!("error: `migrationUri` in /etc/zsha/controller.yaml: '{bad}' must be");
+        assert!(told.starts_with(&place) && told.contains("'qemu+tls://{address}/system'"), "{told}");
+    }
+}
+
+#[test]
 fn a_key_given_twice_and_a_wrong_value_are_errors_that_name_the_key() {
     insta::assert_snapshot!(complaint(&named(), &[], Some("node: a\nnode: b\n")));
     insta::assert_snapshot!(complaint(&named(), &[], Some("node: a\ndomainType: xen\n")));

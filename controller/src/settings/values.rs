@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use zsha_crds::InvalidName;
 use zsha_runtime::store::consul::Endpoint;
 
 use super::file::{Addresses, FileSettings};
@@ -13,6 +14,9 @@ use super::{
     Environment, Flags, Origin, Problem, Settings, set,
 };
 use crate::logs::{LogFormat, LogSettings};
+
+/// Stands for a node's in `migrationUri`.
+const ADDRESS: &str = "{address}";
 
 pub(super) struct Values<'a> {
     pub(super) environment: &'a Environment,
@@ -75,6 +79,7 @@ impl Values<'_> {
             absolute_path,
         );
         let log = self.log(flags, file);
+        let migration_uri = self.migration_uri(file);
         Some(Settings {
             cluster: cluster?,
             node: node?,
@@ -83,11 +88,22 @@ impl Values<'_> {
             listen: listen?,
             run_dir: run_dir?,
             domain_type: file.domain_type.unwrap_or_default(),
-            migration_uri: file.migration_uri.clone().unwrap_or_else(|| DEFAULT_MIGRATION_URI.to_owned()),
+            migration_uri: migration_uri?,
             unsafe_migration: file.unsafe_migration.unwrap_or(false),
             watchdog_device: file.watchdog_device.clone(),
             log: log?,
         })
+    }
+
+    /// Only the file can set it.
+    fn migration_uri(&mut self, file: &FileSettings) -> Option<String> {
+        match (&self.path, &file.migration_uri) {
+            (Some(path), Some(given)) => {
+                let origin = Origin::File { path: path.clone(), key: "migrationUri" };
+                self.checked(origin, given.clone(), migration_uri)
+            }
+            (None, _) | (_, None) => Some(DEFAULT_MIGRATION_URI.to_owned()),
+        }
     }
 
     fn consul(&mut self, flags: &Flags, file: &FileSettings) -> Option<ConsulAccess> {
@@ -184,13 +200,14 @@ impl Values<'_> {
         }
     }
 
-    fn needed<T: FromStr>(&mut self, what: &'static str, ways: Ways<'_>) -> Option<T> {
-        const MUST: &str = "must be 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', beginning and ending with a \
-                            letter or digit";
+    fn needed<T>(&mut self, what: &'static str, ways: Ways<'_>) -> Option<T>
+    where
+        T: FromStr<Err = InvalidName>,
+    {
         match self.said(&ways) {
-            Some((origin, given)) => {
-                self.checked(origin, given, |text| text.parse().map_err(|_| MUST.to_owned()))
-            }
+            Some((origin, given)) => self.checked(origin, given, |text| {
+                text.parse().map_err(|name: InvalidName| name.must().to_owned())
+            }),
             None => {
                 let (key, _) = ways.key;
                 let ways = format!(
@@ -231,6 +248,31 @@ fn libvirt_uri(text: &str) -> Result<String, String> {
     match text.split_once(":/") {
         Some((scheme, _)) if scheme == "qemu" || scheme.starts_with("qemu+") => Ok(text.to_owned()),
         _ => Err("must be a libvirt URI of the QEMU driver, such as 'qemu:///system'".to_owned()),
+    }
+}
+
+/// `qemu+TRANSPORT://[USER@]{address}[:PORT]/PATH`: without the placeholder every migration would go to one host, and a
+/// URI that libvirt does not take would show only when the first one is asked for.
+fn migration_uri(text: &str) -> Result<String, String> {
+    let leads_to_a_node = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let transport = scheme.strip_prefix("qemu+")?;
+        let (authority, path) = rest.split_once('/')?;
+        let host = authority.rsplit('@').next()?;
+        let port = match host.strip_prefix(ADDRESS)? {
+            "" => true,
+            port => port.strip_prefix(':')?.parse::<u16>().is_ok_and(|port| port > 0),
+        };
+        let plain = |c: char| c.is_ascii_graphic() && c != '{' && c != '}';
+        let rest_is_plain = text.replacen(ADDRESS, "", 1).chars().all(plain);
+        (port && rest_is_plain && !transport.is_empty() && !path.is_empty()).then_some(())
+    };
+    match leads_to_a_node() {
+        Some(()) => Ok(text.to_owned()),
+        None => Err(format!(
+            "must be the libvirt URI of another node, with {ADDRESS} in the place of its address: \
+             qemu+TRANSPORT://{ADDRESS}/system, such as '{DEFAULT_MIGRATION_URI}', which it is where this is left out"
+        )),
     }
 }
 
