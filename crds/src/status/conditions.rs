@@ -133,10 +133,14 @@ fn spec_valid(facts: &Facts<'_>, nodes: &[NodeSummary]) -> ClusterCondition {
     let of =
         |status, reason: &str, message: String| ClusterCondition::new("SpecValid", status, reason, message);
     let view = facts.view;
+    let stays = |why: &str| of(False, "Invalid", format!("the last good document stays in force: {why}"));
     match (&facts.document, &view.spec) {
         (Err(why), None) if view.spec_problem.is_none() => of(Unknown, "NoDocument", why.clone()),
-        (Err(why), _) => of(False, "Invalid", format!("the last good document stays in force: {why}")),
+        (Err(why), _) => stays(why),
         (Ok(_), _) => {
+            if let Some(why) = &view.spec_problem {
+                return stays(why);
+            }
             let refused = nodes.iter().filter(|node| node.speaks()).find_map(|node| {
                 let status = view.node_statuses.get(&node.name)?;
                 condition::find(&status.conditions, "SpecValid").filter(|c| c.status == False)

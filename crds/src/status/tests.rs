@@ -257,6 +257,25 @@ fn a_document_that_cannot_be_read_is_said_and_the_nodes_are_still_shown() {
 }
 
 #[test]
+fn beside_a_stored_document_with_a_problem_the_one_in_force_is_shown() {
+    let mut view = healthy();
+    let before = summarise(&view);
+    view.spec_problem = Some("the stored document cannot be used: it is no record".to_owned());
+    let status = summarise(&view);
+    assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::False, "Invalid".to_owned()));
+    assert!(status.condition("SpecValid").unwrap().message.contains("it is no record"));
+    assert_eq!(status.nodes, before.nodes);
+    assert_eq!(status.nodes[0].address.as_deref(), Some("10.0.0.1"));
+    assert_eq!(status.failover_bound, before.failover_bound);
+
+    // With none in force nothing is made up.
+    view.spec = None;
+    let status = summarise(&view);
+    assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::False, "Invalid".to_owned()));
+    assert!(status.nodes.iter().all(|node| node.address.is_none() && node.role != Role::Removed));
+}
+
+#[test]
 fn a_document_the_controllers_refuse_is_not_called_valid() {
     let reason = |change: fn(&mut serde_json::Value)| {
         let mut view = healthy();

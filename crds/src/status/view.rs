@@ -83,9 +83,10 @@ pub struct RawRecord<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterView {
     pub cluster: ClusterName,
-    /// None: there is no document (or none that can be read, see `spec_problem`).
+    /// The document in force, as far as whoever looks can tell: a controller knows the last good one also where the
+    /// stored one has a problem. None: there is none (or none that can be read, see `spec_problem`).
     pub spec: Option<StoredSpec>,
-    /// Why the document cannot be used, where it cannot.
+    /// Why the stored document is not the one in force, where it is not.
     pub spec_problem: Option<String>,
     pub leases: BTreeMap<NodeName, LeaseRecord>,
     pub vm: Option<VmRecord>,
@@ -206,10 +207,8 @@ impl ClusterView {
 
     /// The document as types, or why there is none: by the rules the controllers go by.
     pub(super) fn document(&self) -> Result<HaCluster, String> {
-        if let Some(problem) = &self.spec_problem {
-            return Err(problem.clone());
-        }
-        let spec = self.spec.as_ref().ok_or("no document has been applied")?;
+        let none = || self.spec_problem.clone().unwrap_or_else(|| "no document has been applied".to_owned());
+        let spec = self.spec.as_ref().ok_or_else(none)?;
         let document = decode_value(&spec.document).map_err(|faults| faults.to_string())?;
         if *document.name() != self.cluster {
             let (name, cluster) = (document.name(), &self.cluster);
