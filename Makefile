@@ -15,7 +15,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && echo yes)
 ifeq ($(ROOT),yes)
   TESTS := --workspace
 else
-  TESTS := --workspace --exclude zsha-e2e --no-default-features -E 'not binary(hypervisor_contract) and not binary(consul_contract) and not binary(consul_policies)'
+  TESTS := --workspace --exclude zsha-e2e --no-default-features -E 'not binary(hypervisor_contract) and not binary(host_contract) and not binary(consul_contract) and not binary(consul_policies)'
 endif
 
 .DEFAULT_GOAL := help

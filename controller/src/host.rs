@@ -1,9 +1,17 @@
 //! The node around the hypervisor: bridges, mounts, the image. Looks, and mounts what was decided; decides nothing.
 //!
-//! What every implementation promises: a look always returns within a bounded time, whatever hangs below a mount;
-//! what could not be found out is [`Observed::Unknown`] with a reason, never "absent".
+//! What every implementation promises (one suite of contract tests runs on all of them):
+//!
+//! - [`Host::look`] answers every question it was asked and no other, and changes nothing. It always returns within a
+//!   bounded time, whatever hangs below a mount; what could not be found out is [`Observed::Unknown`] with a reason,
+//!   never "absent", and hides nothing else.
+//! - [`Host::mount`] mounts only where it is known that nothing is mounted. What is mounted already is no error and is
+//!   not mounted twice; something else that is mounted there is one, and is left alone.
+//! - [`Host::changes`] moves whenever a link or a mount may have changed. It carries no data: look.
 
 mod child;
+#[cfg(test)]
+mod contract;
 mod links;
 mod linux;
 mod mounts;
@@ -63,6 +71,7 @@ pub enum BridgeFact {
     },
     Bridge {
         up: bool,
+        /// As the kernel has it: a bridge that nothing was ever plugged into says that it has one.
         carrier: bool,
     },
 }
@@ -100,6 +109,7 @@ pub trait Host: Send + Sync + fmt::Debug + 'static {
     async fn look(&self, wants: &HostWants) -> HostFacts;
 
     /// Mounts one file system where nothing is mounted. Returns when it is mounted, refused, or its deadline passed.
+    /// Not to be called again for the same target before that: between a look and a mount(8) is a gap.
     async fn mount(&self, want: &MountWant) -> Result<(), HostError>;
 
     /// A counter that moves when a link or a mount may have changed.

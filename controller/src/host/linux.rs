@@ -1,7 +1,7 @@
 //! This very host. Every look is bounded: links by the kernel's answer, whatever lies on storage by a child that
 //! can be left behind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,12 +31,21 @@ impl LinuxHost {
     /// Begins to follow links and mounts at once. Needs a tokio runtime, and the program it is in to understand
     /// [`probe::COMMAND`].
     pub fn new() -> Self {
+        Self::probing(Probe::new())
+    }
+
+    /// Another program that understands [`probe::COMMAND`], in the place of the one it is in.
+    pub fn looking_by(program: &Path) -> Self {
+        Self::probing(Probe::by(program))
+    }
+
+    fn probing(probe: Probe) -> Self {
         let changes = watch::Sender::new(0);
         let following = [
             tokio::spawn(links::follow(changes.clone())).abort_handle(),
             tokio::spawn(mounts::follow(changes.clone())).abort_handle(),
         ];
-        Self { children: Children::new(), probe: Probe::new(), changes, following }
+        Self { children: Children::new(), probe, changes, following }
     }
 
     async fn bridge(&self, want: &BridgeWant) -> (String, Observed<BridgeFact>) {
@@ -149,8 +158,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let link = directory.path().join("to-root");
         symlink("/", &link).unwrap();
-        let mut host = LinuxHost::new();
-        host.probe = probe::scripted(ANSWERS, Duration::from_secs(60));
+        let host = LinuxHost::probing(probe::scripted(ANSWERS, Duration::from_secs(60)));
         let want = proc_at(link.join("proc"));
         let (_, fact) = host.mounted(&want).await;
         assert!(matches!(fact, Observed::Known(MountFact::Mounted { .. })), "{fact:?}");
@@ -165,8 +173,8 @@ mod tests {
     #[tokio::test]
     async fn where_a_path_leads_that_hangs_is_not_known_and_nothing_is_mounted_there() {
         let directory = tempfile::tempdir().unwrap();
-        let mut host = LinuxHost::new();
-        host.probe = probe::scripted("exec cat /dev/zero >/dev/null", Duration::from_millis(50));
+        let hanging = probe::scripted("exec cat /dev/zero >/dev/null", Duration::from_millis(50));
+        let host = LinuxHost::probing(hanging);
         let want = proc_at(directory.path().to_owned());
         let (_, fact) = host.mounted(&want).await;
         assert!(matches!(fact, Observed::Unknown(_)), "{fact:?}");

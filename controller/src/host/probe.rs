@@ -100,7 +100,11 @@ pub(super) struct Probe {
 impl Probe {
     /// By this program, also after its file has been replaced.
     pub(super) fn new() -> Self {
-        Self { program: "/proc/self/exe".into(), arguments: vec![COMMAND.into()], limit: ANSWER_WITHIN }
+        Self::by(Path::new("/proc/self/exe"))
+    }
+
+    pub(super) fn by(program: &Path) -> Self {
+        Self { program: program.to_owned(), arguments: vec![COMMAND.into()], limit: ANSWER_WITHIN }
     }
 
     /// An error is a sentence on why it is not known.
@@ -166,6 +170,8 @@ mod tests {
         assert_eq!(see(directory.path()), Seen::Directory);
         assert_eq!(see(Path::new("/dev/null")), Seen::NotAFile);
         assert!(matches!(see(&file.join("below")), Seen::Failed { .. }));
+        // Its first bytes are no page of anybody's: an error of reading, whoever reads.
+        assert!(matches!(see(Path::new("/proc/self/mem")), Seen::NotReadable { .. }));
     }
 
     #[test]

@@ -58,7 +58,7 @@ impl SimulatedHost {
         self.bump();
     }
 
-    /// From now on no mount ever returns.
+    /// From now on no mount ever returns: worse than the contract allows, so whoever copes with it copes with a deadline.
     pub fn hang_mounts(&self) {
         self.lock().hang_mounts = true;
     }
@@ -110,12 +110,18 @@ impl Host for SimulatedHost {
         if hangs {
             std::future::pending::<()>().await;
         }
+        let refused = |reason| Err(HostError::Mount { target: want.target.display().to_string(), reason });
         let mut set = self.lock();
+        match set.mounts.get(&want.target).cloned().unwrap_or_else(|| mounted(want)) {
+            Observed::Known(MountFact::NotMounted) => {}
+            Observed::Known(MountFact::Mounted { .. }) => return Ok(()),
+            Observed::Known(MountFact::Other { source, .. }) => {
+                return refused(format!("{source} is mounted there"));
+            }
+            Observed::Unknown(reason) => return refused(reason),
+        }
         if let Some(reason) = &set.refuse_mounts {
-            return Err(HostError::Mount {
-                target: want.target.display().to_string(),
-                reason: reason.clone(),
-            });
+            return refused(reason.clone());
         }
         set.mounts.insert(want.target.clone(), mounted(want));
         drop(set);
@@ -139,6 +145,9 @@ fn well_image() -> Observed<ImageFact> {
 fn mounted(want: &MountWant) -> Observed<MountFact> {
     Observed::Known(MountFact::Mounted { fs_type: want.fs_type.clone(), options: want.options.clone() })
 }
+
+#[cfg(test)]
+mod contract_tests;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,344 @@
+//! The contract of [`Host`] as cases: the same run on the simulated one, below, and on this very kernel, in namespaces of
+//! each case's own, in `tests/host_contract.rs`, which takes this file in as it is. A case asserts what the prose of the
+//! trait promises, and waits for states through [`Host::changes`] alone: without the event it never ends.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{BridgeFact, BridgeWant, Host, HostFacts, HostWants, ImageFact, MountFact, MountWant, Observed};
+
+/// A host with no link of the names below, nothing mounted and no image; and the hands that do to it what no caller can.
+#[async_trait]
+pub(crate) trait Rig: Send + Sync {
+    fn host(&self) -> &dyn Host;
+    /// What can be mounted, read-only, where nothing is mounted yet.
+    fn share(&self) -> MountWant;
+    fn image(&self) -> PathBuf;
+    /// There is this link under this name, whatever there was before.
+    async fn set_link(&self, name: &str, link: Link);
+    /// Somebody else mounts this where [`Rig::share`] is wanted.
+    async fn mount_by_hand(&self, source: &str, options: &str);
+    /// Somebody else takes away what was mounted there last.
+    async fn unmount_by_hand(&self);
+    /// Whatever is asked to be mounted there cannot be.
+    async fn refuse_mounts(&self);
+    async fn allow_mounts(&self);
+    async fn set_image(&self, image: Image);
+    /// Storage neither answers nor fails; the kernel does answer.
+    async fn hang_storage(&self);
+    async fn go_on(&self);
+    /// Nothing can be looked at at all.
+    async fn blind(&self);
+    async fn see_again(&self);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    None,
+    /// A bridge that is down.
+    Down,
+    /// A bridge that is up, and the cable in it leads nowhere.
+    Dead,
+    /// A bridge that is up, and so is the far end of its cable.
+    Carrying,
+    /// One end of a cable: no bridge.
+    Veth,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Image {
+    None,
+    Directory,
+    File { bytes: u64 },
+}
+
+/// Hands the name of every case to a macro.
+macro_rules! every_case {
+    ($tests:ident) => {
+        $tests! {
+            each_question_is_answered_once_and_nothing_else_is,
+            a_link_nobody_has_is_missing,
+            a_bridge_is_told_with_whether_it_is_up_and_has_a_carrier,
+            a_link_that_is_no_bridge_is_told_with_its_kind,
+            a_bridge_that_comes_and_goes_is_an_event,
+            a_bridge_that_goes_down_is_an_event,
+            where_nothing_is_mounted_is_told,
+            a_mount_is_seen_once_it_is_made_and_is_an_event,
+            mounting_what_is_mounted_is_no_error_and_makes_no_second_one,
+            a_mount_by_somebody_else_counts_with_the_options_it_has,
+            a_mount_that_is_taken_away_is_an_event_and_can_be_made_again,
+            something_else_mounted_is_told_and_not_covered,
+            a_mount_that_is_refused_says_where_and_leaves_nothing,
+            an_image_is_told_as_what_is_there,
+            storage_that_hangs_is_unknown_in_bounded_time_and_hides_no_bridge,
+            what_cannot_be_looked_at_is_unknown_and_never_absent,
+            looking_twice_changes_nothing,
+        }
+    };
+}
+#[allow(unused_imports, reason = "whoever takes the file in needs it, or is it")]
+pub(crate) use every_case;
+
+const BRIDGE: &str = "zbr0";
+const ANOTHER: &str = "zbr1";
+
+/// An event is prompt when it comes well before a caller would look by itself.
+const PROMPT: Duration = Duration::from_secs(5);
+/// A look takes no longer, whatever hangs.
+const LOOK: Duration = Duration::from_secs(10);
+
+async fn within<T>(time: Duration, what: &str, doing: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(time, doing).await {
+        Ok(value) => value,
+        Err(_) => panic!("not within {} s: {what}", time.as_secs()),
+    }
+}
+
+pub(crate) fn wants(rig: &dyn Rig) -> HostWants {
+    let bridge = |name: &str| BridgeWant { name: name.to_owned(), require_carrier: true };
+    HostWants {
+        bridges: vec![bridge(BRIDGE), bridge(ANOTHER)],
+        mounts: vec![rig.share()],
+        image: Some(rig.image()),
+    }
+}
+
+async fn look(rig: &dyn Rig) -> HostFacts {
+    within(LOOK, "a look", rig.host().look(&wants(rig))).await
+}
+
+async fn bridge(rig: &dyn Rig) -> Observed<BridgeFact> {
+    look(rig).await.bridges[BRIDGE].clone()
+}
+
+async fn share(rig: &dyn Rig) -> Observed<MountFact> {
+    look(rig).await.mounts[&rig.share().target].clone()
+}
+
+async fn mount(rig: &dyn Rig) -> Result<(), super::HostError> {
+    within(LOOK, "a mount", rig.host().mount(&rig.share())).await
+}
+
+/// Looks whenever told that something changed, until it is so.
+async fn comes_to(rig: &dyn Rig, what: &str, so: impl Fn(&HostFacts) -> bool + Send + Sync) {
+    let mut changes = rig.host().changes();
+    within(PROMPT, what, async {
+        loop {
+            changes.borrow_and_update();
+            if so(&look(rig).await) {
+                return;
+            }
+            changes.changed().await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// Does something while somebody waits for the event of it, and until it is so.
+async fn brings(
+    rig: &dyn Rig,
+    doing: impl Future<Output = ()>,
+    what: &str,
+    so: impl Fn(&HostFacts) -> bool + Send + Sync,
+) {
+    assert!(!so(&look(rig).await), "{what}: already");
+    tokio::join!(comes_to(rig, what, so), doing);
+}
+
+fn is_bridge(facts: &HostFacts, wanted: &BridgeFact) -> bool {
+    facts.bridges[BRIDGE].known() == Some(wanted)
+}
+
+fn is_mounted(fact: &Observed<MountFact>) -> bool {
+    matches!(fact, Observed::Known(MountFact::Mounted { .. }))
+}
+
+fn nothing_mounted() -> Observed<MountFact> {
+    Observed::Known(MountFact::NotMounted)
+}
+
+pub(crate) async fn each_question_is_answered_once_and_nothing_else_is(rig: &dyn Rig) {
+    rig.set_link(ANOTHER, Link::Dead).await;
+    let nothing = rig.host().look(&HostWants::default()).await;
+    assert_eq!(nothing, HostFacts::default());
+    let facts = look(rig).await;
+    assert_eq!(facts.bridges.keys().collect::<Vec<_>>(), [BRIDGE, ANOTHER]);
+    assert_eq!(facts.mounts.keys().collect::<Vec<_>>(), [&rig.share().target]);
+    assert!(facts.image.is_some());
+    let all = wants(rig);
+    let twice = HostWants { bridges: [all.bridges.clone(), all.bridges.clone()].concat(), ..all };
+    assert_eq!(rig.host().look(&twice).await, facts);
+}
+
+pub(crate) async fn a_link_nobody_has_is_missing(rig: &dyn Rig) {
+    assert_eq!(bridge(rig).await, Observed::Known(BridgeFact::Missing));
+}
+
+pub(crate) async fn a_bridge_is_told_with_whether_it_is_up_and_has_a_carrier(rig: &dyn Rig) {
+    rig.set_link(BRIDGE, Link::Carrying).await;
+    comes_to(rig, "a bridge that carries", |facts| {
+        is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: true })
+    })
+    .await;
+    rig.set_link(BRIDGE, Link::Dead).await;
+    comes_to(rig, "a bridge whose cable is dead", |facts| {
+        is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: false })
+    })
+    .await;
+    rig.set_link(BRIDGE, Link::Down).await;
+    // What a bridge that is down says of its carrier means nothing.
+    assert!(matches!(bridge(rig).await, Observed::Known(BridgeFact::Bridge { up: false, .. })));
+}
+
+pub(crate) async fn a_link_that_is_no_bridge_is_told_with_its_kind(rig: &dyn Rig) {
+    rig.set_link(BRIDGE, Link::Veth).await;
+    rig.set_link(ANOTHER, Link::Down).await;
+    let facts = look(rig).await;
+    assert_eq!(facts.bridges[BRIDGE], Observed::Known(BridgeFact::NotABridge { kind: "veth".to_owned() }));
+    assert!(matches!(facts.bridges[ANOTHER], Observed::Known(BridgeFact::Bridge { up: false, .. })));
+}
+
+pub(crate) async fn a_bridge_that_comes_and_goes_is_an_event(rig: &dyn Rig) {
+    let there = |facts: &HostFacts| is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: true });
+    for _ in 0..2 {
+        brings(rig, rig.set_link(BRIDGE, Link::Carrying), "a bridge comes", there).await;
+        let gone = |facts: &HostFacts| is_bridge(facts, &BridgeFact::Missing);
+        brings(rig, rig.set_link(BRIDGE, Link::None), "a bridge goes", gone).await;
+    }
+}
+
+pub(crate) async fn a_bridge_that_goes_down_is_an_event(rig: &dyn Rig) {
+    rig.set_link(BRIDGE, Link::Dead).await;
+    let down = |facts: &HostFacts| {
+        matches!(facts.bridges[BRIDGE], Observed::Known(BridgeFact::Bridge { up: false, .. }))
+    };
+    brings(rig, rig.set_link(BRIDGE, Link::Down), "a bridge goes down", down).await;
+}
+
+pub(crate) async fn where_nothing_is_mounted_is_told(rig: &dyn Rig) {
+    assert_eq!(share(rig).await, nothing_mounted());
+}
+
+pub(crate) async fn a_mount_is_seen_once_it_is_made_and_is_an_event(rig: &dyn Rig) {
+    let target = rig.share().target;
+    let mounting = async { mount(rig).await.unwrap() };
+    brings(rig, mounting, "a mount", |facts| is_mounted(&facts.mounts[&target])).await;
+    let Observed::Known(MountFact::Mounted { fs_type, options }) = share(rig).await else { panic!("gone") };
+    assert_eq!(fs_type, rig.share().fs_type);
+    assert!(options.split(',').any(|option| option == "ro"), "asked for, and not told: {options}");
+}
+
+pub(crate) async fn mounting_what_is_mounted_is_no_error_and_makes_no_second_one(rig: &dyn Rig) {
+    for _ in 0..3 {
+        mount(rig).await.unwrap();
+    }
+    rig.unmount_by_hand().await;
+    assert_eq!(share(rig).await, nothing_mounted(), "one was made, and it was taken away");
+}
+
+pub(crate) async fn a_mount_by_somebody_else_counts_with_the_options_it_has(rig: &dyn Rig) {
+    rig.mount_by_hand(&rig.share().source, "rw").await;
+    let Observed::Known(MountFact::Mounted { options, .. }) = share(rig).await else { panic!("unseen") };
+    assert!(options.split(',').any(|option| option == "rw"), "{options}");
+    assert!(options.split(',').all(|option| option != "ro"), "wanted, and not there: {options}");
+    mount(rig).await.unwrap();
+    rig.unmount_by_hand().await;
+    assert_eq!(share(rig).await, nothing_mounted());
+}
+
+pub(crate) async fn a_mount_that_is_taken_away_is_an_event_and_can_be_made_again(rig: &dyn Rig) {
+    let target = rig.share().target;
+    for _ in 0..2 {
+        mount(rig).await.unwrap();
+        assert!(is_mounted(&share(rig).await));
+        let gone = |facts: &HostFacts| facts.mounts[&target] == nothing_mounted();
+        brings(rig, rig.unmount_by_hand(), "its end", gone).await;
+    }
+}
+
+pub(crate) async fn something_else_mounted_is_told_and_not_covered(rig: &dyn Rig) {
+    rig.mount_by_hand("something-else", "rw").await;
+    let other = MountFact::Other { source: "something-else".to_owned(), fs_type: rig.share().fs_type };
+    assert_eq!(share(rig).await, Observed::Known(other.clone()));
+    let refused = mount(rig).await.unwrap_err().to_string();
+    assert!(refused.contains("something-else"), "{refused}");
+    assert!(refused.contains(rig.share().target.to_str().unwrap()), "{refused}");
+    assert_eq!(share(rig).await, Observed::Known(other));
+    rig.unmount_by_hand().await;
+    assert_eq!(share(rig).await, nothing_mounted());
+}
+
+pub(crate) async fn a_mount_that_is_refused_says_where_and_leaves_nothing(rig: &dyn Rig) {
+    rig.refuse_mounts().await;
+    for _ in 0..2 {
+        let refused = mount(rig).await.unwrap_err().to_string();
+        assert!(refused.contains(rig.share().target.to_str().unwrap()), "{refused}");
+        assert_eq!(share(rig).await, nothing_mounted());
+    }
+    rig.allow_mounts().await;
+    mount(rig).await.unwrap();
+    assert!(is_mounted(&share(rig).await));
+}
+
+pub(crate) async fn an_image_is_told_as_what_is_there(rig: &dyn Rig) {
+    for (image, fact) in [
+        (Image::None, ImageFact::Missing),
+        (Image::Directory, ImageFact::NotAFile),
+        (Image::File { bytes: 4096 }, ImageFact::Present { bytes: 4096 }),
+        (Image::None, ImageFact::Missing),
+    ] {
+        rig.set_image(image).await;
+        assert_eq!(look(rig).await.image, Some(Observed::Known(fact)));
+    }
+}
+
+pub(crate) async fn storage_that_hangs_is_unknown_in_bounded_time_and_hides_no_bridge(rig: &dyn Rig) {
+    rig.set_link(BRIDGE, Link::Dead).await;
+    mount(rig).await.unwrap();
+    rig.set_image(Image::File { bytes: 1 }).await;
+    rig.hang_storage().await;
+    for _ in 0..2 {
+        let facts = look(rig).await;
+        assert!(matches!(facts.mounts[&rig.share().target], Observed::Unknown(_)), "{facts:?}");
+        assert!(matches!(facts.image, Some(Observed::Unknown(_))), "{facts:?}");
+        assert!(matches!(facts.bridges[BRIDGE], Observed::Known(BridgeFact::Bridge { up: true, .. })));
+    }
+    rig.go_on().await;
+    let facts = look(rig).await;
+    assert!(is_mounted(&facts.mounts[&rig.share().target]), "{facts:?}");
+    assert_eq!(facts.image, Some(Observed::Known(ImageFact::Present { bytes: 1 })));
+}
+
+pub(crate) async fn what_cannot_be_looked_at_is_unknown_and_never_absent(rig: &dyn Rig) {
+    rig.blind().await;
+    let facts = look(rig).await;
+    assert!(facts.bridges.values().all(|fact| matches!(fact, Observed::Unknown(_))), "{facts:?}");
+    assert!(facts.mounts.values().all(|fact| matches!(fact, Observed::Unknown(_))), "{facts:?}");
+    assert!(matches!(facts.image, Some(Observed::Unknown(_))), "{facts:?}");
+    assert!(mount(rig).await.is_err(), "what is there is not known");
+    rig.see_again().await;
+    let facts = look(rig).await;
+    assert_eq!(facts.bridges[BRIDGE], Observed::Known(BridgeFact::Missing));
+    assert_eq!(facts.mounts[&rig.share().target], nothing_mounted());
+    assert_eq!(facts.image, Some(Observed::Known(ImageFact::Missing)));
+}
+
+pub(crate) async fn looking_twice_changes_nothing(rig: &dyn Rig) {
+    rig.set_link(BRIDGE, Link::Dead).await;
+    mount(rig).await.unwrap();
+    rig.set_image(Image::File { bytes: 7 }).await;
+    let before = look(rig).await;
+    let mut changes = rig.host().changes();
+    // The events of what was done may still come; those of looks would never end.
+    while tokio::time::timeout(Duration::from_millis(500), changes.changed()).await.is_ok() {
+        changes.borrow_and_update();
+    }
+    for _ in 0..3 {
+        assert_eq!(look(rig).await, before);
+    }
+    let moved = tokio::time::timeout(Duration::from_millis(500), changes.changed()).await;
+    assert!(moved.is_err(), "a look is no event");
+}

@@ -1,0 +1,90 @@
+//! A Linux host keeps the contract: the same cases as the simulated one, each in a process in network and mount
+//! namespaces of its own, so that its links and mounts are gone with it and nothing of the machine is touched. Root is
+//! needed: without it this fails and says so.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+/// Taken in rather than linked: the library carries its tests only when it is itself under test.
+#[path = "../src/host/contract.rs"]
+mod contract;
+#[path = "host_contract/rig.rs"]
+mod rig;
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use contract::{Link, Rig, every_case};
+use rig::{LinuxRig, inside, run};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use zsha_controller::host::{
+    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, LinuxHost, MountFact, MountWant,
+};
+use zsha_controller::observed::Observed;
+
+macro_rules! tests {
+    ($($case:ident,)*) => {
+        $(#[test]
+        fn $case() {
+            inside(stringify!($case), async |rig| contract::$case(&rig).await);
+        })*
+    };
+}
+every_case!(tests);
+
+/// What is wanted of a host, and nothing else.
+fn wants(rig: &LinuxRig) -> HostWants {
+    HostWants {
+        bridges: vec![BridgeWant { name: "zbr0".to_owned(), require_carrier: false }],
+        mounts: vec![rig.share()],
+        image: None,
+    }
+}
+
+async fn share(rig: &LinuxRig) -> Observed<MountFact> {
+    rig.host().look(&wants(rig)).await.mounts[&rig.share().target].clone()
+}
+
+#[test]
+fn without_proc_no_mount_is_known_and_bridges_still_are() {
+    inside("without_proc_no_mount_is_known_and_bridges_still_are", async |rig| {
+        rig.set_link("zbr0", Link::Dead).await;
+        rig.host().mount(&rig.share()).await.unwrap();
+        unmount("/proc", UnmountFlags::DETACH).unwrap();
+        let facts = rig.host().look(&wants(&rig)).await;
+        assert!(matches!(facts.mounts[&rig.share().target], Observed::Unknown(_)), "{facts:?}");
+        assert!(matches!(facts.bridges["zbr0"], Observed::Known(BridgeFact::Bridge { up: true, .. })));
+        assert!(rig.host().mount(&rig.share()).await.is_err());
+        run("mount", ["-t", "proc", "proc", "/proc"]);
+        assert!(matches!(share(&rig).await, Observed::Known(MountFact::Mounted { .. })));
+    });
+}
+
+/// As NFS whose server is away: whoever touches it waits. Here nobody serves a FUSE.
+#[test]
+fn a_mount_whose_server_never_answers_or_is_gone_is_unknown() {
+    inside("a_mount_whose_server_never_answers_or_is_gone_is_unknown", async |rig| {
+        let Ok(server) = File::options().read(true).write(true).open("/dev/fuse") else {
+            println!("left out: the kernel lends no /dev/fuse");
+            return;
+        };
+        let want = MountWant { fs_type: "fuse".to_owned(), ..rig.share() };
+        std::fs::create_dir(&want.target).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        let options = std::ffi::CString::new(options).unwrap();
+        mount(&want.source, &want.target, "fuse", MountFlags::empty(), Some(options.as_c_str())).unwrap();
+        let wants = HostWants {
+            mounts: vec![want.clone()],
+            image: Some(want.target.join("mnvm.img")),
+            ..wants(&rig)
+        };
+        let looked = tokio::time::timeout(Duration::from_secs(10), rig.host().look(&wants)).await.unwrap();
+        assert!(matches!(looked.mounts[&want.target], Observed::Unknown(_)), "{looked:?}");
+        assert!(matches!(looked.image, Some(Observed::Unknown(_))), "{looked:?}");
+        assert_eq!(looked.bridges["zbr0"], Observed::Known(BridgeFact::Missing));
+        drop(server);
+        let looked = rig.host().look(&wants).await;
+        assert!(matches!(looked.mounts[&want.target], Observed::Unknown(_)), "{looked:?}");
+        assert!(matches!(looked.image, Some(Observed::Unknown(_))), "{looked:?}");
+    });
+}
