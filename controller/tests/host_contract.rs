@@ -60,6 +60,23 @@ fn without_proc_no_mount_is_known_and_bridges_still_are() {
     });
 }
 
+/// Whatever happened to mounts while nobody could follow them is looked at once somebody can.
+#[test]
+fn a_table_that_can_be_followed_again_is_an_event() {
+    inside("a_table_that_can_be_followed_again_is_an_event", async |rig| {
+        unmount("/proc", UnmountFlags::DETACH).unwrap();
+        let late = rig.another_host();
+        let mut changes = late.changes();
+        // Links can be followed at once, which is an event too.
+        while tokio::time::timeout(Duration::from_secs(1), changes.changed()).await.is_ok() {}
+        rig.mount_by_hand("zsha-share", "ro").await;
+        run("mount", ["-t", "proc", "proc", "/proc"]);
+        tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
+        let facts = late.look(&wants(&rig)).await;
+        assert!(matches!(facts.mounts[&rig.share().target], Observed::Known(MountFact::Mounted { .. })));
+    });
+}
+
 /// As NFS whose server is away: whoever touches it waits. Here nobody serves a FUSE.
 #[test]
 fn a_mount_whose_server_never_answers_or_is_gone_is_unknown() {

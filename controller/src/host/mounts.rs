@@ -127,7 +127,7 @@ pub(super) async fn mount(children: &Children, want: &MountWant) -> Result<(), H
     Ok(())
 }
 
-/// Never returns: moves the counter when the table changes.
+/// Never returns: moves the counter when the table changes, and whenever changes may have been missed.
 pub(super) async fn follow(changes: watch::Sender<u64>) {
     loop {
         if let Err(error) = follow_once(&changes).await {
@@ -143,6 +143,8 @@ async fn follow_once(changes: &watch::Sender<u64>) -> io::Result<()> {
     // SAFETY: a `File` owns its descriptor, tells the same one whenever asked, and goes with the `AsyncFd`.
     let table =
         unsafe { AsyncFd::register_with_interest(table, Interest::PRIORITY) }.map_err(io::Error::from)?;
+    // What changed before it was opened is no event of it.
+    changes.send_modify(|count| *count += 1);
     loop {
         table.ready(Interest::PRIORITY).await?.clear_ready();
         changes.send_modify(|count| *count += 1);

@@ -65,6 +65,10 @@ impl LinuxRig {
         Self { directory: directory.to_owned(), host, files: Mutex::new(None) }
     }
 
+    pub(crate) fn another_host(&self) -> LinuxHost {
+        LinuxHost::looking_by(&self.directory.join("prober"))
+    }
+
     fn hangs(&self) -> PathBuf {
         self.directory.join("hangs")
     }
