@@ -1,8 +1,17 @@
-//! What releases have written to the store is read by this one, and what this one writes back loses nothing of it.
-//! A folder a release, as it wrote them; none is ever changed. The last one is what this release writes.
+//! What releases have written to the store is read by this one, and what this one writes back loses nothing of it; and
+//! the other way round, since nodes are upgraded one after the other: what this one writes is read by those before it,
+//! and what they write back is read here.
+//! A folder a release, as it wrote them, and a file of its shapes in `frozen`; none is ever changed. The last folder is
+//! what this release writes.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 
+#[path = "frozen/today.rs"]
+mod today;
+#[path = "frozen/v0_1_0.rs"]
+mod v0_1_0;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -31,6 +40,18 @@ fn read_and_written(kind: &str, text: &str) -> serde_json::Result<Value> {
     }
 }
 
+/// Read and written back by a release.
+type Old = fn(&str, &str) -> Option<serde_json::Result<Value>>;
+
+/// The releases with a folder.
+const RELEASES: [(&str, Old); 1] = [("0.1.0", v0_1_0::read_and_written)];
+
+const KINDS: [&str; 8] = ["lease", "vm", "intent", "node-status", "vm-status", "event", "spec", "history"];
+
+/// Of the fields of records these are their own affair: a document, and one entry a node.
+const OPAQUE: &str = "document";
+const BY_NODE: &str = "failures";
+
 /// Release, kind, name of the file, content.
 fn records() -> Vec<(String, String, String, String)> {
     let mut records = Vec::new();
@@ -44,8 +65,152 @@ fn records() -> Vec<(String, String, String, String)> {
             records.push((release.file_name().into_string().unwrap(), kind, name, text));
         }
     }
-    assert!(records.len() >= 13, "only {} records", records.len());
+    for (release, _) in RELEASES {
+        let kinds: BTreeSet<&str> =
+            records.iter().filter(|(of, ..)| of == release).map(|(_, kind, ..)| kind.as_str()).collect();
+        assert_eq!(kinds, BTreeSet::from(KINDS), "{release}");
+    }
+    assert!(records.iter().all(|(of, ..)| RELEASES.iter().any(|(release, _)| release == of)));
     records
+}
+
+/// Every field there is, by its way from the top.
+fn fields(record: &Value) -> BTreeSet<String> {
+    fn walk(way: &str, value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let name = if way.ends_with(BY_NODE) { "*" } else { name };
+                    let way = format!("{way}.{name}");
+                    if name != OPAQUE {
+                        walk(&way, value, found);
+                    }
+                    found.insert(way);
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| walk(&format!("{way}[]"), value, found)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    walk("", record, &mut found);
+    found
+}
+
+/// The same with a field more wherever there can be one.
+fn of_the_future(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let grown = fields.iter().map(|(name, value)| {
+                let value = match (name.as_str(), value) {
+                    (OPAQUE, document) => document.clone(),
+                    (BY_NODE, Value::Object(nodes)) => {
+                        nodes.iter().map(|(node, of)| (node.clone(), of_the_future(of))).collect()
+                    }
+                    (_, value) => of_the_future(value),
+                };
+                (name.clone(), value)
+            });
+            let more = ("fieldOfTheFuture".to_owned(), json!({ "any": ["thing"] }));
+            grown.chain([more]).collect()
+        }
+        Value::Array(values) => values.iter().map(of_the_future).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
+}
+
+#[test]
+fn every_field_that_this_release_writes_is_in_its_folder() {
+    let (last, _) = RELEASES[RELEASES.len() - 1];
+    for kind in KINDS {
+        let all = |records: Vec<Value>| -> BTreeSet<String> { records.iter().flat_map(fields).collect() };
+        let written = today::records().into_iter().filter(|(of, _)| *of == kind).map(|(_, record)| record);
+        let written = all(written.collect());
+        assert!(!written.is_empty(), "{kind}");
+        let shown = records().into_iter().filter(|(release, of, ..)| release == last && of == kind);
+        let shown = all(shown.map(|(.., text)| serde_json::from_str(&text).unwrap()).collect());
+        assert_eq!(shown, written, "{last}: {kind}");
+    }
+}
+
+#[test]
+fn what_this_release_writes_is_read_by_those_before_it_and_what_they_write_back_is_read_here() {
+    for (release, old) in RELEASES {
+        for (kind, written) in today::records() {
+            let by_old = old(kind, &written.to_string()).unwrap();
+            let by_old =
+                by_old.unwrap_or_else(|error| panic!("{release} cannot read {kind} {written}: {error}"));
+            assert_kept(&by_old, &written, release);
+            let back = read_and_written(kind, &by_old.to_string());
+            let back =
+                back.unwrap_or_else(|error| panic!("{kind} as {release} writes it, {by_old}: {error}"));
+            assert_kept(&by_old, &back, release);
+        }
+    }
+}
+
+/// Whatever `part` has, `whole` has too, and the same.
+fn assert_kept(part: &Value, whole: &Value, release: &str) {
+    match (part, whole) {
+        (Value::Object(part), Value::Object(whole)) => {
+            for (name, value) in part {
+                let kept = whole.get(name).unwrap_or_else(|| panic!("{release}: {name} is not in {whole:?}"));
+                assert_kept(value, kept, release);
+            }
+        }
+        (Value::Array(part), Value::Array(whole)) => {
+            assert_eq!(part.len(), whole.len(), "{release}");
+            part.iter().zip(whole).for_each(|(part, whole)| assert_kept(part, whole, release));
+        }
+        (part, whole) => assert_eq!(part, whole, "{release}"),
+    }
+}
+
+/// So that its own shapes are those it had: they read what it wrote, and lose nothing of it.
+#[test]
+fn a_release_reads_its_own_records() {
+    for (release, kind, name, text) in records() {
+        let (_, old) = RELEASES.iter().find(|(of, _)| *of == release).unwrap();
+        let back = old(&kind, &text).unwrap().unwrap_or_else(|error| panic!("{release}/{name}: {error}"));
+        assert_eq!(fields(&back), fields(&serde_json::from_str(&text).unwrap()), "{release}/{name}");
+    }
+}
+
+/// What a record of before a field was known lacks. A field that is added later comes to stand here: one that does not
+/// would make every older record, and every record that an older node writes back, unreadable.
+#[test]
+fn exactly_these_fields_may_be_missing() {
+    let may_lack = |kind| -> &[&str] {
+        match kind {
+            "lease" => &["copies", "sentMillis", "fencedBy"],
+            "vm" => &[
+                "owner",
+                "migration",
+                "failures",
+                "failuresGeneration",
+                "lastStart",
+                "note",
+                "revision",
+                "answered",
+            ],
+            "node-status" => &["waiting"],
+            "spec" | "history" => &["message"],
+            "intent" | "vm-status" | "event" => &[],
+            other => panic!("no record is called '{other}'"),
+        }
+    };
+    for (kind, written) in today::records() {
+        for field in written.as_object().unwrap().keys() {
+            let mut without = written.clone();
+            without.as_object_mut().unwrap().remove(field);
+            let read = read_and_written(kind, &without.to_string());
+            assert_eq!(
+                read.is_ok(),
+                may_lack(kind).contains(&field.as_str()),
+                "{kind} without {field}: {read:?}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -60,12 +225,18 @@ fn what_a_release_has_written_is_read_and_written_back_whole() {
 }
 
 #[test]
-fn a_field_of_a_newer_release_is_passed_over() {
-    for (release, kind, name, text) in records() {
-        let mut newer: Value = serde_json::from_str(&text).unwrap();
-        newer["fieldOfTheFuture"] = json!({ "any": ["thing"] });
+fn fields_of_a_newer_release_are_passed_over_at_every_depth() {
+    let of_files = records().into_iter().map(|(release, kind, name, text)| {
+        (kind, serde_json::from_str(&text).unwrap(), format!("{release}/{name}"))
+    });
+    let of_today =
+        today::records().into_iter().map(|(kind, record)| (kind.to_owned(), record, "today's".to_owned()));
+    for (kind, record, name) in of_files.chain(of_today) {
+        let newer = of_the_future(&record);
+        assert_ne!(newer, record, "{name}");
         let read = read_and_written(&kind, &newer.to_string());
-        assert!(read.is_ok(), "{release}/{name}: {}", read.unwrap_err());
+        let read = read.unwrap_or_else(|error| panic!("{name}, {kind}: {error}"));
+        assert_eq!(read, read_and_written(&kind, &record.to_string()).unwrap(), "{name}, {kind}");
     }
 }
 

@@ -1,0 +1,169 @@
+//! What this release writes, of every kind: every field has something in it, so that a field added to a record does not
+//! compile here before it has been thought of.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+use zsha_crds::records::{
+    Answer, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings, Migration,
+    NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord, VmStatus, Waiting,
+};
+use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
+
+fn node() -> NodeName {
+    NodeName::new("nfs-1").unwrap()
+}
+
+fn at() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+const SOME: Uuid = Uuid::from_u128(7);
+
+fn owner() -> Owner {
+    Owner { node: node(), epoch: 3 }
+}
+
+fn condition() -> Condition {
+    Condition {
+        kind: "Ready".to_owned(),
+        status: ConditionStatus::Unknown,
+        reason: "NotYet".to_owned(),
+        message: "nobody knows".to_owned(),
+        observed_generation: Some(5),
+        last_transition_time: at(),
+    }
+}
+
+fn document() -> Value {
+    json!({ "apiVersion": "zsha.io/v1", "kind": "HaCluster", "metadata": { "name": "prod" }, "spec": {} })
+}
+
+fn lease(state: LeaseState) -> LeaseRecord {
+    LeaseRecord {
+        node: node(),
+        incarnation: SOME,
+        epoch: 3,
+        seq: 9,
+        state,
+        machine_id: "machine".to_owned(),
+        boot_id: "boot".to_owned(),
+        timings: LeaseTimings {
+            renew_millis: 1_000,
+            ttl_millis: 8_000,
+            kill_millis: 1_000,
+            fence_after_millis: 10_000,
+        },
+        controller_alive: true,
+        copies: Some(1),
+        sent_millis: Some(86_400_123),
+        renewed_at: at(),
+        fenced_by: Some(node()),
+    }
+}
+
+fn vm(phase: VmPhase, outcome: Outcome) -> VmRecord {
+    VmRecord {
+        name: VmName::management(),
+        uuid: SOME,
+        owner: Some(owner()),
+        migration: Some(Migration { to: owner(), id: SOME }),
+        phase,
+        failures: BTreeMap::from([(node(), StartFailures { count: 2, reason: "no memory".to_owned() })]),
+        failures_generation: 5,
+        last_start: Some(StartRecord {
+            node: node(),
+            at: at(),
+            reason: "Failover".to_owned(),
+            generation: 5,
+        }),
+        note: "it runs".to_owned(),
+        revision: 41,
+        answered: Some(Answer { id: SOME, outcome, message: "it was not fit".to_owned() }),
+    }
+}
+
+fn event(kind: EventType) -> EventRecord {
+    EventRecord {
+        kind,
+        reason: "Failover".to_owned(),
+        message: "taken over".to_owned(),
+        regarding: "vm/mnvm".to_owned(),
+        node: node(),
+        count: 2,
+        first_at: at(),
+        last_at: at(),
+    }
+}
+
+/// Kind and record; every word of every record's own is said once at least.
+pub(crate) fn records() -> Vec<(&'static str, Value)> {
+    fn of(kind: &'static str, record: impl Serialize) -> (&'static str, Value) {
+        (kind, serde_json::to_value(record).unwrap())
+    }
+    let text = || "why".to_owned();
+    let mut records = vec![
+        of(
+            "spec",
+            StoredSpec {
+                generation: 5,
+                document: document(),
+                applied_by: text(),
+                applied_at: at(),
+                message: text(),
+            },
+        ),
+        of(
+            "history",
+            HistoryRecord {
+                generation: 5,
+                document: document(),
+                applied_by: text(),
+                applied_at: at(),
+                message: text(),
+                command: "apply".to_owned(),
+            },
+        ),
+        of("intent", Intent::Stop { by: text(), at: at(), message: text() }),
+        of("intent", Intent::Migrate { id: SOME, to: node(), by: text(), at: at(), message: text() }),
+        of("intent", Intent::None),
+        of(
+            "node-status",
+            NodeStatus {
+                node: node(),
+                conditions: vec![condition()],
+                observed_generation: 5,
+                controller_version: "0.1.0".to_owned(),
+                local_vm: "Off".to_owned(),
+                waiting: vec![Waiting { reason: "NotFirstInLine".to_owned(), message: text() }],
+                updated_at: at(),
+            },
+        ),
+        of(
+            "vm-status",
+            VmStatus {
+                name: VmName::management(),
+                uuid: SOME,
+                node: node(),
+                state: "Running".to_owned(),
+                running_generation: 5,
+                observed_generation: 5,
+                conditions: vec![condition()],
+                updated_at: at(),
+            },
+        ),
+    ];
+    use LeaseState::{Fenced, Held, Lost, Released};
+    records.extend([Held, Released, Fenced, Lost].map(|state| of("lease", lease(state))));
+    records.extend([EventType::Normal, EventType::Warning].map(|kind| of("event", event(kind))));
+    use VmPhase::{Failed, PoweredOff, Running, Starting, Stopped, Stopping};
+    for phase in [Starting, Running, Stopping, Stopped, PoweredOff, Failed] {
+        for outcome in [Outcome::Done, Outcome::Refused, Outcome::Failed] {
+            records.push(of("vm", vm(phase, outcome)));
+        }
+    }
+    records
+}
