@@ -12,7 +12,7 @@ mod names;
 mod premises;
 pub mod process;
 pub mod renew;
-mod second_net;
+pub mod second_net;
 pub mod socket;
 mod state_file;
 pub mod watchdog;
@@ -29,7 +29,6 @@ use zsha_runtime::Moment;
 
 pub use process::KeeperSettings;
 pub use renew::LocalLease;
-pub use second_net::SecondNet;
 pub use socket::SocketLease;
 pub use state_file::StateFile;
 pub use watchdog::WatchdogState;

@@ -18,9 +18,7 @@ use crate::api::{self, Metrics, OwnNames, Snapshot, Window};
 use crate::host::LinuxHost;
 use crate::hypervisor::Hypervisor;
 use crate::keeper::copies::{Copies, ProcCopies};
-use crate::keeper::enforce::Enforce;
-use crate::keeper::killing::{self, Killing};
-use crate::keeper::{Lease, SecondNet, SocketLease, StateFile};
+use crate::keeper::{SocketLease, StateFile, second_net};
 use crate::reconcile::{self, Node};
 use crate::settings::Settings;
 
@@ -29,8 +27,6 @@ const COUNTED_EVERY: Duration = Duration::from_secs(1);
 
 /// An agent that does not answer is asked again after this.
 const AGENT_ASKED_EVERY: Duration = Duration::from_secs(10);
-/// Often enough for a net that is not the first.
-const SECOND_NET_LOOK: Duration = Duration::from_millis(500);
 
 /// Until SIGTERM or Ctrl-C. The VM is left as it is.
 pub fn run(settings: &Settings, commit: Option<&'static str>) -> anyhow::Result<()> {
@@ -157,28 +153,10 @@ async fn count_requests(store: Arc<ConsulStore>, metrics: Arc<Metrics>) {
     }
 }
 
-/// Kills when the keeper is gone and the last deadline it wrote down has passed. While that has not passed the
-/// keeper is not asked: it takes a question for a sign that the passes of this controller go on.
+/// The controller's own enforcement; never ends.
 async fn second_net(directory: PathBuf, lease: Arc<SocketLease>, copies: Arc<ProcCopies>, clock: Clock) {
     let file = StateFile::in_directory(&directory);
-    let mut net = SecondNet::default();
-    let mut killing = Killing::default();
-    loop {
-        tokio::time::sleep(SECOND_NET_LOOK).await;
-        let remembered = file.read().ok().flatten().and_then(|memory| memory.deadline);
-        if let Some(deadline) = remembered.filter(|deadline| clock.now() < *deadline) {
-            net.remembered(deadline);
-            continue;
-        }
-        match lease.verdict().await {
-            Ok(verdict) => net.answered(&verdict),
-            Err(_) => net.unanswered(clock.now(), remembered),
-        }
-        if let Some(Enforce::Kill { .. }) = net.decide(clock.now()) {
-            let round = killing.round(copies.as_ref(), clock.now(), SECOND_NET_LOOK);
-            round.reports.iter().for_each(killing::log);
-        }
-    }
+    match second_net::watch(&file, lease.as_ref(), copies.as_ref(), clock).await {}
 }
 
 /// Says so once where the agent's settings make an election outlast a lease of the usual profiles.

@@ -4,12 +4,64 @@
 //! It never acts while the keeper answers, and never on a deadline it made up. What it does not know (the keeper's
 //! own restart, a renewal it was not told of) it is told from the keeper's state file before it decides.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use zsha_runtime::Moment;
+use zsha_runtime::{Clock, Moment};
 
-use super::Verdict;
+use super::copies::Copies;
 use super::enforce::{Enforce, enforce};
+use super::killing::{self, Killing};
+use super::{Lease, StateFile, Verdict};
+
+/// Often enough for what no deadline is known of.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A keeper answers from memory. One that has not by then is taken to be gone.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
+/// A keeper that has not renewed by then is asked how it is, so that the answer, or the lack of one, is there at the
+/// deadline: between that and the moment others may fence there is not a second in `Fast`.
+const ASK_BEFORE: Duration = Duration::from_millis(600);
+
+/// Kills when the keeper is gone and the last deadline it wrote down has passed. While that is far the keeper is not
+/// asked: it takes a question for a sign that the passes of this controller go on.
+pub async fn watch(file: &StateFile, lease: &dyn Lease, copies: &dyn Copies, clock: Clock) -> Infallible {
+    let mut net = SecondNet::default();
+    let mut killing = Killing::default();
+    loop {
+        let remembered = file.read().ok().flatten().and_then(|memory| memory.deadline);
+        let now = clock.now();
+        if let Some(deadline) = remembered.filter(|deadline| now + ASK_BEFORE < *deadline) {
+            net.remembered(deadline);
+            clock.sleep_until((deadline - ASK_BEFORE).min(now + LOOK_EVERY)).await;
+            continue;
+        }
+        // A keeper of which nothing was heard the last time, and nothing is written since, is not waited for again.
+        if net.is_lost() {
+            net.unanswered(now, remembered);
+        }
+        kill_if_right(&net, &mut killing, copies, now);
+        match tokio::time::timeout(ANSWER_WITHIN, lease.verdict()).await {
+            Ok(Ok(verdict)) => net.answered(&verdict),
+            Ok(Err(_)) | Err(_) => net.unanswered(clock.now(), remembered),
+        }
+        let now = clock.now();
+        kill_if_right(&net, &mut killing, copies, now);
+        let next = match net.decide(now) {
+            Some(Enforce::Valid { until }) => until.min(now + LOOK_EVERY),
+            Some(Enforce::Kill { .. }) | None => now + LOOK_EVERY,
+        };
+        clock.sleep_until(next).await;
+    }
+}
+
+fn kill_if_right(net: &SecondNet, killing: &mut Killing, copies: &dyn Copies, now: Moment) {
+    if let Some(Enforce::Kill { .. }) = net.decide(now) {
+        let round = killing.round(copies, now, LOOK_EVERY);
+        round.reports.iter().for_each(killing::log);
+    }
+}
 
 /// How long a keeper of which nothing is known may be away: its own restart takes less, and it would kill
 /// at once itself if it came back without a memory.
@@ -17,7 +69,7 @@ const UNKNOWN_KEEPER: Duration = Duration::from_secs(5);
 
 /// Fed with every verdict, or the lack of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SecondNet {
+struct SecondNet {
     /// The last deadline the keeper has told. None: it has not said anything yet.
     told: Option<Moment>,
     /// The last deadline read in the state file since then. It holds although the file has vanished: that somebody wiped
@@ -29,25 +81,29 @@ pub struct SecondNet {
 
 impl SecondNet {
     /// The keeper answered: enforcing is its business.
-    pub fn answered(&mut self, verdict: &Verdict) {
+    fn answered(&mut self, verdict: &Verdict) {
         // "Not valid" is a deadline that has passed, not one that nobody knows.
         *self = Self { told: Some(verdict.valid_until.unwrap_or_default()), read: None, lost: None };
     }
 
     /// The state file shows a deadline that has not passed, so the keeper was not asked.
-    pub fn remembered(&mut self, deadline: Moment) {
+    fn remembered(&mut self, deadline: Moment) {
         self.read = Some(deadline);
         self.lost = None;
     }
 
     /// The keeper did not answer. `remembered` is the deadline in its state file, if there is one to be read.
-    pub fn unanswered(&mut self, now: Moment, remembered: Option<Moment>) {
+    fn unanswered(&mut self, now: Moment, remembered: Option<Moment>) {
         self.lost.get_or_insert(now);
         self.read = remembered.or(self.read);
     }
 
+    fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
     /// None: nothing to do, the keeper lives. Otherwise what is right, by the last deadline known.
-    pub fn decide(&self, now: Moment) -> Option<Enforce> {
+    fn decide(&self, now: Moment) -> Option<Enforce> {
         let lost = self.lost?;
         Some(enforce(now, Some(self.told.max(self.read).unwrap_or(lost + UNKNOWN_KEEPER))))
     }
@@ -55,10 +111,17 @@ impl SecondNet {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
     use uuid::Uuid;
     use zsha_crds::records::LeaseTimings;
+    use zsha_runtime::lease::Memory;
 
     use super::*;
+    use crate::keeper::KeeperError;
+    use crate::keeper::copies::VmCopy;
 
     fn at(millis: u64) -> Moment {
         Moment::from_millis(millis)
@@ -78,6 +141,103 @@ mod tests {
             counted_at: None,
             ended: None,
             watchdog: crate::keeper::WatchdogState::None,
+        }
+    }
+
+    /// A keeper's line, which answers or hangs, as one that was stopped does.
+    #[derive(Debug, Default)]
+    struct Line {
+        answer: Option<Verdict>,
+    }
+
+    #[async_trait]
+    impl Lease for Line {
+        async fn verdict(&self) -> Result<Verdict, KeeperError> {
+            match &self.answer {
+                Some(verdict) => Ok(verdict.clone()),
+                None => std::future::pending().await,
+            }
+        }
+
+        async fn set_timings(&self, _: LeaseTimings) -> Result<(), KeeperError> {
+            Ok(())
+        }
+
+        async fn set_watchdog(&self, _: bool) -> Result<(), KeeperError> {
+            Ok(())
+        }
+
+        async fn release(&self) -> Result<(), KeeperError> {
+            Ok(())
+        }
+
+        fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+            tokio::sync::watch::channel(0).1
+        }
+    }
+
+    /// One copy, and when it was killed.
+    #[derive(Debug)]
+    struct One {
+        clock: Clock,
+        killed: Mutex<Option<Moment>>,
+    }
+
+    impl Copies for One {
+        fn alive(&self) -> io::Result<Vec<VmCopy>> {
+            Ok(if self.killed.lock().unwrap().is_none() { vec![VmCopy::numbered(7)] } else { vec![] })
+        }
+
+        fn kill(&self, _: &VmCopy) -> io::Result<()> {
+            self.killed.lock().unwrap().get_or_insert(self.clock.now());
+            Ok(())
+        }
+    }
+
+    /// For so long, with a state file that shows this deadline, as it was written by a keeper that then hung. When the
+    /// copy was killed, from the start on.
+    async fn killed_after(deadline: u64, line: Line, span: u64) -> Option<Duration> {
+        let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
+        let directory = tempfile::tempdir().unwrap();
+        let file = StateFile::in_directory(directory.path());
+        let begun = clock.now();
+        let memory = Memory {
+            key: None,
+            boot_id: "boot".to_owned(),
+            incarnation: Uuid::nil(),
+            epoch: 1,
+            seq: 1,
+            deadline: Some(begun + Duration::from_millis(deadline)),
+            timings: LeaseTimings::FAST,
+            fence: None,
+        };
+        file.write(&memory).unwrap();
+        let one = One { clock, killed: Mutex::default() };
+        let _ = tokio::time::timeout(Duration::from_millis(span), watch(&file, &line, &one, clock)).await;
+        let killed = *one.killed.lock().unwrap();
+        killed.map(|killed| killed.since(begun))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_hangs_is_stood_in_for_at_the_deadline_and_not_a_second_later() {
+        // Whatever the time of the last look was.
+        for deadline in (100..6_000).step_by(130) {
+            let killed = killed_after(deadline, Line::default(), 20_000).await.unwrap();
+            let due = Duration::from_millis(deadline);
+            // Found so late that there was no time to ask before: as late as it asks.
+            let asked = if deadline < 600 { ANSWER_WITHIN } else { Duration::ZERO };
+            assert!(
+                killed >= due && killed <= due.max(asked) + Duration::from_millis(20),
+                "{due:?}: {killed:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_answers_is_left_to_enforce_whatever_its_file_says() {
+        let valid = verdict(Some(Moment::from_nanos(u64::MAX)));
+        for answer in [valid, verdict(None)] {
+            assert_eq!(killed_after(1_000, Line { answer: Some(answer) }, 20_000).await, None);
         }
     }
 
