@@ -42,6 +42,7 @@ missing_packages() {
 }
 
 have_consul() { command -v consul >/dev/null || [ -x "$cache/consul/usr/bin/consul" ]; }
+have_faketime() { [ -e "$cache/faketime/libfaketimeMT.so.1" ]; }
 have_guest_parts() { [ -e "$cache/guest/parts/.complete" ]; }
 
 # URI of the archive this machine takes its own release from: first word of what apt says about <release>/main.
@@ -122,38 +123,58 @@ unpack_consul() {
   cd "$here"; rm -rf "$dir/deb" "$cache/consul" "$apt_dir/$suite"; mv "$dir" "$cache/consul"
 }
 
+# A package of the machine's own release, unpacked into a directory and never installed. usage: unpack DIR PACKAGE...
+unpack() {
+  local dir=$1 deb; shift
+  mkdir -p "$dir/deb"
+  cd "$dir/deb"
+  if ! apt-get -q -o APT::Sandbox::User=root download "$@" >>"$log" 2>&1; then
+    quietly "apt-get update" apt-get -q update
+    quietly "fetching $*" apt-get -q -o APT::Sandbox::User=root download "$@"
+  fi
+  for deb in *.deb; do dpkg -x "$deb" "$dir"; done
+  cd "$here"; rm -rf "$dir/deb"
+}
+
+# By this library a process sees another wall clock than the machine's.
+unpack_faketime() {
+  local dir=$cache/faketime.new
+  rm -rf "$dir"
+  say "fetching libfaketime"
+  unpack "$dir" libfaketime
+  mkdir -p "$cache/faketime"
+  mv "$dir"/usr/lib/*/faketime/libfaketimeMT.so.1 "$cache/faketime/"
+  rm -rf "$dir"
+}
+
 # The guest's kernel and agent: unpacked, never installed.
 unpack_guest_parts() {
   local dir=$cache/guest/parts kernel
-  rm -rf "$dir"; mkdir -p "$dir/deb"
+  rm -rf "$dir"
   [ -n "$(apt-cache search --names-only '^linux-image-cloud-amd64$')" ] || quietly "apt-get update" apt-get -q update
   kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && $2 ~ /^linux-image-.*-cloud-amd64$/ { print $2; exit }')
   [ -n "$kernel" ] || die "apt knows no linux-image-cloud-amd64: is Debian's main component in the sources?"
-  cd "$dir/deb"
-  if ! apt-get -q -o APT::Sandbox::User=root download "$kernel" qemu-guest-agent >>"$log" 2>&1; then
-    quietly "apt-get update" apt-get -q update
-  fi
-  quietly "fetching $kernel and qemu-guest-agent" \
-    apt-get -q -o APT::Sandbox::User=root download "$kernel" qemu-guest-agent
-  local deb
-  for deb in *.deb; do dpkg -x "$deb" "$dir"; done
-  cd "$here"; rm -rf "$dir/deb"; touch "$dir/.complete"
+  say "fetching $kernel and qemu-guest-agent"
+  unpack "$dir" "$kernel" qemu-guest-agent
+  touch "$dir/.complete"
 }
 
 check_only() {
   local missing; missing=$(missing_packages | tr '\n' ' ')
   have_consul || missing+="consul "
   have_guest_parts || missing+="guest-kernel "
+  have_faketime || missing+="libfaketime "
   [ -e "$cache/mnvm.img" ] || missing+="mnvm.img "
   [ -z "$missing" ] || die "missing: ${missing% }"
 }
 
 [ "${1:-}" != --check ] || { check_only; exit 0; }
 
-if [ -n "$(missing_packages)" ] || ! have_consul || ! have_guest_parts; then
+if [ -n "$(missing_packages)" ] || ! have_consul || ! have_guest_parts || ! have_faketime; then
   missing=$(missing_packages | tr '\n' ' ')
   have_consul || missing+="consul "
   have_guest_parts || missing+="guest-kernel "
+  have_faketime || missing+="libfaketime "
   release=$(. /etc/os-release 2>/dev/null && [ "${ID:-}" = debian ] && printf %s "${VERSION_CODENAME:-}") ||
     die "this is not Debian; install by hand what is missing: $missing"
   [ "$(id -u)" = 0 ] || die "not root, and missing: $missing- run it once as root"
@@ -164,6 +185,7 @@ if [ -n "$(missing_packages)" ] || ! have_consul || ! have_guest_parts; then
   [ -z "$still" ] || die "installed, and still not there: $still"
   have_consul || unpack_consul
   have_guest_parts || unpack_guest_parts
+  have_faketime || unpack_faketime
 fi
 
 "$here/guest/build.sh" "$cache"

@@ -28,6 +28,7 @@ pub struct ClusterBuilder {
     product: bool,
     uplink: bool,
     raft_multiplier: Option<u32>,
+    own_wall_clocks: bool,
 }
 
 impl ClusterBuilder {
@@ -65,6 +66,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// zsha's processes on each host see a wall clock that [`Host::step_wall_clock`] sets.
+    pub fn own_wall_clocks(mut self) -> Self {
+        self.own_wall_clocks = true;
+        self
+    }
+
     /// Boots all hosts at once and waits until Consul has a leader and every libvirtd answers.
     pub fn build(self) -> Result<Cluster> {
         let programs = Programs::find(self.product)?;
@@ -98,6 +105,7 @@ impl ClusterBuilder {
             bridges: &self.bridges,
             hosts: self.hosts,
             raft_multiplier: self.raft_multiplier,
+            own_wall_clocks: self.own_wall_clocks,
         };
         let host = |number| -> Result<Host> {
             let config = services::lay_out(&plan, number)?;
@@ -136,6 +144,7 @@ impl Cluster {
             product: true,
             uplink: false,
             raft_multiplier: None,
+            own_wall_clocks: false,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::init::control::{self, Request, ServiceStatus};
 use crate::net::{self, Switch, Tethered};
 use crate::proc;
 use crate::services::{self, CONSUL_PORT, Programs};
+use crate::stand_in::{Manner, StandIn};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(20);
 /// Of one command on a host, where the caller names none.
@@ -186,6 +187,15 @@ impl Host {
         Ok(at)
     }
 
+    /// Puts the wall clock that the keeper and the controller here see so far from the machine's, at once: `+3600`.
+    /// Needs a lab built with [`crate::ClusterBuilder::own_wall_clocks`].
+    pub fn step_wall_clock(&self, offset: &str) -> Result<()> {
+        let next = self.config.dir.join("wall.next");
+        fs::write(&next, offset)
+            .and_then(|()| fs::rename(&next, self.config.dir.join(services::WALL_CLOCK)))
+            .with_context(|| format!("step the wall clock of {}", self.name))
+    }
+
     /// SIGSTOP: the service is there and does nothing.
     pub fn hang(&self, service: &str) -> Result<()> {
         self.signal(service, Signal::STOP)
@@ -248,6 +258,41 @@ impl Host {
     /// `GET` of the host's own Consul agent.
     pub fn consul(&self, path: &str) -> Result<String> {
         net::get(self.connect(CONSUL_PORT)?, path).with_context(|| format!("Consul on {}", self.name))
+    }
+
+    /// A key of Consul's as it stands there, read past a leader that may be none any more; none where there is none.
+    pub fn key(&self, key: &str) -> Result<Option<String>> {
+        let listed = self.consul(&format!("/v1/kv/{key}?keys&consistent"));
+        match listed {
+            Err(error) if error.to_string().contains("HTTP 404") => Ok(None),
+            Err(error) => Err(error),
+            Ok(_) => self.consul(&format!("/v1/kv/{key}?raw&consistent")).map(Some),
+        }
+    }
+
+    /// What nobody should do: writes a key of zsha's past it.
+    pub fn put_key(&self, key: &str, value: &str) -> Result<()> {
+        net::request(self.connect(CONSUL_PORT)?, "PUT", &format!("/v1/kv/{key}"), value)
+            .map(drop)
+            .with_context(|| format!("Consul on {}", self.name))
+    }
+
+    /// What nobody should do either.
+    pub fn delete_key(&self, key: &str) -> Result<()> {
+        net::request(self.connect(CONSUL_PORT)?, "DELETE", &format!("/v1/kv/{key}"), "")
+            .map(drop)
+            .with_context(|| format!("Consul on {}", self.name))
+    }
+
+    /// Takes the place of the host's own Consul agent, which has to be stopped.
+    pub fn stand_in_for_consul(&self, manner: Manner) -> Result<StandIn> {
+        let listener = net::listen_inside(self.init()?, CONSUL_PORT)
+            .with_context(|| format!("in the place of Consul on {}", self.name))?;
+        let queue = match manner {
+            Manner::BlackHole => net::fill_queue(self.init()?, CONSUL_PORT)?,
+            _ => Vec::new(),
+        };
+        StandIn::start(listener, manner, queue)
     }
 
     /// Consul's URL on the lab's network; from the machine itself only with an uplink.

@@ -31,6 +31,7 @@ mod proc;
 mod product;
 pub mod scenario;
 mod services;
+pub mod stand_in;
 pub mod wait;
 
 pub use cluster::{Cluster, ClusterBuilder};

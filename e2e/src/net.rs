@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -145,30 +145,67 @@ fn port(network: usize, number: usize) -> String {
     format!("p{network}-{number}")
 }
 
-/// A connection made inside the network namespace of process `pid`. A socket stays in the namespace that it was made in,
-/// so only the connecting thread moves there.
-pub(crate) fn connect_inside(pid: i32, port: u16, limit: Duration) -> Result<TcpStream> {
-    let namespace =
-        File::open(format!("/proc/{pid}/ns/net")).with_context(|| format!("network of process {pid}"))?;
-    let connect = move || -> Result<TcpStream> {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")?;
+/// A connection made inside the network namespace of process `pid`.
+pub fn connect_inside(pid: i32, port: u16, limit: Duration) -> Result<TcpStream> {
+    inside(pid, move || {
         let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
         Ok(stream)
+    })
+}
+
+/// A listener on the loopback of the network namespace of process `pid`.
+pub(crate) fn listen_inside(pid: i32, port: u16) -> Result<TcpListener> {
+    inside(pid, move || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?))
+}
+
+/// Connects to a listener that takes nobody up until it has no room for another: from then on nobody can connect, and
+/// nobody is refused.
+pub(crate) fn fill_queue(pid: i32, port: u16) -> Result<Vec<TcpStream>> {
+    const MOST: usize = 10_000;
+    const FULL: Duration = Duration::from_millis(200);
+    inside(pid, move || {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut queue = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, FULL) {
+            queue.push(stream);
+            if queue.len() > MOST {
+                bail!("{MOST} connections do not fill the queue of port {port}");
+            }
+        }
+        Ok(queue)
+    })
+}
+
+/// A socket stays in the namespace that it was made in, so only the thread that makes it moves there.
+fn inside<T: Send + 'static>(pid: i32, make: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let namespace =
+        File::open(format!("/proc/{pid}/ns/net")).with_context(|| format!("network of process {pid}"))?;
+    let made = move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")?;
+        make()
     };
-    std::thread::spawn(connect).join().map_err(|_| anyhow!("the connecting thread panicked"))?
+    std::thread::spawn(made).join().map_err(|_| anyhow!("the thread in that network panicked"))?
 }
 
 /// `GET` over a fresh connection; the body of a 200.
-pub(crate) fn get(mut stream: TcpStream, path: &str) -> Result<String> {
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: lab\r\n\r\n").with_context(|| format!("send GET {path}"))?;
+pub(crate) fn get(stream: TcpStream, path: &str) -> Result<String> {
+    request(stream, "GET", path, "")
+}
+
+/// A request over a fresh connection; the body of a 200.
+pub(crate) fn request(mut stream: TcpStream, method: &str, path: &str, body: &str) -> Result<String> {
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: lab\r\nContent-Length: {length}\r\n\r\n{body}")
+        .with_context(|| format!("send {method} {path}"))?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).with_context(|| format!("read the answer to GET {path}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| anyhow!("GET {path}: no HTTP answer"))?;
+    stream.read_to_string(&mut answer).with_context(|| format!("read the answer to {method} {path}"))?;
+    let (head, body) =
+        answer.split_once("\r\n\r\n").ok_or_else(|| anyhow!("{method} {path}: no HTTP answer"))?;
     let status = head.split_ascii_whitespace().nth(1).unwrap_or_default();
     if status != "200" {
-        bail!("GET {path}: HTTP {status}: {}", body.trim());
+        bail!("{method} {path}: HTTP {status}: {}", body.trim());
     }
     Ok(body.to_owned())
 }

@@ -92,7 +92,12 @@ pub(crate) struct Plan<'a> {
     pub hosts: usize,
     /// Another than the one that is shipped.
     pub raft_multiplier: Option<u32>,
+    /// Whether zsha's processes on each host see a wall clock that can be set.
+    pub own_wall_clocks: bool,
 }
+
+/// How far the wall clock of a host is from the machine's, in the host's directory.
+pub(crate) const WALL_CLOCK: &str = "wall";
 
 pub(crate) fn host_name(number: usize) -> String {
     format!("nfs-{number}")
@@ -107,6 +112,7 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
     write(&dir.join("hosts"), &hosts_file(plan.hosts))?;
+    write(&dir.join(WALL_CLOCK), "+0")?;
     write(&dir.join("server.hcl"), CONSUL_SETTINGS)?;
     write(&dir.join("consul.json"), &consul_config(plan, number, &dir).to_string())?;
     write(&etc_libvirt.join("libvirtd.conf"), &libvirtd_config(number))?;
@@ -124,7 +130,7 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
     };
     let config = HostConfig {
         links: plan.bridges.iter().enumerate().map(link).collect(),
-        services: services(plan, number, &name, &dir),
+        services: services(plan, number, &name, &dir)?,
         share: plan.share.to_owned(),
         name,
         dir,
@@ -133,7 +139,7 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
     Ok(config)
 }
 
-fn services(plan: &Plan<'_>, number: usize, name: &str, dir: &Path) -> Vec<Service> {
+fn services(plan: &Plan<'_>, number: usize, name: &str, dir: &Path) -> Result<Vec<Service>> {
     let file = |file: &str| dir.join(file).display().to_string();
     let service = |service: &str, restart_delay_millis, command: Vec<String>| Service {
         name: service.into(),
@@ -166,8 +172,32 @@ fn services(plan: &Plan<'_>, number: usize, name: &str, dir: &Path) -> Vec<Servi
             100,
             words(&[&[controller.as_str(), "run"][..], &common, &run].concat()),
         ));
+        if plan.own_wall_clocks {
+            let wall_clock = wall_clock(dir)?;
+            let zsha = services
+                .iter_mut()
+                .filter(|service| ["keeper", "controller"].contains(&service.name.as_str()));
+            zsha.for_each(|service| service.environment.extend(wall_clock.clone()));
+        }
     }
-    services
+    Ok(services)
+}
+
+/// What makes a process see another `CLOCK_REALTIME`, which the kernel has but once for all namespaces: libfaketime,
+/// told to leave every other clock, and the times of files, as they are.
+fn wall_clock(dir: &Path) -> Result<Vec<(String, String)>> {
+    let library = leftovers::cache().join("faketime/libfaketimeMT.so.1");
+    if !library.is_file() {
+        bail!("no {}: run e2e/setup.sh", library.display());
+    }
+    let settings = [
+        ("LD_PRELOAD", library.display().to_string()),
+        ("FAKETIME_TIMESTAMP_FILE", dir.join(WALL_CLOCK).display().to_string()),
+        ("FAKETIME_NO_CACHE", "1".into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ("NO_FAKE_STAT", "1".into()),
+    ];
+    Ok(settings.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
 /// The local agent first, then the others'.

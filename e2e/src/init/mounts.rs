@@ -24,6 +24,8 @@ pub(super) fn set_up(host: &HostConfig) -> Result<()> {
         fs::create_dir_all(&source).with_context(|| format!("create {}", source.display()))?;
         bind(&source, directory)?;
     }
+    // Names in there hold pids, and those come again on every host.
+    fresh("tmpfs", "/dev/shm", "mode=1777")?;
     fresh("tmpfs", "/run", "mode=0755")?;
     for directory in ["/run/lock", "/run/libvirt"] {
         fs::create_dir(directory).with_context(|| format!("create {directory}"))?;
