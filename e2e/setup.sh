@@ -43,6 +43,7 @@ missing_packages() {
 
 have_consul() { command -v consul >/dev/null || [ -x "$cache/consul/usr/bin/consul" ]; }
 have_faketime() { [ -e "$cache/faketime/libfaketimeMT.so.1" ]; }
+have_watchdog_parts() { [ -e "$cache/watchdog/.complete" ]; }
 have_guest_parts() { [ -e "$cache/guest/parts/.complete" ]; }
 
 # URI of the archive this machine takes its own release from: first word of what apt says about <release>/main.
@@ -147,13 +148,40 @@ unpack_faketime() {
   rm -rf "$dir"
 }
 
+# The kernel package that this one leads to. usage: kernel META PATTERN
+kernel() {
+  local package
+  [ -n "$(apt-cache search --names-only "^$1\$")" ] || quietly "apt-get update" apt-get -q update
+  package=$(apt-cache depends "$1" | awk -v p="$2" '$1 == "Depends:" && $2 ~ p { print $2; exit }')
+  [ -n "$package" ] || die "apt knows no $1: is Debian's main component in the sources?"
+  printf %s "$package"
+}
+
+# The kernel of the guest that has a watchdog (the cloud kernel has no driver of a real one). Of half a gigabyte only the
+# image is kept, and these modules, numbered as insmod takes them.
+unpack_watchdog_parts() {
+  local dir=$cache/watchdog.new package version number=10 file
+  rm -rf "$dir"
+  package=$(kernel linux-image-amd64 '^linux-image-.*-amd64$')
+  version=${package#linux-image-}
+  say "fetching $package"
+  unpack "$dir/whole" "$package"
+  depmod -b "$dir/whole" "$version"
+  mkdir -p "$dir/modules"
+  for module in virtio_pci virtio_net brd ext4 i6300esb; do
+    modprobe -d "$dir/whole" -S "$version" --show-depends "$module" | awk '$1 == "insmod" { print $2 }'
+  done | awk '!seen[$0]++' | while read -r file; do
+    cp "$file" "$dir/modules/$number-${file##*/}"; number=$((number + 1))
+  done
+  cp "$dir/whole/boot/vmlinuz-$version" "$dir/vmlinuz"
+  rm -rf "$dir/whole" "$cache/watchdog"; touch "$dir/.complete"; mv "$dir" "$cache/watchdog"
+}
+
 # The guest's kernel and agent: unpacked, never installed.
 unpack_guest_parts() {
   local dir=$cache/guest/parts kernel
   rm -rf "$dir"
-  [ -n "$(apt-cache search --names-only '^linux-image-cloud-amd64$')" ] || quietly "apt-get update" apt-get -q update
-  kernel=$(apt-cache depends linux-image-cloud-amd64 | awk '$1 == "Depends:" && $2 ~ /^linux-image-.*-cloud-amd64$/ { print $2; exit }')
-  [ -n "$kernel" ] || die "apt knows no linux-image-cloud-amd64: is Debian's main component in the sources?"
+  kernel=$(kernel linux-image-cloud-amd64 '^linux-image-.*-cloud-amd64$')
   say "fetching $kernel and qemu-guest-agent"
   unpack "$dir" "$kernel" qemu-guest-agent
   touch "$dir/.complete"
@@ -164,17 +192,20 @@ check_only() {
   have_consul || missing+="consul "
   have_guest_parts || missing+="guest-kernel "
   have_faketime || missing+="libfaketime "
+  have_watchdog_parts || missing+="watchdog-kernel "
   [ -e "$cache/mnvm.img" ] || missing+="mnvm.img "
   [ -z "$missing" ] || die "missing: ${missing% }"
 }
 
 [ "${1:-}" != --check ] || { check_only; exit 0; }
 
-if [ -n "$(missing_packages)" ] || ! have_consul || ! have_guest_parts || ! have_faketime; then
+if [ -n "$(missing_packages)" ] || ! have_consul || ! have_guest_parts || ! have_faketime ||
+  ! have_watchdog_parts; then
   missing=$(missing_packages | tr '\n' ' ')
   have_consul || missing+="consul "
   have_guest_parts || missing+="guest-kernel "
   have_faketime || missing+="libfaketime "
+  have_watchdog_parts || missing+="watchdog-kernel "
   release=$(. /etc/os-release 2>/dev/null && [ "${ID:-}" = debian ] && printf %s "${VERSION_CODENAME:-}") ||
     die "this is not Debian; install by hand what is missing: $missing"
   [ "$(id -u)" = 0 ] || die "not root, and missing: $missing- run it once as root"
@@ -186,6 +217,7 @@ if [ -n "$(missing_packages)" ] || ! have_consul || ! have_guest_parts || ! have
   have_consul || unpack_consul
   have_guest_parts || unpack_guest_parts
   have_faketime || unpack_faketime
+  have_watchdog_parts || unpack_watchdog_parts
 fi
 
 "$here/guest/build.sh" "$cache"

@@ -195,7 +195,7 @@ pub(crate) fn get(stream: TcpStream, path: &str) -> Result<String> {
 }
 
 /// A request over a fresh connection; the body of a 200.
-pub(crate) fn request(mut stream: TcpStream, method: &str, path: &str, body: &str) -> Result<String> {
+pub fn request(mut stream: TcpStream, method: &str, path: &str, body: &str) -> Result<String> {
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.0\r\nHost: lab\r\nContent-Length: {length}\r\n\r\n{body}")
         .with_context(|| format!("send {method} {path}"))?;

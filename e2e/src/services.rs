@@ -70,7 +70,8 @@ fn beside_us(program: &str) -> Result<PathBuf> {
     }
 }
 
-fn consul() -> Result<PathBuf> {
+/// On PATH, else as the set-up has unpacked it.
+pub fn consul() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let unpacked = leftovers::cache().join("consul/usr/bin/consul");
     let mut candidates =
