@@ -117,6 +117,11 @@ pub async fn act(
             let message = format!("the migration of the VM was ended: {because}");
             vec![happened(EventType::Warning, "MigrationAborted", message)]
         }
+        Step::Undefine { because } => {
+            edges.hypervisor.undefine().await?;
+            let message = format!("the domain is no longer defined on {}: {because}", edges.me);
+            vec![happened(EventType::Normal, "Undefined", message)]
+        }
         Step::Shutdown { because } => {
             edges.hypervisor.shutdown().await?;
             let now = edges.clock.now();

@@ -31,7 +31,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use crate::host::MountWant;
-use crate::hypervisor::{DomainSpec, MigrationOrder};
+use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder};
 use crate::in_force::SpecProblem;
 use crate::keeper::WatchdogState;
 use crate::world::World;
@@ -72,6 +72,10 @@ pub enum Step {
         epoch: u64,
         because: ResumeBecause,
     },
+    /// Forget the domain's definition: nobody is to start it here by hand.
+    Undefine {
+        because: String,
+    },
     /// Ask the guest to power off.
     Shutdown {
         because: String,
@@ -96,6 +100,7 @@ impl Step {
             Self::Write(_) => "Write",
             Self::Start { .. } => "Start",
             Self::Resume { .. } => "Resume",
+            Self::Undefine { .. } => "Undefine",
             Self::Shutdown { .. } => "Shutdown",
             Self::Migrate(_) => "Migrate",
             Self::AbortMigration { .. } => "AbortMigration",
@@ -191,6 +196,10 @@ pub struct Notes {
 pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     let mut plan = Plan { conditions: fitness::conditions(world), ..Plan::default() };
     let right = ownership::right(world);
+    let not_mine = match &right {
+        Right::NotMine { because } => Some(because.clone()),
+        _ => None,
+    };
     if !matches!(right, Right::NotMine { .. } | Right::Target) {
         notes.claimable_since = None;
     }
@@ -215,7 +224,23 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     keep_timings(world, &mut plan);
     keep_watchdog(world, &mut plan);
     keep_mounts(world, notes, &mut plan);
+    if let Some(because) = not_mine {
+        forget_definition(world, because, &mut plan);
+    }
     plan
+}
+
+/// A domain that is defined on a node which may not run it is one `virsh start` away from a second copy, and where the
+/// controller is down nobody ends that one: the node's lease holds. A start defines it again, so it is worth nothing.
+/// Only when there is nothing else to do, and not where a record of an earlier life still names this node: it must
+/// never keep a recovery waiting.
+fn forget_definition(world: &World, because: String, plan: &mut Plan) {
+    let owner = world.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.owner.as_ref());
+    let names_me = owner.is_some_and(|owner| owner.node == world.me);
+    let defined = matches!(world.local.known(), Some(LocalVm::Off { .. })) && !names_me;
+    if defined && plan.steps.is_empty() && !matches!(world.job, MigrationJob::Going { .. }) {
+        plan.step(Step::Undefine { because });
+    }
 }
 
 /// A process of the VM that may not be here is ended. Whether there is one must be known.

@@ -599,6 +599,33 @@ fn a_running_vm_is_not_touched_when_its_node_becomes_unfit() {
 }
 
 #[test]
+fn a_domain_is_not_left_defined_where_it_may_not_run() {
+    let undefined = |world: &World| matches!(decide(world).steps.as_slice(), [Step::Undefine { because }] if because.contains("belongs to n1"));
+    let off = |reason| world(2, Some(1), VmPhase::Running, LocalVm::Off { reason });
+    for reason in [OffReason::Migrated, OffReason::Died, OffReason::Unknown] {
+        assert!(undefined(&off(reason)), "{reason:?}");
+    }
+    for local in [LocalVm::Absent, RUNNING] {
+        assert!(!undefined(&world(2, Some(1), VmPhase::Running, local)), "{local:?}");
+    }
+    let mut moving = off(OffReason::Migrated);
+    moving.job = MigrationJob::Going { id: Uuid::from_u128(9), percent: None };
+    assert!(!undefined(&moving), "libvirt is still busy with it");
+    let mut blind = off(OffReason::Died);
+    blind.vm = Observed::Unknown("Consul is out of reach".to_owned());
+    assert!(decide(&blind).steps.is_empty(), "unknown is not another's");
+    let mut claims = world(2, Some(1), VmPhase::Running, DIED);
+    claims.sights.insert(node(1), sight(1, Duration::from_secs(11)));
+    only_write(&decide(&claims));
+    let mut before = world(2, Some(2), VmPhase::Running, DIED);
+    if let Observed::Known(verdict) = &mut before.lease {
+        verdict.epoch = 2;
+    }
+    let steps = decide(&before).steps;
+    assert!(!steps.iter().any(|step| matches!(step, Step::Undefine { .. })), "{steps:?}");
+}
+
+#[test]
 fn a_required_watchdog_that_is_not_there_makes_a_node_unfit() {
     let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
     change(&mut world, |desired| desired.watchdog = Watchdog::Required);
