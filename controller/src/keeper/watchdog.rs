@@ -1,8 +1,8 @@
 //! The hardware watchdog: resets the host when a copy that must be dead cannot be killed, or nobody is left to kill.
 //!
-//! One of W seconds that was last petted at `p` resets the host at `p + W` at the latest, and that must be before
-//! others may fence. So while the lease is valid it is petted until W before that moment, and after the deadline for
-//! as long as every copy was lately seen dead. A renewal moves the moment on long before; when none comes, the reset
+//! One of W seconds that was last petted at `p` resets the host at `p + W` or a little [`late`]r, and that must be before
+//! others may fence. So while the lease is valid it is petted until so long before that moment, and after the deadline
+//! for as long as every copy was lately seen dead. A renewal moves the moment on long before; when none comes, the reset
 //! comes just before others may take over, whatever W is: after the deadline and K, and never on a lease that holds.
 //!
 //! W is therefore the most seconds that fit between a late renewal and that moment, and no more than ten: a longer
@@ -59,18 +59,26 @@ pub enum WatchdogState {
     Refused { reason: String },
 }
 
+/// How much later than after W seconds a device may fire. Drivers count in powers of two of a clock that is nearly a
+/// kilohertz: Intel's 6300ESB, as QEMU has it, takes 6.1 s for 6.
+fn late(timeout: Duration) -> Duration {
+    timeout / 32
+}
+
 /// The longest timeout for these timings: after the latest renewal of a healthy keeper (R, and both ways of a request)
-/// it must still be petted once before it has to stop. In whole seconds; zero where not even one fits.
+/// it must still be petted once before it has to stop. And one that is not late takes no more than half of K from those
+/// who kill. In whole seconds; zero where not even one fits.
 pub(super) fn longest_timeout(timings: &LeaseTimings) -> Duration {
     let fence = timings.fence_after() * 49 / 50;
     let taken = timings.renew() + timings.request_timeout() * 2 + EVERY + SLACK;
-    Duration::from_secs(fence.saturating_sub(taken).as_secs()).min(MOST)
+    let room = fence.saturating_sub(taken) * 32 / 33;
+    Duration::from_secs(room.min(timings.kill() * 16).as_secs()).min(MOST)
 }
 
 /// Until when a watchdog with this timeout may be petted without an all-clear: K after the deadline, but so that it
 /// resets the host before others may fence.
 fn pet_until(deadline: Moment, kill_within: Duration, fence: Moment, timeout: Duration) -> Moment {
-    (deadline + kill_within).min(fence - timeout - SLACK)
+    (deadline + kill_within).min(fence - timeout - late(timeout) - SLACK)
 }
 
 /// Whether the host deserves to go on.
