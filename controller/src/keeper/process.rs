@@ -74,7 +74,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
     if let Some(standing) = standing {
         standing.relieve();
     }
-    let watchdog = start_watchdog(settings, &enforcement)?;
+    let watchdog = start_watchdog(settings, &directory, &enforcement)?;
     let store: Arc<dyn Store> = Arc::new(ConsulStore::connect(settings.consul.clone())?);
     let renewing = RenewSettings {
         identity,
@@ -151,7 +151,8 @@ fn may_leave(uuid: Uuid, guard: &GuardSettings, memory: Option<&Memory>) -> anyh
 }
 
 fn leave(watchdog: &Watchdog, uuid: Uuid) {
-    if watchdog.state() == WatchdogState::None {
+    let state = watchdog.state();
+    if state == WatchdogState::None {
         return;
     }
     match ProcCopies::new(uuid).alive() {
@@ -161,7 +162,12 @@ fn leave(watchdog: &Watchdog, uuid: Uuid) {
                 tracing::error!(error = %error, hint, "the watchdog cannot be disarmed");
             }
         }
-        Ok(_) | Err(_) => tracing::warn!("the watchdog stays armed: start the keeper again before it fires"),
+        Ok(_) | Err(_) => {
+            tracing::warn!(
+                ?state,
+                "the watchdog stays armed: start the keeper again before it resets this host"
+            )
+        }
     }
 }
 
@@ -228,7 +234,12 @@ fn start_enforcing(
     Ok(tell)
 }
 
-fn start_watchdog(settings: &KeeperSettings, enforcement: &Arc<Enforcement>) -> anyhow::Result<Watchdog> {
+fn start_watchdog(
+    settings: &KeeperSettings,
+    directory: &Path,
+    enforcement: &Arc<Enforcement>,
+) -> anyhow::Result<Watchdog> {
     let Some(path) = &settings.watchdog else { return Ok(Watchdog::none()) };
-    Watchdog::start(path.clone(), Arc::clone(enforcement)).context("cannot start the thread of the watchdog")
+    Watchdog::start(path.clone(), directory, Arc::clone(enforcement))
+        .context("cannot start the thread of the watchdog")
 }

@@ -10,10 +10,11 @@
 //! opened, it is not relied on: the verdict says why, and the node has no watchdog.
 
 mod device;
+mod wish;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -26,6 +27,7 @@ use zsha_runtime::{Clock, Moment};
 
 use super::enforce::{Alarm, Enforce, Enforcement, enforce};
 use device::{Device, KernelWatchdog, Stopped};
+use wish::Wish;
 
 /// Between two looks. Well inside the smallest K: an all-clear that comes late in it must still be seen in time.
 const EVERY: Duration = Duration::from_millis(100);
@@ -117,30 +119,32 @@ pub struct Watchdog {
     tell: Option<mpsc::Sender<Told>>,
     state: watch::Receiver<WatchdogState>,
     longest: Option<Duration>,
+    wish: Option<Wish>,
 }
 
 impl Watchdog {
     /// Where the settings name no device, and in a simulation.
     pub fn none() -> Self {
         let (_, state) = watch::channel(WatchdogState::None);
-        Self { tell: None, state, longest: None }
+        Self { tell: None, state, longest: None, wish: None }
     }
 
-    /// Arms the device and pets it for as long as the promise holds, on a thread of its own.
-    pub(super) fn start(path: PathBuf, enforcement: Arc<Enforcement>) -> io::Result<Self> {
+    /// Arms the device, unless the keeper of this directory was told that it is not wanted, and pets it for as long as
+    /// the promise holds, on a thread of its own.
+    pub(super) fn start(path: PathBuf, directory: &Path, enforcement: Arc<Enforcement>) -> io::Result<Self> {
         let open = move || Ok(Box::new(KernelWatchdog::open(&path)?) as Box<dyn Device>);
-        Self::start_with(Box::new(open), enforcement)
+        Self::start_with(Box::new(open), Wish::in_directory(directory), enforcement)
     }
 
-    fn start_with(open: Open, enforcement: Arc<Enforcement>) -> io::Result<Self> {
+    fn start_with(open: Open, wish: Wish, enforcement: Arc<Enforcement>) -> io::Result<Self> {
         let alarm = Alarm::new()?;
         let (tell, told) = mpsc::channel();
-        let (watch, state) = Watch::new(open);
+        let (watch, state) = Watch::new(open, wish.wanted());
         thread::Builder::new()
             .name("watchdog".to_owned())
             .stack_size(256 << 10)
             .spawn(move || run(watch, &told, &enforcement, &alarm))?;
-        Ok(Self { tell: Some(tell), state, longest: None })
+        Ok(Self { tell: Some(tell), state, longest: None, wish: Some(wish) })
     }
 
     /// How it stands.
@@ -155,6 +159,9 @@ impl Watchdog {
         }
         let (reply, answer) = oneshot::channel();
         self.tell(Told::Wanted(wanted, reply));
+        if let Some(Err(error)) = self.wish.as_ref().map(|wish| wish.keep(wanted)) {
+            tracing::warn!(%error, wanted, "a keeper started anew will not know whether the watchdog is wanted");
+        }
         match tokio::time::timeout(STOPPED_WITHIN, answer).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err("the thread that pets the watchdog does not answer".to_owned()),
@@ -232,12 +239,12 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    fn new(open: Open) -> (Self, watch::Receiver<WatchdogState>) {
-        let (state, seen) = watch::channel(opening());
+    fn new(open: Open, wanted: bool) -> (Self, watch::Receiver<WatchdogState>) {
+        let (state, seen) = watch::channel(if wanted { opening() } else { WatchdogState::Off });
         let watch = Self {
             open,
             armed: None,
-            wanted: true,
+            wanted,
             longest: None,
             open_again: Moment::default(),
             left: false,

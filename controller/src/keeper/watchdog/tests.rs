@@ -193,7 +193,7 @@ impl Bench {
             opened.lock().unwrap().opened += 1;
             Ok(Box::new(FakeDevice { driver, asked: Arc::clone(&opened) }) as Box<dyn Device>)
         };
-        let (watch, _) = Watch::new(Box::new(open));
+        let (watch, _) = Watch::new(Box::new(open), true);
         let enforcement = Enforcement::default();
         enforcement.fenced_from(Some(at(109_800)));
         enforcement.publish(Some(at(108_000)), K);
@@ -296,7 +296,7 @@ fn once_the_keeper_leaves_it_is_stopped_and_not_petted_again() {
 
 #[test]
 fn a_device_that_cannot_be_opened_is_tried_again_and_meanwhile_none() {
-    let (mut watch, state) = Watch::new(Box::new(|| Err(io::ErrorKind::ResourceBusy.into())));
+    let (mut watch, state) = Watch::new(Box::new(|| Err(io::ErrorKind::ResourceBusy.into())), true);
     let enforcement = Enforcement::default();
     watch.told(Told::Longest(Duration::from_secs(4)));
     watch.look(at(100_000), &enforcement);
@@ -318,13 +318,23 @@ fn a_device_that_cannot_be_opened_is_tried_again_and_meanwhile_none() {
 async fn the_line_turns_it_off_and_on_and_hears_when_it_is_so() {
     let asked: Arc<Mutex<Asked>> = Arc::default();
     let opened = Arc::clone(&asked);
-    let open =
-        move || Ok(Box::new(FakeDevice { driver: DRIVER, asked: Arc::clone(&opened) }) as Box<dyn Device>);
-    let mut watchdog = Watchdog::start_with(Box::new(open), Arc::new(Enforcement::default())).unwrap();
+    let open = move || {
+        opened.lock().unwrap().opened += 1;
+        Ok(Box::new(FakeDevice { driver: DRIVER, asked: Arc::clone(&opened) }) as Box<dyn Device>)
+    };
+    let root = tempfile::tempdir().unwrap();
+    let wish = Wish::in_directory(root.path());
+    let mut watchdog =
+        Watchdog::start_with(Box::new(open.clone()), wish.clone(), Arc::new(Enforcement::default())).unwrap();
     watchdog.fit([&LeaseTimings::FAST, &LeaseTimings::PATIENT]);
     watchdog.state.wait_for(|state| *state == WatchdogState::Petted { timeout_secs: 4 }).await.unwrap();
     watchdog.want(false).await.unwrap();
     assert_eq!((watchdog.state(), asked.lock().unwrap().stopped), (WatchdogState::Off, 1));
+    let mut anew = Watchdog::start_with(Box::new(open), wish, Arc::new(Enforcement::default())).unwrap();
+    anew.fit([&LeaseTimings::FAST, &LeaseTimings::FAST]);
+    // It has looked by the time that it answers.
+    anew.want(false).await.unwrap();
+    assert_eq!((anew.state(), asked.lock().unwrap().opened), (WatchdogState::Off, 1), "it stays off");
     watchdog.want(true).await.unwrap();
     watchdog.state.wait_for(|state| *state == WatchdogState::Petted { timeout_secs: 4 }).await.unwrap();
     watchdog.disarm().unwrap();
