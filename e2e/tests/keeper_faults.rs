@@ -56,7 +56,18 @@ impl Faults {
         ensure!(runs_on.pid_of_qemu()? == Some(back.pid), "{what}: the VM's process changed once more");
         let starts = self.lab.check().history().len() - seen;
         ensure!(starts == 1, "{what}: {starts} starts");
-        Ok(())
+        self.only_defined_on(runs_on).with_context(|| what.to_owned())
+    }
+
+    /// Nobody can start a second copy by hand where the VM has been.
+    fn only_defined_on(&self, owner: &Host) -> Result<()> {
+        self.lab.until("no other host has the domain defined", FAILOVER_LIMIT, || {
+            for host in self.lab.others(owner) {
+                let defined = host.virsh(&["list", "--all", "--name"])?;
+                ensure!(defined.trim().is_empty(), "{} has {}", host.name, defined.trim());
+            }
+            Ok(Some(()))
+        })
     }
 
     fn owner(&self) -> Result<Node<'_>> {

@@ -35,8 +35,14 @@ fn a_copy_that_cannot_be_killed_is_ended_by_a_reset_in_time_and_a_clean_stop_res
     let consul = Consul::start()?;
     let mut guest = Guest::boot(&consul)?;
 
-    // Stopped without a copy: the letter that drivers know, and no reset.
+    // What a starved host could take from it is kept: its place in memory, and its turn.
     guest.keeper_with_watchdog("")?;
+    guest.types("hardened")?;
+    for words in ["thread enforce policy 1 priority 1", "memory locked", "spared when memory runs out"] {
+        guest.hears(words, LIMIT)?;
+    }
+
+    // Stopped without a copy: the letter that drivers know, and no reset.
     guest.types("kill $keeper; wait $keeper; echo \"guest: keeper ended $?\"")?;
     guest.hears("guest: keeper ended 0", LIMIT)?;
     guest.stays_up(TIMEOUT + 2 * SECOND).context("after the keeper has stopped with no copy")?;
@@ -46,7 +52,7 @@ fn a_copy_that_cannot_be_killed_is_ended_by_a_reset_in_time_and_a_clean_stop_res
     guest.hears("the watchdog is armed and petted timeout_secs=6", LIMIT)?;
     guest.hears("valid=true", LIMIT)?;
     guest.types("vm")?;
-    guest.types("sleep 1; busybox ps -o stat,args | grep '^D.*-uuid'")?;
+    guest.types("until busybox ps -o stat,args | grep '^D.*-uuid'; do sleep 0.1; done")?;
     guest.hears(UUID, LIMIT).context("nothing waits uninterruptibly")?;
     let renewed = consul.next_renewal()?;
     consul.signal(Signal::STOP)?;
