@@ -9,23 +9,26 @@
 pub mod check;
 pub mod faults;
 pub mod gate;
+mod inflict;
 pub mod lag;
 pub mod matrix;
 pub mod net;
+pub mod node;
 pub mod operator;
 pub mod scenario;
 pub mod validity;
+pub mod witness;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zsha_crds::records::LeaseTimings;
 use zsha_crds::{Keys, NodeName, VmName};
@@ -33,17 +36,15 @@ use zsha_runtime::store::MemoryStore;
 use zsha_runtime::store::memory::Snapshot;
 use zsha_runtime::{Clock, Store};
 
-use crate::api::Metrics;
 use crate::embedded::Machine;
-use crate::host::BridgeFact;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts};
-use crate::keeper::{Lease, LocalLease};
-use crate::observed::Observed;
 use check::Checker;
 use faults::{Fault, Schedule};
-use gate::{Gate, GatedHypervisor, GatedLease, GatedStore};
+use gate::{Crash, Gate, GatedHypervisor, GatedStore};
 use net::{Net, NodeStore};
+use node::SimNode;
 use operator::{Operator, Profile};
+use witness::Witness;
 
 /// Virtual time between two looks where nothing happens: a copy that should be dead and lives on is seen by it.
 const TICK: Duration = Duration::from_millis(250);
@@ -54,8 +55,6 @@ const CALM: Duration = Duration::from_secs(3);
 const BOUND: Duration = Duration::from_secs(45);
 /// What an owner's lease that was deleted, and that its owner did not live to write anew, costs on top.
 const LOST: Duration = LeaseTimings::LONGEST.fence_after();
-/// On the bridge of the example document.
-const BRIDGE: &str = "br_zsn0";
 
 /// What one seed came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,69 +83,6 @@ fn under_virtual_time(seed: u64, simulation: impl Future<Output = Report>) -> Re
     }
 }
 
-/// A node's machine and the processes on it.
-struct SimNode {
-    machine: Machine,
-    gate: Arc<Gate>,
-    lease: Option<Arc<LocalLease>>,
-    keeper: Option<JoinHandle<()>>,
-    controller: Option<JoinHandle<()>>,
-    powered: bool,
-}
-
-impl SimNode {
-    fn start_keeper(&mut self) {
-        if self.powered && self.keeper.is_none() {
-            let (line, keeper) = self.machine.keeper();
-            self.lease = Some(Arc::new(line));
-            self.keeper = Some(tokio::spawn(keeper));
-            // The controller's line broke with the old keeper; a new one is made with its restart.
-            self.stop_controller();
-            self.start_controller();
-        }
-    }
-
-    fn start_controller(&mut self) {
-        if let (true, None, Some(line)) = (self.powered, &self.controller, &self.lease) {
-            let (node, gate) = (self.machine.name.clone(), Arc::clone(&self.gate));
-            let line: Arc<dyn Lease> =
-                Arc::new(GatedLease { node, inner: Arc::clone(line) as Arc<dyn Lease>, gate });
-            let never = std::future::pending();
-            let controller = self.machine.controller(line, None, Arc::new(Metrics::default()), never);
-            self.controller = Some(tokio::spawn(controller));
-        }
-    }
-
-    fn stop_keeper(&mut self) {
-        if let Some(task) = self.keeper.take() {
-            task.abort();
-        }
-    }
-
-    fn stop_controller(&mut self) {
-        if let Some(task) = self.controller.take() {
-            task.abort();
-            self.machine.hosts.forget_job(&self.machine.name);
-        }
-    }
-
-    fn lose_power(&mut self) {
-        self.stop_controller();
-        self.stop_keeper();
-        self.lease = None;
-        self.powered = false;
-        self.machine.lose_power();
-    }
-
-    fn power_on(&mut self) {
-        if !self.powered {
-            self.powered = true;
-            self.machine.power_on();
-            self.start_keeper();
-        }
-    }
-}
-
 struct Simulation {
     seed: u64,
     rng: SmallRng,
@@ -158,6 +94,8 @@ struct Simulation {
     operator: Operator,
     gate: Arc<Gate>,
     start: Instant,
+    /// What a call took down, and when it is up again.
+    mends: Vec<(Instant, Fault)>,
     /// The node that is not mended.
     lost: Option<NodeName>,
     /// Owners that something was done to.
@@ -180,15 +118,12 @@ impl Simulation {
         let net = Arc::new(Mutex::new(Net::new(rng.random())));
         let checker = Checker::new(start, store.clone(), Arc::clone(&hosts), &cluster);
         let checker = Arc::new(Mutex::new(checker));
-        let gate = Arc::new(Gate::default());
+        let gate = Arc::new(Gate::new(!seed));
         let mut nodes = BTreeMap::new();
         for node in document.nodes() {
             let name = &node.name;
             let clock = Clock::Tokio { start, rate_ppm: rng.random_range(-10_000..=10_000) };
-            let (net, judge) = (Arc::clone(&net), Arc::clone(&checker));
-            let behind = NodeStore::new(name.clone(), keys.lease(name), store.clone(), net, judge);
-            let behind = GatedStore { node: name.clone(), inner: Arc::new(behind), gate: Arc::clone(&gate) };
-            let behind = Arc::new(behind) as Arc<dyn Store>;
+            let behind = way_to_store(name, &keys.lease(name), &store, &net, &checker, &gate);
             let mut machine =
                 Machine::new(cluster.clone(), name.clone(), clock, behind, Arc::clone(&hosts), rng.random());
             let inner = Arc::clone(&machine.hypervisor);
@@ -197,13 +132,12 @@ impl Simulation {
             check::lock(&checker).know(&keys, name, clock);
             hosts.set_delays(name, delays(&mut rng));
             let gate = Arc::clone(&gate);
-            let node = SimNode { machine, gate, lease: None, keeper: None, controller: None, powered: true };
-            nodes.insert(name.clone(), node);
+            nodes.insert(name.clone(), SimNode::new(machine, gate));
         }
         let operator = Operator::new(store.clone(), &document);
         let faults = BTreeMap::new();
         let (lost, owners) = (None, Vec::new());
-        let snapshot = None;
+        let (mends, snapshot) = (Vec::new(), None);
         Self {
             seed,
             rng,
@@ -215,6 +149,7 @@ impl Simulation {
             operator,
             gate,
             start,
+            mends,
             lost,
             owners,
             faults,
@@ -261,6 +196,9 @@ impl Simulation {
         let violations = std::mem::take(&mut checker.violations);
         let log = std::mem::take(&mut checker.log);
         let settled_millis = millis(settled);
+        for (kind, count) in self.gate.counts() {
+            *self.faults.entry(kind).or_default() += count;
+        }
         Report { seed: self.seed, violations, faults: self.faults, virtual_millis, settled_millis, log }
     }
 
@@ -285,16 +223,46 @@ impl Simulation {
         !check::lock(&self.checker).violations.is_empty()
     }
 
-    async fn wait_until(&self, at: Instant) {
+    /// Until then, or until something is violated. What takes a node down meanwhile does so there and then.
+    async fn wait_until(&mut self, at: Instant) {
+        let gate = Arc::clone(&self.gate);
         while Instant::now() < at && !self.violated() {
-            tokio::time::sleep_until(at.min(Instant::now() + TICK)).await;
+            let mended = self.mends.iter().map(|(due, _)| *due).min().unwrap_or(at);
+            let look = at.min(Instant::now() + TICK).min(mended);
+            let crash = tokio::select! {
+                biased;
+                crash = gate.crash() => Some(crash),
+                () = tokio::time::sleep_until(look) => None,
+            };
+            if let Some((node, what)) = crash {
+                self.crash(node, what);
+            }
+            while let Some(due) = self.mends.iter().position(|(due, _)| *due <= Instant::now()) {
+                let (_, mended) = self.mends.remove(due);
+                self.inflict(&mended);
+            }
             check::lock(&self.checker).check();
         }
     }
 
+    /// It is up again some seconds later.
+    fn crash(&mut self, node: NodeName, what: Crash) {
+        let (fault, mended, down) = match what {
+            Crash::Power => {
+                (Fault::PowerLoss(node.clone()), Fault::PowerOn(node), self.rng.random_range(2_000..12_000))
+            }
+            Crash::Controller => {
+                let down = self.rng.random_range(200..3_000);
+                (Fault::StopController(node.clone()), Fault::StartController(node), down)
+            }
+        };
+        self.inflict(&fault);
+        self.mends.push((Instant::now() + Duration::from_millis(down), mended));
+    }
+
     /// With everything mended but what is lost: exactly one copy, executing, and the record says so; and it stays so.
     /// Returns how long that took.
-    async fn settle(&self) -> Duration {
+    async fn settle(&mut self) -> Duration {
         let over = Instant::now();
         let mut since: Option<(Instant, u64)> = None;
         while !self.violated() {
@@ -331,170 +299,21 @@ impl Simulation {
     fn note(&self, line: std::fmt::Arguments<'_>) {
         check::lock(&self.checker).note(line);
     }
+}
 
-    fn inflict(&mut self, fault: &Fault) {
-        *self.faults.entry(fault.kind()).or_default() += 1;
-        self.note(format_args!("! {fault:?}"));
-        let net = Arc::clone(&self.net);
-        let net = || net.lock().unwrap_or_else(PoisonError::into_inner);
-        match fault {
-            Fault::PowerLoss(node) => self.lose_power(node),
-            Fault::PowerOn(node) => {
-                self.node(node).power_on();
-                self.trouble(node, "power", false);
-            }
-            Fault::Cut(node) => self.cut(node, true),
-            Fault::Mend(node) => self.cut(node, false),
-            Fault::CutOwner => {
-                if let Some(owner) = self.owner() {
-                    self.cut(&owner, true);
-                }
-            }
-            Fault::SlowOwner => {
-                if let Some(owner) = self.owner() {
-                    self.slow(&owner, true);
-                }
-            }
-            Fault::MendOwners => {
-                for owner in std::mem::take(&mut self.owners) {
-                    self.slow(&owner, false);
-                    self.cut(&owner, false);
-                }
-            }
-            Fault::StoreDown => self.store_down(true),
-            Fault::StoreUp => self.store_down(false),
-            Fault::Lag(node) => net().lag(node, &self.store),
-            Fault::CatchUp(node) => net().catch_up(node, &self.store),
-            Fault::StopController(node) => self.node(node).stop_controller(),
-            Fault::StartController(node) => self.node(node).start_controller(),
-            Fault::StopKeeper(node) => {
-                self.trouble(node, "keeper", true);
-                self.node(node).stop_keeper();
-            }
-            Fault::StartKeeper(node) => {
-                self.node(node).start_keeper();
-                self.trouble(node, "keeper", false);
-            }
-            Fault::Pause(node) => self.pause(node, true),
-            Fault::Continue(node) => self.pause(node, false),
-            Fault::QemuDies => self.on_every_host(|hosts, node| {
-                hosts.qemu_dies(node);
-            }),
-            Fault::GuestPowersOff => self.on_every_host(|hosts, node| {
-                hosts.guest_powers_off(node);
-            }),
-            Fault::Stop => self.operator.stop(),
-            Fault::Start => self.operator.start(),
-            Fault::Apply { profile, memory_gib } => self.operator.apply(*profile, *memory_gib),
-            Fault::Snapshot => self.snapshot = Some(self.store.snapshot()),
-            Fault::Restore => {
-                if let Some(snapshot) = self.snapshot.take() {
-                    check::lock(&self.checker).restoring();
-                    self.store.restore(snapshot);
-                }
-            }
-            Fault::Migrate(node) => self.operator.migrate(node),
-            Fault::Migrations(fault) => {
-                for node in self.nodes.keys() {
-                    self.hosts.set_migration_fault(node, *fault);
-                }
-            }
-            Fault::Prefer(node, failback) => {
-                self.operator.prefer(node, *failback);
-                self.operator.apply(None, 8);
-            }
-            Fault::DeleteLease(node) => self.operator.delete_lease(node),
-            Fault::Hypervisor(node, fault) => self.hosts.set_fault(node, *fault),
-            Fault::StartsFail(node, on) => {
-                self.hosts.set_start_failure(node, on.then(|| "no memory for it".to_owned()));
-            }
-            Fault::ImageLocked(length) => self.hosts.leave_image_locked(Instant::now() + *length),
-            Fault::BridgeMissing(node) => {
-                self.node(node).machine.host.set_bridge(BRIDGE, Observed::Known(BridgeFact::Missing));
-            }
-            Fault::HostRepaired(node) => self.node(node).machine.host.repair(),
-            Fault::Lossy(on) => {
-                net().lossy = *on;
-                if *on {
-                    check::lock(&self.checker).validity.lossy();
-                }
-            }
-            Fault::Lost { power, otherwise } => self.lose(*power, otherwise),
-        }
-        check::lock(&self.checker).check();
-    }
-
-    /// Whom the record names now; to be mended with all others that were asked for.
-    fn owner(&mut self) -> Option<NodeName> {
-        let owner = check::lock(&self.checker).owner()?;
-        self.note(format_args!("! {owner} is the owner"));
-        self.owners.push(owner.clone());
-        Some(owner)
-    }
-
-    fn lose_power(&mut self, node: &NodeName) {
-        self.trouble(node, "power", true);
-        let checker = Arc::clone(&self.checker);
-        let mut checker = check::lock(&checker);
-        let machine = self.node(node);
-        checker.excusing([node.clone()], |_| machine.lose_power());
-        checker.validity.void(node);
-    }
-
-    fn cut(&self, node: &NodeName, cut: bool) {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner).cut(node, cut);
-        self.trouble(node, "cut", cut);
-    }
-
-    fn slow(&self, node: &NodeName, slow: bool) {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner).slow(node, slow);
-        if slow {
-            check::lock(&self.checker).validity.lossy();
-        }
-    }
-
-    fn pause(&self, node: &NodeName, paused: bool) {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner).pause(node, paused);
-        self.trouble(node, "paused", paused);
-    }
-
-    fn store_down(&self, down: bool) {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner).down = down;
-        for node in self.nodes.keys() {
-            self.trouble(node, "store", down);
-        }
-    }
-
-    fn lose(&mut self, power: bool, otherwise: &NodeName) {
-        let owner = check::lock(&self.checker).host().unwrap_or_else(|| otherwise.clone());
-        self.note(format_args!("! {owner} is lost"));
-        if power {
-            self.lose_power(&owner);
-        } else {
-            self.cut(&owner, true);
-        }
-        self.lost = Some(owner);
-    }
-
-    fn trouble(&self, node: &NodeName, trouble: &'static str, on: bool) {
-        check::lock(&self.checker).validity.troubled(node, trouble, on);
-    }
-
-    fn node(&mut self, name: &NodeName) -> &mut SimNode {
-        match self.nodes.get_mut(name) {
-            Some(node) => node,
-            None => panic!("the schedule names {name}, which is no node"),
-        }
-    }
-
-    fn on_every_host(&self, act: impl Fn(&SimulatedHosts, &NodeName)) {
-        let nodes: Vec<_> = self.nodes.keys().cloned().collect();
-        check::lock(&self.checker).excusing(nodes.clone(), |hosts| {
-            for node in &nodes {
-                act(hosts, node);
-            }
-        });
-    }
+/// From a node's processes outwards: the judge's ear, the gate, the network.
+fn way_to_store(
+    node: &NodeName,
+    lease: &str,
+    store: &MemoryStore,
+    net: &Arc<Mutex<Net>>,
+    checker: &Arc<Mutex<Checker>>,
+    gate: &Arc<Gate>,
+) -> Arc<dyn Store> {
+    let (net, judge) = (Arc::clone(net), Arc::clone(checker));
+    let inner = Arc::new(NodeStore::new(node.clone(), lease.to_owned(), store.clone(), net, judge));
+    let inner = Arc::new(GatedStore { node: node.clone(), inner, gate: Arc::clone(gate) });
+    Arc::new(Witness { node: node.clone(), lease: lease.to_owned(), inner, checker: Arc::clone(checker) })
 }
 
 /// Some hosts are quick, some are slow.

@@ -6,8 +6,11 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use zsha_crds::NodeName;
 
+use super::gate::CallFault;
 use super::operator::Profile;
 use crate::hypervisor::simulated;
+
+mod calls;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -63,6 +66,18 @@ pub enum Fault {
     Restore,
     /// Lost replies, late arrivals, slow requests.
     Lossy(bool),
+    /// Of this node's calls, or of all, so many in a thousand go wrong in one of the ways of [`CallFault`]. 0: no more.
+    CallsFail {
+        node: Option<NodeName>,
+        per_mille: u32,
+    },
+    /// The same of one call, after so many others.
+    CallFails {
+        after: u64,
+        fault: CallFault,
+    },
+    /// Every call is as it should be, and what calls took down is up again.
+    CallsMended,
     /// The owner (this node, if there is none) is lost for good: its power, or only its network.
     Lost {
         power: bool,
@@ -97,7 +112,10 @@ impl Fault {
             Self::BridgeMissing(_) => "bridge missing",
             Self::Lossy(true) => "lossy network",
             Self::Lost { .. } => "owner lost for good",
-            Self::PowerOn(_)
+            Self::CallsFail { per_mille: 1.., .. } | Self::CallFails { .. } => "calls fail",
+            Self::CallsFail { per_mille: 0, .. }
+            | Self::CallsMended
+            | Self::PowerOn(_)
             | Self::Mend(_)
             | Self::MendOwners
             | Self::StoreUp
@@ -176,7 +194,10 @@ fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = F
         ]
     });
     let again = starts_failed.then_some(Fault::Apply { profile: None, memory_gib: 12 });
-    of_nodes
+    // First of all: what a call has taken down is mended with all the rest.
+    let first = std::iter::once(Fault::CallsMended);
+    first
+        .chain(of_nodes)
         .chain([
             Fault::StoreUp,
             Fault::Start,
@@ -199,7 +220,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
     let until = at + length;
     let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
     let once = |fault: Fault| (vec![(at, fault)], at);
-    match rng.random_range(0..26) {
+    match rng.random_range(0..28) {
         0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
         2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
         4 => pair(Fault::StoreDown, Fault::StoreUp),
@@ -233,8 +254,8 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         18 => once(Fault::DeleteLease(node)),
         19 => start_cut_off(rng, at),
         20..=23 => migration(rng, nodes, at),
-        24 => restored(rng, at),
-        _ => fading(rng, at),
+        24 => fading(rng, at),
+        _ => calls::fail(rng, node, at, until),
     }
 }
 

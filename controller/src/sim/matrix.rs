@@ -4,10 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::faults::Fault;
-use super::gate::{CallFault, Crash};
+use super::gate::CallFault;
 use super::operator::Profile;
 use super::{Report, Simulation};
 
@@ -33,8 +31,6 @@ fn day(simulation: &Simulation) -> Vec<(f64, Fault)> {
 
 /// The end of the day: what a crash took down is up again by then.
 const END: Duration = Duration::from_secs(34);
-/// A node that lost its power has it back after this; a controller is started again after a tenth of it.
-const DOWN: Duration = Duration::from_secs(10);
 
 /// How many calls the day has, if nothing goes wrong.
 pub fn calls(seed: u64) -> u64 {
@@ -63,59 +59,26 @@ fn run(seed: u64, target: Option<(u64, CallFault)>) -> (Report, u64) {
     (report, calls)
 }
 
-/// Nodes and controllers that are down, and when each is up again.
-type Mends = Vec<(Instant, Fault)>;
-
 impl Simulation {
     async fn live_the_day(mut self) -> Report {
         let _beside = self.beside();
-        let mut mends = Mends::new();
         self.begin(Profile::Fast);
         for (at, fault) in day(&self) {
-            self.wait_or_crash(self.start + Duration::from_secs_f64(at), &mut mends).await;
+            self.wait_until(self.start + Duration::from_secs_f64(at)).await;
             if self.violated() {
                 break;
             }
             self.inflict(&fault);
         }
-        self.wait_or_crash(self.start + END, &mut mends).await;
+        self.wait_until(self.start + END).await;
         self.gate.disarm();
-        while let Some(last) = mends.iter().map(|(due, _)| *due).max() {
-            self.wait_or_crash(last, &mut mends).await;
+        while let (false, Some(last)) = (self.violated(), self.mends.iter().map(|(due, _)| *due).max()) {
+            self.wait_until(last).await;
         }
         let settled = self.settle().await;
         if let Some(met) = self.gate.met() {
             self.note(format_args!("met: {met}"));
         }
         self.end(settled)
-    }
-
-    /// As `wait_until`; a call that takes its node down meanwhile does so there and then.
-    async fn wait_or_crash(&mut self, at: Instant, mends: &mut Mends) {
-        let gate = Arc::clone(&self.gate);
-        loop {
-            let due = mends.iter().map(|(due, _)| *due).min().filter(|due| *due <= at);
-            let crash = tokio::select! {
-                biased;
-                crash = gate.crash() => Some(crash),
-                () = self.wait_until(due.unwrap_or(at)) => None,
-            };
-            if let Some((node, what)) = crash {
-                let (fault, mended, down) = match what {
-                    Crash::Power => (Fault::PowerLoss(node.clone()), Fault::PowerOn(node), DOWN),
-                    Crash::Controller => {
-                        (Fault::StopController(node.clone()), Fault::StartController(node), DOWN / 10)
-                    }
-                };
-                self.inflict(&fault);
-                mends.push((Instant::now() + down, mended));
-                continue;
-            }
-            let Some(due) = due else { return };
-            let position = mends.iter().position(|(at, _)| *at == due);
-            if let Some((_, mended)) = position.map(|position| mends.remove(position)) {
-                self.inflict(&mended);
-            }
-        }
     }
 }

@@ -10,11 +10,11 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use zsha_crds::NodeName;
+use zsha_crds::records::LeaseRecord;
 use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreError, Txn};
 
 use super::check::{self, Checker};
 use super::lag::Lag;
-use super::validity::Renewal;
 
 /// After this a node gives a request up.
 const TIMEOUT: Duration = Duration::from_millis(1_000);
@@ -207,30 +207,24 @@ impl NodeStore {
             Read::Default | Read::Stale => self.net().lagging.get(&self.node).cloned(),
         }
     }
+}
 
-    /// If this is a renewal of this node's own lease: what the judge must know of it, from before it is sent.
-    fn renewal(&self, ops: &[Op]) -> Option<Renewal> {
-        let written = ops.iter().find_map(|op| match op {
-            Op::Create { key, value } | Op::Cas { key, value, .. } if *key == self.lease => Some(value),
-            _ => None,
-        })?;
-        let record = serde_json::from_str(written).ok()?;
-        Some(check::lock(&self.checker).validity.sending(&self.node, record))
-    }
+/// If this is a renewal of the lease with this key: what it writes.
+pub fn renewed(ops: &[Op], lease: &str) -> Option<LeaseRecord> {
+    let written = ops.iter().find_map(|op| match op {
+        Op::Create { key, value } | Op::Cas { key, value, .. } if key == lease => Some(value),
+        _ => None,
+    })?;
+    serde_json::from_str(written).ok()
 }
 
 /// It has arrived.
-fn apply(
-    store: &MemoryStore,
-    checker: &Mutex<Checker>,
-    ops: &[Op],
-    renewal: Option<&Renewal>,
-) -> Result<Txn, StoreError> {
+fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], lease: &str) -> Result<Txn, StoreError> {
     let result = store.apply(ops);
     if result.as_ref().is_ok_and(Txn::committed) {
         let mut checker = check::lock(checker);
-        if let Some(renewal) = renewal {
-            checker.validity.committed(renewal);
+        if let Some(record) = renewed(ops, lease) {
+            checker.validity.committed(&record);
         }
         checker.check();
     }
@@ -270,7 +264,6 @@ impl Store for NodeStore {
     }
 
     async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
-        let renewal = self.renewal(&ops);
         self.awake().await;
         let fate = self.net().fate(&self.node);
         tokio::time::sleep(fate.there).await;
@@ -281,24 +274,22 @@ impl Store for NodeStore {
         }
         if let Some(late) = fate.late {
             let (store, checker) = (self.store.clone(), Arc::clone(&self.checker));
+            let lease = self.lease.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(late).await;
                 // Nobody waits for the answer any more.
-                let _ = apply(&store, &checker, &ops, renewal.as_ref());
+                let _ = apply(&store, &checker, &ops, &lease);
             });
             tokio::time::sleep(TIMEOUT).await;
             self.awake().await;
             return Err(Self::unknown("txn"));
         }
-        let result = apply(&self.store, &self.checker, &ops, renewal.as_ref());
+        let result = apply(&self.store, &self.checker, &ops, &self.lease);
         tokio::time::sleep(fate.back).await;
         self.awake().await;
         if fate.reply_lost || !self.reaches() {
             tokio::time::sleep(TIMEOUT).await;
             return Err(Self::unknown("txn"));
-        }
-        if let (Ok(Txn::Committed { .. }), Some(renewal)) = (&result, &renewal) {
-            check::lock(&self.checker).validity.answered(renewal);
         }
         result
     }

@@ -181,7 +181,7 @@ impl Simulation {
     }
 
     /// Within this time the VM is where it should be.
-    async fn reached(&self, line: &str, limit: Duration, is_so: impl Fn(Option<&NodeName>) -> bool) {
+    async fn reached(&mut self, line: &str, limit: Duration, is_so: impl Fn(Option<&NodeName>) -> bool) {
         let begun = Instant::now();
         while !self.violated() {
             let host = check::lock(&self.checker).executing().map(|(node, _)| node);
@@ -199,7 +199,7 @@ impl Simulation {
     }
 
     /// All this time one process goes on there, or none anywhere.
-    async fn stays(&self, line: &str, time: Duration, on: Option<&NodeName>) {
+    async fn stays(&mut self, line: &str, time: Duration, on: Option<&NodeName>) {
         let until = Instant::now() + time;
         let before = check::lock(&self.checker).executing();
         let there = before.as_ref().map(|(node, _)| node) == on;

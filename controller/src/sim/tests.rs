@@ -17,6 +17,11 @@ fn found(bug: Bug) -> (u64, String) {
     found.unwrap_or_else(|| panic!("{bug:?} is not found in {MOST_SEEDS} seeds"))
 }
 
+/// Two copies, or one that may not execute: which of the two shows first is chance.
+fn is_unsafe(violation: &str) -> bool {
+    violation.starts_with("I1") || violation.starts_with("I2")
+}
+
 #[test]
 fn a_hundred_and_fifty_seeds_with_faults_violate_nothing() {
     for seed in 0..150 {
@@ -42,19 +47,19 @@ fn the_same_seed_gives_the_same_log() {
 #[test]
 fn releasing_before_stopping_is_found() {
     let (seeds, violation) = found(Bug::ReleaseBeforeStop);
-    assert!(violation.starts_with("I1") || violation.starts_with("I2"), "after {seeds} seeds: {violation}");
+    assert!(is_unsafe(&violation), "after {seeds} seeds: {violation}");
 }
 
 #[test]
 fn starting_without_a_valid_lease_is_found() {
     let (seeds, violation) = found(Bug::StartWithoutLease);
-    assert!(violation.starts_with("I2"), "after {seeds} seeds: {violation}");
+    assert!(is_unsafe(&violation), "after {seeds} seeds: {violation}");
 }
 
 #[test]
 fn a_deadline_reckoned_from_the_reply_is_found() {
     let (seeds, violation) = found(Bug::DeadlineFromReply);
-    assert!(violation.starts_with("I2"), "after {seeds} seeds: {violation}");
+    assert!(is_unsafe(&violation), "after {seeds} seeds: {violation}");
 }
 
 #[test]
@@ -72,7 +77,7 @@ fn a_restart_of_the_controller_that_restarts_the_vm_is_found() {
 #[test]
 fn a_lost_reply_taken_for_a_success_is_found() {
     let (seeds, violation) = found(Bug::LostReplyCounts);
-    assert!(violation.starts_with("I2"), "after {seeds} seeds: {violation}");
+    assert!(is_unsafe(&violation), "after {seeds} seeds: {violation}");
 }
 
 #[test]

@@ -14,6 +14,9 @@ use zsha_runtime::{Clock, Moment};
 const ENOUGH: Duration = Duration::from_secs(3);
 /// The same where replies are lost and requests late.
 const ENOUGH_IF_LOSSY: Duration = Duration::from_secs(5);
+/// Where they are, and so many of the keeper's own came to nothing since its last renewal, that was bad luck: it waits
+/// for each of them as long as it may.
+const BAD_LUCK: usize = 3;
 
 /// One node's lease as its last answered renewal left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,8 @@ struct Account {
     /// When there was any, in order; the last one may not be over.
     troubled: Vec<(Instant, Option<Instant>)>,
     lossy: Option<Instant>,
+    /// When a request for the node's own lease came to nothing, since the last one that did not.
+    vain: Vec<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -66,8 +71,14 @@ pub struct Validity {
 
 impl Validity {
     pub fn know(&mut self, node: NodeName, clock: Clock) {
-        let account =
-            Account { clock, grant: None, troubles: BTreeSet::new(), troubled: Vec::new(), lossy: None };
+        let account = Account {
+            clock,
+            grant: None,
+            troubles: BTreeSet::new(),
+            troubled: Vec::new(),
+            lossy: None,
+            vain: Vec::new(),
+        };
         self.nodes.insert(node, account);
     }
 
@@ -89,8 +100,7 @@ impl Validity {
 
     /// It is in force, whether or not the node will ever hear of it. Others go by it from here on: what it announces
     /// shortens what was granted before, and a new life ends the old one.
-    pub fn committed(&mut self, renewal: &Renewal) {
-        let record = &renewal.record;
+    pub fn committed(&mut self, record: &LeaseRecord) {
         let Some(account) = self.nodes.get_mut(&record.node) else { return };
         let same_life = record.state == LeaseState::Held
             && account.grant.as_ref().is_some_and(|grant| grant.epoch == record.epoch);
@@ -107,6 +117,7 @@ impl Validity {
     pub fn answered(&mut self, renewal: &Renewal) {
         let record = &renewal.record;
         let Some(account) = self.nodes.get_mut(&record.node) else { return };
+        account.vain.clear();
         if record.state == LeaseState::Held {
             account.grant = Some(Grant {
                 epoch: record.epoch,
@@ -116,6 +127,13 @@ impl Validity {
                 announced: record.timings.ttl(),
                 kill: record.timings.kill(),
             });
+        }
+    }
+
+    /// A request of its keeper for its lease came to nothing, for all that the keeper knows.
+    pub fn in_vain(&mut self, node: &NodeName) {
+        if let Some(account) = self.nodes.get_mut(node) {
+            account.vain.push(Instant::now());
         }
     }
 
@@ -158,6 +176,9 @@ impl Validity {
         let sent_at = account.grant.as_ref()?.sent_at;
         let quiet = longest_quiet(&account.troubled, sent_at, Instant::now());
         let lossy = account.lossy.is_some();
+        if lossy && account.vain.iter().filter(|at| **at >= sent_at).count() >= BAD_LUCK {
+            return None;
+        }
         (quiet >= if lossy { ENOUGH_IF_LOSSY } else { ENOUGH }).then_some(quiet)
     }
 }

@@ -1,0 +1,198 @@
+//! What each fault does to the simulated cluster.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::time::Instant;
+use zsha_crds::NodeName;
+
+use super::faults::Fault;
+use super::node::SimNode;
+use super::{Simulation, check};
+use crate::host::BridgeFact;
+use crate::hypervisor::simulated::SimulatedHosts;
+use crate::observed::Observed;
+
+/// On the bridge of the example document.
+const BRIDGE: &str = "br_zsn0";
+
+impl Simulation {
+    pub(super) fn inflict(&mut self, fault: &Fault) {
+        *self.faults.entry(fault.kind()).or_default() += 1;
+        self.note(format_args!("! {fault:?}"));
+        let net = Arc::clone(&self.net);
+        let net = || net.lock().unwrap_or_else(PoisonError::into_inner);
+        match fault {
+            Fault::PowerLoss(node) => self.lose_power(node),
+            Fault::PowerOn(node) => {
+                self.node(node).power_on();
+                self.trouble(node, "power", false);
+            }
+            Fault::Cut(node) => self.cut(node, true),
+            Fault::Mend(node) => self.cut(node, false),
+            Fault::CutOwner => {
+                if let Some(owner) = self.owner() {
+                    self.cut(&owner, true);
+                }
+            }
+            Fault::SlowOwner => {
+                if let Some(owner) = self.owner() {
+                    self.slow(&owner, true);
+                }
+            }
+            Fault::MendOwners => {
+                for owner in std::mem::take(&mut self.owners) {
+                    self.slow(&owner, false);
+                    self.cut(&owner, false);
+                }
+            }
+            Fault::StoreDown => self.store_down(true),
+            Fault::StoreUp => self.store_down(false),
+            Fault::Lag(node) => net().lag(node, &self.store),
+            Fault::CatchUp(node) => net().catch_up(node, &self.store),
+            Fault::StopController(node) => self.node(node).stop_controller(),
+            Fault::StartController(node) => self.node(node).start_controller(),
+            Fault::StopKeeper(node) => {
+                self.trouble(node, "keeper", true);
+                self.node(node).stop_keeper();
+            }
+            Fault::StartKeeper(node) => {
+                self.node(node).start_keeper();
+                self.trouble(node, "keeper", false);
+            }
+            Fault::Pause(node) => self.pause(node, true),
+            Fault::Continue(node) => self.pause(node, false),
+            Fault::QemuDies => self.on_every_host(|hosts, node| {
+                hosts.qemu_dies(node);
+            }),
+            Fault::GuestPowersOff => self.on_every_host(|hosts, node| {
+                hosts.guest_powers_off(node);
+            }),
+            Fault::Stop => self.operator.stop(),
+            Fault::Start => self.operator.start(),
+            Fault::Apply { profile, memory_gib } => self.operator.apply(*profile, *memory_gib),
+            Fault::Snapshot => self.snapshot = Some(self.store.snapshot()),
+            Fault::Restore => {
+                if let Some(snapshot) = self.snapshot.take() {
+                    check::lock(&self.checker).restoring();
+                    self.store.restore(snapshot);
+                }
+            }
+            Fault::Migrate(node) => self.operator.migrate(node),
+            Fault::Migrations(fault) => {
+                for node in self.nodes.keys() {
+                    self.hosts.set_migration_fault(node, *fault);
+                }
+            }
+            Fault::Prefer(node, failback) => {
+                self.operator.prefer(node, *failback);
+                self.operator.apply(None, 8);
+            }
+            Fault::DeleteLease(node) => self.operator.delete_lease(node),
+            Fault::Hypervisor(node, fault) => self.hosts.set_fault(node, *fault),
+            Fault::StartsFail(node, on) => {
+                self.hosts.set_start_failure(node, on.then(|| "no memory for it".to_owned()));
+            }
+            Fault::ImageLocked(length) => self.hosts.leave_image_locked(Instant::now() + *length),
+            Fault::BridgeMissing(node) => {
+                self.node(node).machine.host.set_bridge(BRIDGE, Observed::Known(BridgeFact::Missing));
+            }
+            Fault::HostRepaired(node) => self.node(node).machine.host.repair(),
+            Fault::Lossy(on) => {
+                net().lossy = *on;
+                if *on {
+                    check::lock(&self.checker).validity.lossy();
+                }
+            }
+            Fault::CallsFail { node, per_mille } => {
+                self.gate.trouble(node.clone(), *per_mille);
+                check::lock(&self.checker).validity.lossy();
+            }
+            Fault::CallFails { after, fault } => self.gate.arm(self.gate.passed() + after, *fault),
+            Fault::CallsMended => self.mend_calls(),
+            Fault::Lost { power, otherwise } => self.lose(*power, otherwise),
+        }
+        check::lock(&self.checker).check();
+    }
+
+    /// Whom the record names now; to be mended with all others that were asked for.
+    fn owner(&mut self) -> Option<NodeName> {
+        let owner = check::lock(&self.checker).owner()?;
+        self.note(format_args!("! {owner} is the owner"));
+        self.owners.push(owner.clone());
+        Some(owner)
+    }
+
+    fn lose_power(&mut self, node: &NodeName) {
+        self.trouble(node, "power", true);
+        let checker = Arc::clone(&self.checker);
+        let mut checker = check::lock(&checker);
+        let machine = self.node(node);
+        checker.excusing([node.clone()], |_| machine.lose_power());
+        checker.validity.void(node);
+    }
+
+    fn cut(&self, node: &NodeName, cut: bool) {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner).cut(node, cut);
+        self.trouble(node, "cut", cut);
+    }
+
+    fn slow(&self, node: &NodeName, slow: bool) {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner).slow(node, slow);
+        if slow {
+            check::lock(&self.checker).validity.lossy();
+        }
+    }
+
+    fn pause(&self, node: &NodeName, paused: bool) {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner).pause(node, paused);
+        self.trouble(node, "paused", paused);
+    }
+
+    fn store_down(&self, down: bool) {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner).down = down;
+        for node in self.nodes.keys() {
+            self.trouble(node, "store", down);
+        }
+    }
+
+    /// From now on every call is as it should be, and nothing waits for what no call will mend.
+    fn mend_calls(&mut self) {
+        self.gate.mend();
+        while let Some((node, what)) = self.gate.crashed_meanwhile() {
+            self.crash(node, what);
+        }
+        self.mends.clear();
+    }
+
+    fn lose(&mut self, power: bool, otherwise: &NodeName) {
+        let owner = check::lock(&self.checker).host().unwrap_or_else(|| otherwise.clone());
+        self.note(format_args!("! {owner} is lost"));
+        if power {
+            self.lose_power(&owner);
+        } else {
+            self.cut(&owner, true);
+        }
+        self.mends.retain(|(_, mended)| *mended != Fault::PowerOn(owner.clone()));
+        self.lost = Some(owner);
+    }
+
+    fn trouble(&self, node: &NodeName, trouble: &'static str, on: bool) {
+        check::lock(&self.checker).validity.troubled(node, trouble, on);
+    }
+
+    fn node(&mut self, name: &NodeName) -> &mut SimNode {
+        match self.nodes.get_mut(name) {
+            Some(node) => node,
+            None => panic!("the schedule names {name}, which is no node"),
+        }
+    }
+
+    fn on_every_host(&self, act: impl Fn(&SimulatedHosts, &NodeName)) {
+        let nodes: Vec<_> = self.nodes.keys().cloned().collect();
+        check::lock(&self.checker).excusing(nodes.clone(), |hosts| {
+            for node in &nodes {
+                act(hosts, node);
+            }
+        });
+    }
+}

@@ -1,0 +1,72 @@
+//! The judge's ear at the very edge of a node's processes: when a renewal was sent, and whether they heard that it
+//! succeeded. Whatever loses an answer on its way lies behind it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use zsha_crds::NodeName;
+use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
+
+use super::check::{self, Checker};
+use super::net;
+
+#[derive(Debug)]
+pub struct Witness {
+    pub node: NodeName,
+    /// The key of the node's lease.
+    pub lease: String,
+    pub inner: Arc<dyn Store>,
+    pub checker: Arc<Mutex<Checker>>,
+}
+
+/// A request of the keeper, until it is answered: one that is given up, or fails, was in vain.
+struct Asked<'a> {
+    of: Option<&'a Witness>,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(it) = self.of {
+            check::lock(&it.checker).validity.in_vain(&it.node);
+        }
+    }
+}
+
+impl Asked<'_> {
+    fn answered<T>(mut self, answer: &Result<T, StoreError>) {
+        if answer.is_ok() {
+            self.of = None;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Witness {
+    async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
+        let asked = Asked { of: (key == self.lease && read == Read::Consistent).then_some(self) };
+        let answer = self.inner.get(key, read).await;
+        asked.answered(&answer);
+        answer
+    }
+
+    async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
+        self.inner.list(prefix, read).await
+    }
+
+    async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
+        self.inner.watch(prefix, after, wait).await
+    }
+
+    async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
+        let renewal = net::renewed(&ops, &self.lease)
+            .map(|record| check::lock(&self.checker).validity.sending(&self.node, record));
+        let asked = Asked { of: renewal.is_some().then_some(self) };
+        let result = self.inner.txn(ops).await;
+        asked.answered(&result);
+        if let (Ok(Txn::Committed { .. }), Some(renewal)) = (&result, &renewal) {
+            check::lock(&self.checker).validity.answered(renewal);
+        }
+        result
+    }
+}
