@@ -7,10 +7,12 @@ use rand::rngs::SmallRng;
 use zsha_crds::NodeName;
 
 use super::gate::CallFault;
+use super::net::Way;
 use super::operator::Profile;
 use crate::hypervisor::simulated;
 
 mod calls;
+mod lines;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -22,8 +24,19 @@ pub enum Fault {
     /// The same of whoever is named as owner at that moment; or only that answers to it come late.
     CutOwner,
     SlowOwner,
+    /// Part of the line of this node is cut, or of whoever is the owner; `flapping`, if one of several cuts in quick
+    /// succession.
+    Sever {
+        node: Option<NodeName>,
+        way: Way,
+        flapping: bool,
+    },
     /// Mends all that were owners then.
     MendOwners,
+    /// Consul has no leader until it has elected another: nobody is answered consistently, and of the writes that are
+    /// under way some are lost, some done later.
+    LeaderLost,
+    LeaderElected,
     /// No leader, no quorum: nobody is answered.
     StoreDown,
     StoreUp,
@@ -91,6 +104,11 @@ impl Fault {
         match self {
             Self::PowerLoss(_) => "power loss",
             Self::Cut(_) | Self::CutOwner => "cut",
+            Self::Sever { flapping: true, .. } => "flapping line",
+            Self::Sever { way: Way::Both, .. } => "cut",
+            Self::Sever { way: Way::Answers, .. } => "answers cut off",
+            Self::Sever { way: Way::Requests, .. } => "requests cut off",
+            Self::LeaderLost => "leader lost",
             Self::SlowOwner => "slow answers",
             Self::StoreDown => "store down",
             Self::Lag(_) => "stale reads",
@@ -115,6 +133,7 @@ impl Fault {
             Self::CallsFail { per_mille: 1.., .. } | Self::CallFails { .. } => "calls fail",
             Self::CallsFail { per_mille: 0, .. }
             | Self::CallsMended
+            | Self::LeaderElected
             | Self::PowerOn(_)
             | Self::Mend(_)
             | Self::MendOwners
@@ -200,6 +219,7 @@ fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = F
         .chain(of_nodes)
         .chain([
             Fault::StoreUp,
+            Fault::LeaderElected,
             Fault::Start,
             Fault::MendOwners,
             Fault::Lossy(false),
@@ -220,7 +240,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
     let until = at + length;
     let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
     let once = |fault: Fault| (vec![(at, fault)], at);
-    match rng.random_range(0..28) {
+    match rng.random_range(0..33) {
         0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
         2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
         4 => pair(Fault::StoreDown, Fault::StoreUp),
@@ -255,7 +275,10 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         19 => start_cut_off(rng, at),
         20..=23 => migration(rng, nodes, at),
         24 => fading(rng, at),
-        _ => calls::fail(rng, node, at, until),
+        25..=27 => calls::fail(rng, node, at, until),
+        28 => lines::flap(rng, node, at),
+        29 | 30 => lines::one_way(rng, node, at, until),
+        _ => lines::leader_lost(rng, at),
     }
 }
 

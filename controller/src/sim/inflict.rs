@@ -1,11 +1,12 @@
 //! What each fault does to the simulated cluster.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 use zsha_crds::NodeName;
 
 use super::faults::Fault;
+use super::net::{Net, Way};
 use super::node::SimNode;
 use super::{Simulation, check};
 use crate::host::BridgeFact;
@@ -19,19 +20,17 @@ impl Simulation {
     pub(super) fn inflict(&mut self, fault: &Fault) {
         *self.faults.entry(fault.kind()).or_default() += 1;
         self.note(format_args!("! {fault:?}"));
-        let net = Arc::clone(&self.net);
-        let net = || net.lock().unwrap_or_else(PoisonError::into_inner);
         match fault {
             Fault::PowerLoss(node) => self.lose_power(node),
             Fault::PowerOn(node) => {
                 self.node(node).power_on();
                 self.trouble(node, "power", false);
             }
-            Fault::Cut(node) => self.cut(node, true),
-            Fault::Mend(node) => self.cut(node, false),
+            Fault::Cut(node) => self.cut(node, Way::Both),
+            Fault::Mend(node) => self.mend(node),
             Fault::CutOwner => {
                 if let Some(owner) = self.owner() {
-                    self.cut(&owner, true);
+                    self.cut(&owner, Way::Both);
                 }
             }
             Fault::SlowOwner => {
@@ -42,13 +41,20 @@ impl Simulation {
             Fault::MendOwners => {
                 for owner in std::mem::take(&mut self.owners) {
                     self.slow(&owner, false);
-                    self.cut(&owner, false);
+                    self.mend(&owner);
                 }
             }
+            Fault::Sever { node, way, .. } => {
+                if let Some(node) = node.clone().or_else(|| self.owner()) {
+                    self.cut(&node, *way);
+                }
+            }
+            Fault::LeaderLost => self.election(true),
+            Fault::LeaderElected => self.election(false),
             Fault::StoreDown => self.store_down(true),
             Fault::StoreUp => self.store_down(false),
-            Fault::Lag(node) => net().lag(node, &self.store),
-            Fault::CatchUp(node) => net().catch_up(node, &self.store),
+            Fault::Lag(node) => self.net().lag(node, &self.store),
+            Fault::CatchUp(node) => self.net().catch_up(node, &self.store),
             Fault::StopController(node) => self.node(node).stop_controller(),
             Fault::StartController(node) => self.node(node).start_controller(),
             Fault::StopKeeper(node) => {
@@ -98,7 +104,7 @@ impl Simulation {
             }
             Fault::HostRepaired(node) => self.node(node).machine.host.repair(),
             Fault::Lossy(on) => {
-                net().lossy = *on;
+                self.net().lossy = *on;
                 if *on {
                     check::lock(&self.checker).validity.lossy();
                 }
@@ -131,25 +137,41 @@ impl Simulation {
         checker.validity.void(node);
     }
 
-    fn cut(&self, node: &NodeName, cut: bool) {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner).cut(node, cut);
-        self.trouble(node, "cut", cut);
+    fn cut(&self, node: &NodeName, way: Way) {
+        self.net().cut(node, way);
+        self.trouble(node, "cut", true);
+    }
+
+    fn mend(&self, node: &NodeName) {
+        self.net().mend(node);
+        self.trouble(node, "cut", false);
+    }
+
+    fn election(&self, begins: bool) {
+        self.net().election(begins);
+        for node in self.nodes.keys() {
+            self.trouble(node, "election", begins);
+        }
+    }
+
+    fn net(&self) -> MutexGuard<'_, Net> {
+        self.net.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slow(&self, node: &NodeName, slow: bool) {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner).slow(node, slow);
+        self.net().slow(node, slow);
         if slow {
             check::lock(&self.checker).validity.lossy();
         }
     }
 
     fn pause(&self, node: &NodeName, paused: bool) {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner).pause(node, paused);
+        self.net().pause(node, paused);
         self.trouble(node, "paused", paused);
     }
 
     fn store_down(&self, down: bool) {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner).down = down;
+        self.net().down = down;
         for node in self.nodes.keys() {
             self.trouble(node, "store", down);
         }
@@ -170,7 +192,7 @@ impl Simulation {
         if power {
             self.lose_power(&owner);
         } else {
-            self.cut(&owner, true);
+            self.cut(&owner, Way::Both);
         }
         self.mends.retain(|(_, mended)| *mended != Fault::PowerOn(owner.clone()));
         self.lost = Some(owner);

@@ -19,15 +19,32 @@ use super::lag::Lag;
 /// After this a node gives a request up.
 const TIMEOUT: Duration = Duration::from_millis(1_000);
 
+/// What of a node's line is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Both,
+    /// What it asks arrives and is done; no answer comes back.
+    Answers,
+    /// Nothing it asks arrives; what it is still waiting for is answered, as a watch is.
+    Requests,
+}
+
 /// What is wrong between the nodes and the store.
 #[derive(Debug)]
 pub struct Net {
     rng: SmallRng,
-    cut: BTreeSet<NodeName>,
+    /// Whose requests do not arrive.
+    mute: BTreeSet<NodeName>,
+    /// Who is not answered.
+    deaf: BTreeSet<NodeName>,
     paused: BTreeSet<NodeName>,
     slow: BTreeSet<NodeName>,
     lagging: BTreeMap<NodeName, Arc<Lag>>,
     resumed: Arc<Notify>,
+    /// How many elections have begun; the last is not over while `electing`.
+    elections: u64,
+    electing: bool,
+    elected: Arc<Notify>,
     pub down: bool,
     /// Replies are lost and requests delayed now and then.
     pub lossy: bool,
@@ -37,21 +54,41 @@ impl Net {
     pub fn new(seed: u64) -> Self {
         Self {
             rng: SmallRng::seed_from_u64(seed),
-            cut: BTreeSet::new(),
+            mute: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             paused: BTreeSet::new(),
             slow: BTreeSet::new(),
             lagging: BTreeMap::new(),
             resumed: Arc::default(),
+            elections: 0,
+            electing: false,
+            elected: Arc::default(),
             down: false,
             lossy: false,
         }
     }
 
-    pub fn cut(&mut self, node: &NodeName, cut: bool) {
-        if cut {
-            self.cut.insert(node.clone());
+    pub fn cut(&mut self, node: &NodeName, way: Way) {
+        if way != Way::Answers {
+            self.mute.insert(node.clone());
+        }
+        if way != Way::Requests {
+            self.deaf.insert(node.clone());
+        }
+    }
+
+    pub fn mend(&mut self, node: &NodeName) {
+        self.mute.remove(node);
+        self.deaf.remove(node);
+    }
+
+    /// The leader is lost; or another one is there, to be asked again.
+    pub fn election(&mut self, begins: bool) {
+        self.electing = begins;
+        if begins {
+            self.elections += 1;
         } else {
-            self.cut.remove(node);
+            self.elected.notify_waiters();
         }
     }
 
@@ -89,8 +126,18 @@ impl Net {
         }
     }
 
-    fn reaches(&self, node: &NodeName) -> bool {
-        !self.down && !self.cut.contains(node)
+    /// Whether the leader that did it, `elections` ago, was gone before it could say so.
+    fn leader_left_unsaid(&mut self, elections: u64) -> bool {
+        self.elections != elections && self.rng.random_bool(0.5)
+    }
+
+    /// What becomes of a write that meets no leader.
+    fn leaderless(&mut self) -> Leaderless {
+        match self.rng.random_range(0..4) {
+            0 => Leaderless::Refused,
+            1 => Leaderless::Lost,
+            _ => Leaderless::Held,
+        }
     }
 
     fn fate(&mut self, node: &NodeName) -> Fate {
@@ -113,6 +160,16 @@ impl Net {
             arrives_all_the_same: self.rng.random_bool(0.1),
         }
     }
+}
+
+/// What becomes of a write that is under way when the leader is lost, or is sent before there is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaderless {
+    Refused,
+    /// Not done and not answered.
+    Lost,
+    /// Done by the next leader, whoever still waits for the answer.
+    Held,
 }
 
 /// What becomes of one request.
@@ -151,8 +208,22 @@ impl NodeStore {
         self.net.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether what it asks arrives.
     fn reaches(&self) -> bool {
-        self.net().reaches(&self.node)
+        let net = self.net();
+        !net.down && !net.mute.contains(&self.node)
+    }
+
+    /// Whether what it waits for is answered.
+    fn hears(&self) -> bool {
+        let net = self.net();
+        !net.down && !net.deaf.contains(&self.node)
+    }
+
+    /// Whether requests arrive whose answers do not.
+    fn is_deaf_only(&self) -> bool {
+        let net = self.net();
+        !net.down && net.deaf.contains(&self.node) && !net.mute.contains(&self.node)
     }
 
     /// While the node is paused, nothing it asks goes out, and no answer is taken in.
@@ -180,10 +251,35 @@ impl NodeStore {
         StoreError::Unavailable { operation: operation.to_owned(), reason: "no route".to_owned() }
     }
 
-    /// A read: all or nothing of it gets through.
+    /// A write of the time without a leader.
+    async fn leaderless(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
+        let fate = self.net().leaderless();
+        match fate {
+            Leaderless::Refused => return Err(Self::unavailable("txn")),
+            Leaderless::Lost => tokio::time::sleep(TIMEOUT).await,
+            Leaderless::Held => {
+                let (net, store) = (Arc::clone(&self.net), self.store.clone());
+                let (checker, lease) = (Arc::clone(&self.checker), self.lease.clone());
+                let done = tokio::spawn(async move {
+                    led(&net).await;
+                    apply(&store, &checker, &ops, &lease)
+                });
+                if let Ok(Ok(answer)) = tokio::time::timeout(TIMEOUT, done).await
+                    && self.hears()
+                {
+                    return answer;
+                }
+            }
+        }
+        self.awake().await;
+        Err(Self::unknown("txn"))
+    }
+
+    /// A read: all or nothing of it gets through. Where it must be consistent it waits for a leader.
     async fn read<T>(
         &self,
         operation: &str,
+        consistent: bool,
         read: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         self.awake().await;
@@ -194,10 +290,17 @@ impl NodeStore {
             self.awake().await;
             return Err(Self::unknown(operation));
         }
+        if consistent && tokio::time::timeout(TIMEOUT, led(&self.net)).await.is_err() {
+            self.awake().await;
+            return Err(Self::unknown(operation));
+        }
         let answer = read.await;
         tokio::time::sleep(fate.back).await;
+        if self.is_deaf_only() {
+            tokio::time::sleep(TIMEOUT).await;
+        }
         self.awake().await;
-        if self.reaches() { answer } else { Err(Self::unknown(operation)) }
+        if self.hears() { answer } else { Err(Self::unknown(operation)) }
     }
 
     /// The server this read may be answered by, if it is not the leader.
@@ -218,6 +321,23 @@ pub fn renewed(ops: &[Op], lease: &str) -> Option<LeaseRecord> {
     serde_json::from_str(written).ok()
 }
 
+/// Returns once there is a leader.
+async fn led(net: &Mutex<Net>) {
+    loop {
+        let elected = {
+            let net = net.lock().unwrap_or_else(PoisonError::into_inner);
+            if !net.electing {
+                return;
+            }
+            Arc::clone(&net.elected)
+        };
+        let elected = elected.notified();
+        if net.lock().unwrap_or_else(PoisonError::into_inner).electing {
+            elected.await;
+        }
+    }
+}
+
 /// It has arrived.
 fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], lease: &str) -> Result<Txn, StoreError> {
     let result = store.apply(ops);
@@ -234,7 +354,7 @@ fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], lease: &str)
 #[async_trait]
 impl Store for NodeStore {
     async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
-        self.read("get", async {
+        self.read("get", read != Read::Stale, async {
             match self.behind(read) {
                 Some(lag) => Ok(lag.read(key)),
                 None => self.store.get(key, read).await,
@@ -244,7 +364,7 @@ impl Store for NodeStore {
     }
 
     async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
-        self.read("list", async {
+        self.read("list", read != Read::Stale, async {
             match self.behind(read) {
                 Some(lag) => Ok(lag.list(prefix)),
                 None => self.store.list(prefix, read).await,
@@ -254,7 +374,7 @@ impl Store for NodeStore {
     }
 
     async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
-        self.read("watch", async {
+        self.read("watch", false, async {
             match self.behind(Read::Stale) {
                 Some(lag) => Ok(lag.watch(prefix, after, wait).await),
                 None => self.store.watch(prefix, after, wait).await,
@@ -284,10 +404,18 @@ impl Store for NodeStore {
             self.awake().await;
             return Err(Self::unknown("txn"));
         }
+        let (elections, electing) = {
+            let net = self.net();
+            (net.elections, net.electing)
+        };
+        if electing {
+            return self.leaderless(ops).await;
+        }
         let result = apply(&self.store, &self.checker, &ops, &self.lease);
         tokio::time::sleep(fate.back).await;
         self.awake().await;
-        if fate.reply_lost || !self.reaches() {
+        let unsaid = self.net().leader_left_unsaid(elections);
+        if fate.reply_lost || unsaid || !self.hears() {
             tokio::time::sleep(TIMEOUT).await;
             return Err(Self::unknown("txn"));
         }
