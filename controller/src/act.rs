@@ -316,6 +316,9 @@ async fn replace_lease(edges: &Edges, owner: &Owner) -> Result<Vec<Happened>, Ac
 /// Ownership is given up only when the process table, not only the hypervisor, shows no copy. The keeper's count is as
 /// old as its last renewal; where it still has some, a new look tells.
 async fn nothing_alive(edges: &Edges) -> Result<(), ActError> {
+    if planted::is_planted(Bug::UnknownIsAbsent) && edges.hypervisor.look().await.is_err() {
+        return Ok(());
+    }
     match edges.lease.verdict().await?.copies {
         Some(0) => Ok(()),
         Some(_) if !edges.hypervisor.look().await?.has_process() => Ok(()),

@@ -19,9 +19,10 @@ use crate::host::SimulatedHost;
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::simulated::SimulatedHosts;
 use crate::keeper::copies::SimulatedCopies;
-use crate::keeper::enforce::Enforcement;
+use crate::keeper::enforce::{Enforcement, enforce_task};
 use crate::keeper::renew::{self, Looking, Notebook, RenewSettings};
 use crate::keeper::watchdog::Watchdog;
+use crate::keeper::watchdog::simulated::{self, SimulatedDevice};
 use crate::keeper::{Lease, LocalLease};
 use crate::reconcile::{self, Node};
 
@@ -37,6 +38,7 @@ pub struct Machine {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub host: Arc<SimulatedHost>,
     pub enforcement: Arc<Enforcement>,
+    pub watchdog: Option<Arc<SimulatedDevice>>,
     /// The keeper's file in `/run`: gone with the boot.
     memory: Arc<Mutex<Option<Memory>>>,
     boot: Arc<Mutex<u64>>,
@@ -62,6 +64,7 @@ impl Machine {
             hosts,
             host: Arc::new(SimulatedHost::new()),
             enforcement: Arc::new(Enforcement::default()),
+            watchdog: None,
             memory: Arc::default(),
             boot: Arc::new(Mutex::new(1)),
             seed,
@@ -71,6 +74,9 @@ impl Machine {
     /// The power is gone: no process is left, and `/run` is empty at the next boot.
     pub fn lose_power(&self) {
         self.hosts.power_loss(&self.name);
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.lose_power();
+        }
         *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.boot.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     }
@@ -81,12 +87,35 @@ impl Machine {
 
     /// The keeper: the line to it, and the future it lives in.
     pub fn keeper(&self) -> (LocalLease, impl Future<Output = ()> + Send + use<>) {
+        let (line, enforcing, renewing) = self.keeper_apart();
+        let both = async move {
+            tokio::select! {
+                biased;
+                () = enforcing => {}
+                () = renewing => {}
+            }
+        };
+        (line, both)
+    }
+
+    /// The same as its two threads: the one that enforces (and pets the watchdog), and the one that renews.
+    pub fn keeper_apart(
+        &self,
+    ) -> (LocalLease, impl Future<Output = ()> + Send + use<>, impl Future<Output = ()> + Send + use<>) {
         let copies = Arc::new(SimulatedCopies::new(Arc::clone(&self.hosts), self.name.clone()));
         let boot = *self.boot.lock().unwrap_or_else(PoisonError::into_inner);
         let name = self.name.clone();
         let seed = self.seed;
         let mut lives = 0u64;
         let start = self.clock.now().as_nanos();
+        let (watchdog, watching) = match &self.watchdog {
+            Some(device) => {
+                let (line, watching) =
+                    simulated::watch(Arc::clone(device), self.clock, Arc::clone(&self.enforcement));
+                (line, Some(watching))
+            }
+            None => (Watchdog::none(), None),
+        };
         let settings = RenewSettings {
             identity: Identity {
                 node: self.name.clone(),
@@ -100,13 +129,23 @@ impl Machine {
             looking: Looking::Inline(Arc::clone(&copies) as _),
             enforcement: Arc::clone(&self.enforcement),
             notebook: Notebook::Shared(Arc::clone(&self.memory)),
-            watchdog: Watchdog::none(),
+            watchdog,
             incarnations: Box::new(move || {
                 lives += 1;
                 Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{seed}/{name}/{boot}/{start}/{lives}").as_bytes())
             }),
         };
-        renew::in_process(settings, copies)
+        let killing = enforce_task(self.clock, Arc::clone(&self.enforcement), copies);
+        let enforcing = async move {
+            match watching {
+                Some(watching) => {
+                    tokio::join!(killing, watching);
+                }
+                None => killing.await,
+            }
+        };
+        let (renewal, line) = renew::new(settings);
+        (line, enforcing, Box::pin(renewal.run()))
     }
 
     /// The controller, over that line; it ends when `shutdown` does.

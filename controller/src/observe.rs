@@ -14,6 +14,7 @@ use crate::hypervisor::{DomainSpec, HypervisorError, LocalVm};
 use crate::keeper::{KeeperError, Verdict};
 use crate::observed::Observed;
 use crate::plan::blindness::Blindness;
+use crate::planted::{self, Bug};
 use crate::views::Views;
 use crate::world::{self, World};
 
@@ -74,6 +75,10 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     recover_document(edges, views).await;
     confirm_own_record(edges, views).await;
     let (lease, local) = look_here(edges).await;
+    let local = match local {
+        Err(_) if planted::is_planted(Bug::UnknownIsAbsent) => Ok(LocalVm::Absent),
+        local => local,
+    };
     let (local, desired) = (Observed::from_result(local), views.desired());
     let wants = desired.known().and_then(Option::as_ref).map(|desired| &desired.wants);
     let facts = host.facts(wants);

@@ -29,10 +29,16 @@ pub enum Bug {
     HandOverEarly,
     /// The target of a migration lets what has arrived run before it is the owner.
     ResumeEarly,
+    /// What could not be looked at is taken for what is not there.
+    UnknownIsAbsent,
+    /// The node lives by a clock that stands still while its host is suspended.
+    ClockStopsInSuspend,
+    /// The watchdog is petted whatever the copies do.
+    AlwaysPetted,
 }
 
 impl Bug {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::ReleaseBeforeStop,
         Self::StartWithoutLease,
         Self::NeverFence,
@@ -44,6 +50,9 @@ impl Bug {
         Self::RenewAfterFenced,
         Self::HandOverEarly,
         Self::ResumeEarly,
+        Self::UnknownIsAbsent,
+        Self::ClockStopsInSuspend,
+        Self::AlwaysPetted,
     ];
 }
 

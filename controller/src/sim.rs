@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod faults;
+pub mod freeze;
 pub mod gate;
 mod inflict;
 pub mod lag;
@@ -38,6 +39,7 @@ use zsha_runtime::{Clock, Store};
 
 use crate::embedded::Machine;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts};
+use crate::keeper::watchdog::simulated::SimulatedDevice;
 use check::Checker;
 use faults::{Fault, Schedule};
 use gate::{Crash, Gate, GatedHypervisor, GatedStore};
@@ -96,6 +98,8 @@ struct Simulation {
     start: Instant,
     /// What a call took down, and when it is up again.
     mends: Vec<(Instant, Fault)>,
+    /// Hosts that are suspended, and since when.
+    suspended: BTreeMap<NodeName, Instant>,
     /// The node that is not mended.
     lost: Option<NodeName>,
     /// Owners that something was done to.
@@ -120,16 +124,19 @@ impl Simulation {
         let checker = Arc::new(Mutex::new(checker));
         let gate = Arc::new(Gate::new(!seed));
         let mut nodes = BTreeMap::new();
-        for node in document.nodes() {
+        for (number, node) in document.nodes().iter().enumerate() {
             let name = &node.name;
-            let clock = Clock::Tokio { start, rate_ppm: rng.random_range(-10_000..=10_000) };
+            let rate_ppm = rng.random_range(-10_000..=10_000);
+            let clock = Clock::Machine { start, rate_ppm, number };
+            clock.mend();
             let behind = way_to_store(name, &keys.lease(name), &store, &net, &checker, &gate);
             let mut machine =
                 Machine::new(cluster.clone(), name.clone(), clock, behind, Arc::clone(&hosts), rng.random());
             let inner = Arc::clone(&machine.hypervisor);
             machine.hypervisor =
                 Arc::new(GatedHypervisor { node: name.clone(), inner, gate: Arc::clone(&gate) });
-            check::lock(&checker).know(&keys, name, clock);
+            // The judge's clock is as wrong as its rate, and no more.
+            check::lock(&checker).know(&keys, name, Clock::Tokio { start, rate_ppm });
             hosts.set_delays(name, delays(&mut rng));
             let gate = Arc::clone(&gate);
             nodes.insert(name.clone(), SimNode::new(machine, gate));
@@ -137,7 +144,7 @@ impl Simulation {
         let operator = Operator::new(store.clone(), &document);
         let faults = BTreeMap::new();
         let (lost, owners) = (None, Vec::new());
-        let (mends, snapshot) = (Vec::new(), None);
+        let (mends, suspended, snapshot) = (Vec::new(), BTreeMap::new(), None);
         Self {
             seed,
             rng,
@@ -150,6 +157,7 @@ impl Simulation {
             gate,
             start,
             mends,
+            suspended,
             lost,
             owners,
             faults,
@@ -166,8 +174,11 @@ impl Simulation {
     }
 
     async fn run(mut self) -> Report {
-        let _beside = self.beside();
         let profile = faults::profile(&mut self.rng);
+        if self.rng.random_bool(0.3) {
+            self.arm_watchdogs();
+        }
+        let _beside = self.beside();
         let names: Vec<_> = self.nodes.keys().cloned().collect();
         let schedule = Schedule::draw(&mut self.rng, &names);
         self.begin(profile);
@@ -193,6 +204,9 @@ impl Simulation {
             node.stop_keeper();
         }
         let mut checker = check::lock(&self.checker);
+        if checker.beside_stuck() > 0 {
+            self.faults.insert("excused: written beside", checker.beside_stuck());
+        }
         let violations = std::mem::take(&mut checker.violations);
         let log = std::mem::take(&mut checker.log);
         let settled_millis = millis(settled);
@@ -207,7 +221,16 @@ impl Simulation {
         let mut beside = JoinSet::new();
         let hosts = Arc::clone(&self.hosts);
         beside.spawn(async move { hosts.run().await });
-        for node in self.nodes.keys() {
+        for (node, it) in &self.nodes {
+            if let Some(device) = it.machine.watchdog.clone() {
+                let (gate, node) = (Arc::clone(&self.gate), node.clone());
+                beside.spawn(async move {
+                    loop {
+                        device.bites().await;
+                        gate.take_down(&node, Crash::Watchdog);
+                    }
+                });
+            }
             let mut changes = crate::hypervisor::Hypervisor::changes(&self.hosts.hypervisor(node));
             let checker = Arc::clone(&self.checker);
             beside.spawn(async move {
@@ -217,6 +240,15 @@ impl Simulation {
             });
         }
         beside
+    }
+
+    /// Every host gets a watchdog.
+    fn arm_watchdogs(&mut self) {
+        for (name, node) in &mut self.nodes {
+            let device = Arc::new(SimulatedDevice::default());
+            check::lock(&self.checker).watched_by(name, Arc::clone(&device));
+            node.machine.watchdog = Some(device);
+        }
     }
 
     fn violated(&self) -> bool {
@@ -248,6 +280,11 @@ impl Simulation {
     /// It is up again some seconds later.
     fn crash(&mut self, node: NodeName, what: Crash) {
         let (fault, mended, down) = match what {
+            Crash::Watchdog => (
+                Fault::WatchdogReset(node.clone()),
+                Fault::PowerOn(node),
+                self.rng.random_range(2_000..12_000),
+            ),
             Crash::Power => {
                 (Fault::PowerLoss(node.clone()), Fault::PowerOn(node), self.rng.random_range(2_000..12_000))
             }

@@ -1,10 +1,11 @@
 //! The one place where a clock is read. Deciding code takes a [`Moment`]; it never asks for one.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// A point on a clock that never goes back and counts suspend. Comparable only on the node that took it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
@@ -67,6 +68,41 @@ pub enum Clock {
     Boottime,
     /// tokio's clock since `start`, which the simulator moves; `rate_ppm` is how much faster than true it runs.
     Tokio { start: tokio::time::Instant, rate_ppm: i32 },
+    /// The same of a simulated machine, to which more can happen: its [`Odd`] of this number on this thread.
+    Machine { start: tokio::time::Instant, rate_ppm: i32, number: usize },
+}
+
+/// What is wrong with the clocks of a simulated machine.
+#[derive(Debug, Clone, Copy, Default)]
+struct Odd {
+    /// How far the wall clock was set from where it would be.
+    wall: SignedDuration,
+    /// For how long the clock stood still: no clock that counts suspend does.
+    stood: Duration,
+}
+
+thread_local! {
+    static ODD: RefCell<Vec<Odd>> = const { RefCell::new(Vec::new()) };
+}
+
+fn odd(number: usize) -> Odd {
+    ODD.with_borrow(|odd| odd.get(number).copied().unwrap_or_default())
+}
+
+fn make_odd(number: usize, how: impl FnOnce(&mut Odd)) {
+    ODD.with_borrow_mut(|odd| {
+        if odd.len() <= number {
+            odd.resize(number + 1, Odd::default());
+        }
+        odd.get_mut(number).map(how);
+    });
+}
+
+fn virtual_now(start: tokio::time::Instant, rate_ppm: i32) -> Moment {
+    let true_nanos = i128::try_from(start.elapsed().as_nanos()).unwrap_or(i128::MAX);
+    let nanos = true_nanos + true_nanos * i128::from(rate_ppm) / 1_000_000;
+    // An hour in, so that "a while ago" can be said at the start of a simulation.
+    Moment::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX).saturating_add(3_600_000_000_000))
 }
 
 impl Clock {
@@ -78,12 +114,29 @@ impl Clock {
                 let nanos = u64::try_from(t.tv_nsec).unwrap_or_default();
                 Moment::from_nanos(secs * 1_000_000_000 + nanos)
             }
-            Self::Tokio { start, rate_ppm } => {
-                let true_nanos = i128::try_from(start.elapsed().as_nanos()).unwrap_or(i128::MAX);
-                let nanos = true_nanos + true_nanos * i128::from(*rate_ppm) / 1_000_000;
-                // An hour in, so that "a while ago" can be said at the start of a simulation.
-                Moment::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX).saturating_add(3_600_000_000_000))
-            }
+            Self::Tokio { start, rate_ppm } => virtual_now(*start, *rate_ppm),
+            Self::Machine { start, rate_ppm, number } => virtual_now(*start, *rate_ppm) - odd(*number).stood,
+        }
+    }
+
+    /// A simulated machine's clocks are as they should be again; others' always are.
+    pub fn mend(&self) {
+        if let Self::Machine { number, .. } = self {
+            make_odd(*number, |odd| *odd = Odd::default());
+        }
+    }
+
+    /// Somebody sets a simulated machine's wall clock.
+    pub fn step_wall(&self, by: SignedDuration) {
+        if let Self::Machine { number, .. } = self {
+            make_odd(*number, |odd| odd.wall = odd.wall.saturating_add(by));
+        }
+    }
+
+    /// A simulated machine's clock has stood still for this long, as no clock of this kind may.
+    pub fn stand_still(&self, time: Duration) {
+        if let Self::Machine { number, .. } = self {
+            make_odd(*number, |odd| odd.stood += time);
         }
     }
 
@@ -103,18 +156,25 @@ impl Clock {
     fn true_time(&self, duration: Duration) -> Duration {
         match self {
             Self::Boottime => duration,
-            Self::Tokio { rate_ppm, .. } => duration.mul_f64(1e6 / (1e6 + f64::from(*rate_ppm))),
+            Self::Tokio { rate_ppm, .. } | Self::Machine { rate_ppm, .. } => {
+                duration.mul_f64(1e6 / (1e6 + f64::from(*rate_ppm)))
+            }
         }
+    }
+
+    /// As if it had begun to run at the epoch; never before it.
+    fn since_epoch(&self, set_by: SignedDuration) -> Timestamp {
+        let since = SignedDuration::try_from(self.now().since(Moment::default())).unwrap_or_default();
+        let since = since.saturating_add(set_by).max(SignedDuration::ZERO);
+        Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(Timestamp::MAX)
     }
 
     /// Wall clock, for display only: it may jump by any amount.
     pub fn wall(&self) -> Timestamp {
         match self {
             Self::Boottime => wall_now(),
-            Self::Tokio { .. } => {
-                let since = self.now().since(Moment::default());
-                Timestamp::UNIX_EPOCH + jiff::SignedDuration::try_from(since).unwrap_or_default()
-            }
+            Self::Tokio { .. } => self.since_epoch(SignedDuration::ZERO),
+            Self::Machine { number, .. } => self.since_epoch(odd(*number).wall),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! QEMU's image lock is on by default, as in reality. Whoever wants to show that the *lease* alone keeps copies
 //! apart turns it off with [`SimulatedHosts::set_image_locks`], or it will hide the bugs looked for.
 
+mod moving;
 mod state;
 mod view;
 
@@ -33,6 +34,8 @@ pub struct Copy {
     pub process: u64,
     /// Whether the guest runs. A paused process holds the image and writes nothing.
     pub executing: bool,
+    /// It was killed in uninterruptible sleep: it executes nothing any more, and what it was writing may still land.
+    pub may_write: bool,
     /// Generation of the definition it was started from.
     pub generation: u64,
     pub started: Instant,
@@ -196,9 +199,20 @@ impl SimulatedHosts {
         self.settled().stale_resumes.clone()
     }
 
-    /// A QEMU in uninterruptible sleep: no signal ends it, until `false`.
+    /// A QEMU in uninterruptible sleep: no signal ends it, until `false`; what was sent then ends it at once.
     pub fn set_unkillable(&self, node: &NodeName, unkillable: bool) {
-        self.settled().host(node).unkillable = unkillable;
+        self.settled().host(node).set_unkillable(unkillable);
+    }
+
+    /// The host is suspended as a whole: nothing on it runs, nothing of what was asked of it happens.
+    pub fn suspend(&self, node: &NodeName) {
+        self.settled().suspend(node);
+    }
+
+    /// It goes on where it was, its guest first.
+    pub fn wake(&self, node: &NodeName) {
+        self.settled().wake(node, Instant::now());
+        self.tell_due();
     }
 
     pub fn set_delays(&self, node: &NodeName, delays: Delays) {

@@ -10,7 +10,7 @@
 //! opened, it is not relied on: the verdict says why, and the node has no watchdog.
 
 mod device;
-mod wish;
+pub mod simulated;
 
 use std::fmt;
 use std::io;
@@ -26,6 +26,7 @@ use zsha_crds::records::LeaseTimings;
 use zsha_runtime::{Clock, Moment};
 
 use super::enforce::{Alarm, Enforce, Enforcement, enforce};
+use crate::planted::{self, Bug};
 use device::{Device, KernelWatchdog, Stopped};
 use wish::Wish;
 
@@ -293,6 +294,7 @@ impl Watch {
             (false, _) => now + EVERY * 2,
         };
         let good = !armed.relied_on || pet(now, deadline, until, kill_within, enforcement.last_clear());
+        let good = good || planted::is_planted(Bug::AlwaysPetted);
         let written = if good { armed.device.pet().map(|()| true) } else { Ok(false) };
         // Petting that only waits for the next renewal is nothing to speak of.
         if good || !matches!(enforce(now, deadline), Enforce::Valid { .. }) {

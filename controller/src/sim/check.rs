@@ -17,7 +17,8 @@ use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
 
 use super::validity::Validity;
-use crate::hypervisor::simulated::SimulatedHosts;
+use crate::hypervisor::simulated::{Copy, SimulatedHosts};
+use crate::keeper::watchdog::simulated::SimulatedDevice;
 
 /// A record as last read, decoded again only when its index has moved.
 #[derive(Debug)]
@@ -48,6 +49,9 @@ impl<T: serde::de::DeserializeOwned> Cached<T> {
 /// before it could, has outlived the longest F and K that are drawn.
 const UNSETTLED: Duration = Duration::from_secs(30);
 
+/// K of a node whose lease nobody knows: the shortest.
+const KILL: Duration = Duration::from_millis(500);
+
 /// A process that executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Executing {
@@ -76,6 +80,13 @@ pub struct Checker {
     lost: bool,
     /// What executed at the last look.
     executing: BTreeMap<NodeName, Executing>,
+    /// What executed on a host when it was suspended.
+    asleep: BTreeMap<NodeName, Executing>,
+    /// Nodes whose whole host was suspended, and when they woke last.
+    woke: BTreeMap<NodeName, Instant>,
+    watchdogs: BTreeMap<NodeName, Arc<SimulatedDevice>>,
+    /// Copies in uninterruptible sleep, without a watchdog, beside which another executed. No promise covers them.
+    stuck: BTreeSet<u64>,
     /// Nodes on which a copy may end at this moment.
     excused: BTreeSet<NodeName>,
     /// Every fault, every change of the ownership record and of who executes, by virtual time.
@@ -109,6 +120,10 @@ impl Checker {
             unsettled_until: None,
             lost: false,
             executing: BTreeMap::new(),
+            asleep: BTreeMap::new(),
+            woke: BTreeMap::new(),
+            watchdogs: BTreeMap::new(),
+            stuck: BTreeSet::new(),
             excused: BTreeSet::new(),
             log: String::new(),
         }
@@ -150,6 +165,9 @@ impl Checker {
         self.refresh();
         for double in self.hosts.double_executions().iter().skip(self.doubles) {
             self.doubles += 1;
+            if self.has_just_woken(&double.first) || self.has_just_woken(&double.second) {
+                continue;
+            }
             self.violations
                 .push(format!("I1: {} and {} executed the VM at once", double.first, double.second));
         }
@@ -158,6 +176,7 @@ impl Checker {
             self.violations.push(format!("I1: {node} let a guest run whose memory is older than its disk"));
         }
         let copies = self.hosts.copies();
+        self.check_stuck(&copies);
         let now: BTreeMap<NodeName, u64> =
             copies.into_iter().filter(|copy| copy.executing).map(|copy| (copy.node, copy.process)).collect();
         let before = std::mem::take(&mut self.executing);
@@ -176,9 +195,70 @@ impl Checker {
             let stop_asked = self.stop_in_force() || known.is_some_and(|it| it.stop_asked);
             self.executing.insert(node.clone(), Executing { process: *process, stop_asked });
         }
+        let awake: Vec<_> = now.keys().filter(|node| !self.has_just_woken(node)).collect();
+        if let [first, second, ..] = awake.as_slice() {
+            self.violations.push(format!("I1: {first} and {second} execute the VM at once"));
+        }
         if changed {
             self.note(format_args!("executing: {now:?}"));
         }
+    }
+
+    /// A copy that was killed in uninterruptible sleep executes nothing, but what it was writing may land for as long as
+    /// it is there. Where a watchdog is petted, its host is reset before another may execute. Where there is none, no
+    /// promise covers it; nor where the host was suspended, and its watchdog with it.
+    fn check_stuck(&mut self, copies: &[Copy]) {
+        for stuck in copies.iter().filter(|copy| copy.may_write) {
+            let other = copies
+                .iter()
+                .find(|copy| copy.executing && copy.node != stuck.node && !self.has_just_woken(&copy.node));
+            let Some(other) = other.filter(|_| self.stuck.insert(stuck.process)) else { continue };
+            let guarded = self.watchdogs.get(&stuck.node).is_some_and(|device| device.is_armed());
+            if guarded && !self.woke.contains_key(&stuck.node) {
+                self.violations.push(format!(
+                    "I1: {} executes the VM while a copy on {} that was killed may still write",
+                    other.node, stuck.node
+                ));
+            }
+        }
+    }
+
+    /// How often another executed while a copy that no watchdog stood behind was stuck.
+    pub fn beside_stuck(&self) -> u64 {
+        self.stuck.len() as u64
+    }
+
+    pub fn watched_by(&mut self, node: &NodeName, device: Arc<SimulatedDevice>) {
+        self.watchdogs.insert(node.clone(), device);
+    }
+
+    /// The host is suspended as a whole, and with it what executes there.
+    pub fn suspend(&mut self, node: &NodeName) {
+        self.check();
+        if let Some(it) = self.executing.remove(node) {
+            self.asleep.insert(node.clone(), it);
+        }
+        self.hosts.suspend(node);
+        self.check();
+    }
+
+    /// It wakes. What executed there does so again before anybody can kill it: that is not promised away.
+    pub fn wake(&mut self, node: &NodeName) {
+        self.woke.insert(node.clone(), Instant::now());
+        self.hosts.wake(node);
+        let copies = self.hosts.copies_on(node);
+        if let Some(it) = self.asleep.remove(node)
+            && copies.iter().any(|copy| copy.process == it.process && copy.executing)
+        {
+            self.executing.insert(node.clone(), it);
+        }
+        self.check();
+    }
+
+    /// For K after the whole host woke.
+    fn has_just_woken(&self, node: &NodeName) -> bool {
+        let kill = self.validity.grant(node).map_or(KILL, |grant| grant.kill);
+        self.woke.get(node).is_some_and(|woke| Instant::now() <= *woke + kill)
     }
 
     fn refresh(&mut self) {
@@ -204,6 +284,9 @@ impl Checker {
     /// A copy that begins to execute needs a valid lease there and then; one that executes is dead K after it.
     fn may_execute(&mut self, node: &NodeName, already: bool) {
         let now = self.validity.now(node);
+        if self.has_just_woken(node) {
+            return;
+        }
         let Some(grant) = self.validity.grant(node) else {
             self.violations.push(format!("I2: {node} executes the VM without a lease"));
             return;
@@ -241,7 +324,7 @@ impl Checker {
     fn too_late(&mut self, node: &NodeName) {
         let now = self.validity.now(node);
         let Some(grant) = self.validity.grant(node) else { return };
-        if now > grant.until() + grant.kill {
+        if now > grant.until() + grant.kill && !self.has_just_woken(node) {
             let until = grant.until();
             self.violations
                 .push(format!("I2: {node} executed the VM until {now:?} and its lease ended at {until:?}"));

@@ -6,6 +6,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use zsha_crds::NodeName;
 
+use super::freeze::Part;
 use super::gate::CallFault;
 use super::net::Way;
 use super::operator::Profile;
@@ -13,6 +14,8 @@ use crate::hypervisor::simulated;
 
 mod calls;
 mod lines;
+mod machines;
+mod moves;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -50,6 +53,24 @@ pub enum Fault {
     /// The node's processes stop at their next word with the store; the keeper's timer does not.
     Pause(NodeName),
     Continue(NodeName),
+    /// Its controller, or also what renews, stops where it is, between any two of its steps.
+    Freeze(NodeName, Part),
+    Thaw(NodeName, Part),
+    /// The whole host stops, with its guest and what enforces; only its clock goes on.
+    Suspend(NodeName),
+    Wake(NodeName),
+    /// The same of where the VM executes, and of all that sleep.
+    SuspendHost,
+    WakeHosts,
+    /// Its QEMU is in uninterruptible sleep, whichever it is (of the owner, where no node is named); and no longer.
+    Stuck(Option<NodeName>),
+    Unstuck,
+    /// Somebody sets its wall clock, by so many seconds.
+    WallClockStep(NodeName, i64),
+    /// Nobody has petted the watchdog.
+    WatchdogReset(NodeName),
+    /// The node that executes loses its power, and an NFS server holds its lock for this long.
+    LockOutlivesHost(Duration),
     QemuDies,
     GuestPowersOff,
     /// An operator's `stop` and `start`.
@@ -115,6 +136,13 @@ impl Fault {
             Self::StopController(_) => "controller killed",
             Self::StopKeeper(_) => "keeper killed",
             Self::Pause(_) => "paused",
+            Self::Freeze(_, Part::Controller) => "controller stalled",
+            Self::Freeze(..) => "processes stalled",
+            Self::Suspend(_) | Self::SuspendHost => "host suspended",
+            Self::Stuck(_) => "qemu stuck",
+            Self::WallClockStep(..) => "wall clock step",
+            Self::WatchdogReset(_) => "watchdog reset",
+            Self::LockOutlivesHost(_) => "lock outlives its host",
             Self::QemuDies => "qemu killed",
             Self::GuestPowersOff => "guest powered off",
             Self::Stop => "stop asked",
@@ -142,6 +170,10 @@ impl Fault {
             | Self::StartController(_)
             | Self::StartKeeper(_)
             | Self::Continue(_)
+            | Self::Thaw(..)
+            | Self::Wake(_)
+            | Self::WakeHosts
+            | Self::Unstuck
             | Self::Start
             | Self::Hypervisor(_, None)
             | Self::StartsFail(_, false)
@@ -204,6 +236,10 @@ fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = F
             Fault::Mend(node.clone()),
             Fault::CatchUp(node.clone()),
             Fault::Continue(node.clone()),
+            Fault::Wake(node.clone()),
+            Fault::Thaw(node.clone(), Part::Enforcing),
+            Fault::Thaw(node.clone(), Part::Renewing),
+            Fault::Thaw(node.clone(), Part::Controller),
             Fault::Hypervisor(node.clone(), None),
             Fault::StartsFail(node.clone(), false),
             Fault::HostRepaired(node.clone()),
@@ -220,6 +256,7 @@ fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = F
         .chain([
             Fault::StoreUp,
             Fault::LeaderElected,
+            Fault::Unstuck,
             Fault::Start,
             Fault::MendOwners,
             Fault::Lossy(false),
@@ -240,7 +277,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
     let until = at + length;
     let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
     let once = |fault: Fault| (vec![(at, fault)], at);
-    match rng.random_range(0..33) {
+    match rng.random_range(0..43) {
         0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
         2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
         4 => pair(Fault::StoreDown, Fault::StoreUp),
@@ -273,12 +310,18 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         17 => pair(Fault::BridgeMissing(node.clone()), Fault::HostRepaired(node)),
         18 => once(Fault::DeleteLease(node)),
         19 => start_cut_off(rng, at),
-        20..=23 => migration(rng, nodes, at),
+        20..=23 => moves::migration(rng, nodes, at),
         24 => fading(rng, at),
         25..=27 => calls::fail(rng, node, at, until),
         28 => lines::flap(rng, node, at),
         29 | 30 => lines::one_way(rng, node, at, until),
-        _ => lines::leader_lost(rng, at),
+        31 | 32 => lines::leader_lost(rng, at),
+        33 | 34 => machines::stalled(rng, node, at),
+        35 | 36 => machines::suspended(rng, node, at),
+        37 | 38 => machines::stuck(rng, node, at),
+        39 => machines::lock_outlives(rng, at),
+        40 => machines::blind(rng, nodes, at),
+        _ => machines::clock_steps(rng, node, at),
     }
 }
 
@@ -305,33 +348,6 @@ fn start_cut_off(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, D
         (at + millis(rng, 100..1_500), Fault::CutOwner),
         (until, Fault::MendOwners),
     ];
-    (faults, until)
-}
-
-/// A live migration, and something that happens to one of its nodes or to the daemons at any moment of it.
-fn migration(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
-    let mut any = || nodes[rng.random_range(0..nodes.len())].clone();
-    let (to, other) = (any(), any());
-    let during = at + millis(rng, 0..2_200);
-    let until = during + millis(rng, 200..9_000);
-    let mut faults = vec![(at, Fault::Migrate(to))];
-    let pair = |begin: Fault, end: Fault| vec![(during, begin), (until, end)];
-    faults.extend(match rng.random_range(0..8) {
-        0 => pair(Fault::PowerLoss(other.clone()), Fault::PowerOn(other)),
-        1 => pair(Fault::CutOwner, Fault::MendOwners),
-        2 => pair(Fault::Cut(other.clone()), Fault::Mend(other)),
-        3 => pair(Fault::StopController(other.clone()), Fault::StartController(other)),
-        4 => vec![(during, Fault::QemuDies)],
-        5 | 6 => {
-            let fault = if rng.random_bool(0.5) {
-                simulated::MigrationFault::Breaks
-            } else {
-                simulated::MigrationFault::AnswerLost
-            };
-            vec![(at, Fault::Migrations(Some(fault))), (until, Fault::Migrations(None))]
-        }
-        _ => Vec::new(),
-    });
     (faults, until)
 }
 

@@ -64,6 +64,8 @@ impl CallFault {
 pub enum Crash {
     Power,
     Controller,
+    /// Not a call did it, but its watchdog.
+    Watchdog,
 }
 
 /// Later than any deadline of a call.

@@ -1,17 +1,21 @@
 //! What each fault does to the simulated cluster.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use rand::Rng;
 use tokio::time::Instant;
 use zsha_crds::NodeName;
 
 use super::faults::Fault;
+use super::freeze::Part;
 use super::net::{Net, Way};
 use super::node::SimNode;
 use super::{Simulation, check};
 use crate::host::BridgeFact;
 use crate::hypervisor::simulated::SimulatedHosts;
 use crate::observed::Observed;
+use crate::planted::{self, Bug};
 
 /// On the bridge of the example document.
 const BRIDGE: &str = "br_zsn0";
@@ -23,8 +27,7 @@ impl Simulation {
         match fault {
             Fault::PowerLoss(node) => self.lose_power(node),
             Fault::PowerOn(node) => {
-                self.node(node).power_on();
-                self.trouble(node, "power", false);
+                self.inflict_power_on(node);
             }
             Fault::Cut(node) => self.cut(node, Way::Both),
             Fault::Mend(node) => self.mend(node),
@@ -42,6 +45,7 @@ impl Simulation {
                 for owner in std::mem::take(&mut self.owners) {
                     self.slow(&owner, false);
                     self.mend(&owner);
+                    self.inflict_power_on(&owner);
                 }
             }
             Fault::Sever { node, way, .. } => {
@@ -67,6 +71,38 @@ impl Simulation {
             }
             Fault::Pause(node) => self.pause(node, true),
             Fault::Continue(node) => self.pause(node, false),
+            Fault::Freeze(node, part) => self.freeze(node, *part, true),
+            Fault::Thaw(node, part) => self.freeze(node, *part, false),
+            Fault::Suspend(node) => self.suspend(node),
+            Fault::Wake(node) => self.wake(node),
+            Fault::SuspendHost => {
+                let host = check::lock(&self.checker).host();
+                if let Some(host) = host {
+                    self.suspend(&host);
+                }
+            }
+            Fault::WakeHosts => {
+                let asleep: Vec<_> = self.suspended.keys().cloned().collect();
+                asleep.iter().for_each(|node| self.wake(node));
+            }
+            Fault::Stuck(node) => {
+                let node = node.clone().or_else(|| check::lock(&self.checker).host());
+                if let Some(node) = node {
+                    self.note(format_args!("! QEMU on {node} is stuck"));
+                    self.hosts.set_unkillable(&node, true);
+                }
+            }
+            Fault::Unstuck => self.on_every_host(|hosts, node| hosts.set_unkillable(node, false)),
+            Fault::WallClockStep(node, by) => {
+                self.node(node).machine.clock.step_wall(jiff::SignedDuration::from_secs(*by));
+            }
+            Fault::WatchdogReset(node) => self.lose_power(node),
+            Fault::LockOutlivesHost(held) => {
+                if let Some(host) = self.host() {
+                    self.hosts.leave_image_locked(Instant::now() + *held);
+                    self.lose_power(&host);
+                }
+            }
             Fault::QemuDies => self.on_every_host(|hosts, node| {
                 hosts.qemu_dies(node);
             }),
@@ -128,6 +164,60 @@ impl Simulation {
         Some(owner)
     }
 
+    /// Where the VM executes; its node is mended with the owners.
+    fn host(&mut self) -> Option<NodeName> {
+        let host = check::lock(&self.checker).host()?;
+        self.owners.push(host.clone());
+        Some(host)
+    }
+
+    fn inflict_power_on(&mut self, node: &NodeName) {
+        self.node(node).power_on();
+        self.trouble(node, "power", false);
+    }
+
+    fn freeze(&mut self, node: &NodeName, part: Part, frozen: bool) {
+        // What has no power is not stopped, and is not to be stopped when it is back.
+        let frozen = frozen && self.node(node).is_powered();
+        self.node(node).freeze(part, frozen);
+        if part != Part::Controller {
+            self.trouble(node, if part == Part::Renewing { "stalled" } else { "suspended" }, frozen);
+        }
+    }
+
+    fn suspend(&mut self, node: &NodeName) {
+        if !self.node(node).is_powered() || self.suspended.contains_key(node) {
+            return;
+        }
+        for part in [Part::Enforcing, Part::Renewing, Part::Controller] {
+            self.freeze(node, part, true);
+        }
+        if let Some(watchdog) = &self.node(node).machine.watchdog {
+            watchdog.suspend();
+        }
+        check::lock(&self.checker).suspend(node);
+        self.suspended.insert(node.clone(), Instant::now());
+    }
+
+    /// The guest goes on first, then the processes in any order; what enforces within the shortest K.
+    fn wake(&mut self, node: &NodeName) {
+        let Some(since) = self.suspended.remove(node) else { return };
+        if !self.node(node).is_powered() {
+            return;
+        }
+        if planted::is_planted(Bug::ClockStopsInSuspend) {
+            self.node(node).machine.clock.stand_still(since.elapsed());
+        }
+        if let Some(watchdog) = &self.node(node).machine.watchdog {
+            watchdog.wake();
+        }
+        check::lock(&self.checker).wake(node);
+        for (part, within) in [(Part::Enforcing, 300), (Part::Renewing, 600), (Part::Controller, 600)] {
+            let at = Instant::now() + Duration::from_millis(self.rng.random_range(0..within));
+            self.mends.push((at, Fault::Thaw(node.clone(), part)));
+        }
+    }
+
     fn lose_power(&mut self, node: &NodeName) {
         self.trouble(node, "power", true);
         let checker = Arc::clone(&self.checker);
@@ -135,6 +225,11 @@ impl Simulation {
         let machine = self.node(node);
         checker.excusing([node.clone()], |_| machine.lose_power());
         checker.validity.void(node);
+        drop(checker);
+        // A suspended host that loses its power boots awake.
+        self.suspended.remove(node);
+        self.trouble(node, "suspended", false);
+        self.trouble(node, "stalled", false);
     }
 
     fn cut(&self, node: &NodeName, way: Way) {

@@ -110,6 +110,27 @@ fn letting_what_a_migration_brought_run_before_it_was_handed_over_is_found() {
     assert!(violation.starts_with("I"), "after {seeds} seeds: {violation}");
 }
 
+/// The owner is asked to stop while nobody can look at it: it counts as stopped, and executes.
+#[test]
+fn what_cannot_be_looked_at_taken_for_absent_is_found() {
+    let (seeds, violation) = found(Bug::UnknownIsAbsent);
+    assert!(violation.starts_with("I"), "after {seeds} seeds: {violation}");
+}
+
+/// A copy in uninterruptible sleep was killed, and another executes before the host is reset.
+#[test]
+fn a_watchdog_that_is_petted_whatever_happens_is_found() {
+    let (seeds, violation) = found(Bug::AlwaysPetted);
+    assert!(violation.contains("may still write"), "after {seeds} seeds: {violation}");
+}
+
+/// The host wakes after others have taken over, and for its own clock no time has passed.
+#[test]
+fn a_clock_that_stands_still_in_suspend_is_found() {
+    let (seeds, violation) = found(Bug::ClockStopsInSuspend);
+    assert!(is_unsafe(&violation), "after {seeds} seeds: {violation}");
+}
+
 /// Each file of `scenarios/`, and beside it the log of how it went.
 #[test]
 fn every_scenario_comes_out_as_written() {

@@ -8,13 +8,11 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use zsha_crds::{NodeName, VmName};
 
+use super::moving::Moving;
 use super::{Copy, Delays, DoubleExecution, Fault, MigrationFault};
 use crate::hypervisor::{
     DomainSpec, HypervisorError, LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason,
 };
-
-/// The source stands still and the target has not been heard of yet.
-const SWITCH: Duration = Duration::from_millis(60);
 
 /// What can be asked of a hypervisor, as a value: it may have to wait.
 #[derive(Debug, Clone)]
@@ -43,7 +41,7 @@ impl Request {
         }
     }
 
-    fn refused(&self, reason: &str) -> HypervisorError {
+    pub(super) fn refused(&self, reason: &str) -> HypervisorError {
         HypervisorError::Refused { operation: self.operation(), reason: reason.to_owned() }
     }
 }
@@ -58,51 +56,64 @@ pub(super) enum Ending {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Activity {
+pub(super) enum Activity {
     Paused(PauseReason),
     Running,
     ShuttingDown,
 }
 
 #[derive(Debug, Clone)]
-struct Process {
-    number: u64,
-    generation: u64,
-    activity: Activity,
+pub(super) struct Process {
+    pub(super) number: u64,
+    pub(super) generation: u64,
+    pub(super) activity: Activity,
     started: Instant,
     /// Its memory is that of another process as it was then: stale, if anybody has executed since.
-    memory_of: Option<Instant>,
-}
-
-/// A migration as the two daemons have it, whoever remembers having asked for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Moving {
-    id: Uuid,
-    to: NodeName,
-    source: u64,
-    target: u64,
-    /// The source is stopped, and its memory is at the target.
-    switched: bool,
+    pub(super) memory_of: Option<Instant>,
+    /// It has executed, so something may be under way to the disk.
+    pub(super) ran: bool,
+    /// SIGKILL was sent to what is in uninterruptible sleep. Its threads that execute the guest are gone; the one that
+    /// sleeps goes when it wakes, and until then what it was writing may still be written.
+    killed: bool,
+    /// Its host is suspended.
+    asleep: bool,
 }
 
 impl Process {
-    fn executing(&self) -> bool {
-        matches!(self.activity, Activity::Running | Activity::ShuttingDown)
+    pub(super) fn new(number: u64, generation: u64, activity: Activity, started: Instant) -> Self {
+        Self {
+            number,
+            generation,
+            activity,
+            started,
+            memory_of: None,
+            ran: false,
+            killed: false,
+            asleep: false,
+        }
+    }
+
+    pub(super) fn executing(&self) -> bool {
+        let stands = self.killed || self.asleep;
+        !stands && matches!(self.activity, Activity::Running | Activity::ShuttingDown)
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Host {
-    powered: bool,
+    pub(super) powered: bool,
+    /// Nothing runs there, and what falls due waits until it wakes.
+    pub(super) suspended: bool,
+    postponed: Vec<Due>,
     /// Counts boots: what was asked before a boot never happens after it.
     boot: u64,
     defined: Option<DomainSpec>,
     off: OffReason,
-    process: Option<Process>,
-    fault: Option<Fault>,
-    moving: Option<Moving>,
+    pub(super) process: Option<Process>,
+    pub(super) fault: Option<Fault>,
+    pub(super) moving: Option<Moving>,
     /// What the process that asked knows of it.
-    job: MigrationJob,
+    pub(super) job: MigrationJob,
     /// How the next migrations from here end.
     pub(super) migration_fault: Option<MigrationFault>,
     pub(super) delays: Delays,
@@ -115,6 +126,8 @@ impl Host {
     fn new() -> Self {
         Self {
             powered: true,
+            suspended: false,
+            postponed: Vec::new(),
             boot: 0,
             defined: None,
             off: OffReason::Unknown,
@@ -130,14 +143,26 @@ impl Host {
         }
     }
 
-    fn changed(&self) {
+    pub(super) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    fn ended(&mut self, reason: OffReason) {
-        self.process = None;
+    /// Its process has ended; or will, once it can.
+    pub(super) fn ended(&mut self, reason: OffReason) {
         self.off = reason;
+        match &mut self.process {
+            Some(process) if self.unkillable => process.killed = true,
+            _ => self.process = None,
+        }
         self.changed();
+    }
+
+    pub(super) fn set_unkillable(&mut self, unkillable: bool) {
+        self.unkillable = unkillable;
+        if !unkillable && self.process.as_ref().is_some_and(|process| process.killed) {
+            self.process = None;
+            self.changed();
+        }
     }
 
     fn local(&self) -> LocalVm {
@@ -158,7 +183,7 @@ impl Host {
 
 /// Something that happens by itself when its time has come.
 #[derive(Debug)]
-enum Due {
+pub(super) enum Due {
     /// A migration is as far as stopping the source; or as far as ending it.
     Switch {
         from: NodeName,
@@ -194,14 +219,14 @@ pub(super) struct State {
     hosts: BTreeMap<NodeName, Host>,
     due: BTreeMap<(Instant, u64), Due>,
     /// The last number given to a process or a thing due.
-    counter: u64,
+    pub(super) counter: u64,
     pub(super) image_locks: bool,
     pub(super) image_locked_until: Option<Instant>,
     pub(super) double_executions: Vec<DoubleExecution>,
     /// Resumes of a guest whose memory was older than its disk.
     pub(super) stale_resumes: Vec<(NodeName, Instant)>,
     /// When a process last stopped executing.
-    last_executed: Option<Instant>,
+    pub(super) last_executed: Option<Instant>,
 }
 
 impl State {
@@ -243,6 +268,7 @@ impl State {
                 node: node.clone(),
                 process: process.number,
                 executing: process.executing(),
+                may_write: process.killed && process.ran,
                 generation: process.generation,
                 started: process.started,
             })
@@ -260,7 +286,12 @@ impl State {
             if at > now {
                 return;
             }
-            match entry.remove() {
+            let due = entry.remove();
+            if let Some(asleep) = self.waits_for(&due) {
+                self.host(&asleep).postponed.push(due);
+                continue;
+            }
+            match due {
                 Due::Switch { from, id } => self.switch(&from, id, at),
                 Due::Finish { from, id } => self.finish(&from, id, at),
                 Due::GuestOff { node, process } => {
@@ -277,7 +308,23 @@ impl State {
         }
     }
 
-    fn later(&mut self, at: Instant, due: Due) {
+    /// The suspended host without which this cannot happen, if there is one.
+    fn waits_for(&self, due: &Due) -> Option<NodeName> {
+        let suspended = |node: &NodeName| self.hosts.get(node).is_some_and(|host| host.suspended);
+        let node = match due {
+            Due::Request { node, .. } | Due::GuestOff { node, .. } => node,
+            Due::Switch { from, .. } | Due::Finish { from, .. } => {
+                let moving = self.hosts.get(from).and_then(|host| host.moving.as_ref());
+                match moving {
+                    Some(moving) if suspended(&moving.to) => &moving.to,
+                    _ => from,
+                }
+            }
+        };
+        suspended(node).then(|| node.clone())
+    }
+
+    pub(super) fn later(&mut self, at: Instant, due: Due) {
         self.counter += 1;
         self.due.insert((at, self.counter), due);
     }
@@ -332,7 +379,7 @@ impl State {
             Request::Undefine => self.undefine(node, request),
             Request::Migrate(order) => self.migrate(node, order, request, now),
             Request::AbortMigration => {
-                self.abort(node, "operation aborted: migration out job: canceled by client", now);
+                self.abort(node, "operation aborted: migration out job: canceled by client");
                 Ok(())
             }
         }
@@ -379,7 +426,7 @@ impl State {
             return Err(HypervisorError::ImageLocked { operation: request.operation(), reason });
         }
         let activity = Activity::Paused(PauseReason::Asked);
-        host.process = Some(Process { number, generation, activity, started: now, memory_of: None });
+        host.process = Some(Process::new(number, generation, activity, now));
         host.changed();
         Ok(())
     }
@@ -393,24 +440,38 @@ impl State {
     }
 
     fn resume(&mut self, node: &NodeName, request: &Request, now: Instant) -> Result<(), HypervisorError> {
-        let Some(process) = &mut self.host(node).process else {
+        let host = self.host(node);
+        let switched = host.moving.as_ref().is_some_and(Moving::is_switched);
+        let Some(process) = &mut host.process else {
             return Err(request.refused("the domain is not running"));
         };
+        if process.killed {
+            return Err(request.refused("the monitor of QEMU is closed"));
+        }
         if process.executing() {
             return Ok(());
         }
+        if switched {
+            return Err(request.refused("cannot acquire state change lock: the migration holds it"));
+        }
         process.activity = Activity::Running;
+        process.ran = true;
         let memory_of = process.memory_of.take();
         self.host(node).changed();
         if memory_of.is_some_and(|of| self.last_executed.is_some_and(|last| last > of)) {
             self.stale_resumes.push((node.clone(), now));
         }
+        self.executes_beside_others(node, now);
+        Ok(())
+    }
+
+    /// What executes there has just begun to; so whoever executes elsewhere is one too many.
+    pub(super) fn executes_beside_others(&mut self, node: &NodeName, now: Instant) {
         let others = self.copies().into_iter().filter(|copy| copy.executing && copy.node != *node);
         let doubles: Vec<DoubleExecution> = others
             .map(|other| DoubleExecution { at: now, first: other.node, second: node.clone() })
             .collect();
         self.double_executions.extend(doubles);
-        Ok(())
     }
 
     fn shutdown(&mut self, node: &NodeName, now: Instant) {
@@ -456,141 +517,26 @@ impl State {
         host.changed();
     }
 
-    /// The guest begins to move; a paused process that waits for it comes into being at the target.
-    fn migrate(
-        &mut self,
-        node: &NodeName,
-        order: &MigrationOrder,
-        request: &Request,
-        now: Instant,
-    ) -> Result<(), HypervisorError> {
-        let host = self.host(node);
-        let (delays, fault) = (host.delays, host.migration_fault);
-        let source = host.process.as_ref().filter(|process| process.executing());
-        let Some((source, generation)) = source.map(|process| (process.number, process.generation)) else {
-            return Err(request.refused("the domain is not running"));
-        };
-        if host.moving.is_some() {
-            return Err(request.refused("another migration job is already running"));
-        }
-        let target = self.host(&order.to);
-        if !target.powered || matches!(target.fault, Some(Fault::Unreachable | Fault::Hangs)) {
-            return Err(request.refused("unable to connect to server at the target"));
-        }
-        if target.process.is_some() {
-            return Err(request.refused("the domain is already active at the target"));
-        }
-        self.counter += 1;
-        let number = self.counter;
-        let activity = Activity::Paused(PauseReason::Incoming);
-        let incoming = Process { number, generation, activity, started: now, memory_of: None };
-        let target = self.host(&order.to);
-        target.process = Some(incoming);
-        target.changed();
-        let to = order.to.clone();
-        self.host(node).moving = Some(Moving { id: order.id, to, source, target: number, switched: false });
-        let takes =
-            if fault == Some(MigrationFault::Breaks) { delays.migration / 2 } else { delays.migration };
-        self.later(now + takes, Due::Switch { from: node.clone(), id: order.id });
-        Ok(())
-    }
-
-    fn abort(&mut self, node: &NodeName, reason: &str, now: Instant) {
-        let Some(moving) = self.host(node).moving.clone().filter(|moving| !moving.switched) else { return };
-        self.give_up_moving(node, &moving, reason, now);
-    }
-
-    /// The guest goes on at the source; what has come to the target is put away.
-    fn give_up_moving(&mut self, node: &NodeName, moving: &Moving, reason: &str, _now: Instant) {
-        let target = self.host(&moving.to);
-        if target.process.as_ref().is_some_and(|process| process.number == moving.target) {
-            target.ended(OffReason::Unknown);
-        }
-        self.over(node, moving.id, MigrationJob::Failed { id: moving.id, reason: reason.to_owned() });
-    }
-
-    fn over(&mut self, node: &NodeName, id: Uuid, job: MigrationJob) {
-        let host = self.host(node);
-        host.moving = None;
-        if host.job.id() == Some(id) {
-            host.job = job;
-        }
-        host.changed();
-    }
-
-    fn process_at(&mut self, node: &NodeName, number: u64) -> Option<&mut Process> {
+    pub(super) fn process_at(&mut self, node: &NodeName, number: u64) -> Option<&mut Process> {
         let host = self.host(node);
         if !host.powered {
             return None;
         }
-        host.process.as_mut().filter(|process| process.number == number)
-    }
-
-    fn switch(&mut self, from: &NodeName, id: Uuid, now: Instant) {
-        let Some(moving) = self.host(from).moving.clone().filter(|moving| moving.id == id) else { return };
-        let fault = self.host(from).migration_fault;
-        let source = self.process_at(from, moving.source).is_some_and(|process| process.executing());
-        let target = self.process_at(&moving.to, moving.target).is_some();
-        if !source || !target || fault == Some(MigrationFault::Breaks) {
-            self.give_up_moving(from, &moving, "the migration broke", now);
-            return;
-        }
-        self.last_executed = Some(now);
-        if let Some(process) = self.process_at(from, moving.source) {
-            process.activity = Activity::Paused(PauseReason::Incoming);
-        }
-        if let Some(process) = self.process_at(&moving.to, moving.target) {
-            process.memory_of = Some(now);
-            process.activity = Activity::Paused(PauseReason::Asked);
-        }
-        self.host(from).moving = Some(Moving { switched: true, ..moving.clone() });
-        self.host(from).changed();
-        self.host(&moving.to).changed();
-        self.later(now + SWITCH, Due::Finish { from: from.clone(), id });
-    }
-
-    /// libvirt at the source hears of the target, or does not: then it lets the guest go on there.
-    fn finish(&mut self, from: &NodeName, id: Uuid, now: Instant) {
-        let Some(moving) = self.host(from).moving.clone().filter(|moving| moving.id == id) else { return };
-        let lost = self.host(from).migration_fault == Some(MigrationFault::AnswerLost);
-        let arrived = self.process_at(&moving.to, moving.target).is_some();
-        let there = self.process_at(from, moving.source).is_some();
-        if there && (lost || !arrived) {
-            if let Some(process) = self.process_at(from, moving.source) {
-                process.activity = Activity::Running;
-            }
-            let copies = self.copies().into_iter().filter(|copy| copy.executing && copy.node != *from);
-            let doubles: Vec<_> = copies
-                .map(|copy| DoubleExecution { at: now, first: copy.node, second: from.clone() })
-                .collect();
-            self.double_executions.extend(doubles);
-            let reason = "the answer of the target was lost".to_owned();
-            self.over(from, id, MigrationJob::Failed { id, reason });
-            return;
-        }
-        if there {
-            self.host(from).ended(OffReason::Migrated);
-        }
-        let job = if there && arrived {
-            MigrationJob::Done { id }
-        } else {
-            MigrationJob::Failed { id, reason: "the source's process is gone".to_owned() }
-        };
-        self.over(from, id, job);
+        host.process.as_mut().filter(|process| process.number == number && !process.killed)
     }
 
     /// Ends the process of `node`, if there is one and it can be ended. How many were.
     pub(super) fn end(&mut self, node: &NodeName, ending: Ending) -> usize {
         self.executed_until_now(node);
         let host = self.host(node);
-        if host.process.is_none() || host.unkillable {
+        if host.process.as_ref().is_none_or(|process| process.killed) {
             return 0;
         }
         host.ended(match ending {
             Ending::Destroyed => OffReason::Destroyed,
             Ending::Killed => OffReason::Died,
         });
-        1
+        usize::from(host.process.is_none())
     }
 
     /// The guest of `node` (that very process, if one is named) is off by its own doing.
@@ -616,15 +562,52 @@ impl State {
         true
     }
 
+    /// Nothing runs there any more, and no time passes for what is there.
+    pub(super) fn suspend(&mut self, node: &NodeName) {
+        self.executed_until_now(node);
+        let host = self.host(node);
+        host.suspended = host.powered;
+        let suspended = host.suspended;
+        if let Some(process) = &mut host.process {
+            process.asleep = suspended;
+        }
+        host.changed();
+    }
+
+    /// The guest is the first to go on.
+    pub(super) fn wake(&mut self, node: &NodeName, now: Instant) {
+        let host = self.host(node);
+        if !std::mem::replace(&mut host.suspended, false) {
+            return;
+        }
+        if let Some(process) = &mut host.process {
+            process.asleep = false;
+        }
+        host.changed();
+        let executes = host.process.as_ref().is_some_and(Process::executing);
+        for due in std::mem::take(&mut self.host(node).postponed) {
+            self.later(now, due);
+        }
+        if executes {
+            self.executes_beside_others(node, now);
+        }
+    }
+
     pub(super) fn power_loss(&mut self, node: &NodeName) {
         self.executed_until_now(node);
         let host = self.host(node);
+        host.suspended = false;
+        host.unkillable = false;
+        let postponed = std::mem::take(&mut host.postponed);
         host.job = MigrationJob::None;
         host.powered = false;
         host.boot += 1;
         host.process = None;
         host.off = OffReason::Unknown;
         host.changed();
+        for due in postponed {
+            self.later(Instant::now(), due);
+        }
         self.due.retain(|_, due| match due {
             Due::Request { node: of, .. } | Due::GuestOff { node: of, .. } => of != node,
             // What it meets then decides what becomes of it.
