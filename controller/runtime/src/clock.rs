@@ -184,3 +184,21 @@ impl Clock {
 pub fn wall_now() -> Timestamp {
     Timestamp::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_is_set_moves_nothing_else_and_never_goes_before_the_epoch() {
+        let clock = Clock::Machine { start: tokio::time::Instant::now(), rate_ppm: 0, number: 0 };
+        let (now, wall) = (clock.now(), clock.wall());
+        clock.step_wall(SignedDuration::from_hours(2));
+        assert_eq!(clock.wall().duration_since(wall), SignedDuration::from_hours(2));
+        clock.step_wall(SignedDuration::from_hours(-9));
+        assert_eq!(clock.wall(), Timestamp::UNIX_EPOCH);
+        assert_eq!(clock.now(), now);
+        clock.mend();
+        assert_eq!(clock.wall(), wall);
+    }
+}

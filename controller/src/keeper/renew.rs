@@ -24,8 +24,7 @@ pub use look::{Apart, Looking};
 pub use notebook::Notebook;
 
 use super::Verdict;
-use super::copies::Copies;
-use super::enforce::{Enforcement, enforce_task};
+use super::enforce::Enforcement;
 use super::watchdog::{Watchdog, WatchdogState};
 use crate::planted::{self, Bug};
 
@@ -93,29 +92,7 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
     (renewal, line)
 }
 
-/// A whole keeper in this process: the loop and its enforcement, which live and die with the future.
-pub fn in_process(
-    settings: RenewSettings,
-    copies: Arc<dyn Copies>,
-) -> (LocalLease, impl Future<Output = ()> + Send + 'static) {
-    let enforcing = enforce_task(settings.clock, Arc::clone(&settings.enforcement), copies);
-    let (renewal, line) = new(settings);
-    let both = async move {
-        tokio::select! {
-            biased;
-            () = enforcing => {}
-            () = renewal.run() => {}
-        }
-    };
-    (line, both)
-}
-
-fn verdict(
-    holder: &Holder,
-    now: Moment,
-    deadline: Option<Moment>,
-    looked: Option<(Moment, Option<u32>)>,
-) -> Verdict {
+fn verdict(holder: &Holder, deadline: Option<Moment>, looked: Option<(Moment, Option<u32>)>) -> Verdict {
     Verdict {
         node: holder.node().clone(),
         valid_until: deadline,

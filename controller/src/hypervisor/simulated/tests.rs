@@ -148,3 +148,38 @@ async fn a_shutdown_meant_for_a_dead_process_does_not_reach_its_successor() {
     tokio::time::advance(Duration::from_secs(10)).await;
     assert_eq!(one.look().await.unwrap(), LocalVm::Running { generation: 1 });
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_killed_in_its_sleep_executes_no_more_may_still_write_and_is_gone_when_it_wakes() {
+    let (hosts, one, two) = world();
+    hosts.set_image_locks(false);
+    run_on(&one).await;
+    hosts.set_unkillable(&node("n1"), true);
+    assert!(hosts.copies_on(&node("n1"))[0].executing);
+    hosts.kill_now(&node("n1"));
+    let copy = hosts.copies_on(&node("n1"))[0].clone();
+    assert!(!copy.executing && copy.may_write);
+    assert!(matches!(one.resume().await, Err(HypervisorError::Refused { .. })));
+    run_on(&two).await;
+    assert_eq!(hosts.double_executions(), vec![]);
+    hosts.set_unkillable(&node("n1"), false);
+    assert_eq!(hosts.copies_on(&node("n1")), vec![]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_guest_stands_still_and_wakes_beside_whoever_took_over() {
+    let (hosts, one, two) = world();
+    hosts.set_image_locks(false);
+    let guest_shutdown = Some(Duration::from_secs(2));
+    hosts.set_delays(&node("n1"), Delays { guest_shutdown, ..Delays::NONE });
+    run_on(&one).await;
+    // It does not go on with that either.
+    one.shutdown().await.unwrap();
+    hosts.suspend(&node("n1"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!hosts.copies_on(&node("n1"))[0].executing);
+    run_on(&two).await;
+    assert_eq!(hosts.double_executions(), vec![]);
+    hosts.wake(&node("n1"));
+    assert_eq!(hosts.double_executions().len(), 1);
+}

@@ -10,7 +10,8 @@ use zsha_runtime::store::{Entry, Listing, MemoryStore};
 use super::*;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts, SimulatedHypervisor};
 use crate::hypervisor::{DomainImage, DomainSpec, Hypervisor};
-use crate::keeper::copies::SimulatedCopies;
+use crate::keeper::copies::{Copies, SimulatedCopies};
+use crate::keeper::enforce::enforce_task;
 use crate::keeper::{KeeperError, Lease};
 
 pub(in crate::keeper) fn domain() -> DomainSpec {
@@ -167,6 +168,23 @@ impl Node {
     fn last(&self) -> Arrived {
         self.store.arrived().last().unwrap().clone()
     }
+}
+
+/// A whole keeper in this process: the loop and its enforcement, which live and die with the future.
+fn in_process(
+    settings: RenewSettings,
+    copies: Arc<dyn Copies>,
+) -> (LocalLease, impl Future<Output = ()> + Send + 'static) {
+    let enforcing = enforce_task(settings.clock, Arc::clone(&settings.enforcement), copies);
+    let (renewal, line) = new(settings);
+    let both = async move {
+        tokio::select! {
+            biased;
+            () = enforcing => {}
+            () = renewal.run() => {}
+        }
+    };
+    (line, both)
 }
 
 fn name() -> NodeName {

@@ -121,3 +121,43 @@ pub fn watch(
     };
     (Watchdog { tell: Some(tell), state, longest: None }, watching)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(2);
+
+    fn armed() -> (Arc<SimulatedDevice>, Handle) {
+        let device = Arc::new(SimulatedDevice::default());
+        let mut handle = Handle(Arc::clone(&device));
+        handle.set_timeout(TIMEOUT).unwrap();
+        (device, handle)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_bites_once_its_time_after_the_last_pet() {
+        let (device, mut handle) = armed();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        handle.pet().unwrap();
+        let petted = Instant::now();
+        device.bites().await;
+        assert_eq!(petted.elapsed(), TIMEOUT);
+        assert!(!device.is_armed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_does_not_count_while_its_host_is_suspended() {
+        let (device, _handle) = armed();
+        let begun = Instant::now();
+        device.suspend();
+        let bites = tokio::spawn({
+            let device = Arc::clone(&device);
+            async move { device.bites().await }
+        });
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        device.wake();
+        bites.await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::from_secs(9) + TIMEOUT);
+    }
+}
