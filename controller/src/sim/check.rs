@@ -82,7 +82,8 @@ pub struct Checker {
     executing: BTreeMap<NodeName, Executing>,
     /// What executed on a host when it was suspended.
     asleep: BTreeMap<NodeName, Executing>,
-    /// Nodes whose whole host was suspended, and when they woke last.
+    /// Nodes whose whole host was ever suspended, and when they woke last.
+    slept: BTreeSet<NodeName>,
     woke: BTreeMap<NodeName, Instant>,
     watchdogs: BTreeMap<NodeName, Arc<SimulatedDevice>>,
     /// Copies in uninterruptible sleep, without a watchdog, beside which another executed. No promise covers them.
@@ -121,6 +122,7 @@ impl Checker {
             lost: false,
             executing: BTreeMap::new(),
             asleep: BTreeMap::new(),
+            slept: BTreeSet::new(),
             woke: BTreeMap::new(),
             watchdogs: BTreeMap::new(),
             stuck: BTreeSet::new(),
@@ -214,7 +216,7 @@ impl Checker {
                 .find(|copy| copy.executing && copy.node != stuck.node && !self.has_just_woken(&copy.node));
             let Some(other) = other.filter(|_| self.stuck.insert(stuck.process)) else { continue };
             let guarded = self.watchdogs.get(&stuck.node).is_some_and(|device| device.is_armed());
-            if guarded && !self.woke.contains_key(&stuck.node) {
+            if guarded && !self.slept.contains(&stuck.node) {
                 self.violations.push(format!(
                     "I1: {} executes the VM while a copy on {} that was killed may still write",
                     other.node, stuck.node
@@ -238,6 +240,7 @@ impl Checker {
         if let Some(it) = self.executing.remove(node) {
             self.asleep.insert(node.clone(), it);
         }
+        self.slept.insert(node.clone());
         self.hosts.suspend(node);
         self.check();
     }
