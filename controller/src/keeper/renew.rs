@@ -92,7 +92,12 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
     (renewal, line)
 }
 
-fn verdict(holder: &Holder, deadline: Option<Moment>, looked: Option<(Moment, Option<u32>)>) -> Verdict {
+fn verdict(
+    holder: &Holder,
+    now: Moment,
+    deadline: Option<Moment>,
+    looked: Option<(Moment, Option<u32>)>,
+) -> Verdict {
     Verdict {
         node: holder.node().clone(),
         valid_until: deadline,

@@ -210,6 +210,7 @@ mod tests {
             deadline: Some(begun + Duration::from_millis(deadline)),
             timings: LeaseTimings::FAST,
             fence: None,
+            unbroken: None,
         };
         file.write(&memory).unwrap();
         let one = One { clock, killed: Mutex::default() };

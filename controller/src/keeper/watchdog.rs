@@ -11,6 +11,7 @@
 
 mod device;
 pub mod simulated;
+mod wish;
 
 use std::fmt;
 use std::io;

@@ -277,7 +277,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
     let until = at + length;
     let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
     let once = |fault: Fault| (vec![(at, fault)], at);
-    match rng.random_range(0..43) {
+    match rng.random_range(0..45) {
         0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
         2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
         4 => pair(Fault::StoreDown, Fault::StoreUp),
@@ -312,6 +312,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         19 => start_cut_off(rng, at),
         20..=23 => moves::migration(rng, nodes, at),
         24 => fading(rng, at),
+        43 | 44 => restored(rng, at),
         25..=27 => calls::fail(rng, node, at, until),
         28 => lines::flap(rng, node, at),
         29 | 30 => lines::one_way(rng, node, at, until),

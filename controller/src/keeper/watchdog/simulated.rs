@@ -109,7 +109,7 @@ pub fn watch(
 ) -> (Watchdog, impl Future<Output = ()> + Send + 'static) {
     let (tell, told) = mpsc::channel();
     let open = move || Ok(Box::new(Handle(Arc::clone(&device))) as Box<dyn Device>);
-    let (mut watch, state) = Watch::new(Box::new(open));
+    let (mut watch, state) = Watch::new(Box::new(open), true);
     let watching = async move {
         loop {
             for what in told.try_iter() {
@@ -119,7 +119,7 @@ pub fn watch(
             clock.sleep_until(next).await;
         }
     };
-    (Watchdog { tell: Some(tell), state, longest: None }, watching)
+    (Watchdog { tell: Some(tell), state, longest: None, wish: None }, watching)
 }
 
 #[cfg(test)]
