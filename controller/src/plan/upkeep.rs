@@ -114,6 +114,12 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         Some(migration) if migration.to.node == world.me => {
             format!("{} was handed the VM and takes it over", world.me)
         }
+        // A process that had written it before has not restarted.
+        _ if world.vm_before.is_some() => format!(
+            "{} was shown an older state of the store (its server lags, or a snapshot was restored) and writes down \
+             again that the VM is its own",
+            world.me
+        ),
         _ => format!("the controller of {} has restarted and goes on with what is there", world.me),
     };
     let record = VmRecord { revision: stored.record.revision + 1, ..stored.record.clone() };
