@@ -21,8 +21,8 @@ use crate::hypervisor::simulated::SimulatedHosts;
 use crate::keeper::copies::SimulatedCopies;
 use crate::keeper::enforce::{Enforcement, enforce_task};
 use crate::keeper::renew::{self, Looking, Notebook, RenewSettings};
-use crate::keeper::watchdog::Watchdog;
 use crate::keeper::watchdog::simulated::{self, SimulatedDevice};
+use crate::keeper::watchdog::{Watchdog, WatchdogState};
 use crate::keeper::{Lease, LocalLease};
 use crate::reconcile::{self, Node};
 
@@ -39,6 +39,8 @@ pub struct Machine {
     pub host: Arc<SimulatedHost>,
     pub enforcement: Arc<Enforcement>,
     pub watchdog: Option<Arc<SimulatedDevice>>,
+    /// Where there is none: what its keeper says of one all the same, which resets nothing.
+    pub watchdog_said: watch::Sender<WatchdogState>,
     /// The keeper's file in `/run`: gone with the boot.
     memory: Arc<Mutex<Option<Memory>>>,
     boot: Arc<Mutex<u64>>,
@@ -65,6 +67,7 @@ impl Machine {
             host: Arc::new(SimulatedHost::new()),
             enforcement: Arc::new(Enforcement::default()),
             watchdog: None,
+            watchdog_said: watch::Sender::new(WatchdogState::None),
             memory: Arc::default(),
             boot: Arc::new(Mutex::new(1)),
             seed,
@@ -114,7 +117,7 @@ impl Machine {
                     simulated::watch(Arc::clone(device), self.clock, Arc::clone(&self.enforcement));
                 (line, Some(watching))
             }
-            None => (Watchdog::none(), None),
+            None => (Watchdog::said(self.watchdog_said.subscribe()), None),
         };
         let settings = RenewSettings {
             identity: Identity {

@@ -17,6 +17,7 @@ pub mod net;
 pub mod node;
 pub mod operator;
 pub mod scenario;
+pub mod situation;
 pub mod validity;
 pub mod witness;
 

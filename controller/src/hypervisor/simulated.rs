@@ -215,6 +215,20 @@ impl SimulatedHosts {
         self.tell_due();
     }
 
+    /// From now on every guest there goes on when it is asked to power off.
+    pub fn ignore_shutdowns(&self, node: &NodeName) {
+        self.settled().host(node).delays.guest_shutdown = None;
+    }
+
+    /// Whether the disk gives an error to whatever executes there, from now on.
+    pub fn set_disk_gone(&self, node: &NodeName, gone: bool) {
+        let mut state = self.settled();
+        state.host(node).disk_gone = gone;
+        if gone {
+            state.disk_fails(node);
+        }
+    }
+
     pub fn set_delays(&self, node: &NodeName, delays: Delays) {
         self.settled().host(node).delays = delays;
     }

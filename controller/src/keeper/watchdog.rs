@@ -125,9 +125,14 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Where the settings name no device, and in a simulation.
+    /// Where the settings name no device.
     pub fn none() -> Self {
         let (_, state) = watch::channel(WatchdogState::None);
+        Self::said(state)
+    }
+
+    /// In a simulation: what is said of one, and no device behind it.
+    pub fn said(state: watch::Receiver<WatchdogState>) -> Self {
         Self { tell: None, state, longest: None, wish: None }
     }
 

@@ -90,6 +90,8 @@ pub struct Checker {
     stuck: BTreeSet<u64>,
     /// Nodes on which a copy may end at this moment.
     excused: BTreeSet<NodeName>,
+    /// Nodes that do not reach the VM's disk: what executes there may be ended.
+    pub without_disk: BTreeSet<NodeName>,
     /// Every fault, every change of the ownership record and of who executes, by virtual time.
     pub log: String,
 }
@@ -127,6 +129,7 @@ impl Checker {
             watchdogs: BTreeMap::new(),
             stuck: BTreeSet::new(),
             excused: BTreeSet::new(),
+            without_disk: BTreeSet::new(),
             log: String::new(),
         }
     }
@@ -346,6 +349,7 @@ impl Checker {
     fn harmed(&mut self, node: &NodeName, it: Executing) {
         if self.is_unsettled()
             || self.excused.contains(node)
+            || self.without_disk.contains(node)
             || it.stop_asked
             || self.stop_in_force()
             || self.is_moving_from(node)

@@ -18,7 +18,7 @@ use crate::observed::Observed;
 use crate::planted::{self, Bug};
 
 /// On the bridge of the example document.
-const BRIDGE: &str = "br_zsn0";
+pub(super) const BRIDGE: &str = "br_zsn0";
 
 impl Simulation {
     pub(super) fn inflict(&mut self, fault: &Fault) {
@@ -297,7 +297,7 @@ impl Simulation {
         check::lock(&self.checker).validity.troubled(node, trouble, on);
     }
 
-    fn node(&mut self, name: &NodeName) -> &mut SimNode {
+    pub(super) fn node(&mut self, name: &NodeName) -> &mut SimNode {
         match self.nodes.get_mut(name) {
             Some(node) => node,
             None => panic!("the schedule names {name}, which is no node"),

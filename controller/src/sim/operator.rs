@@ -114,9 +114,22 @@ impl Operator {
         self.commit(&[self.put(self.keys.intent("power"), json(intent))]);
     }
 
+    /// A document by which no node without a watchdog is given the VM.
+    pub fn require_watchdog(&mut self) {
+        self.document["spec"]["Fencing"] = serde_json::json!({ "Watchdog": "required" });
+    }
+
+    /// The key of the document is deleted by hand.
+    pub fn delete_document(&self) {
+        self.delete(self.keys.spec());
+    }
+
     /// The key of a node's lease is deleted by hand.
     pub fn delete_lease(&self, node: &NodeName) {
-        let key = self.keys.lease(node);
+        self.delete(self.keys.lease(node));
+    }
+
+    fn delete(&self, key: String) {
         if let Some(index) = self.store.index_of(&key) {
             self.commit(&[Op::DeleteCas { key, index }]);
         }

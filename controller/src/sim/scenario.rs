@@ -6,11 +6,14 @@
 //! `hypervisor NODE unreachable|hangs|answers`, `starts fail NODE`, `starts work NODE`, `bridge NODE missing|back`,
 //! `image locked for N s`, `stale reads NODE`, `fresh reads NODE`, `lease of NODE deleted`, `qemu dies`,
 //! `guest powers off`, `migrate to NODE`, `migrations break|lose the answer|work`, `prefer NODE [and fail back]`,
-//! `snapshot taken`, `snapshot restored`, `stop asked`, `start asked`, `apply PROFILE`, `apply N GiB`, `wait N s`. The first step is
-//! `begin PROFILE`.
+//! `snapshot taken`, `snapshot restored`, `stop asked`, `start asked`, `apply PROFILE`, `apply N GiB`,
+//! `document deleted`, `share NODE hangs|gone|back`, `bridge NODE without carrier`, `kills fail NODE`, `kills work NODE`,
+//! `guests ignore shutdown`, `watchdog required`, `watchdog NODE there|missing` (nobody has one at first), `wait N s`.
+//! The first step is `begin PROFILE`.
 //!
 //! What must come of it: `runs on NODE within N s`, `runs within N s`, `stays on NODE for N s` (the very same
-//! process), `stops within N s`, `nothing runs for N s`. The invariants of [`super::check`] are judged all along.
+//! process), `stops within N s`, `nothing runs for N s`, `owned by NODE for N s` (so says the record), `NODE says within
+//! N s: WORDS` (among its faults and what it waits for). The invariants of [`super::check`] are judged all along.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,6 +23,7 @@ use zsha_crds::NodeName;
 
 use super::faults::Fault;
 use super::operator::Profile;
+use super::situation::Situation;
 use super::{Report, Simulation, TICK, check};
 use crate::hypervisor::simulated;
 
@@ -28,12 +32,15 @@ use crate::hypervisor::simulated;
 pub enum Step {
     Begin(Profile),
     Happens(Fault),
+    Is(Situation),
     Wait(Duration),
     /// On this node, or on any.
     Runs(Option<NodeName>, Duration),
     Stays(NodeName, Duration),
     Stops(Duration),
     NothingRuns(Duration),
+    Owned(NodeName, Duration),
+    Says(NodeName, Duration, String),
 }
 
 /// A line that is no step.
@@ -73,8 +80,30 @@ fn step(words: &[&str]) -> Result<Step, String> {
         ["stays", "on", it, "for", n, "s"] => Step::Stays(node(it)?, seconds(n)?),
         ["stops", "within", n, "s"] => Step::Stops(seconds(n)?),
         ["nothing", "runs", "for", n, "s"] => Step::NothingRuns(seconds(n)?),
-        other => Step::Happens(fault(other)?),
+        ["owned", "by", it, "for", n, "s"] => Step::Owned(node(it)?, seconds(n)?),
+        [it, "says", "within", n, "s:", words @ ..] => Step::Says(node(it)?, seconds(n)?, words.join(" ")),
+        other => match situation(other)? {
+            Some(situation) => Step::Is(situation),
+            None => Step::Happens(fault(other)?),
+        },
     })
+}
+
+fn situation(words: &[&str]) -> Result<Option<Situation>, String> {
+    Ok(Some(match words {
+        ["share", it, "hangs"] => Situation::ShareHangs(node(it)?),
+        ["share", it, "gone"] => Situation::ShareGone(node(it)?),
+        ["share", it, "back"] => Situation::ShareBack(node(it)?),
+        ["bridge", it, "without", "carrier"] => Situation::NoCarrier(node(it)?),
+        ["kills", "fail", it] => Situation::Unkillable(node(it)?, true),
+        ["kills", "work", it] => Situation::Unkillable(node(it)?, false),
+        ["guests", "ignore", "shutdown"] => Situation::ShutdownsIgnored,
+        ["watchdog", "required"] => Situation::WatchdogRequired,
+        ["watchdog", it, "there"] => Situation::Watchdog(node(it)?, true),
+        ["watchdog", it, "missing"] => Situation::Watchdog(node(it)?, false),
+        ["document", "deleted"] => Situation::DocumentDeleted,
+        _ => return Ok(None),
+    }))
 }
 
 fn fault(words: &[&str]) -> Result<Fault, String> {
@@ -162,6 +191,7 @@ impl Simulation {
             match step {
                 Step::Begin(profile) => self.begin(*profile),
                 Step::Happens(fault) => self.inflict(fault),
+                Step::Is(situation) => self.set_up(situation),
                 Step::Wait(time) => self.wait_until(Instant::now() + *time).await,
                 Step::Runs(node, limit) => {
                     self.reached(line, *limit, |host| {
@@ -171,6 +201,8 @@ impl Simulation {
                 }
                 Step::Stops(limit) => self.reached(line, *limit, |host| host.is_none()).await,
                 Step::NothingRuns(time) => self.stays(line, *time, None).await,
+                Step::Owned(node, time) => self.owned(line, node, *time).await,
+                Step::Says(node, limit, words) => self.says(line, node, words, *limit).await,
                 Step::Stays(node, time) => self.stays(line, *time, Some(node)).await,
             }
         }
@@ -216,7 +248,7 @@ impl Simulation {
         }
     }
 
-    fn violate(&self, what: fmt::Arguments<'_>) {
+    pub(super) fn violate(&self, what: fmt::Arguments<'_>) {
         check::lock(&self.checker).violations.push(what.to_string());
     }
 }

@@ -119,6 +119,8 @@ pub(super) struct Host {
     pub(super) delays: Delays,
     pub(super) start_failure: Option<String>,
     pub(super) unkillable: bool,
+    /// Whatever executes is paused again by its first word with the disk.
+    pub(super) disk_gone: bool,
     changes: watch::Sender<u64>,
 }
 
@@ -139,6 +141,7 @@ impl Host {
             delays: Delays::default(),
             start_failure: None,
             unkillable: false,
+            disk_gone: false,
             changes: watch::Sender::new(0),
         }
     }
@@ -442,6 +445,7 @@ impl State {
     fn resume(&mut self, node: &NodeName, request: &Request, now: Instant) -> Result<(), HypervisorError> {
         let host = self.host(node);
         let switched = host.moving.as_ref().is_some_and(Moving::is_switched);
+        let disk_gone = host.disk_gone;
         let Some(process) = &mut host.process else {
             return Err(request.refused("the domain is not running"));
         };
@@ -453,6 +457,11 @@ impl State {
         }
         if switched {
             return Err(request.refused("cannot acquire state change lock: the migration holds it"));
+        }
+        if disk_gone {
+            process.activity = Activity::Paused(PauseReason::IoError);
+            self.host(node).changed();
+            return Ok(());
         }
         process.activity = Activity::Running;
         process.ran = true;

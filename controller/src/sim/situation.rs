@@ -1,0 +1,137 @@
+//! What a scenario sets up or looks at that no seed draws: storage and links of one node, a guest or a QEMU that does
+//! not end, what the nodes say in their records.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zsha_crds::NodeName;
+use zsha_crds::records::NodeStatus;
+
+use super::inflict::BRIDGE;
+use super::{Simulation, TICK, check};
+use crate::host::{BridgeFact, ImageFact};
+use crate::keeper::WatchdogState;
+use crate::observed::Observed;
+
+/// What is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Situation {
+    /// The share does not answer on this node: the guest goes on and gets nothing from its disk.
+    ShareHangs(NodeName),
+    /// The share answers with errors on this node: the guest is paused by its first word with the disk.
+    ShareGone(NodeName),
+    ShareBack(NodeName),
+    /// The bridge is there, and its cable is not.
+    NoCarrier(NodeName),
+    /// Whether no signal ends the QEMU of this node.
+    Unkillable(NodeName, bool),
+    /// Every guest goes on when it is asked to power off.
+    ShutdownsIgnored,
+    /// Whether this node's keeper pets a watchdog.
+    Watchdog(NodeName, bool),
+    /// `zsha apply` of a document with `Fencing.Watchdog: required`.
+    WatchdogRequired,
+    DocumentDeleted,
+}
+
+impl Simulation {
+    pub(super) fn set_up(&mut self, situation: &Situation) {
+        self.note(format_args!("! {situation:?}"));
+        match situation {
+            Situation::ShareHangs(node) => {
+                let fact = Observed::unknown("it does not answer within 3 s");
+                self.node(node).machine.host.set_image(fact);
+                self.without_disk(node, true);
+            }
+            Situation::ShareGone(node) => {
+                let reason = "Stale file handle (os error 116)".to_owned();
+                let fact = Observed::Known(ImageFact::NotReadable { reason });
+                self.node(node).machine.host.set_image(fact);
+                self.without_disk(node, true);
+                self.hosts.set_disk_gone(node, true);
+            }
+            Situation::ShareBack(node) => {
+                self.node(node).machine.host.repair();
+                self.hosts.set_disk_gone(node, false);
+                self.without_disk(node, false);
+            }
+            Situation::NoCarrier(node) => {
+                let fact = BridgeFact::Bridge { up: true, carrier: false };
+                self.node(node).machine.host.set_bridge(BRIDGE, Observed::Known(fact));
+            }
+            Situation::Unkillable(node, on) => self.hosts.set_unkillable(node, *on),
+            Situation::ShutdownsIgnored => {
+                for node in self.nodes.keys() {
+                    self.hosts.ignore_shutdowns(node);
+                }
+            }
+            Situation::Watchdog(node, there) => {
+                let state =
+                    if *there { WatchdogState::Petted { timeout_secs: 5 } } else { WatchdogState::None };
+                self.node(node).machine.watchdog_said.send_replace(state);
+            }
+            Situation::WatchdogRequired => {
+                self.operator.require_watchdog();
+                self.operator.apply(None, 8);
+            }
+            Situation::DocumentDeleted => self.operator.delete_document(),
+        }
+        check::lock(&self.checker).check();
+    }
+
+    fn without_disk(&self, node: &NodeName, without: bool) {
+        let mut checker = check::lock(&self.checker);
+        checker.check();
+        if without {
+            checker.without_disk.insert(node.clone());
+        } else {
+            checker.without_disk.remove(node);
+        }
+    }
+
+    /// All this time the record names this node as the owner.
+    pub(super) async fn owned(&mut self, line: &str, node: &NodeName, time: Duration) {
+        let until = Instant::now() + time;
+        while !self.violated() {
+            if check::lock(&self.checker).owner().as_ref() != Some(node) {
+                self.violate(format_args!("not so: '{line}'"));
+                return;
+            }
+            if Instant::now() >= until {
+                self.note(format_args!("= {line}"));
+                return;
+            }
+            self.wait_until(until.min(Instant::now() + TICK)).await;
+        }
+    }
+
+    /// Within this time what the node says of itself, its conditions and what it waits for, has these words in it.
+    pub(super) async fn says(&mut self, line: &str, node: &NodeName, words: &str, limit: Duration) {
+        let begun = Instant::now();
+        while !self.violated() {
+            if let Some(sentence) = self.said(node).into_iter().find(|sentence| sentence.contains(words)) {
+                self.note(format_args!("= {line}: {sentence}"));
+                return;
+            }
+            if begun.elapsed() >= limit {
+                self.violate(format_args!("not so: '{line}', but {:?}", self.said(node)));
+                return;
+            }
+            self.wait_until(Instant::now() + TICK).await;
+        }
+    }
+
+    /// Every sentence of the node's status that is not about something being well.
+    fn said(&self, node: &NodeName) -> Vec<String> {
+        let Some(status) = self.status(node) else { return Vec::new() };
+        let faults = status.conditions.into_iter().filter(|condition| !condition.is_true());
+        let faults = faults.map(|condition| condition.message);
+        faults.chain(status.waiting.into_iter().map(|waiting| waiting.message)).collect()
+    }
+
+    fn status(&self, node: &NodeName) -> Option<NodeStatus> {
+        let keys = zsha_crds::Keys::new(&self.nodes.get(node)?.machine.cluster);
+        let entry = self.store.read(&keys.node_status(node))?;
+        serde_json::from_str(&entry.value).ok()
+    }
+}
