@@ -177,6 +177,8 @@ pub struct Notes {
     pub shutdown_asked: Option<(Moment, Moment)>,
     /// Since when QEMU has been seen paused by a fault of its own.
     pub faulted_since: Option<Moment>,
+    /// Since when the VM's disk has not been reached from here while another node is fit.
+    pub storage_lost_since: Option<Moment>,
     /// Nothing is mounted before this.
     pub mount_at: Option<Moment>,
     /// Since when this node has seen the VM failed everywhere, and how often it was tried again since.

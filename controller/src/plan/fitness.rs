@@ -15,6 +15,11 @@ pub const READY: &str = "Ready";
 /// Told, and no reason against a node: the VM may well be placed by the last good document.
 pub const SPEC_VALID: &str = "SpecValid";
 
+const MOUNTS_READY: &str = "MountsReady";
+const IMAGE_PRESENT: &str = "ImagePresent";
+/// The reason of what cannot be told yet: the host has not been asked.
+const NOT_LOOKED: &str = "NotLooked";
+
 type Verdict = (ConditionStatus, &'static str, String);
 
 /// All conditions of this node, the summary first.
@@ -24,9 +29,9 @@ pub fn conditions(world: &World) -> Vec<Condition> {
         (SPEC_VALID, spec(world)),
         ("LeaseValid", lease(world)),
         ("HypervisorReachable", hypervisor(world)),
-        ("MountsReady", host(world, mounts)),
+        (MOUNTS_READY, host(world, mounts)),
         ("BridgesReady", host(world, bridges)),
-        ("ImagePresent", host(world, image)),
+        (IMAGE_PRESENT, host(world, image)),
         ("WatchdogReady", watchdog(world)),
     ];
     let generation = world.document().map(|d| d.generation);
@@ -48,6 +53,12 @@ pub fn first_fault(conditions: &[Condition]) -> Option<String> {
 pub fn first_unknown(conditions: &[Condition]) -> Option<String> {
     let unknown = |c: &&Condition| counts(c) && c.status == ConditionStatus::Unknown;
     conditions.iter().find(unknown).map(|c| c.message.clone())
+}
+
+/// What the host says, where it has looked, that keeps the VM's disk from being reached from here.
+pub fn storage_fault(conditions: &[Condition]) -> Option<&Condition> {
+    let storage = |c: &&Condition| [MOUNTS_READY, IMAGE_PRESENT].contains(&c.kind.as_str());
+    conditions.iter().filter(storage).find(|c| !c.is_true() && c.reason != NOT_LOOKED)
 }
 
 /// Whether the summary rests on it.
@@ -138,7 +149,7 @@ fn hypervisor(world: &World) -> Verdict {
 fn host(world: &World, of: fn(&crate::desired::Desired, &HostFacts) -> Verdict) -> Verdict {
     match (world.document(), &world.host) {
         (None, _) => good("NothingAsked", "there is no document to ask for anything"),
-        (Some(_), Observed::Unknown(why)) => unknown("NotLooked", why.clone()),
+        (Some(_), Observed::Unknown(why)) => unknown(NOT_LOOKED, why.clone()),
         (Some(desired), Observed::Known(facts)) => of(desired, facts),
     }
 }
@@ -147,7 +158,7 @@ fn mounts(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
     for want in &desired.wants.mounts {
         let target = want.target.display();
         match facts.mounts.get(&want.target) {
-            None => return unknown("NotLooked", format!("{target} has not been looked at yet")),
+            None => return unknown(NOT_LOOKED, format!("{target} has not been looked at yet")),
             Some(Observed::Unknown(why)) => return unknown("NotAnswering", format!("{target}: {why}")),
             Some(Observed::Known(MountFact::NotMounted)) => {
                 return bad("NotMounted", format!("{} is not mounted on {target}", want.source));
@@ -168,8 +179,8 @@ fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
     for want in &desired.wants.bridges {
         let name = &want.name;
         match facts.bridges.get(name) {
-            None => return unknown("NotLooked", format!("bridge {name} has not been looked at yet")),
-            Some(Observed::Unknown(why)) => return unknown("NotLooked", format!("bridge {name}: {why}")),
+            None => return unknown(NOT_LOOKED, format!("bridge {name} has not been looked at yet")),
+            Some(Observed::Unknown(why)) => return unknown(NOT_LOOKED, format!("bridge {name}: {why}")),
             Some(Observed::Known(BridgeFact::Missing)) => {
                 return bad("BridgeMissing", format!("there is no bridge {name} on this node"));
             }
@@ -195,7 +206,7 @@ fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
     let Some(path) = &desired.wants.image else { return good("NotAFile", "the image is not a file") };
     let path = path.display();
     match &facts.image {
-        None => unknown("NotLooked", format!("{path} has not been looked at yet")),
+        None => unknown(NOT_LOOKED, format!("{path} has not been looked at yet")),
         Some(Observed::Unknown(why)) => unknown("NotAnswering", format!("{path}: {why}")),
         Some(Observed::Known(ImageFact::Missing)) => {
             bad("ImageMissing", format!("{path} is not there: is the share mounted, and the image on it?"))

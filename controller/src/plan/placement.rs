@@ -59,6 +59,12 @@ pub fn failures(record: &VmRecord, desired: &Desired, node: &NodeName) -> Option
         .map(|f| format!("the VM failed to start there {} times: {}", f.count, f.reason))
 }
 
+/// Whether the node has said last that the VM may be placed there, whatever has changed since.
+pub fn says_ready(world: &World, node: &NodeName) -> bool {
+    let said = world.nodes.get(node).and_then(|status| condition::find(&status.conditions, fitness::READY));
+    said.is_some_and(zsha_crds::Condition::is_true)
+}
+
 fn own_unfitness(world: &World) -> Option<String> {
     fitness::first_fault(&fitness::conditions(world))
 }

@@ -25,6 +25,8 @@ use crate::keeper::{Ended, Verdict, WatchdogState};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
+mod storage;
+
 const NOW: Moment = Moment::from_millis(1_000_000);
 const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
 const DIED: LocalVm = LocalVm::Off { reason: OffReason::Died };
