@@ -19,7 +19,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test ci e2e lint sim fuzz bench chaos lab fmt schema
+.PHONY: help setup build run test ci e2e lint sim seeds fuzz bench chaos lab fmt schema
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -44,8 +44,9 @@ lint: setup ## Formatting, clippy, rustdoc: warnings are errors
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
-ci: lint ## What CI runs: the README's test command, one round of each measured scenario
+ci: lint ## What CI runs: the README's test command, one round of each measured scenario, and seeds
 	ZSHA_E2E_ROUNDS=1 $(MAKE) test
+	$(MAKE) seeds
 
 e2e: setup ## The end-to-end tests alone, five rounds of each measured scenario, judged
 	$(CARGO) build --workspace --bins
@@ -54,6 +55,13 @@ e2e: setup ## The end-to-end tests alone, five rounds of each measured scenario,
 sim: ## Simulator: `make sim SEEDS=10000`; `SEED=17` for the log of one; `SCENARIO=FILE`; `MATRIX=1` for every call x every fault
 	@$(CARGO) run --quiet --release -p zsha-controller --no-default-features --features sim --example sim -- \
 	  $(if $(SCENARIO),--scenario $(SCENARIO),$(if $(MATRIX),--matrix $(MATRIX),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS))))
+
+# Other seeds with every commit, the same ones for the same commit. Built as the tests are, so that it costs no build of
+# everything.
+seeds: ## Simulator: 20,000 seeds that are always the same, and 2,000 that the commit chooses
+	$(CARGO) build -p zsha-controller --no-default-features --features sim --example sim
+	target/debug/examples/sim --seeds 20000
+	target/debug/examples/sim --from $$(printf '%d' 0x$$(git rev-parse --short=10 HEAD)) --seeds 2000
 
 fuzz: ## Coverage-guided fuzzing of both decoders, SECONDS=60 each; the compiler's hooks need its unstable switches
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
