@@ -113,7 +113,7 @@ pub async fn act(
         }
         Step::AbortMigration { id, because } => {
             edges.hypervisor.abort_migration().await?;
-            notes.migration.aborted = Some(*id);
+            notes.migration.aborted = Some((*id, edges.clock.now()));
             let message = format!("the migration of the VM was ended: {because}");
             vec![happened(EventType::Warning, "MigrationAborted", message)]
         }

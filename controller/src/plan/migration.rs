@@ -13,6 +13,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_runtime::Moment;
 
 use super::upkeep::Upkeep;
 use super::{Notes, Plan, ResumeBecause, Step, placement};
@@ -38,16 +39,16 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MigrationNotes {
     /// The one whose intent this process has written, and when.
-    pub begun: Option<(Uuid, zsha_runtime::Moment)>,
-    /// The one that was ended by an abort.
-    pub aborted: Option<Uuid>,
+    pub begun: Option<(Uuid, Moment)>,
+    /// The one that was ended by an abort, and when.
+    pub aborted: Option<(Uuid, Moment)>,
     /// None is begun before this by itself, and how often in a row it went wrong.
-    pub not_before: Option<zsha_runtime::Moment>,
+    pub not_before: Option<Moment>,
     pub failed: u32,
     /// The preferred node that is fit, and since when.
-    pub preferred: Option<(NodeName, zsha_runtime::Moment)>,
+    pub preferred: Option<(NodeName, Moment)>,
     /// Since when a copy that was handed over has been waited for.
-    pub arriving: Option<zsha_runtime::Moment>,
+    pub arriving: Option<Moment>,
 }
 
 /// Where the VM should go, and why.
@@ -186,10 +187,24 @@ impl Upkeep<'_> {
                     plan.wait("Migrating", format!("the VM moves to {}{done}", migration.to.node));
                 }
             },
-            _ if notes.migration.aborted == Some(migration.id) => {
-                self.go_back("it was ended by the restart of the controller", notes, plan);
-            }
-            _ => self.not_begun(migration, local, notes, plan),
+            _ => match notes.migration.aborted.filter(|(id, _)| *id == migration.id) {
+                Some((_, at)) => self.after_abort(at, local, notes, plan),
+                None => self.not_begun(migration, local, notes, plan),
+            },
+        }
+    }
+
+    /// An abort may come when the guest is about to leave all the same: that it stays is known once it goes on here.
+    fn after_abort(&self, at: Moment, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
+        let stays = matches!(local, LocalVm::Running { .. }) || self.world.now >= at + ARRIVAL;
+        if stays {
+            self.go_back("it was ended by the restart of the controller", notes, plan);
+        } else {
+            plan.recheck_at(self.world.now + SOON);
+            plan.wait(
+                "Migrating",
+                "the migration was ended; it is seen whether the guest stays or has left already",
+            );
         }
     }
 

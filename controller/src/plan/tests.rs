@@ -1007,7 +1007,20 @@ fn a_migration_nobody_here_knows_of_is_aborted_before_the_record_forgets_it() {
     let world = moving(1, 1, 3, RUNNING);
     let mut notes = Notes::default();
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::AbortMigration { .. }]));
-    notes.migration.aborted = Some(Uuid::from_u128(9));
+    notes.migration.aborted = Some((Uuid::from_u128(9), NOW));
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MigrationFailed");
+}
+
+#[test]
+fn an_abort_that_comes_as_the_guest_leaves_is_waited_out() {
+    let mut world = moving(1, 1, 3, LocalVm::Paused { reason: PauseReason::Other, generation: 1 });
+    let mut notes = Notes::default();
+    notes.migration.aborted = Some((Uuid::from_u128(9), NOW));
+    assert_eq!(plan(&world, &mut notes).steps, [], "it may go on here, or be gone in a moment");
+    world.local = Observed::Known(MOVED_AWAY);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "HandedOver");
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Other, generation: 1 });
+    at(&mut world, NOW + Duration::from_secs(10));
     assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MigrationFailed");
 }
 
