@@ -24,7 +24,7 @@ use crate::keeper::renew::{self, Looking, Notebook, RenewSettings};
 use crate::keeper::watchdog::simulated::{self, SimulatedDevice};
 use crate::keeper::watchdog::{Watchdog, WatchdogState};
 use crate::keeper::{Lease, LocalLease};
-use crate::reconcile::{self, Node};
+use crate::reconcile::{self, Build, Node};
 
 /// What a node is made of, and what outlives its processes.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ pub struct Machine {
     pub hypervisor: Arc<dyn Hypervisor>,
     pub host: Arc<SimulatedHost>,
     pub enforcement: Arc<Enforcement>,
+    pub build: Build,
     pub watchdog: Option<Arc<SimulatedDevice>>,
     /// Where there is none: what its keeper says of one all the same, which resets nothing.
     pub watchdog_said: watch::Sender<WatchdogState>,
@@ -66,6 +67,7 @@ impl Machine {
             hosts,
             host: Arc::new(SimulatedHost::new()),
             enforcement: Arc::new(Enforcement::default()),
+            build: Build::this(env!("CARGO_PKG_VERSION")),
             watchdog: None,
             watchdog_said: watch::Sender::new(WatchdogState::None),
             memory: Arc::default(),
@@ -179,7 +181,7 @@ impl Machine {
             },
             recorder,
             metrics,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            build: self.build.clone(),
             seed: self.seed,
             feed,
         };

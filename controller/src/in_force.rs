@@ -4,13 +4,14 @@
 //! Values only: it reads no store. [`super::views`] shows it what the key holds, [`super::observe`] what the history
 //! has.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use zsha_crds::decode::decode_value;
 use zsha_crds::diagnostic::Diagnostics;
-use zsha_crds::records::{EventType, HistoryRecord, StoredSpec};
-use zsha_crds::{ClusterName, HaCluster};
+use zsha_crds::records::{EventType, HistoryRecord, NodeStatus, StoredSpec};
+use zsha_crds::{ClusterName, HaCluster, NodeName, format};
 use zsha_runtime::store::Entry;
 
 use crate::desired::Desired;
@@ -29,14 +30,20 @@ pub struct Document {
 }
 
 impl Document {
-    /// Of the key's value, or why it cannot be used.
-    pub fn read(value: &str, cluster: &ClusterName) -> Result<Self, String> {
+    /// Of the key's value, or why it cannot be used. `reads`: the highest format this build reads.
+    pub fn read(value: &str, cluster: &ClusterName, reads: u32) -> Result<Self, String> {
         let stored = serde_json::from_str(value)
             .map_err(|error| format!("it cannot be read, perhaps since a newer zsha wrote it: {error}"))?;
-        Self::of(stored, cluster)
+        Self::of(stored, cluster, reads)
     }
 
-    fn of(stored: StoredSpec, cluster: &ClusterName) -> Result<Self, String> {
+    fn of(stored: StoredSpec, cluster: &ClusterName, reads: u32) -> Result<Self, String> {
+        if stored.format > reads {
+            return Err(format!(
+                "it is of format {}, and this node's zsha reads no higher than {reads}: upgrade it",
+                stored.format
+            ));
+        }
         let decoded: HaCluster = decode_value(&stored.document).map_err(|faults| first_of(&faults))?;
         if decoded.name() != cluster {
             return Err(format!("it is for cluster '{}' and lies under '{cluster}'", decoded.name()));
@@ -59,15 +66,55 @@ fn first_of(faults: &Diagnostics) -> String {
     format!("{}{more}", told[..told.len().min(FAULTS_TOLD)].join("; "))
 }
 
-/// The document of the newest of these records of the history that can be used.
-pub fn newest_usable(history: &[Entry], cluster: &ClusterName) -> Option<Document> {
+/// The document of the newest of these records of the history that can be used, and waits for nobody.
+pub fn newest_usable(
+    history: &[Entry],
+    cluster: &ClusterName,
+    reads: u32,
+    waits: impl Fn(&StoredSpec) -> bool,
+) -> Option<Document> {
     let mut records: Vec<HistoryRecord> =
         history.iter().filter_map(|entry| serde_json::from_str(&entry.value).ok()).collect();
     records.sort_by_key(|record| record.generation);
     records.into_iter().rev().find_map(|record| {
-        let HistoryRecord { generation, document, applied_by, applied_at, message, command: _ } = record;
-        Document::of(StoredSpec { generation, document, applied_by, applied_at, message }, cluster).ok()
+        let HistoryRecord { generation, format, document, applied_by, applied_at, message, command: _ } =
+            record;
+        let stored = StoredSpec { generation, format, document, applied_by, applied_at, message };
+        if waits(&stored) { None } else { Document::of(stored, cluster, reads).ok() }
     })
+}
+
+/// The other nodes, as far as they have a say in whether a document of a newer format comes in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Others {
+    /// Those that may live, with what each says of itself. None: this node does not see the present of the store, so it
+    /// cannot tell.
+    pub living: Option<BTreeMap<NodeName, Option<Arc<NodeStatus>>>>,
+    /// The highest generation that any node, dead or alive, or this one, has acted on.
+    pub acted_on: u64,
+}
+
+/// What a document waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Awaited {
+    /// The end of a sentence.
+    pub what: String,
+    /// Whether it is known to wait; else that cannot be told yet, and nothing follows from it.
+    pub known: bool,
+}
+
+/// A document of a newer format comes in force on all nodes or on none: when every node that lives can read it. Once it
+/// was in force anywhere it stays so, whoever comes back.
+pub fn waits_for(stored: &StoredSpec, others: &Others) -> Option<Awaited> {
+    if stored.format <= format::FIRST || others.acted_on >= stored.generation {
+        return None;
+    }
+    let Some(living) = &others.living else {
+        return Some(Awaited { what: "until this node sees which others live".to_owned(), known: false });
+    };
+    let nodes = living.iter().map(|(node, status)| (node, status.as_deref()));
+    let not = format::not_reading(stored.format, nodes);
+    (!not.is_empty()).then(|| Awaited { what: format!("for {}", format::listed(&not)), known: true })
 }
 
 /// What the key of the document shows.
@@ -77,6 +124,12 @@ pub enum Shown {
     Nothing,
     /// A document of this generation.
     Generation(u64),
+    /// At this index one that is not to be in force yet.
+    Waits {
+        index: u64,
+        generation: u64,
+        awaited: Awaited,
+    },
     /// At this index something that cannot be used.
     Bad {
         index: u64,
@@ -89,6 +142,8 @@ pub enum Shown {
 pub enum SpecProblem {
     /// It cannot be used. `recovered`: what is in force comes from the history.
     Invalid { why: String, recovered: bool },
+    /// It comes in force when every node that lives can read it.
+    Waits { generation: u64, what: String, recovered: bool },
     /// It is older than one that was in force: of a snapshot that was restored, or of a server that lags.
     Older { stored: u64, seen: u64 },
     /// Its key is gone.
@@ -100,6 +155,7 @@ impl SpecProblem {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Invalid { .. } => "Invalid",
+            Self::Waits { .. } => "WaitsForNodes",
             Self::Older { .. } => "OlderGeneration",
             Self::Gone => "Gone",
         }
@@ -108,8 +164,13 @@ impl SpecProblem {
     /// What happened, what to do about it, and what is in force meanwhile.
     pub fn told(&self, in_force: Option<u64>) -> String {
         let source = match self {
-            Self::Invalid { recovered: true, .. } => ", from the history,",
-            Self::Invalid { recovered: false, .. } | Self::Older { .. } | Self::Gone => "",
+            Self::Invalid { recovered: true, .. } | Self::Waits { recovered: true, .. } => {
+                ", from the history,"
+            }
+            Self::Invalid { recovered: false, .. }
+            | Self::Waits { recovered: false, .. }
+            | Self::Older { .. }
+            | Self::Gone => "",
         };
         match in_force {
             Some(generation) => format!("{self}. Generation {generation}{source} stays in force"),
@@ -127,6 +188,12 @@ impl fmt::Display for SpecProblem {
                     "the stored document cannot be used: {why}. Apply one that can: `zsha apply -f FILE`"
                 )
             }
+            Self::Waits { generation, what, recovered: _ } => write!(
+                f,
+                "generation {generation} has something new in it that not every node can read, and waits {what}. It comes \
+                 in force by itself when every node that lives can read it: upgrade the others, or apply a document \
+                 without it"
+            ),
             Self::Older { stored, seen } => write!(
                 f,
                 "the stored document is generation {stored}, and generation {seen} was in force here before: this \
@@ -148,6 +215,9 @@ pub fn news(
 ) -> Option<(EventType, &'static str, String)> {
     match (before, now) {
         (before, now) if before == now => None,
+        (_, Some(problem @ SpecProblem::Waits { .. })) => {
+            Some((EventType::Warning, "SpecWaits", problem.told(in_force)))
+        }
         (_, Some(problem)) => Some((EventType::Warning, "SpecInvalid", problem.told(in_force))),
         (_, None) => {
             let generation = in_force.map(|generation| format!(" (generation {generation})"));
@@ -173,26 +243,40 @@ impl InForce {
     }
 
     /// Takes a document that was seen under the key, unless one of a higher generation was in force before: then the
-    /// store went back in time, and what an operator has replaced does not come back by that.
-    pub fn offer(&mut self, document: Arc<Document>) {
-        if self.document.as_ref().is_none_or(|before| before.generation() <= document.generation()) {
+    /// store went back in time, and what an operator has replaced does not come back by that. Whether another
+    /// generation is in force now.
+    pub fn offer(&mut self, document: Arc<Document>) -> bool {
+        let before = self.generation();
+        if before.is_none_or(|before| before <= document.generation()) {
             self.document = Some(document);
             self.recovered = false;
         }
+        before != self.generation()
     }
 
-    /// The index of a bad document beside which there is nothing to go on with, and for which the history has not been
-    /// looked at.
+    /// Of the document in force.
+    pub fn generation(&self) -> Option<u64> {
+        self.document.as_ref().map(|document| document.generation())
+    }
+
+    /// The index of a document that is not to be used, beside which there is nothing to go on with, and for which the
+    /// history has not been looked at.
     pub fn needs_history(&self, shown: &Shown) -> Option<u64> {
         match shown {
-            Shown::Bad { index, .. } if self.document.is_none() && self.looked_up != Some(*index) => {
+            Shown::Bad { index, .. } | Shown::Waits { index, awaited: Awaited { known: true, .. }, .. }
+                if self.document.is_none() && self.looked_up != Some(*index) =>
+            {
                 Some(*index)
             }
-            Shown::Bad { .. } | Shown::NotReadYet | Shown::Nothing | Shown::Generation(_) => None,
+            Shown::Bad { .. }
+            | Shown::Waits { .. }
+            | Shown::NotReadYet
+            | Shown::Nothing
+            | Shown::Generation(_) => None,
         }
     }
 
-    /// What the history had when it was looked at for the bad document of this index. Whether that is in force now.
+    /// What the history had when it was looked at for the document of this index. Whether that is in force now.
     pub fn recover(&mut self, index: u64, document: Option<Document>) -> bool {
         self.looked_up = Some(index);
         match document {
@@ -206,8 +290,10 @@ impl InForce {
     }
 
     pub fn problem(&self, shown: Shown) -> Option<SpecProblem> {
-        let in_force = self.document.as_ref().map(|document| document.generation());
-        match (shown, in_force) {
+        match (shown, self.generation()) {
+            (Shown::Waits { generation, awaited, .. }, _) => {
+                Some(SpecProblem::Waits { generation, what: awaited.what, recovered: self.recovered })
+            }
             (Shown::Bad { why, .. }, _) => Some(SpecProblem::Invalid { why, recovered: self.recovered }),
             (Shown::Generation(stored), Some(seen)) if stored < seen => {
                 Some(SpecProblem::Older { stored, seen })

@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::{Mutex, mpsc, watch};
 use zsha_crds::records::EventType;
 use zsha_crds::status::summarise;
-use zsha_crds::{ClusterName, VmName};
+use zsha_crds::{ClusterName, VmName, format};
 use zsha_runtime::controller::{Action, Controller};
 use zsha_runtime::events::{Event, Recorder};
 use zsha_runtime::store::{Op, StoreError};
@@ -22,11 +22,26 @@ use crate::observe::{HOST_LOOK, HostSight, observe};
 use crate::observed::Observed;
 use crate::plan::{self, Notes, SAFETY_NET, Step};
 use crate::status;
-use crate::views::{self, Views};
+use crate::views::{self, Reader, Views};
 use crate::world::World;
 
 /// More steps than any way from nothing to a running VM takes; a pass that needs more begins again as a new one.
 const MOST_ROUNDS: usize = 12;
+
+/// What the others are told of this build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    pub version: String,
+    /// The highest format of a document that it reads.
+    pub reads: u32,
+}
+
+impl Build {
+    /// This one, called so.
+    pub fn this(version: impl Into<String>) -> Self {
+        Self { version: version.into(), reads: format::READS }
+    }
+}
 
 /// One node's controller, assembled.
 pub struct Node {
@@ -34,7 +49,7 @@ pub struct Node {
     pub edges: Edges,
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
-    pub version: String,
+    pub build: Build,
     /// Of the jitter.
     pub seed: u64,
     /// What the read-only HTTP serves; none where nobody serves it.
@@ -62,7 +77,8 @@ struct Reconciler {
 
 /// Runs until `shutdown`; a pass under way is finished. Touches no VM on its way out.
 pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static) {
-    let watched = views::watch(&node.edges.store, &node.cluster, node.edges.clock, node.seed);
+    let reader = Reader { me: node.edges.me.clone(), reads: node.build.reads };
+    let watched = views::watch(&node.edges.store, &node.cluster, node.edges.clock, node.seed, reader);
     let (mounts, wanted) = mpsc::channel(1);
     let reconciler = Arc::new(Reconciler {
         mounts,
@@ -266,7 +282,7 @@ impl Reconciler {
     async fn tell(&self, world: &World, plan: &plan::Plan) -> bool {
         let keys = &self.node.edges.keys;
         let before = self.views.nodes().remove(&world.me);
-        let mine = status::of_node(world, plan, before.as_deref(), &self.node.version);
+        let mine = status::of_node(world, plan, before.as_deref(), &self.node.build);
         let vm_before = self.views.vm_status();
         let vm = status::of_vm(world, vm_before.as_ref());
         let mut ops = Vec::new();

@@ -19,7 +19,7 @@ use crate::host::LinuxHost;
 use crate::hypervisor::Hypervisor;
 use crate::keeper::copies::{Copies, ProcCopies};
 use crate::keeper::{SocketLease, StateFile, second_net};
-use crate::reconcile::{self, Node};
+use crate::reconcile::{self, Build, Node};
 use crate::settings::Settings;
 
 /// How old a count of requests may be.
@@ -63,7 +63,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
         },
         recorder: recorder.clone(),
         metrics: Arc::clone(&metrics),
-        version: format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown")),
+        build: Build::this(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown"))),
         seed,
         feed: Some(feed),
     };

@@ -7,13 +7,14 @@ use crate::hypervisor::LocalVm;
 use crate::observe;
 use crate::observed::Observed;
 use crate::plan::Plan;
+use crate::reconcile::Build;
 use crate::world::World;
 
 /// The word for a hypervisor that does not answer.
 const UNKNOWN: &str = "Unknown";
 
 /// `status/nodes/<me>`. `before` lends its transition times, and its own time if nothing else differs.
-pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, version: &str) -> NodeStatus {
+pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &Build) -> NodeStatus {
     let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
     conditions.retain(|old| condition::find(&plan.conditions, &old.kind).is_some());
     for new in &plan.conditions {
@@ -23,7 +24,8 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, version:
         node: world.me.clone(),
         conditions,
         observed_generation: world.document().map_or(0, |desired| desired.generation),
-        controller_version: version.to_owned(),
+        controller_version: build.version.clone(),
+        document_format: build.reads,
         local_vm: world.local.known().map_or(UNKNOWN, LocalVm::word).to_owned(),
         waiting: plan.waiting.clone(),
         updated_at: world.wall,

@@ -9,10 +9,11 @@ use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
 use zsha_crds::records::{
-    EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, NodeStatus, VmRecord, VmStatus,
+    EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState, NodeStatus, StoredSpec, VmRecord,
+    VmStatus,
 };
 use zsha_crds::status::{ClusterView, DataAge, LeaseSight};
-use zsha_crds::{ClusterName, Keys, NodeName, VmName};
+use zsha_crds::{ClusterName, Keys, NodeName, VmName, format};
 use zsha_runtime::backoff::BackoffConfig;
 use zsha_runtime::lease::{Observer, Sight};
 use zsha_runtime::store::{Entry, Store, StoreError};
@@ -21,7 +22,7 @@ use zsha_runtime::{Clock, Moment, predicates, reflector};
 
 use crate::desired::Desired;
 use crate::hypervisor::DomainSpec;
-use crate::in_force::{self, Document, InForce, Shown, SpecProblem};
+use crate::in_force::{self, Awaited, Document, InForce, Others, Shown, SpecProblem};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm};
 
@@ -51,6 +52,9 @@ pub struct Views {
     cluster: ClusterName,
     keys: Keys,
     clock: Clock,
+    me: NodeName,
+    /// The highest format of a document this build reads.
+    reads: u32,
     spec: reflector::Store<Document>,
     intents: reflector::Store<Intent>,
     vms: reflector::Store<VmRecord>,
@@ -118,12 +122,25 @@ impl std::fmt::Debug for Watched {
     }
 }
 
-pub fn watch(store: &Arc<dyn Store>, cluster: &ClusterName, clock: Clock, seed: u64) -> Watched {
+/// Of which node these are the views, and which documents it reads.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub me: NodeName,
+    pub reads: u32,
+}
+
+pub fn watch(
+    store: &Arc<dyn Store>,
+    cluster: &ClusterName,
+    clock: Clock,
+    seed: u64,
+    Reader { me, reads }: Reader,
+) -> Watched {
     let keys = Keys::new(cluster);
     let shared = Arc::new(Mutex::new(Shared::default()));
     let decoding = cluster.clone();
     let (spec, spec_writer) =
-        reflector::store_with(clock, move |entry| Document::read(&entry.value, &decoding));
+        reflector::store_with(clock, move |entry| Document::read(&entry.value, &decoding, reads));
     let (intents, intents_writer) = reflector::store(clock);
     let (vms, vms_writer) = reflector::store(clock);
     let prefix = keys.node_statuses();
@@ -153,6 +170,8 @@ pub fn watch(store: &Arc<dyn Store>, cluster: &ClusterName, clock: Clock, seed: 
         cluster,
         keys,
         clock,
+        me,
+        reads,
         spec,
         intents,
         vms,
@@ -293,11 +312,16 @@ fn not_ready<T>(store: &reflector::Store<T>, what: &str) -> String {
 impl Views {
     /// The document in force: the last good one, whatever became of the key since.
     pub fn desired(&self) -> Observed<Option<Arc<Desired>>> {
-        match (self.in_force().document(), self.spec.ready()) {
+        // Not in the match: what is shown is judged by what is in force, under the same lock.
+        let document = self.in_force().document().cloned();
+        match (document, self.spec.ready()) {
             (Some(document), _) => Observed::Known(Some(Arc::clone(&document.desired))),
             (None, false) => Observed::Unknown(not_ready(&self.spec, "the document")),
             (None, true) => match self.shown() {
                 Shown::Bad { why, .. } => Observed::Unknown(why),
+                Shown::Waits { generation, awaited, .. } => {
+                    Observed::Unknown(format!("generation {generation} waits {}", awaited.what))
+                }
                 Shown::NotReadYet | Shown::Nothing | Shown::Generation(_) => Observed::Known(None),
             },
         }
@@ -320,9 +344,10 @@ impl Views {
         self.in_force().needs_history(&shown)
     }
 
-    /// The history, as it was found when it was looked at for the bad document of this index.
+    /// The history, as it was found when it was looked at for the document of this index.
     pub fn recover(&self, index: u64, history: &[Entry]) {
-        let newest = in_force::newest_usable(history, &self.cluster);
+        let waits = |stored: &StoredSpec| self.awaited(stored, None).is_some();
+        let newest = in_force::newest_usable(history, &self.cluster, self.reads, waits);
         if self.in_force().recover(index, newest) {
             self.spec_changes.send_modify(|count| *count += 1);
         }
@@ -335,7 +360,15 @@ impl Views {
             return Shown::Bad { index: bad.modify_index, why: bad.reason };
         }
         match self.spec.get(&key) {
-            Some(object) => Shown::Generation(object.value.stored.generation),
+            Some(object) => {
+                let stored = &object.value.stored;
+                let mine = self.in_force.lock().unwrap_or_else(PoisonError::into_inner).generation();
+                let (index, generation) = (object.modify_index, stored.generation);
+                match self.awaited(stored, mine) {
+                    None => Shown::Generation(generation),
+                    Some(awaited) => Shown::Waits { index, generation, awaited },
+                }
+            }
             None if self.spec.ready() => Shown::Nothing,
             None => Shown::NotReadYet,
         }
@@ -345,10 +378,47 @@ impl Views {
     fn in_force(&self) -> MutexGuard<'_, InForce> {
         let seen = self.spec.get(&self.keys.spec());
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(object) = seen {
-            in_force.offer(object.value);
+        if let Some(object) = seen
+            && self.awaited(&object.value.stored, in_force.generation()).is_none()
+            && in_force.offer(object.value)
+        {
+            // It may have waited since it was seen.
+            self.spec_changes.send_modify(|count| *count += 1);
         }
         in_force
+    }
+
+    /// What a document waits for, with this generation in force here.
+    fn awaited(&self, stored: &StoredSpec, mine: Option<u64>) -> Option<Awaited> {
+        // Nearly always so, and the others need not be asked.
+        if stored.format <= format::FIRST {
+            return None;
+        }
+        in_force::waits_for(stored, &self.others(mine))
+    }
+
+    /// The other nodes' say in a document of a newer format. `mine`: the generation in force here.
+    fn others(&self, mine: Option<u64>) -> Others {
+        let (now, statuses, sights) = (self.clock.now(), self.nodes(), self.sights());
+        let observed = statuses.values().map(|status| status.observed_generation);
+        let acted_on = observed.chain(mine).max().unwrap_or(0);
+        // Who does not see its own renewals does not see the others' either.
+        let mine = sights.get(&self.me);
+        let present = mine.is_some_and(|sight| now < sight.sent_by + sight.record.timings.ttl());
+        if !present || !self.leases.ready() || !self.statuses.ready() {
+            return Others { living: None, acted_on };
+        }
+        let dead = |node: &NodeName, lease: &LeaseRecord| {
+            matches!(lease.state, LeaseState::Fenced | LeaseState::Released)
+                || sights.get(node).is_some_and(|sight| sight.is_expired(now))
+        };
+        let leases = self.leases.state().into_values().map(|object| object.value);
+        let living = leases.filter(|lease| !dead(&lease.node, lease)).map(|lease| lease.node.clone());
+        // What cannot be read may be of a node that lives.
+        let unreadable = self.unreadable_leases().into_keys();
+        let living = living.chain(unreadable).filter(|node| *node != self.me);
+        let living = living.map(|node| (node.clone(), statuses.get(&node).cloned())).collect();
+        Others { living: Some(living), acted_on }
     }
 
     /// Whether an operator asked for the VM to be stopped.

@@ -69,6 +69,7 @@ async fn apply(store: &dyn Store) {
     let recorded = store.list(&keys.history(), Read::Consistent).await.unwrap().entries;
     store.list(&keys.node_statuses(), Read::Consistent).await.unwrap();
     let change = history::Change {
+        format: zsha_crds::format::FIRST,
         document: serde_json::to_value(&document).unwrap(),
         applied_by: "admin@host".to_owned(),
         applied_at: jiff::Timestamp::UNIX_EPOCH,

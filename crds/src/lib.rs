@@ -15,6 +15,7 @@ pub mod schema;
 pub mod validate;
 
 pub mod diff;
+pub mod format;
 pub mod normalise;
 pub mod sample;
 

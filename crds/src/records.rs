@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Condition, NodeName, VmName};
+use crate::{Condition, NodeName, VmName, format};
 
 /// `spec`: the document in force, exactly as the person wrote it (normalised: defaults not added), and who, when
 /// and why.
@@ -19,6 +19,9 @@ use crate::{Condition, NodeName, VmName};
 pub struct StoredSpec {
     /// Moves only when the normalised spec does; begins at 1.
     pub generation: u64,
+    /// The format of the document: nodes of a build that does not read it keep it from coming in force.
+    #[serde(default = "format::first", skip_serializing_if = "format::is_first")]
+    pub format: u32,
     /// The whole document, envelope included, as JSON.
     pub document: Value,
     pub applied_by: String,
@@ -32,6 +35,9 @@ pub struct StoredSpec {
 #[serde(rename_all = "camelCase")]
 pub struct HistoryRecord {
     pub generation: u64,
+    /// As in [`StoredSpec`].
+    #[serde(default = "format::first", skip_serializing_if = "format::is_first")]
+    pub format: u32,
     pub document: Value,
     pub applied_by: String,
     pub applied_at: Timestamp,
@@ -333,6 +339,9 @@ pub struct NodeStatus {
     /// Generation of the document this node acts on.
     pub observed_generation: u64,
     pub controller_version: String,
+    /// The highest format of a document that it reads.
+    #[serde(default = "format::first", skip_serializing_if = "format::is_first")]
+    pub document_format: u32,
     /// The local hypervisor's word for the VM: `Absent`, `Running`, `Unknown`, ...
     pub local_vm: String,
     /// What this node would do but does not, and why: one sentence each.

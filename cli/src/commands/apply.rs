@@ -6,12 +6,14 @@
 mod commit;
 mod report;
 
+use std::collections::BTreeMap;
+
 use clap::ValueEnum;
 use zsha_crds::decode::{Decoded, Format, Options, decode_bytes};
 use zsha_crds::diff::{Change, Impact, diff, impact, summary};
 use zsha_crds::normalise::{normalised, same};
 use zsha_crds::records::NodeStatus;
-use zsha_crds::{ClusterName, HaCluster, Keys, decode_value};
+use zsha_crds::{ClusterName, HaCluster, Keys, NodeName, decode_value, format};
 use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::{Entry, Read, Store};
 
@@ -145,7 +147,7 @@ fn expect_version(args: &Args, new: &HaCluster, live: &Live) -> Result<(), Failu
 async fn transaction(
     args: &Args,
     reach: &Reach,
-    session: &Session<'_>,
+    session: &mut Session<'_>,
     keys: &Keys,
     live: &Live,
     new: &HaCluster,
@@ -153,8 +155,10 @@ async fn transaction(
     let store = reach.store.as_ref();
     let listing = store.list(&keys.history(), Read::Consistent).await;
     let recorded = listing.map_err(|error| Failure::store("reading the history", &error))?.entries;
-    let observed = observed(store, keys).await?;
+    let statuses = statuses(store, keys).await?;
+    let observed = statuses.values().map(|status| status.observed_generation).max().unwrap_or(0);
     let change = history::Change {
+        format: format::needed(new),
         document: normalised(new),
         applied_by: session.who.clone(),
         applied_at: session.clock.wall(),
@@ -170,6 +174,9 @@ async fn transaction(
                 .cause(cause)
                 .hint("a newer zsha may have written it: `zsha -v` on the other nodes")
         })?;
+    if let Outcome::Write { generation, .. } = &outcome {
+        tell_who_waits(*generation, new, &statuses, session)?;
+    }
     if let Outcome::Write { ops, .. } = &mut outcome
         && live.generation() == 0
     {
@@ -178,13 +185,31 @@ async fn transaction(
     Ok(outcome)
 }
 
-/// The highest generation that a node says it acts on. After the store was put back to an older state the nodes go on
-/// with theirs, and what is applied has to go past it.
-async fn observed(store: &dyn Store, keys: &Keys) -> Result<u64, Failure> {
+/// What the nodes say of themselves. The highest generation that one acts on counts: after the store was put back to an
+/// older state the nodes go on with theirs, and what is applied has to go past it.
+async fn statuses(store: &dyn Store, keys: &Keys) -> Result<BTreeMap<NodeName, NodeStatus>, Failure> {
     let listing = store.list(&keys.node_statuses(), Read::Consistent).await;
     let entries = listing.map_err(|error| Failure::store("reading what the nodes act on", &error))?.entries;
     let status = |entry: &Entry| serde_json::from_str::<NodeStatus>(&entry.value).ok();
-    Ok(entries.iter().filter_map(status).map(|status| status.observed_generation).max().unwrap_or(0))
+    Ok(entries.iter().filter_map(status).map(|status| (status.node.clone(), status)).collect())
+}
+
+/// Which nodes keep the document from coming in force, as far as they live.
+fn tell_who_waits(
+    generation: u64,
+    new: &HaCluster,
+    statuses: &BTreeMap<NodeName, NodeStatus>,
+    session: &mut Session<'_>,
+) -> Result<(), Failure> {
+    let nodes = new.nodes().iter().map(|node| (&node.name, statuses.get(&node.name)));
+    let not = format::not_reading(format::needed(new), nodes);
+    if !not.is_empty() {
+        session.output.tell(&format!(
+            "generation {generation} comes in force when every node that lives can read it. Not known to: {}",
+            format::listed(&not)
+        ))?;
+    }
+    Ok(())
 }
 
 /// Going on with what disturbs the VM takes a word: on a terminal a yes, elsewhere --yes. `known` is an error where

@@ -18,6 +18,8 @@ const TRIMMED_AT_ONCE: usize = 16;
 /// A document to be put in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
+    /// Of the document.
+    pub format: u32,
     pub document: Value,
     pub applied_by: String,
     pub applied_at: Timestamp,
@@ -98,11 +100,11 @@ fn writes(
     generation: u64,
     change: Change,
 ) -> Result<Vec<Op>, HistoryError> {
-    let Change { document, applied_by, applied_at, message, command } = change;
-    let record = HistoryRecord { generation, document, applied_by, applied_at, message, command };
+    let Change { format, document, applied_by, applied_at, message, command } = change;
+    let record = HistoryRecord { generation, format, document, applied_by, applied_at, message, command };
     let record_value = serde_json::to_string(&record).map_err(HistoryError::Unwritable)?;
     let HistoryRecord { document, applied_by, applied_at, message, .. } = record;
-    let spec = StoredSpec { generation, document, applied_by, applied_at, message };
+    let spec = StoredSpec { generation, format, document, applied_by, applied_at, message };
     let value = serde_json::to_string(&spec).map_err(HistoryError::Unwritable)?;
     let key = keys.spec();
     let write = match current {
@@ -135,7 +137,14 @@ mod tests {
     fn change(document: Value) -> Change {
         let applied_at = Timestamp::UNIX_EPOCH;
         let by = "admin@host".to_owned();
-        Change { document, applied_by: by, applied_at, message: "why".into(), command: "apply".into() }
+        Change {
+            format: 1,
+            document,
+            applied_by: by,
+            applied_at,
+            message: "why".into(),
+            command: "apply".into(),
+        }
     }
 
     fn same(a: &Value, b: &Value) -> bool {

@@ -36,7 +36,8 @@ impl Rig {
             Machine::new(cluster.clone(), me.clone(), clock, Arc::clone(&store), Arc::clone(&hosts), 1);
         let (line, keeper) = machine.keeper();
         let keeper = tokio::spawn(keeper);
-        let views = views::watch(&store, &cluster, clock, 1).views;
+        let reader = views::Reader { me: me.clone(), reads: zsha_crds::format::READS };
+        let views = views::watch(&store, &cluster, clock, 1, reader).views;
         let edges = Edges {
             me: me.clone(),
             keys: Keys::new(&cluster),

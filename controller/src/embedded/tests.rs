@@ -69,6 +69,7 @@ impl OneNode {
     /// As `zsha apply` does it.
     fn apply_document(&self, document: Value) {
         let change = history::Change {
+            format: zsha_crds::format::FIRST,
             document,
             applied_by: "admin@host".to_owned(),
             applied_at: jiff::Timestamp::UNIX_EPOCH,

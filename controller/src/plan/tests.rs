@@ -94,6 +94,7 @@ fn ready(number: u32) -> NodeStatus {
             Timestamp::UNIX_EPOCH,
         )],
         observed_generation: 1,
+        document_format: zsha_crds::format::FIRST,
         controller_version: "test".to_owned(),
         local_vm: "Off".to_owned(),
         waiting: vec![],

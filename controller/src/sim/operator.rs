@@ -1,6 +1,6 @@
 //! What an operator does by command, and by hand.
 
-use zsha_crds::records::{Intent, StoredSpec, VmRecord};
+use zsha_crds::records::{HistoryRecord, Intent, StoredSpec, VmRecord};
 use zsha_crds::{HaCluster, Keys, NodeName, VmName};
 use zsha_runtime::store::{MemoryStore, Op};
 
@@ -50,6 +50,11 @@ impl Operator {
 
     /// `zsha apply` of the document with another profile and memory; the first one writes the other records too.
     pub fn apply(&mut self, profile: Option<Profile>, memory_gib: u32) {
+        self.apply_as(zsha_crds::format::FIRST, profile, memory_gib);
+    }
+
+    /// The same with something in it that only builds that read this format know.
+    pub fn apply_as(&mut self, format: u32, profile: Option<Profile>, memory_gib: u32) {
         if let Some(profile) = profile {
             self.document["spec"]["Availability"]["Profile"] = format!("{profile:?}").into();
         }
@@ -60,12 +65,23 @@ impl Operator {
         self.generation += 1;
         let stored = json(&StoredSpec {
             generation: self.generation,
+            format,
             document: self.document.clone(),
             applied_by: "simulator".to_owned(),
             applied_at: jiff::Timestamp::UNIX_EPOCH,
             message: String::new(),
         });
-        let mut ops = vec![self.put(self.keys.spec(), stored)];
+        let record = json(&HistoryRecord {
+            generation: self.generation,
+            format,
+            document: self.document.clone(),
+            applied_by: "simulator".to_owned(),
+            applied_at: jiff::Timestamp::UNIX_EPOCH,
+            message: String::new(),
+            command: "apply".to_owned(),
+        });
+        let history = self.keys.history_of(self.generation);
+        let mut ops = vec![self.put(self.keys.spec(), stored), self.put(history, record)];
         if self.generation == 1 {
             let vm = VmName::management();
             let record = VmRecord::unplaced(vm.clone(), self.uuid());

@@ -8,12 +8,13 @@
 //! `guest powers off`, `migrate to NODE`, `migrations break|lose the answer|work`, `prefer NODE [and fail back]`,
 //! `snapshot taken`, `snapshot restored`, `stop asked`, `start asked`, `apply PROFILE`, `apply N GiB`,
 //! `document deleted`, `share NODE hangs|gone|back`, `bridge NODE without carrier`, `kills fail NODE`, `kills work NODE`,
-//! `guests ignore shutdown`, `watchdog required`, `watchdog NODE there|missing` (nobody has one at first), `wait N s`.
+//! `guests ignore shutdown`, `watchdog required`, `watchdog NODE there|missing` (nobody has one at first),
+//! `build NODE reads format N`, `apply format N` (a document that no build knows that reads less), `wait N s`.
 //! The first step is `begin PROFILE`.
 //!
 //! What must come of it: `runs on NODE within N s`, `runs within N s`, `stays on NODE for N s` (the very same
 //! process), `stops within N s`, `nothing runs for N s`, `owned by NODE for N s` (so says the record), `NODE says within
-//! N s: WORDS` (among its faults and what it waits for). The invariants of [`super::check`] are judged all along.
+//! N s: WORDS` (among its faults and what it waits for), `NODE acts on generation N within|for N s`. The invariants of [`super::check`] are judged all along.
 
 use std::fmt;
 use std::time::Duration;
@@ -41,6 +42,13 @@ pub enum Step {
     NothingRuns(Duration),
     Owned(NodeName, Duration),
     Says(NodeName, Duration, String),
+    /// For all of the time, or at the end of it.
+    ActsOn {
+        node: NodeName,
+        generation: u64,
+        time: Duration,
+        all_along: bool,
+    },
 }
 
 /// A line that is no step.
@@ -82,6 +90,12 @@ fn step(words: &[&str]) -> Result<Step, String> {
         ["nothing", "runs", "for", n, "s"] => Step::NothingRuns(seconds(n)?),
         ["owned", "by", it, "for", n, "s"] => Step::Owned(node(it)?, seconds(n)?),
         [it, "says", "within", n, "s:", words @ ..] => Step::Says(node(it)?, seconds(n)?, words.join(" ")),
+        [it, "acts", "on", "generation", generation, how @ ("within" | "for"), n, "s"] => Step::ActsOn {
+            node: node(it)?,
+            generation: number(generation)?.into(),
+            time: seconds(n)?,
+            all_along: *how == "for",
+        },
         other => match situation(other)? {
             Some(situation) => Step::Is(situation),
             None => Step::Happens(fault(other)?),
@@ -101,6 +115,8 @@ fn situation(words: &[&str]) -> Result<Option<Situation>, String> {
         ["watchdog", "required"] => Situation::WatchdogRequired,
         ["watchdog", it, "there"] => Situation::Watchdog(node(it)?, true),
         ["watchdog", it, "missing"] => Situation::Watchdog(node(it)?, false),
+        ["build", it, "reads", "format", n] => Situation::Build(node(it)?, number(n)?),
+        ["apply", "format", n] => Situation::ApplyNewer(number(n)?),
         ["document", "deleted"] => Situation::DocumentDeleted,
         _ => return Ok(None),
     }))
@@ -147,10 +163,7 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
         ["guest", "powers", "off"] => Fault::GuestPowersOff,
         ["stop", "asked"] => Fault::Stop,
         ["start", "asked"] => Fault::Start,
-        ["apply", n, "GiB"] => Fault::Apply {
-            profile: None,
-            memory_gib: n.parse().map_err(|_| format!("'{n}' is no whole number"))?,
-        },
+        ["apply", n, "GiB"] => Fault::Apply { profile: None, memory_gib: number(n)? },
         ["apply", it] => Fault::Apply { profile: Some(profile(it)?), memory_gib: 8 },
         _ => return Err("the head of scenario.rs lists them all".to_owned()),
     })
@@ -158,6 +171,10 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
 
 fn node(word: &str) -> Result<NodeName, String> {
     NodeName::new(word).map_err(|error| error.to_string())
+}
+
+fn number(word: &str) -> Result<u32, String> {
+    word.parse().map_err(|_| format!("'{word}' is no whole number"))
 }
 
 fn seconds(word: &str) -> Result<Duration, String> {
@@ -203,6 +220,9 @@ impl Simulation {
                 Step::NothingRuns(time) => self.stays(line, *time, None).await,
                 Step::Owned(node, time) => self.owned(line, node, *time).await,
                 Step::Says(node, limit, words) => self.says(line, node, words, *limit).await,
+                Step::ActsOn { node, generation, time, all_along } => {
+                    self.acts_on(line, node, *generation, *time, *all_along).await;
+                }
                 Step::Stays(node, time) => self.stays(line, *time, Some(node)).await,
             }
         }

@@ -12,6 +12,7 @@ use super::{Simulation, TICK, check};
 use crate::host::{BridgeFact, ImageFact};
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
+use crate::reconcile::Build;
 
 /// What is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub enum Situation {
     /// `zsha apply` of a document with `Fencing.Watchdog: required`.
     WatchdogRequired,
     DocumentDeleted,
+    /// The node's controller is replaced by a build that reads documents up to this format.
+    Build(NodeName, u32),
+    /// `zsha apply` of a document that only builds know that read this format.
+    ApplyNewer(u32),
 }
 
 impl Simulation {
@@ -75,6 +80,13 @@ impl Simulation {
                 self.operator.apply(None, 8);
             }
             Situation::DocumentDeleted => self.operator.delete_document(),
+            Situation::Build(node, reads) => {
+                let node = self.node(node);
+                node.stop_controller();
+                node.machine.build = Build { version: format!("0.{reads}.0"), reads: *reads };
+                node.start_controller();
+            }
+            Situation::ApplyNewer(format) => self.operator.apply_as(*format, None, 8),
         }
         check::lock(&self.checker).check();
     }
@@ -118,6 +130,31 @@ impl Simulation {
                 return;
             }
             self.wait_until(Instant::now() + TICK).await;
+        }
+    }
+
+    /// Within this time the node acts on this generation; or, where `all_along`, for all of it.
+    pub(super) async fn acts_on(
+        &mut self,
+        line: &str,
+        node: &NodeName,
+        generation: u64,
+        time: Duration,
+        all_along: bool,
+    ) {
+        let until = Instant::now() + time;
+        while !self.violated() {
+            let acts_on = self.status(node).map(|status| status.observed_generation);
+            let (is_so, over) = (acts_on == Some(generation), Instant::now() >= until);
+            if is_so && (over || !all_along) {
+                self.note(format_args!("= {line}"));
+                return;
+            }
+            if !is_so && (over || all_along) {
+                self.violate(format_args!("not so: '{line}', but on {acts_on:?}"));
+                return;
+            }
+            self.wait_until(until.min(Instant::now() + TICK)).await;
         }
     }
 

@@ -38,6 +38,7 @@ fn lease(name: &str) -> LeaseRecord {
 
 fn report(name: &str, local_vm: &str) -> NodeStatus {
     NodeStatus {
+        document_format: crate::format::FIRST,
         node: node(name),
         conditions: vec![Condition::new("Ready", ConditionStatus::True, "Fit", "fit", at(10))],
         observed_generation: 4,
@@ -67,6 +68,7 @@ fn healthy() -> ClusterView {
     let uuid = vm.domain_uuid(&cluster);
     let mut view = ClusterView::empty(cluster, at(100));
     view.spec = Some(StoredSpec {
+        format: crate::format::FIRST,
         generation: 4,
         document,
         applied_by: "root@nfs-1".to_owned(),
