@@ -110,6 +110,8 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
             "spec",
             StoredSpec {
                 generation: 5,
+                // A higher one is written only with a document that needs it.
+                format: zsha_crds::format::FIRST,
                 document: document(),
                 applied_by: text(),
                 applied_at: at(),
@@ -120,6 +122,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
             "history",
             HistoryRecord {
                 generation: 5,
+                format: zsha_crds::format::FIRST,
                 document: document(),
                 applied_by: text(),
                 applied_at: at(),
@@ -133,6 +136,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
         of(
             "node-status",
             NodeStatus {
+                document_format: zsha_crds::format::FIRST,
                 node: node(),
                 conditions: vec![condition()],
                 observed_generation: 5,
