@@ -3,7 +3,7 @@
 use zsha_crds::records::{NodeStatus, VmPhase, VmStatus};
 use zsha_crds::{Condition, ConditionStatus, condition};
 
-use crate::hypervisor::LocalVm;
+use crate::hypervisor::{LocalVm, MigrationJob};
 use crate::observe;
 use crate::observed::Observed;
 use crate::plan::Plan;
@@ -26,6 +26,7 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
         observed_generation: world.document().map_or(0, |desired| desired.generation),
         controller_version: build.version.clone(),
         document_format: build.reads,
+        migrated_percent: migrated_percent(world),
         local_vm: world.local.known().map_or(UNKNOWN, LocalVm::word).to_owned(),
         waiting: plan.waiting.clone(),
         updated_at: world.wall,
@@ -35,6 +36,19 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
             before.clone()
         }
         _ => status,
+    }
+}
+
+/// Of the migration that the record has, and no earlier one.
+fn migrated_percent(world: &World) -> Option<u8> {
+    let record = &world.vm.known()?.as_ref()?.record;
+    let migration = record.migration.as_ref().filter(|migration| migration.to.node != world.me)?;
+    match world.job {
+        MigrationJob::Going { id, percent } if id == migration.id => percent,
+        MigrationJob::None
+        | MigrationJob::Going { .. }
+        | MigrationJob::Done { .. }
+        | MigrationJob::Failed { .. } => None,
     }
 }
 

@@ -344,6 +344,9 @@ pub struct NodeStatus {
     pub document_format: u32,
     /// The local hypervisor's word for the VM: `Absent`, `Running`, `Unknown`, ...
     pub local_vm: String,
+    /// How far the live migration from this node is, where one is under way and it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrated_percent: Option<u8>,
     /// What this node would do but does not, and why: one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,

@@ -16,8 +16,6 @@ use crate::{Exit, Failure};
 
 /// Progress is looked at this often; the end of it wakes at once.
 const LOOK: Duration = Duration::from_secs(1);
-/// What the owner tells of a migration under way, as its reason.
-const MIGRATING: &str = "Migrating";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -193,9 +191,7 @@ async fn answered(
 async fn percent(store: &dyn Store, keys: &Keys, from: &NodeName) -> Option<u8> {
     let entry = store.get(&keys.node_status(from), Read::Stale).await.ok()??;
     let status: NodeStatus = serde_json::from_str(&entry.value).ok()?;
-    let waiting = status.waiting.iter().find(|waiting| waiting.reason == MIGRATING)?;
-    let (_, tail) = waiting.message.split_once('(')?;
-    tail.split_once(" %").and_then(|(number, _)| number.parse().ok())
+    status.migrated_percent
 }
 
 /// In place on a terminal; a line each elsewhere.

@@ -95,6 +95,7 @@ fn ready(number: u32) -> NodeStatus {
         )],
         observed_generation: 1,
         document_format: zsha_crds::format::FIRST,
+        migrated_percent: None,
         controller_version: "test".to_owned(),
         local_vm: "Off".to_owned(),
         waiting: vec![],
@@ -755,6 +756,23 @@ fn a_vm_the_keeper_ended_is_not_said_to_have_crashed() {
         }
         assert_eq!(only_write(&plan(&world, &mut notes)).reason, reason);
     }
+}
+
+#[test]
+fn how_far_a_migration_is_is_told_of_the_one_in_the_record_by_its_source() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    let id = Uuid::from_u128(9);
+    vm(&mut world).record.migration = Some(Migration { to: Owner { node: node(2), epoch: 1 }, id });
+    let told = |world: &World| {
+        let build = crate::reconcile::Build::this("test");
+        crate::status::of_node(world, &Plan::default(), None, &build).migrated_percent
+    };
+    world.job = MigrationJob::Going { id, percent: Some(37) };
+    assert_eq!(told(&world), Some(37));
+    world.job = MigrationJob::Going { id: Uuid::from_u128(8), percent: Some(37) };
+    assert_eq!(told(&world), None);
+    world.job = MigrationJob::None;
+    assert_eq!(told(&world), None);
 }
 
 #[test]
