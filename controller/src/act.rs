@@ -410,8 +410,8 @@ fn events_of(edges: &Edges, write: &Write) -> Vec<Happened> {
         })
         .collect();
     let kind = match write.reason {
-        "Adopted" | "Running" | "FirstStart" | "Placed" | "Stopped" | "Returned" | "MigrationBegun"
-        | "HandedOver" | "Migrated" | "MigrationAnswered" => EventType::Normal,
+        "Adopted" | "Running" | "FirstStart" | "Placed" | "Stopped" | "MigrationBegun" | "HandedOver"
+        | "Migrated" | "MigrationAnswered" => EventType::Normal,
         _ => EventType::Warning,
     };
     // "Running" is told by the step that let it run.

@@ -8,10 +8,12 @@
 //! - `fitness`: the conditions of this node.
 //! - `upkeep`: what the owner does with its VM: start, resume, restart, shut down, give up.
 //! - `migration`: how the VM moves to another node while it runs.
+//! - `ended`: whether it was the keeper that ended the VM.
 //! - `claim`: what the others do when nobody may run it any more.
 
 pub mod blindness;
 pub mod claim;
+pub mod ended;
 pub mod fitness;
 pub mod migration;
 pub mod ownership;

@@ -9,7 +9,7 @@ use zsha_crds::records::{LeaseState, Owner, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::lease::Sight;
 
 use super::ownership::{self, Standing};
-use super::{Notes, Plan, ResumeBecause, Step, Write, fitness, placement};
+use super::{Notes, Plan, ResumeBecause, Step, Write, ended, fitness, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::planted::{self, Bug};
@@ -108,7 +108,7 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
         return;
     }
     let Some(epoch) = world.valid_epoch() else { return };
-    let mut write = claim(world, desired, stored, epoch, freed);
+    let mut write = claim(world, desired, stored, epoch, (freed, notes));
     write.rests_on = rests_on;
     if forgive {
         write.record.failures.clear();
@@ -359,7 +359,13 @@ fn wanted<'w>(world: &'w World, record: &VmRecord, plan: &mut Plan) -> Option<&'
     }
 }
 
-fn claim(world: &World, desired: &Desired, stored: &StoredVm, epoch: u64, freed: Freed) -> Write {
+fn claim(
+    world: &World,
+    desired: &Desired,
+    stored: &StoredVm,
+    epoch: u64,
+    (freed, notes): (Freed, &Notes),
+) -> Write {
     let before = &stored.record;
     let reason = match (&before.owner, &before.last_start) {
         (Some(owner), _) if owner.node == world.me => "Returned",
@@ -369,13 +375,9 @@ fn claim(world: &World, desired: &Desired, stored: &StoredVm, epoch: u64, freed:
     };
     let message = match &before.owner {
         Some(owner) if owner.node == world.me => {
-            let ended = world.lease.known().is_some_and(|verdict| verdict.ended.is_some());
-            let why = if ended {
-                "the keeper ended the copy when the lease could not be renewed in time (Consul out of reach, or the node \
-                 cut off)"
-            } else {
-                "the node or its keeper was restarted, or it was fenced"
-            };
+            let why = ended::by_keeper(world, before, notes).unwrap_or_else(|| {
+                "the node, its keeper or its controller was restarted, or it was fenced".to_owned()
+            });
             format!("{} starts the VM again, by a new lease: {why}", world.me)
         }
         Some(owner) => format!("{} takes the VM over from {}: {}", world.me, owner.node, freed.because),

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 use zsha_crds::document::{GuestPowerOff, Watchdog};
 use zsha_crds::records::{
-    LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, VmPhase,
-    VmRecord,
+    LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord,
+    VmPhase, VmRecord,
 };
 use zsha_crds::{Condition, ConditionStatus, NodeName, VmName, condition};
 use zsha_runtime::Moment;
@@ -756,6 +756,35 @@ fn a_vm_the_keeper_ended_is_not_said_to_have_crashed() {
         }
         assert_eq!(only_write(&plan(&world, &mut notes)).reason, reason);
     }
+}
+
+#[test]
+fn a_node_that_takes_its_vm_again_names_the_keeper_only_if_it_ended_the_last_copy_and_says_when() {
+    let mut world = world(1, Some(1), VmPhase::Running, DIED);
+    world.wall = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(100);
+    if let Observed::Known(verdict) = &mut world.lease {
+        verdict.epoch = 3;
+        verdict.ended = Some(Ended { count: 1, at: NOW - Duration::from_secs(5) });
+    }
+    let told = |world: &World, starts: &[u64]| {
+        let starts = starts.iter().map(|ago| NOW - Duration::from_secs(*ago)).collect();
+        let plan = plan(world, &mut Notes { starts, ..Notes::default() });
+        only_write(&plan).message.clone()
+    };
+    let ended = "the keeper ended it at 1970-01-01T00:01:35Z";
+    assert!(told(&world, &[60]).contains(ended), "{}", told(&world, &[60]));
+    assert!(told(&world, &[60, 2]).contains("was restarted"), "it was started since");
+    assert!(told(&world, &[]).contains("was restarted"), "nobody knows when it was started");
+    let start = |at| StartRecord {
+        node: node(1),
+        at: Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(at),
+        reason: "Failover".to_owned(),
+        generation: 1,
+    };
+    vm(&mut world).record.last_start = Some(start(40));
+    assert!(told(&world, &[]).contains(ended), "the controller has restarted since");
+    vm(&mut world).record.last_start = Some(start(97));
+    assert!(told(&world, &[]).contains("was restarted"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use super::claim::{Guard, nobody_else_has_a_copy};
-use super::{Notes, Plan, ResumeBecause, Step, Write, fitness, placement};
+use super::{Notes, Plan, ResumeBecause, Step, Write, ended, fitness, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::keeper::Verdict;
@@ -411,23 +411,20 @@ impl Upkeep<'_> {
         nobody_else_has_a_copy(self.world, &guard, plan)
     }
 
-    /// Whether what this process started last was ended for want of a lease: to libvirt that looks like a crash.
-    fn ended_by_keeper(&self, notes: &Notes) -> bool {
-        let ended = self.world.lease.known().and_then(|verdict| verdict.ended);
-        ended.is_some_and(|ended| notes.starts.last().is_some_and(|start| ended.at > *start))
-    }
-
     fn starting(&self, off: OffReason, notes: &Notes, desired: &Desired) -> Step {
-        let (reason, message) = match off {
-            OffReason::Died | OffReason::Destroyed if self.ended_by_keeper(notes) => (
-                "LeaseEnded",
-                "the keeper ended the VM when its lease could not be renewed in time (Consul out of reach, or this node \
-                 cut off); it is started again",
-            ),
-            OffReason::Died => ("QemuDied", "QEMU died; the VM is started again"),
-            OffReason::Shutdown => ("GuestPoweredOff", "the guest powered itself off; it is started again"),
-            OffReason::Destroyed => ("Destroyed", "the VM was destroyed from outside; it is started again"),
-            OffReason::Migrated | OffReason::Unknown => {
+        let killed = matches!(off, OffReason::Died | OffReason::Destroyed);
+        let by_keeper = ended::by_keeper(self.world, self.record(), notes).filter(|_| killed);
+        let by_keeper = by_keeper.map(|how| format!("{} starts the VM again: {how}", self.world.me));
+        let (reason, message) = match (off, &by_keeper) {
+            (_, Some(message)) => ("LeaseEnded", message.as_str()),
+            (OffReason::Died, None) => ("QemuDied", "QEMU died; the VM is started again"),
+            (OffReason::Shutdown, None) => {
+                ("GuestPoweredOff", "the guest powered itself off; it is started again")
+            }
+            (OffReason::Destroyed, None) => {
+                ("Destroyed", "the VM was destroyed from outside; it is started again")
+            }
+            (OffReason::Migrated | OffReason::Unknown, None) => {
                 ("NotRunning", "the VM does not run here; it is started")
             }
         };
