@@ -7,6 +7,7 @@
 //! - `placement`: which nodes are fit, in what order, and what the others lack.
 //! - `fitness`: the conditions of this node.
 //! - `upkeep`: what the owner does with its VM: start, resume, restart, shut down, give up.
+//! - `storage`: when it is ended for want of its disk.
 //! - `migration`: how the VM moves to another node while it runs.
 //! - `ended`: whether it was the keeper that ended the VM.
 //! - `claim`: what the others do when nobody may run it any more.
@@ -18,6 +19,7 @@ pub mod fitness;
 pub mod migration;
 pub mod ownership;
 pub mod placement;
+pub mod storage;
 pub mod upkeep;
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
-use zsha_crds::{Condition, ConditionStatus, NodeName};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
@@ -25,9 +24,6 @@ const CRASH_WINDOW: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// After an I/O error pause, try to go on this often.
 const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
-/// A disk that is not reached from here for so long, while another node is fit, is not reached again soon: three looks at
-/// the host, and longer than the others need to find that they do not reach it either.
-const STORAGE_PATIENCE: Duration = Duration::from_secs(30);
 /// What cannot be looked at for so long is not only being restarted.
 const BLIND_PATIENCE: Duration = Duration::from_secs(15);
 /// A guest asked to power off has this long before it is ended.
@@ -262,47 +258,6 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The host says that the VM's disk is not reached from here. Such a guest is of no use and cannot be moved live; where
-    /// another node is fit, and so reaches the disk, it is ended after a while, and started there. Where nobody is, that
-    /// would help nobody, and a guest that is paused for it is let go on when the share is back. Whether this is all that
-    /// is to be done.
-    fn without_storage(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
-        let waits_for_it = matches!(local, LocalVm::Paused { reason: PauseReason::IoError, .. });
-        // What QEMU has open it may still reach where a look at the path finds something wrong, unless that hangs.
-        let counts = |c: &&Condition| waits_for_it || c.status == ConditionStatus::Unknown;
-        let fault = fitness::storage_fault(&plan.conditions).filter(counts);
-        let why = fault.filter(|_| local.has_process()).map(|fault| fault.message.clone());
-        let (Some(why), Some(desired)) = (why, self.world.document()) else {
-            notes.storage_lost_since = None;
-            return false;
-        };
-        let line = placement::candidates(self.world, desired, self.record());
-        let ready = |node: &&NodeName| **node != self.world.me && placement::says_ready(self.world, node);
-        let Some(other) = line.fit.iter().find(ready) else {
-            notes.storage_lost_since = None;
-            plan.wait(
-                "StorageLost",
-                format!("the VM's disk is not reached, and no other node is fit. {}", line.why_not()),
-            );
-            return waits_for_it;
-        };
-        let since = *notes.storage_lost_since.get_or_insert(self.world.now);
-        let due = since + STORAGE_PATIENCE;
-        if self.world.now >= due {
-            // Nothing is waited for a second time once it is dead.
-            notes.blind_since = Some(since);
-            plan.step(kill(format!("its disk is not reached from here ({why}), and {other} is fit")));
-            return true;
-        }
-        plan.recheck_at(due);
-        let secs = STORAGE_PATIENCE.as_secs();
-        plan.wait(
-            "StorageLost",
-            format!("the VM's disk is not reached ({why}); after {secs} s of that it is started on {other}"),
-        );
-        waits_for_it
-    }
-
     fn paused(&self, reason: PauseReason, notes: &mut Notes, plan: &mut Plan) {
         if self.count_failure(notes, plan) {
             return;
@@ -320,13 +275,11 @@ impl Upkeep<'_> {
                 plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::Started });
             }
             PauseReason::IoError => {
-                notes.retry_at = Some(self.world.now + IO_ERROR_RETRY);
-                plan.recheck_at(self.world.now + IO_ERROR_RETRY);
                 plan.wait(
                     "IoError",
                     "the guest is paused: its disk gave an error. It goes on when the share does",
                 );
-                plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::IoErrorOver });
+                self.try_on(ResumeBecause::IoErrorOver, IO_ERROR_RETRY, notes, plan);
             }
             // An owner's copy is in the middle of no migration: one has failed, and left it paused.
             PauseReason::Fault | PauseReason::Incoming => self.faulted(notes, plan),
@@ -344,13 +297,19 @@ impl Upkeep<'_> {
             plan.step(kill("QEMU has paused the guest for a fault of its own, and it does not go on"));
             return;
         }
-        notes.retry_at = Some(self.world.now + FAULT_RETRY);
-        plan.recheck_at(self.world.now + FAULT_RETRY);
         plan.wait(
             "Faulted",
             "QEMU has paused the guest for a fault of its own; it is let go on, or started afresh",
         );
-        plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::FaultOver });
+        self.try_on(ResumeBecause::FaultOver, FAULT_RETRY, notes, plan);
+    }
+
+    /// Lets go on what QEMU has stopped, and not again before `every`.
+    fn try_on(&self, because: ResumeBecause, every: Duration, notes: &mut Notes, plan: &mut Plan) {
+        let again = self.world.now + every;
+        notes.retry_at = Some(again);
+        plan.recheck_at(again);
+        plan.step(Step::Resume { epoch: self.epoch, because });
     }
 
     fn not_running(&self, reason: OffReason, notes: &mut Notes, plan: &mut Plan) {
@@ -547,7 +506,7 @@ impl Upkeep<'_> {
     }
 }
 
-fn kill(because: impl Into<String>) -> Step {
+pub(super) fn kill(because: impl Into<String>) -> Step {
     Step::KillCopy { because: because.into(), lapsed: false }
 }
 
