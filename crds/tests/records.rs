@@ -193,7 +193,7 @@ fn exactly_these_fields_may_be_missing() {
                 "revision",
                 "answered",
             ],
-            "node-status" => &["waiting"],
+            "node-status" => &["waiting", "migratedPercent"],
             "spec" | "history" => &["message"],
             "intent" | "vm-status" | "event" => &[],
             other => panic!("no record is called '{other}'"),

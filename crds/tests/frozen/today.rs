@@ -137,6 +137,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
             "node-status",
             NodeStatus {
                 document_format: zsha_crds::format::FIRST,
+                migrated_percent: Some(42),
                 node: node(),
                 conditions: vec![condition()],
                 observed_generation: 5,

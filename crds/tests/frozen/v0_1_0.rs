@@ -204,6 +204,8 @@ struct NodeStatus {
     observed_generation: u64,
     controller_version: String,
     local_vm: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    migrated_percent: Option<u8>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     waiting: Vec<Waiting>,
     updated_at: Timestamp,
