@@ -68,7 +68,7 @@ pub enum Clock {
     Boottime,
     /// tokio's clock since `start`, which the simulator moves; `rate_ppm` is how much faster than true it runs.
     Tokio { start: tokio::time::Instant, rate_ppm: i32 },
-    /// The same of a simulated machine, to which more can happen: its [`Odd`] of this number on this thread.
+    /// The same of a simulated machine, to which more can happen: its odd behaviour of this number on this thread.
     Machine { start: tokio::time::Instant, rate_ppm: i32, number: usize },
 }
 

@@ -1,6 +1,6 @@
 //! The hardware watchdog: resets the host when a copy that must be dead cannot be killed, or nobody is left to kill.
 //!
-//! One of W seconds that was last petted at `p` resets the host at `p + W` or a little [`late`]r, and that must be before
+//! One of W seconds that was last petted at `p` resets the host at `p + W` or a little later, and that must be before
 //! others may fence. So while the lease is valid it is petted until so long before that moment, and after the deadline
 //! for as long as every copy was lately seen dead. A renewal moves the moment on long before; when none comes, the reset
 //! comes just before others may take over, whatever W is: after the deadline and K, and never on a lease that holds.
