@@ -226,7 +226,7 @@ fn another_machine_under_the_same_name_waits_as_a_fence_would() {
             Next::Write { .. } => break,
         }
     }
-    assert!(now >= 10_000, "took the lease over after {now} ms");
+    assert_eq!(now, 10_000, "taken over when a fence would be due, to the millisecond");
 }
 
 #[test]
@@ -241,6 +241,7 @@ fn a_lease_key_deleted_by_hand_is_written_again_without_harm() {
     let (op, attempt) = write(holder.next(at(1_002), inputs(Copies::Some, 2)));
     holder.on_write(attempt, at(1_003), Ok(key.apply(&op)));
     assert_eq!((holder.epoch(), holder.deadline()), (1, Some(at(9_002))));
+    assert_eq!(key.value.unwrap().0.seq, 2, "later than what was in force");
 }
 
 /// Another node puts a record in the place of one that was deleted.
@@ -377,7 +378,62 @@ fn a_release_waits_for_the_copy_and_is_final() {
     holder.on_write(attempt, at(1_501), Ok(key.apply(&op)));
     assert_eq!(key.value.unwrap().0.state, LeaseState::Released);
     assert!(holder.released() && holder.deadline().is_none());
-    assert!(matches!(holder.next(at(2_000), inputs(Copies::None, 2)), Next::Sleep { .. }));
+    assert_eq!(sleep(holder.next(at(2_000), inputs(Copies::None, 2))), at(62_000));
+    holder.on_read(at(2_000), Ok(None));
+    assert_eq!(sleep(holder.next(at(2_000), inputs(Copies::None, 2))), at(62_000), "also where it was deleted");
+}
+
+/// Until when nothing is to be done: never a time that is over, by which the loop would spin.
+fn sleep(next: Next) -> Moment {
+    match next {
+        Next::Sleep { until } => until,
+        other => panic!("expected a sleep, got {other:?}"),
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_copy_to_die_or_for_the_store_asks_again_a_little_later() {
+    let mut holder = Holder::new(identity("boot-1"), LeaseTimings::BALANCED, None);
+    assert_eq!(holder.next(at(0), inputs(Copies::None, 1)), Next::Read);
+    holder.on_read(at(0), Err(lost("get")));
+    assert_eq!(sleep(holder.next(at(0), inputs(Copies::None, 1))), at(200));
+    holder.on_read(at(200), Ok(None));
+    for copies in [Copies::Some, Copies::Unknown] {
+        assert_eq!(sleep(holder.next(at(200), inputs(copies, 1))), at(400), "{copies:?}");
+    }
+}
+
+#[test]
+fn the_process_table_is_read_for_a_release_and_for_the_life_whose_controller_is_silent() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    assert!(!holder.wants_copies(at(500)));
+    holder.release();
+    assert!(holder.wants_copies(at(500)), "though the lease is valid");
+    let mut holder = held(&mut Key::default());
+    let alone = Inputs { controller_alive: false, ..inputs(Copies::Some, 2) };
+    assert_eq!(sleep(holder.next(at(500), alone)), at(1_000));
+    assert!(holder.wants_copies(at(600)), "what the life owns may be set free");
+}
+
+#[test]
+fn a_shorter_ttl_is_announced_at_once_by_a_renewal_that_is_not_late() {
+    let limit = LeaseTimings::FAST.renew() + LeaseTimings::FAST.request_timeout();
+    for (late, announced) in [(0, LeaseTimings::FAST), (1, LeaseTimings::BALANCED)] {
+        let mut holder = held(&mut Key::default());
+        holder.set_timings(LeaseTimings::FAST).unwrap();
+        let millis = limit.as_millis() as u64 + late;
+        let (op, _) = write(holder.next(at(millis), inputs(Copies::Some, 2)));
+        let Op::Cas { value, .. } = op else { panic!("{op:?}") };
+        assert_eq!(serde_json::from_str::<LeaseRecord>(&value).unwrap().timings, announced, "{late}");
+    }
+    // The same F with another R shortens nothing, so there is nothing to wait for.
+    let mut holder = held(&mut Key::default());
+    let quicker = LeaseTimings { renew_millis: 500, ..LeaseTimings::BALANCED };
+    holder.set_timings(quicker).unwrap();
+    let (op, _) = write(holder.next(at(6_500), inputs(Copies::Some, 2)));
+    let Op::Cas { value, .. } = op else { panic!("{op:?}") };
+    assert_eq!(serde_json::from_str::<LeaseRecord>(&value).unwrap().timings, quicker);
 }
 
 #[test]
