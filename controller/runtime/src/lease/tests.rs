@@ -380,7 +380,11 @@ fn a_release_waits_for_the_copy_and_is_final() {
     assert!(holder.released() && holder.deadline().is_none());
     assert_eq!(sleep(holder.next(at(2_000), inputs(Copies::None, 2))), at(62_000));
     holder.on_read(at(2_000), Ok(None));
-    assert_eq!(sleep(holder.next(at(2_000), inputs(Copies::None, 2))), at(62_000), "also where it was deleted");
+    assert_eq!(
+        sleep(holder.next(at(2_000), inputs(Copies::None, 2))),
+        at(62_000),
+        "also where it was deleted"
+    );
 }
 
 /// Until when nothing is to be done: never a time that is over, by which the loop would spin.
