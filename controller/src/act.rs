@@ -150,8 +150,7 @@ async fn still_holds(edges: &Edges, views: &Views, epoch: u64) -> Result<(), Act
         let lapsed = format!("the lease of {} in epoch {epoch} is not valid any more", edges.me);
         return Err(ActError::Moved(lapsed));
     }
-    let holds = |written: Moment| verdict.unbroken_since.is_none_or(|since| written >= since);
-    if views.written().is_some_and(holds) {
+    if views.written().is_some_and(|written| verdict.covers(written)) {
         return Ok(());
     }
     Err(ActError::Moved("the store has gone back to before this node became the owner".to_owned()))

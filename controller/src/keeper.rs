@@ -78,6 +78,12 @@ impl Verdict {
     pub fn valid(&self, now: Moment) -> bool {
         self.valid_until.is_some_and(|until| now < until)
     }
+
+    /// Whether what was written then still counts: the lease has been renewed without a break since. A keeper from before
+    /// that was told is taken to have had none.
+    pub fn covers(&self, written: Moment) -> bool {
+        self.unbroken_since.is_none_or(|since| written >= since)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -97,6 +97,12 @@ struct Own {
 }
 
 impl Shared {
+    /// Nothing that was seen of the leases counts any more.
+    fn store_went_back(&mut self, now: Moment) {
+        self.went_back = true;
+        self.observer.doubt_all(now);
+    }
+
     /// After the store went back in time, what this process wrote may not be there any more.
     fn own_is_over(&mut self) {
         if let (Some(own), false) = (self.own.take(), self.owner_in_doubt) {
@@ -260,8 +266,7 @@ where
         if matches!(item, Ok(Event::Init)) {
             let mut shared = lock(&shared);
             if std::mem::replace(&mut listed, true) {
-                shared.went_back = true;
-                shared.observer.doubt_all(clock.now());
+                shared.store_went_back(clock.now());
             }
             shared.own_is_over();
         }
@@ -561,9 +566,7 @@ impl Views {
 
     /// The store was found to show an earlier time of itself.
     pub fn store_went_back(&self) {
-        let mut shared = lock(&self.shared);
-        shared.went_back = true;
-        shared.observer.doubt_all(self.clock.now());
+        lock(&self.shared).store_went_back(self.clock.now());
     }
 
     /// See [`Observer::vanished`].

@@ -55,8 +55,7 @@ pub fn right(world: &World) -> Right {
     let named = stored.record.owner.as_ref();
     if named.is_some_and(|o| o.node == world.me && o.epoch == verdict.epoch) {
         // What was written before the keeper saw the store go back may not be there any more.
-        let holds = |written: Moment| verdict.unbroken_since.is_none_or(|since| written >= since);
-        return if stored.written.is_some_and(holds) {
+        return if stored.written.is_some_and(|written| verdict.covers(written)) {
             Right::Mine { epoch: verdict.epoch }
         } else {
             Right::Unconfirmed { epoch: verdict.epoch }

@@ -222,13 +222,7 @@ impl Holder {
         }
         if !self.valid(now) {
             // A life ends with its deadline. Others may have fenced it since, and a restored snapshot hidden that.
-            return match self.reborn(now, inputs, record.epoch) {
-                Ok(life) => {
-                    let attempt = self.attempt(now, inputs, life, LeaseState::Held);
-                    self.write(attempt, Some(index))
-                }
-                Err(until) => Next::Sleep { until },
-            };
+            return self.live_anew(now, inputs, record.epoch, Some(index));
         }
         if self.silent_for_long(now, inputs, record) && inputs.copies == Copies::None {
             self.message =
@@ -269,14 +263,10 @@ impl Holder {
             self.message = "released".to_owned();
             return Next::Sleep { until: now + Duration::from_secs(60) };
         }
-        let life = match self.life {
-            Some(life) if self.valid(now) => Life { seq: life.seq + 1, ..life },
-            _ => match self.reborn(now, inputs, epoch) {
-                Ok(life) => life,
-                Err(until) => return Next::Sleep { until },
-            },
+        let Some(life) = self.life.filter(|_| self.valid(now)) else {
+            return self.live_anew(now, inputs, epoch, index);
         };
-        let attempt = self.attempt(now, inputs, life, LeaseState::Held);
+        let attempt = self.attempt(now, inputs, Life { seq: life.seq + 1, ..life }, LeaseState::Held);
         self.write(attempt, index)
     }
 
@@ -304,12 +294,18 @@ impl Holder {
             );
             return Next::Read;
         }
-        let life = match self.reborn(now, inputs, record.epoch) {
-            Ok(life) => life,
-            Err(until) => return Next::Sleep { until },
-        };
-        let attempt = self.attempt(now, inputs, life, LeaseState::Held);
-        self.write(attempt, Some(index))
+        self.live_anew(now, inputs, record.epoch, Some(index))
+    }
+
+    /// Begins a new life by a write over this index, or waits until one may begin.
+    fn live_anew(&mut self, now: Moment, inputs: Inputs, epoch_before: u64, index: Option<u64>) -> Next {
+        match self.reborn(now, inputs, epoch_before) {
+            Ok(life) => {
+                let attempt = self.attempt(now, inputs, life, LeaseState::Held);
+                self.write(attempt, index)
+            }
+            Err(until) => Next::Sleep { until },
+        }
     }
 
     /// A new life, or the wait for the last copy of the old one to be seen dead.
