@@ -135,6 +135,11 @@ impl Enforcement {
         Moment::from_nanos(self.clear.load(Ordering::SeqCst))
     }
 
+    #[cfg(test)]
+    pub fn seen_clear(&self, at: Moment) {
+        self.clear.store(at.as_nanos(), Ordering::SeqCst);
+    }
+
     /// What was killed so far.
     pub fn ended(&self) -> Option<Ended> {
         let count = self.ended.load(Ordering::SeqCst);

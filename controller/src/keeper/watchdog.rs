@@ -8,6 +8,9 @@
 //! W is therefore the most seconds that fit between a late renewal and that moment, and no more than ten: a longer
 //! one gives a keeper that is restarted more time to be back. Where a device cannot be set to what fits, or cannot be
 //! opened, it is not relied on: the verdict says why, and the node has no watchdog.
+//!
+//! Opening a device pets it. So a keeper that is started anew opens it only when it may pet it: one that died just
+//! before petting had to end must not, by its return, give a copy that cannot be killed another W seconds.
 
 mod device;
 pub mod simulated;
@@ -231,6 +234,7 @@ struct Watch {
 #[derive(Debug)]
 struct Armed {
     device: Box<dyn Device>,
+    /// The longest of all until the timings are known: it is petted no longer than any device may be.
     timeout: Duration,
     /// False: it could not be stopped, so it is petted whatever happens and means nothing.
     relied_on: bool,
@@ -288,18 +292,23 @@ impl Watch {
 
     /// One look: opens what is to be open, pets what is to be petted. Returns when to look again.
     fn look(&mut self, now: Moment, enforcement: &Enforcement) -> Moment {
+        let (deadline, kill_within) = (enforcement.deadline(), enforcement.kill_within());
+        let petted_until = |timeout| {
+            deadline.map_or(Moment::default(), |deadline| {
+                pet_until(deadline, kill_within, enforcement.fence(), timeout)
+            })
+        };
+        let may_pet = |until| pet(now, deadline, until, kill_within, enforcement.last_clear());
         if self.armed.is_none() && self.wanted && !self.left && now >= self.open_again {
+            if !may_pet(petted_until(self.longest.unwrap_or(MOST))) {
+                return now + EVERY;
+            }
             self.open_again = now + OPEN_AGAIN;
             self.arm();
         }
         let Some(armed) = &mut self.armed else { return now + EVERY };
-        let (deadline, kill_within) = (enforcement.deadline(), enforcement.kill_within());
-        let until = match (armed.relied_on, deadline) {
-            (true, Some(deadline)) => pet_until(deadline, kill_within, enforcement.fence(), armed.timeout),
-            (true, None) => Moment::default(),
-            (false, _) => now + EVERY * 2,
-        };
-        let good = !armed.relied_on || pet(now, deadline, until, kill_within, enforcement.last_clear());
+        let until = if armed.relied_on { petted_until(armed.timeout) } else { now + EVERY * 2 };
+        let good = !armed.relied_on || may_pet(until);
         let good = good || planted::is_planted(Bug::AlwaysPetted);
         let written = if good { armed.device.pet().map(|()| true) } else { Ok(false) };
         // Petting that only waits for the next renewal is nothing to speak of.
@@ -312,7 +321,7 @@ impl Watch {
     fn arm(&mut self) {
         match (self.open)() {
             Ok(device) => {
-                self.armed = Some(Armed { device, timeout: Duration::MAX, relied_on: false });
+                self.armed = Some(Armed { device, timeout: MOST, relied_on: true });
                 self.settle();
             }
             Err(error) => self.refuse(format!("it cannot be opened: {error}")),

@@ -178,6 +178,14 @@ impl Device for FakeDevice {
     }
 }
 
+/// By the timings `Balanced`, until then.
+fn leased(until: Moment) -> Enforcement {
+    let enforcement = Enforcement::default();
+    enforcement.fenced_from(Some(until + Duration::from_millis(1_800)));
+    enforcement.publish(Some(until), K);
+    enforcement
+}
+
 struct Bench {
     watch: Watch,
     asked: Arc<Mutex<Asked>>,
@@ -194,9 +202,7 @@ impl Bench {
             Ok(Box::new(FakeDevice { driver, asked: Arc::clone(&opened) }) as Box<dyn Device>)
         };
         let (watch, _) = Watch::new(Box::new(open), true);
-        let enforcement = Enforcement::default();
-        enforcement.fenced_from(Some(at(109_800)));
-        enforcement.publish(Some(at(108_000)), K);
+        let enforcement = leased(at(108_000));
         let mut bench = Self { watch, asked, enforcement };
         bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::BALANCED)));
         bench
@@ -234,6 +240,35 @@ fn a_device_that_fits_is_armed_and_left_alone_when_the_reset_must_come() {
 }
 
 #[test]
+fn a_keeper_started_anew_opens_the_device_only_when_it_may_pet_it() {
+    let mut bench = Bench::new(DRIVER);
+    // Its predecessor no longer petted it, and a copy may be alive that nobody can kill.
+    for late in [103_563, 107_000, 108_500, 120_000] {
+        bench.pets(late);
+        assert_eq!(bench.asked.lock().unwrap().opened, 0, "at {late}");
+    }
+    bench.enforcement.seen_clear(at(120_050));
+    assert_eq!(bench.pets(120_100), 1, "no copy is alive");
+    let mut renewed = Bench::new(DRIVER);
+    renewed.pets(103_563);
+    renewed.enforcement.fenced_from(Some(at(113_800)));
+    renewed.enforcement.publish(Some(at(112_000)), K);
+    assert_eq!((renewed.pets(104_000), renewed.asked.lock().unwrap().opened), (1, 1), "renewed");
+}
+
+#[test]
+fn before_the_timings_are_known_it_is_petted_no_longer_than_any_device_may_be() {
+    let mut bench = Bench::new(DRIVER);
+    bench.watch.longest = None;
+    // With ten seconds and what it may be late, it has to come before 109.8 s.
+    assert_eq!((bench.pets(99_400), bench.pets(99_500)), (1, 0));
+    assert!(matches!(bench.state(), WatchdogState::Refused { .. }), "it is not relied on yet");
+    bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::BALANCED)));
+    assert_eq!(bench.pets(99_600), 1);
+    assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 6 });
+}
+
+#[test]
 fn a_device_whose_timeout_does_not_fit_is_disarmed_and_said_to_be_none() {
     let mut bench = Bench::new(Driver { least: 60, ..DRIVER });
     assert_eq!(bench.pets(100_100), 0);
@@ -253,6 +288,8 @@ fn timings_that_leave_less_room_shorten_the_timeout_or_give_the_device_up() {
     bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::FAST)));
     assert!(matches!(bench.state(), WatchdogState::Refused { .. }));
     bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::PATIENT)));
+    bench.enforcement.fenced_from(Some(at(130_000)));
+    bench.enforcement.publish(Some(at(125_000)), K);
     bench.pets(100_200);
     assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 10 });
 }
@@ -280,6 +317,7 @@ fn one_that_cannot_be_stopped_is_petted_whatever_happens_and_never_relied_on() {
     assert_eq!(bench.state(), WatchdogState::Off);
     assert_eq!(bench.pets(999_999), 1);
     let mut too_long = Bench::new(Driver { nowayout: true, least: 60 });
+    too_long.pets(100_100);
     assert_eq!(too_long.pets(999_999), 1);
     assert!(matches!(too_long.state(), WatchdogState::Refused { .. }));
 }
@@ -297,7 +335,7 @@ fn once_the_keeper_leaves_it_is_stopped_and_not_petted_again() {
 #[test]
 fn a_device_that_cannot_be_opened_is_tried_again_and_meanwhile_none() {
     let (mut watch, state) = Watch::new(Box::new(|| Err(io::ErrorKind::ResourceBusy.into())), true);
-    let enforcement = Enforcement::default();
+    let enforcement = leased(at(108_000));
     watch.told(Told::Longest(Duration::from_secs(4)));
     watch.look(at(100_000), &enforcement);
     let refused = state.borrow().clone();
@@ -324,13 +362,14 @@ async fn the_line_turns_it_off_and_on_and_hears_when_it_is_so() {
     };
     let root = tempfile::tempdir().unwrap();
     let wish = Wish::in_directory(root.path());
+    let enforcement = Arc::new(leased(Clock::Boottime.now() + Duration::from_secs(3_600)));
     let mut watchdog =
-        Watchdog::start_with(Box::new(open.clone()), wish.clone(), Arc::new(Enforcement::default())).unwrap();
+        Watchdog::start_with(Box::new(open.clone()), wish.clone(), Arc::clone(&enforcement)).unwrap();
     watchdog.fit([&LeaseTimings::FAST, &LeaseTimings::PATIENT]);
     watchdog.state.wait_for(|state| *state == WatchdogState::Petted { timeout_secs: 4 }).await.unwrap();
     watchdog.want(false).await.unwrap();
     assert_eq!((watchdog.state(), asked.lock().unwrap().stopped), (WatchdogState::Off, 1));
-    let mut anew = Watchdog::start_with(Box::new(open), wish, Arc::new(Enforcement::default())).unwrap();
+    let mut anew = Watchdog::start_with(Box::new(open), wish, enforcement).unwrap();
     anew.fit([&LeaseTimings::FAST, &LeaseTimings::FAST]);
     // It has looked by the time that it answers.
     anew.want(false).await.unwrap();
