@@ -49,6 +49,14 @@ pub struct DoubleExecution {
     pub second: NodeName,
 }
 
+/// A guest went on whose memory is older than its disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaleResume {
+    pub node: NodeName,
+    /// Where it executed since that memory was taken, and until when.
+    pub newer: Vec<(NodeName, Instant)>,
+}
+
 /// How long things take on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delays {
@@ -195,7 +203,7 @@ impl SimulatedHosts {
     }
 
     /// Every resume of a guest whose memory was older than its disk.
-    pub fn stale_resumes(&self) -> Vec<(NodeName, Instant)> {
+    pub fn stale_resumes(&self) -> Vec<StaleResume> {
         self.settled().stale_resumes.clone()
     }
 

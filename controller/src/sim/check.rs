@@ -17,7 +17,7 @@ use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
 
 use super::validity::Validity;
-use crate::hypervisor::simulated::{Copy, SimulatedHosts};
+use crate::hypervisor::simulated::{Copy, SimulatedHosts, StaleResume};
 use crate::keeper::watchdog::simulated::SimulatedDevice;
 
 /// A record as last read, decoded again only when its index has moved.
@@ -82,11 +82,9 @@ pub struct Checker {
     executing: BTreeMap<NodeName, Executing>,
     /// What executed on a host when it was suspended.
     asleep: BTreeMap<NodeName, Executing>,
-    /// Nodes whose whole host was ever suspended, and when they woke last.
+    /// Nodes whose whole host was ever suspended, and whenever they woke.
     slept: BTreeSet<NodeName>,
-    woke: BTreeMap<NodeName, Instant>,
-    /// Whether one of them executed a copy then.
-    woke_with_a_copy: bool,
+    woke: BTreeMap<NodeName, Vec<Instant>>,
     watchdogs: BTreeMap<NodeName, Arc<SimulatedDevice>>,
     /// Copies in uninterruptible sleep, without a watchdog, beside which another executed. No promise covers them.
     stuck: BTreeSet<u64>,
@@ -128,7 +126,6 @@ impl Checker {
             asleep: BTreeMap::new(),
             slept: BTreeSet::new(),
             woke: BTreeMap::new(),
-            woke_with_a_copy: false,
             watchdogs: BTreeMap::new(),
             stuck: BTreeSet::new(),
             excused: BTreeSet::new(),
@@ -179,10 +176,10 @@ impl Checker {
             self.violations
                 .push(format!("I1: {} and {} executed the VM at once", double.first, double.second));
         }
-        for (node, _) in self.hosts.stale_resumes().iter().skip(self.stale) {
+        for StaleResume { node, newer } in self.hosts.stale_resumes().iter().skip(self.stale) {
             self.stale += 1;
-            // What a host executes for K after it was suspended is no part of the promise, and it may be what is newer.
-            if self.woke_with_a_copy {
+            // What a host executes for K after it was suspended is no part of the promise.
+            if newer.iter().all(|(other, until)| self.had_just_woken(other, *until)) {
                 self.note(format_args!("excused: {node} resumes what is older than a host that woke"));
                 continue;
             }
@@ -192,7 +189,6 @@ impl Checker {
         self.check_stuck(&copies);
         let now: BTreeMap<NodeName, u64> =
             copies.into_iter().filter(|copy| copy.executing).map(|copy| (copy.node, copy.process)).collect();
-        self.woke_with_a_copy |= now.keys().any(|node| self.has_just_woken(node));
         let before = std::mem::take(&mut self.executing);
         let mut changed = false;
         for (node, it) in &before {
@@ -259,7 +255,7 @@ impl Checker {
 
     /// It wakes. What executed there does so again before anybody can kill it: that is not promised away.
     pub fn wake(&mut self, node: &NodeName) {
-        self.woke.insert(node.clone(), Instant::now());
+        self.woke.entry(node.clone()).or_default().push(Instant::now());
         self.hosts.wake(node);
         let copies = self.hosts.copies_on(node);
         if let Some(it) = self.asleep.remove(node)
@@ -272,8 +268,12 @@ impl Checker {
 
     /// For K after the whole host woke.
     fn has_just_woken(&self, node: &NodeName) -> bool {
+        self.had_just_woken(node, Instant::now())
+    }
+
+    fn had_just_woken(&self, node: &NodeName, at: Instant) -> bool {
         let kill = self.validity.grant(node).map_or(KILL, |grant| grant.kill);
-        self.woke.get(node).is_some_and(|woke| Instant::now() <= *woke + kill)
+        self.woke.get(node).is_some_and(|woke| woke.iter().any(|woke| (*woke..=*woke + kill).contains(&at)))
     }
 
     fn refresh(&mut self) {

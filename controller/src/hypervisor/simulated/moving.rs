@@ -108,7 +108,7 @@ impl State {
             self.give_up_moving(from, &moving, "the migration broke");
             return;
         }
-        self.last_executed = Some(now);
+        self.executed_until_now(from);
         if let Some(process) = self.process_at(from, moving.source) {
             process.activity = Activity::Paused(PauseReason::Incoming);
         }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use zsha_crds::{NodeName, VmName};
 
 use super::moving::Moving;
-use super::{Copy, Delays, DoubleExecution, Fault, MigrationFault};
+use super::{Copy, Delays, DoubleExecution, Fault, MigrationFault, StaleResume};
 use crate::hypervisor::{
     DomainSpec, HypervisorError, LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason,
 };
@@ -227,9 +227,9 @@ pub(super) struct State {
     pub(super) image_locked_until: Option<Instant>,
     pub(super) double_executions: Vec<DoubleExecution>,
     /// Resumes of a guest whose memory was older than its disk.
-    pub(super) stale_resumes: Vec<(NodeName, Instant)>,
-    /// When a process last stopped executing.
-    pub(super) last_executed: Option<Instant>,
+    pub(super) stale_resumes: Vec<StaleResume>,
+    /// When a process last stopped executing, by node.
+    last_executed: BTreeMap<NodeName, Instant>,
 }
 
 impl State {
@@ -244,7 +244,7 @@ impl State {
             image_locked_until: None,
             double_executions: Vec::new(),
             stale_resumes: Vec::new(),
-            last_executed: None,
+            last_executed: BTreeMap::new(),
         }
     }
 
@@ -467,8 +467,12 @@ impl State {
         process.ran = true;
         let memory_of = process.memory_of.take();
         self.host(node).changed();
-        if memory_of.is_some_and(|of| self.last_executed.is_some_and(|last| last > of)) {
-            self.stale_resumes.push((node.clone(), now));
+        if let Some(of) = memory_of {
+            let newer = self.last_executed.iter().filter(|(_, last)| **last > of);
+            let newer: Vec<_> = newer.map(|(node, last)| (node.clone(), *last)).collect();
+            if !newer.is_empty() {
+                self.stale_resumes.push(StaleResume { node: node.clone(), newer });
+            }
         }
         self.executes_beside_others(node, now);
         Ok(())
@@ -510,9 +514,9 @@ impl State {
     }
 
     /// If a process executes there, it has done so until now.
-    fn executed_until_now(&mut self, node: &NodeName) {
+    pub(super) fn executed_until_now(&mut self, node: &NodeName) {
         if self.host(node).process.as_ref().is_some_and(Process::executing) {
-            self.last_executed = Some(Instant::now());
+            self.last_executed.insert(node.clone(), Instant::now());
         }
     }
 
