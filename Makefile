@@ -44,8 +44,9 @@ lint: setup ## Formatting, clippy, rustdoc: warnings are errors
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
-ci: lint ## What CI runs: the README's test command, one round of each measured scenario
+ci: lint ## What CI runs: the README's test command, one round of each measured scenario, and the seeds
 	ZSHA_E2E_ROUNDS=1 $(MAKE) test
+	$(MAKE) seeds
 
 e2e: setup ## The end-to-end tests alone, five rounds of each measured scenario, judged
 	$(CARGO) build --workspace --bins

@@ -176,7 +176,7 @@ impl Simulation {
 
     async fn run(mut self) -> Report {
         let profile = faults::profile(&mut self.rng);
-        if self.rng.random_bool(0.3) {
+        if self.rng.random_bool(0.5) {
             self.arm_watchdogs();
         }
         let _beside = self.beside();
