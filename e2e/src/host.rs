@@ -119,6 +119,11 @@ impl Host {
                 .with_context(|| format!("kill the init of {}", self.name))?;
             // The kernel reports the end of a namespace's init only after that of everything in it.
             host.process.child.wait().with_context(|| format!("wait for the end of {}", self.name))?;
+            // From now on the kernel may give the namespace's number to another, which is none of this host's.
+            self.namespaces
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|_, host| *host != self.name);
             self.switch.unplug(self.number);
         }
         Ok(at)
