@@ -19,6 +19,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use rustix::process::{Pid, Signal, kill_process};
 use zsha_e2e::scenario::{FAILOVER_LIMIT, SETTLE_LIMIT};
+use zsha_e2e::stand_in::{Manner, Upstream};
 use zsha_e2e::{Cluster, Host, wait};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,7 @@ enum Fault {
     ConsulLeaderKilled,
     ConsulLeaderHangs,
     OwnersConsulStopped,
+    SlowStore,
     ControllerKilled,
     ControllerHangs,
     KeeperKilled,
@@ -45,7 +47,7 @@ enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::OwnerLosesPower,
         Self::BystanderLosesPower,
         Self::OwnerCutOff,
@@ -56,6 +58,7 @@ impl Fault {
         Self::ConsulLeaderKilled,
         Self::ConsulLeaderHangs,
         Self::OwnersConsulStopped,
+        Self::SlowStore,
         Self::ControllerKilled,
         Self::ControllerHangs,
         Self::KeeperKilled,
@@ -80,6 +83,7 @@ impl Fault {
             | Self::ConsulLeaderKilled
             | Self::ConsulLeaderHangs
             | Self::OwnersConsulStopped
+            | Self::SlowStore
             | Self::ControllerKilled
             | Self::ControllerHangs
             | Self::KeeperKilled
@@ -89,6 +93,9 @@ impl Fault {
         }
     }
 }
+
+/// Of the slow store's stand-in to a real one: on one machine, at once.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 struct Chaos {
     lab: Cluster,
@@ -238,6 +245,15 @@ impl Chaos {
             Fault::OwnersConsulStopped => {
                 owner.stop("consul")?;
                 pass(length)?;
+                owner.start("consul")
+            }
+            Fault::SlowStore => {
+                owner.stop("consul")?;
+                let init = other.init()?;
+                let connect = move || zsha_e2e::net::connect_inside(init, 8500, CONNECT_WITHIN);
+                let slow = owner.stand_in_for_consul(Manner::Slow(brief, Upstream::new(connect)))?;
+                pass(length)?;
+                drop(slow);
                 owner.start("consul")
             }
             Fault::ControllerKilled => owner.kill9("controller").map(drop),
