@@ -1,12 +1,14 @@
-//! What this node has last seen of the store, kept by watchers; and the one thing no watcher can know, which
-//! ownership record this very process wrote.
+//! What this node has last seen of the store, kept by watchers; and, beside it, what this very process wrote.
+
+mod own;
+mod sighting;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
 use tokio::sync::watch;
 use zsha_crds::records::{
     EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState, NodeStatus, StoredSpec, VmRecord,
@@ -18,13 +20,15 @@ use zsha_runtime::backoff::BackoffConfig;
 use zsha_runtime::lease::{Observer, Sight};
 use zsha_runtime::store::{Entry, Store, StoreError};
 use zsha_runtime::watcher::{self, Event};
-use zsha_runtime::{Clock, Moment, predicates, reflector};
+use zsha_runtime::{Clock, Moment, reflector};
 
 use crate::desired::Desired;
 use crate::hypervisor::DomainSpec;
 use crate::in_force::{self, Awaited, Document, InForce, Others, Shown, SpecProblem};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm};
+use own::{LookedUp, Own};
+use sighting::{counting, forgetting, lease_news, saw, sighting};
 
 /// What lives below `status/`.
 #[derive(Debug, Clone)]
@@ -40,8 +44,6 @@ const MIGRATE: &str = "migrate";
 const WAIT: Duration = Duration::from_secs(10);
 /// Leases change all the time, so a look at them that waits for long is a path that is dead.
 const LEASE_WAIT: Duration = Duration::from_secs(2);
-/// A server that lags shows one's own write later than this only if something is wrong.
-const UNCONFIRMED: Duration = Duration::from_secs(3);
 /// An election is over in a few seconds, and what was missed in it is wanted at once.
 const BACKOFF: BackoffConfig =
     BackoffConfig { base: Duration::from_millis(200), cap: Duration::from_millis(1_000) };
@@ -69,13 +71,7 @@ pub struct Views {
 #[derive(Debug, Default)]
 struct Shared {
     observer: Observer,
-    own: Option<Own>,
-    /// The record as this process had written it when the store went back in time.
-    before: Option<VmRecord>,
-    /// A later write of this process was not answered, so `own` may not be the last word any more.
-    own_in_doubt: bool,
-    /// And one of those would have changed the owner.
-    owner_in_doubt: bool,
+    own: Own,
     /// Domains of earlier generations as the history has them, looked up once; None: it does not have it.
     past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
     /// Leases that are there and make no sense, and why.
@@ -85,30 +81,11 @@ struct Shared {
     went_back: bool,
 }
 
-/// The record as this process last wrote it.
-#[derive(Debug, Clone)]
-struct Own {
-    record: VmRecord,
-    /// What the write gave it.
-    index: u64,
-    sent: Moment,
-    /// When it was last known to be in the store: seen there, or written.
-    confirmed: Moment,
-}
-
 impl Shared {
     /// Nothing that was seen of the leases counts any more.
     fn store_went_back(&mut self, now: Moment) {
         self.went_back = true;
         self.observer.doubt_all(now);
-    }
-
-    /// After the store went back in time, what this process wrote may not be there any more.
-    fn own_is_over(&mut self) {
-        if let (Some(own), false) = (self.own.take(), self.owner_in_doubt) {
-            self.before = Some(own.record);
-        }
-        (self.own_in_doubt, self.owner_in_doubt) = (false, false);
     }
 }
 
@@ -198,108 +175,6 @@ fn status(entry: &Entry, node_prefix: &str) -> Result<StatusRecord, String> {
         serde_json::from_str(&entry.value).map(StatusRecord::Vm)
     };
     record.map_err(|error| error.to_string())
-}
-
-/// Shows every lease to the observer on its way.
-fn sighting<S>(stream: S, shared: Arc<Mutex<Shared>>, clock: Clock) -> impl Stream<Item = S::Item>
-where
-    S: Stream<Item = Result<Event, StoreError>>,
-{
-    stream.inspect(move |item| {
-        let Ok(event) = item else {
-            lock(&shared).observer.gap();
-            return;
-        };
-        match event {
-            Event::InitApply(entry) | Event::Apply(entry) => match serde_json::from_str(&entry.value) {
-                Ok(record) => saw(&shared, clock.now(), record, entry.modify_index),
-                Err(error) => {
-                    tracing::warn!(key = entry.key, %error, "a lease cannot be read");
-                    forget(&shared, &entry.key, Some(error.to_string()));
-                }
-            },
-            Event::Delete(key) => forget(&shared, key, None),
-            Event::Init => begin_again(&shared),
-            Event::InitDone | Event::Bookmark => {}
-        }
-    })
-}
-
-fn saw(shared: &Mutex<Shared>, now: Moment, record: LeaseRecord, index: u64) {
-    let mut shared = lock(shared);
-    shared.unreadable.remove(&record.node);
-    shared.observer.see(now, record, index);
-}
-
-/// Nothing can be concluded from a lease that is not there or cannot be read (and then, why).
-fn forget(shared: &Mutex<Shared>, key: &str, unreadable: Option<String>) {
-    let Some(node) = node_of(key) else { return };
-    let mut shared = lock(shared);
-    shared.observer.missing(&node);
-    match unreadable {
-        Some(why) => shared.unreadable.insert(node, why),
-        None => shared.unreadable.remove(&node),
-    };
-}
-
-/// A full listing begins: the first, or one more because the store went back.
-fn begin_again(shared: &Mutex<Shared>) {
-    let mut shared = lock(shared);
-    shared.went_back |= shared.listed;
-    shared.listed = true;
-    shared.unreadable.clear();
-    shared.observer.forget_all();
-}
-
-/// Whose lease lies under this key.
-fn node_of(key: &str) -> Option<NodeName> {
-    key.rsplit('/').next().and_then(|name| NodeName::new(name).ok())
-}
-
-/// Shows the store's steps back in time to what is remembered beside the views.
-fn forgetting<S>(stream: S, shared: Arc<Mutex<Shared>>, clock: Clock) -> impl Stream<Item = S::Item>
-where
-    S: Stream<Item = Result<Event, StoreError>>,
-{
-    let mut listed = false;
-    stream.inspect(move |item| {
-        if matches!(item, Ok(Event::Init)) {
-            let mut shared = lock(&shared);
-            if std::mem::replace(&mut listed, true) {
-                shared.store_went_back(clock.now());
-            }
-            shared.own_is_over();
-        }
-    })
-}
-
-/// Counts what was shown of a key.
-fn counting<S>(stream: S, count: watch::Sender<u64>) -> impl Stream<Item = S::Item>
-where
-    S: Stream<Item = Result<Event, StoreError>>,
-{
-    stream.inspect(move |item| {
-        if matches!(item, Ok(Event::Apply(_) | Event::InitApply(_))) {
-            count.send_modify(|count| *count += 1);
-        }
-    })
-}
-
-/// A renewal is no news; anything else about a lease that was sighted is.
-fn lease_news<S>(stream: S, shared: Arc<Mutex<Shared>>) -> impl Stream<Item = S::Item>
-where
-    S: Stream<Item = Result<Event, StoreError>>,
-{
-    predicates::changed(stream, move |entry| {
-        let shared = lock(&shared);
-        let sight = shared.observer.get(&node_of(&entry.key)?)?;
-        if sight.index != entry.modify_index {
-            return None;
-        }
-        let record = &sight.record;
-        let state = record.state as u64;
-        Some((record.epoch << 3) | (state << 1) | u64::from(record.controller_alive))
-    })
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -458,22 +333,15 @@ impl Views {
     pub fn vm(&self) -> Observed<Option<StoredVm>> {
         let key = self.keys.vm(&VmName::management());
         let seen = self.vms.get(&key);
-        let (own, in_doubt) = {
+        let own = {
             let mut shared = lock(&self.shared);
-            let in_doubt = shared.own_in_doubt;
-            if let (Some(own), Some(seen)) = (&mut shared.own, &seen)
-                && seen.modify_index >= own.index
-            {
-                own.confirmed = self.clock.now();
+            if let Some(seen) = &seen {
+                shared.own.saw(self.clock.now(), seen.modify_index);
             }
-            (shared.own.clone(), in_doubt)
+            shared.own.newest(seen.as_ref().map(|seen| seen.modify_index))
         };
-        // Nothing older than one's own write is the present, however much the view lags; a deleted key shows in the
-        // view as gone, not as older.
-        if let Some(Own { record, index, sent, .. }) = own
-            && seen.as_ref().is_some_and(|seen| seen.modify_index <= index)
-        {
-            return Observed::Known(Some(StoredVm { record, index, written: (!in_doubt).then_some(sent) }));
+        if own.is_some() {
+            return Observed::Known(own);
         }
         if let Some(bad) = self.vms.undecodable().remove(&key) {
             return Observed::Unknown(format!("{key} cannot be read: {}", bad.reason));
@@ -490,54 +358,42 @@ impl Views {
 
     /// What this process last wrote, and was told to be in force, before the store went back in time.
     pub fn vm_before(&self) -> Option<VmRecord> {
-        lock(&self.shared).before.clone()
+        lock(&self.shared).own.before().cloned()
     }
 
     /// This process sent the record then, and was told that it is in force.
     pub fn wrote(&self, record: VmRecord, index: u64, sent: Moment) {
-        let mut shared = lock(&self.shared);
-        shared.before = None;
-        shared.own = Some(Own { record, index, sent, confirmed: self.clock.now() });
-        (shared.own_in_doubt, shared.owner_in_doubt) = (false, false);
+        lock(&self.shared).own.wrote(self.clock.now(), record, index, sent);
     }
 
     /// This write may or may not be in force: what was written before is in doubt.
     pub fn write_is_unknown(&self, record: &VmRecord) {
-        let mut shared = lock(&self.shared);
-        shared.own_in_doubt = true;
-        shared.owner_in_doubt |= shared.own.as_ref().is_none_or(|own| own.record.owner != record.owner);
+        lock(&self.shared).own.write_is_unknown(record);
     }
 
     /// Something had changed under it, and perhaps what this process wrote before is gone: that is to be looked up.
     pub fn write_failed(&self, now: Moment) {
-        if let Some(own) = &mut lock(&self.shared).own {
-            own.confirmed = own.confirmed.min(now - UNCONFIRMED);
-        }
+        lock(&self.shared).own.write_failed(now);
     }
 
     /// When the record was sent that makes this node the owner, if this process sent it and nothing is in doubt.
     pub fn written(&self) -> Option<Moment> {
-        let shared = lock(&self.shared);
-        shared.own.as_ref().filter(|_| !shared.own_in_doubt).map(|own| own.sent)
+        lock(&self.shared).own.sent()
     }
 
     /// Whether the record that this process wrote has not been seen in the store for so long that it must be asked for.
     pub fn own_is_unconfirmed(&self) -> bool {
-        let now = self.clock.now();
-        lock(&self.shared).own.as_ref().is_some_and(|own| now >= own.confirmed + UNCONFIRMED)
+        lock(&self.shared).own.is_unconfirmed(self.clock.now())
     }
 
     /// The index of the record as it was just read, consistently. One that is lower than that of what this process wrote
-    /// before is of an earlier time: an answer may come after the watcher has already begun anew.
+    /// shows that the store is of an earlier time, and with it the leases.
     pub fn own_was_looked_up(&self, index: Option<u64>) {
         let mut shared = lock(&self.shared);
-        let Some(own) = &mut shared.own else { return };
-        if index.is_some_and(|index| index >= own.index) {
-            own.confirmed = self.clock.now();
-            return;
+        let now = self.clock.now();
+        if shared.own.looked_up(now, index) == LookedUp::WentBack {
+            shared.store_went_back(now);
         }
-        shared.went_back |= index.is_some();
-        shared.own_is_over();
     }
 
     /// What was found of an earlier generation; None: not looked up yet.

@@ -112,3 +112,55 @@ impl World {
         self.lease.known().map_or(Uuid::nil(), |verdict| verdict.incarnation)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use zsha_crds::records::{LeaseRecord, Owner};
+    use zsha_runtime::lease::Observer;
+
+    use super::*;
+    use crate::keeper::watchdog::WatchdogState;
+
+    const SEEN: Moment = Moment::from_nanos(100_000_000_000);
+
+    /// The sight of another node's lease that came as news, by a node whose lease is renewed without a break since then.
+    fn judged(unbroken_since: Option<Moment>) -> Sight {
+        let other = Owner { node: NodeName::new("nfs-2").unwrap(), epoch: 1 };
+        let mut observer = Observer::default();
+        observer.see(SEEN - Duration::from_secs(1), LeaseRecord::lost(&other, Timestamp::UNIX_EPOCH), 7);
+        observer.see(SEEN, LeaseRecord::lost(&other, Timestamp::UNIX_EPOCH), 8);
+        let verdict = Verdict {
+            node: NodeName::new("nfs-1").unwrap(),
+            valid_until: None,
+            incarnation: Uuid::nil(),
+            epoch: 1,
+            seq: 1,
+            timings: zsha_crds::records::LeaseTimings::BALANCED,
+            message: String::new(),
+            unbroken_since,
+            copies: Some(0),
+            counted_at: None,
+            ended: None,
+            watchdog: WatchdogState::None,
+        };
+        let seen = sights(observer.sights().clone(), &Observed::Known(verdict));
+        seen[&other.node].clone()
+    }
+
+    #[test]
+    fn what_was_seen_before_the_own_lease_was_last_broken_is_no_news_and_is_waited_for_from_then() {
+        let broken = SEEN + Duration::from_millis(1);
+        let sight = judged(Some(broken));
+        assert_eq!((sight.is_news, sight.sent_by), (false, broken));
+    }
+
+    #[test]
+    fn what_was_seen_since_counts_as_it_was_seen() {
+        for unbroken in [Some(SEEN), Some(SEEN - Duration::from_secs(60)), None] {
+            let sight = judged(unbroken);
+            assert_eq!((sight.is_news, sight.sent_by), (true, SEEN), "{unbroken:?}");
+        }
+    }
+}

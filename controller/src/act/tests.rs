@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use zsha_crds::records::{LeaseRecord, VmRecord};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::Clock;
-use zsha_runtime::store::{MemoryStore, Store};
+use zsha_runtime::store::{MemoryStore, Read, Store};
 
 use super::{ActError, Edges, act};
 use crate::embedded::Machine;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts};
 use crate::observe::{HostSight, observe};
 use crate::plan::blindness::Blindness;
-use crate::plan::{Notes, Step};
+use crate::plan::{Notes, Step, Write};
 use crate::views::{self, Views};
 
 struct Rig {
@@ -65,6 +66,34 @@ async fn a_look_that_takes_long_is_judged_by_what_the_keeper_says_after_it() {
     let seen = world.lease.known().unwrap();
     assert!(seen.seq > before.seq + 2, "it was renewed meanwhile: {} and {}", before.seq, seen.seq);
     assert_eq!(seen.seq, rig.edges.lease.verdict().await.unwrap().seq);
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_a_store_that_shows_an_earlier_time_of_a_lease() {
+    let rig = Rig::new().await;
+    let lease = rig.edges.store.get(&rig.edges.keys.lease(&rig.me), Read::Consistent).await.unwrap().unwrap();
+    let record: LeaseRecord = serde_json::from_str(&lease.value).unwrap();
+    let vm = VmName::management();
+    let write = Write {
+        record: VmRecord::unplaced(vm.clone(), vm.domain_uuid(&ClusterName::new("prod").unwrap())),
+        index: None,
+        epoch: record.epoch,
+        incarnation: record.incarnation,
+        rests_on: vec![],
+        fence: vec![],
+        reason: "Test",
+        message: "a test writes it".to_owned(),
+    };
+    rig.views.saw_lease(record, lease.modify_index + 1);
+    let done =
+        act(&rig.edges, &rig.views, &Step::Write(Box::new(write.clone())), &mut Notes::default()).await;
+    assert!(matches!(&done, Err(ActError::Moved(why)) if why.contains("an earlier time")), "{done:?}");
+    assert!(rig.views.went_back());
+    let kept = rig.edges.store.get(&rig.edges.keys.vm(&vm), Read::Consistent).await.unwrap();
+    assert_eq!(kept, None);
+    rig.views.saw_lease(serde_json::from_str(&lease.value).unwrap(), lease.modify_index);
+    act(&rig.edges, &rig.views, &Step::Write(Box::new(write)), &mut Notes::default()).await.unwrap();
     rig.keeper.abort();
 }
 

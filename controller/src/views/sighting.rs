@@ -1,0 +1,120 @@
+//! What is seen on the way into the views: every lease is shown to the observer, every step back of the store to what
+//! is remembered beside them.
+
+use std::sync::{Arc, Mutex};
+
+use futures::{Stream, StreamExt};
+use tokio::sync::watch;
+use zsha_crds::NodeName;
+use zsha_crds::records::LeaseRecord;
+use zsha_runtime::store::StoreError;
+use zsha_runtime::watcher::Event;
+use zsha_runtime::{Clock, Moment, predicates};
+
+use super::{Shared, lock};
+
+/// Shows every lease to the observer on its way.
+pub(super) fn sighting<S>(stream: S, shared: Arc<Mutex<Shared>>, clock: Clock) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    stream.inspect(move |item| {
+        let Ok(event) = item else {
+            lock(&shared).observer.gap();
+            return;
+        };
+        match event {
+            Event::InitApply(entry) | Event::Apply(entry) => match serde_json::from_str(&entry.value) {
+                Ok(record) => saw(&shared, clock.now(), record, entry.modify_index),
+                Err(error) => {
+                    tracing::warn!(key = entry.key, %error, "a lease cannot be read");
+                    forget(&shared, &entry.key, Some(error.to_string()));
+                }
+            },
+            Event::Delete(key) => forget(&shared, key, None),
+            Event::Init => begin_again(&shared),
+            Event::InitDone | Event::Bookmark => {}
+        }
+    })
+}
+
+pub(super) fn saw(shared: &Mutex<Shared>, now: Moment, record: LeaseRecord, index: u64) {
+    let mut shared = lock(shared);
+    shared.unreadable.remove(&record.node);
+    shared.observer.see(now, record, index);
+}
+
+/// Nothing can be concluded from a lease that is not there or cannot be read (and then, why).
+fn forget(shared: &Mutex<Shared>, key: &str, unreadable: Option<String>) {
+    let Some(node) = node_of(key) else { return };
+    let mut shared = lock(shared);
+    shared.observer.missing(&node);
+    match unreadable {
+        Some(why) => shared.unreadable.insert(node, why),
+        None => shared.unreadable.remove(&node),
+    };
+}
+
+/// A full listing begins: the first, or one more because the store went back.
+fn begin_again(shared: &Mutex<Shared>) {
+    let mut shared = lock(shared);
+    shared.went_back |= shared.listed;
+    shared.listed = true;
+    shared.unreadable.clear();
+    shared.observer.forget_all();
+}
+
+/// Whose lease lies under this key.
+fn node_of(key: &str) -> Option<NodeName> {
+    key.rsplit('/').next().and_then(|name| NodeName::new(name).ok())
+}
+
+/// Shows the store's steps back in time to what is remembered beside the views.
+pub(super) fn forgetting<S>(
+    stream: S,
+    shared: Arc<Mutex<Shared>>,
+    clock: Clock,
+) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    let mut listed = false;
+    stream.inspect(move |item| {
+        if matches!(item, Ok(Event::Init)) {
+            let mut shared = lock(&shared);
+            if std::mem::replace(&mut listed, true) {
+                shared.store_went_back(clock.now());
+            }
+            shared.own.is_over();
+        }
+    })
+}
+
+/// Counts what was shown of a key.
+pub(super) fn counting<S>(stream: S, count: watch::Sender<u64>) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    stream.inspect(move |item| {
+        if matches!(item, Ok(Event::Apply(_) | Event::InitApply(_))) {
+            count.send_modify(|count| *count += 1);
+        }
+    })
+}
+
+/// A renewal is no news; anything else about a lease that was sighted is.
+pub(super) fn lease_news<S>(stream: S, shared: Arc<Mutex<Shared>>) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    predicates::changed(stream, move |entry| {
+        let shared = lock(&shared);
+        let sight = shared.observer.get(&node_of(&entry.key)?)?;
+        if sight.index != entry.modify_index {
+            return None;
+        }
+        let record = &sight.record;
+        let state = record.state as u64;
+        Some((record.epoch << 3) | (state << 1) | u64::from(record.controller_alive))
+    })
+}
