@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use zsha_crds::NodeName;
 use zsha_crds::document::GuestPowerOff;
-use zsha_crds::records::{LeaseState, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_crds::records::{LeaseState, LeaseTimings, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use super::ownership::{self, Standing};
@@ -181,95 +182,94 @@ pub(super) fn nobody_else_has_a_copy(
     guard: &Guard<'_>,
     plan: &mut Plan,
 ) -> Option<Vec<Sight>> {
-    let mut rests_on = Vec::new();
     let vanished = world.vanished_leases.iter().find(|(node, _)| **node != world.me);
     if let Some((node, epoch)) = vanished {
         plan.wait(
             "LeaseGone",
             format!(
-                "the store has gone back in time and shows no lease of {node}, which may run the VM; if it lives it \
-                 writes it anew"
+                "the store has gone back in time and shows no lease of {node}, which may run the VM. If it lives it \
+                 writes it anew; if not, it counts as dead {} s after a record is put in its place",
+                LeaseTimings::LONGEST.fence_after().as_secs()
             ),
         );
         plan.step(Step::ReplaceLease(Owner { node: node.clone(), epoch: *epoch }));
         return None;
     }
+    let mut rests_on = Vec::new();
     for (node, sight) in &world.sights {
         let fenced = guard.fenced.iter().any(|fenced| fenced.record.node == *node);
         if *node == world.me || fenced || guard.target == Some(node) {
             continue;
         }
-        match sight.record.state {
-            // Of a restored snapshot, it may live by a later life that is not written down again yet.
-            LeaseState::Fenced | LeaseState::Released
-                if world.went_back && !sight.is_news && !sight.is_silent(world.now) =>
-            {
-                plan.recheck_at(sight.silent_at());
-                plan.wait(
-                    "CopiesNotConfirmed",
-                    format!(
-                        "the store has gone back in time, so {node} may live by a lease that it has still to write again"
-                    ),
-                );
-                return None;
-            }
-            LeaseState::Fenced | LeaseState::Released => {
-                if world.went_back {
-                    rests_on.push(sight.clone());
+        match word_of(world, guard.strict, sight) {
+            Word::Nothing => {}
+            Word::NoCopy => rests_on.push(sight.clone()),
+            Word::InTheWay { reason, why, until } => {
+                if let Some(at) = until {
+                    plan.recheck_at(at);
                 }
-                continue;
-            }
-            // Its silence is part of the write: it may have begun to speak again, unseen.
-            LeaseState::Held | LeaseState::Lost if sight.is_expired(world.now) => {
-                rests_on.push(sight.clone());
-                continue;
-            }
-            LeaseState::Held => {}
-            LeaseState::Lost if guard.strict => {
-                if let Some(due) = sight.fence_due() {
-                    plan.recheck_at(due);
-                }
-                let why = format!("the lease of {node} was gone, and it has not written it anew");
-                plan.wait("CopiesUnknown", why);
+                plan.wait(reason, why);
                 return None;
             }
-            LeaseState::Lost => continue,
-        }
-        match sight.record.copies {
-            Some(0) if !sight.is_news => {
-                if let Some(due) = sight.fence_due() {
-                    plan.recheck_at(due);
-                }
-                plan.wait(
-                    "CopiesNotConfirmed",
-                    format!("{node} has to renew its lease once, to show that it lives"),
-                );
-                return None;
-            }
-            Some(0) => rests_on.push(sight.clone()),
-            Some(_) => {
-                plan.wait(
-                    "CopyElsewhere",
-                    format!(
-                        "{node} still has a process of the VM, which it does not own; it ends it by itself"
-                    ),
-                );
-                return None;
-            }
-            None if guard.strict => {
-                plan.wait(
-                    "CopiesUnknown",
-                    format!(
-                        "{node} cannot see whether it has a process of the VM; its keeper's log says why, and a restart \
-                         of zsha-keeper there may mend it"
-                    ),
-                );
-                return None;
-            }
-            None => {}
         }
     }
     Some(rests_on)
+}
+
+/// What a node's lease says of copies there.
+enum Word {
+    /// It has none to lose, and need not be asked.
+    Nothing,
+    /// It says that it has none, or has been silent for so long that it has none. It may speak again, unseen: so this
+    /// becomes part of the write.
+    NoCopy,
+    /// It may have one; when that may be otherwise, if time alone can make it so.
+    InTheWay { reason: &'static str, why: String, until: Option<Moment> },
+}
+
+fn word_of(world: &World, strict: bool, sight: &Sight) -> Word {
+    let node = &sight.record.node;
+    let in_the_way = |reason, until, why| Word::InTheWay { reason, why, until };
+    match sight.record.state {
+        // Of a restored snapshot, it may live by a later life that is not written down again yet.
+        LeaseState::Fenced | LeaseState::Released
+            if world.went_back && !sight.is_news && !sight.is_silent(world.now) =>
+        {
+            let why = format!(
+                "the store has gone back in time, so {node} may live by a lease that it has still to write again"
+            );
+            in_the_way("CopiesNotConfirmed", Some(sight.silent_at()), why)
+        }
+        LeaseState::Fenced | LeaseState::Released if world.went_back => Word::NoCopy,
+        LeaseState::Fenced | LeaseState::Released => Word::Nothing,
+        LeaseState::Held | LeaseState::Lost if sight.is_expired(world.now) => Word::NoCopy,
+        LeaseState::Held => match sight.record.copies {
+            Some(0) if sight.is_news => Word::NoCopy,
+            Some(0) => {
+                let why = format!("{node} has to renew its lease once, to show that it lives");
+                in_the_way("CopiesNotConfirmed", sight.fence_due(), why)
+            }
+            Some(_) => {
+                let why = format!(
+                    "{node} still has a process of the VM, which it does not own; it ends it by itself"
+                );
+                in_the_way("CopyElsewhere", None, why)
+            }
+            None if strict => {
+                let why = format!(
+                    "{node} cannot see whether it has a process of the VM; its keeper's log says why, and a restart of \
+                     zsha-keeper there may mend it"
+                );
+                in_the_way("CopiesUnknown", None, why)
+            }
+            None => Word::Nothing,
+        },
+        LeaseState::Lost if strict => {
+            let why = format!("the lease of {node} was gone, and it has not written it anew");
+            in_the_way("CopiesUnknown", sight.fence_due(), why)
+        }
+        LeaseState::Lost => Word::Nothing,
+    }
 }
 
 /// What frees the VM from everybody who is named: the leases to fence, and why. None: somebody may still run it.
