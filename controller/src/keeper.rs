@@ -26,6 +26,7 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::LeaseTimings;
 use zsha_runtime::Moment;
+use zsha_runtime::lease::Late;
 
 pub use process::KeeperSettings;
 pub use renew::LocalLease;
@@ -59,6 +60,9 @@ pub struct Verdict {
     /// What it has killed. None: nothing, or a keeper from before this was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// Renewals that came late. None: there was none, or a keeper from before this was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Late>,
     /// Whether a watchdog stands behind it.
     #[serde(default)]
     pub watchdog: WatchdogState,

@@ -16,6 +16,7 @@ pub mod blindness;
 pub mod claim;
 pub mod ended;
 pub mod fitness;
+pub mod late;
 pub mod migration;
 pub mod ownership;
 pub mod placement;
@@ -196,6 +197,8 @@ pub struct Notes {
     pub migration: MigrationNotes,
     /// What was last told of the stored document.
     pub spec_problem: Option<SpecProblem>,
+    /// How many late renewals of the lease are told already. None: not asked yet.
+    pub late_told: Option<u64>,
 }
 
 /// The decision.

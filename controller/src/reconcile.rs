@@ -176,6 +176,9 @@ impl Reconciler {
         self.node.metrics.passed();
         let Some((world, plan)) = last else { return Action::requeue(SAFETY_NET) };
         self.tell_of_document(&world, &mut notes);
+        if let Some(message) = plan::late::news(&world, &mut notes) {
+            self.record_of_vm(EventType::Warning, "LeaseAtRisk", message);
+        }
         self.publish(&world).await;
         let told = self.tell(&world, &plan).await;
         let mut wait = plan.recheck.map_or(SAFETY_NET, |at| world.now.until(at).min(SAFETY_NET));

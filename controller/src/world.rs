@@ -143,6 +143,7 @@ mod tests {
             copies: Some(0),
             counted_at: None,
             ended: None,
+            late: None,
             watchdog: WatchdogState::None,
         };
         let seen = sights(observer.sights().clone(), &Observed::Known(verdict));

@@ -15,7 +15,7 @@
 mod holder;
 mod observer;
 
-pub use holder::{Attempt, Copies, Holder, Identity, Inputs, Memory, Next};
+pub use holder::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next};
 pub use observer::{Observer, Sight};
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ impl fmt::Debug for Renewal {
 struct Told {
     valid: bool,
     epoch: u64,
+    late: Option<lease::Late>,
     failing: bool,
 }
 
@@ -110,6 +111,7 @@ fn verdict(
         copies: looked.and_then(|(_, count)| count),
         counted_at: looked.map(|(at, _)| at),
         ended: None,
+        late: holder.late(),
         watchdog: WatchdogState::default(),
     }
 }
@@ -355,9 +357,12 @@ impl Renewal {
             );
             view.message.push_str(&more);
         }
-        let (valid, epoch) = (view.valid(now), view.epoch);
+        let (valid, epoch, late) = (view.valid(now), view.epoch, view.late);
         let message = view.message.clone();
         self.desk.show(view);
+        if std::mem::replace(&mut self.told.late, late) != late {
+            self.desk.bump();
+        }
         if (valid, epoch) == (self.told.valid, self.told.epoch) {
             return;
         }

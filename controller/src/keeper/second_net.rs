@@ -140,6 +140,7 @@ mod tests {
             copies: None,
             counted_at: None,
             ended: None,
+            late: None,
             watchdog: crate::keeper::WatchdogState::None,
         }
     }

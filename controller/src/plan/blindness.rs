@@ -64,6 +64,7 @@ mod tests {
             unbroken_since: None,
             counted_at: Some(Moment::from_millis(counted * 1_000)),
             ended: None,
+            late: None,
             watchdog: WatchdogState::None,
         };
         blindness.see(Moment::from_millis(now * 1_000), &Observed::Known(local), &Observed::Known(verdict))

@@ -25,6 +25,7 @@ use crate::keeper::{Ended, Verdict, WatchdogState};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
+mod late;
 mod storage;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
@@ -135,6 +136,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             copies: Some(0),
             counted_at: None,
             ended: None,
+            late: None,
             watchdog: WatchdogState::None,
         }),
         sights: (1..=3).map(|n| (node(n), sight(n, Duration::from_millis(300)))).collect(),

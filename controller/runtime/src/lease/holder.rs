@@ -80,6 +80,18 @@ pub struct Inputs {
     pub fresh_incarnation: Uuid,
 }
 
+/// Renewals that came late: after more than half of F.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Late {
+    /// How many, since this process began.
+    pub count: u64,
+    /// How long the lease had gone without a renewal before the last of them, from sending to sending.
+    pub gap: Duration,
+    /// F, as it was granted then.
+    pub of: Duration,
+}
+
 /// A write on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -145,6 +157,7 @@ pub struct Holder {
     unbroken: Option<Moment>,
     /// Of the last renewal that was confirmed to this process.
     confirmed: u64,
+    late: Option<Late>,
     not_before: Moment,
     /// Since when the controller has been silent, and which life was led then: any other one has set free what that
     /// life owned.
@@ -172,6 +185,7 @@ impl Holder {
             fence: memory.as_ref().and_then(|m| m.fence.or(m.deadline)),
             unbroken: memory.as_ref().and_then(|m| m.unbroken),
             confirmed: 0,
+            late: None,
             deadline: memory.and_then(|m| m.deadline),
             not_before: Moment::default(),
             silent: None,
@@ -509,12 +523,22 @@ impl Holder {
         if !self.valid(attempt.sent) || self.unbroken.is_none() {
             self.unbroken = Some(attempt.sent);
         }
+        self.note_late(attempt.sent);
         self.confirmed = attempt.record.seq;
         self.deadline = Some(attempt.sent + attempt.record.timings.ttl());
         self.granted = Some((attempt.record.timings, attempt.sent));
         self.fence = Some(fence(attempt.sent, attempt.record.timings.fence_after()));
         self.message = "renewed".to_owned();
         self.own = Own::Mine { record: attempt.record, index };
+    }
+
+    /// One that came too late is no late one: its lease had ended.
+    fn note_late(&mut self, sent: Moment) {
+        let Some((timings, before)) = self.granted.filter(|_| self.valid(sent)) else { return };
+        let (gap, of) = (sent.since(before), timings.ttl());
+        if gap > of / 2 {
+            self.late = Some(Late { count: self.late.map_or(0, |late| late.count) + 1, gap, of });
+        }
     }
 
     /// The timings to live by from the next renewal on.
@@ -558,6 +582,11 @@ impl Holder {
     /// that hides what they did meanwhile. None where the lease is not valid.
     pub fn unbroken_since(&self, now: Moment) -> Option<Moment> {
         self.unbroken.filter(|_| self.valid(now))
+    }
+
+    /// None: every renewal so far came in good time, or not at all.
+    pub fn late(&self) -> Option<Late> {
+        self.late
     }
 
     /// K in force: the smaller one while timings change.

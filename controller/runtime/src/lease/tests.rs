@@ -9,7 +9,7 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, Owner};
 
-use super::{Attempt, Copies, Holder, Identity, Inputs, Memory, Next, Observer};
+use super::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next, Observer};
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
 
@@ -89,6 +89,24 @@ fn the_deadline_counts_from_sending_and_not_from_the_reply() {
     let (op, attempt) = write(holder.next(at(1_000), inputs(Copies::Some, 2)));
     holder.on_write(attempt, at(1_900), Ok(key.apply(&op)));
     assert_eq!(holder.deadline(), Some(at(9_000)));
+}
+
+#[test]
+fn a_renewal_after_more_than_half_of_f_is_late_and_one_after_all_of_it_is_none() {
+    let renewed = |holder: &mut Holder, key: &mut Key, millis| {
+        let (op, attempt) = write(holder.next(at(millis), inputs(Copies::None, 2)));
+        holder.on_write(attempt, at(millis + 5), Ok(key.apply(&op)));
+        holder.late()
+    };
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    assert_eq!(renewed(&mut holder, &mut key, 4_000), None, "half of it");
+    let (gap, of) = (Duration::from_millis(4_001), Duration::from_secs(8));
+    assert_eq!(renewed(&mut holder, &mut key, 8_001), Some(Late { count: 1, gap, of }));
+    assert_eq!(renewed(&mut holder, &mut key, 9_001), Some(Late { count: 1, gap, of }));
+    let gap = Duration::from_millis(7_999);
+    assert_eq!(renewed(&mut holder, &mut key, 17_000), Some(Late { count: 2, gap, of }));
+    assert_eq!(renewed(&mut holder, &mut key, 25_000), Some(Late { count: 2, gap, of }), "a new life");
 }
 
 #[test]

@@ -318,15 +318,18 @@ async fn when_the_store_comes_back_in_time_nothing_was_touched() {
     let node = Node::new();
     node.until_valid().await;
     node.start_vm().await;
-    let changes = node.line.changes();
-    for _ in 0..5 {
+    let mut changes = node.line.changes();
+    for late in 1..=5 {
         node.store.set(Fault::Silent);
         pass(Duration::from_secs(4)).await;
+        assert!(!changes.has_changed().unwrap(), "nothing worth waking anybody for has happened");
         node.store.set(Fault::None);
         pass(Duration::from_secs(4)).await;
+        assert!(changes.has_changed().unwrap(), "the lease was in danger");
+        changes.mark_unchanged();
+        assert_eq!(node.line.verdict().await.unwrap().late.unwrap().count, late);
     }
     assert_eq!(node.copies(), 1);
-    assert!(!changes.has_changed().unwrap(), "nothing worth waking anybody for has happened");
 }
 
 #[tokio::test(start_paused = true)]
