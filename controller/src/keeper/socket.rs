@@ -46,7 +46,7 @@ enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "camelCase")]
 enum Answer {
-    Verdict { verdict: Verdict },
+    Verdict { verdict: Box<Verdict> },
     Done,
     Refused { reason: String },
     Changed { count: u64 },

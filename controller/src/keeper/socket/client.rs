@@ -99,7 +99,7 @@ impl Lease for SocketLease {
                 Err(KeeperError::Unreachable { operation, reason })
             }
             Err(error) => Err(error),
-            Ok(Answer::Verdict { verdict }) => Ok(verdict),
+            Ok(Answer::Verdict { verdict }) => Ok(*verdict),
             Ok(other) => Err(senseless("verdict", &other)),
         }
     }

@@ -124,7 +124,7 @@ fn read_requests(read: OwnedReadHalf) -> mpsc::Receiver<io::Result<Request>> {
 async fn answer(lease: &LocalLease, request: Request) -> Answer {
     let outcome = match request {
         Request::Verdict => match lease.verdict().await {
-            Ok(verdict) => return Answer::Verdict { verdict },
+            Ok(verdict) => return Answer::Verdict { verdict: Box::new(verdict) },
             Err(error) => Err(error),
         },
         Request::SetTimings { timings } => lease.set_timings(timings).await,
