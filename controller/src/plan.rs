@@ -16,8 +16,8 @@ pub mod blindness;
 pub mod claim;
 pub mod ended;
 pub mod fitness;
-pub mod late;
 pub mod migration;
+pub mod news;
 pub mod ownership;
 pub mod placement;
 pub mod storage;
@@ -36,7 +36,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use crate::host::MountWant;
-use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder};
+use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder, PauseReason};
 use crate::in_force::SpecProblem;
 use crate::keeper::WatchdogState;
 use crate::world::World;
@@ -199,6 +199,8 @@ pub struct Notes {
     pub spec_problem: Option<SpecProblem>,
     /// How many late renewals of the lease are told already. None: not asked yet.
     pub late_told: Option<u64>,
+    /// Why the guest stands still, as it was last told.
+    pub paused_told: Option<PauseReason>,
 }
 
 /// The decision.

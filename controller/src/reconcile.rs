@@ -176,8 +176,9 @@ impl Reconciler {
         self.node.metrics.passed();
         let Some((world, plan)) = last else { return Action::requeue(SAFETY_NET) };
         self.tell_of_document(&world, &mut notes);
-        if let Some(message) = plan::late::news(&world, &mut notes) {
-            self.record_of_vm(EventType::Warning, "LeaseAtRisk", message);
+        for news in plan::news::news(&world, &mut notes) {
+            tracing::warn!(reason = news.reason, news.message, "vm");
+            self.record_of_vm(EventType::Warning, news.reason, news.message);
         }
         self.publish(&world).await;
         let told = self.tell(&world, &plan).await;

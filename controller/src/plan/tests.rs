@@ -25,7 +25,7 @@ use crate::keeper::{Ended, Verdict, WatchdogState};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
-mod late;
+mod news;
 mod storage;
 
 const NOW: Moment = Moment::from_millis(1_000_000);

@@ -1,0 +1,65 @@
+//! What people should hear of though nothing is done about it.
+
+use zsha_crds::records::VmPhase;
+
+use super::Notes;
+use crate::hypervisor::{LocalVm, PauseReason};
+use crate::world::World;
+
+/// A warning: one word, and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// Each once. What was so before this controller began is no news.
+pub fn news(world: &World, notes: &mut Notes) -> Vec<News> {
+    let late = late(world, notes).map(|message| News { reason: "LeaseAtRisk", message });
+    let paused = paused(world, notes).map(|message| News { reason: "Paused", message });
+    late.into_iter().chain(paused).collect()
+}
+
+/// The lease of the node that runs the VM was in danger, and nothing came of it.
+fn late(world: &World, notes: &mut Notes) -> Option<String> {
+    let late = world.lease.known()?.late;
+    let count = late.map_or(0, |late| late.count);
+    let told = notes.late_told.replace(count)?;
+    let late = late.filter(|late| late.count > told)?;
+    let has_copy = world.local.known().is_some_and(|local| local.has_process());
+    has_copy.then(|| {
+        format!(
+            "the lease of {} could not be renewed for {:.1} s; after {} s the VM would have been ended. It is renewed again. \
+             Look at Consul's load and leader, and at the network between the nodes",
+            world.me,
+            late.gap.as_secs_f64(),
+            late.of.as_secs_f64()
+        )
+    })
+}
+
+/// The guest of the VM's owner stands still, and not because zsha wanted it.
+fn paused(world: &World, notes: &mut Notes) -> Option<String> {
+    let local = world.local.known()?;
+    let LocalVm::Paused { reason, .. } = local else {
+        notes.paused_told = None;
+        return None;
+    };
+    let record = &world.vm.known()?.as_ref()?.record;
+    let mine = record.owner.as_ref().is_some_and(|owner| owner.node == world.me);
+    if !mine || record.migration.is_some() || notes.paused_told == Some(*reason) {
+        return None;
+    }
+    let why = match reason {
+        PauseReason::IoError => "its disk gives errors. It goes on when the share does",
+        PauseReason::Fault => "of a fault of QEMU's own. It is let go on, or started afresh",
+        // As zsha starts it, it is paused as well.
+        PauseReason::Asked if record.phase != VmPhase::Running => return None,
+        PauseReason::Asked | PauseReason::Other => {
+            "of a command that was not zsha's. `virsh resume mnvm` lets it go on"
+        }
+        PauseReason::Incoming => return None,
+    };
+    notes.paused_told = Some(*reason);
+    Some(format!("the guest on {} is paused, because {why}", world.me))
+}
