@@ -80,6 +80,7 @@ fn sight(number: u32, age: Duration) -> Sight {
         index: 40 + u64::from(number),
         first_seen: NOW - age,
         sent_by: NOW - age,
+        d_at_least: Duration::ZERO,
         is_news: true,
     }
 }

@@ -17,6 +17,9 @@ pub struct Sight {
     /// It was sent at this moment at the latest: when it was first seen, or earlier where the holder's own clock
     /// shows that it was long on its way (an election, a server that lags behind). What a fence counts from.
     pub sent_by: Moment,
+    /// D is not less than this: since the store went back in time, its holder may live by an earlier record with a
+    /// longer one, and be unable to say so.
+    pub d_at_least: Duration,
     /// Whether it was seen to take the place of another record, with no gap between the two looks: its holder lives, and
     /// what it says is of now. One that was there when the looking began, or after a gap, may be of any time.
     pub is_news: bool,
@@ -33,7 +36,12 @@ impl Sight {
 
     /// From when on nothing that its writer holds by it can be valid, whatever its state.
     pub fn silent_at(&self) -> Moment {
-        self.sent_by + self.record.timings.fence_after()
+        self.sent_by + self.fence_after()
+    }
+
+    /// D: how long after it was sent its holder may still go by it.
+    fn fence_after(&self) -> Duration {
+        self.record.timings.fence_after().max(self.d_at_least)
     }
 
     pub fn is_silent(&self, now: Moment) -> bool {
@@ -104,6 +112,9 @@ pub struct Observer {
     after_gap: BTreeSet<NodeName>,
     /// Nodes that had a lease when the store went back in time, which has not been seen since; with the last epoch.
     vanished: BTreeMap<NodeName, u64>,
+    /// The longest D that was seen of a node before the store went back in time. It holds until the node is seen to
+    /// renew: whoever announces a shorter one obeys it first.
+    outlived: BTreeMap<NodeName, Duration>,
 }
 
 impl Observer {
@@ -115,10 +126,16 @@ impl Observer {
             Some(sight) => {
                 let sent_by = sent_after(sight, &record).map_or(now, |sent| sent.min(now));
                 let is_news = !self.after_gap.remove(&record.node);
-                *sight = Sight { record, index, first_seen: now, sent_by, is_news };
+                if is_news {
+                    self.outlived.remove(&record.node);
+                }
+                let d_at_least = self.outlived.get(&record.node).copied().unwrap_or_default();
+                *sight = Sight { record, index, first_seen: now, sent_by, d_at_least, is_news };
             }
             None => {
-                let sight = Sight { record, index, first_seen: now, sent_by: now, is_news: false };
+                let d_at_least = self.outlived.get(&record.node).copied().unwrap_or_default();
+                let sight =
+                    Sight { record, index, first_seen: now, sent_by: now, d_at_least, is_news: false };
                 self.sights.insert(sight.record.node.clone(), sight);
             }
         }
@@ -140,6 +157,7 @@ impl Observer {
 
     /// The store shows an earlier time of itself: nothing that was seen of it counts any more.
     pub fn forget_all(&mut self) {
+        self.outlive();
         let sights = std::mem::take(&mut self.sights);
         self.vanished.extend(sights.into_iter().map(|(node, sight)| (node, sight.record.epoch)));
         self.after_gap.clear();
@@ -148,8 +166,16 @@ impl Observer {
     /// The same, where what is there will not be shown anew: the count begins again.
     pub fn doubt_all(&mut self, now: Moment) {
         self.gap();
+        self.outlive();
         for sight in self.sights.values_mut() {
             (sight.first_seen, sight.sent_by) = (now, now);
+        }
+    }
+
+    fn outlive(&mut self) {
+        for (node, sight) in &self.sights {
+            let longest = self.outlived.entry(node.clone()).or_default();
+            *longest = sight.fence_after().max(*longest);
         }
     }
 

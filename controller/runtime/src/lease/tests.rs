@@ -560,6 +560,32 @@ fn a_lease_that_is_not_there_any_more_after_a_step_back_is_remembered_until_it_i
     assert_eq!((sight.first_seen, sight.sent_by, sight.is_news), (at(500), at(500), false));
 }
 
+/// A document with a longer D was in force when the snapshot was taken that is restored now, or since: the holder may
+/// live by that one, and be cut off.
+#[test]
+fn a_lease_is_waited_for_as_long_as_its_longest_d_before_a_step_back_until_it_is_renewed() {
+    let record = |seq, timings| LeaseRecord { timings, ..sighted(seq) };
+    let (fast, patient) = (LeaseTimings::FAST, LeaseTimings::PATIENT);
+    type Back = fn(&mut Observer);
+    let restart: Back = Observer::forget_all;
+    let doubt: Back = |observer| observer.doubt_all(at(20));
+    for back in [restart, doubt] {
+        let mut observer = Observer::default();
+        let node = identity("").node;
+        let due = |observer: &Observer| observer.get(&node).unwrap().fence_due();
+        observer.see(at(0), record(7, fast), 7);
+        observer.see(at(10), record(9, patient), 9);
+        back(&mut observer);
+        observer.see(at(30), record(7, fast), 11);
+        assert_eq!(due(&observer), Some(at(30) + patient.fence_after()), "it may be of before the step back");
+        back(&mut observer);
+        observer.see(at(40), record(7, fast), 12);
+        assert_eq!(due(&observer), Some(at(40) + patient.fence_after()), "and so once more");
+        observer.see(at(540), record(10, fast), 13);
+        assert_eq!(due(&observer), Some(at(540) + fast.fence_after()), "whoever says less obeys it already");
+    }
+}
+
 /// A lease of `n1`, held, by its sequence number.
 fn sighted(seq: u64) -> LeaseRecord {
     let mut key = Key::default();
