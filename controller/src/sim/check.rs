@@ -368,7 +368,7 @@ impl Checker {
         let process = it.process;
         let Some(grant) = self.validity.grant(node) else { return };
         let until = grant.surely_until();
-        if self.validity.now(node) < until {
+        if self.validity.now(node) < until && !self.validity.was_renewed_too_late(node) {
             self.violations.push(format!(
                 "I3: process {process} on {node} no longer executes, and its lease was valid until {until:?}"
             ));

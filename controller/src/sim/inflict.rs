@@ -177,6 +177,10 @@ impl Simulation {
     }
 
     fn freeze(&mut self, node: &NodeName, part: Part, frozen: bool) {
+        // A host that sleeps goes on when it wakes, and nothing of it before.
+        if !frozen && self.suspended.contains_key(node) {
+            return;
+        }
         // What has no power is not stopped, and is not to be stopped when it is back.
         let frozen = frozen && self.node(node).is_powered();
         self.node(node).freeze(part, frozen);

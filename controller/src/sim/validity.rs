@@ -12,11 +12,11 @@ use zsha_runtime::{Clock, Moment};
 /// With a working way to the store for this long, a keeper has renewed: one request that was under way when the way
 /// was mended, one pause, one read, one write.
 const ENOUGH: Duration = Duration::from_secs(3);
-/// The same where replies are lost and requests late.
-const ENOUGH_IF_LOSSY: Duration = Duration::from_secs(5);
-/// Where they are, and so many of the keeper's own came to nothing since its last renewal, that was bad luck: it waits
-/// for each of them as long as it may.
-const BAD_LUCK: usize = 3;
+/// Where replies are lost and requests late, what it waits for in vain does not count, up to this for each: as long as
+/// it may wait for an answer by both its ways.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// A process that was killed is gone within this.
+const GONE: Duration = Duration::from_millis(50);
 
 /// One node's lease as its last answered renewal left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,12 @@ struct Account {
     /// When there was any, in order; the last one may not be over.
     troubled: Vec<(Instant, Option<Instant>)>,
     lossy: Option<Instant>,
-    /// When a request for the node's own lease came to nothing, since the last one that did not.
-    vain: Vec<Instant>,
+    /// Requests for the node's own lease that are under way, and the time of those that came to nothing since the last
+    /// one that did not.
+    asking: Vec<Instant>,
+    in_vain: Duration,
+    /// When the last renewal was answered after the one before it had run out.
+    renewed_late: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +81,9 @@ impl Validity {
             troubles: BTreeSet::new(),
             troubled: Vec::new(),
             lossy: None,
-            vain: Vec::new(),
+            asking: Vec::new(),
+            in_vain: Duration::ZERO,
+            renewed_late: None,
         };
         self.nodes.insert(node, account);
     }
@@ -117,8 +123,12 @@ impl Validity {
     pub fn answered(&mut self, renewal: &Renewal) {
         let record = &renewal.record;
         let Some(account) = self.nodes.get_mut(&record.node) else { return };
-        account.vain.clear();
+        account.in_vain = Duration::ZERO;
         if record.state == LeaseState::Held {
+            let before = account.grant.as_ref().filter(|grant| grant.epoch == record.epoch);
+            if before.is_some_and(|before| before.until() <= account.clock.now()) {
+                account.renewed_late = Some(Instant::now());
+            }
             account.grant = Some(Grant {
                 epoch: record.epoch,
                 sent: renewal.sent,
@@ -130,11 +140,26 @@ impl Validity {
         }
     }
 
-    /// A request of its keeper for its lease came to nothing, for all that the keeper knows.
-    pub fn in_vain(&mut self, node: &NodeName) {
+    /// Its keeper asks for its lease.
+    pub fn asking(&mut self, node: &NodeName, since: Instant) {
         if let Some(account) = self.nodes.get_mut(node) {
-            account.vain.push(Instant::now());
+            account.asking.push(since);
         }
+    }
+
+    /// What it asked for is answered, or has come to nothing for all that the keeper knows.
+    pub fn asked(&mut self, node: &NodeName, since: Instant, in_vain: bool) {
+        let Some(account) = self.nodes.get_mut(node) else { return };
+        account.asking.retain(|other| *other != since);
+        if in_vain {
+            account.in_vain += since.elapsed().min(LONGEST_WAIT);
+        }
+    }
+
+    /// Whether a copy that ends now may have been killed before the answer that made its lease valid again.
+    pub fn was_renewed_too_late(&self, node: &NodeName) -> bool {
+        let late = self.nodes.get(node).and_then(|account| account.renewed_late);
+        late.is_some_and(|at| at.elapsed() <= GONE)
     }
 
     /// No process of that life is left to go by it.
@@ -175,11 +200,10 @@ impl Validity {
         let account = self.nodes.get(node)?;
         let sent_at = account.grant.as_ref()?.sent_at;
         let quiet = longest_quiet(&account.troubled, sent_at, Instant::now());
-        let lossy = account.lossy.is_some();
-        if lossy && account.vain.iter().filter(|at| **at >= sent_at).count() >= BAD_LUCK {
-            return None;
-        }
-        (quiet >= if lossy { ENOUGH_IF_LOSSY } else { ENOUGH }).then_some(quiet)
+        let under_way = account.asking.iter().map(|since| since.elapsed().min(LONGEST_WAIT)).max();
+        let waited = account.in_vain + under_way.unwrap_or_default();
+        let bad_luck = if account.lossy.is_some() { waited } else { Duration::ZERO };
+        (quiet >= ENOUGH + bad_luck).then_some(quiet)
     }
 }
 

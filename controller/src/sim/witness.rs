@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use zsha_crds::NodeName;
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
@@ -23,28 +24,36 @@ pub struct Witness {
 /// A request of the keeper, until it is answered: one that is given up, or fails, was in vain.
 struct Asked<'a> {
     of: Option<&'a Witness>,
+    since: Instant,
+    in_vain: bool,
 }
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
         if let Some(it) = self.of {
-            check::lock(&it.checker).validity.in_vain(&it.node);
+            check::lock(&it.checker).validity.asked(&it.node, self.since, self.in_vain);
         }
     }
 }
 
-impl Asked<'_> {
-    fn answered<T>(mut self, answer: &Result<T, StoreError>) {
-        if answer.is_ok() {
-            self.of = None;
+impl<'a> Asked<'a> {
+    fn begin(of: Option<&'a Witness>) -> Self {
+        let since = Instant::now();
+        if let Some(it) = of {
+            check::lock(&it.checker).validity.asking(&it.node, since);
         }
+        Self { of, since, in_vain: true }
+    }
+
+    fn answered<T>(mut self, answer: &Result<T, StoreError>) {
+        self.in_vain = answer.is_err();
     }
 }
 
 #[async_trait]
 impl Store for Witness {
     async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
-        let asked = Asked { of: (key == self.lease && read == Read::Consistent).then_some(self) };
+        let asked = Asked::begin((key == self.lease && read == Read::Consistent).then_some(self));
         let answer = self.inner.get(key, read).await;
         asked.answered(&answer);
         answer
@@ -61,7 +70,7 @@ impl Store for Witness {
     async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
         let renewal = net::renewed(&ops, &self.lease)
             .map(|record| check::lock(&self.checker).validity.sending(&self.node, record));
-        let asked = Asked { of: renewal.is_some().then_some(self) };
+        let asked = Asked::begin(renewal.is_some().then_some(self));
         let result = self.inner.txn(ops).await;
         asked.answered(&result);
         if let (Ok(Txn::Committed { .. }), Some(renewal)) = (&result, &renewal) {
