@@ -12,7 +12,7 @@ use zsha_controller::sim::gate::CallFault;
 use zsha_runtime::Clock;
 
 /// Failing seeds shown in full.
-const SHOWN: usize = 5;
+const SHOWN: usize = 50;
 
 #[derive(Default)]
 struct Sum {

@@ -52,6 +52,10 @@ pub struct Verdict {
     /// [`zsha_runtime::lease::Holder::unbroken_since`]. None: it is not valid, or the keeper is from before this was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unbroken_since: Option<Moment>,
+    /// When the keeper was last shown an earlier time of the store, on this node's `CLOCK_BOOTTIME`. None: it never was,
+    /// or is from before this was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_went_back: Option<Moment>,
     /// QEMU processes of the VM that the keeper last saw on this node. None: it could not look.
     pub copies: Option<u32>,
     /// When they were counted, on this node's `CLOCK_BOOTTIME`: the moment the look began.

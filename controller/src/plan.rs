@@ -194,6 +194,8 @@ pub struct Notes {
     /// Whether another node may have a copy (a controller that restarted without one, a migration that broke): the
     /// others are asked before the next start.
     pub ask_others: bool,
+    /// Whether a paused copy here may be one that a migration brought and nothing tells of any more.
+    pub unexplained: bool,
     pub migration: MigrationNotes,
     /// What was last told of the stored document.
     pub spec_problem: Option<SpecProblem>,

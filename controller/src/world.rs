@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -43,6 +44,16 @@ pub fn sights(seen: BTreeMap<NodeName, Sight>, lease: &Observed<Verdict>) -> BTr
         Some(since) => seen.into_iter().map(|(node, sight)| (node, sight.since(since))).collect(),
         None => seen,
     }
+}
+
+/// A controller that began after the store went back in time has not seen it; for so long, the keeper's word counts. It
+/// is twice the longest time that anybody waits for a lease.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Whether what others wrote may be of any time: this process has seen the store go back, or its keeper has lately.
+pub fn went_back(seen: bool, now: Moment, lease: &Observed<Verdict>) -> bool {
+    let lately = |verdict: &Verdict| verdict.store_went_back.is_some_and(|at| now.since(at) < REMEMBERED);
+    seen || lease.known().is_some_and(lately)
 }
 
 /// One look at everything, as one node sees it.
@@ -131,7 +142,13 @@ mod tests {
         let mut observer = Observer::default();
         observer.see(SEEN - Duration::from_secs(1), LeaseRecord::lost(&other, Timestamp::UNIX_EPOCH), 7);
         observer.see(SEEN, LeaseRecord::lost(&other, Timestamp::UNIX_EPOCH), 8);
-        let verdict = Verdict {
+        let verdict = verdict(unbroken_since);
+        let seen = sights(observer.sights().clone(), &Observed::Known(verdict));
+        seen[&other.node].clone()
+    }
+
+    fn verdict(unbroken_since: Option<Moment>) -> Verdict {
+        Verdict {
             node: NodeName::new("nfs-1").unwrap(),
             valid_until: None,
             incarnation: Uuid::nil(),
@@ -140,6 +157,7 @@ mod tests {
             timings: zsha_crds::records::LeaseTimings::BALANCED,
             message: String::new(),
             unbroken_since,
+            store_went_back: None,
             copies: Some(0),
             counted_at: None,
             ended: None,
@@ -158,8 +176,26 @@ mod tests {
     }
 
     #[test]
+    fn news_takes_two_looks_and_both_must_have_been_since() {
+        let sight = judged(Some(SEEN));
+        assert_eq!((sight.is_news, sight.sent_by), (false, SEEN));
+    }
+
+    #[test]
+    fn a_keepers_word_that_the_store_went_back_counts_for_a_while() {
+        let mut verdict = verdict(None);
+        let went = |verdict: &Verdict, now| went_back(false, now, &Observed::Known(verdict.clone()));
+        assert!(!went(&verdict, SEEN));
+        verdict.store_went_back = Some(SEEN);
+        assert!(went(&verdict, SEEN + Duration::from_secs(599)));
+        assert!(!went(&verdict, SEEN + Duration::from_secs(600)));
+        assert!(went_back(true, SEEN, &Observed::unknown("no keeper")));
+    }
+
+    #[test]
     fn what_was_seen_since_counts_as_it_was_seen() {
-        for unbroken in [Some(SEEN), Some(SEEN - Duration::from_secs(60)), None] {
+        let both_looks = SEEN - Duration::from_secs(1);
+        for unbroken in [Some(both_looks), Some(SEEN - Duration::from_secs(60)), None] {
             let sight = judged(unbroken);
             assert_eq!((sight.is_news, sight.sent_by), (true, SEEN), "{unbroken:?}");
         }

@@ -137,6 +137,7 @@ mod tests {
             timings: LeaseTimings::BALANCED,
             message: String::new(),
             unbroken_since: None,
+            store_went_back: None,
             copies: None,
             counted_at: None,
             ended: None,

@@ -62,6 +62,7 @@ mod tests {
             message: String::new(),
             copies,
             unbroken_since: None,
+            store_went_back: None,
             counted_at: Some(Moment::from_millis(counted * 1_000)),
             ended: None,
             late: None,

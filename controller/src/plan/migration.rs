@@ -49,6 +49,8 @@ pub struct MigrationNotes {
     pub preferred: Option<(NodeName, Moment)>,
     /// Since when a copy that was handed over has been waited for.
     pub arriving: Option<Moment>,
+    /// Since when the process that is said to have left has been seen here.
+    pub lingering: Option<Moment>,
 }
 
 /// Where the VM should go, and why.
@@ -176,8 +178,15 @@ impl Upkeep<'_> {
         match job {
             MigrationJob::Failed { reason, .. } if is_this => self.go_back(reason, notes, plan),
             MigrationJob::Done { .. } if is_this => {
-                plan.recheck_at(self.world.now + SOON);
-                plan.wait("Migrating", "the VM has moved; its process here is about to end");
+                let since = *notes.migration.lingering.get_or_insert(self.world.now);
+                if self.world.now >= since + ARRIVAL {
+                    // A restored store may tell of a migration that was over long ago.
+                    notes.unexplained = true;
+                    self.go_back("it is said to have left, and a copy is here", notes, plan);
+                } else {
+                    plan.recheck_at(self.world.now + SOON);
+                    plan.wait("Migrating", "the VM has moved; its process here is about to end");
+                }
             }
             MigrationJob::Going { percent, .. } if is_this => match self.hopeless(migration, notes) {
                 Some(why) => plan.step(Step::AbortMigration { id: migration.id, because: why }),
@@ -264,6 +273,7 @@ impl Upkeep<'_> {
         let pause = (FIRST_PAUSE * 2u32.pow(notes.migration.failed.min(8))).min(LONGEST_PAUSE);
         notes.migration.not_before = Some(self.world.now + pause);
         notes.migration.failed = notes.migration.failed.saturating_add(1);
+        notes.migration.lingering = None;
         // What had arrived there is put away by that node, once it is no longer named.
         notes.ask_others |= !self.world.local.known().is_some_and(LocalVm::has_process);
         let to = self.record().migration.as_ref().map(|migration| migration.to.node.to_string());

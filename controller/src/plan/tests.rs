@@ -26,6 +26,7 @@ use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
 mod news;
+mod restored;
 mod storage;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
@@ -82,6 +83,7 @@ fn sight(number: u32, age: Duration) -> Sight {
         sent_by: NOW - age,
         d_at_least: Duration::ZERO,
         is_news: true,
+        follows: NOW - age,
     }
 }
 
@@ -134,6 +136,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             timings: LeaseTimings::BALANCED,
             message: "renewed".to_owned(),
             unbroken_since: None,
+            store_went_back: None,
             copies: Some(0),
             counted_at: None,
             ended: None,

@@ -125,7 +125,12 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         ),
         _ => format!("the controller of {} has restarted and goes on with what is there", world.me),
     };
-    let record = VmRecord { revision: stored.record.revision + 1, ..stored.record.clone() };
+    // What this process had written later, in the same life, is how things are.
+    let later =
+        |before: &&VmRecord| before.revision > stored.record.revision && before.owner == stored.record.owner;
+    let known = world.vm_before.as_ref().filter(later).unwrap_or(&stored.record);
+    let record = VmRecord { revision: known.revision + 1, ..known.clone() };
+    notes.unexplained = world.went_back;
     plan.step(Step::Write(Box::new(Write {
         record,
         index: Some(stored.index),
@@ -237,6 +242,7 @@ impl Upkeep<'_> {
         notes.blind_since = None;
         notes.failed_rounds = 0;
         notes.faulted_since = None;
+        notes.unexplained = false;
         if let Some((first, _)) = notes.shutdown_asked
             && self.world.now >= first + SHUTDOWN_PATIENCE
         {
@@ -283,6 +289,10 @@ impl Upkeep<'_> {
             }
             // An owner's copy is in the middle of no migration: one has failed, and left it paused.
             PauseReason::Fault | PauseReason::Incoming => self.faulted(notes, plan),
+            PauseReason::Asked | PauseReason::Other if notes.unexplained => plan.step(kill(
+                "nothing says what this paused copy is: the store has gone back in time, or a migration is said to \
+                 have ended elsewhere",
+            )),
             PauseReason::Asked | PauseReason::Other => plan.wait(
                 "Paused",
                 "the guest was paused by a command that was not zsha's; `virsh resume mnvm` lets it go on",

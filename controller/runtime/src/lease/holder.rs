@@ -155,6 +155,7 @@ pub struct Holder {
     /// By what is granted, and by whatever shorter D was sent since and may be in force.
     fence: Option<Moment>,
     unbroken: Option<Moment>,
+    went_back: Option<Moment>,
     /// Of the last renewal that was confirmed to this process.
     confirmed: u64,
     late: Option<Late>,
@@ -184,6 +185,7 @@ impl Holder {
             granted,
             fence: memory.as_ref().and_then(|m| m.fence.or(m.deadline)),
             unbroken: memory.as_ref().and_then(|m| m.unbroken),
+            went_back: None,
             confirmed: 0,
             late: None,
             deadline: memory.and_then(|m| m.deadline),
@@ -426,6 +428,7 @@ impl Holder {
     fn read(&mut self, now: Moment, record: LeaseRecord, index: u64) {
         if self.has_gone_back(&record) {
             self.unbroken = None;
+            self.went_back = Some(now);
         }
         let ours = self.life.is_some_and(|l| l.incarnation == record.incarnation && l.epoch == record.epoch)
             && record.state == LeaseState::Held;
@@ -575,6 +578,11 @@ impl Holder {
     /// while timings change. None where nothing was ever granted.
     pub fn fence(&self) -> Option<Moment> {
         self.fence
+    }
+
+    /// When the store last showed a time before a renewal that it had confirmed.
+    pub fn store_went_back(&self) -> Option<Moment> {
+        self.went_back
     }
 
     /// Since when every renewal has come before the one before it had run out, with no sign that the store went back in

@@ -23,6 +23,8 @@ pub struct Sight {
     /// Whether it was seen to take the place of another record, with no gap between the two looks: its holder lives, and
     /// what it says is of now. One that was there when the looking began, or after a gap, may be of any time.
     pub is_news: bool,
+    /// When the record was first seen whose place it took; where there was none, when it was seen itself.
+    pub follows: Moment,
 }
 
 impl Sight {
@@ -65,7 +67,8 @@ impl Sight {
     /// What it is worth to a node whose own lease has been renewed without a break only since then: whatever it saw
     /// before may be shown to it again, by a snapshot that was restored while it did not look.
     pub fn since(mut self, unbroken: Moment) -> Self {
-        self.is_news &= self.first_seen >= unbroken;
+        // Two looks make news, and one of before may be at a later time of the store than one of after.
+        self.is_news &= self.follows >= unbroken;
         self.sent_by = self.sent_by.max(unbroken);
         self
     }
@@ -130,12 +133,20 @@ impl Observer {
                     self.outlived.remove(&record.node);
                 }
                 let d_at_least = self.outlived.get(&record.node).copied().unwrap_or_default();
-                *sight = Sight { record, index, first_seen: now, sent_by, d_at_least, is_news };
+                let follows = sight.first_seen;
+                *sight = Sight { record, index, first_seen: now, sent_by, d_at_least, is_news, follows };
             }
             None => {
                 let d_at_least = self.outlived.get(&record.node).copied().unwrap_or_default();
-                let sight =
-                    Sight { record, index, first_seen: now, sent_by: now, d_at_least, is_news: false };
+                let sight = Sight {
+                    record,
+                    index,
+                    first_seen: now,
+                    sent_by: now,
+                    d_at_least,
+                    is_news: false,
+                    follows: now,
+                };
                 self.sights.insert(sight.record.node.clone(), sight);
             }
         }

@@ -125,6 +125,11 @@ pub(super) struct Host {
 }
 
 impl Host {
+    /// Of the VM's process, if there is one.
+    fn number(&self) -> Option<u64> {
+        self.process.as_ref().map(|process| process.number)
+    }
+
     fn new() -> Self {
         Self {
             powered: true,
@@ -200,6 +205,8 @@ pub(super) enum Due {
         node: NodeName,
         boot: u64,
         request: Request,
+        /// Which was there when it was asked.
+        process: Option<u64>,
     },
     GuestOff {
         node: NodeName,
@@ -300,10 +307,12 @@ impl State {
                 Due::GuestOff { node, process } => {
                     self.guest_off(&node, Some(process));
                 }
-                Due::Request { node, boot, request } => {
+                Due::Request { node, boot, request, process } => {
                     // Nobody waits for the answer any more; what it did shows when somebody looks.
                     let host = self.host(&node);
-                    if host.powered && host.boot == boot {
+                    // Of a guest it is asked through the monitor or the agent of the process that was there.
+                    let another = matches!(request, Request::Shutdown) && host.number() != process;
+                    if host.powered && host.boot == boot && !another {
                         drop(self.perform(&node, &request, at));
                     }
                 }
@@ -352,7 +361,8 @@ impl State {
                 Reached::Silent
             }
             Ok(Some(Fault::Late(by))) => {
-                self.later(now + by, Due::Request { node: node.clone(), boot, request });
+                let process = self.host(node).number();
+                self.later(now + by, Due::Request { node: node.clone(), boot, request, process });
                 Reached::Silent
             }
             Ok(Some(Fault::Unreachable) | None) if self.sleeps_through(node, &request) => Reached::Silent,
