@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use zsha_crds::records::{EventType, LeaseRecord, LeaseState, LeaseTimings, Owner};
+use zsha_crds::records::{EventType, Intent, LeaseRecord, LeaseState, LeaseTimings, Owner};
 use zsha_crds::{Keys, NodeName, VmName};
 use zsha_runtime::lease::Sight;
 use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
@@ -13,7 +13,7 @@ use zsha_runtime::{Clock, Moment};
 use crate::host::{Host, HostError};
 use crate::hypervisor::{Hypervisor, HypervisorError};
 use crate::keeper::{KeeperError, Lease};
-use crate::plan::{Notes, ResumeBecause, Step, Write};
+use crate::plan::{Notes, ResumeBecause, Step, Still, Write};
 use crate::planted::{self, Bug};
 use crate::views::Views;
 
@@ -86,9 +86,11 @@ pub async fn act(
                 format!("{} on {}", want.source, want.target.display()),
             )]
         }
-        Step::KillCopy { because, lapsed } => {
-            if *lapsed {
-                still_lapsed(edges).await?;
+        Step::KillCopy { because, if_still } => {
+            match if_still {
+                None => {}
+                Some(Still::Lapsed) => still_lapsed(edges).await?,
+                Some(Still::ToStop) => still_to_stop(edges).await?,
             }
             edges.hypervisor.kill().await?;
             vec![happened(
@@ -123,6 +125,7 @@ pub async fn act(
             vec![happened(EventType::Normal, "Undefined", message)]
         }
         Step::Shutdown { because } => {
+            still_to_stop(edges).await?;
             edges.hypervisor.shutdown().await?;
             let now = edges.clock.now();
             let again = notes.shutdown_asked.is_some();
@@ -163,6 +166,15 @@ async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
             Err(ActError::Moved(format!("the lease of {} is valid again", edges.me)))
         }
         Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// A stop may have been taken back since this node last heard of it: it may have been cut off, or be shown old data.
+async fn still_to_stop(edges: &Edges) -> Result<(), ActError> {
+    let entry = edges.store.get(&edges.keys.intent(Intent::POWER), Read::Consistent).await?;
+    match entry.as_ref().map(|entry| serde_json::from_str(&entry.value)) {
+        Some(Ok(Intent::Stop { .. })) => Ok(()),
+        _ => Err(ActError::Moved("no operator wants the VM stopped any more".to_owned())),
     }
 }
 

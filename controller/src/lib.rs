@@ -8,6 +8,7 @@ pub mod reconcile;
 
 pub mod desired;
 pub mod in_force;
+pub mod intents;
 pub mod observed;
 pub mod views;
 pub mod world;

@@ -7,6 +7,7 @@
 //! - `placement`: which nodes are fit, in what order, and what the others lack.
 //! - `fitness`: the conditions of this node.
 //! - `upkeep`: what the owner does with its VM: start, resume, restart, shut down, give up.
+//! - `orders`: what the owner does because an operator asked: shut the VM down, or begin nothing.
 //! - `storage`: when it is ended for want of its disk.
 //! - `migration`: how the VM moves to another node while it runs.
 //! - `ended`: whether it was the keeper that ended the VM.
@@ -18,6 +19,7 @@ pub mod ended;
 pub mod fitness;
 pub mod migration;
 pub mod news;
+pub mod orders;
 pub mod ownership;
 pub mod placement;
 pub mod storage;
@@ -58,10 +60,10 @@ pub enum Step {
     /// Tell the keeper whether the document wants its watchdog.
     SetWatchdog(bool),
     Mount(MountWant),
-    /// End the local copy now: it may not run here. `lapsed`: only if the lease is still not valid then.
+    /// End the local copy now.
     KillCopy {
         because: String,
-        lapsed: bool,
+        if_still: Option<Still>,
     },
     /// Put a record in the place of an owner's lease that is gone, so that it can be renewed over, or fenced.
     ReplaceLease(Owner),
@@ -81,7 +83,7 @@ pub enum Step {
     Undefine {
         because: String,
     },
-    /// Ask the guest to power off.
+    /// Ask the guest to power off, if operators still want that.
     Shutdown {
         because: String,
     },
@@ -91,6 +93,15 @@ pub enum Step {
         id: Uuid,
         because: String,
     },
+}
+
+/// What must still be so when a copy is ended, where that may have changed since it was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Still {
+    /// This node's lease is not valid.
+    Lapsed,
+    /// An operator wants the VM stopped.
+    ToStop,
 }
 
 impl Step {
@@ -220,14 +231,14 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),
         Right::Unconfirmed { epoch } => upkeep::adopt(world, notes, epoch, &mut plan),
         Right::NotMine { because } => {
-            if !kill_if_there(world, &because, false, &mut plan) {
+            if !kill_if_there(world, &because, None, &mut plan) {
                 claim::consider(world, notes, &mut plan);
             }
         }
         Right::Overtaken { epoch } => upkeep::reclaim(world, epoch, &mut plan),
         Right::Target => claim::stand_by(world, notes, &mut plan),
         Right::NoLease { because } => {
-            kill_if_there(world, &because, true, &mut plan);
+            kill_if_there(world, &because, Some(Still::Lapsed), &mut plan);
             plan.wait("NoLease", because);
         }
         Right::Missing => upkeep::missing(world, &mut plan),
@@ -257,10 +268,10 @@ fn forget_definition(world: &World, because: String, plan: &mut Plan) {
 }
 
 /// A process of the VM that may not be here is ended. Whether there is one must be known.
-fn kill_if_there(world: &World, because: &str, lapsed: bool, plan: &mut Plan) -> bool {
+fn kill_if_there(world: &World, because: &str, if_still: Option<Still>, plan: &mut Plan) -> bool {
     let there = world.local.known().is_some_and(|local| local.has_process());
     if there {
-        plan.step(Step::KillCopy { because: because.to_owned(), lapsed });
+        plan.step(Step::KillCopy { because: because.to_owned(), if_still });
     }
     there
 }

@@ -25,6 +25,7 @@ use zsha_runtime::{Clock, Moment, reflector};
 use crate::desired::Desired;
 use crate::hypervisor::DomainSpec;
 use crate::in_force::{self, Awaited, Document, InForce, Others, Shown, SpecProblem};
+use crate::intents::{self, Intents};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm};
 use own::{LookedUp, Own};
@@ -37,9 +38,6 @@ enum StatusRecord {
     Vm(VmStatus),
 }
 
-/// The intent that says whether the VM is to run; the first `apply` writes it, and it is never deleted.
-const POWER: &str = "power";
-const MIGRATE: &str = "migrate";
 /// A dead path is noticed after this; a quiet prefix costs one request in it.
 const WAIT: Duration = Duration::from_secs(10);
 /// Leases change all the time, so a look at them that waits for long is a path that is dead.
@@ -301,31 +299,30 @@ impl Views {
         Others { living: Some(living), acted_on }
     }
 
-    /// Whether an operator asked for the VM to be stopped.
-    pub fn stop(&self) -> Observed<bool> {
+    /// What operators asked for until they take it back. The first `apply` writes whether the VM is to run, and that
+    /// is never deleted.
+    pub fn intents(&self) -> Observed<Intents> {
         if !self.intents.ready() {
             return Observed::Unknown(not_ready(&self.intents, "the operators' intents"));
         }
-        let key = self.keys.intent(POWER);
-        if let Some(bad) = self.intents.undecodable().remove(&key) {
-            return Observed::Unknown(format!("{key} cannot be read: {}", bad.reason));
-        }
-        match self.intents.get(&key) {
-            Some(intent) => Observed::Known(matches!(*intent.value, Intent::Stop { .. })),
-            None if self.in_force().document().is_some() => Observed::Unknown(format!("{key} is missing")),
-            None => Observed::Known(false),
-        }
+        let prefix = self.keys.intents();
+        let name = |key: &str| key.strip_prefix(&prefix).unwrap_or(key).to_owned();
+        let unreadable = self.intents.undecodable().into_iter().map(|(key, bad)| (name(&key), bad.reason));
+        let records = self.intents.state();
+        let records =
+            records.iter().map(|(key, object)| (key.strip_prefix(&prefix).unwrap_or(key), &*object.value));
+        intents::read(records, &unreadable.collect(), self.in_force().document().is_some())
     }
 
     /// The live migration an operator asked for last, whether or not it has been answered. None also where that cannot
     /// be told: a healthy VM is not moved on a guess.
     pub fn migrate(&self) -> Option<MigrateRequest> {
-        let intent = self.intents.get(&self.keys.intent(MIGRATE)).filter(|_| self.intents.ready())?;
+        let intent = self.intents.get(&self.keys.intent(Intent::MIGRATE)).filter(|_| self.intents.ready())?;
         match &*intent.value {
             Intent::Migrate { id, to, by, .. } => {
                 Some(MigrateRequest { id: *id, to: to.clone(), by: by.clone() })
             }
-            Intent::Stop { .. } | Intent::None => None,
+            _ => None,
         }
     }
 

@@ -15,6 +15,7 @@ use crate::desired::Desired;
 use crate::host::HostFacts;
 use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob};
 use crate::in_force::SpecProblem;
+use crate::intents::{Asked, Cordon, Intents, Stop};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 
@@ -67,8 +68,8 @@ pub struct World {
     pub desired: Observed<Option<Arc<Desired>>>,
     /// Why the stored document is not the one in force, where it is not.
     pub spec_problem: Option<SpecProblem>,
-    /// Whether an operator asked for the VM to be stopped.
-    pub stop: Observed<bool>,
+    /// What operators asked for until they take it back.
+    pub intents: Observed<Intents>,
     /// The last live migration an operator asked for.
     pub migrate: Option<MigrateRequest>,
     /// What the keeper says of this node's lease.
@@ -100,6 +101,28 @@ pub struct World {
 impl World {
     pub fn document(&self) -> Option<&Arc<Desired>> {
         self.desired.known().and_then(Option::as_ref)
+    }
+
+    /// The stop an operator asked for.
+    pub fn stop(&self) -> Option<&Stop> {
+        self.intents.known()?.stop.as_ref()
+    }
+
+    /// The start an operator asked for and nobody has taken up.
+    pub fn start_asked(&self) -> Option<Uuid> {
+        let taken_up =
+            self.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.start_taken_up);
+        self.intents.known()?.start.filter(|start| taken_up != Some(*start))
+    }
+
+    /// Since when nothing is to be begun.
+    pub fn frozen(&self) -> Option<&Asked> {
+        self.intents.known()?.freeze.as_ref()
+    }
+
+    /// Why the VM is not to be on this node, where an operator said so.
+    pub fn cordon(&self, node: &NodeName) -> Option<&Cordon> {
+        self.intents.known()?.drained.get(node)
     }
 
     /// The epoch of this node's lease, if it is valid now.
@@ -163,9 +186,7 @@ mod tests {
             ended: None,
             late: None,
             watchdog: WatchdogState::None,
-        };
-        let seen = sights(observer.sights().clone(), &Observed::Known(verdict));
-        seen[&other.node].clone()
+        }
     }
 
     #[test]

@@ -274,6 +274,9 @@ pub struct VmRecord {
     /// The last migration that was asked for by command and is over, one way or another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answered: Option<Answer>,
+    /// The last [`Intent::Start`] that was taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_taken_up: Option<Uuid>,
 }
 
 /// What became of an [`Intent::Migrate`].
@@ -312,6 +315,7 @@ impl VmRecord {
             note: "never started".to_owned(),
             revision: 0,
             answered: None,
+            start_taken_up: None,
         }
     }
 }
@@ -320,13 +324,48 @@ impl VmRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Intent {
+    /// The VM is to run, whatever has kept it from that before: failed starts, a guest that powered itself off.
+    Start { id: Uuid, by: String, at: Timestamp, message: String },
     /// The VM is to be shut down and stay so.
-    Stop { by: String, at: Timestamp, message: String },
+    #[serde(rename_all = "camelCase")]
+    Stop {
+        by: String,
+        at: Timestamp,
+        message: String,
+        /// How long the guest has to power off before it is ended. None: as long as zsha gives it by itself.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_seconds: Option<u64>,
+    },
+    /// Nothing is to be begun: no start, no failover, no migration, no stop. What is under way is finished, and leases
+    /// are kept and obeyed as ever.
+    Freeze { by: String, at: Timestamp, message: String },
+    /// The VM is to leave the node of the key, and not to come there.
+    Drain { by: String, at: Timestamp, message: String },
     /// The VM is to be moved live to this node, once. What became of it is told in the ownership record, by the `id`;
     /// after that it means nothing any more.
     Migrate { id: Uuid, to: NodeName, by: String, at: Timestamp, message: String },
     /// Placeholder that keeps the key, and so a quiet watch, in being: nothing is asked for.
     None,
+}
+
+impl Intent {
+    /// Names of intents, below `intent/`: whether the VM is to run at all, ...
+    pub const POWER: &str = "power";
+    /// ... whether anything is to be begun, ...
+    pub const FREEZE: &str = "freeze";
+    /// ... the last migration that was asked for, ...
+    pub const MIGRATE: &str = "migrate";
+    /// ... and, for each node, whether it is to be left.
+    const DRAIN: &str = "drain.";
+
+    pub fn drain_of(node: &NodeName) -> String {
+        format!("{}{node}", Self::DRAIN)
+    }
+
+    /// The node that an intent of this name is about, where it is one to drain.
+    pub fn drained(name: &str) -> Option<NodeName> {
+        NodeName::new(name.strip_prefix(Self::DRAIN)?).ok()
+    }
 }
 
 /// `status/nodes/<node>`: what a node's controller sees and thinks. Written when it changes.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use bound::{FailoverBound, failover_bound};
 pub use conditions::ClusterCondition;
 pub use nodes::{ControllerState, LeaseWord, NodeSummary, Role};
-pub use view::{ClusterView, DataAge, LeaseSight, Observed, RawRecord};
+pub use view::{Asked, ClusterView, DataAge, LeaseSight, Observed, RawRecord};
 pub use vm::{VmSummary, Wanted};
 
 use crate::records::EventRecord;
@@ -97,7 +97,7 @@ pub fn summarise(view: &ClusterView) -> ClusterStatus {
     let bound = bound::in_force(&facts);
     let observed_generation =
         nodes.iter().filter(|node| node.speaks()).filter_map(|n| n.observed_generation).min();
-    let protection = protection::judge(&view.data_age, &vm, &nodes);
+    let protection = protection::judge(view, &vm, &nodes);
     let conditions = conditions::summarise(&facts, &vm, &nodes, observed_generation, &protection);
     let is_true = |kind: &str| conditions.iter().any(|c| c.kind == kind && c.status == ConditionStatus::True);
     ClusterStatus {

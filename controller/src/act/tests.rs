@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use zsha_crds::records::{LeaseRecord, VmRecord};
+use zsha_crds::records::{Intent, LeaseRecord, VmRecord};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::Clock;
-use zsha_runtime::store::{MemoryStore, Read, Store};
+use zsha_runtime::store::{MemoryStore, Op, Read, Store};
 
 use super::{ActError, Edges, act};
 use crate::embedded::Machine;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts};
 use crate::observe::{HostSight, observe};
 use crate::plan::blindness::Blindness;
-use crate::plan::{Notes, Step, Write};
+use crate::plan::{Notes, Step, Still, Write};
 use crate::views::{self, Views};
 
 struct Rig {
@@ -100,10 +100,44 @@ async fn nothing_is_written_to_a_store_that_shows_an_earlier_time_of_a_lease() {
 #[tokio::test(start_paused = true)]
 async fn a_copy_is_not_ended_for_a_lease_that_is_valid_again() {
     let rig = Rig::new().await;
-    let lapsed = Step::KillCopy { because: "its lease had lapsed".to_owned(), lapsed: true };
+    let lapsed = Step::KillCopy { because: "its lease had lapsed".to_owned(), if_still: Some(Still::Lapsed) };
     let done = act(&rig.edges, &rig.views, &lapsed, &mut Notes::default()).await;
     assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
-    let not_its_own = Step::KillCopy { because: "it is another's".to_owned(), lapsed: false };
+    let not_its_own = Step::KillCopy { because: "it is another's".to_owned(), if_still: None };
     act(&rig.edges, &rig.views, &not_its_own, &mut Notes::default()).await.unwrap();
+    rig.keeper.abort();
+}
+
+/// The intent is written as the only thing under its key.
+async fn intend(rig: &Rig, value: &str) {
+    let key = rig.edges.keys.intent(Intent::POWER);
+    let there = rig.edges.store.get(&key, Read::Consistent).await.unwrap();
+    let value = value.to_owned();
+    let op = match there {
+        Some(entry) => Op::Cas { key, value, index: entry.modify_index },
+        None => Op::Create { key, value },
+    };
+    assert!(rig.edges.store.txn(vec![op]).await.unwrap().committed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_is_not_stopped_by_an_order_that_was_taken_back() {
+    let rig = Rig::new().await;
+    let steps = [
+        Step::Shutdown { because: "an operator asked for it".to_owned() },
+        Step::KillCopy { because: "it took too long".to_owned(), if_still: Some(Still::ToStop) },
+    ];
+    let at = "1970-01-01T00:00:00Z";
+    let stop = format!(r#"{{"kind":"stop","by":"ann","at":"{at}","message":""}}"#);
+    for step in &steps {
+        for not_wanted in [r#"{"kind":"none"}"#, "no JSON"] {
+            intend(&rig, not_wanted).await;
+            let done = act(&rig.edges, &rig.views, step, &mut Notes::default()).await;
+            assert!(matches!(done, Err(ActError::Moved(_))), "{step:?}: {done:?}");
+        }
+        intend(&rig, &stop).await;
+        let done = act(&rig.edges, &rig.views, step, &mut Notes::default()).await;
+        assert!(!matches!(done, Err(ActError::Moved(_))), "{step:?}: {done:?}");
+    }
     rig.keeper.abort();
 }

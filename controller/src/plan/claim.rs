@@ -13,6 +13,8 @@ use super::ownership::{self, Standing};
 use super::{Notes, Plan, ResumeBecause, Step, Write, ended, fitness, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, PauseReason};
+use crate::intents::Intents;
+use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
@@ -37,7 +39,7 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
     if executes {
         let because = "it runs before it was handed over".to_owned();
-        plan.step(Step::KillCopy { because, lapsed: false });
+        plan.step(Step::KillCopy { because, if_still: None });
         return;
     }
     let mut looked = Plan::default();
@@ -45,7 +47,7 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
     if freed && local.has_process() {
         let because =
             "the node it was being moved from is dead, and nobody knows how far it had gone".to_owned();
-        plan.step(Step::KillCopy { because, lapsed: false });
+        plan.step(Step::KillCopy { because, if_still: None });
     } else if freed {
         consider(world, notes, plan);
     } else {
@@ -69,6 +71,11 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
 /// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
 pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    if let Some(asked) = world.frozen() {
+        notes.claimable_since = None;
+        plan.wait("Frozen", format!("the VM is not taken over whatever happens: frozen {asked}"));
+        return;
+    }
     let Some(freed) = freed(world, stored, plan) else {
         notes.claimable_since = None;
         return;
@@ -144,6 +151,8 @@ fn forgiven(
     let place = u32::try_from(place).unwrap_or_default();
     let since = *notes.failed_since.get_or_insert(world.now);
     let pause = (FIRST_COOL_DOWN * 2u32.pow(notes.failed_rounds.min(8))).min(LONGEST_COOL_DOWN);
+    // An operator who says `start` has looked after it.
+    let pause = if world.start_asked().is_some() { Duration::ZERO } else { pause };
     let due = since + pause + STAGGER * place;
     if world.now >= due {
         notes.failed_rounds += 1;
@@ -155,7 +164,7 @@ fn forgiven(
         "Failed",
         format!(
             "the VM could not be started on any node: {}. Mend that; it is tried again in {} s, and at once after \
-             the next change of the document",
+             `zsha start` or the next change of the document",
             line.why_not(),
             world.now.until(due).as_secs()
         ),
@@ -329,24 +338,25 @@ fn is_lost(world: &World, owner: &Owner) -> bool {
 
 /// The document, if it and the operators want the VM to run.
 fn wanted<'w>(world: &'w World, record: &VmRecord, plan: &mut Plan) -> Option<&'w Desired> {
-    match world.stop.known() {
-        Some(false) => {}
-        Some(true) => {
+    match &world.intents {
+        Observed::Known(Intents { stop: None, .. }) => {}
+        Observed::Known(_) => {
             plan.wait("Stopped", "the VM was stopped by command; `zsha start` starts it again");
             return None;
         }
-        None => {
-            plan.wait("IntentUnknown", "it is not known whether the VM was stopped by command");
+        Observed::Unknown(why) => {
+            plan.wait("IntentUnknown", format!("it is not known whether the VM is to run: {why}"));
             return None;
         }
     }
     let desired = world.document()?;
     match record.phase {
-        VmPhase::PoweredOff if desired.power_off == GuestPowerOff::StayOff => {
+        VmPhase::PoweredOff
+            if desired.power_off == GuestPowerOff::StayOff && world.start_asked().is_none() =>
+        {
             plan.wait(
                 "PoweredOff",
-                "the guest powered itself off, and `GuestPowerOff` is 'StayOff'; it is started again when a document \
-                 with 'Restart' is applied",
+                "the guest powered itself off, and `GuestPowerOff` is 'StayOff'; `zsha start` starts it again",
             );
             None
         }
@@ -390,6 +400,7 @@ fn claim(
         phase: VmPhase::Starting,
         failures: if same_document { before.failures.clone() } else { Default::default() },
         failures_generation: desired.generation,
+        start_taken_up: world.start_asked().or(before.start_taken_up),
         last_start: Some(StartRecord {
             node: world.me.clone(),
             at: world.wall,

@@ -1,9 +1,10 @@
 //! The conditions of this node: is it fit to be given the VM, and if not, what is wrong and what to do about it.
 
 use zsha_crds::document::Watchdog;
-use zsha_crds::{Condition, ConditionStatus};
+use zsha_crds::{Condition, ConditionStatus, condition};
 
 use crate::host::{BridgeFact, HostFacts, ImageFact, MountFact};
+use crate::intents::Cordon;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
@@ -14,6 +15,9 @@ pub const READY: &str = "Ready";
 
 /// Told, and no reason against a node: the VM may well be placed by the last good document.
 pub const SPEC_VALID: &str = "SpecValid";
+
+/// Of operators, not of the machine: see [`first_fault_of_its_own`].
+const SCHEDULABLE: &str = "Schedulable";
 
 const MOUNTS_READY: &str = "MountsReady";
 const IMAGE_PRESENT: &str = "ImagePresent";
@@ -33,6 +37,7 @@ pub fn conditions(world: &World) -> Vec<Condition> {
         ("BridgesReady", host(world, bridges)),
         (IMAGE_PRESENT, host(world, image)),
         ("WatchdogReady", watchdog(world)),
+        (SCHEDULABLE, schedulable(world)),
     ];
     let generation = world.document().map(|d| d.generation);
     let condition = |kind: &str, (status, reason, message): Verdict| Condition {
@@ -47,6 +52,18 @@ pub fn conditions(world: &World) -> Vec<Condition> {
 /// What the first condition that is not true says; None if the node is fit.
 pub fn first_fault(conditions: &[Condition]) -> Option<String> {
     conditions.iter().find(|c| counts(c) && !c.is_true()).map(|c| c.message.clone())
+}
+
+/// The same, but for what operators asked for.
+pub fn first_fault_of_its_own(conditions: &[Condition]) -> Option<String> {
+    let own = conditions.iter().filter(|c| c.kind != SCHEDULABLE);
+    own.filter(|c| counts(c)).find(|c| !c.is_true()).map(|c| c.message.clone())
+}
+
+/// Whether a node says that it is unfit, and only because operators keep the VM from it.
+pub fn lacks_only_its_operators(conditions: &[Condition]) -> bool {
+    let schedulable = condition::find(conditions, SCHEDULABLE).is_none_or(Condition::is_true);
+    !schedulable && first_fault_of_its_own(conditions).is_none()
 }
 
 /// What the first condition says that cannot be told just now, the hypervisor's apart.
@@ -216,6 +233,16 @@ fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
             bad("ImageNotReadable", format!("{path} cannot be read: {reason}"))
         }
         Some(Observed::Known(ImageFact::Present { .. })) => good("ImagePresent", format!("{path} is there")),
+    }
+}
+
+fn schedulable(world: &World) -> Verdict {
+    match world.cordon(&world.me) {
+        None => good("NotDrained", "no operator keeps the VM from here"),
+        Some(cordon @ Cordon::Drained(_)) => {
+            bad("Drained", format!("{cordon}; `zsha uncordon {}` ends that", world.me))
+        }
+        Some(cordon @ Cordon::Unreadable(_)) => unknown("IntentUnreadable", cordon.to_string()),
     }
 }
 

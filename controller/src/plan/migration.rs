@@ -19,6 +19,7 @@ use super::upkeep::Upkeep;
 use super::{Notes, Plan, ResumeBecause, Step, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason};
+use crate::intents::Cordon;
 use crate::planted::{self, Bug};
 use crate::world::World;
 
@@ -128,7 +129,8 @@ impl Upkeep<'_> {
         plan: &mut Plan,
     ) -> Option<Wish> {
         let me = &self.world.me;
-        let leaving = !desired.names(me);
+        let drained = self.world.cordon(me).filter(|cordon| matches!(cordon, Cordon::Drained(_)));
+        let leaving = !desired.names(me) || drained.is_some();
         let place = desired.order.iter().position(|node| node == me);
         let better = |node: &&NodeName| {
             let at = desired.order.iter().position(|other| other == *node);
@@ -136,6 +138,13 @@ impl Upkeep<'_> {
         };
         let Some(to) = line.fit.iter().find(|node| *node != me && better(node)) else {
             notes.migration.preferred = None;
+            if let Some(drained) = drained {
+                let why = format!(
+                    "the VM does not leave {me}, though {drained}: no other node is fit. {}",
+                    line.why_not()
+                );
+                plan.wait("DrainWaits", why);
+            }
             return None;
         };
         let since = match &notes.migration.preferred {
@@ -143,16 +152,18 @@ impl Upkeep<'_> {
             _ => self.world.now,
         };
         notes.migration.preferred = Some((to.clone(), since));
-        let due = (since + CALM).max(notes.migration.not_before.unwrap_or_default());
+        // Whoever drains a node waits for it.
+        let calm = if drained.is_some() { Duration::ZERO } else { CALM };
+        let due = (since + calm).max(notes.migration.not_before.unwrap_or_default());
         if self.world.now < due {
             plan.recheck_at(due);
             plan.wait("MigrationWaits", format!("the VM moves to {to} if that stays fit"));
             return None;
         }
-        let because = if leaving {
-            format!("the document no longer names {me}")
-        } else {
-            format!("{to} is preferred, and fit again")
+        let because = match drained {
+            Some(drained) => drained.to_string(),
+            None if leaving => format!("the document no longer names {me}"),
+            None => format!("{to} is preferred, and fit again"),
         };
         Some(Wish { to: to.clone(), because })
     }
@@ -237,7 +248,7 @@ impl Upkeep<'_> {
     /// Why there is no sense in going on.
     fn hopeless(&self, migration: &Migration, notes: &Notes) -> Option<String> {
         let late = notes.migration.begun.is_some_and(|(_, since)| self.world.now >= since + PATIENCE);
-        if self.world.stop.known() == Some(&true) {
+        if self.world.stop().is_some() {
             return Some("the VM is to stop".to_owned());
         }
         if late {
@@ -309,7 +320,7 @@ impl Upkeep<'_> {
                 if self.world.now >= since + ARRIVAL {
                     plan.step(Step::KillCopy {
                         because: "what came with the migration does not run".to_owned(),
-                        lapsed: false,
+                        if_still: None,
                     });
                 } else {
                     plan.recheck_at(self.world.now + SOON);

@@ -37,6 +37,7 @@ pub fn candidates(world: &World, desired: &Desired, record: &VmRecord) -> Candid
     let mut candidates = Candidates::default();
     for node in &desired.order {
         let unfit = if *node == world.me { own_unfitness(world) } else { unfitness(world, desired, node) };
+        let unfit = unfit.or_else(|| world.cordon(node).map(ToString::to_string));
         match unfit.or_else(|| failures(record, desired, node)) {
             None => candidates.fit.push(node.clone()),
             Some(why) => {
@@ -57,6 +58,13 @@ pub fn failures(record: &VmRecord, desired: &Desired, node: &NodeName) -> Option
         .get(node)
         .filter(|f| f.count >= MAX_START_FAILURES)
         .map(|f| format!("the VM failed to start there {} times: {}", f.count, f.reason))
+}
+
+/// Whether this node would be fit if no operator had drained it.
+pub fn is_only_drained(world: &World, desired: &Desired, record: &VmRecord) -> bool {
+    world.cordon(&world.me).is_some()
+        && fitness::first_fault_of_its_own(&fitness::conditions(world)).is_none()
+        && failures(record, desired, &world.me).is_none()
 }
 
 /// Whether the node has said last that the VM may be placed there, whatever has changed since.
@@ -90,6 +98,8 @@ fn unfitness(world: &World, desired: &Desired, node: &NodeName) -> Option<String
     }
     match condition::find(&status.conditions, fitness::READY) {
         Some(ready) if ready.is_true() => None,
+        // Whether it is drained is known better here.
+        Some(_) if fitness::lacks_only_its_operators(&status.conditions) => None,
         Some(ready) => Some(ready.message.clone()),
         None => Some("it has not said whether it is ready".to_owned()),
     }

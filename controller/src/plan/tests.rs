@@ -21,11 +21,13 @@ use crate::desired::Desired;
 use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
 use crate::hypervisor::{DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, PauseReason};
 use crate::in_force::SpecProblem;
+use crate::intents::Intents;
 use crate::keeper::{Ended, Verdict, WatchdogState};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
 mod news;
+mod orders;
 mod restored;
 mod storage;
 
@@ -124,7 +126,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         me: node(me),
         desired: Observed::Known(Some(Arc::new(desired()))),
         spec_problem: None,
-        stop: Observed::Known(false),
+        intents: Observed::Known(Intents::default()),
         migrate: None,
         job: MigrationJob::None,
         lease: Observed::Known(Verdict {
@@ -386,7 +388,7 @@ fn whatever_is_unknown_holds_the_running_vm_as_it_is() {
         |w, why| w.vm = Observed::Unknown(why),
         |w, why| w.local = Observed::Unknown(why),
         |w, why| w.desired = Observed::Unknown(why),
-        |w, why| w.stop = Observed::Unknown(why),
+        |w, why| w.intents = Observed::Unknown(why),
         |w, why| w.host = Observed::Unknown(why),
         |w, _| w.vm = Observed::Known(None),
     ];
@@ -721,35 +723,6 @@ fn with_nothing_but_a_bad_document_a_node_is_unfit() {
 }
 
 #[test]
-fn a_stop_shuts_the_guest_down_then_ends_it_and_only_then_gives_it_up() {
-    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
-    world.stop = Observed::Known(true);
-    let mut notes = Notes::default();
-    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]));
-    assert!(
-        matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]),
-        "it was not asked yet"
-    );
-    notes.shutdown_asked = Some((NOW, NOW));
-    assert!(plan(&world, &mut notes).steps.is_empty(), "asked once");
-    at(&mut world, NOW + super::upkeep::SHUTDOWN_AGAIN);
-    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]), "and again later");
-    at(&mut world, NOW + super::upkeep::SHUTDOWN_PATIENCE);
-    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
-    world.local = Observed::Known(DIED);
-    assert_eq!(only_write(&plan(&world, &mut notes)).record.owner, None);
-}
-
-#[test]
-fn a_guest_that_a_stop_taken_back_made_power_off_is_started_again() {
-    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Off { reason: OffReason::Shutdown });
-    change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
-    let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "GuestPoweredOff");
-    assert_eq!(only_write(&decide(&world)).reason, "PoweredOff", "by its own doing it stays off");
-}
-
-#[test]
 fn a_vm_the_keeper_ended_is_not_said_to_have_crashed() {
     let mut world = world(1, Some(1), VmPhase::Running, DIED);
     let mut notes = Notes { starts: vec![NOW - Duration::from_secs(60)], ..Notes::default() };
@@ -819,7 +792,7 @@ fn what_qemu_paused_for_a_fault_is_let_go_on_and_then_started_afresh() {
     assert!(matches!(first.steps.as_slice(), [Step::Resume { .. }]));
     assert!(plan(&world, &mut notes).steps.is_empty(), "not at once again");
     at(&mut world, NOW + super::upkeep::FAULT_PATIENCE);
-    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { lapsed: false, .. }]));
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { if_still: None, .. }]));
 }
 
 #[test]
@@ -914,7 +887,7 @@ fn after_a_step_back_a_paused_copy_that_nobody_accounts_for_is_not_let_run() {
         vm(&mut world).written = None;
         assert_eq!(only_write(&decide(&world)).reason, "Adopted");
         world.went_back = true;
-        assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { lapsed: false, .. }]));
+        assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { if_still: None, .. }]));
     }
 }
 
@@ -952,13 +925,6 @@ fn a_lease_that_cannot_be_read_is_said_so_and_never_replaced() {
     let plan = decide(&world);
     assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["OwnerUnknown"]));
     assert!(plan.waiting[0].message.contains("unknown variant `Lent`"));
-}
-
-#[test]
-fn a_stopped_vm_is_claimed_by_nobody() {
-    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
-    world.stop = Observed::Known(true);
-    assert_eq!(reasons(&decide(&world)), ["Stopped"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use super::claim::{Guard, nobody_else_has_a_copy};
+use super::orders::SHUTDOWN_PATIENCE;
 use super::{Notes, Plan, ResumeBecause, Step, Write, ended, fitness, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
@@ -26,10 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
 /// What cannot be looked at for so long is not only being restarted.
 const BLIND_PATIENCE: Duration = Duration::from_secs(15);
-/// A guest asked to power off has this long before it is ended.
-pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(120);
-/// A guest that boots does not listen yet, and an agent may be busy: it is asked again this often.
-pub const SHUTDOWN_AGAIN: Duration = Duration::from_secs(15);
 /// What QEMU paused for a fault of its own is let go on once a second for so long, and then started afresh: it
 /// executes nothing meanwhile.
 pub const FAULT_PATIENCE: Duration = Duration::from_secs(5);
@@ -54,8 +51,11 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         }
         return;
     }
-    if world.stop.known() == Some(&true) {
-        owner.stop(local, notes, plan);
+    if owner.holds_still(local, notes, plan) {
+        return;
+    }
+    if let Some(stop) = world.stop() {
+        owner.stop(local, stop, notes, plan);
         return;
     }
     if owner.without_storage(local, notes, plan) {
@@ -264,7 +264,7 @@ impl Upkeep<'_> {
         }
     }
 
-    fn paused(&self, reason: PauseReason, notes: &mut Notes, plan: &mut Plan) {
+    pub(super) fn paused(&self, reason: PauseReason, notes: &mut Notes, plan: &mut Plan) {
         if self.count_failure(notes, plan) {
             return;
         }
@@ -463,6 +463,9 @@ impl Upkeep<'_> {
                 record.owner = None;
                 record.phase = VmPhase::Failed;
             }));
+        } else if line.fit.is_empty() && placement::is_only_drained(self.world, desired, self.record()) {
+            // It was to leave, and has nowhere to go: it is no worse off here than nowhere.
+            return false;
         } else if line.fit.is_empty() && !self.too_many_failures() {
             plan.wait("NoNodeFit", format!("the VM waits for a fit node. {}", line.why_not()));
         } else {
@@ -474,50 +477,10 @@ impl Upkeep<'_> {
         }
         true
     }
-
-    fn stopped(&self) -> Step {
-        self.change("Stopped", "stopped by command".to_owned(), |record| {
-            record.owner = None;
-            record.phase = VmPhase::Stopped;
-        })
-    }
-
-    /// Asks, and asks again; after a while it is ended.
-    fn shut_down(&self, notes: &Notes, plan: &mut Plan) {
-        let now = self.world.now;
-        match notes.shutdown_asked {
-            Some((first, _)) if now >= first + SHUTDOWN_PATIENCE => {
-                let secs = SHUTDOWN_PATIENCE.as_secs();
-                plan.step(kill(format!("the guest did not power off within {secs} s")));
-            }
-            Some((first, last)) if now < last + SHUTDOWN_AGAIN => {
-                plan.recheck_at((first + SHUTDOWN_PATIENCE).min(last + SHUTDOWN_AGAIN));
-                plan.wait("ShuttingDown", "the guest was asked to power off");
-            }
-            Some(_) | None => plan.step(Step::Shutdown { because: "an operator asked for it".to_owned() }),
-        }
-    }
-
-    fn stop(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
-        if planted::is_planted(Bug::ReleaseBeforeStop) {
-            plan.step(self.stopped());
-            return;
-        }
-        match local {
-            LocalVm::Absent | LocalVm::Off { .. } => {
-                notes.shutdown_asked = None;
-                plan.step(self.stopped());
-            }
-            LocalVm::Crashed | LocalVm::Paused { .. } | LocalVm::Unmanaged => {
-                plan.step(kill("it is to stop, and executes nothing"));
-            }
-            LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => self.shut_down(notes, plan),
-        }
-    }
 }
 
 pub(super) fn kill(because: impl Into<String>) -> Step {
-    Step::KillCopy { because: because.into(), lapsed: false }
+    Step::KillCopy { because: because.into(), if_still: None }
 }
 
 /// A VM that dies soon after each start is started ever more slowly: a few times at once, then after 1, 2, 4 ... 60 s.

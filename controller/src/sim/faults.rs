@@ -73,9 +73,13 @@ pub enum Fault {
     LockOutlivesHost(Duration),
     QemuDies,
     GuestPowersOff,
-    /// An operator's `stop` and `start`.
-    Stop,
+    /// An operator's `stop`, with the time the guest has for it, and `start`.
+    Stop(Option<Duration>),
     Start,
+    /// An operator's `freeze` and `resume`.
+    Frozen(bool),
+    /// An operator's `drain` and `uncordon`.
+    Drain(NodeName, bool),
     /// An operator's `apply`.
     Apply {
         profile: Option<Profile>,
@@ -145,7 +149,9 @@ impl Fault {
             Self::LockOutlivesHost(_) => "lock outlives its host",
             Self::QemuDies => "qemu killed",
             Self::GuestPowersOff => "guest powered off",
-            Self::Stop => "stop asked",
+            Self::Stop(_) => "stop asked",
+            Self::Frozen(true) => "frozen",
+            Self::Drain(_, true) => "node drained",
             Self::Apply { .. } => "document applied",
             Self::Migrate(_) => "migration asked",
             Self::Restore => "snapshot restored",
@@ -175,6 +181,8 @@ impl Fault {
             | Self::WakeHosts
             | Self::Unstuck
             | Self::Start
+            | Self::Frozen(false)
+            | Self::Drain(_, false)
             | Self::Hypervisor(_, None)
             | Self::StartsFail(_, false)
             | Self::HostRepaired(_)
@@ -212,10 +220,9 @@ impl Schedule {
             faults.extend(trouble);
             over = over.max(end);
         }
-        // What a failing start has used up is given back by the next document only.
-        let starts_failed = faults.iter().any(|(_, fault)| matches!(fault, Fault::StartsFail(..)));
+        let left = Left::by(&faults);
         faults.sort_by_key(|(at, _)| *at);
-        faults.extend(all_mended(nodes, starts_failed).map(|fault| (over, fault)));
+        faults.extend(all_mended(nodes, &left).map(|fault| (over, fault)));
         if rng.random_bool(1.0 / 3.0) {
             over += millis(rng, 0..6_000);
             let otherwise = nodes[rng.random_range(0..nodes.len())].clone();
@@ -229,8 +236,27 @@ fn millis(rng: &mut SmallRng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(rng.random_range(range))
 }
 
+/// What only some troubles leave behind.
+struct Left {
+    /// What a failing start has used up is given back by the next document only.
+    starts_failed: bool,
+    frozen: bool,
+    drained: bool,
+}
+
+impl Left {
+    fn by(faults: &[(Duration, Fault)]) -> Self {
+        let any = |is: fn(&Fault) -> bool| faults.iter().any(|(_, fault)| is(fault));
+        Self {
+            starts_failed: any(|fault| matches!(fault, Fault::StartsFail(..))),
+            frozen: any(|fault| matches!(fault, Fault::Frozen(_))),
+            drained: any(|fault| matches!(fault, Fault::Drain(..))),
+        }
+    }
+}
+
 /// Troubles may overlap: whatever a later one left, everything is mended at the end.
-fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = Fault> {
+fn all_mended<'a>(nodes: &'a [NodeName], left: &Left) -> impl Iterator<Item = Fault> + use<'a> {
     let of_nodes = nodes.iter().flat_map(|node| {
         [
             Fault::Mend(node.clone()),
@@ -248,7 +274,11 @@ fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = F
             Fault::StartController(node.clone()),
         ]
     });
-    let again = starts_failed.then_some(Fault::Apply { profile: None, memory_gib: 12 });
+    let again = left.starts_failed.then_some(Fault::Apply { profile: None, memory_gib: 12 });
+    let resumed = left.frozen.then_some(Fault::Frozen(false));
+    let uncordoned = if left.drained { nodes } else { &[] };
+    let taken_back =
+        resumed.into_iter().chain(uncordoned.iter().map(|node| Fault::Drain(node.clone(), false)));
     // First of all: what a call has taken down is mended with all the rest.
     let first = std::iter::once(Fault::CallsMended);
     first
@@ -262,6 +292,7 @@ fn all_mended(nodes: &[NodeName], starts_failed: bool) -> impl Iterator<Item = F
             Fault::Lossy(false),
             Fault::Migrations(None),
         ])
+        .chain(taken_back)
         .chain(again)
 }
 
@@ -277,7 +308,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
     let until = at + length;
     let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
     let once = |fault: Fault| (vec![(at, fault)], at);
-    match rng.random_range(0..45) {
+    match rng.random_range(0..48) {
         0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
         2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
         4 => pair(Fault::StoreDown, Fault::StoreUp),
@@ -290,7 +321,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         7 => pair(Fault::Pause(node.clone()), Fault::Continue(node)),
         8 => once(Fault::QemuDies),
         9 => once(Fault::GuestPowersOff),
-        10 => pair(Fault::Stop, Fault::Start),
+        10 => pair(Fault::Stop(None), Fault::Start),
         11 | 12 => pair(Fault::Lossy(true), Fault::Lossy(false)),
         13 => pair(Fault::Hypervisor(node.clone(), Some(hypervisor(rng))), Fault::Hypervisor(node, None)),
         14 => {
@@ -313,6 +344,8 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         20..=23 => moves::migration(rng, nodes, at),
         24 => fading(rng, at),
         43 | 44 => restored(rng, at),
+        45 => moves::frozen(rng, node, at, until),
+        46 | 47 => moves::drained(rng, node, at),
         25..=27 => calls::fail(rng, node, at, until),
         28 => lines::flap(rng, node, at),
         29 | 30 => lines::one_way(rng, node, at, until),

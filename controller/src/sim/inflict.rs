@@ -109,8 +109,10 @@ impl Simulation {
             Fault::GuestPowersOff => self.on_every_host(|hosts, node| {
                 hosts.guest_powers_off(node);
             }),
-            Fault::Stop => self.operator.stop(),
+            Fault::Stop(limit) => self.operator.stop(*limit),
             Fault::Start => self.operator.start(),
+            Fault::Frozen(frozen) => self.operator.freeze(*frozen),
+            Fault::Drain(node, drained) => self.operator.drain(node, *drained),
             Fault::Apply { profile, memory_gib } => self.operator.apply(*profile, *memory_gib),
             Fault::Snapshot => self.snapshot = Some(self.store.snapshot()),
             Fault::Restore => {

@@ -19,7 +19,7 @@ fn day(simulation: &Simulation) -> Vec<(f64, Fault)> {
         (2.0, Fault::QemuDies),
         (4.0, Fault::PowerLoss(first.clone())),
         (13.0, Fault::PowerOn(first.clone())),
-        (15.0, Fault::Stop),
+        (15.0, Fault::Stop(None)),
         (19.0, Fault::Start),
         (21.0, Fault::Apply { profile: Some(Profile::Balanced), memory_gib: 12 }),
         (22.0, Fault::GuestPowersOff),

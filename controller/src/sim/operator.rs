@@ -1,11 +1,16 @@
 //! What an operator does by command, and by hand.
 
+use std::time::Duration;
+
 use zsha_crds::records::{HistoryRecord, Intent, StoredSpec, VmRecord};
 use zsha_crds::{HaCluster, Keys, NodeName, VmName};
 use zsha_runtime::store::{MemoryStore, Op};
 
 /// The document the simulated clusters begin with.
 const DOCUMENT: &str = include_str!("../../../manifests/examples/cluster.yaml");
+
+/// Who applies and asks.
+const BY: &str = "simulator";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
@@ -21,6 +26,7 @@ pub struct Operator {
     document: serde_json::Value,
     generation: u64,
     migrations: u128,
+    starts: u128,
 }
 
 /// The example, decoded once in each thread.
@@ -45,7 +51,7 @@ impl Operator {
     pub fn new(store: MemoryStore, document: &HaCluster) -> Self {
         let keys = Keys::new(document.name());
         let document = serde_json::to_value(document).unwrap_or_default();
-        Self { store, keys, document, generation: 0, migrations: 0 }
+        Self { store, keys, document, generation: 0, migrations: 0, starts: 0 }
     }
 
     /// `zsha apply` of the document with another profile and memory; the first one writes the other records too.
@@ -67,7 +73,7 @@ impl Operator {
             generation: self.generation,
             format,
             document: self.document.clone(),
-            applied_by: "simulator".to_owned(),
+            applied_by: BY.to_owned(),
             applied_at: jiff::Timestamp::UNIX_EPOCH,
             message: String::new(),
         });
@@ -75,7 +81,7 @@ impl Operator {
             generation: self.generation,
             format,
             document: self.document.clone(),
-            applied_by: "simulator".to_owned(),
+            applied_by: BY.to_owned(),
             applied_at: jiff::Timestamp::UNIX_EPOCH,
             message: String::new(),
             command: "apply".to_owned(),
@@ -86,7 +92,7 @@ impl Operator {
             let vm = VmName::management();
             let record = VmRecord::unplaced(vm.clone(), self.uuid());
             ops.push(self.put(self.keys.vm(&vm), json(&record)));
-            ops.push(self.put(self.keys.intent("power"), json(&Intent::None)));
+            ops.push(self.put(self.keys.intent(Intent::POWER), json(&Intent::None)));
         }
         self.commit(&ops);
     }
@@ -95,16 +101,43 @@ impl Operator {
         VmName::management().domain_uuid(example().name())
     }
 
-    pub fn stop(&self) {
-        self.intend(&Intent::Stop {
-            by: "simulator".to_owned(),
-            at: jiff::Timestamp::UNIX_EPOCH,
-            message: String::new(),
-        });
+    /// `zsha stop`, with the time the guest has to power off.
+    pub fn stop(&self, limit: Option<Duration>) {
+        self.intend(
+            Intent::POWER,
+            &Intent::Stop {
+                by: BY.to_owned(),
+                at: jiff::Timestamp::UNIX_EPOCH,
+                message: String::new(),
+                timeout_seconds: limit.map(|limit| limit.as_secs()),
+            },
+        );
     }
 
-    pub fn start(&self) {
-        self.intend(&Intent::None);
+    /// `zsha start`: each is another.
+    pub fn start(&mut self) {
+        self.starts += 1;
+        let start = Intent::Start {
+            id: uuid::Uuid::from_u128(self.starts),
+            by: BY.to_owned(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            message: String::new(),
+        };
+        self.intend(Intent::POWER, &start);
+    }
+
+    /// `zsha freeze`, `zsha resume`.
+    pub fn freeze(&self, frozen: bool) {
+        let freeze =
+            Intent::Freeze { by: BY.to_owned(), at: jiff::Timestamp::UNIX_EPOCH, message: String::new() };
+        self.intend(Intent::FREEZE, if frozen { &freeze } else { &Intent::None });
+    }
+
+    /// `zsha drain`, `zsha uncordon`.
+    pub fn drain(&self, node: &NodeName, drained: bool) {
+        let drain =
+            Intent::Drain { by: BY.to_owned(), at: jiff::Timestamp::UNIX_EPOCH, message: String::new() };
+        self.intend(&Intent::drain_of(node), if drained { &drain } else { &Intent::None });
     }
 
     /// `zsha migrate`: each is another request, also one to the same node.
@@ -113,11 +146,11 @@ impl Operator {
         let intent = Intent::Migrate {
             id: uuid::Uuid::from_u128(self.migrations),
             to: to.clone(),
-            by: "simulator".to_owned(),
+            by: BY.to_owned(),
             at: jiff::Timestamp::UNIX_EPOCH,
             message: String::new(),
         };
-        self.commit(&[self.put(self.keys.intent("migrate"), json(&intent))]);
+        self.intend(Intent::MIGRATE, &intent);
     }
 
     /// Who is preferred, and whether the VM is moved back there.
@@ -126,8 +159,8 @@ impl Operator {
             serde_json::json!({ "Preferred": [node], "Failback": if failback { "auto" } else { "off" } });
     }
 
-    fn intend(&self, intent: &Intent) {
-        self.commit(&[self.put(self.keys.intent("power"), json(intent))]);
+    fn intend(&self, name: &str, intent: &Intent) {
+        self.commit(&[self.put(self.keys.intent(name), json(intent))]);
     }
 
     /// A document by which no node without a watchdog is given the VM.

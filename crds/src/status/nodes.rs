@@ -121,6 +121,10 @@ fn one(facts: &Facts<'_>, name: NodeName, address: Option<String>) -> NodeSummar
     if controller == ControllerState::Up {
         reasons.extend(unfit_reasons(status));
     }
+    let said = |reason: &String| reason.starts_with("Drained:");
+    if let Some(asked) = view.drained(&name).filter(|_| !reasons.iter().any(said)) {
+        reasons.push(format!("Drained: it was drained {asked}"));
+    }
     if removed {
         reasons.push("the document does not name it".to_owned());
     }

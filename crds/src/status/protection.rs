@@ -1,6 +1,6 @@
 //! Whether the VM survives one more failure: another node could take it over, and the store would keep its quorum.
 
-use super::DataAge;
+use super::ClusterView;
 use super::nodes::{LeaseWord, NodeSummary, Role};
 use super::vm::{VmSummary, Wanted};
 use crate::ConditionStatus;
@@ -12,8 +12,8 @@ pub(super) struct Protection {
     pub(super) sentence: String,
 }
 
-pub(super) fn judge(age: &DataAge, vm: &VmSummary, nodes: &[NodeSummary]) -> Protection {
-    if !age.is_current() {
+pub(super) fn judge(view: &ClusterView, vm: &VmSummary, nodes: &[NodeSummary]) -> Protection {
+    if !view.data_age.is_current() {
         let sentence =
             "not known: no quorum of the store answers, and without one nothing fails over".to_owned();
         return Protection { status: ConditionStatus::Unknown, reason: "NoQuorum", sentence };
@@ -24,6 +24,15 @@ pub(super) fn judge(age: &DataAge, vm: &VmSummary, nodes: &[NodeSummary]) -> Pro
     }
     if vm.wanted == Wanted::Stopped {
         return no("Stopped", "nothing to protect: the VM was stopped by an operator".to_owned());
+    }
+    if let Some(asked) = view.frozen() {
+        let why = if asked.message.is_empty() { String::new() } else { format!(" ({})", asked.message) };
+        let sentence = format!(
+            "not protected since {}: frozen by {}{why}; nothing is started, stopped or moved until `zsha resume`",
+            asked.since(),
+            asked.by
+        );
+        return no("Frozen", sentence);
     }
     let standbys: Vec<&NodeSummary> =
         members.iter().copied().filter(|node| node.ready && node.role != Role::Owner).collect();

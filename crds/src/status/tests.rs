@@ -89,6 +89,7 @@ fn healthy() -> ClusterView {
         name: vm.clone(),
         revision: 9,
         answered: None,
+        start_taken_up: None,
         uuid,
         owner: Some(Owner { node: node("nfs-1"), epoch: 3 }),
         migration: None,
@@ -340,7 +341,12 @@ fn a_dead_node_does_not_hold_the_observed_generation_back() {
 #[test]
 fn a_stop_that_was_asked_for_is_not_a_fault_of_convergence() {
     let mut view = healthy();
-    let stop = Intent::Stop { by: "root@nfs-1".to_owned(), at: at(90), message: String::new() };
+    let stop = Intent::Stop {
+        by: "root@nfs-1".to_owned(),
+        at: at(90),
+        message: String::new(),
+        timeout_seconds: None,
+    };
     view.intents.insert("power".to_owned(), stop);
     view.vm_status.as_mut().unwrap().state = "Stopped".to_owned();
     view.vm.as_mut().unwrap().phase = VmPhase::Stopped;

@@ -234,10 +234,51 @@ impl ClusterView {
     }
 
     /// The stop an operator asked for, where one did.
-    pub fn stop_wanted(&self) -> Option<(&str, Timestamp, &str)> {
-        self.intents.values().find_map(|intent| match intent {
-            Intent::Stop { by, at, message } => Some((by.as_str(), *at, message.as_str())),
-            Intent::Migrate { .. } | Intent::None => None,
-        })
+    pub fn stop_wanted(&self) -> Option<Asked<'_>> {
+        match self.intents.get(Intent::POWER)? {
+            Intent::Stop { by, at, message, .. } => Some(Asked { by, at: *at, message }),
+            _ => None,
+        }
+    }
+
+    /// Since when nothing is begun, where an operator asked for that.
+    pub fn frozen(&self) -> Option<Asked<'_>> {
+        match self.intents.get(Intent::FREEZE)? {
+            Intent::Freeze { by, at, message } => Some(Asked { by, at: *at, message }),
+            _ => None,
+        }
+    }
+
+    /// Whether an operator asked for this node to be left.
+    pub fn drained(&self, node: &NodeName) -> Option<Asked<'_>> {
+        match self.intents.get(&Intent::drain_of(node))? {
+            Intent::Drain { by, at, message } => Some(Asked { by, at: *at, message }),
+            _ => None,
+        }
+    }
+}
+
+/// What an operator asked for: who, when and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked<'a> {
+    pub by: &'a str,
+    pub at: Timestamp,
+    pub message: &'a str,
+}
+
+impl Asked<'_> {
+    /// When, to the second.
+    pub fn since(&self) -> impl std::fmt::Display + use<> {
+        self.at.strftime("%Y-%m-%d %H:%M:%SZ")
+    }
+}
+
+impl std::fmt::Display for Asked<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let at = self.since();
+        match self.message {
+            "" => write!(f, "by {} at {at}", self.by),
+            message => write!(f, "by {} at {at}: {message}", self.by),
+        }
     }
 }

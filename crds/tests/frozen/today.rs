@@ -83,6 +83,7 @@ fn vm(phase: VmPhase, outcome: Outcome) -> VmRecord {
         note: "it runs".to_owned(),
         revision: 41,
         answered: Some(Answer { id: SOME, outcome, message: "it was not fit".to_owned() }),
+        start_taken_up: Some(SOME),
     }
 }
 
@@ -130,7 +131,10 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 command: "apply".to_owned(),
             },
         ),
-        of("intent", Intent::Stop { by: text(), at: at(), message: text() }),
+        of("intent", Intent::Stop { by: text(), at: at(), message: text(), timeout_seconds: Some(30) }),
+        of("intent", Intent::Start { id: SOME, by: text(), at: at(), message: text() }),
+        of("intent", Intent::Freeze { by: text(), at: at(), message: text() }),
+        of("intent", Intent::Drain { by: text(), at: at(), message: text() }),
         of("intent", Intent::Migrate { id: SOME, to: node(), by: text(), at: at(), message: text() }),
         of("intent", Intent::None),
         of(

@@ -55,7 +55,7 @@ fn a_guest_whose_disk_hangs_is_ended_after_a_while_where_another_node_is_fit() {
     later(&mut world, 30);
     let steps = plan(&world, &mut notes).steps;
     assert!(
-        matches!(steps.as_slice(), [Step::KillCopy { because, lapsed: false }] if because.contains("n2 is fit")),
+        matches!(steps.as_slice(), [Step::KillCopy { because, if_still: None }] if because.contains("n2 is fit")),
         "{steps:?}"
     );
     world.local = Observed::Known(LocalVm::Off { reason: OffReason::Destroyed });

@@ -77,7 +77,7 @@ pub(super) fn stuck(rng: &mut SmallRng, node: NodeName, at: Duration) -> Trouble
     faults.extend(match rng.random_range(0..4) {
         0 | 1 => vec![(during, Fault::CutOwner), (until, Fault::MendOwners)],
         2 => vec![(during, Fault::QemuDies), (during + millis(rng, 0..3_000), Fault::CutOwner)],
-        _ => vec![(during, Fault::Stop), (until, Fault::Start)],
+        _ => vec![(during, Fault::Stop(None)), (until, Fault::Start)],
     });
     faults.extend([(later, Fault::Unstuck), (later, Fault::MendOwners)]);
     (faults, later)
@@ -102,7 +102,7 @@ pub(super) fn blind(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> Tro
         faults.push((until, Fault::Hypervisor(node.clone(), None)));
     }
     faults.extend(match rng.random_range(0..4) {
-        0 | 1 => vec![(during, Fault::Stop), (until + millis(rng, 0..3_000), Fault::Start)],
+        0 | 1 => vec![(during, Fault::Stop(None)), (until + millis(rng, 0..3_000), Fault::Start)],
         2 => vec![(during, Fault::CutOwner), (until, Fault::MendOwners)],
         _ => vec![(during, Fault::Migrate(nodes[rng.random_range(0..nodes.len())].clone()))],
     });

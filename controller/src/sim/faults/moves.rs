@@ -1,4 +1,5 @@
-//! A live migration, and something that happens to one of its nodes or to the daemons at any moment of it.
+//! A live migration, and something that happens to one of its nodes or to the daemons at any moment of it; nodes that
+//! operators drain, and a cluster that they freeze.
 
 use std::time::Duration;
 
@@ -49,6 +50,51 @@ pub(super) fn migration(
         // One call of any node at any step of it.
         12 | 13 => vec![(at, calls::one(rng))],
         14 => pair(Fault::LeaderLost, Fault::LeaderElected),
+        _ => Vec::new(),
+    });
+    (faults, until)
+}
+
+/// A node is drained, and something happens meanwhile: to it, to another, or nothing.
+pub(super) fn drained(
+    rng: &mut SmallRng,
+    node: NodeName,
+    at: Duration,
+) -> (Vec<(Duration, Fault)>, Duration) {
+    let during = at + millis(rng, 0..4_000);
+    let until = during + millis(rng, 500..12_000);
+    let mut faults = vec![(at, Fault::Drain(node.clone(), true)), (until, Fault::Drain(node.clone(), false))];
+    faults.extend(match rng.random_range(0..8) {
+        0 => vec![(during, Fault::PowerLoss(node.clone())), (until, Fault::PowerOn(node))],
+        1 => vec![(during, Fault::CutOwner), (until, Fault::MendOwners)],
+        2 => vec![(during, Fault::QemuDies)],
+        3 => vec![(during, Fault::StopController(node.clone())), (until, Fault::StartController(node))],
+        4 => {
+            let fault = simulated::MigrationFault::Breaks;
+            vec![(at, Fault::Migrations(Some(fault))), (until, Fault::Migrations(None))]
+        }
+        5 => vec![(during, Fault::Stop(None)), (until, Fault::Start)],
+        6 => vec![(at, calls::one(rng))],
+        _ => Vec::new(),
+    });
+    (faults, until)
+}
+
+/// Nothing is to be begun for a while, in which the owner loses something.
+pub(super) fn frozen(
+    rng: &mut SmallRng,
+    node: NodeName,
+    at: Duration,
+    until: Duration,
+) -> (Vec<(Duration, Fault)>, Duration) {
+    let during = at + (until - at).mul_f64(rng.random());
+    let mut faults = vec![(at, Fault::Frozen(true)), (until, Fault::Frozen(false))];
+    faults.extend(match rng.random_range(0..6) {
+        0 => vec![(during, Fault::QemuDies)],
+        1 => vec![(during, Fault::PowerLoss(node.clone())), (until, Fault::PowerOn(node))],
+        2 => vec![(during, Fault::CutOwner), (until, Fault::MendOwners)],
+        3 => vec![(during, Fault::Migrate(node))],
+        4 => vec![(at, Fault::Stop(None)), (during, Fault::Start)],
         _ => Vec::new(),
     });
     (faults, until)

@@ -1,0 +1,173 @@
+//! What operators asked for by command and is so until they take it back: the VM stopped, nothing begun, nodes left.
+//! It is beside the document, not in it, so that `apply` never undoes it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+use zsha_crds::NodeName;
+use zsha_crds::records::Intent;
+
+use crate::observed::Observed;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Intents {
+    pub stop: Option<Stop>,
+    /// The last start that was asked for, whether or not it has been taken up.
+    pub start: Option<Uuid>,
+    pub freeze: Option<Asked>,
+    pub drained: BTreeMap<NodeName, Cordon>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// How long the guest has to power off.
+    pub limit: Option<Duration>,
+}
+
+/// By whom, when and why; the time is for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub by: String,
+    pub at: Timestamp,
+    pub message: String,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        zsha_crds::status::Asked { by: &self.by, at: self.at, message: &self.message }.fmt(f)
+    }
+}
+
+/// Why the VM is not to be on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cordon {
+    Drained(Asked),
+    /// Somebody may have asked for it: it is given nothing new, and keeps what it has.
+    Unreadable(String),
+}
+
+impl fmt::Display for Cordon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drained(asked) => write!(f, "it was drained {asked}"),
+            Self::Unreadable(why) => write!(f, "it is not known whether it was drained: {why}"),
+        }
+    }
+}
+
+/// From what lies under `intent/`, by name, read and unreadable (and why). `expected`: somebody has applied a document,
+/// and so written whether the VM is to run.
+pub fn read<'a>(
+    records: impl IntoIterator<Item = (&'a str, &'a Intent)>,
+    unreadable: &BTreeMap<String, String>,
+    expected: bool,
+) -> Observed<Intents> {
+    for name in [Intent::POWER, Intent::FREEZE] {
+        if let Some(why) = unreadable.get(name) {
+            return Observed::unknown(format!("intent/{name} cannot be read: {why}"));
+        }
+    }
+    let mut intents = Intents::default();
+    let mut power = false;
+    for (name, intent) in records {
+        power |= name == Intent::POWER;
+        intents.take(name, intent);
+    }
+    if expected && !power {
+        return Observed::unknown(format!("intent/{} is missing", Intent::POWER));
+    }
+    for (name, why) in unreadable {
+        if let Some(node) = Intent::drained(name) {
+            intents.drained.insert(node, Cordon::Unreadable(why.clone()));
+        }
+    }
+    Observed::Known(intents)
+}
+
+impl Intents {
+    fn take(&mut self, name: &str, intent: &Intent) {
+        match intent {
+            Intent::Stop { timeout_seconds, .. } if name == Intent::POWER => {
+                self.stop = Some(Stop { limit: timeout_seconds.map(Duration::from_secs) });
+            }
+            Intent::Freeze { by, at, message } if name == Intent::FREEZE => {
+                self.freeze = Some(Asked { by: by.clone(), at: *at, message: message.clone() });
+            }
+            Intent::Drain { by, at, message } => {
+                if let Some(node) = Intent::drained(name) {
+                    let asked = Asked { by: by.clone(), at: *at, message: message.clone() };
+                    self.drained.insert(node, Cordon::Drained(asked));
+                }
+            }
+            Intent::Start { id, .. } if name == Intent::POWER => self.start = Some(*id),
+            Intent::Stop { .. }
+            | Intent::Start { .. }
+            | Intent::Freeze { .. }
+            | Intent::Migrate { .. }
+            | Intent::None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(intent: fn(String, Timestamp, String) -> Intent) -> Intent {
+        intent("root@nfs-1".to_owned(), Timestamp::UNIX_EPOCH, "new memory".to_owned())
+    }
+
+    fn drain() -> Intent {
+        order(|by, at, message| Intent::Drain { by, at, message })
+    }
+
+    fn freeze() -> Intent {
+        order(|by, at, message| Intent::Freeze { by, at, message })
+    }
+
+    fn bad(name: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([(name.to_owned(), "no JSON".to_owned())])
+    }
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    #[test]
+    fn each_is_read_where_it_belongs_and_nowhere_else() {
+        let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: Some(30) });
+        let (drain, freeze) = (drain(), freeze());
+        let records =
+            [("power", &stop), ("freeze", &freeze), ("drain.nfs-2", &drain), ("drain.nfs-3", &Intent::None)];
+        let intents = read(records, &BTreeMap::new(), true).known().cloned().unwrap();
+        assert_eq!(intents.stop, Some(Stop { limit: Some(Duration::from_secs(30)) }));
+        assert_eq!(
+            intents.freeze.map(|asked| asked.to_string()).as_deref(),
+            Some("by root@nfs-1 at 1970-01-01 00:00:00Z: new memory")
+        );
+        assert_eq!(intents.drained.keys().collect::<Vec<_>>(), [&node("nfs-2")]);
+        let elsewhere = [("freeze", &stop), ("power", &freeze), ("other", &drain)];
+        let intents = read(elsewhere, &BTreeMap::new(), true);
+        assert_eq!(intents, Observed::Known(Intents::default()));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_nothing() {
+        let none = [("power", &Intent::None)];
+        for name in ["power", "freeze"] {
+            assert!(read(none, &bad(name), true).known().is_none(), "{name}");
+        }
+        let intents = read(none, &bad("drain.nfs-2"), true).known().cloned().unwrap();
+        assert_eq!(intents.drained[&node("nfs-2")], Cordon::Unreadable("no JSON".to_owned()));
+        assert_eq!(read(none, &bad("migrate"), true), Observed::Known(Intents::default()));
+    }
+
+    #[test]
+    fn whether_the_vm_is_to_run_is_not_known_once_a_document_was_applied_and_nothing_says_it() {
+        assert!(read([], &BTreeMap::new(), true).known().is_none());
+        assert_eq!(read([], &BTreeMap::new(), false), Observed::Known(Intents::default()));
+    }
+}

@@ -1,0 +1,118 @@
+//! What the owner does because operators asked for it by command: it shuts the VM down, or begins nothing at all.
+//! Drains and migrations are in `migration`.
+
+use std::time::Duration;
+
+use zsha_crds::records::VmPhase;
+
+use super::upkeep::Upkeep;
+use super::{Notes, Plan, Step, Still};
+use crate::hypervisor::{LocalVm, PauseReason};
+use crate::intents::{Cordon, Stop};
+use crate::observed::Observed;
+use crate::planted::{self, Bug};
+
+/// A guest asked to power off has this long before it is ended.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(120);
+/// A guest that boots does not listen yet, and an agent may be busy: it is asked again this often.
+pub const SHUTDOWN_AGAIN: Duration = Duration::from_secs(15);
+
+impl Upkeep<'_> {
+    /// Where operators want nothing to be begun, or it is not known whether they do: what runs is left as it is, and
+    /// what does not is not started. What is under way is finished.
+    pub(super) fn holds_still(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
+        let asked = match (&self.world.intents, self.world.frozen()) {
+            (Observed::Unknown(why), _) if !local.has_process() => {
+                plan.wait("IntentUnknown", format!("it is not known whether the VM is to run: {why}"));
+                return true;
+            }
+            (Observed::Known(_), Some(asked)) if !self.is_under_way(notes) => asked,
+            (Observed::Unknown(_) | Observed::Known(_), _) => return false,
+        };
+        match local {
+            LocalVm::Running { .. } => {
+                if let Some(what) = self.pending() {
+                    plan.wait("Frozen", format!("the VM is {what}, and is not: frozen {asked}"));
+                }
+            }
+            LocalVm::ShuttingDown { .. } => plan.wait("ShuttingDown", "the guest is shutting down"),
+            // That is no start: the share is back, and the guest goes on where it was.
+            LocalVm::Paused { reason: PauseReason::IoError, .. } => {
+                self.paused(PauseReason::IoError, notes, plan);
+            }
+            LocalVm::Absent
+            | LocalVm::Off { .. }
+            | LocalVm::Paused { .. }
+            | LocalVm::Crashed
+            | LocalVm::Unmanaged => {
+                plan.wait("Frozen", format!("the VM does not run, and is not started: frozen {asked}"));
+            }
+        }
+        true
+    }
+
+    /// A start, or a shutdown that the guest was asked for and nobody has taken back.
+    fn is_under_way(&self, notes: &Notes) -> bool {
+        let starting = matches!(self.record().phase, VmPhase::Starting | VmPhase::Stopping);
+        starting || (self.world.stop().is_some() && notes.shutdown_asked.is_some())
+    }
+
+    /// What operators want of the VM that runs here, in the words for "the VM is ...".
+    fn pending(&self) -> Option<String> {
+        let answered = self.record().answered.as_ref().map(|answer| answer.id);
+        let migrate = self.world.migrate.as_ref().filter(|request| answered != Some(request.id));
+        match (self.world.stop(), self.world.cordon(&self.world.me), migrate) {
+            (Some(_), _, _) => Some("to be stopped".to_owned()),
+            (None, Some(Cordon::Drained(_)), _) => Some(format!("to leave {}", self.world.me)),
+            (None, _, Some(request)) => Some(format!("to be moved to {}", request.to)),
+            (None, None | Some(Cordon::Unreadable(_)), None) => None,
+        }
+    }
+
+    pub(super) fn stop(&self, local: LocalVm, stop: &Stop, notes: &mut Notes, plan: &mut Plan) {
+        if planted::is_planted(Bug::ReleaseBeforeStop) {
+            plan.step(self.stopped());
+            return;
+        }
+        match local {
+            LocalVm::Absent | LocalVm::Off { .. } => {
+                notes.shutdown_asked = None;
+                plan.step(self.stopped());
+            }
+            LocalVm::Crashed | LocalVm::Paused { .. } | LocalVm::Unmanaged => {
+                plan.step(end("it is to stop, and executes nothing"));
+            }
+            LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => {
+                self.shut_down(stop.limit.unwrap_or(SHUTDOWN_PATIENCE), notes, plan);
+            }
+        }
+    }
+
+    /// Asks, and asks again; after a while it is ended. Without any time, at once.
+    fn shut_down(&self, limit: Duration, notes: &Notes, plan: &mut Plan) {
+        let now = self.world.now;
+        match notes.shutdown_asked {
+            None if limit.is_zero() => plan.step(end("an operator asked for it to be ended at once")),
+            Some((first, _)) if now >= first + limit => {
+                let secs = limit.as_secs();
+                plan.step(end(format!("the guest did not power off within {secs} s")));
+            }
+            Some((first, last)) if now < last + SHUTDOWN_AGAIN => {
+                plan.recheck_at((first + limit).min(last + SHUTDOWN_AGAIN));
+                plan.wait("ShuttingDown", "the guest was asked to power off");
+            }
+            Some(_) | None => plan.step(Step::Shutdown { because: "an operator asked for it".to_owned() }),
+        }
+    }
+
+    fn stopped(&self) -> Step {
+        self.change("Stopped", "stopped by command".to_owned(), |record| {
+            record.owner = None;
+            record.phase = VmPhase::Stopped;
+        })
+    }
+}
+
+fn end(because: impl Into<String>) -> Step {
+    Step::KillCopy { because: because.into(), if_still: Some(Still::ToStop) }
+}
