@@ -192,10 +192,12 @@ fn exactly_these_fields_may_be_missing() {
                 "note",
                 "revision",
                 "answered",
+                "startTakenUp",
             ],
             "node-status" => &["waiting", "migratedPercent"],
             "spec" | "history" => &["message"],
-            "intent" | "vm-status" | "event" => &[],
+            "intent" => &["timeoutSeconds"],
+            "vm-status" | "event" => &[],
             other => panic!("no record is called '{other}'"),
         }
     };

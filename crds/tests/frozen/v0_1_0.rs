@@ -146,6 +146,8 @@ struct Vm {
     revision: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answered: Option<Answer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_taken_up: Option<Uuid>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,8 +167,37 @@ enum Outcome {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 enum Intent {
-    Stop { by: String, at: Timestamp, message: String },
-    Migrate { id: Uuid, to: String, by: String, at: Timestamp, message: String },
+    Start {
+        id: Uuid,
+        by: String,
+        at: Timestamp,
+        message: String,
+    },
+    #[serde(rename_all = "camelCase")]
+    Stop {
+        by: String,
+        at: Timestamp,
+        message: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_seconds: Option<u64>,
+    },
+    Freeze {
+        by: String,
+        at: Timestamp,
+        message: String,
+    },
+    Drain {
+        by: String,
+        at: Timestamp,
+        message: String,
+    },
+    Migrate {
+        id: Uuid,
+        to: String,
+        by: String,
+        at: Timestamp,
+        message: String,
+    },
     None,
 }
 
