@@ -106,7 +106,7 @@ struct Simulation {
     /// Owners that something was done to.
     owners: Vec<NodeName>,
     faults: BTreeMap<&'static str, u64>,
-    snapshot: Option<Snapshot>,
+    snapshot: Option<(Instant, Snapshot)>,
 }
 
 impl Simulation {

@@ -361,7 +361,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
 
 /// A snapshot of the store, and its restore some time later.
 fn restored(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
-    let until = at + millis(rng, 6_000..18_000);
+    let until = at + millis(rng, 6_000..26_000);
     (vec![(at, Fault::Snapshot), (until, Fault::Restore)], until)
 }
 

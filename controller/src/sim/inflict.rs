@@ -114,9 +114,12 @@ impl Simulation {
             Fault::Frozen(frozen) => self.operator.freeze(*frozen),
             Fault::Drain(node, drained) => self.operator.drain(node, *drained),
             Fault::Apply { profile, memory_gib } => self.operator.apply(*profile, *memory_gib),
-            Fault::Snapshot => self.snapshot = Some(self.store.snapshot()),
+            Fault::Snapshot => self.snapshot = Some((Instant::now(), self.store.snapshot())),
             Fault::Restore => {
-                if let Some(snapshot) = self.snapshot.take() {
+                let longest = check::lock(&self.checker).validity.longest();
+                // Of one that is younger than a lease nothing is promised: see ARCHITECTURE.md.
+                let old = self.snapshot.take_if(|(taken, _)| taken.elapsed() > longest);
+                if let Some((_, snapshot)) = old {
                     check::lock(&self.checker).restoring();
                     self.store.restore(snapshot);
                 }

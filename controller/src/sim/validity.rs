@@ -96,6 +96,12 @@ impl Validity {
         self.nodes.get(node)?.grant.as_ref()
     }
 
+    /// F of the longest lease that was granted to any node.
+    pub fn longest(&self) -> Duration {
+        let grants = self.nodes.values().filter_map(|account| account.grant.as_ref());
+        grants.map(|grant| grant.ttl).max().unwrap_or_default()
+    }
+
     /// The node begins to send this.
     pub fn sending(&mut self, node: &NodeName, record: LeaseRecord) -> Renewal {
         if let Some(grant) = self.nodes.get_mut(node).and_then(|account| account.grant.as_mut()) {

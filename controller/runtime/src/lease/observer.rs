@@ -95,6 +95,11 @@ impl Sight {
 /// last sight's own `sent_by` is not used: an error of a clock that is over must not be carried on.
 fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
     let old = &before.record;
+    // Whoever fences sends nothing in its holder's name: that has been silent for as long as before.
+    let same_renewal = old.incarnation == record.incarnation && old.seq == record.seq;
+    if record.state == LeaseState::Fenced && old.state == LeaseState::Held && same_renewal {
+        return Some(before.sent_by);
+    }
     let one_life = old.incarnation == record.incarnation
         && old.boot_id == record.boot_id
         && old.state == LeaseState::Held
@@ -129,7 +134,8 @@ impl Observer {
             Some(sight) => {
                 let sent_by = sent_after(sight, &record).map_or(now, |sent| sent.min(now));
                 let is_news = !self.after_gap.remove(&record.node);
-                if is_news {
+                // Only its holder's own word says by what it lives.
+                if is_news && record.state == LeaseState::Held {
                     self.outlived.remove(&record.node);
                 }
                 let d_at_least = self.outlived.get(&record.node).copied().unwrap_or_default();

@@ -591,6 +591,25 @@ fn a_lease_is_waited_for_as_long_as_its_longest_d_before_a_step_back_until_it_is
     }
 }
 
+#[test]
+fn whoever_was_silent_when_it_was_fenced_is_so_since_its_last_renewal() {
+    let mut observer = Observer::default();
+    let node = identity("").node;
+    observer.see(at(0), sighted(7), 7);
+    let fenced = |of: &Observer| of.get(&node).unwrap().fenced(&NodeName::new("n2").unwrap());
+    let record = fenced(&observer);
+    observer.see(at(10_000), record.clone(), 8);
+    let d = LeaseTimings::BALANCED.fence_after();
+    assert_eq!(observer.get(&node).unwrap().silent_at(), at(0) + d);
+    let mut late = Observer::default();
+    late.see(at(10_000), record, 8);
+    assert_eq!(late.get(&node).unwrap().silent_at(), at(10_000) + d, "nothing is known of before");
+    let mut other = Observer::default();
+    other.see(at(0), sighted(6), 6);
+    other.see(at(10_000), fenced(&observer), 8);
+    assert_eq!(other.get(&node).unwrap().silent_at(), at(10_000) + d, "it has renewed in between");
+}
+
 /// A lease of `n1`, held, by its sequence number.
 fn sighted(seq: u64) -> LeaseRecord {
     let mut key = Key::default();
