@@ -8,7 +8,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use zsha_crds::ClusterName;
 
 use crate::commands::{
-    apply, check_config, completion, config_sample, diff, events, get, help, history, migrate, schema, status,
+    apply, check_config, completion, config_sample, diff, drain, events, freeze, get, help, history, migrate,
+    resume, schema, start, status, stop, uncordon,
 };
 use crate::output::list;
 
@@ -85,9 +86,9 @@ pub struct Global {
     /// The cluster meant; needed only where the store holds several
     #[arg(long, env = "ZSHA_CLUSTER", value_name = "NAME", global = true, hide_env_values = true)]
     pub cluster: Option<ClusterName>,
-    /// Give up after this long, such as 30s or 500ms
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, global = true)]
-    pub timeout: Duration,
+    /// Give up after this long, such as 30s or 500ms [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration, global = true)]
+    pub timeout: Option<Duration>,
     /// When to colour
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     pub color: When,
@@ -144,6 +145,18 @@ pub enum Command {
     History(history::Args),
     /// Move the VM to another node while it runs
     Migrate(migrate::Args),
+    /// Shut the VM down, and keep it so
+    Stop(stop::Args),
+    /// Have the VM run again after `stop`, and forget failed starts
+    Start(start::Args),
+    /// Make the VM leave a node, and keep it away
+    Drain(drain::Args),
+    /// Let the VM come to a node again after `drain`
+    Uncordon(uncordon::Args),
+    /// Begin nothing by itself until `resume`: no start, no failover, no move
+    Freeze(freeze::Args),
+    /// Go on after `freeze`
+    Resume(resume::Args),
     /// Check a document without asking or writing anything
     #[command(name = "check-config")]
     CheckConfig(check_config::Args),
@@ -167,7 +180,13 @@ impl Command {
             | Self::Status(_)
             | Self::Events(_)
             | Self::History(_)
-            | Self::Migrate(_) => true,
+            | Self::Migrate(_)
+            | Self::Stop(_)
+            | Self::Start(_)
+            | Self::Drain(_)
+            | Self::Uncordon(_)
+            | Self::Freeze(_)
+            | Self::Resume(_) => true,
             Self::CheckConfig(_)
             | Self::ConfigSample(_)
             | Self::Schema(_)
@@ -185,6 +204,12 @@ impl Command {
             Self::Events(args) => args.output == list::Form::Json,
             Self::History(args) => args.output == list::Form::Json,
             Self::CheckConfig(args) => args.output == check_config::Form::Json,
+            Self::Stop(args) => args.order.json(),
+            Self::Start(args) => args.order.json(),
+            Self::Drain(args) => args.order.json(),
+            Self::Uncordon(args) => args.order.json(),
+            Self::Freeze(args) => args.order.json(),
+            Self::Resume(args) => args.order.json(),
             Self::Migrate(_)
             | Self::ConfigSample(_)
             | Self::Schema(_)
@@ -193,12 +218,13 @@ impl Command {
         }
     }
 
-    /// Ends when the person says so, or the VM has moved; --timeout is not about it. Nor is it about somebody thinking
-    /// over a question.
+    /// Ends when the person says so, or what was asked for is so; --timeout is not about it, or the command keeps it
+    /// itself. Nor is it about somebody thinking over a question.
     pub(crate) fn is_endless(&self) -> bool {
         match self {
             Self::Status(args) => args.watch,
             Self::Migrate(args) => !args.detach,
+            Self::Stop(_) | Self::Start(_) | Self::Drain(_) => true,
             _ => false,
         }
     }
@@ -216,10 +242,10 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("'{unit}' is no unit; it must be ms, s, m or h")),
     };
     match number.parse::<f64>() {
-        Ok(number) if number > 0.0 && number * scale <= 86_400.0 => {
+        Ok(number) if (0.0..=86_400.0).contains(&(number * scale)) => {
             Ok(Duration::from_secs_f64(number * scale))
         }
-        Ok(_) => Err("it must be more than 0 and at most 24h".to_owned()),
+        Ok(_) => Err("it must be at most 24h".to_owned()),
         Err(_) => Err("it must be a number and a unit, such as 30s".to_owned()),
     }
 }
@@ -246,7 +272,8 @@ mod tests {
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "0s", "s", "3 fortnights", "-1s", "25h", "1.2.3s"] {
+        assert_eq!(duration("0s"), Ok(Duration::ZERO), "`stop` takes it: at once");
+        for wrong in ["", "s", "3 fortnights", "-1s", "25h", "1.2.3s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -5,37 +5,47 @@ pub mod check_config;
 pub mod completion;
 pub mod config_sample;
 pub mod diff;
+pub mod drain;
 pub mod events;
+pub mod freeze;
 pub mod get;
 pub mod help;
 pub mod history;
 pub mod migrate;
+pub mod resume;
 pub mod schema;
+pub mod start;
 pub mod status;
+pub mod stop;
+pub mod uncordon;
 pub mod version;
 
-use zsha_crds::ClusterName;
-
-use crate::args::Command;
+use crate::args::{Command, Global};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
-/// Runs `command`; `named` is the cluster of the command line, and `reach` is there for all that need the store.
+/// Runs `command`; `global` is what it says for every command, and `reach` is there for all that need the store.
 pub(crate) async fn run(
     command: &Command,
-    named: Option<&ClusterName>,
+    global: &Global,
     reach: Option<&Reach>,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
     let needed = || reach.ok_or_else(|| Failure::new(Exit::General, "NoStore", "there is no store to ask"));
     match command {
-        Command::Apply(args) => apply::run(args, named, reach, session).await,
+        Command::Apply(args) => apply::run(args, global.cluster.as_ref(), reach, session).await,
         Command::Diff(args) => diff::run(args, needed()?, session).await,
         Command::Get(args) => get::run(args, needed()?, session).await,
         Command::Status(args) => status::run(args, needed()?, session).await,
         Command::Events(args) => events::run(args, needed()?, session).await,
         Command::History(args) => history::run(args, needed()?, session).await,
         Command::Migrate(args) => migrate::run(args, needed()?, session).await,
+        Command::Stop(args) => stop::run(args, global, needed()?, session).await,
+        Command::Start(args) => start::run(args, global, needed()?, session).await,
+        Command::Drain(args) => drain::run(args, global, needed()?, session).await,
+        Command::Uncordon(args) => uncordon::run(args, needed()?, session).await,
+        Command::Freeze(args) => freeze::run(args, needed()?, session).await,
+        Command::Resume(args) => resume::run(args, needed()?, session).await,
         Command::CheckConfig(args) => check_config::run(args, session),
         Command::ConfigSample(args) => config_sample::run(args, session),
         Command::Schema(_) => schema::run(session),

@@ -8,11 +8,13 @@ mod connect;
 pub mod exit;
 pub mod failure;
 mod live;
+mod order;
 pub mod output;
 pub mod session;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 use zsha_runtime::{Clock, Store};
@@ -23,6 +25,9 @@ pub use exit::Exit;
 pub use failure::Failure;
 use output::{Look, Output, Stream};
 use session::{Reach, Session};
+
+/// How long a command may take where nobody says it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The process: this one's arguments, environment, streams and clock.
 pub fn main(build: Build) -> Exit {
@@ -122,12 +127,17 @@ async fn within(
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
     let may_ask = session.ask.is_some();
-    let run = Box::pin(commands::run(command, cli.global.cluster.as_ref(), reach, session));
+    let run = Box::pin(commands::run(command, &cli.global, reach, session));
     // Somebody who thinks over a question is not timed; the store's own deadlines hold all the same.
     if command.is_endless() || (may_ask && matches!(command, Command::Apply(args) if !args.yes)) {
         return run.await.map_err(|failure| failure.of(command));
     }
-    let limit = cli.global.timeout;
+    let limit = cli.global.timeout.unwrap_or(PATIENCE);
+    if limit.is_zero() {
+        return Err(Failure::usage(
+            "--timeout must be more than 0 here; only `stop`, `start` and `drain` take 0",
+        ));
+    }
     match tokio::time::timeout(limit, run).await {
         Ok(done) => done.map_err(|failure| failure.of(command)),
         Err(_) => {

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use zsha_crds::records::{Answer, Intent, NodeStatus, Outcome, VmRecord};
+use zsha_crds::status::Asked;
 use zsha_crds::{HaCluster, Keys, NodeName, VmName};
 use zsha_runtime::Store;
 use zsha_runtime::store::{Op, Read, StoreError, Txn};
 
 use crate::live::Live;
+use crate::order;
 use crate::output::escape::plain;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -48,6 +50,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
         ))?;
         return Ok(Exit::Success);
     }
+    not_frozen(store, &keys).await?;
     let id = ask(store, &keys, &to, args, session).await?;
     session.output.line(&format!("Migrate from {from} to {to}"))?;
     if args.detach {
@@ -109,6 +112,17 @@ async fn owned(store: &dyn Store, keys: &Keys) -> Result<(VmRecord, u64), Failur
     Ok((record, entry.modify_index))
 }
 
+async fn not_frozen(store: &dyn Store, keys: &Keys) -> Result<(), Failure> {
+    let entry = store.get(&keys.intent(Intent::FREEZE), Read::Consistent).await;
+    let entry = entry.map_err(|error| Failure::store("reading whether the cluster is frozen", &error))?;
+    match entry.map(|entry| serde_json::from_str(&entry.value)) {
+        Some(Ok(Intent::Freeze { by, at, message })) => {
+            Err(order::frozen(&Asked { by: &by, at, message: &message }))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes the request. Sent twice it is one: it is known by its id.
 async fn ask(
     store: &dyn Store,
@@ -118,7 +132,7 @@ async fn ask(
     session: &Session<'_>,
 ) -> Result<Uuid, Failure> {
     let doing = "asking for the migration";
-    let key = keys.intent("migrate");
+    let key = keys.intent(Intent::MIGRATE);
     let id = Uuid::new_v4();
     let intent = Intent::Migrate {
         id,

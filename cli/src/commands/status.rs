@@ -1,7 +1,7 @@
 //! `zsha status`: where the VM is, the nodes, and what is wrong, as the records and the leases show it now.
 
 mod line;
-mod look;
+pub(crate) mod look;
 mod screen;
 mod table;
 mod watch;

@@ -15,7 +15,7 @@ use crate::Failure;
 
 /// One look. Where a lease seems overdue by the wall clock, which may be wrong, it is watched for as long as two
 /// renewals take, and believed only then.
-pub(super) async fn once(
+pub(crate) async fn once(
     store: &dyn Store,
     cluster: &ClusterName,
     clock: Clock,

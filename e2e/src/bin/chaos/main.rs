@@ -43,11 +43,15 @@ enum Fault {
     LibvirtHangs,
     Migration,
     MigrationAndPowerLoss,
+    /// An operator drains the owner, and takes that back once the VM has left.
+    Drain,
+    /// The VM dies while the cluster is frozen: it comes back when that is over, and not before.
+    FrozenAndQemuKilled,
     Apply,
 }
 
 impl Fault {
-    const ALL: [Self; 20] = [
+    const ALL: [Self; 22] = [
         Self::OwnerLosesPower,
         Self::BystanderLosesPower,
         Self::OwnerCutOff,
@@ -67,6 +71,8 @@ impl Fault {
         Self::LibvirtHangs,
         Self::Migration,
         Self::MigrationAndPowerLoss,
+        Self::Drain,
+        Self::FrozenAndQemuKilled,
         Self::Apply,
     ];
 
@@ -75,7 +81,9 @@ impl Fault {
             Self::OwnerLosesPower | Self::OwnerCutOff | Self::QemuKilled | Self::KeeperHangs => {
                 Expected::Recovers
             }
-            Self::Migration | Self::MigrationAndPowerLoss => Expected::Runs,
+            Self::Migration | Self::MigrationAndPowerLoss | Self::Drain | Self::FrozenAndQemuKilled => {
+                Expected::Runs
+            }
             Self::BystanderLosesPower
             | Self::BystanderCutOff
             | Self::Blip
@@ -96,6 +104,11 @@ impl Fault {
 
 /// Of the slow store's stand-in to a real one: on one machine, at once.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// The lab's guest is small; what it takes is mostly the machine's own.
+const DRAINED_WITHIN: Duration = Duration::from_secs(60);
+/// An order reaches every controller by its watch.
+const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 struct Chaos {
     lab: Cluster,
@@ -269,8 +282,33 @@ impl Chaos {
                 let victim = if length.as_millis() % 2 == 0 { owner } else { other };
                 victim.power_off().map(drop)
             }
+            Fault::Drain => {
+                let limit = DRAINED_WITHIN.as_secs().to_string();
+                let drained = owner.zsha(&["drain", &owner.name, "--timeout", &limit], "")?;
+                other.zsha(&["uncordon", &owner.name], "")?.success()?;
+                drained.success().map(drop)
+            }
+            Fault::FrozenAndQemuKilled => {
+                owner.zsha(&["freeze", "-m", "chaos"], "")?.success()?;
+                pass(SEEN_WITHIN)?;
+                owner.kill9("qemu")?;
+                let frozen = self.nothing_runs(length);
+                other.zsha(&["resume"], "")?.success()?;
+                frozen
+            }
             Fault::Apply => Ok(()),
         }
+    }
+
+    /// From when its process is gone, for so long.
+    fn nothing_runs(&self, span: Duration) -> Result<()> {
+        let alive = || self.lab.check().alive();
+        wait::until("the VM's process gone", SEEN_WITHIN, || Ok(alive().is_empty().then_some(())))?;
+        wait::stays("nothing runs while frozen", span, || {
+            let alive = alive();
+            ensure!(alive.is_empty(), "there is {alive:?}");
+            Ok(())
+        })
     }
 
     /// Looks on while it comes; the time of a recovery. An error: what must not happen meanwhile, or must and did not.

@@ -1,0 +1,96 @@
+//! `zsha drain NODE`: asks for the VM to leave a node and to keep away, and looks on until it has left.
+
+use std::time::Duration;
+
+use zsha_crds::NodeName;
+use zsha_crds::records::Intent;
+use zsha_crds::status::{ClusterStatus, Role};
+
+use crate::args::Global;
+use crate::order::{self, Is, Order};
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+/// A guest with much memory and a slow network takes minutes.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The VM leaves live, for the first node in line that is fit; where none is, it stays and leaves once one \
+                  is. The node stays drained until `zsha uncordon NODE`, also when it is switched off and on. 124: \
+                  --timeout (600s where it is not given) passed, and the drain stays asked for."
+)]
+pub struct Args {
+    /// Which node: its host name or address
+    #[arg(value_name = "NODE")]
+    pub node: String,
+    #[command(flatten)]
+    pub order: order::Common,
+    /// Ask, and do not wait
+    #[arg(long)]
+    pub detach: bool,
+}
+
+pub async fn run(
+    args: &Args,
+    global: &Global,
+    reach: &Reach,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
+    let mut order = Order::begin("drain", &args.order, reach, session).await?;
+    let node = order.of_node(&args.node)?;
+    order.not_frozen()?;
+    reachable(&order.status, &node)?;
+    let drain = Intent::Drain {
+        by: session.who.clone(),
+        at: session.clock.wall(),
+        message: args.order.message.clone(),
+    };
+    let is_same = |there: &Intent| matches!(there, Intent::Drain { .. });
+    order.put(&Intent::drain_of(&node), &drain, is_same).await?;
+    if !order.changed {
+        order.tell(session, &format!("{node} was drained already; nothing was changed."))?;
+    }
+    if args.detach {
+        return order.end(false, &format!("{node} is being drained"), session);
+    }
+    let limit = global.timeout.unwrap_or(PATIENCE);
+    let how = order.until(limit, session, |status| has_left(status, &node)).await?;
+    if !order.status.protected {
+        let told = format!("WARNING: {}", order.status.protection);
+        order.tell(session, &told)?;
+    }
+    order.tell(session, &format!("`zsha uncordon {node}` lets the VM come back."))?;
+    order.end(true, &how, session)
+}
+
+/// A node that does not renew its lease is not there to be drained, and what becomes of the VM is a failover's affair.
+fn reachable(status: &ClusterStatus, node: &NodeName) -> Result<(), Failure> {
+    let there = status.nodes.iter().find(|summary| summary.name == *node);
+    match there {
+        Some(summary) if summary.alive() => Ok(()),
+        Some(summary) => {
+            let why = summary.reasons.first().map_or("it does not renew its lease", String::as_str);
+            Err(Failure::new(Exit::Refused, "NotReachable", format!("{node} cannot be drained now: {why}"))
+                .hint("nothing was changed; a node that is down is given nothing, and `zsha status` says what it lacks"))
+        }
+        None => Err(order::not_a_member(status, node.as_str())),
+    }
+}
+
+fn has_left(status: &ClusterStatus, node: &NodeName) -> Is {
+    let vm = &status.vm;
+    let here = status.node(node);
+    let involved = here.is_some_and(|summary| {
+        matches!(summary.role, Role::Owner | Role::MigrationTarget)
+            || !matches!(summary.local_vm.as_str(), "Absent" | "Off" | "Unknown")
+    });
+    if involved {
+        let waiting = order::waits_for(status);
+        return Is::NotYet(waiting.unwrap_or_else(|| format!("{} is still on {node}", vm.name)));
+    }
+    Is::So(match &vm.node {
+        Some(other) => format!("{node} is drained; {} is on {other}", vm.name),
+        None => format!("{node} is drained; {} runs nowhere", vm.name),
+    })
+}

@@ -1,0 +1,79 @@
+//! `zsha stop`: asks for the VM to be shut down and to stay so, and looks on until it is. Consul and zsha go on.
+
+use std::time::Duration;
+
+use zsha_crds::records::Intent;
+use zsha_crds::status::ClusterStatus;
+
+use crate::args::Global;
+use crate::order::{self, Is, Order};
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+/// As long as the controllers give a guest where nobody says it.
+const GUEST: Duration = Duration::from_secs(120);
+/// To end it, and to see that it has ended.
+const BESIDE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The guest is asked to power off, and ended when --timeout is over (120s where it is not given; 0 ends it \
+                  at once). The VM stays stopped until `zsha start`, also over a power cycle of all nodes."
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub order: order::Common,
+    /// Ask, and do not wait
+    #[arg(long)]
+    pub detach: bool,
+}
+
+pub async fn run(
+    args: &Args,
+    global: &Global,
+    reach: &Reach,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
+    let mut order = Order::begin("stop", &args.order, reach, session).await?;
+    order.not_frozen()?;
+    let timeout_seconds = global.timeout.map(|limit| limit.as_secs());
+    let stop = Intent::Stop {
+        by: session.who.clone(),
+        at: session.clock.wall(),
+        message: args.order.message.clone(),
+        timeout_seconds,
+    };
+    let is_same = |there: &Intent| match there {
+        Intent::Stop { timeout_seconds: before, .. } => {
+            timeout_seconds.is_none() || *before == timeout_seconds
+        }
+        _ => false,
+    };
+    order.put(Intent::POWER, &stop, is_same).await?;
+    if !order.changed {
+        order.tell(session, "The VM was to be stopped already; nothing was changed.")?;
+    }
+    order.line(session, "start shutdown cluster")?;
+    for address in order.status.nodes.iter().filter_map(|node| node.address.clone()).collect::<Vec<_>>() {
+        order.line(session, &format!("Do for {address}"))?;
+    }
+    if args.detach {
+        return order.end(false, "the VM is being shut down", session);
+    }
+    let limit = global.timeout.unwrap_or(GUEST) + BESIDE;
+    order.until(limit, session, is_stopped).await?;
+    order.tell(session, "The VM stays stopped until `zsha start`; Consul and zsha go on running.")?;
+    order.end(true, "shutdown cluster finished", session)
+}
+
+fn is_stopped(status: &ClusterStatus) -> Is {
+    let vm = &status.vm;
+    match (vm.state.as_str(), &vm.node) {
+        ("Stopped" | "PoweredOff" | "Failed", None) => Is::So(vm.state.clone()),
+        (state, Some(node)) => {
+            let why = order::waits_for(status).unwrap_or_else(|| format!("{} is {state} on {node}", vm.name));
+            Is::NotYet(why)
+        }
+        (state, None) => Is::NotYet(format!("{} is {state}", vm.name)),
+    }
+}

@@ -1,0 +1,300 @@
+//! What `stop`, `start`, `drain`, `uncordon`, `freeze` and `resume` have in common: each writes one intent, by
+//! compare-and-set, and may then look on until it has come true. The controllers carry it out.
+
+use std::io::Write;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use zsha_crds::records::Intent;
+use zsha_crds::status::{Asked, ClusterStatus, ClusterView, DataAge, summarise};
+use zsha_crds::{ClusterName, Keys, NodeName};
+use zsha_runtime::store::{Op, Read, StoreError, Txn};
+
+use crate::commands::status::look;
+use crate::output::escape::plain;
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// An election that cut a write off takes 2.4 to 3.9 s.
+const TRIES: u32 = 6;
+
+/// What each of them takes.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Why, for those who read the status and the events
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub message: String,
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Text,
+    /// One object at the end
+    Json,
+}
+
+impl Common {
+    pub(crate) fn json(&self) -> bool {
+        self.output == Form::Json
+    }
+}
+
+/// `kind: Order`. Fields are only ever added to it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    command: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a NodeName>,
+    /// Whether something is asked for that was not before.
+    changed: bool,
+    /// Whether it has come true already.
+    done: bool,
+    message: &'a str,
+}
+
+/// A command on its way, and the cluster as it was found.
+pub(crate) struct Order<'a> {
+    command: &'a str,
+    pub(crate) keys: Keys,
+    cluster: ClusterName,
+    pub(crate) view: ClusterView,
+    pub(crate) status: ClusterStatus,
+    pub(crate) changed: bool,
+    node: Option<NodeName>,
+    reach: &'a Reach,
+    args: &'a Common,
+}
+
+/// How far something is that was asked for.
+pub(crate) enum Is {
+    /// With a sentence.
+    So(String),
+    /// What it waits for.
+    NotYet(String),
+}
+
+impl<'a> Order<'a> {
+    /// Reads the cluster. Nothing is asked of one that no quorum speaks for.
+    pub(crate) async fn begin(
+        command: &'a str,
+        args: &'a Common,
+        reach: &'a Reach,
+        session: &Session<'_>,
+    ) -> Result<Self, Failure> {
+        let (cluster, keys) = reach.keys().await?;
+        let view = look::once(reach.store.as_ref(), &cluster, session.clock).await?;
+        if let DataAge::Stale { why, .. } = &view.data_age {
+            let message = format!("`{command}` asks nothing of a store without its quorum");
+            return Err(Failure::new(Exit::Unavailable, "StoreUnavailable", message)
+                .cause(plain(why).into_owned())
+                .hint("look at `consul operator raft list-peers`"));
+        }
+        if view.spec.is_none() {
+            return Err(Failure::new(Exit::General, "NotFound", "no document has been applied")
+                .hint("zsha apply -f FILE"));
+        }
+        let status = summarise(&view);
+        Ok(Self { command, keys, cluster, view, status, changed: false, node: None, reach, args })
+    }
+
+    /// Refused while the cluster is frozen: it would wait for something that is not to be.
+    pub(crate) fn not_frozen(&self) -> Result<(), Failure> {
+        self.view.frozen().map_or(Ok(()), |asked| Err(frozen(&asked)))
+    }
+
+    /// The node of this name or address, which the document must name.
+    pub(crate) fn of_node(&mut self, word: &str) -> Result<NodeName, Failure> {
+        let found = self
+            .status
+            .nodes
+            .iter()
+            .filter(|node| node.address.is_some())
+            .find(|node| node.name.as_str() == word || node.address.as_deref() == Some(word));
+        let Some(found) = found else { return Err(not_a_member(&self.status, word)) };
+        self.node = Some(found.name.clone());
+        Ok(found.name.clone())
+    }
+
+    /// Writes the intent under this name, unless what is there is the same already. Sent twice it is one.
+    pub(crate) async fn put(
+        &mut self,
+        name: &str,
+        intent: &Intent,
+        is_same: impl Fn(&Intent) -> bool,
+    ) -> Result<(), Failure> {
+        let doing = format!("asking for `{}`", self.command);
+        let store = self.reach.store.as_ref();
+        let key = self.keys.intent(name);
+        let value = serde_json::to_string(intent)
+            .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
+        for tries in 1.. {
+            let there = store.get(&key, Read::Consistent).await;
+            let there = there.map_err(|error| Failure::store(&doing, &error))?;
+            let before = there.as_ref().map(|entry| serde_json::from_str(&entry.value));
+            let same = match &before {
+                Some(Ok(before)) => is_same(before),
+                // Nobody has ever asked for anything: that is the same as what takes something back.
+                None => is_same(&Intent::None),
+                Some(Err(_)) => false,
+            };
+            let sent_before = there.as_ref().is_some_and(|entry| entry.value == value);
+            if same || sent_before {
+                return Ok(());
+            }
+            let op = match there {
+                Some(entry) => Op::Cas { key: key.clone(), value: value.clone(), index: entry.modify_index },
+                None => Op::Create { key: key.clone(), value: value.clone() },
+            };
+            // Before the answer: where it is lost, the next look finds it there.
+            self.changed = true;
+            match store.txn(vec![op]).await {
+                Ok(Txn::Committed { .. }) => return Ok(()),
+                Ok(Txn::Conflict { .. }) if tries < TRIES => {}
+                Err(StoreError::Unknown { .. }) if tries < TRIES => tokio::time::sleep(LOOK).await,
+                Ok(Txn::Conflict { .. }) => {
+                    return Err(Failure::new(
+                        Exit::Conflict,
+                        "Conflict",
+                        format!("{doing}: somebody else asks for the same or the contrary just now"),
+                    )
+                    .hint("look with `zsha status`, and ask again"));
+                }
+                Err(error) => return Err(Failure::store(&doing, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A line of the result, where it is for people.
+    pub(crate) fn line(&self, session: &mut Session<'_>, text: &str) -> Result<(), Failure> {
+        if !self.args.json() {
+            session.output.line(text)?;
+        }
+        Ok(())
+    }
+
+    /// What is good to know beside the result.
+    pub(crate) fn tell(&self, session: &mut Session<'_>, text: &str) -> Result<(), Failure> {
+        if !self.args.json() {
+            session.output.tell(text)?;
+        }
+        Ok(())
+    }
+
+    /// Looks on until it is so, and says what it waits for: in place on a terminal, a line for each change elsewhere.
+    pub(crate) async fn until(
+        &mut self,
+        limit: Duration,
+        session: &mut Session<'_>,
+        mut judge: impl FnMut(&ClusterStatus) -> Is,
+    ) -> Result<String, Failure> {
+        let until = session.clock.now() + limit;
+        let mut shown = String::new();
+        loop {
+            let seen = look::once(self.reach.store.as_ref(), &self.cluster, session.clock).await;
+            let is = match seen {
+                Ok(view) if view.data_age.is_current() => {
+                    self.status = summarise(&view);
+                    self.view = view;
+                    judge(&self.status)
+                }
+                Ok(_) => Is::NotYet("Consul has no quorum".to_owned()),
+                Err(failure) if failure.exit == Exit::Unavailable => {
+                    Is::NotYet("Consul does not answer".to_owned())
+                }
+                Err(failure) => return Err(failure),
+            };
+            let waits = match is {
+                Is::So(how) => {
+                    self.erase(session, &shown)?;
+                    return Ok(how);
+                }
+                Is::NotYet(waits) => plain(&waits).into_owned(),
+            };
+            if session.clock.now() >= until {
+                self.erase(session, &shown)?;
+                let message = format!("not so within {} s: {waits}", limit.as_secs_f64());
+                let hint = "it stays asked for; `zsha status -w` shows how it goes";
+                return Err(Failure::new(Exit::TimedOut, "TimedOut", message).hint(hint));
+            }
+            if waits != shown {
+                self.show(session, &waits)?;
+                shown = waits;
+            }
+            tokio::time::sleep(LOOK.min(session.clock.now().until(until))).await;
+        }
+    }
+
+    fn show(&self, session: &mut Session<'_>, waits: &str) -> Result<(), Failure> {
+        let output = &mut session.output;
+        if self.args.json() {
+            return Ok(());
+        }
+        if output.err_look.terminal {
+            write!(output.err, "\r\x1b[Kwaiting: {waits}")?;
+            output.err.flush()?;
+        } else {
+            output.tell(&format!("waiting: {waits}"))?;
+        }
+        Ok(())
+    }
+
+    fn erase(&self, session: &mut Session<'_>, shown: &str) -> Result<(), Failure> {
+        if session.output.err_look.terminal && !shown.is_empty() && !self.args.json() {
+            write!(session.output.err, "\r\x1b[K")?;
+        }
+        Ok(())
+    }
+
+    /// The end of it. `done`: it has come true.
+    pub(crate) fn end(&self, done: bool, message: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        if self.args.json() {
+            session.output.json(&Told {
+                api_version: zsha_crds::API_VERSION,
+                kind: "Order",
+                command: self.command,
+                node: self.node.as_ref(),
+                changed: self.changed,
+                done,
+                message,
+            })?;
+        } else {
+            session.output.line(message)?;
+        }
+        Ok(Exit::Success)
+    }
+}
+
+pub(crate) fn frozen(asked: &Asked<'_>) -> Failure {
+    let message = format!("nothing is begun: the cluster was frozen {}", plain(&asked.to_string()));
+    Failure::new(Exit::Refused, "Frozen", message).hint("zsha resume")
+}
+
+/// With every node that could have been meant.
+pub(crate) fn not_a_member(status: &ClusterStatus, word: &str) -> Failure {
+    let nodes =
+        status.nodes.iter().filter_map(|node| Some(format!("{} ({})", node.name, node.address.as_ref()?)));
+    let nodes: Vec<_> = nodes.collect();
+    Failure::new(Exit::Usage, "NotAMember", format!("'{}' is no node of this cluster", plain(word)))
+        .hint(format!("name one of {}", nodes.join(", ")))
+}
+
+/// For those who take something back: there is nothing to take back.
+pub(crate) fn nothing(intent: &Intent) -> bool {
+    matches!(intent, Intent::None)
+}
+
+/// What the nodes say they wait for, in one sentence.
+pub(crate) fn waits_for(status: &ClusterStatus) -> Option<String> {
+    let first = status.waiting.first()?;
+    let nodes: Vec<_> = first.nodes.iter().map(NodeName::as_str).collect();
+    Some(format!("{}: {}", nodes.join(", "), first.message))
+}
