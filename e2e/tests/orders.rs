@@ -1,0 +1,111 @@
+//! What operators ask for by command, on real hosts: `stop` and `start`, `drain` and `uncordon`, `freeze` and `resume`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND, SETTLE_LIMIT};
+use zsha_e2e::{Cluster, wait};
+
+/// A guest under emulation boots, and answers its agent, within this.
+const BOOT: Duration = Duration::from_secs(180);
+/// Of a whole command that waits: for a guest that powers off, or is moved.
+const COMMAND: Duration = Duration::from_secs(90);
+
+fn booted_lab() -> Result<Cluster> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
+    let owner = lab.start_vm()?;
+    lab.until("the guest's agent answers", BOOT, || owner.guest_up().map(Some))?;
+    lab.settled(SETTLE_LIMIT)?;
+    Ok(lab)
+}
+
+fn nothing_runs(lab: &Cluster, span: Duration) -> Result<()> {
+    wait::stays("nothing runs", span, || {
+        let alive = lab.check().alive();
+        ensure!(alive.is_empty(), "there is {alive:?}");
+        Ok(())
+    })
+}
+
+/// Situation 4 of the manual: `stop`, every host off, every host on, `start`.
+#[test]
+fn a_stopped_vm_stays_so_over_a_power_cut_of_all_and_runs_once_after_start() -> Result<()> {
+    let lab = booted_lab()?;
+    let host = lab.host(1);
+    let stopped = host.exec_with(&["zsha", "stop", "--timeout", "60", "-m", "power works"], "", COMMAND)?;
+    let said = stopped.success()?;
+    ensure!(said.starts_with("start shutdown cluster\nDo for "), "{said}");
+    ensure!(said.ends_with("shutdown cluster finished\n"), "{said}");
+    nothing_runs(&lab, SECOND)?;
+    let events = host.zsha(&["events"], "")?.success()?;
+    ensure!(!events.contains("the guest did not power off within"), "it was ended:\n{events}");
+
+    for host in lab.hosts() {
+        host.power_off()?;
+    }
+    lab.power_on_all()?;
+    lab.wait_until_up(SETTLE_LIMIT)?;
+    nothing_runs(&lab, 10 * SECOND)?;
+    let status = host.zsha(&["status"], "")?.success()?;
+    ensure!(status.contains("stopped"), "{status}");
+
+    let started = lab.host(2).exec_with(&["zsha", "start"], "", COMMAND)?.success()?;
+    ensure!(started.contains("mnvm runs on "), "{started}");
+    lab.settled(SETTLE_LIMIT)?;
+    lab.finish()
+}
+
+/// Situations 2 and 3: a planned outage of the node with the VM, and its return.
+#[test]
+fn a_drained_node_is_left_live_and_stays_away_over_a_power_cycle() -> Result<()> {
+    let lab = booted_lab()?;
+    let drained = lab.settled(SETTLE_LIMIT)?;
+    let before = drained.guest_up()?;
+    let said = drained.exec_with(&["zsha", "drain", &drained.name, "-m", "new memory"], "", COMMAND)?;
+    let said = said.success()?;
+    ensure!(said.contains(&format!("{} is drained; mnvm is on ", drained.name)), "{said}");
+    let now_on = lab.settled(SETTLE_LIMIT)?;
+    ensure!(now_on.name != drained.name, "it is still on {}", drained.name);
+    let after = lab.until("the guest's agent answers", 20 * SECOND, || now_on.guest_up().map(Some))?;
+    ensure!(after.boot == before.boot, "it has booted again: {before:?}, then {after:?}");
+
+    drained.power_off()?;
+    drained.power_on()?;
+    lab.wait_until_up(SETTLE_LIMIT)?;
+    let refused = now_on.exec_with(&["zsha", "migrate", &drained.name], "", COMMAND)?;
+    ensure!(refused.status.code() == Some(8), "{refused:?}");
+    let status = now_on.zsha(&["status"], "")?.success()?;
+    ensure!(status.contains("it was drained by ") && status.contains("new memory"), "{status}");
+
+    now_on.zsha(&["uncordon", &drained.name], "")?.success()?;
+    now_on.exec_with(&["zsha", "migrate", &drained.name], "", COMMAND)?.success()?;
+    let back = lab.settled(SETTLE_LIMIT)?;
+    ensure!(back.name == drained.name, "it runs on {}", back.name);
+    lab.finish()
+}
+
+#[test]
+fn a_frozen_cluster_begins_nothing_and_heals_once_it_is_resumed() -> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
+    let owner = lab.start_vm()?;
+    lab.settled(SETTLE_LIMIT)?;
+    let process = owner.pid_of_qemu()?.context("no QEMU on the owner")?;
+    owner.zsha(&["freeze", "-m", "switch works"], "")?.success()?;
+    let other = lab.others(owner).next().context("no other host")?;
+    let status = other.zsha(&["status"], "")?.success()?;
+    ensure!(status.contains("not protected since ") && status.contains("switch works"), "{status}");
+    let refused = other.zsha(&["migrate", &other.name], "")?;
+    ensure!(refused.status.code() == Some(8), "{refused:?}");
+    ensure!(owner.pid_of_qemu()? == Some(process), "a VM that runs is left alone");
+
+    owner.power_off()?;
+    nothing_runs(&lab, 20 * SECOND)?;
+    owner.power_on()?;
+    lab.wait_until_up(SETTLE_LIMIT)?;
+    nothing_runs(&lab, 5 * SECOND)?;
+    other.zsha(&["resume"], "")?.success()?;
+    let healed = lab.running_host(FAILOVER_LIMIT)?;
+    println!("after resume it runs on {}", healed.name);
+    lab.settled(SETTLE_LIMIT)?;
+    lab.finish()
+}
