@@ -292,9 +292,11 @@ pub(crate) fn nothing(intent: &Intent) -> bool {
     matches!(intent, Intent::None)
 }
 
-/// What the nodes say they wait for, in one sentence.
+/// What the nodes say they wait for, in one sentence; not what an order that was taken back just now still makes them
+/// say.
 pub(crate) fn waits_for(status: &ClusterStatus) -> Option<String> {
-    let first = status.waiting.first()?;
+    let of_before = |reason: &str| ["Stopped", "Frozen"].contains(&reason);
+    let first = status.waiting.iter().find(|waiting| !of_before(&waiting.reason))?;
     let nodes: Vec<_> = first.nodes.iter().map(NodeName::as_str).collect();
     Some(format!("{}: {}", nodes.join(", "), first.message))
 }

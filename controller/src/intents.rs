@@ -16,9 +16,15 @@ use crate::observed::Observed;
 pub struct Intents {
     pub stop: Option<Stop>,
     /// The last start that was asked for, whether or not it has been taken up.
-    pub start: Option<Uuid>,
+    pub start: Option<Start>,
     pub freeze: Option<Asked>,
     pub drained: BTreeMap<NodeName, Cordon>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    pub id: Uuid,
+    pub by: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +108,9 @@ impl Intents {
                     self.drained.insert(node, Cordon::Drained(asked));
                 }
             }
-            Intent::Start { id, .. } if name == Intent::POWER => self.start = Some(*id),
+            Intent::Start { id, by, .. } if name == Intent::POWER => {
+                self.start = Some(Start { id: *id, by: by.clone() });
+            }
             Intent::Stop { .. }
             | Intent::Start { .. }
             | Intent::Freeze { .. }

@@ -15,7 +15,7 @@ use crate::desired::Desired;
 use crate::host::HostFacts;
 use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob};
 use crate::in_force::SpecProblem;
-use crate::intents::{Asked, Cordon, Intents, Stop};
+use crate::intents::{Asked, Cordon, Intents, Start, Stop};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 
@@ -109,10 +109,10 @@ impl World {
     }
 
     /// The start an operator asked for and nobody has taken up.
-    pub fn start_asked(&self) -> Option<Uuid> {
+    pub fn start_asked(&self) -> Option<&Start> {
         let taken_up =
             self.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.start_taken_up);
-        self.intents.known()?.start.filter(|start| taken_up != Some(*start))
+        self.intents.known()?.start.as_ref().filter(|start| taken_up != Some(start.id))
     }
 
     /// Since when nothing is to be begun.

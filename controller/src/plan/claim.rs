@@ -391,7 +391,10 @@ fn claim(
             format!("{} starts the VM again, by a new lease: {why}", world.me)
         }
         Some(owner) => format!("{} takes the VM over from {}: {}", world.me, owner.node, freed.because),
-        None => format!("{} takes the VM: {}", world.me, before.note),
+        None => match world.start_asked() {
+            Some(start) => format!("{} takes the VM: {} said `zsha start`", world.me, start.by),
+            None => format!("{} takes the VM: {}", world.me, before.note),
+        },
     };
     let same_document = before.failures_generation == desired.generation;
     let record = VmRecord {
@@ -400,7 +403,7 @@ fn claim(
         phase: VmPhase::Starting,
         failures: if same_document { before.failures.clone() } else { Default::default() },
         failures_generation: desired.generation,
-        start_taken_up: world.start_asked().or(before.start_taken_up),
+        start_taken_up: world.start_asked().map(|start| start.id).or(before.start_taken_up),
         last_start: Some(StartRecord {
             node: world.me.clone(),
             at: world.wall,

@@ -1,7 +1,7 @@
 //! What operators ask for by command: stop, freeze, drain.
 
 use super::*;
-use crate::intents::{Asked, Cordon, Stop};
+use crate::intents::{Asked, Cordon, Start, Stop};
 use crate::plan::ResumeBecause;
 use crate::plan::orders::{SHUTDOWN_AGAIN, SHUTDOWN_PATIENCE};
 
@@ -204,7 +204,7 @@ fn a_start_is_taken_up_once_and_forgets_what_failed() {
     vm(&mut world).record.failures = (1..=3).map(|number| (node(number), failed.clone())).collect();
     let mut notes = Notes::default();
     assert_eq!(reasons(&plan(&world, &mut notes)), ["Failed"]);
-    intents(&mut world).start = Some(Uuid::from_u128(8));
+    intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
     let claim = plan(&world, &mut notes);
     let record = &only_write(&claim).record;
     assert_eq!((record.start_taken_up, record.failures.len()), (Some(Uuid::from_u128(8)), 0));
@@ -217,6 +217,6 @@ fn a_start_takes_up_a_guest_that_was_left_powered_off() {
     let mut world = world(1, None, VmPhase::PoweredOff, LocalVm::Absent);
     change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
     assert_eq!(reasons(&decide(&world)), ["PoweredOff"]);
-    intents(&mut world).start = Some(Uuid::from_u128(8));
+    intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
     assert_eq!(only_write(&decide(&world)).record.start_taken_up, Some(Uuid::from_u128(8)));
 }
