@@ -9,6 +9,7 @@ use serde::Serialize;
 use zsha_crds::records::Intent;
 use zsha_crds::status::{Asked, ClusterStatus, ClusterView, DataAge, summarise};
 use zsha_crds::{ClusterName, Keys, NodeName};
+use zsha_runtime::Clock;
 use zsha_runtime::store::{Op, Read, StoreError, Txn};
 
 use crate::commands::status::look;
@@ -90,13 +91,7 @@ impl<'a> Order<'a> {
         session: &Session<'_>,
     ) -> Result<Self, Failure> {
         let (cluster, keys) = reach.keys().await?;
-        let view = look::once(reach.store.as_ref(), &cluster, session.clock).await?;
-        if let DataAge::Stale { why, .. } = &view.data_age {
-            let message = format!("`{command}` asks nothing of a store without its quorum");
-            return Err(Failure::new(Exit::Unavailable, "StoreUnavailable", message)
-                .cause(plain(why).into_owned())
-                .hint("look at `consul operator raft list-peers`"));
-        }
+        let view = confirmed(command, reach, &cluster, session.clock).await?;
         if view.spec.is_none() {
             return Err(Failure::new(Exit::General, "NotFound", "no document has been applied")
                 .hint("zsha apply -f FILE"));
@@ -270,6 +265,35 @@ impl<'a> Order<'a> {
             session.output.line(message)?;
         }
         Ok(Exit::Success)
+    }
+}
+
+/// What a quorum says, as soon as one does: an election is over in a few seconds.
+async fn confirmed(
+    command: &str,
+    reach: &Reach,
+    cluster: &ClusterName,
+    clock: Clock,
+) -> Result<ClusterView, Failure> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let failure = match look::once(reach.store.as_ref(), cluster, clock).await {
+            Ok(view) => match &view.data_age {
+                DataAge::Consistent => return Ok(view),
+                DataAge::Stale { why, .. } => {
+                    let message = format!("`{command}` asks nothing of a store without its quorum");
+                    Failure::new(Exit::Unavailable, "StoreUnavailable", message)
+                        .cause(plain(why).into_owned())
+                        .hint("look at `consul operator raft list-peers`")
+                }
+            },
+            Err(failure) => failure,
+        };
+        if failure.exit != Exit::Unavailable || tries == TRIES {
+            return Err(failure);
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
