@@ -8,8 +8,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use zsha_crds::ClusterName;
 
 use crate::commands::{
-    apply, check_config, completion, config_sample, diff, drain, events, freeze, get, help, history, migrate,
-    resume, schema, start, status, stop, uncordon,
+    apply, check_config, completion, config_sample, diff, drain, events, export_config, freeze, get, help,
+    history, import_config, migrate, resume, schema, start, status, status_conf, stop, uncordon,
 };
 use crate::output::list;
 
@@ -160,6 +160,15 @@ pub enum Command {
     /// Check a document without asking or writing anything
     #[command(name = "check-config")]
     CheckConfig(check_config::Args),
+    /// Write the document in force into a config.json
+    #[command(name = "export-config")]
+    ExportConfig(export_config::Args),
+    /// Put a config.json in force, as `apply` does
+    #[command(name = "import-config")]
+    ImportConfig(import_config::Args),
+    /// Show the status, and the configuration with it
+    #[command(name = "status-conf")]
+    StatusConf(status_conf::Args),
     /// Write a sample config.json to fill in
     #[command(name = "config-sample")]
     ConfigSample(config_sample::Args),
@@ -186,7 +195,10 @@ impl Command {
             | Self::Drain(_)
             | Self::Uncordon(_)
             | Self::Freeze(_)
-            | Self::Resume(_) => true,
+            | Self::Resume(_)
+            | Self::ExportConfig(_)
+            | Self::ImportConfig(_)
+            | Self::StatusConf(_) => true,
             Self::CheckConfig(_)
             | Self::ConfigSample(_)
             | Self::Schema(_)
@@ -204,6 +216,8 @@ impl Command {
             Self::Events(args) => args.output == list::Form::Json,
             Self::History(args) => args.output == list::Form::Json,
             Self::CheckConfig(args) => args.output == check_config::Form::Json,
+            Self::ImportConfig(args) => args.output == Some(apply::Form::Json),
+            Self::StatusConf(args) => args.output == status_conf::Form::Json,
             Self::Stop(args) => args.order.json(),
             Self::Start(args) => args.order.json(),
             Self::Drain(args) => args.order.json(),
@@ -211,6 +225,7 @@ impl Command {
             Self::Freeze(args) => args.order.json(),
             Self::Resume(args) => args.order.json(),
             Self::Migrate(_)
+            | Self::ExportConfig(_)
             | Self::ConfigSample(_)
             | Self::Schema(_)
             | Self::Completion(_)

@@ -7,15 +7,18 @@ pub mod config_sample;
 pub mod diff;
 pub mod drain;
 pub mod events;
+pub mod export_config;
 pub mod freeze;
 pub mod get;
 pub mod help;
 pub mod history;
+pub mod import_config;
 pub mod migrate;
 pub mod resume;
 pub mod schema;
 pub mod start;
 pub mod status;
+pub mod status_conf;
 pub mod stop;
 pub mod uncordon;
 pub mod version;
@@ -46,6 +49,11 @@ pub(crate) async fn run(
         Command::Uncordon(args) => uncordon::run(args, needed()?, session).await,
         Command::Freeze(args) => freeze::run(args, needed()?, session).await,
         Command::Resume(args) => resume::run(args, needed()?, session).await,
+        Command::ExportConfig(args) => export_config::run(args, needed()?, session).await,
+        Command::ImportConfig(args) => {
+            import_config::run(args, global.cluster.as_ref(), needed()?, session).await
+        }
+        Command::StatusConf(args) => status_conf::run(args, needed()?, session).await,
         Command::CheckConfig(args) => check_config::run(args, session),
         Command::ConfigSample(args) => config_sample::run(args, session),
         Command::Schema(_) => schema::run(session),

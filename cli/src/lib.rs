@@ -129,7 +129,12 @@ async fn within(
     let may_ask = session.ask.is_some();
     let run = Box::pin(commands::run(command, &cli.global, reach, session));
     // Somebody who thinks over a question is not timed; the store's own deadlines hold all the same.
-    if command.is_endless() || (may_ask && matches!(command, Command::Apply(args) if !args.yes)) {
+    let asks = match command {
+        Command::Apply(args) => !args.yes,
+        Command::ImportConfig(args) => !args.yes,
+        _ => false,
+    };
+    if command.is_endless() || (may_ask && asks) {
         return run.await.map_err(|failure| failure.of(command));
     }
     let limit = cli.global.timeout.unwrap_or(PATIENCE);
@@ -142,7 +147,9 @@ async fn within(
         Ok(done) => done.map_err(|failure| failure.of(command)),
         Err(_) => {
             let hint = match command {
-                Command::Apply(_) => "what was sent may still take effect: look with `zsha get`",
+                Command::Apply(_) | Command::ImportConfig(_) => {
+                    "what was sent may still take effect: look with `zsha get`"
+                }
                 _ => "raise it: --timeout 30s",
             };
             let message = format!("not done within {} s", limit.as_secs_f64());

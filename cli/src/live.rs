@@ -5,7 +5,7 @@ use zsha_crds::{HaCluster, Keys, decode_value};
 use zsha_runtime::Store;
 use zsha_runtime::store::{Entry, Read};
 
-use crate::Failure;
+use crate::{Exit, Failure};
 
 pub(crate) struct Live {
     pub(crate) entry: Option<Entry>,
@@ -33,6 +33,20 @@ impl Live {
 
     pub(crate) fn index(&self) -> u64 {
         self.entry.as_ref().map_or(0, |entry| entry.modify_index)
+    }
+
+    /// The document that a command cannot do without.
+    pub(crate) fn needed(&self) -> Result<HaCluster, Failure> {
+        match self.document() {
+            Ok(Some(document)) => Ok(document),
+            Ok(None) => Err(Failure::new(Exit::General, "NotFound", "no document has been applied")
+                .hint("zsha apply -f FILE")),
+            Err(why) => {
+                Err(Failure::new(Exit::General, "LiveUnreadable", "the document in force cannot be read")
+                    .cause(why)
+                    .hint("a newer zsha may have written it: `zsha -v` on the other nodes"))
+            }
+        }
     }
 
     /// The document as types; an error where this build does not take what is stored.

@@ -2,6 +2,7 @@
 
 pub mod age;
 pub mod escape;
+pub mod file;
 pub mod list;
 pub mod table;
 

@@ -49,6 +49,9 @@ pub struct Args {
     pub error_unchanged: bool,
     #[arg(short, long, value_name = "FORM")]
     pub output: Option<Form>,
+    /// What the history calls it.
+    #[arg(skip = "apply")]
+    pub command: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
@@ -163,7 +166,7 @@ async fn transaction(
         applied_by: session.who.clone(),
         applied_at: session.clock.wall(),
         message: args.message.clone(),
-        command: "apply".to_owned(),
+        command: args.command.to_owned(),
     };
     let equivalent =
         |old: &serde_json::Value, _: &serde_json::Value| decode_value(old).is_ok_and(|old| same(&old, new));

@@ -35,7 +35,7 @@ pub struct Args {
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let (_, keys) = reach.keys().await?;
     let store = reach.store.as_ref();
-    let document = in_force(store, &keys).await?;
+    let document = Live::read(store, &keys).await?.needed()?;
     let to = member(&document, &args.node)?;
     let (record, index) = owned(store, &keys).await?;
     let Some(from) = record.owner.as_ref().map(|owner| owner.node.clone()) else {
@@ -68,19 +68,6 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
             .hint("`zsha status` says what each node lacks")),
         Outcome::Failed => Err(Failure::new(Exit::General, "MigrationFailed", answer.message)
             .hint("the VM runs on, or was started afresh: `zsha status`; `zsha events` has the history")),
-    }
-}
-
-async fn in_force(store: &dyn Store, keys: &Keys) -> Result<HaCluster, Failure> {
-    let live = Live::read(store, keys).await?;
-    match live.document() {
-        Ok(Some(document)) => Ok(document),
-        Ok(None) => Err(Failure::new(Exit::General, "NotFound", "no document has been applied")
-            .hint("zsha apply -f FILE")),
-        Err(why) => {
-            Err(Failure::new(Exit::General, "LiveUnreadable", "the document in force cannot be read")
-                .cause(why))
-        }
     }
 }
 

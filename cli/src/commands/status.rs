@@ -37,6 +37,12 @@ pub enum Form {
     Yaml,
 }
 
+/// As a table; for `status-conf` too.
+pub(crate) fn table(status: &ClusterStatus, wide: bool, session: &mut Session<'_>) -> Result<(), Failure> {
+    let colour = session.output.out_look.colour;
+    Ok(session.output.text(&table::render(status, wide, colour))?)
+}
+
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let cluster = reach.cluster().await?;
     if args.watch {
@@ -50,10 +56,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     match args.output {
         Form::Json => session.output.json(&status)?,
         Form::Yaml => session.output.yaml(&status)?,
-        Form::Table | Form::Wide => {
-            let colour = session.output.out_look.colour;
-            session.output.text(&table::render(&status, args.output == Form::Wide, colour))?;
-        }
+        Form::Table | Form::Wide => table(&status, args.output == Form::Wide, session)?,
     }
     Ok(exit(args, &status))
 }
@@ -67,7 +70,7 @@ fn exit(args: &Args, status: &ClusterStatus) -> Exit {
 }
 
 /// Stands above everything that no quorum has confirmed.
-fn banner(status: &ClusterStatus) -> Option<String> {
+pub(crate) fn banner(status: &ClusterStatus) -> Option<String> {
     match &status.data_age {
         DataAge::Consistent => None,
         DataAge::Stale { secs, why } => {

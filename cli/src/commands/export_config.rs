@@ -1,0 +1,44 @@
+//! `zsha export-config`: the document in force as a config.json, to be changed and imported again.
+
+use std::path::{Path, PathBuf};
+
+use zsha_crds::normalise::{normalised, to_yaml};
+
+use crate::live::Live;
+use crate::output::file;
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+const DEFAULT: &str = "/tmp/current.config.json";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where to write it, as YAML in its envelope where it ends in .yaml; `-` for standard output [default:
+    /// /tmp/current.config.json]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let path = args.output.as_deref().unwrap_or(Path::new(DEFAULT));
+    file::is_meant("export-config", path)?;
+    let (_, keys) = reach.keys().await?;
+    let document = Live::read(reach.store.as_ref(), &keys).await?.needed()?;
+    let yaml = path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+    let text = if yaml { to_yaml(&document) } else { config_json(&normalised(&document))? };
+    if path == Path::new("-") {
+        session.output.text(&text)?;
+        return Ok(Exit::Success);
+    }
+    file::write(path, &text)?;
+    session.output.line(&format!("output config json file to {}", path.display()))?;
+    Ok(Exit::Success)
+}
+
+/// As zsha 2.5.1 has it: the fields without an envelope.
+pub(super) fn config_json(document: &serde_json::Value) -> Result<String, Failure> {
+    let fields = document.get("spec").unwrap_or(document);
+    let text = serde_json::to_string_pretty(fields)
+        .map_err(|error| Failure::new(Exit::General, "Output", error.to_string()))?;
+    Ok(format!("{text}\n"))
+}

@@ -1,0 +1,40 @@
+//! `zsha import-config FILE`: `apply` under the name that the manual of zsha 2.5.1 has for it.
+
+use zsha_crds::ClusterName;
+
+use super::apply;
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The document: the config.json of zsha 2.5.1, JSON or YAML; `-` for standard input
+    pub file: String,
+    /// Why, for the history
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub message: String,
+    /// Go ahead even where it restarts or moves the VM
+    #[arg(short, long)]
+    pub yes: bool,
+    #[arg(short, long, value_name = "FORM")]
+    pub output: Option<apply::Form>,
+}
+
+pub async fn run(
+    args: &Args,
+    named: Option<&ClusterName>,
+    reach: &Reach,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
+    let as_apply = apply::Args {
+        file: args.file.clone(),
+        dry_run: apply::DryRun::None,
+        message: args.message.clone(),
+        if_version: None,
+        yes: args.yes,
+        error_unchanged: false,
+        output: args.output,
+        command: "import-config",
+    };
+    apply::run(&as_apply, named, Some(reach), session).await
+}

@@ -1,0 +1,47 @@
+//! `zsha status-conf`: the status, and the document in force beside it.
+
+use clap::ValueEnum;
+use serde_json::json;
+use zsha_crds::API_VERSION;
+use zsha_crds::normalise::normalised;
+use zsha_crds::status::summarise;
+
+use super::export_config::config_json;
+use super::status::{banner, look, table};
+use crate::live::Live;
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    pub output: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Table,
+    /// One object with both
+    Json,
+}
+
+pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let (cluster, keys) = reach.keys().await?;
+    let status = summarise(&look::once(reach.store.as_ref(), &cluster, session.clock).await?);
+    let document = Live::read(reach.store.as_ref(), &keys).await?.needed()?;
+    let document = normalised(&document);
+    if let Some(banner) = banner(&status) {
+        session.output.tell(&banner)?;
+    }
+    match args.output {
+        Form::Table => {
+            table(&status, false, session)?;
+            session.output.line("\n>>>Configuration")?;
+            session.output.text(&config_json(&document)?)?;
+        }
+        Form::Json => session.output.json(&json!({
+            "apiVersion": API_VERSION, "kind": "StatusConf", "status": status, "document": document,
+        }))?,
+    }
+    Ok(if status.data_age.is_current() { Exit::Success } else { Exit::Unavailable })
+}
