@@ -14,6 +14,18 @@ pub const RESTART_LIMIT: Duration = Duration::from_secs(90);
 /// Until every node that is on is ready again.
 pub const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// A guest under emulation boots, and answers its agent, within this.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// Three nodes, and the VM on one of them with a guest that answers.
+pub fn booted_lab() -> Result<Cluster> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
+    let owner = lab.start_vm()?;
+    lab.until("the guest's agent answers", BOOT_LIMIT, || owner.guest_up().map(Some))?;
+    lab.settled(SETTLE_LIMIT)?;
+    Ok(lab)
+}
+
 /// The instant from which something is measured.
 pub fn now() -> Instant {
     Instant::now()

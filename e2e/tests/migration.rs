@@ -4,24 +4,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, now, rounds};
+use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, booted_lab, now, rounds};
 use zsha_e2e::{Cluster, Host};
 
-/// A guest under emulation boots, and answers its agent, within this.
-const BOOT: Duration = Duration::from_secs(180);
 /// Of the whole command, with a machine that emulates the guest twice.
 const MOVED: Duration = Duration::from_secs(60);
 
 /// Of a migration that takes about 1.5 s: in its middle, at its end, at its begin, and after it.
 const MOMENTS: [u64; 5] = [900, 1_300, 150, 1_600, 500];
-
-fn booted_lab() -> Result<Cluster> {
-    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
-    let owner = lab.start_vm()?;
-    lab.until("the guest's agent answers", BOOT, || owner.guest_up().map(Some))?;
-    lab.settled(SETTLE_LIMIT)?;
-    Ok(lab)
-}
 
 fn another<'a>(lab: &'a Cluster, owner: &'a Host) -> Result<&'a Host> {
     lab.others(owner).next().context("no other host")

@@ -3,21 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND, SETTLE_LIMIT};
+use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, booted_lab};
 use zsha_e2e::{Cluster, wait};
 
-/// A guest under emulation boots, and answers its agent, within this.
-const BOOT: Duration = Duration::from_secs(180);
 /// Of a whole command that waits: for a guest that powers off, or is moved.
 const COMMAND: Duration = Duration::from_secs(90);
-
-fn booted_lab() -> Result<Cluster> {
-    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
-    let owner = lab.start_vm()?;
-    lab.until("the guest's agent answers", BOOT, || owner.guest_up().map(Some))?;
-    lab.settled(SETTLE_LIMIT)?;
-    Ok(lab)
-}
 
 fn nothing_runs(lab: &Cluster, span: Duration) -> Result<()> {
     wait::stays("nothing runs", span, || {
