@@ -38,6 +38,8 @@ pub enum Role {
     MigrationTarget,
     /// It could take the VM over now.
     Standby,
+    /// Operators keep the VM from it; whatever else it lacks stands beside that.
+    Drained,
     /// It could not; the reasons say why.
     Unfit,
     /// The document does not name it.
@@ -225,6 +227,7 @@ fn role(facts: &Facts<'_>, name: &NodeName, ready: bool, removed: bool) -> Role 
         () if owner.is_some_and(|owner| owner.node == *name) => Role::Owner,
         () if target.is_some_and(|to| to.node == *name) => Role::MigrationTarget,
         () if removed => Role::Removed,
+        () if facts.view.drained(name).is_some() => Role::Drained,
         () if ready => Role::Standby,
         () => Role::Unfit,
     }

@@ -356,6 +356,44 @@ fn a_stop_that_was_asked_for_is_not_a_fault_of_convergence() {
     assert_eq!(reason_of(&status, "Converged"), (ConditionStatus::True, "Stopped".to_owned()));
 }
 
+fn by_alice(intent: fn(String, Timestamp, String) -> Intent) -> Intent {
+    intent("alice@desk".to_owned(), at(90), "new memory".to_owned())
+}
+
+fn drain(view: &mut ClusterView, name: &str) {
+    let drain = by_alice(|by, at, message| Intent::Drain { by, at, message });
+    view.intents.insert(Intent::drain_of(&node(name)), drain);
+}
+
+#[test]
+fn a_drained_node_is_no_standby_and_says_by_whom() {
+    let mut view = healthy();
+    drain(&mut view, "nfs-2");
+    let status = summarise(&view);
+    let drained = status.node(&node("nfs-2")).unwrap();
+    assert_eq!((drained.role, drained.ready), (Role::Drained, false));
+    assert!(drained.reasons[0].starts_with("Drained: it was drained by alice@desk at "), "{drained:?}");
+    assert!(drained.reasons[0].ends_with(": new memory"), "{drained:?}");
+    assert!(status.protected, "one is left to take over");
+    drain(&mut view, "nfs-3");
+    let status = summarise(&view);
+    assert_eq!(reason_of(&status, "Protected"), (ConditionStatus::False, "TooFewFit".to_owned()));
+    drain(&mut view, "nfs-1");
+    assert_eq!(summarise(&view).node(&node("nfs-1")).unwrap().role, Role::Owner, "it is still there");
+}
+
+#[test]
+fn a_frozen_cluster_is_not_protected_and_says_since_when() {
+    let mut view = healthy();
+    let freeze = by_alice(|by, at, message| Intent::Freeze { by, at, message });
+    view.intents.insert("freeze".to_owned(), freeze);
+    let status = summarise(&view);
+    assert_eq!(reason_of(&status, "Protected"), (ConditionStatus::False, "Frozen".to_owned()));
+    assert!(status.protection.starts_with("not protected since "), "{}", status.protection);
+    assert!(status.protection.contains("frozen by alice@desk (new memory)"), "{}", status.protection);
+    assert!(!status.healthy);
+}
+
 #[test]
 fn the_same_sentence_of_several_nodes_is_told_once() {
     let mut view = healthy();
