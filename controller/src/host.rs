@@ -71,7 +71,8 @@ pub enum BridgeFact {
     },
     Bridge {
         up: bool,
-        /// As the kernel has it: a bridge that nothing was ever plugged into says that it has one.
+        /// Whether a port of it has one that is no guest's. The kernel says that a bridge has a carrier as soon as a
+        /// guest is plugged into it, whatever became of its cable.
         carrier: bool,
     },
 }

@@ -44,6 +44,8 @@ pub(crate) enum Link {
     Dead,
     /// A bridge that is up, and so is the far end of its cable.
     Carrying,
+    /// The same as `Dead`, with a running guest in it.
+    DeadWithGuest,
     /// One end of a cable: no bridge.
     Veth,
 }
@@ -185,6 +187,11 @@ pub(crate) async fn a_bridge_is_told_with_whether_it_is_up_and_has_a_carrier(rig
     .await;
     rig.set_link(BRIDGE, Link::Dead).await;
     comes_to(rig, "a bridge whose cable is dead", |facts| {
+        is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: false })
+    })
+    .await;
+    rig.set_link(BRIDGE, Link::DeadWithGuest).await;
+    comes_to(rig, "a bridge whose cable is dead, with a guest in it", |facts| {
         is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: false })
     })
     .await;

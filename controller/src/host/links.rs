@@ -30,12 +30,19 @@ pub(super) async fn bridge(name: &str) -> Observed<BridgeFact> {
     let looked = async {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(|error| error.to_string())?;
         let answering = tokio::spawn(connection);
-        let link = link(&handle, name).await;
+        let fact = match link(&handle, name).await {
+            Ok(Some(link)) if kind(&link) == Some(&InfoKind::Bridge) => {
+                ports(&handle, link.header.index).await.map(|ports| bridge_of(&link, &ports))
+            }
+            Ok(Some(link)) => Ok(no_bridge(&link)),
+            Ok(None) => Ok(BridgeFact::Missing),
+            Err(error) => Err(error),
+        };
         answering.abort();
-        link
+        fact
     };
     match tokio::time::timeout(ANSWER_WITHIN, looked).await {
-        Ok(Ok(link)) => Observed::Known(link.as_ref().map_or(BridgeFact::Missing, fact)),
+        Ok(Ok(fact)) => Observed::Known(fact),
         Ok(Err(reason)) => Observed::unknown(format!("cannot look at link '{name}': {reason}")),
         Err(_) => Observed::unknown(format!("no answer from the kernel about link '{name}'")),
     }
@@ -51,18 +58,32 @@ async fn link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, String
     }
 }
 
-fn fact(link: &LinkMessage) -> BridgeFact {
-    match kind(link) {
-        Some(InfoKind::Bridge) => BridgeFact::Bridge {
-            up: link.header.flags.contains(LinkFlags::Up),
-            carrier: link
-                .attributes
-                .iter()
-                .any(|a| matches!(a, LinkAttribute::Carrier(carrier) if *carrier > 0)),
-        },
-        Some(other) => BridgeFact::NotABridge { kind: other.to_string() },
-        None => BridgeFact::NotABridge { kind: "physical".to_owned() },
+/// What is plugged into the bridge of this index.
+async fn ports(handle: &Handle, bridge: u32) -> Result<Vec<LinkMessage>, String> {
+    let all = handle.link().get().execute();
+    let ports = all.try_filter(|link| std::future::ready(is_port_of(link, bridge)));
+    ports.try_collect().await.map_err(|error| error.to_string())
+}
+
+fn is_port_of(link: &LinkMessage, bridge: u32) -> bool {
+    link.attributes.iter().any(|attribute| *attribute == LinkAttribute::Controller(bridge))
+}
+
+fn bridge_of(link: &LinkMessage, ports: &[LinkMessage]) -> BridgeFact {
+    let mut cables = ports.iter().filter(|port| kind(port) != Some(&InfoKind::Tun));
+    BridgeFact::Bridge {
+        up: link.header.flags.contains(LinkFlags::Up),
+        carrier: has_carrier(link) && cables.any(has_carrier),
     }
+}
+
+fn has_carrier(link: &LinkMessage) -> bool {
+    link.attributes.iter().any(|a| matches!(a, LinkAttribute::Carrier(carrier) if *carrier > 0))
+}
+
+fn no_bridge(link: &LinkMessage) -> BridgeFact {
+    let kind = kind(link).map_or_else(|| "physical".to_owned(), ToString::to_string);
+    BridgeFact::NotABridge { kind }
 }
 
 fn kind(link: &LinkMessage) -> Option<&InfoKind> {
@@ -115,23 +136,39 @@ mod tests {
         LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)])
     }
 
+    fn carrying(kind: Option<InfoKind>, carrier: u8) -> LinkMessage {
+        let kind = kind.map(of_kind);
+        message(LinkFlags::Up, kind.into_iter().chain([LinkAttribute::Carrier(carrier)]).collect())
+    }
+
     #[test]
-    fn a_bridge_is_told_with_its_state_and_anything_else_with_its_kind() {
-        let both = vec![of_kind(InfoKind::Bridge), LinkAttribute::Carrier(1)];
-        assert_eq!(fact(&message(LinkFlags::Up, both)), BridgeFact::Bridge { up: true, carrier: true });
-        let dead = vec![of_kind(InfoKind::Bridge), LinkAttribute::Carrier(0)];
-        assert_eq!(fact(&message(LinkFlags::Up, dead)), BridgeFact::Bridge { up: true, carrier: false });
-        let down = vec![of_kind(InfoKind::Bridge)];
-        assert_eq!(
-            fact(&message(LinkFlags::empty(), down)),
-            BridgeFact::Bridge { up: false, carrier: false }
-        );
+    fn a_bridge_has_the_carrier_of_its_cables_and_not_of_its_guests() {
+        let bridge = carrying(Some(InfoKind::Bridge), 1);
+        let (cable, pulled) = (carrying(None, 1), carrying(None, 0));
+        let guest = carrying(Some(InfoKind::Tun), 1);
+        let told = |bridge: &LinkMessage, ports: &[&LinkMessage]| {
+            let ports: Vec<_> = ports.iter().map(|port| (*port).clone()).collect();
+            bridge_of(bridge, &ports)
+        };
+        let up = |carrier| BridgeFact::Bridge { up: true, carrier };
+        assert_eq!(told(&bridge, &[&cable]), up(true));
+        assert_eq!(told(&bridge, &[&pulled, &guest]), up(false));
+        assert_eq!(told(&bridge, &[&pulled, &cable, &guest]), up(true));
+        assert_eq!(told(&bridge, &[&guest]), up(false), "nothing leads out of it");
+        assert_eq!(told(&bridge, &[]), up(false), "nor of this one");
+        assert_eq!(told(&carrying(Some(InfoKind::Bridge), 0), &[&cable]), up(false));
+        let down = message(LinkFlags::empty(), vec![of_kind(InfoKind::Bridge)]);
+        assert_eq!(bridge_of(&down, &[]), BridgeFact::Bridge { up: false, carrier: false });
+    }
+
+    #[test]
+    fn what_is_no_bridge_is_told_with_its_kind_and_a_port_belongs_to_one() {
         let veth = message(LinkFlags::Up, vec![of_kind(InfoKind::Veth)]);
-        assert_eq!(fact(&veth), BridgeFact::NotABridge { kind: "veth".to_owned() });
-        assert_eq!(
-            fact(&message(LinkFlags::Up, Vec::new())),
-            BridgeFact::NotABridge { kind: "physical".to_owned() }
-        );
+        assert_eq!(no_bridge(&veth), BridgeFact::NotABridge { kind: "veth".to_owned() });
+        let physical = BridgeFact::NotABridge { kind: "physical".to_owned() };
+        assert_eq!(no_bridge(&message(LinkFlags::Up, Vec::new())), physical);
+        let port = message(LinkFlags::Up, vec![LinkAttribute::Controller(7)]);
+        assert!(is_port_of(&port, 7) && !is_port_of(&port, 8) && !is_port_of(&veth, 7));
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -47,6 +47,14 @@ pub(crate) struct LinuxRig {
     directory: PathBuf,
     host: LinuxHost,
     files: Mutex<Option<Rlimit>>,
+    /// A QEMU that holds a tap open, as a running guest does.
+    guest: Mutex<Option<Child>>,
+}
+
+impl Drop for LinuxRig {
+    fn drop(&mut self) {
+        self.end_guest();
+    }
 }
 
 impl LinuxRig {
@@ -62,11 +70,40 @@ impl LinuxRig {
         std::fs::write(&prober, script).unwrap();
         std::fs::set_permissions(&prober, PermissionsExt::from_mode(0o755)).unwrap();
         let host = LinuxHost::looking_by(&prober);
-        Self { directory: directory.to_owned(), host, files: Mutex::new(None) }
+        Self { directory: directory.to_owned(), host, files: Mutex::new(None), guest: Mutex::new(None) }
     }
 
     pub(crate) fn another_host(&self) -> LinuxHost {
         LinuxHost::looking_by(&self.directory.join("prober"))
+    }
+
+    fn start_guest(&self, tap: &str) {
+        let netdev = format!("tap,id=n,ifname={tap},script=no,downscript=no");
+        let guest = Command::new("qemu-system-x86_64")
+            .args(["-M", "none", "-nodefaults", "-display", "none", "-netdev", &netdev])
+            .spawn()
+            .expect("QEMU, of `make setup`");
+        *self.guest.lock().unwrap() = Some(guest);
+    }
+
+    /// The kernel gives the bridge one as soon as the guest is plugged in: without that, nothing would be tested.
+    async fn waits_for_carrier(&self, name: &str) {
+        let patience = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            let shown = Command::new("ip").args(["-o", "link", "show", name]).output().unwrap();
+            if String::from_utf8_lossy(&shown.stdout).contains("LOWER_UP") {
+                return;
+            }
+            assert!(std::time::Instant::now() < patience, "no carrier on {name}: {shown:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+
+    fn end_guest(&self) {
+        if let Some(mut guest) = self.guest.lock().unwrap().take() {
+            guest.kill().unwrap();
+            guest.wait().unwrap();
+        }
     }
 
     fn hangs(&self) -> PathBuf {
@@ -100,21 +137,29 @@ impl Rig for LinuxRig {
     }
 
     async fn set_link(&self, name: &str, link: Link) {
-        let port = format!("{name}p");
-        for old in [&port, name] {
+        let (port, tap) = (format!("{name}p"), format!("{name}t"));
+        self.end_guest();
+        for old in [tap.as_str(), &port, name] {
             // There may be none.
             Command::new("ip").args(["link", "delete", old]).output().unwrap();
         }
         match link {
             Link::None => {}
             Link::Down => ip(&format!("link add {name} type bridge")),
-            Link::Dead | Link::Carrying => {
+            Link::Dead | Link::DeadWithGuest | Link::Carrying => {
                 let far = if link == Link::Carrying { "up" } else { "down" };
                 ip(&format!(
                     "link add {name} type bridge\nlink add {port} type veth peer name {name}x\n\
                      link set {port} master {name}\nlink set {port} up\nlink set {name}x {far}\n\
                      link set {name} up"
                 ));
+                if link == Link::DeadWithGuest {
+                    ip(&format!(
+                        "tuntap add {tap} mode tap\nlink set {tap} master {name}\nlink set {tap} up"
+                    ));
+                    self.start_guest(&tap);
+                    self.waits_for_carrier(&tap).await;
+                }
             }
             Link::Veth => ip(&format!("link add {name} type veth peer name {port}")),
         }

@@ -53,7 +53,7 @@ impl Rig for SimulatedRig {
         let fact = match link {
             Link::None => BridgeFact::Missing,
             Link::Down => BridgeFact::Bridge { up: false, carrier: false },
-            Link::Dead => BridgeFact::Bridge { up: true, carrier: false },
+            Link::Dead | Link::DeadWithGuest => BridgeFact::Bridge { up: true, carrier: false },
             Link::Carrying => BridgeFact::Bridge { up: true, carrier: true },
             Link::Veth => BridgeFact::NotABridge { kind: "veth".to_owned() },
         };
