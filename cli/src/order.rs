@@ -131,8 +131,14 @@ impl<'a> Order<'a> {
         let value = serde_json::to_string(intent)
             .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
         for tries in 1.. {
-            let there = store.get(&key, Read::Consistent).await;
-            let there = there.map_err(|error| Failure::store(&doing, &error))?;
+            let there = match store.get(&key, Read::Consistent).await {
+                Ok(there) => there,
+                Err(error) if error.is_transient() && tries < TRIES => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+                Err(error) => return Err(self.failed(&doing, &error)),
+            };
             let before = there.as_ref().map(|entry| serde_json::from_str(&entry.value));
             let same = match &before {
                 Some(Ok(before)) => is_same(before),
@@ -153,7 +159,7 @@ impl<'a> Order<'a> {
             match store.txn(vec![op]).await {
                 Ok(Txn::Committed { .. }) => return Ok(()),
                 Ok(Txn::Conflict { .. }) if tries < TRIES => {}
-                Err(StoreError::Unknown { .. }) if tries < TRIES => tokio::time::sleep(LOOK).await,
+                Err(error) if error.is_transient() && tries < TRIES => tokio::time::sleep(LOOK).await,
                 Ok(Txn::Conflict { .. }) => {
                     return Err(Failure::new(
                         Exit::Conflict,
@@ -162,10 +168,23 @@ impl<'a> Order<'a> {
                     )
                     .hint("look with `zsha status`, and ask again"));
                 }
-                Err(error) => return Err(Failure::store(&doing, &error)),
+                Err(error) => return Err(self.failed(&doing, &error)),
             }
         }
         Ok(())
+    }
+
+    /// Where something was sent, it may be in force.
+    fn failed(&self, doing: &str, error: &StoreError) -> Failure {
+        let failure = Failure::store(doing, error);
+        if self.changed {
+            return failure
+                .cause("an earlier try went unanswered: it may be in force, now or in a moment")
+                .hint(
+                    "look with `zsha status`, then ask again: what is in force already is not written twice",
+                );
+        }
+        failure
     }
 
     /// A line of the result, where it is for people.
@@ -193,13 +212,17 @@ impl<'a> Order<'a> {
     ) -> Result<String, Failure> {
         let until = session.clock.now() + limit;
         let mut shown = String::new();
+        let mut seen_so = false;
         loop {
             let seen = look::once(self.reach.store.as_ref(), &self.cluster, session.clock).await;
             let is = match seen {
                 Ok(view) if view.data_age.is_current() => {
                     self.status = summarise(&view);
                     self.view = view;
-                    judge(&self.status)
+                    match self.view.frozen() {
+                        Some(asked) => Is::NotYet(format!("the cluster was frozen {asked}")),
+                        None => judge(&self.status),
+                    }
                 }
                 Ok(_) => Is::NotYet("Consul has no quorum".to_owned()),
                 Err(failure) if failure.exit == Exit::Unavailable => {
@@ -208,12 +231,18 @@ impl<'a> Order<'a> {
                 Err(failure) => return Err(failure),
             };
             let waits = match is {
+                // A node that has not heard of the order yet may still be about to do the contrary.
+                Is::So(_) if !std::mem::replace(&mut seen_so, true) && session.clock.now() < until => {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
                 Is::So(how) => {
                     self.erase(session, &shown)?;
                     return Ok(how);
                 }
                 Is::NotYet(waits) => plain(&waits).into_owned(),
             };
+            seen_so = false;
             if session.clock.now() >= until {
                 self.erase(session, &shown)?;
                 let message = format!("not so within {} s: {waits}", limit.as_secs_f64());

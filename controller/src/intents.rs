@@ -29,6 +29,8 @@ pub struct Start {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
+    /// One asked for at another time is another.
+    pub at: Timestamp,
     /// How long the guest has to power off.
     pub limit: Option<Duration>,
 }
@@ -96,8 +98,8 @@ pub fn read<'a>(
 impl Intents {
     fn take(&mut self, name: &str, intent: &Intent) {
         match intent {
-            Intent::Stop { timeout_seconds, .. } if name == Intent::POWER => {
-                self.stop = Some(Stop { limit: timeout_seconds.map(Duration::from_secs) });
+            Intent::Stop { timeout_seconds, at, .. } if name == Intent::POWER => {
+                self.stop = Some(Stop { at: *at, limit: timeout_seconds.map(Duration::from_secs) });
             }
             Intent::Freeze { by, at, message } if name == Intent::FREEZE => {
                 self.freeze = Some(Asked { by: by.clone(), at: *at, message: message.clone() });
@@ -151,7 +153,10 @@ mod tests {
         let records =
             [("power", &stop), ("freeze", &freeze), ("drain.nfs-2", &drain), ("drain.nfs-3", &Intent::None)];
         let intents = read(records, &BTreeMap::new(), true).known().cloned().unwrap();
-        assert_eq!(intents.stop, Some(Stop { limit: Some(Duration::from_secs(30)) }));
+        assert_eq!(
+            intents.stop,
+            Some(Stop { at: Timestamp::UNIX_EPOCH, limit: Some(Duration::from_secs(30)) })
+        );
         assert_eq!(
             intents.freeze.map(|asked| asked.to_string()).as_deref(),
             Some("by root@nfs-1 at 1970-01-01 00:00:00Z: new memory")

@@ -191,6 +191,8 @@ pub struct Notes {
     pub starts: Vec<Moment>,
     /// When the guest was first asked to power off, and last.
     pub shutdown_asked: Option<(Moment, Moment)>,
+    /// By which stop: when that was asked for.
+    pub stopping: Option<jiff::Timestamp>,
     /// Since when QEMU has been seen paused by a fault of its own.
     pub faulted_since: Option<Moment>,
     /// Since when the VM's disk has not been reached from here while another node is fit.

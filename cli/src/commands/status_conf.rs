@@ -26,9 +26,10 @@ pub enum Form {
 }
 
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let (cluster, keys) = reach.keys().await?;
-    let status = summarise(&look::once(reach.store.as_ref(), &cluster, session.clock).await?);
-    let document = Live::read(reach.store.as_ref(), &keys).await?.needed()?;
+    let cluster = reach.cluster().await?;
+    let view = look::once(reach.store.as_ref(), &cluster, session.clock).await?;
+    let status = summarise(&view);
+    let document = Live { entry: None, spec: Ok(view.spec) }.needed()?;
     let document = normalised(&document);
     if let Some(banner) = banner(&status) {
         session.output.tell(&banner)?;

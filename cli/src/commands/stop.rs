@@ -36,7 +36,7 @@ pub async fn run(
 ) -> Result<Exit, Failure> {
     let mut order = Order::begin("stop", &args.order, reach, session).await?;
     order.not_frozen()?;
-    let timeout_seconds = global.timeout.map(|limit| limit.as_secs());
+    let timeout_seconds = global.timeout.map(whole_seconds);
     let stop = Intent::Stop {
         by: session.who.clone(),
         at: session.clock.wall(),
@@ -64,6 +64,11 @@ pub async fn run(
     order.until(limit, session, is_stopped).await?;
     order.tell(session, "The VM stays stopped until `zsha start`; Consul and zsha go on running.")?;
     order.end(true, "shutdown cluster finished", session)
+}
+
+/// Never less than was said.
+fn whole_seconds(limit: Duration) -> u64 {
+    limit.as_secs() + u64::from(limit.subsec_nanos() > 0)
 }
 
 fn is_stopped(status: &ClusterStatus) -> Is {

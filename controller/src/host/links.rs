@@ -73,7 +73,8 @@ fn bridge_of(link: &LinkMessage, ports: &[LinkMessage]) -> BridgeFact {
     let mut cables = ports.iter().filter(|port| kind(port) != Some(&InfoKind::Tun));
     BridgeFact::Bridge {
         up: link.header.flags.contains(LinkFlags::Up),
-        carrier: has_carrier(link) && cables.any(has_carrier),
+        carrier: has_carrier(link)
+            && cables.any(|cable| cable.header.flags.contains(LinkFlags::Up) && has_carrier(cable)),
     }
 }
 

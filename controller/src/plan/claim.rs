@@ -36,6 +36,7 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
         );
         return;
     };
+    notes.migration.expected = stored.record.migration.as_ref().map(|migration| migration.id);
     let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
     if executes {
         let because = "it runs before it was handed over".to_owned();

@@ -210,7 +210,10 @@ fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
             Some(Observed::Known(BridgeFact::Bridge { carrier: false, .. })) if want.require_carrier => {
                 return bad(
                     "NoCarrier",
-                    format!("bridge {name} has no carrier: look at its cable and switch port"),
+                    format!(
+                        "bridge {name} has no carrier: look at its cable and switch port; one that is to lead \
+                         nowhere says `RequireCarrier: false`"
+                    ),
                 );
             }
             Some(Observed::Known(BridgeFact::Bridge { .. })) => {}
@@ -237,6 +240,9 @@ fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
 }
 
 fn schedulable(world: &World) -> Verdict {
+    if let Observed::Unknown(why) = &world.intents {
+        return unknown("IntentUnknown", format!("it is not known what operators want: {why}"));
+    }
     match world.cordon(&world.me) {
         None => good("NotDrained", "no operator keeps the VM from here"),
         Some(cordon @ Cordon::Drained(_)) => {

@@ -52,6 +52,8 @@ pub struct MigrationNotes {
     pub arriving: Option<Moment>,
     /// Since when the process that is said to have left has been seen here.
     pub lingering: Option<Moment>,
+    /// The one that this node has stood by for, as its target.
+    pub expected: Option<Uuid>,
 }
 
 /// Where the VM should go, and why.
@@ -89,6 +91,7 @@ impl Upkeep<'_> {
             Uuid::new_v5(&self.record().uuid, format!("migration {}", self.record().revision).as_bytes());
         notes.migration.begun = Some((id, self.world.now));
         notes.migration.aborted = None;
+        notes.migration.lingering = None;
         let to = Owner { node: wish.to.clone(), epoch: sight.record.epoch };
         let message = format!("the VM is moved live from {} to {}: {}", self.world.me, wish.to, wish.because);
         let mut step = self.change("MigrationBegun", message, |record| {

@@ -21,31 +21,35 @@ impl Upkeep<'_> {
     /// Where operators want nothing to be begun, or it is not known whether they do: what runs is left as it is, and
     /// what does not is not started. What is under way is finished.
     pub(super) fn holds_still(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
-        let asked = match (&self.world.intents, self.world.frozen()) {
-            (Observed::Unknown(why), _) if !local.has_process() => {
-                plan.wait("IntentUnknown", format!("it is not known whether the VM is to run: {why}"));
-                return true;
+        if self.is_under_way(notes) {
+            return false;
+        }
+        let (reason, why) = match (&self.world.intents, self.world.frozen()) {
+            (Observed::Unknown(why), _) => {
+                ("IntentUnknown", format!("it is not known what operators want: {why}"))
             }
-            (Observed::Known(_), Some(asked)) if !self.is_under_way(notes) => asked,
-            (Observed::Unknown(_) | Observed::Known(_), _) => return false,
+            (Observed::Known(_), Some(asked)) => ("Frozen", format!("frozen {asked}")),
+            (Observed::Known(_), None) => return false,
         };
         match local {
-            LocalVm::Running { .. } => {
-                if let Some(what) = self.pending() {
-                    plan.wait("Frozen", format!("the VM is {what}, and is not: frozen {asked}"));
+            LocalVm::Running { .. } => match self.pending() {
+                Some(what) => plan.wait(reason, format!("the VM is {what}, and is not: {why}")),
+                None if self.world.frozen().is_none() => {
+                    plan.wait(reason, format!("the VM is left as it is: {why}"));
                 }
-            }
+                None => {}
+            },
             LocalVm::ShuttingDown { .. } => plan.wait("ShuttingDown", "the guest is shutting down"),
             // That is no start: the share is back, and the guest goes on where it was.
             LocalVm::Paused { reason: PauseReason::IoError, .. } => {
                 self.paused(PauseReason::IoError, notes, plan);
             }
-            LocalVm::Absent
-            | LocalVm::Off { .. }
-            | LocalVm::Paused { .. }
-            | LocalVm::Crashed
-            | LocalVm::Unmanaged => {
-                plan.wait("Frozen", format!("the VM does not run, and is not started: frozen {asked}"));
+            LocalVm::Unmanaged => plan.wait(
+                reason,
+                format!("a QEMU of the VM runs that libvirt does not know; it is left as it is: {why}"),
+            ),
+            LocalVm::Absent | LocalVm::Off { .. } | LocalVm::Paused { .. } | LocalVm::Crashed => {
+                plan.wait(reason, format!("the VM does not run, and is not started: {why}"));
             }
         }
         true
@@ -73,6 +77,10 @@ impl Upkeep<'_> {
         if planted::is_planted(Bug::ReleaseBeforeStop) {
             plan.step(self.stopped());
             return;
+        }
+        // Another stop than the one the guest was asked for has its own time.
+        if notes.stopping.replace(stop.at) != Some(stop.at) {
+            notes.shutdown_asked = None;
         }
         match local {
             LocalVm::Absent | LocalVm::Off { .. } => {

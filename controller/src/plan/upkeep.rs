@@ -88,7 +88,12 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     }
     let is_unexplained =
         |reason| matches!(reason, PauseReason::Asked | PauseReason::Incoming | PauseReason::Other);
+    // What it stood by for, and has not settled since, is what is here.
+    let expected = stored.record.migration.as_ref().is_some_and(|migration| {
+        migration.to.node == world.me && notes.migration.expected == Some(migration.id)
+    });
     if world.went_back
+        && !expected
         && let Some(LocalVm::Paused { reason, .. }) = world.local.known()
         && is_unexplained(*reason)
     {
@@ -252,13 +257,20 @@ impl Upkeep<'_> {
             let message = format!("the VM runs on {}", self.world.me);
             let me = self.world.me.clone();
             let at = self.world.wall;
+            let taken_up = self.world.start_asked().map(|start| start.id);
             plan.step(self.change("Running", message, |record| {
                 record.phase = VmPhase::Running;
+                record.start_taken_up = taken_up.or(record.start_taken_up);
                 record.failures.clear();
                 let reason =
                     record.last_start.take().map_or_else(|| "Found".to_owned(), |start| start.reason);
                 record.last_start = Some(StartRecord { node: me, at, reason, generation });
             }));
+        } else if let Some(start) = self.world.start_asked() {
+            // Else it would start the VM once more, whenever that is left off.
+            let message = format!("{} said `zsha start`, and the VM runs", start.by);
+            let id = start.id;
+            plan.step(self.change("StartTakenUp", message, |record| record.start_taken_up = Some(id)));
         } else if let Some(desired) = self.world.document() {
             self.move_on(desired, notes, plan);
         }

@@ -119,6 +119,9 @@ impl Simulation {
                 let longest = check::lock(&self.checker).validity.longest();
                 // Of one that is younger than a lease nothing is promised: see ARCHITECTURE.md.
                 let old = self.snapshot.take_if(|(taken, _)| taken.elapsed() > longest);
+                if old.is_none() {
+                    self.note(format_args!("= no snapshot is old enough"));
+                }
                 if let Some((_, snapshot)) = old {
                     check::lock(&self.checker).restoring();
                     self.store.restore(snapshot);

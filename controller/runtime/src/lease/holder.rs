@@ -427,8 +427,13 @@ impl Holder {
 
     fn read(&mut self, now: Moment, record: LeaseRecord, index: u64) {
         if self.has_gone_back(&record) {
-            self.unbroken = None;
-            self.went_back = Some(now);
+            // Another life's record proves it only where a renewal of this one was confirmed; and what others have put
+            // in the place of a record that was gone is of now.
+            let confirmed = self.unbroken.take().is_some();
+            let same_life = self.life.is_some_and(|life| record.incarnation == life.incarnation);
+            if same_life || confirmed && record.state != LeaseState::Lost {
+                self.went_back = Some(now);
+            }
         }
         let ours = self.life.is_some_and(|l| l.incarnation == record.incarnation && l.epoch == record.epoch)
             && record.state == LeaseState::Held;

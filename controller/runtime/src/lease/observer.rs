@@ -160,7 +160,10 @@ impl Observer {
 
     /// The key is gone: nothing can be concluded from that, so the count starts again when it is back.
     pub fn missing(&mut self, node: &NodeName) {
-        self.sights.remove(node);
+        if let Some(sight) = self.sights.remove(node) {
+            let longest = self.outlived.entry(node.clone()).or_default();
+            *longest = sight.fence_after().max(*longest);
+        }
     }
 
     /// The store could not be looked at. What comes next may be of another time (a snapshot may have been restored

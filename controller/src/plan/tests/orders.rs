@@ -32,7 +32,7 @@ fn running() -> World {
 #[test]
 fn a_stop_shuts_the_guest_down_then_ends_it_and_only_then_gives_it_up() {
     let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
-    intents(&mut world).stop = Some(Stop { limit: None });
+    intents(&mut world).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: None });
     let mut notes = Notes::default();
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]));
     assert!(
@@ -52,10 +52,14 @@ fn a_stop_shuts_the_guest_down_then_ends_it_and_only_then_gives_it_up() {
 #[test]
 fn the_time_a_stop_gives_is_kept_and_none_at_all_ends_the_guest_at_once() {
     let mut world = running();
-    intents(&mut world).stop = Some(Stop { limit: Some(Duration::ZERO) });
+    intents(&mut world).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: Some(Duration::ZERO) });
     assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]));
-    intents(&mut world).stop = Some(Stop { limit: Some(Duration::from_secs(30)) });
-    let mut notes = Notes { shutdown_asked: Some((NOW, NOW + Duration::from_secs(29))), ..Notes::default() };
+    intents(&mut world).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: Some(Duration::from_secs(30)) });
+    let mut notes = Notes {
+        shutdown_asked: Some((NOW, NOW + Duration::from_secs(29))),
+        stopping: Some(Timestamp::UNIX_EPOCH),
+        ..Notes::default()
+    };
     at(&mut world, NOW + Duration::from_millis(29_999));
     let waits = plan(&world, &mut notes);
     assert_eq!((waits.steps.len(), waits.recheck), (0, Some(NOW + Duration::from_secs(30))));
@@ -75,7 +79,7 @@ fn a_guest_that_a_stop_taken_back_made_power_off_is_started_again() {
 #[test]
 fn a_stopped_vm_is_claimed_by_nobody() {
     let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
-    intents(&mut world).stop = Some(Stop { limit: None });
+    intents(&mut world).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: None });
     assert_eq!(reasons(&decide(&world)), ["Stopped"]);
 }
 
@@ -88,7 +92,7 @@ fn while_frozen_nothing_is_begun() {
     let died = world(1, Some(1), VmPhase::Running, DIED);
     assert!(!decide(&died).steps.is_empty(), "else it is started again");
     let mut to_stop = running();
-    intents(&mut to_stop).stop = Some(Stop { limit: None });
+    intents(&mut to_stop).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: None });
     let mut to_leave = running();
     drain(&mut to_leave, 1);
     let by_hand = LocalVm::Paused { reason: PauseReason::Fault, generation: 1 };
@@ -110,9 +114,10 @@ fn what_was_begun_before_a_freeze_is_finished() {
     moving.job = MigrationJob::Done { id: Uuid::from_u128(9) };
     assert_eq!(only_write(&decide(&moving)).reason, "HandedOver");
     let mut stopping = frozen(running());
-    intents(&mut stopping).stop = Some(Stop { limit: None });
+    intents(&mut stopping).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: None });
     at(&mut stopping, NOW + SHUTDOWN_PATIENCE);
-    let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
+    let mut notes =
+        Notes { shutdown_asked: Some((NOW, NOW)), stopping: Some(Timestamp::UNIX_EPOCH), ..Notes::default() };
     assert!(matches!(plan(&stopping, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
 }
 
@@ -219,4 +224,37 @@ fn a_start_takes_up_a_guest_that_was_left_powered_off() {
     assert_eq!(reasons(&decide(&world)), ["PoweredOff"]);
     intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
     assert_eq!(only_write(&decide(&world)).record.start_taken_up, Some(Uuid::from_u128(8)));
+}
+
+#[test]
+fn a_stop_after_one_that_was_taken_back_gives_the_guest_its_time_anew() {
+    let mut world = running();
+    let later = Timestamp::from_second(40).unwrap();
+    intents(&mut world).stop = Some(Stop { at: later, limit: Some(Duration::from_secs(30)) });
+    let asked_before = Some((NOW - Duration::from_secs(40), NOW - Duration::from_secs(40)));
+    let mut notes =
+        Notes { shutdown_asked: asked_before, stopping: Some(Timestamp::UNIX_EPOCH), ..Notes::default() };
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]));
+}
+
+#[test]
+fn while_nobody_knows_what_operators_want_a_vm_that_runs_is_neither_moved_nor_ended() {
+    let mut asked = asked_to_move("n3");
+    asked.intents = Observed::unknown("not read yet");
+    let plan = decide(&asked);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["IntentUnknown"]));
+    assert!(!condition::find(&plan.conditions, "Ready").unwrap().is_true());
+}
+
+#[test]
+fn a_start_that_finds_the_vm_running_is_taken_up_as_well() {
+    let mut world = running();
+    intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
+    let taken_up = decide(&world);
+    assert_eq!(only_write(&taken_up).record.start_taken_up, Some(Uuid::from_u128(8)));
+    vm(&mut world).record.phase = VmPhase::Starting;
+    assert_eq!(only_write(&decide(&world)).record.start_taken_up, Some(Uuid::from_u128(8)));
+    vm(&mut world).record.phase = VmPhase::Running;
+    vm(&mut world).record.start_taken_up = Some(Uuid::from_u128(8));
+    assert_eq!(decide(&world).steps, []);
 }
