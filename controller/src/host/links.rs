@@ -66,7 +66,7 @@ async fn ports(handle: &Handle, bridge: u32) -> Result<Vec<LinkMessage>, String>
 }
 
 fn is_port_of(link: &LinkMessage, bridge: u32) -> bool {
-    link.attributes.iter().any(|attribute| *attribute == LinkAttribute::Controller(bridge))
+    link.attributes.contains(&LinkAttribute::Controller(bridge))
 }
 
 fn bridge_of(link: &LinkMessage, ports: &[LinkMessage]) -> BridgeFact {
