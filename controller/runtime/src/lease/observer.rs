@@ -112,6 +112,12 @@ fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
     })
 }
 
+/// Its holder may go by this D, whatever the store shows next.
+fn outlive(outlived: &mut BTreeMap<NodeName, Duration>, sight: &Sight) {
+    let longest = outlived.entry(sight.record.node.clone()).or_default();
+    *longest = sight.fence_after().max(*longest);
+}
+
 /// Remembers every lease seen. Old or repeated looks are harmless: any difference starts the count again.
 #[derive(Debug, Clone, Default)]
 pub struct Observer {
@@ -161,8 +167,7 @@ impl Observer {
     /// The key is gone: nothing can be concluded from that, so the count starts again when it is back.
     pub fn missing(&mut self, node: &NodeName) {
         if let Some(sight) = self.sights.remove(node) {
-            let longest = self.outlived.entry(node.clone()).or_default();
-            *longest = sight.fence_after().max(*longest);
+            outlive(&mut self.outlived, &sight);
         }
     }
 
@@ -177,8 +182,8 @@ impl Observer {
 
     /// The store shows an earlier time of itself: nothing that was seen of it counts any more.
     pub fn forget_all(&mut self) {
-        self.outlive();
         let sights = std::mem::take(&mut self.sights);
+        sights.values().for_each(|sight| outlive(&mut self.outlived, sight));
         self.vanished.extend(sights.into_iter().map(|(node, sight)| (node, sight.record.epoch)));
         self.after_gap.clear();
     }
@@ -186,16 +191,9 @@ impl Observer {
     /// The same, where what is there will not be shown anew: the count begins again.
     pub fn doubt_all(&mut self, now: Moment) {
         self.gap();
-        self.outlive();
         for sight in self.sights.values_mut() {
+            outlive(&mut self.outlived, sight);
             (sight.first_seen, sight.sent_by) = (now, now);
-        }
-    }
-
-    fn outlive(&mut self) {
-        for (node, sight) in &self.sights {
-            let longest = self.outlived.entry(node.clone()).or_default();
-            *longest = sight.fence_after().max(*longest);
         }
     }
 
