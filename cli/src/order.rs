@@ -32,6 +32,16 @@ pub struct Common {
     pub output: Form,
 }
 
+/// What those take that wait until it has come true.
+#[derive(Debug, clap::Args)]
+pub struct Waiting {
+    #[command(flatten)]
+    pub common: Common,
+    /// Ask, and do not wait
+    #[arg(long)]
+    pub detach: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     Text,
@@ -130,6 +140,7 @@ impl<'a> Order<'a> {
         let key = self.keys.intent(name);
         let value = serde_json::to_string(intent)
             .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
+        let mut in_doubt = false;
         for tries in 1.. {
             let there = match store.get(&key, Read::Consistent).await {
                 Ok(there) => there,
@@ -137,7 +148,7 @@ impl<'a> Order<'a> {
                     tokio::time::sleep(LOOK).await;
                     continue;
                 }
-                Err(error) => return Err(self.failed(&doing, &error)),
+                Err(error) => return Err(failed(&doing, &error, in_doubt)),
             };
             let before = there.as_ref().map(|entry| serde_json::from_str(&entry.value));
             let same = match &before {
@@ -156,7 +167,9 @@ impl<'a> Order<'a> {
             };
             // Before the answer: where it is lost, the next look finds it there.
             self.changed = true;
-            match store.txn(vec![op]).await {
+            let done = store.txn(vec![op]).await;
+            in_doubt |= matches!(done, Err(StoreError::Unknown { .. }));
+            match done {
                 Ok(Txn::Committed { .. }) => return Ok(()),
                 Ok(Txn::Conflict { .. }) if tries < TRIES => {}
                 Err(error) if error.is_transient() && tries < TRIES => tokio::time::sleep(LOOK).await,
@@ -168,23 +181,16 @@ impl<'a> Order<'a> {
                     )
                     .hint("look with `zsha status`, and ask again"));
                 }
-                Err(error) => return Err(self.failed(&doing, &error)),
+                Err(error) => return Err(failed(&doing, &error, in_doubt)),
             }
         }
         Ok(())
     }
 
-    /// Where something was sent, it may be in force.
-    fn failed(&self, doing: &str, error: &StoreError) -> Failure {
-        let failure = Failure::store(doing, error);
-        if self.changed {
-            return failure
-                .cause("an earlier try went unanswered: it may be in force, now or in a moment")
-                .hint(
-                    "look with `zsha status`, then ask again: what is in force already is not written twice",
-                );
-        }
-        failure
+    /// The manual's line for each node.
+    pub(crate) fn do_for_each_node(&self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let addresses = self.status.nodes.iter().filter_map(|node| node.address.as_ref());
+        addresses.into_iter().try_for_each(|address| self.line(session, &format!("Do for {address}")))
     }
 
     /// A line of the result, where it is for people.
@@ -295,6 +301,17 @@ impl<'a> Order<'a> {
         }
         Ok(Exit::Success)
     }
+}
+
+/// `in_doubt`: a write went unanswered, and may be in force.
+fn failed(doing: &str, error: &StoreError, in_doubt: bool) -> Failure {
+    let failure = Failure::store(doing, error);
+    if !in_doubt {
+        return failure;
+    }
+    failure
+        .cause("an earlier try went unanswered: it may be in force, now or in a moment")
+        .hint("look with `zsha status`, then ask again: what is in force already is not written twice")
 }
 
 /// What a quorum says, as soon as one does: an election is over in a few seconds.

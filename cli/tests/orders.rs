@@ -217,3 +217,14 @@ async fn an_order_whose_answer_or_request_was_lost_is_given_once() {
         assert!(ran.out.contains("is frozen: the VM is not protected"), "{}", ran.out);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_was_refused_is_not_said_to_be_in_force_perhaps() {
+    let store = healthy().await;
+    let ran = zsha(Faulty::new(&store, Fault::ReadOnly), "", &["freeze"]).await;
+    assert_eq!(ran.exit, Exit::General, "{ran:?}");
+    assert!(ran.err.contains("the token may not do this"), "{}", ran.err);
+    assert!(ran.err.contains("--token-file"), "{}", ran.err);
+    assert!(!ran.err.contains("in force"), "{}", ran.err);
+    assert_eq!(intent(&store, "freeze"), None);
+}

@@ -25,10 +25,7 @@ pub struct Args {
     #[arg(value_name = "NODE")]
     pub node: String,
     #[command(flatten)]
-    pub order: order::Common,
-    /// Ask, and do not wait
-    #[arg(long)]
-    pub detach: bool,
+    pub order: order::Waiting,
 }
 
 pub async fn run(
@@ -37,21 +34,21 @@ pub async fn run(
     reach: &Reach,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let mut order = Order::begin("drain", &args.order, reach, session).await?;
+    let mut order = Order::begin("drain", &args.order.common, reach, session).await?;
     let node = order.of_node(&args.node)?;
     order.not_frozen()?;
     reachable(&order.status, &node)?;
     let drain = Intent::Drain {
         by: session.who.clone(),
         at: session.clock.wall(),
-        message: args.order.message.clone(),
+        message: args.order.common.message.clone(),
     };
     let is_same = |there: &Intent| matches!(there, Intent::Drain { .. });
     order.put(&Intent::drain_of(&node), &drain, is_same).await?;
     if !order.changed {
         order.tell(session, &format!("{node} was drained already; nothing was changed."))?;
     }
-    if args.detach {
+    if args.order.detach {
         return order.end(false, &format!("{node} is being drained"), session);
     }
     let limit = global.timeout.unwrap_or(PATIENCE);

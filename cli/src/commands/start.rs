@@ -17,10 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub order: order::Common,
-    /// Ask, and do not wait
-    #[arg(long)]
-    pub detach: bool,
+    pub order: order::Waiting,
 }
 
 pub async fn run(
@@ -29,7 +26,7 @@ pub async fn run(
     reach: &Reach,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let mut order = Order::begin("start", &args.order, reach, session).await?;
+    let mut order = Order::begin("start", &args.order.common, reach, session).await?;
     order.not_frozen()?;
     if let (Is::So(how), None) = (is_running(&order.status), order.view.stop_wanted()) {
         order.tell(session, "Nothing was changed.")?;
@@ -39,13 +36,11 @@ pub async fn run(
         id: Uuid::new_v4(),
         by: session.who.clone(),
         at: session.clock.wall(),
-        message: args.order.message.clone(),
+        message: args.order.common.message.clone(),
     };
     order.put(Intent::POWER, &start, |_| false).await?;
-    for address in order.status.nodes.iter().filter_map(|node| node.address.clone()).collect::<Vec<_>>() {
-        order.line(session, &format!("Do for {address}"))?;
-    }
-    if args.detach {
+    order.do_for_each_node(session)?;
+    if args.order.detach {
         return order.end(false, "the VM is to run", session);
     }
     let how = order.until(global.timeout.unwrap_or(PATIENCE), session, is_running).await?;

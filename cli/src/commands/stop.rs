@@ -22,10 +22,7 @@ const BESIDE: Duration = Duration::from_secs(30);
 )]
 pub struct Args {
     #[command(flatten)]
-    pub order: order::Common,
-    /// Ask, and do not wait
-    #[arg(long)]
-    pub detach: bool,
+    pub order: order::Waiting,
 }
 
 pub async fn run(
@@ -34,13 +31,13 @@ pub async fn run(
     reach: &Reach,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let mut order = Order::begin("stop", &args.order, reach, session).await?;
+    let mut order = Order::begin("stop", &args.order.common, reach, session).await?;
     order.not_frozen()?;
     let timeout_seconds = global.timeout.map(whole_seconds);
     let stop = Intent::Stop {
         by: session.who.clone(),
         at: session.clock.wall(),
-        message: args.order.message.clone(),
+        message: args.order.common.message.clone(),
         timeout_seconds,
     };
     let is_same = |there: &Intent| match there {
@@ -54,10 +51,8 @@ pub async fn run(
         order.tell(session, "The VM was to be stopped already; nothing was changed.")?;
     }
     order.line(session, "start shutdown cluster")?;
-    for address in order.status.nodes.iter().filter_map(|node| node.address.clone()).collect::<Vec<_>>() {
-        order.line(session, &format!("Do for {address}"))?;
-    }
-    if args.detach {
+    order.do_for_each_node(session)?;
+    if args.order.detach {
         return order.end(false, "the VM is being shut down", session);
     }
     let limit = global.timeout.unwrap_or(GUEST) + BESIDE;

@@ -177,6 +177,8 @@ pub enum Fault {
     AnswerLost,
     /// The first transaction is lost, and nobody knows it.
     RequestLost,
+    /// The token may read and not write.
+    ReadOnly,
 }
 
 /// The embedded store, behind a fault.
@@ -200,7 +202,8 @@ impl Faulty {
                     reason: "http://127.0.0.1:8500: 500 No cluster leader".to_owned(),
                 })
             }
-            (Fault::NoLeader, Read::Stale) | (Fault::AnswerLost | Fault::RequestLost, _) => Ok(()),
+            (Fault::NoLeader, Read::Stale)
+            | (Fault::AnswerLost | Fault::RequestLost | Fault::ReadOnly, _) => Ok(()),
         }
     }
 }
@@ -233,6 +236,10 @@ impl Store for Faulty {
                 Err(lost())
             }
             Fault::RequestLost if first => Err(lost()),
+            Fault::ReadOnly => Err(StoreError::Denied {
+                operation: "transaction".to_owned(),
+                reason: "Permission denied".to_owned(),
+            }),
             Fault::AnswerLost | Fault::RequestLost | Fault::NoLeader | Fault::Gone => {
                 self.inner.txn(ops).await
             }
