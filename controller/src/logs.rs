@@ -1,15 +1,24 @@
-//! Logs: one line an event, to stderr, as text or JSON. `info` means that a state changed; a quiet cluster is silent
-//! there. It never opens a file: journald, or whoever holds stderr, keeps and rotates.
+//! Logs: one line an event, as text or JSON, to stderr (journald, or whoever holds it), and where a directory is named to
+//! files there as well. `info` means that a state changed; a quiet cluster is silent there. Nobody ever waits for a file:
+//! a thread of its own writes them.
+
+mod files;
 
 use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::format::{DefaultFields, Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt as lines};
+
+use files::LogFiles;
+pub use files::{DEFAULT_TOTAL_MIB, LogFileSettings};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
@@ -34,6 +43,8 @@ pub struct LogSettings {
     /// Checked: [`LogSettings::check_filter`].
     pub filter: String,
     pub format: LogFormat,
+    /// Beside stderr.
+    pub files: Option<LogFileSettings>,
 }
 
 impl LogSettings {
@@ -51,20 +62,41 @@ impl LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { filter: Self::DEFAULT_FILTER.to_owned(), format: LogFormat::Text }
+        Self { filter: Self::DEFAULT_FILTER.to_owned(), format: LogFormat::Text, files: None }
     }
 }
 
-/// Takes effect for the whole process; an error if something else did so before.
-pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
+/// Writes what is on its way to a file when it is dropped: kept for as long as the process logs.
+#[must_use]
+pub struct Logging {
+    _files: Option<WorkerGuard>,
+}
+
+/// Takes effect for the whole process, `program` by name; an error if something else did so before.
+pub fn init(settings: &LogSettings, program: &str) -> anyhow::Result<Logging> {
     let filter = EnvFilter::try_new(&settings.filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let outcome = match settings.format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
-        LogFormat::Text if stderr_is_journal() => builder.event_format(Journal::default()).try_init(),
-        LogFormat::Text => builder.with_target(false).with_ansi(colours()).try_init(),
+    let to_stderr = lines::layer().with_writer(std::io::stderr);
+    let to_stderr = match settings.format {
+        LogFormat::Json => to_stderr.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text if stderr_is_journal() => to_stderr.event_format(Journal::default()).boxed(),
+        LogFormat::Text => to_stderr.with_target(false).with_ansi(colours()).boxed(),
     };
-    outcome.map_err(|error| anyhow::anyhow!("setting up the log: {error}"))
+    let mut layers = vec![to_stderr];
+    let mut guard = None;
+    if let Some(wanted) = &settings.files {
+        let files = LogFiles::new(wanted.clone(), program);
+        let (writer, files) =
+            NonBlockingBuilder::default().lossy(true).thread_name("log-files").finish(files);
+        guard = Some(files);
+        let to_files = lines::layer().with_writer(writer).with_ansi(false);
+        layers.push(match settings.format {
+            LogFormat::Json => to_files.json().flatten_event(true).with_current_span(false).boxed(),
+            LogFormat::Text => to_files.with_target(false).boxed(),
+        });
+    }
+    let outcome = tracing_subscriber::registry().with(layers).with(filter).try_init();
+    outcome.map_err(|error| anyhow::anyhow!("setting up the log: {error}"))?;
+    Ok(Logging { _files: guard })
 }
 
 fn colours() -> bool {

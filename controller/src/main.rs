@@ -62,8 +62,12 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Run(flags) => with_settings(&flags, |settings| run::run(settings, built::COMMIT)),
-        Command::Keeper(flags) => with_settings(&flags, |settings| process::run(&settings.for_keeper()?)),
+        Command::Run(flags) => {
+            with_settings(&flags, "zsha-controller", |settings| run::run(settings, built::COMMIT))
+        }
+        Command::Keeper(flags) => {
+            with_settings(&flags, "zsha-keeper", |settings| process::run(&settings.for_keeper()?))
+        }
         Command::Dev(settings) => finish(with_log(|| dev::run(&settings))),
         Command::KeeperGuard { cluster, directory } => {
             finish(with_log(|| guard::run(&GuardSettings { cluster, directory })))
@@ -72,13 +76,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn with_settings(flags: &Flags, then: fn(&Settings) -> anyhow::Result<()>) -> ExitCode {
+/// `program` as the log files name it.
+fn with_settings(flags: &Flags, program: &str, then: fn(&Settings) -> anyhow::Result<()>) -> ExitCode {
     let resolved = settings::environment(std::env::vars_os()).and_then(|environment| {
         let file = settings::read_file(flags, &environment)?;
         settings::resolve(flags, &environment, file.as_ref())
     });
     match resolved {
-        Ok(settings) => finish(logs::init(&settings.log).and_then(|()| then(&settings))),
+        Ok(settings) => finish(logs::init(&settings.log, program).and_then(|_logging| then(&settings))),
         Err(error) => failed(error, USAGE),
     }
 }
@@ -87,7 +92,7 @@ fn with_settings(flags: &Flags, then: fn(&Settings) -> anyhow::Result<()>) -> Ex
 fn with_log(then: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let said = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = said.unwrap_or_else(|| LogSettings::DEFAULT_FILTER.to_owned());
-    logs::init(&LogSettings { filter, ..LogSettings::default() })?;
+    let _logging = logs::init(&LogSettings { filter, ..LogSettings::default() }, "zsha-controller")?;
     then()
 }
 

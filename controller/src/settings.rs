@@ -137,12 +137,15 @@ pub struct Flags {
     /// How to log: text or json [env: ZSHA_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// Directory for log files beside stderr, cut by day and size [env: ZSHA_LOG_DIRECTORY] [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub log_directory: Option<String>,
 }
 
 pub type Environment = BTreeMap<String, String>;
 
 /// Every variable that [`read_file`] or [`resolve`] looks at.
-pub const VARIABLES: [&str; 15] = [
+pub const VARIABLES: [&str; 16] = [
     "CONSUL_CACERT",
     "CONSUL_CLIENT_CERT",
     "CONSUL_CLIENT_KEY",
@@ -155,6 +158,7 @@ pub const VARIABLES: [&str; 15] = [
     "ZSHA_CONFIG",
     "ZSHA_LIBVIRT",
     "ZSHA_LISTEN",
+    "ZSHA_LOG_DIRECTORY",
     "ZSHA_LOG_FORMAT",
     "ZSHA_NODE",
     "ZSHA_RUN_DIR",

@@ -35,6 +35,9 @@ pub(super) struct FileSettings {
     pub(super) run_dir: Option<String>,
     pub(super) log: Option<String>,
     pub(super) log_format: Option<String>,
+    pub(super) log_directory: Option<String>,
+    #[serde(rename = "logTotalMiB")]
+    pub(super) log_total_mib: Option<u64>,
     pub(super) domain_type: Option<DomainType>,
     pub(super) unsafe_migration: Option<bool>,
     pub(super) migration_uri: Option<String>,

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::logs::LogFormat;
+use crate::logs::{LogFileSettings, LogFormat};
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -38,7 +38,7 @@ fn with_only_the_names_given_everything_has_its_default() {
     assert!(!settings.unsafe_migration);
     assert_eq!(settings.watchdog_device, None, "a watchdog nobody named is not armed");
     assert_eq!(settings.keeper_socket(), PathBuf::from("/run/zsha/prod/keeper.sock"));
-    assert_eq!(settings.log, LogSettings { filter: "info".to_owned(), format: LogFormat::Text });
+    assert_eq!(settings.log, LogSettings { filter: "info".to_owned(), format: LogFormat::Text, files: None });
 }
 
 #[test]
@@ -68,6 +68,7 @@ fn every_value_can_come_from_the_environment() {
         ("ZSHA_RUN_DIR", "/run/other"),
         ("RUST_LOG", "debug"),
         ("ZSHA_LOG_FORMAT", "json"),
+        ("ZSHA_LOG_DIRECTORY", "/var/log/z"),
     ];
     let settings = resolve(&Flags::default(), &environment(&pairs), None).unwrap();
     let endpoints: Vec<&str> = settings.consul.endpoints.iter().map(Endpoint::as_str).collect();
@@ -77,7 +78,8 @@ fn every_value_can_come_from_the_environment() {
     assert_eq!(settings.consul.client_key, Some(PathBuf::from("/etc/zsha/key.pem")));
     assert_eq!(settings.libvirt, "qemu+unix:///system");
     assert_eq!(settings.run_dir, PathBuf::from("/run/other"));
-    assert_eq!(settings.log, LogSettings { filter: "debug".to_owned(), format: LogFormat::Json });
+    let files = Some(LogFileSettings::new(PathBuf::from("/var/log/z")));
+    assert_eq!(settings.log, LogSettings { filter: "debug".to_owned(), format: LogFormat::Json, files });
 }
 
 #[test]
@@ -93,6 +95,8 @@ unsafeMigration: true
 watchdogDevice: /dev/watchdog1
 log: zsha_controller=debug,info
 logFormat: json
+logDirectory: /var/log/z
+logTotalMiB: 64
 ";
     let settings = resolve(&Flags::default(), &Environment::new(), Some(&file(text))).unwrap();
     assert_eq!(settings.node.as_str(), "nfs-3");
@@ -101,6 +105,7 @@ logFormat: json
     assert!(settings.unsafe_migration);
     assert_eq!(settings.watchdog_device, Some(PathBuf::from("/dev/watchdog1")));
     assert_eq!(settings.log.format, LogFormat::Json);
+    assert_eq!(settings.log.files.unwrap().total, 64 * 1024 * 1024);
 }
 
 #[test]
@@ -130,7 +135,11 @@ fn everything_that_is_wrong_is_told_at_once_with_its_place_and_what_is_allowed()
     let flags =
         Flags { node: Some("-x-".to_owned()), libvirt: Some("xen:///".to_owned()), ..Flags::default() };
     let pairs = [("ZSHA_LISTEN", "7070"), ("CONSUL_HTTP_TOKEN_FILE", "token"), ("RUST_LOG", "a=loud")];
-    insta::assert_snapshot!(complaint(&flags, &pairs, Some("runDir: run\nlogFormat: xml\nconsul: ftp://h")));
+    insta::assert_snapshot!(complaint(
+        &flags,
+        &pairs,
+        Some("runDir: run\nlogFormat: xml\nlogTotalMiB: 1\nlogDirectory: log\nconsul: ftp://h")
+    ));
 }
 
 #[test]

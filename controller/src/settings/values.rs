@@ -13,7 +13,7 @@ use super::{
     ConsulAccess, DEFAULT_CONSUL, DEFAULT_LIBVIRT, DEFAULT_LISTEN, DEFAULT_MIGRATION_URI, DEFAULT_RUN_DIR,
     Environment, Flags, Origin, Problem, Settings, set,
 };
-use crate::logs::{LogFormat, LogSettings};
+use crate::logs::{LogFileSettings, LogFormat, LogSettings};
 
 /// Stands for a node's in `migrationUri`.
 const ADDRESS: &str = "{address}";
@@ -157,7 +157,28 @@ impl Values<'_> {
             "text",
             LogFormat::from_str,
         );
-        Some(LogSettings { filter: filter?, format: format? })
+        let files = self.log_files(flags, file);
+        Some(LogSettings { filter: filter?, format: format?, files: files? })
+    }
+
+    /// Outside None where something is wrong, inside where no directory is named.
+    fn log_files(&mut self, flags: &Flags, file: &FileSettings) -> Option<Option<LogFileSettings>> {
+        let said = self.said(&Ways {
+            flag: Some(("log-directory", &flags.log_directory)),
+            variable: "ZSHA_LOG_DIRECTORY",
+            key: ("logDirectory", file.log_directory.as_deref()),
+        });
+        let total = match (&self.path, file.log_total_mib) {
+            (Some(path), Some(mib)) => {
+                let origin = Origin::File { path: path.clone(), key: "logTotalMiB" };
+                Some(self.checked(origin, mib.to_string(), LogFileSettings::total_of)?)
+            }
+            (None, _) | (_, None) => None,
+        };
+        let Some((origin, given)) = said else { return Some(None) };
+        let mut files = LogFileSettings::new(self.checked(origin, given, absolute_path)?);
+        files.total = total.unwrap_or(files.total);
+        Some(Some(files))
     }
 
     /// What was said, by whoever has precedence.
