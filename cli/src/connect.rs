@@ -28,8 +28,8 @@ pub(crate) fn reach(cli: &Cli, command: &Command) -> Result<Option<Reach>, Failu
         }
     };
     settings.tls = Tls { ca: global.ca_cert.clone(), identity };
-    let store = ConsulStore::connect(settings).map_err(unconnected)?;
-    Ok(Some(Reach { store: Arc::new(store), named: global.cluster.clone() }))
+    let consul = Arc::new(ConsulStore::connect(settings).map_err(unconnected)?);
+    Ok(Some(Reach { store: Arc::clone(&consul) as _, consul: Some(consul), named: global.cluster.clone() }))
 }
 
 /// As Consul's own commands read them: a scheme may be left out, and CONSUL_HTTP_SSL says which is meant then.

@@ -109,7 +109,7 @@ pub async fn run_on(cli: &Cli, store: Arc<dyn Store>, session: &mut Session<'_>)
     let json = cli.command.as_ref().is_some_and(Command::wants_json);
     let done = match &cli.command {
         Some(command) => {
-            let reach = Reach { store, named: cli.global.cluster.clone() };
+            let reach = Reach { store, consul: None, named: cli.global.cluster.clone() };
             within(cli, command, Some(&reach), session).await
         }
         None => commands::help::overview(session),

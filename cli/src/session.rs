@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 
 use zsha_crds::{ClusterName, Keys};
-use zsha_runtime::store::Read as Consistency;
+use zsha_runtime::store::{ConsulStore, Read as Consistency};
 use zsha_runtime::{Clock, Store};
 
 use crate::output::Output;
@@ -38,6 +38,8 @@ impl fmt::Debug for Session<'_> {
 #[derive(Debug, Clone)]
 pub struct Reach {
     pub store: Arc<dyn Store>,
+    /// The same, where it is Consul: it has members to tell of.
+    pub consul: Option<Arc<ConsulStore>>,
     pub named: Option<ClusterName>,
 }
 

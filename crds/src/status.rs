@@ -19,7 +19,7 @@ pub use bound::{FailoverBound, failover_bound};
 pub use conditions::ClusterCondition;
 pub use nodes::{ControllerState, LeaseWord, NodeSummary, Role};
 pub use view::{Asked, ClusterView, DataAge, LeaseSight, Observed, RawRecord};
-pub use vm::{VmSummary, Wanted};
+pub use vm::{GuestAddress, VmSummary, Wanted};
 
 use crate::records::EventRecord;
 use crate::{ClusterName, ConditionStatus, HaCluster, NodeName};

@@ -1,5 +1,6 @@
 //! `zsha status`: where the VM is, the nodes, and what is wrong, as the records and the leases show it now.
 
+mod headed;
 mod line;
 pub(crate) mod look;
 mod screen;
@@ -7,7 +8,9 @@ mod table;
 mod watch;
 
 use clap::ValueEnum;
+use serde::Serialize;
 use zsha_crds::status::{ClusterStatus, DataAge, summarise};
+use zsha_runtime::store::consul::Member;
 
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -37,10 +40,44 @@ pub enum Form {
     Yaml,
 }
 
-/// As a table; for `status-conf` too.
-pub(crate) fn table(status: &ClusterStatus, wide: bool, session: &mut Session<'_>) -> Result<(), Failure> {
+/// As tables under the headings of zsha 2.5.1; for `status-conf` too.
+pub(crate) async fn print(
+    status: &ClusterStatus,
+    wide: bool,
+    reach: &Reach,
+    session: &mut Session<'_>,
+) -> Result<(), Failure> {
+    let members = members(reach).await;
     let colour = session.output.out_look.colour;
-    Ok(session.output.text(&table::render(status, wide, colour))?)
+    Ok(session.output.text(&headed::render(status, &members, wide, colour))?)
+}
+
+/// The status, and what Consul says of itself; that is absent where it is not known.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Whole<'a> {
+    #[serde(flatten)]
+    status: &'a ClusterStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consul_members: Option<Vec<Member>>,
+}
+
+impl<'a> Whole<'a> {
+    async fn of(status: &'a ClusterStatus, reach: &Reach) -> Self {
+        Self { status, consul_members: members(reach).await.ok() }
+    }
+}
+
+/// Or why they are not known: a status is no worse for it.
+async fn members(reach: &Reach) -> Result<Vec<Member>, String> {
+    let consul = reach.consul.as_ref().ok_or_else(|| "the store is not Consul".to_owned())?;
+    match consul.members().await {
+        Ok(members) if members.is_empty() => {
+            Err("the token may not see Consul's nodes: it lacks `node_prefix \"\"` read".to_owned())
+        }
+        Ok(members) => Ok(members),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
@@ -54,9 +91,9 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
         session.output.tell(&banner)?;
     }
     match args.output {
-        Form::Json => session.output.json(&status)?,
-        Form::Yaml => session.output.yaml(&status)?,
-        Form::Table | Form::Wide => table(&status, args.output == Form::Wide, session)?,
+        Form::Json => session.output.json(&Whole::of(&status, reach).await)?,
+        Form::Yaml => session.output.yaml(&Whole::of(&status, reach).await)?,
+        Form::Table | Form::Wide => print(&status, args.output == Form::Wide, reach, session).await?,
     }
     Ok(exit(args, &status))
 }

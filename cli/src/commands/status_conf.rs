@@ -7,7 +7,7 @@ use zsha_crds::normalise::normalised;
 use zsha_crds::status::summarise;
 
 use super::export_config::config_json;
-use super::status::{banner, look, table};
+use super::status::{banner, look, print};
 use crate::live::Live;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -36,7 +36,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     }
     match args.output {
         Form::Table => {
-            table(&status, false, session)?;
+            print(&status, false, reach, session).await?;
             session.output.line("\n>>>Configuration")?;
             session.output.text(&config_json(&document)?)?;
         }

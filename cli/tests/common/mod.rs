@@ -120,12 +120,14 @@ pub fn lease(node: &str, renewed_at: &str) -> Value {
 }
 
 fn report(node: &str, local_vm: &str) -> Value {
-    let ready = json!({
-        "type": "Ready", "status": "True", "reason": "Fit", "message": "fit",
-        "lastTransitionTime": "1970-01-01T00:10:00Z"
+    let conditions = ["Ready", "MountsReady", "ImagePresent"].map(|kind| {
+        json!({
+            "type": kind, "status": "True", "reason": "Fit", "message": "fit",
+            "lastTransitionTime": "1970-01-01T00:10:00Z"
+        })
     });
     json!({
-        "node": node, "conditions": [ready], "observedGeneration": 1, "controllerVersion": "0.1.0",
+        "node": node, "conditions": conditions, "observedGeneration": 1, "controllerVersion": "0.1.0",
         "localVm": local_vm, "updatedAt": "1970-01-01T00:30:00Z"
     })
 }

@@ -170,6 +170,10 @@ async fn the_agent_tells_its_raft_multiplier_and_the_leader_its_address() {
     assert_eq!(agent.raft_multiplier, Some(1));
     assert_eq!(agent.cleanup_dead_servers, Some(false));
     assert!(store.leader().await.unwrap().unwrap().starts_with("127.0.0.1:"));
+    let members = store.members().await.unwrap();
+    let [member] = members.as_slice() else { panic!("one server, {} members", members.len()) };
+    assert_eq!((&member.node, &member.version), (&agent.node, &agent.version));
+    assert_eq!((member.status, member.server), (MemberStatus::Alive, true));
 }
 
 #[tokio::test]
@@ -191,6 +195,7 @@ async fn a_token_without_rights_reads_an_empty_list_and_is_denied_the_rest() {
     assert!(denied(nobody.txn(vec![create("p/l", "1")]).await.map(drop)));
     assert!(denied(nobody.txn_hedged(vec![create("p/l", "1")], TIMEOUT).await.map(drop)));
     assert!(denied(nobody.agent().await.map(drop)));
+    assert!(nobody.members().await.unwrap().is_empty(), "left out without a word");
 }
 
 #[tokio::test]

@@ -73,8 +73,27 @@ pub struct NodeSummary {
     pub controller_version: Option<String>,
     /// The local hypervisor's word for the VM; `Unknown` where nobody living says it.
     pub local_vm: String,
+    /// Whether the document's mounts and the image are there and answer, said by a controller that lives.
+    #[serde(default = "unknown")]
+    pub storage: ConditionStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<u64>,
+}
+
+fn unknown() -> ConditionStatus {
+    ConditionStatus::Unknown
+}
+
+/// All of it, or the worst of it.
+fn storage(status: Option<&NodeStatus>) -> ConditionStatus {
+    let Some(status) = status else { return ConditionStatus::Unknown };
+    let part =
+        |kind| condition::find(&status.conditions, kind).map_or(ConditionStatus::Unknown, |c| c.status);
+    match ["MountsReady", "ImagePresent"].map(part) {
+        [ConditionStatus::True, ConditionStatus::True] => ConditionStatus::True,
+        parts if parts.contains(&ConditionStatus::False) => ConditionStatus::False,
+        _ => ConditionStatus::Unknown,
+    }
 }
 
 impl NodeSummary {
@@ -135,6 +154,7 @@ fn one(facts: &Facts<'_>, name: NodeName, address: Option<String>) -> NodeSummar
     NodeSummary {
         role: role(facts, &name, ready, removed),
         local_vm: speaking.map_or_else(|| "Unknown".to_owned(), |status| status.local_vm.clone()),
+        storage: storage(speaking),
         observed_generation: status.map(|status| status.observed_generation),
         controller_version: status.map(|status| status.controller_version.clone()),
         name,

@@ -2,6 +2,8 @@
 //!
 //! Never here: yesterday's word as today's. It goes to `lastKnownState`, and `state` is `Unknown`.
 
+use std::net::Ipv4Addr;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,7 @@ use uuid::Uuid;
 
 use super::nodes::{ControllerState, LeaseWord, NodeSummary};
 use super::{DataAge, Facts, Observed};
+use crate::document::Nic;
 use crate::records::{Owner, StartRecord, VmPhase, VmRecord, VmStatus};
 use crate::{NodeName, VmName};
 
@@ -48,9 +51,41 @@ pub struct VmSummary {
     pub generation: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_start: Option<StartRecord>,
+    /// Its addresses on the node that owns it, in the order of the document's NICs. Empty where the document is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<GuestAddress>,
     /// Why it is as it is; empty where nothing is to be said.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+/// What the document gives one NIC of the guest. Whether the guest took it, it alone knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GuestAddress {
+    /// Absent where it depends on the node, and no node owns the VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    pub bridge: String,
+    /// Whether this is the management NIC.
+    pub management: bool,
+    pub default_route: bool,
+}
+
+fn addresses(facts: &Facts<'_>, owner: Option<&NodeName>) -> Vec<GuestAddress> {
+    let nics = facts.document.iter().flat_map(|document| &document.spec.network);
+    let address = |nic: &Nic| match (owner, nic.ipaddr.values().as_slice()) {
+        (Some(node), _) => nic.ipaddr.for_node(node).copied(),
+        (None, [(None, address)]) => Some(**address),
+        (None, _) => None,
+    };
+    nics.map(|nic| GuestAddress {
+        address: address(nic),
+        bridge: nic.bridge.to_string(),
+        management: nic.is_mgmt,
+        default_route: nic.is_def_route,
+    })
+    .collect()
 }
 
 /// The state in a word, or why nobody can say.
@@ -80,6 +115,7 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
         since: None,
         generation: None,
         last_start,
+        addresses: addresses(facts, owner.map(|owner| &owner.node)),
         note: record.map(|record| record.note.clone()).unwrap_or_default(),
     };
     match word(facts, nodes, status) {

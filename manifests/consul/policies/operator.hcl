@@ -21,3 +21,8 @@ key_prefix "zsha/prod/intent/" {
 key_prefix "zsha/prod/vms/" {
   policy = "write"
 }
+
+# Consul's members, for `zsha status`.
+node_prefix "" {
+  policy = "read"
+}

@@ -3,3 +3,8 @@
 key_prefix "zsha/" {
   policy = "read"
 }
+
+# Consul's members, for `zsha status`.
+node_prefix "" {
+  policy = "read"
+}

@@ -13,14 +13,24 @@ const EVENTS: usize = 5;
 const EVENTS_WIDE: usize = 20;
 
 pub(super) fn render(status: &ClusterStatus, wide: bool, colour: bool) -> String {
-    let mut sections = vec![vm(status, wide).render(colour), summary(status, wide, colour)];
+    let mut sections = vec![the_vm(status, wide, colour)];
     if !status.nodes.is_empty() {
         sections.push(nodes(&status.nodes, wide).render(colour));
     }
-    sections.extend(conditions(status, wide, colour));
-    sections.extend(waiting(status));
+    sections.extend(wrong(status, wide, colour));
     sections.extend(recent(status, wide, colour));
     sections.join("\n")
+}
+
+/// The VM, and whether it is safe.
+pub(super) fn the_vm(status: &ClusterStatus, wide: bool, colour: bool) -> String {
+    format!("{}\n{}", vm(status, wide).render(colour), summary(status, wide, colour))
+}
+
+/// What is not as it should be, and what is not being done.
+pub(super) fn wrong(status: &ClusterStatus, wide: bool, colour: bool) -> Option<String> {
+    let sections: Vec<_> = conditions(status, wide, colour).into_iter().chain(waiting(status)).collect();
+    (!sections.is_empty()).then(|| sections.join("\n"))
 }
 
 pub(super) fn tone_of_state(state: &str) -> Tone {
@@ -90,7 +100,7 @@ fn seconds(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn nodes(nodes: &[NodeSummary], wide: bool) -> Table {
+pub(super) fn nodes(nodes: &[NodeSummary], wide: bool) -> Table {
     let mut header = vec!["NODE", "ADDRESS", "LEASE", "READY", "ROLE", "CONTROLLER", "VM"];
     if wide {
         header.extend(["OBSERVED", "VERSION", "WHY"]);
@@ -178,7 +188,7 @@ fn waiting(status: &ClusterStatus) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn recent(status: &ClusterStatus, wide: bool, colour: bool) -> Option<String> {
+pub(super) fn recent(status: &ClusterStatus, wide: bool, colour: bool) -> Option<String> {
     let count = if wide { EVENTS_WIDE } else { EVENTS };
     let from = status.events.len().saturating_sub(count);
     let newest = &status.events[from..];

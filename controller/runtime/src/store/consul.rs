@@ -66,7 +66,7 @@ use failure::Failure;
 use hedge::{Fate, Tally};
 use transaction::Request;
 
-pub use agent::Agent;
+pub use agent::{Agent, Member, MemberStatus};
 pub use client::{Identity, Tls};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 
@@ -214,6 +214,16 @@ impl ConsulStore {
         self.anywhere("agent", |connection| async move {
             self.counts.others.fetch_add(1, Ordering::Relaxed);
             Agent::parse(&connection.get("/v1/agent/self").await?)
+        })
+        .await
+    }
+
+    /// Consul's members, as the agent behind the first endpoint that answers knows them. Those that the token may not
+    /// see are left out by Consul without a word.
+    pub async fn members(&self) -> Result<Vec<Member>, StoreError> {
+        self.anywhere("members", |connection| async move {
+            self.counts.others.fetch_add(1, Ordering::Relaxed);
+            Member::parse(&connection.get("/v1/agent/members").await?)
         })
         .await
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::connection::parse;
@@ -60,6 +60,84 @@ impl Agent {
     }
 }
 
+/// One agent, as another's gossip knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    pub node: String,
+    /// `ADDRESS:PORT` of its gossip.
+    pub address: String,
+    pub status: MemberStatus,
+    pub server: bool,
+    pub version: String,
+    pub protocol: String,
+    pub datacenter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum MemberStatus {
+    Alive,
+    Leaving,
+    Left,
+    Failed,
+    /// A state that Consul has and this build does not know.
+    Other,
+}
+
+impl MemberStatus {
+    /// As `consul members` prints it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Leaving => "leaving",
+            Self::Left => "left",
+            Self::Failed => "failed",
+            Self::Other => "unknown",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawMember {
+    name: String,
+    addr: String,
+    port: u16,
+    status: u8,
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+impl Member {
+    /// In the order of their names.
+    pub(super) fn parse(body: &[u8]) -> Result<Vec<Self>, Failure> {
+        let raw: Vec<RawMember> = parse(body)?;
+        let mut members: Vec<_> = raw.into_iter().map(Self::from_raw).collect();
+        members.sort_by(|a, b| a.node.cmp(&b.node));
+        Ok(members)
+    }
+
+    fn from_raw(raw: RawMember) -> Self {
+        let tag = |name: &str| raw.tags.get(name).cloned().unwrap_or_default();
+        Self {
+            address: format!("{}:{}", raw.addr, raw.port),
+            status: match raw.status {
+                1 => MemberStatus::Alive,
+                2 => MemberStatus::Leaving,
+                3 => MemberStatus::Left,
+                4 => MemberStatus::Failed,
+                _ => MemberStatus::Other,
+            },
+            server: tag("role") == "consul",
+            // What follows the colon is the commit it was built from.
+            version: tag("build").split(':').next().unwrap_or_default().to_owned(),
+            protocol: tag("vsn"),
+            datacenter: tag("dc"),
+            node: raw.name,
+        }
+    }
+}
+
 /// Go's way to print a duration: `1m30s`, `500ms`, `1.5s`.
 fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
@@ -103,6 +181,28 @@ mod tests {
     fn an_agent_that_does_not_show_its_settings_leaves_them_unknown() {
         let body = br#"{"Config":{"NodeName":"n1","Version":"1.20.0","Server":false}}"#;
         assert_eq!(Agent::parse(body).unwrap().raft_multiplier, None);
+    }
+
+    #[test]
+    fn members_are_listed_by_name_with_what_their_tags_say() {
+        let body = br#"[
+            {"Name":"nfs-2","Addr":"10.0.0.2","Port":8301,"Status":4,"Tags":{"role":"node","build":"1.8.7","vsn":"2","dc":"dc1"}},
+            {"Name":"nfs-1","Addr":"10.0.0.1","Port":8301,"Status":1,"Tags":{"role":"consul","build":"1.8.7:a1b2","vsn":"2","dc":"dc1"}},
+            {"Name":"nfs-3","Addr":"10.0.0.3","Port":8301,"Status":9}]"#;
+        let members = Member::parse(body).unwrap();
+        let told: Vec<_> = members
+            .iter()
+            .map(|m| (m.node.as_str(), m.status.word(), m.server, m.version.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("nfs-1", "alive", true, "1.8.7"),
+                ("nfs-2", "failed", false, "1.8.7"),
+                ("nfs-3", "unknown", false, "")
+            ]
+        );
+        assert_eq!(members[0].address, "10.0.0.1:8301");
     }
 
     #[test]
