@@ -31,5 +31,6 @@ pub mod hypervisor;
 pub mod keeper;
 
 pub mod api;
+pub mod leave;
 pub mod logs;
 pub mod settings;

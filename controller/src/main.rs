@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
@@ -12,7 +13,7 @@ use zsha_controller::keeper::guard::{self, GuardSettings};
 use zsha_controller::keeper::process;
 use zsha_controller::logs::LogSettings;
 use zsha_controller::settings::{self, Flags, Settings};
-use zsha_controller::{logs, run};
+use zsha_controller::{leave, logs, run};
 use zsha_crds::ClusterName;
 
 mod built;
@@ -40,6 +41,17 @@ enum Command {
     Run(Flags),
     /// The keeper of this node: renews its lease and kills in time
     Keeper(Flags),
+    /// Before this host shuts down: the VM leaves it live, and keeps away until it has booted again
+    Leave {
+        #[command(flatten)]
+        flags: Flags,
+        /// Do nothing unless systemd says that the host is shutting down
+        #[arg(long)]
+        only_at_shutdown: bool,
+        /// Give up after this, with 1
+        #[arg(long, value_name = "SPAN", default_value = "600s", value_parser = jiff::SignedDuration::from_str)]
+        limit: jiff::SignedDuration,
+    },
     /// Three nodes in one process, for trying zsha out: no root, no Consul, no libvirt
     Dev(DevSettings),
     /// What a keeper leaves behind that is stopped beside a living VM
@@ -68,6 +80,13 @@ fn main() -> ExitCode {
         Command::Keeper(flags) => {
             with_settings(&flags, "zsha-keeper", |settings| process::run(&settings.for_keeper()?))
         }
+        Command::Leave { only_at_shutdown: true, .. } if !leave::host_shuts_down() => {
+            println!("the host stays up: nothing is done");
+            ExitCode::SUCCESS
+        }
+        Command::Leave { flags, limit, .. } => {
+            with_settings(&flags, "zsha-leave", |settings| leave::run(settings, limit.unsigned_abs()))
+        }
         Command::Dev(settings) => finish(with_log(|| dev::run(&settings))),
         Command::KeeperGuard { cluster, directory } => {
             finish(with_log(|| guard::run(&GuardSettings { cluster, directory })))
@@ -77,7 +96,11 @@ fn main() -> ExitCode {
 }
 
 /// `program` as the log files name it.
-fn with_settings(flags: &Flags, program: &str, then: fn(&Settings) -> anyhow::Result<()>) -> ExitCode {
+fn with_settings(
+    flags: &Flags,
+    program: &str,
+    then: impl FnOnce(&Settings) -> anyhow::Result<()>,
+) -> ExitCode {
     let resolved = settings::environment(std::env::vars_os()).and_then(|environment| {
         let file = settings::read_file(flags, &environment)?;
         settings::resolve(flags, &environment, file.as_ref())
@@ -130,12 +153,20 @@ mod tests {
         let started = |unit: &str| {
             let file = format!("{}/../manifests/systemd/{unit}.service", env!("CARGO_MANIFEST_DIR"));
             let text = std::fs::read_to_string(file).unwrap();
-            let line = text.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/")).unwrap();
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("Exec")?.split_once("=/usr/bin/zsha-controller"))
+                .map(|(_, arguments)| format!("zsha-controller{arguments}"))
+                .unwrap();
             Arguments::try_parse_from(line.split_whitespace()).unwrap().command
         };
         let Command::Keeper(flags) = started("zsha-keeper") else { panic!("not the keeper") };
         assert_eq!(flags, Flags::default());
         let Command::Run(flags) = started("zsha-controller") else { panic!("not the controller") };
         assert_eq!(flags, Flags::default());
+        let Command::Leave { flags, only_at_shutdown: true, limit } = started("zsha-host") else {
+            panic!("not what leaves at shutdown")
+        };
+        assert_eq!((flags, limit), (Flags::default(), jiff::SignedDuration::from_mins(10)));
     }
 }

@@ -19,6 +19,7 @@ use crate::host::LinuxHost;
 use crate::hypervisor::Hypervisor;
 use crate::keeper::copies::{Copies, ProcCopies};
 use crate::keeper::{SocketLease, StateFile, second_net};
+use crate::leave;
 use crate::reconcile::{self, Build, Node};
 use crate::settings::Settings;
 
@@ -38,6 +39,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
     let clock = Clock::Boottime;
     let seed = u64::from(std::process::id());
     let keys = Keys::new(&settings.cluster);
+    let (host, own_keys) = (leave::Host::of(settings)?, keys.clone());
     let store = Arc::new(ConsulStore::connect(settings.consul.for_store()?)?);
     let listener = TcpListener::bind(settings.listen).await.with_context(|| {
         format!("cannot listen on {}: name another address with --listen", settings.listen)
@@ -94,6 +96,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             count_requests(Arc::clone(&store), metrics),
             check_consul(Arc::clone(&store), recorder.clone()),
             second_net(settings.keeper_directory(), lease, copies, clock),
+            leave::back(&host, &own_keys, store.as_ref()),
         );
     };
     let ((), (), served, ()) = tokio::join!(

@@ -191,6 +191,8 @@ async fn a_node_keeps_its_vm_fences_others_and_cannot_change_what_is_wanted() {
     let lost = Op::Create { key: keys().lease(&other), value: json!(lost).to_string() };
     assert!(store.txn(vec![lost]).await.unwrap().committed());
     assert!(!store.list(&keys().history(), Read::Consistent).await.unwrap().entries.is_empty());
+    let drain = keys().intent(&Intent::drain_of(&document().nodes()[0].name));
+    assert!(write(&*store, drain).await.unwrap().committed(), "a host that shuts down drains its node");
     for key in [keys().spec(), keys().intent("power"), keys().history_of(2), "zsha/other/spec".to_owned()] {
         denied(&*store, key).await;
     }
@@ -226,4 +228,5 @@ async fn a_viewer_reads_everything_and_writes_nothing() {
         denied(&viewer, entry.key).await;
     }
     denied(&viewer, keys().history_of(2)).await;
+    assert_eq!(viewer.members().await.unwrap().len(), 1, "for `zsha status`");
 }

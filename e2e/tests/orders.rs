@@ -78,6 +78,39 @@ fn a_drained_node_is_left_live_and_stays_away_over_a_power_cycle() -> Result<()>
     lab.finish()
 }
 
+/// Situation 2 as it happens when nobody has thought of it: `reboot` on the host with the VM.
+#[test]
+fn a_host_that_shuts_down_is_left_live_first_and_may_have_the_vm_again_once_it_is_back() -> Result<()> {
+    let lab = booted_lab()?;
+    let host = lab.settled(SETTLE_LIMIT)?;
+    let before = host.guest_up()?;
+    host.exec_with(&["zsha-controller", "leave", "--node", &host.name, "--limit", "60s"], "", COMMAND)?
+        .success()?;
+    let now_on = lab.running_host(FAILOVER_LIMIT)?;
+    ensure!(now_on.name != host.name, "it is still on {}", host.name);
+    let after = lab.until("the guest's agent answers", 20 * SECOND, || now_on.guest_up().map(Some))?;
+    ensure!(after.boot == before.boot, "it has booted again: {before:?}, then {after:?}");
+    let status = now_on.zsha(&["status"], "")?.success()?;
+    ensure!(status.contains("the host shuts down; taken back once it has booted"), "{status}");
+    host.restart("controller")?;
+    wait::stays("it is drained while it has not booted", 8 * SECOND, || {
+        let status = now_on.zsha(&["status"], "")?.success()?;
+        ensure!(status.contains("the host shuts down"), "{status}");
+        Ok(())
+    })?;
+
+    host.power_off()?;
+    host.power_on()?;
+    lab.wait_until_up(SETTLE_LIMIT)?;
+    lab.until("it is not drained any more", SETTLE_LIMIT, || {
+        let status = now_on.zsha(&["status"], "")?.success()?;
+        ensure!(!status.contains("the host shuts down"), "{status}");
+        Ok(Some(()))
+    })?;
+    ensure!(lab.settled(SETTLE_LIMIT)?.name == now_on.name, "nothing moves back by itself");
+    lab.finish()
+}
+
 #[test]
 fn a_frozen_cluster_begins_nothing_and_heals_once_it_is_resumed() -> Result<()> {
     let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;

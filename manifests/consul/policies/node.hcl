@@ -22,6 +22,11 @@ key_prefix "zsha/prod/events/" {
   policy = "write"
 }
 
+# A host that shuts down drains its own node, and takes that back once it has booted.
+key_prefix "zsha/prod/intent/drain." {
+  policy = "write"
+}
+
 # How fast this Consul elects a leader, so that a slow one is told.
 agent_prefix "" {
   policy = "read"
