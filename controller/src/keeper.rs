@@ -49,7 +49,8 @@ pub struct Verdict {
     /// Why it is as it is: a sentence.
     pub message: String,
     /// Since when the lease has been renewed without a break, on this node's `CLOCK_BOOTTIME`; see
-    /// [`zsha_runtime::lease::Holder::unbroken_since`]. None: it is not valid, or the keeper is from before this was told.
+    /// [`zsha_runtime::lease::Holder::unbroken_since`]. None: it is not valid, or has not been renewed since the
+    /// store went back in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unbroken_since: Option<Moment>,
     /// When the keeper was last shown an earlier time of the store, on this node's `CLOCK_BOOTTIME`. None: it never was,
@@ -87,10 +88,9 @@ impl Verdict {
         self.valid_until.is_some_and(|until| now < until)
     }
 
-    /// Whether what was written then still counts: the lease has been renewed without a break since. A keeper from before
-    /// that was told is taken to have had none.
+    /// Whether what was written then still counts: the lease has been renewed without a break since.
     pub fn covers(&self, written: Moment) -> bool {
-        self.unbroken_since.is_none_or(|since| written >= since)
+        self.unbroken_since.is_some_and(|since| written >= since)
     }
 }
 

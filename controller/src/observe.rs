@@ -94,7 +94,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         migrate: views.migrate(),
         job: edges.hypervisor.migration(),
         went_back: world::went_back(views.went_back(), edges.clock.now(), &lease),
-        sights: world::sights(views.sights(), &lease),
+        sights: world::sights(views.sights(), edges.clock.now(), &lease),
         lease,
         unreadable_leases: views.unreadable_leases(),
         vanished_leases: views.vanished_leases(),

@@ -38,13 +38,15 @@ pub struct MigrateRequest {
 }
 
 /// The leases as far as this node may judge by them: only what it has watched while its own was renewed without a
-/// break counts. A keeper from before that was told is taken to have had none.
-pub fn sights(seen: BTreeMap<NodeName, Sight>, lease: &Observed<Verdict>) -> BTreeMap<NodeName, Sight> {
-    let unbroken = lease.known().and_then(|verdict| verdict.unbroken_since);
-    match unbroken {
-        Some(since) => seen.into_iter().map(|(node, sight)| (node, sight.since(since))).collect(),
-        None => seen,
-    }
+/// break counts. Where it has not been renewed since the store went back, nothing does.
+pub fn sights(
+    seen: BTreeMap<NodeName, Sight>,
+    now: Moment,
+    lease: &Observed<Verdict>,
+) -> BTreeMap<NodeName, Sight> {
+    let Some(verdict) = lease.known() else { return seen };
+    let since = verdict.unbroken_since.unwrap_or(now);
+    seen.into_iter().map(|(node, sight)| (node, sight.since(since))).collect()
 }
 
 /// A controller that began after the store went back in time has not seen it; for so long, the keeper's word counts. It
@@ -141,6 +143,14 @@ impl World {
         Some(DomainSpec { generation: desired.generation, ..(**domain).clone() } == desired.domain)
     }
 
+    /// Whether the leases that are seen are of a time when this node's present life was written down already: then
+    /// those of the others are all there, and no older than that.
+    pub fn sees_the_leases(&self) -> bool {
+        let Some(verdict) = self.lease.known() else { return false };
+        let mine = self.sights.get(&self.me).map(|sight| &sight.record);
+        mine.is_some_and(|mine| (mine.incarnation, mine.epoch) == (verdict.incarnation, verdict.epoch))
+    }
+
     /// Which life of this node's lease is meant; nil where it is not known.
     pub fn incarnation(&self) -> Uuid {
         self.lease.known().map_or(Uuid::nil(), |verdict| verdict.incarnation)
@@ -166,7 +176,8 @@ mod tests {
         observer.see(SEEN - Duration::from_secs(1), LeaseRecord::lost(&other, Timestamp::UNIX_EPOCH), 7);
         observer.see(SEEN, LeaseRecord::lost(&other, Timestamp::UNIX_EPOCH), 8);
         let verdict = verdict(unbroken_since);
-        let seen = sights(observer.sights().clone(), &Observed::Known(verdict));
+        let seen =
+            sights(observer.sights().clone(), SEEN + Duration::from_secs(60), &Observed::Known(verdict));
         seen[&other.node].clone()
     }
 
@@ -216,9 +227,15 @@ mod tests {
     #[test]
     fn what_was_seen_since_counts_as_it_was_seen() {
         let both_looks = SEEN - Duration::from_secs(1);
-        for unbroken in [Some(both_looks), Some(SEEN - Duration::from_secs(60)), None] {
-            let sight = judged(unbroken);
+        for unbroken in [both_looks, SEEN - Duration::from_secs(60)] {
+            let sight = judged(Some(unbroken));
             assert_eq!((sight.is_news, sight.sent_by), (true, SEEN), "{unbroken:?}");
         }
+    }
+
+    #[test]
+    fn until_the_own_lease_is_renewed_after_a_step_back_of_the_store_nobody_is_judged() {
+        let sight = judged(None);
+        assert_eq!((sight.is_news, sight.sent_by), (false, SEEN + Duration::from_secs(60)));
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use zsha_crds::NodeName;
 use zsha_crds::document::GuestPowerOff;
-use zsha_crds::records::{LeaseState, LeaseTimings, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_crds::records::{
+    LEASE_LOOK_MILLIS, LeaseState, LeaseTimings, Owner, StartRecord, VmPhase, VmRecord,
+};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
@@ -21,6 +23,9 @@ use crate::world::{StoredVm, World};
 /// The next in line tries this much later, so that a first in line that cannot act delays a failover and does not
 /// prevent it.
 pub const STAGGER: Duration = Duration::from_secs(2);
+
+/// Between two looks at the leases.
+const LOOK: Duration = Duration::from_millis(LEASE_LOOK_MILLIS);
 
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(30);
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(600);
@@ -203,6 +208,22 @@ pub(super) fn nobody_else_has_a_copy(
             ),
         );
         plan.step(Step::ReplaceLease(Owner { node: node.clone(), epoch: *epoch }));
+        return None;
+    }
+    if !world.sees_the_leases() {
+        // An empty list may be one that has not been read yet, and a list without this life may be one of before it.
+        plan.recheck_at(world.now + LOOK);
+        plan.wait(
+            "LeasesNotSeen",
+            "this node does not see its own lease yet, and so may not see the others'",
+        );
+        return None;
+    }
+    if guard.strict
+        && let Some((node, why)) = world.unreadable_leases.iter().find(|(node, _)| **node != world.me)
+    {
+        let why = format!("the lease of {node} cannot be read, so nobody knows whether it has a copy: {why}");
+        plan.wait("CopiesUnknown", why);
         return None;
     }
     let mut rests_on = Vec::new();

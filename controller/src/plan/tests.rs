@@ -137,7 +137,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             seq: 7,
             timings: LeaseTimings::BALANCED,
             message: "renewed".to_owned(),
-            unbroken_since: None,
+            unbroken_since: Some(Moment::from_millis(0)),
             store_went_back: None,
             copies: Some(0),
             counted_at: None,
@@ -361,6 +361,8 @@ fn a_node_in_a_later_life_does_not_own_what_it_owned_before() {
     if let Observed::Known(verdict) = &mut world.lease {
         verdict.epoch = 3;
     }
+    assert_eq!(reasons(&decide(&world)), ["LeasesNotSeen"], "what it sees is from before this life");
+    world.sights.get_mut(&node(1)).unwrap().record.epoch = 3;
     let plan = decide(&world);
     assert_eq!((only_write(&plan).reason, only_write(&plan).epoch), ("Returned", 3));
     world.local = Observed::Known(RUNNING);
@@ -745,6 +747,7 @@ fn a_node_that_takes_its_vm_again_names_the_keeper_only_if_it_ended_the_last_cop
         verdict.epoch = 3;
         verdict.ended = Some(Ended { count: 1, at: NOW - Duration::from_secs(5) });
     }
+    world.sights.get_mut(&node(1)).unwrap().record.epoch = 3;
     let told = |world: &World, starts: &[u64]| {
         let starts = starts.iter().map(|ago| NOW - Duration::from_secs(*ago)).collect();
         let plan = plan(world, &mut Notes { starts, ..Notes::default() });

@@ -59,3 +59,56 @@ fn a_migration_that_is_said_to_be_over_while_a_copy_is_here_is_given_up_after_a_
     assert_eq!(only_write(&given_up).reason, "MigrationFailed");
     assert!(notes.unexplained, "{notes:?}");
 }
+
+/// Back from a power loss, with a record that names it in the life before: of a snapshot, for all it knows.
+fn returned() -> World {
+    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
+    vm(&mut world).written = None;
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.epoch = 2;
+    world.sights.get_mut(&node(1)).unwrap().record.epoch = 2;
+    world
+}
+
+#[test]
+fn leases_that_have_not_been_read_yet_are_not_taken_for_none() {
+    let mut world = returned();
+    assert_eq!(only_write(&decide(&world)).reason, "Returned");
+    world.sights.clear();
+    let waiting = decide(&world);
+    assert_eq!((waiting.steps.as_slice(), reasons(&waiting)), (&[][..], vec!["LeasesNotSeen"]));
+    assert_eq!(waiting.recheck, Some(NOW + Duration::from_millis(500)));
+    world.lease = Observed::unknown("no keeper");
+    assert!(decide(&world).steps.is_empty());
+}
+
+#[test]
+fn leases_of_before_the_present_life_are_not_gone_by() {
+    let mut world = returned();
+    world.sights.get_mut(&node(1)).unwrap().record.epoch = 1;
+    assert_eq!(reasons(&decide(&world)), ["LeasesNotSeen"]);
+    world.sights.get_mut(&node(1)).unwrap().record.epoch = 2;
+    world.sights.get_mut(&node(1)).unwrap().record.incarnation = Uuid::from_u128(77);
+    assert_eq!(reasons(&decide(&world)), ["LeasesNotSeen"]);
+}
+
+#[test]
+fn after_a_step_back_a_lease_that_cannot_be_read_stands_in_the_way() {
+    let mut world = returned();
+    world.sights.remove(&node(3));
+    world.unreadable_leases.insert(node(3), "unknown variant `Lent`".to_owned());
+    assert_eq!(only_write(&decide(&world)).reason, "Returned", "only the owner could have had a copy");
+    world.went_back = true;
+    let waiting = decide(&world);
+    assert_eq!(reasons(&waiting), ["CopiesUnknown"]);
+    assert!(waiting.waiting[0].message.contains("unknown variant `Lent`"), "{waiting:?}");
+}
+
+#[test]
+fn what_was_written_does_not_count_until_the_lease_is_renewed_after_a_step_back() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.unbroken_since = None;
+    assert_eq!(ownership::right(&world), Right::Unconfirmed { epoch: 1 });
+    assert_eq!(only_write(&decide(&world)).reason, "Adopted");
+}
