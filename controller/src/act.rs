@@ -10,8 +10,9 @@ use zsha_runtime::lease::Sight;
 use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
 
+use crate::guest::Seed;
 use crate::host::{Host, HostError};
-use crate::hypervisor::{Hypervisor, HypervisorError};
+use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError};
 use crate::keeper::{KeeperError, Lease};
 use crate::plan::{Notes, ResumeBecause, Step, Still, Write};
 use crate::planted::{self, Bug};
@@ -86,6 +87,10 @@ pub async fn act(
                 format!("{} on {}", want.source, want.target.display()),
             )]
         }
+        Step::WriteSeed(seed) => {
+            edges.host.write_seed(seed).await?;
+            vec![]
+        }
         Step::KillCopy { because, if_still } => {
             match if_still {
                 None => {}
@@ -101,8 +106,8 @@ pub async fn act(
         }
         Step::ReplaceLease(owner) => replace_lease(edges, owner).await?,
         Step::Write(write) => return write_record(edges, views, write, notes).await,
-        Step::Start { domain, epoch } => {
-            let started = start(edges, views, domain, *epoch).await;
+        Step::Start { domain, seed, epoch } => {
+            let started = start(edges, views, (domain, seed.as_deref()), *epoch).await;
             return settle_start(edges, started, notes);
         }
         Step::Resume { epoch, because } => {
@@ -181,9 +186,13 @@ async fn still_to_stop(edges: &Edges) -> Result<(), ActError> {
 async fn start(
     edges: &Edges,
     views: &Views,
-    domain: &crate::hypervisor::DomainSpec,
+    (domain, seed): (&DomainSpec, Option<&Seed>),
     epoch: u64,
 ) -> Result<(), ActError> {
+    // What was seen of it may be as old as the last look at the host.
+    if let Some(seed) = seed {
+        edges.host.write_seed(seed).await?;
+    }
     edges.hypervisor.define(domain).await?;
     still_holds(edges, views, epoch).await?;
     Ok(edges.hypervisor.start_paused().await?)

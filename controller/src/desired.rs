@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use zsha_crds::document::{Failback, GuestPowerOff, HaCluster, ImageType, Watchdog};
+use zsha_crds::document::{Failback, GuestPowerOff, HaCluster, ImageType, Node, Watchdog};
 use zsha_crds::records::LeaseTimings;
 use zsha_crds::{NodeName, VmName};
 
+use crate::guest::{GuestWants, Seed};
 use crate::host::{BridgeWant, HostWants, MountWant};
 use crate::hypervisor::{DomainImage, DomainNic, DomainSpec};
 
@@ -27,12 +29,21 @@ pub struct Desired {
     pub power_off: GuestPowerOff,
     pub watchdog: Watchdog,
     pub domain: DomainSpec,
+    /// What the guest is told, by the node it boots on.
+    pub seeds: BTreeMap<NodeName, Arc<Seed>>,
+    /// What every node's host is asked.
     pub wants: HostWants,
 }
 
 impl Desired {
     pub fn from_document(document: &HaCluster, generation: u64) -> Self {
+        let domain = domain(document, generation);
+        let seed = |node: &Node| {
+            let seed = domain.guest.seed(&domain.name, &node.name)?;
+            Some((node.name.clone(), Arc::new(seed)))
+        };
         Self {
+            seeds: document.nodes().iter().filter_map(seed).collect(),
             generation,
             order: order(document),
             addresses: document.nodes().iter().map(|node| (node.name.clone(), node.address)).collect(),
@@ -43,9 +54,14 @@ impl Desired {
             timings: document.timings(),
             power_off: document.guest_power_off(),
             watchdog: document.fencing().watchdog(),
-            domain: domain(document, generation),
+            domain,
             wants: wants(document),
         }
+    }
+
+    /// What this node's host is asked, and what it is to have ready for a start of the VM.
+    pub fn wants_of(&self, node: &NodeName) -> HostWants {
+        HostWants { seed: self.seeds.get(node).cloned(), ..self.wants.clone() }
     }
 
     pub fn names(&self, node: &NodeName) -> bool {
@@ -85,6 +101,7 @@ fn domain(document: &HaCluster, generation: u64) -> DomainSpec {
             .iter()
             .map(|nic| DomainNic { bridge: nic.bridge.to_string(), mac: nic.mac_address.to_string() })
             .collect(),
+        guest: GuestWants::from_document(document),
     }
 }
 
@@ -106,5 +123,7 @@ fn wants(document: &HaCluster) -> HostWants {
             })
             .collect(),
         image: document.image_path(),
+        // By node: see `wants_of`.
+        seed: None,
     }
 }

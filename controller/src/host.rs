@@ -1,4 +1,5 @@
-//! The node around the hypervisor: bridges, mounts, the image. Looks, and mounts what was decided; decides nothing.
+//! The node around the hypervisor: bridges, mounts, the image, the guest's seed. Looks, mounts what was decided, and puts
+//! the seed in its place; decides nothing.
 //!
 //! What every implementation promises (one suite of contract tests runs on all of them):
 //!
@@ -7,7 +8,9 @@
 //!   never "absent", and hides nothing else.
 //! - [`Host::mount`] mounts only where it is known that nothing is mounted. What is mounted already is no error and is
 //!   not mounted twice; something else that is mounted there is one, and is left alone.
-//! - [`Host::changes`] moves whenever a link or a mount may have changed. It carries no data: look.
+//! - [`Host::write_seed`] puts the seed in its place whole or not at all: whoever opens the file has this one or the one
+//!   before. That it was refused is what a look tells until it is written, or another is wanted.
+//! - [`Host::changes`] moves whenever a link or a mount may have changed, or a seed was written or refused. It carries no data: look.
 
 mod child;
 #[cfg(test)]
@@ -16,11 +19,13 @@ mod links;
 mod linux;
 mod mounts;
 pub mod probe;
+mod seed_file;
 mod simulated;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -28,6 +33,7 @@ use tokio::sync::watch;
 pub use linux::LinuxHost;
 pub use simulated::SimulatedHost;
 
+use crate::guest::Seed;
 use crate::observed::Observed;
 
 /// What the document wants of the host: the questions of one look.
@@ -37,6 +43,8 @@ pub struct HostWants {
     pub mounts: Vec<MountWant>,
     /// The VM's image, where it is a file.
     pub image: Option<PathBuf>,
+    /// What a guest that starts here is told; where it lies is the host's own affair.
+    pub seed: Option<Arc<Seed>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +68,7 @@ pub struct HostFacts {
     pub bridges: BTreeMap<String, Observed<BridgeFact>>,
     pub mounts: BTreeMap<PathBuf, Observed<MountFact>>,
     pub image: Option<Observed<ImageFact>>,
+    pub seed: Option<Observed<SeedFact>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,10 +108,22 @@ pub enum ImageFact {
     Present { bytes: u64 },
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeedFact {
+    /// The one that is wanted is in its place.
+    Written,
+    /// It is not, and nobody has tried yet.
+    NotWritten,
+    /// It is not: the last try failed.
+    Refused { reason: String },
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     #[error("mounting {target}: {reason}")]
     Mount { target: String, reason: String },
+    #[error("writing the guest's configuration: {reason}")]
+    Seed { reason: String },
 }
 
 #[async_trait]
@@ -113,6 +134,9 @@ pub trait Host: Send + Sync + fmt::Debug + 'static {
     /// Not to be called again for the same target before that: between a look and a mount(8) is a gap.
     async fn mount(&self, want: &MountWant) -> Result<(), HostError>;
 
-    /// A counter that moves when a link or a mount may have changed.
+    /// Puts the guest's seed in its place. One that is there already is left as it is.
+    async fn write_seed(&self, seed: &Seed) -> Result<(), HostError>;
+
+    /// A counter that moves when anything of the host may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 }

@@ -29,6 +29,8 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use zsha_crds::{NodeName, VmName};
 
+use crate::guest::GuestWants;
+
 /// What a domain is made of. A function of the document alone, so equal documents make equal domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainSpec {
@@ -40,6 +42,8 @@ pub struct DomainSpec {
     pub vcpus: u32,
     pub image: DomainImage,
     pub nics: Vec<DomainNic>,
+    /// What the guest is told from inside, on the seed disk of the node it boots on.
+    pub guest: GuestWants,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 pub mod reconcile;
 
 pub mod desired;
+pub mod guest;
 pub mod in_force;
 pub mod intents;
 pub mod observed;

@@ -80,8 +80,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         local => local,
     };
     let (local, desired) = (Observed::from_result(local), views.desired());
-    let wants = desired.known().and_then(Option::as_ref).map(|desired| &desired.wants);
-    let facts = host.facts(wants);
+    let wants = desired.known().and_then(Option::as_ref).map(|desired| desired.wants_of(&edges.me));
+    let facts = host.facts(wants.as_ref());
     let lease = Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me));
     let keeper_blind = blindness.see(edges.clock.now(), &local, &lease);
     World {

@@ -28,6 +28,7 @@ pub mod upkeep;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -37,10 +38,12 @@ use zsha_crds::records::{LeaseTimings, Owner, VmRecord, Waiting};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
-use crate::host::MountWant;
+use crate::guest::Seed;
+use crate::host::{MountWant, SeedFact};
 use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder, PauseReason};
 use crate::in_force::SpecProblem;
 use crate::keeper::WatchdogState;
+use crate::observed::Observed;
 use crate::world::World;
 use blindness::Blindness;
 use migration::MigrationNotes;
@@ -52,11 +55,16 @@ pub const SAFETY_NET: Duration = Duration::from_secs(2);
 /// A server that did not let itself be mounted is asked again after this.
 const MOUNT_RETRY: Duration = Duration::from_secs(5);
 
+/// A disk that did not take the guest's seed is asked again after this.
+const SEED_RETRY: Duration = Duration::from_secs(2);
+
 /// One thing to do. Each is looked at again before the next that depends on it is planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Tell the keeper the timings of the document.
     SetTimings(LeaseTimings),
+    /// Have ready what the guest is told if it starts here.
+    WriteSeed(Arc<Seed>),
     /// Tell the keeper whether the document wants its watchdog.
     SetWatchdog(bool),
     Mount(MountWant),
@@ -72,6 +80,8 @@ pub enum Step {
     /// Define the domain and make its process, paused, if the lease of this epoch still holds.
     Start {
         domain: DomainSpec,
+        /// What the guest is told there. None: nothing new, the document no longer names this node.
+        seed: Option<Arc<Seed>>,
         epoch: u64,
     },
     /// Let it run, if the lease of this epoch still holds.
@@ -111,6 +121,7 @@ impl Step {
             Self::SetTimings(_) => "SetTimings",
             Self::SetWatchdog(_) => "SetWatchdog",
             Self::Mount(_) => "Mount",
+            Self::WriteSeed(_) => "WriteSeed",
             Self::KillCopy { .. } => "KillCopy",
             Self::ReplaceLease(_) => "ReplaceLease",
             Self::Write(_) => "Write",
@@ -199,6 +210,8 @@ pub struct Notes {
     pub storage_lost_since: Option<Moment>,
     /// Nothing is mounted before this.
     pub mount_at: Option<Moment>,
+    /// No seed is written before this.
+    pub seed_at: Option<Moment>,
     /// Since when this node has seen the VM failed everywhere, and how often it was tried again since.
     pub failed_since: Option<Moment>,
     pub failed_rounds: u32,
@@ -250,6 +263,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     keep_timings(world, &mut plan);
     keep_watchdog(world, &mut plan);
     keep_mounts(world, notes, &mut plan);
+    keep_seed(world, notes, &mut plan);
     if let Some(because) = not_mine {
         forget_definition(world, because, &mut plan);
     }
@@ -308,12 +322,31 @@ fn keep_mounts(world: &World, notes: &mut Notes, plan: &mut Plan) {
     }
     let (Some(desired), Some(facts)) = (world.document(), world.host.known()) else { return };
     for want in &desired.wants.mounts {
-        if let Some(crate::observed::Observed::Known(crate::host::MountFact::NotMounted)) =
-            facts.mounts.get(&want.target)
-        {
+        if let Some(Observed::Known(crate::host::MountFact::NotMounted)) = facts.mounts.get(&want.target) {
             notes.mount_at = Some(world.now + MOUNT_RETRY);
             plan.step(Step::Mount(want.clone()));
             return;
         }
     }
+}
+
+/// Every node has it ready, also for a guest that is moved there live: the process at the target opens it. What runs here
+/// keeps the one it began with.
+fn keep_seed(world: &World, notes: &mut Notes, plan: &mut Plan) {
+    let (Some(desired), Some(facts)) = (world.document(), world.host.known()) else { return };
+    let Some(seed) = desired.seeds.get(&world.me) else { return };
+    match &facts.seed {
+        Some(Observed::Known(SeedFact::NotWritten | SeedFact::Refused { .. })) => {}
+        Some(Observed::Known(SeedFact::Written)) => {
+            notes.seed_at = None;
+            return;
+        }
+        Some(Observed::Unknown(_)) | None => return,
+    }
+    if let Some(at) = notes.seed_at.filter(|at| world.now < *at) {
+        plan.recheck_at(at);
+        return;
+    }
+    notes.seed_at = Some(world.now + SEED_RETRY);
+    plan.step(Step::WriteSeed(Arc::clone(seed)));
 }

@@ -145,8 +145,9 @@ async fn look_at_host(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) 
     let mut questions = reconciler.views.spec_changes();
     loop {
         if let Observed::Known(Some(desired)) = reconciler.views.desired() {
-            let facts = reconciler.node.edges.host.look(&desired.wants).await;
-            if reconciler.host.put(desired.wants.clone(), facts) {
+            let wants = desired.wants_of(&reconciler.node.edges.me);
+            let facts = reconciler.node.edges.host.look(&wants).await;
+            if reconciler.host.put(wants, facts) {
                 changed.send_modify(|count| *count += 1);
             }
         }

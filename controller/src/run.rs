@@ -60,7 +60,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             clock,
             store: Arc::clone(&store) as _,
             hypervisor: hypervisor(settings, Arc::clone(&copies) as _)?,
-            host: Arc::new(LinuxHost::new()),
+            host: Arc::new(LinuxHost::new(settings.seed())),
             lease: Arc::clone(&lease) as _,
         },
         recorder: recorder.clone(),
@@ -127,6 +127,7 @@ fn hypervisor(settings: &Settings, copies: Arc<dyn Copies>) -> anyhow::Result<Ar
     let vm = VmName::management();
     let uuid = vm.domain_uuid(&settings.cluster);
     let mut libvirt = LibvirtSettings::new(settings.libvirt.clone(), settings.cluster.clone());
+    libvirt.seed = Some(settings.seed());
     libvirt.migration =
         MigrationWay { uri: settings.migration_uri.clone(), unchecked: settings.unsafe_migration };
     libvirt.domain_type = match settings.domain_type {

@@ -33,6 +33,7 @@ pub const DEFAULT_LIBVIRT: &str = "qemu:///system";
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 pub const DEFAULT_MIGRATION_URI: &str = "qemu+tls://{address}/system";
 pub const DEFAULT_RUN_DIR: &str = "/run/zsha";
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/zsha";
 
 /// Everything `run` and `keeper` need to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,9 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Sockets and the keeper's memory of its last deadline.
     pub run_dir: PathBuf,
+    /// What the guest is told at its start. The same path on every node, or the VM cannot be moved live; QEMU's user must
+    /// be able to read what is in it.
+    pub state_dir: PathBuf,
     pub domain_type: DomainType,
     /// Live migration between domains that share no storage lock, as the lab's do. Never in production.
     pub unsafe_migration: bool,
@@ -63,6 +67,11 @@ impl Settings {
     /// Where it keeps what it remembers.
     pub fn keeper_directory(&self) -> PathBuf {
         process::directory(&self.run_dir, &self.cluster)
+    }
+
+    /// Where this node keeps the disk that tells this cluster's guest what it is to be.
+    pub fn seed(&self) -> PathBuf {
+        self.state_dir.join(self.cluster.as_str()).join("seed.img")
     }
 
     /// What the keeper is made from. Reads the token's file. A watchdog resets the machine when nobody pets it, so

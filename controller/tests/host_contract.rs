@@ -17,8 +17,10 @@ use std::time::Duration;
 use contract::{Link, Rig, every_case};
 use rig::{LinuxRig, inside, run};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use zsha_controller::guest::Seed;
 use zsha_controller::host::{
-    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, LinuxHost, MountFact, MountWant,
+    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, LinuxHost, MountFact,
+    MountWant, SeedFact,
 };
 use zsha_controller::observed::Observed;
 
@@ -38,6 +40,7 @@ fn wants(rig: &LinuxRig) -> HostWants {
         bridges: vec![BridgeWant { name: "zbr0".to_owned(), require_carrier: false }],
         mounts: vec![rig.share()],
         image: None,
+        seed: None,
     }
 }
 

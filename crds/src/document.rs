@@ -247,10 +247,9 @@ impl HaCluster {
         self.nics().iter().find(|nic| nic.is_mgmt)
     }
 
-    /// The address handed to the guest for its console proxy where it boots on `node`.
-    pub fn console_proxy_for(&self, node: &NodeName) -> Option<std::net::Ipv4Addr> {
-        let given = self.spec.console_proxy_overridden_ip.as_ref()?;
-        given.0.as_ref()?.for_node(node).copied()
+    /// The address handed to the guest for its console proxy, where one is given.
+    pub fn console_proxy(&self) -> Option<&PerNode<std::net::Ipv4Addr>> {
+        self.spec.console_proxy_overridden_ip.as_ref()?.0.as_ref()
     }
 
     pub fn allow_reset_root_password(&self) -> bool {

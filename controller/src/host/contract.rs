@@ -4,11 +4,15 @@
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{BridgeFact, BridgeWant, Host, HostFacts, HostWants, ImageFact, MountFact, MountWant, Observed};
+use super::{
+    BridgeFact, BridgeWant, Host, HostFacts, HostWants, ImageFact, MountFact, MountWant, Observed, Seed,
+    SeedFact,
+};
 
 /// A host with no link of the names below, nothing mounted and no image; and the hands that do to it what no caller can.
 #[async_trait]
@@ -26,6 +30,9 @@ pub(crate) trait Rig: Send + Sync {
     /// Whatever is asked to be mounted there cannot be.
     async fn refuse_mounts(&self);
     async fn allow_mounts(&self);
+    /// Whatever seed is written from now on is refused; none is there.
+    async fn refuse_seeds(&self);
+    async fn allow_seeds(&self);
     async fn set_image(&self, image: Image);
     /// Storage neither answers nor fails; the kernel does answer.
     async fn hang_storage(&self);
@@ -75,6 +82,9 @@ macro_rules! every_case {
             something_else_mounted_is_told_and_not_covered,
             a_mount_that_is_refused_says_where_and_leaves_nothing,
             an_image_is_told_as_what_is_there,
+            a_seed_is_seen_once_it_is_written_and_is_an_event,
+            a_seed_of_before_is_not_the_one_that_is_wanted,
+            a_seed_that_is_refused_says_why_until_it_is_written,
             storage_that_hangs_is_unknown_in_bounded_time_and_hides_no_bridge,
             what_cannot_be_looked_at_is_unknown_and_never_absent,
             looking_twice_changes_nothing,
@@ -105,7 +115,18 @@ pub(crate) fn wants(rig: &dyn Rig) -> HostWants {
         bridges: vec![bridge(BRIDGE), bridge(ANOTHER)],
         mounts: vec![rig.share()],
         image: Some(rig.image()),
+        seed: Some(Arc::new(seed("one"))),
     }
+}
+
+fn seed(what: &str) -> Seed {
+    let text = || what.to_owned();
+    Seed { meta_data: text(), user_data: text(), network_config: text() }
+}
+
+async fn seed_fact(rig: &dyn Rig, wanted: Seed) -> Observed<SeedFact> {
+    let wants = HostWants { seed: Some(Arc::new(wanted)), ..wants(rig) };
+    within(LOOK, "a look", rig.host().look(&wants)).await.seed.unwrap()
 }
 
 async fn look(rig: &dyn Rig) -> HostFacts {
@@ -302,6 +323,39 @@ pub(crate) async fn an_image_is_told_as_what_is_there(rig: &dyn Rig) {
     }
 }
 
+pub(crate) async fn a_seed_is_seen_once_it_is_written_and_is_an_event(rig: &dyn Rig) {
+    assert_eq!(seed_fact(rig, seed("one")).await, Observed::Known(SeedFact::NotWritten));
+    let writing = async { rig.host().write_seed(&seed("one")).await.unwrap() };
+    let written = |facts: &HostFacts| facts.seed == Some(Observed::Known(SeedFact::Written));
+    brings(rig, writing, "a seed", written).await;
+    rig.host().write_seed(&seed("one")).await.unwrap();
+    assert_eq!(seed_fact(rig, seed("one")).await, Observed::Known(SeedFact::Written));
+}
+
+pub(crate) async fn a_seed_of_before_is_not_the_one_that_is_wanted(rig: &dyn Rig) {
+    for (before, wanted) in [("one", "another"), ("another", "one")] {
+        rig.host().write_seed(&seed(before)).await.unwrap();
+        assert_eq!(seed_fact(rig, seed(wanted)).await, Observed::Known(SeedFact::NotWritten));
+        assert_eq!(seed_fact(rig, seed(before)).await, Observed::Known(SeedFact::Written));
+    }
+}
+
+pub(crate) async fn a_seed_that_is_refused_says_why_until_it_is_written(rig: &dyn Rig) {
+    rig.refuse_seeds().await;
+    for _ in 0..2 {
+        let refused = rig.host().write_seed(&seed("one")).await.unwrap_err().to_string();
+        let Observed::Known(SeedFact::Refused { reason }) = seed_fact(rig, seed("one")).await else {
+            panic!("not told")
+        };
+        assert!(refused.contains(&reason), "{refused}; {reason}");
+        // Of another it is not known yet.
+        assert_eq!(seed_fact(rig, seed("another")).await, Observed::Known(SeedFact::NotWritten));
+    }
+    rig.allow_seeds().await;
+    rig.host().write_seed(&seed("one")).await.unwrap();
+    assert_eq!(seed_fact(rig, seed("one")).await, Observed::Known(SeedFact::Written));
+}
+
 pub(crate) async fn storage_that_hangs_is_unknown_in_bounded_time_and_hides_no_bridge(rig: &dyn Rig) {
     rig.set_link(BRIDGE, Link::Dead).await;
     mount(rig).await.unwrap();
@@ -325,6 +379,7 @@ pub(crate) async fn what_cannot_be_looked_at_is_unknown_and_never_absent(rig: &d
     assert!(facts.bridges.values().all(|fact| matches!(fact, Observed::Unknown(_))), "{facts:?}");
     assert!(facts.mounts.values().all(|fact| matches!(fact, Observed::Unknown(_))), "{facts:?}");
     assert!(matches!(facts.image, Some(Observed::Unknown(_))), "{facts:?}");
+    assert!(matches!(facts.seed, Some(Observed::Unknown(_))), "{facts:?}");
     assert!(mount(rig).await.is_err(), "what is there is not known");
     rig.see_again().await;
     let facts = look(rig).await;

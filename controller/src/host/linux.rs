@@ -11,9 +11,11 @@ use tokio::task::AbortHandle;
 
 use super::child::Children;
 use super::probe::{Probe, Seen};
+use super::seed_file::SeedFile;
 use super::{
     BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, MountFact, MountWant, links, mounts, probe,
 };
+use crate::guest::Seed;
 use crate::observed::Observed;
 
 /// The mount table is read without touching any file system.
@@ -23,29 +25,30 @@ const TABLE_WITHIN: Duration = Duration::from_secs(2);
 pub struct LinuxHost {
     children: Children,
     probe: Probe,
+    seed: SeedFile,
     changes: watch::Sender<u64>,
     following: [AbortHandle; 2],
 }
 
 impl LinuxHost {
-    /// Begins to follow links and mounts at once. Needs a tokio runtime, and the program it is in to understand
-    /// [`probe::COMMAND`].
-    pub fn new() -> Self {
-        Self::probing(Probe::new())
+    /// Begins to follow links and mounts at once, and keeps the guest's seed at this path. Needs a tokio runtime, and the
+    /// program it is in to understand [`probe::COMMAND`].
+    pub fn new(seed: PathBuf) -> Self {
+        Self::probing(Probe::new(), seed)
     }
 
     /// Another program that understands [`probe::COMMAND`], in the place of the one it is in.
-    pub fn looking_by(program: &Path) -> Self {
-        Self::probing(Probe::by(program))
+    pub fn looking_by(program: &Path, seed: PathBuf) -> Self {
+        Self::probing(Probe::by(program), seed)
     }
 
-    fn probing(probe: Probe) -> Self {
+    fn probing(probe: Probe, seed: PathBuf) -> Self {
         let changes = watch::Sender::new(0);
         let following = [
             tokio::spawn(links::follow(changes.clone())).abort_handle(),
             tokio::spawn(mounts::follow(changes.clone())).abort_handle(),
         ];
-        Self { children: Children::new(), probe, changes, following }
+        Self { children: Children::new(), probe, seed: SeedFile::at(seed), changes, following }
     }
 
     async fn bridge(&self, want: &BridgeWant) -> (String, Observed<BridgeFact>) {
@@ -85,12 +88,6 @@ impl LinuxHost {
     }
 }
 
-impl Default for LinuxHost {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Drop for LinuxHost {
     fn drop(&mut self) {
         self.following.iter().for_each(AbortHandle::abort);
@@ -117,12 +114,24 @@ impl Host for LinuxHost {
                 None => None,
             }
         };
-        let (bridges, mounts, image) = tokio::join!(
+        let seed = async {
+            match &wants.seed {
+                Some(seed) => Some(self.seed.look(seed).await),
+                None => None,
+            }
+        };
+        let (bridges, mounts, image, seed) = tokio::join!(
             join_all(wants.bridges.iter().map(|want| self.bridge(want))),
             join_all(wants.mounts.iter().map(|want| self.mounted(want))),
             image,
+            seed,
         );
-        HostFacts { bridges: bridges.into_iter().collect(), mounts: mounts.into_iter().collect(), image }
+        HostFacts {
+            bridges: bridges.into_iter().collect(),
+            mounts: mounts.into_iter().collect(),
+            image,
+            seed,
+        }
     }
 
     async fn mount(&self, want: &MountWant) -> Result<(), HostError> {
@@ -132,6 +141,12 @@ impl Host for LinuxHost {
             MountFact::Mounted { .. } => Ok(()),
             MountFact::Other { source, .. } => Err(refused(format!("{source} is mounted there"))),
         }
+    }
+
+    async fn write_seed(&self, seed: &Seed) -> Result<(), HostError> {
+        let written = self.seed.write(seed).await;
+        self.changes.send_modify(|count| *count += 1);
+        written.map_err(|reason| HostError::Seed { reason })
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -158,7 +173,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let link = directory.path().join("to-root");
         symlink("/", &link).unwrap();
-        let host = LinuxHost::probing(probe::scripted(ANSWERS, Duration::from_secs(60)));
+        let host = LinuxHost::probing(
+            probe::scripted(ANSWERS, Duration::from_secs(60)),
+            directory.path().join("seed.img"),
+        );
         let want = proc_at(link.join("proc"));
         let (_, fact) = host.mounted(&want).await;
         assert!(matches!(fact, Observed::Known(MountFact::Mounted { .. })), "{fact:?}");
@@ -174,7 +192,7 @@ mod tests {
     async fn where_a_path_leads_that_hangs_is_not_known_and_nothing_is_mounted_there() {
         let directory = tempfile::tempdir().unwrap();
         let hanging = probe::scripted("exec cat /dev/zero >/dev/null", Duration::from_millis(50));
-        let host = LinuxHost::probing(hanging);
+        let host = LinuxHost::probing(hanging, directory.path().join("seed.img"));
         let want = proc_at(directory.path().to_owned());
         let (_, fact) = host.mounted(&want).await;
         assert!(matches!(fact, Observed::Unknown(_)), "{fact:?}");

@@ -1,6 +1,7 @@
 //! A host of values, for the simulator, the development mode and tests. It never looks at the machine it runs on.
 //!
-//! What nobody has set is in good order: every bridge exists with carrier, every mount is there, the image too.
+//! What nobody has set is in good order: every bridge exists with carrier, every mount is there, the image too, and
+//! whatever seed is wanted.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{BridgeFact, Host, HostError, HostFacts, HostWants, ImageFact, MountFact, MountWant};
+use super::{BridgeFact, Host, HostError, HostFacts, HostWants, ImageFact, MountFact, MountWant, SeedFact};
+use crate::guest::Seed;
 use crate::observed::Observed;
 
 #[derive(Debug)]
@@ -24,9 +26,23 @@ struct Set {
     bridges: BTreeMap<String, Observed<BridgeFact>>,
     mounts: BTreeMap<PathBuf, Observed<MountFact>>,
     image: Option<Observed<ImageFact>>,
+    seed: SeedSet,
+    refused_seed: Option<Seed>,
+    refuse_seeds: Option<String>,
+    hidden_seed: Option<String>,
     refuse_mounts: Option<String>,
     hang_mounts: bool,
     mounts_begun: u32,
+}
+
+/// Which seed is there.
+#[derive(Debug, Default)]
+enum SeedSet {
+    /// Always the one that is wanted.
+    #[default]
+    Wanted,
+    /// The one that was written last.
+    Last(Option<Seed>),
 }
 
 /// Size of the image nobody has set.
@@ -73,6 +89,21 @@ impl SimulatedHost {
         self.lock().refuse_mounts = reason.map(str::to_owned);
     }
 
+    /// From now on no seed can be written, for this reason, and the one there is gone; `None` lets them be written again.
+    pub fn refuse_seeds(&self, reason: Option<&str>) {
+        let mut set = self.lock();
+        (set.seed, set.refused_seed) = (SeedSet::Last(None), None);
+        set.refuse_seeds = reason.map(str::to_owned);
+        drop(set);
+        self.bump();
+    }
+
+    /// From now on it cannot be told whether there is one, for this reason; `None` lets it be told again.
+    pub fn hide_seed(&self, reason: Option<&str>) {
+        self.lock().hidden_seed = reason.map(str::to_owned);
+        self.bump();
+    }
+
     /// Everything is well again.
     pub fn repair(&self) {
         *self.lock() = Set::default();
@@ -98,6 +129,7 @@ impl Host for SimulatedHost {
             bridges: wants.bridges.iter().map(|want| (want.name.clone(), bridge(&want.name))).collect(),
             mounts: wants.mounts.iter().map(|want| (want.target.clone(), mount(want))).collect(),
             image: wants.image.as_ref().map(|_| set.image.clone().unwrap_or_else(well_image)),
+            seed: wants.seed.as_ref().map(|want| set.seed_fact(want)),
         }
     }
 
@@ -129,8 +161,47 @@ impl Host for SimulatedHost {
         Ok(())
     }
 
+    async fn write_seed(&self, seed: &Seed) -> Result<(), HostError> {
+        let refused = self.lock().write_seed(seed);
+        self.bump();
+        refused.map_or(Ok(()), |reason| Err(HostError::Seed { reason }))
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+}
+
+impl Set {
+    fn seed_fact(&self, want: &Seed) -> Observed<SeedFact> {
+        if let Some(reason) = &self.hidden_seed {
+            return Observed::unknown(reason.clone());
+        }
+        Observed::Known(match &self.refuse_seeds {
+            _ if self.has(want) => SeedFact::Written,
+            Some(reason) if self.refused_seed.as_ref() == Some(want) => {
+                SeedFact::Refused { reason: reason.clone() }
+            }
+            Some(_) | None => SeedFact::NotWritten,
+        })
+    }
+
+    /// Why not, where it cannot be written.
+    fn write_seed(&mut self, seed: &Seed) -> Option<String> {
+        let refused = self.refuse_seeds.clone();
+        match (&refused, &mut self.seed) {
+            (Some(_), _) => self.refused_seed = Some(seed.clone()),
+            (None, SeedSet::Wanted) => {}
+            (None, SeedSet::Last(last)) => *last = Some(seed.clone()),
+        }
+        refused
+    }
+
+    fn has(&self, seed: &Seed) -> bool {
+        match &self.seed {
+            SeedSet::Wanted => true,
+            SeedSet::Last(last) => last.as_ref() == Some(seed),
+        }
     }
 }
 
@@ -164,6 +235,7 @@ mod tests {
                 options: "rw".to_owned(),
             }],
             image: Some(PathBuf::from("/share/mnvm.img")),
+            seed: None,
         }
     }
 

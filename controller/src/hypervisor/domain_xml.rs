@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use quick_xml::Writer;
 use quick_xml::events::attributes::AttrError;
@@ -44,13 +45,15 @@ pub struct DomainSettings {
     pub domain_type: DomainType,
     /// The virtual mainboard.
     pub machine: String,
+    /// Where this node keeps the guest's seed; None: the domain has no such disk.
+    pub seed: Option<PathBuf>,
     /// How QEMU logs in to Ceph, where the image is there.
     pub ceph: Option<CephLogin>,
 }
 
 impl DomainSettings {
     pub fn new(cluster: ClusterName, domain_type: DomainType) -> Self {
-        Self { cluster, domain_type, machine: "q35".to_owned(), ceph: None }
+        Self { cluster, domain_type, machine: "q35".to_owned(), seed: None, ceph: None }
     }
 }
 
@@ -200,6 +203,7 @@ impl Elements {
 
     fn devices(&mut self, domain: &DomainSpec, settings: &DomainSettings) -> io::Result<()> {
         self.disk(&domain.image, settings)?;
+        settings.seed.as_deref().map_or(Ok(()), |seed| self.seed(seed))?;
         for nic in &domain.nics {
             self.nic(nic)?;
         }
@@ -218,9 +222,7 @@ impl Elements {
     fn disk(&mut self, image: &DomainImage, settings: &DomainSettings) -> io::Result<()> {
         match image {
             DomainImage::File(path) => {
-                let not_text =
-                    || io::Error::other(format!("the image's path is no UTF-8: {}", path.display()));
-                let path = path.to_str().ok_or_else(not_text)?;
+                let path = text_of(path)?;
                 self.around("disk", &[("type", "file"), ("device", "disk")], |xml| {
                     xml.driver("qcow2")?;
                     xml.empty("source", &[("file", path)])?;
@@ -239,6 +241,18 @@ impl Elements {
                 })
             }
         }
+    }
+
+    /// Virtio, as the guest has a driver for that at least. Read-only disks need not be shared for a live migration: the
+    /// target has one of its own under the same path.
+    fn seed(&mut self, path: &Path) -> io::Result<()> {
+        let path = text_of(path)?;
+        self.around("disk", &[("type", "file"), ("device", "disk")], |xml| {
+            xml.empty("driver", &[("name", "qemu"), ("type", "raw"), ("error_policy", "report")])?;
+            xml.empty("source", &[("file", path)])?;
+            xml.empty("target", &[("dev", "vdb"), ("bus", "virtio")])?;
+            xml.empty("readonly", &[])
+        })
     }
 
     /// `none`: nothing of the guest's is left in a page cache that another host does not see. `threads`: I/O that
@@ -282,6 +296,10 @@ impl Elements {
             xml.empty("model", &[("type", "virtio")])
         })
     }
+}
+
+fn text_of(path: &Path) -> io::Result<&str> {
+    path.to_str().ok_or_else(|| io::Error::other(format!("a disk's path is no UTF-8: {}", path.display())))
 }
 
 /// `ceph-1`, `10.0.0.1:6789`, `[fd00::1]:6789` or `fd00::1`.

@@ -13,6 +13,7 @@ mod states;
 mod worker;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ pub struct LibvirtSettings {
     /// None: by probing, see [`LibvirtHypervisor::probe_domain_type`].
     pub domain_type: Option<DomainType>,
     pub machine: String,
+    /// Where the guest's seed lies; the same on every node, or the VM cannot be moved live.
+    pub seed: Option<PathBuf>,
     pub ceph: Option<CephLogin>,
     pub migration: MigrationWay,
 }
@@ -79,6 +82,7 @@ impl LibvirtSettings {
             cluster,
             domain_type: None,
             machine: "q35".to_owned(),
+            seed: None,
             ceph: None,
             migration: MigrationWay::default(),
         }
@@ -215,6 +219,7 @@ impl Hypervisor for LibvirtHypervisor {
             cluster: self.settings.cluster.clone(),
             domain_type: self.probe_domain_type().await?,
             machine: self.settings.machine.clone(),
+            seed: self.settings.seed.clone(),
             ceph: self.settings.ceph.clone(),
         };
         let xml = domain_xml::write(domain, &settings).map_err(|error| refused(error.to_string()))?;

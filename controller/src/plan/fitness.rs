@@ -1,9 +1,9 @@
 //! The conditions of this node: is it fit to be given the VM, and if not, what is wrong and what to do about it.
 
 use zsha_crds::document::Watchdog;
-use zsha_crds::{Condition, ConditionStatus, condition};
+use zsha_crds::{Condition, ConditionStatus, NodeName, condition};
 
-use crate::host::{BridgeFact, HostFacts, ImageFact, MountFact};
+use crate::host::{BridgeFact, HostFacts, ImageFact, MountFact, SeedFact};
 use crate::intents::Cordon;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
@@ -36,6 +36,7 @@ pub fn conditions(world: &World) -> Vec<Condition> {
         (MOUNTS_READY, host(world, mounts)),
         ("BridgesReady", host(world, bridges)),
         (IMAGE_PRESENT, host(world, image)),
+        ("SeedReady", host(world, |desired, facts| seed(&world.me, desired, facts))),
         ("WatchdogReady", watchdog(world)),
         (SCHEDULABLE, schedulable(world)),
     ];
@@ -163,7 +164,7 @@ fn hypervisor(world: &World) -> Verdict {
     }
 }
 
-fn host(world: &World, of: fn(&crate::desired::Desired, &HostFacts) -> Verdict) -> Verdict {
+fn host(world: &World, of: impl Fn(&crate::desired::Desired, &HostFacts) -> Verdict) -> Verdict {
     match (world.document(), &world.host) {
         (None, _) => good("NothingAsked", "there is no document to ask for anything"),
         (Some(_), Observed::Unknown(why)) => unknown(NOT_LOOKED, why.clone()),
@@ -236,6 +237,26 @@ fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
             bad("ImageNotReadable", format!("{path} cannot be read: {reason}"))
         }
         Some(Observed::Known(ImageFact::Present { .. })) => good("ImagePresent", format!("{path} is there")),
+    }
+}
+
+fn seed(me: &NodeName, desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
+    if !desired.seeds.contains_key(me) {
+        return good("NothingAsked", "the document has nothing to tell a guest on this node");
+    }
+    match &facts.seed {
+        None => unknown(NOT_LOOKED, "the guest's configuration has not been looked for yet"),
+        Some(Observed::Unknown(why)) => unknown("NotAnswering", format!("the guest's configuration: {why}")),
+        Some(Observed::Known(SeedFact::NotWritten)) => {
+            unknown("NotWritten", "the guest's configuration for this node is about to be written")
+        }
+        Some(Observed::Known(SeedFact::Refused { reason })) => bad(
+            "NotWritten",
+            format!("the guest's configuration cannot be written, and no guest starts without it: {reason}"),
+        ),
+        Some(Observed::Known(SeedFact::Written)) => {
+            good("Written", "the guest's configuration for this node is written")
+        }
     }
 }
 

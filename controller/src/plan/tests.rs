@@ -29,6 +29,7 @@ use crate::world::{MigrateRequest, StoredVm, World};
 mod news;
 mod orders;
 mod restored;
+mod seed;
 mod storage;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
@@ -57,7 +58,9 @@ fn desired() -> Desired {
             vcpus: 4,
             image: DomainImage::File("/share/mnvm.img".into()),
             nics: vec![],
+            guest: Default::default(),
         },
+        seeds: BTreeMap::new(),
         wants: HostWants { image: Some("/share/mnvm.img".into()), ..HostWants::default() },
     }
 }

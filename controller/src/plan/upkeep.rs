@@ -379,7 +379,11 @@ impl Upkeep<'_> {
             }
             plan.step(step);
         } else {
-            plan.step(Step::Start { domain: desired.domain.clone(), epoch: self.epoch });
+            plan.step(Step::Start {
+                domain: desired.domain.clone(),
+                seed: desired.seeds.get(&self.world.me).cloned(),
+                epoch: self.epoch,
+            });
         }
     }
 

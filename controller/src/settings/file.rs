@@ -33,6 +33,7 @@ pub(super) struct FileSettings {
     pub(super) libvirt: Option<String>,
     pub(super) listen: Option<String>,
     pub(super) run_dir: Option<String>,
+    pub(super) state_dir: Option<String>,
     pub(super) log: Option<String>,
     pub(super) log_format: Option<String>,
     pub(super) log_directory: Option<String>,

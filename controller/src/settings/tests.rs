@@ -34,6 +34,7 @@ fn with_only_the_names_given_everything_has_its_default() {
     assert_eq!(settings.listen, "127.0.0.1:7070".parse().unwrap());
     assert!(settings.listen.ip().is_loopback());
     assert_eq!(settings.run_dir, PathBuf::from("/run/zsha"));
+    assert_eq!(settings.seed(), PathBuf::from("/var/lib/zsha/prod/seed.img"));
     assert_eq!(settings.domain_type, DomainType::Auto);
     assert!(!settings.unsafe_migration);
     assert_eq!(settings.watchdog_device, None, "a watchdog nobody named is not armed");
@@ -160,6 +161,15 @@ fn a_node_is_named_as_a_host_is_and_a_cluster_more_freely() {
             "{told}"
         );
     }
+}
+
+#[test]
+fn where_the_guests_seed_lies_is_named_by_an_absolute_path() {
+    let with = |directory: &str| file(&format!("stateDir: '{directory}'"));
+    let settings = resolve(&named(), &Environment::new(), Some(&with("/srv/zsha"))).unwrap();
+    assert_eq!(settings.seed(), PathBuf::from("/srv/zsha/prod/seed.img"));
+    let told = complaint(&named(), &[], Some("stateDir: zsha"));
+    assert!(told.contains("`stateDir` in") && told.contains("absolute path"), "{told}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use zsha_runtime::store::consul::Endpoint;
 use super::file::{Addresses, FileSettings};
 use super::{
     ConsulAccess, DEFAULT_CONSUL, DEFAULT_LIBVIRT, DEFAULT_LISTEN, DEFAULT_MIGRATION_URI, DEFAULT_RUN_DIR,
-    Environment, Flags, Origin, Problem, Settings, set,
+    DEFAULT_STATE_DIR, Environment, Flags, Origin, Problem, Settings, set,
 };
 use crate::logs::{LogFileSettings, LogFormat, LogSettings};
 
@@ -80,6 +80,7 @@ impl Values<'_> {
         );
         let log = self.log(flags, file);
         let migration_uri = self.migration_uri(file);
+        let state_dir = self.state_dir(file);
         Some(Settings {
             cluster: cluster?,
             node: node?,
@@ -87,12 +88,24 @@ impl Values<'_> {
             libvirt: libvirt?,
             listen: listen?,
             run_dir: run_dir?,
+            state_dir: state_dir?,
             domain_type: file.domain_type.unwrap_or_default(),
             migration_uri: migration_uri?,
             unsafe_migration: file.unsafe_migration.unwrap_or(false),
             watchdog_device: file.watchdog_device.clone(),
             log: log?,
         })
+    }
+
+    /// Only the file can set it.
+    fn state_dir(&mut self, file: &FileSettings) -> Option<PathBuf> {
+        match (&self.path, &file.state_dir) {
+            (Some(path), Some(given)) => {
+                let origin = Origin::File { path: path.clone(), key: "stateDir" };
+                self.checked(origin, given.clone(), absolute_path)
+            }
+            (None, _) | (_, None) => Some(DEFAULT_STATE_DIR.into()),
+        }
     }
 
     /// Only the file can set it.

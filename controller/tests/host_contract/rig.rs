@@ -70,12 +70,12 @@ impl LinuxRig {
         );
         std::fs::write(&prober, script).unwrap();
         std::fs::set_permissions(&prober, PermissionsExt::from_mode(0o755)).unwrap();
-        let host = LinuxHost::looking_by(&prober);
+        let host = LinuxHost::looking_by(&prober, seed_in(directory));
         Self { directory: directory.to_owned(), host, files: Mutex::new(None), guest: Mutex::new(None) }
     }
 
     pub(crate) fn another_host(&self) -> LinuxHost {
-        LinuxHost::looking_by(&self.directory.join("prober"))
+        LinuxHost::looking_by(&self.directory.join("prober"), seed_in(&self.directory))
     }
 
     fn start_guest(&self, tap: &str) {
@@ -111,6 +111,10 @@ impl LinuxRig {
     fn hangs(&self) -> PathBuf {
         self.directory.join("hangs")
     }
+}
+
+fn seed_in(directory: &Path) -> PathBuf {
+    directory.join("guest/seed.img")
 }
 
 fn ip(script: &str) {
@@ -183,6 +187,15 @@ impl Rig for LinuxRig {
 
     async fn allow_mounts(&self) {
         std::fs::remove_file(self.share().target).unwrap();
+    }
+
+    /// A directory stands in its place.
+    async fn refuse_seeds(&self) {
+        std::fs::create_dir_all(seed_in(&self.directory)).unwrap();
+    }
+
+    async fn allow_seeds(&self) {
+        std::fs::remove_dir(seed_in(&self.directory)).unwrap();
     }
 
     async fn set_image(&self, image: Image) {

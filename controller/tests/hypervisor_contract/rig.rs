@@ -141,6 +141,7 @@ impl Rig for LibvirtRig {
             vcpus: 1,
             image: DomainImage::File(self.image.clone()),
             nics: vec![DomainNic { bridge: "br0".to_owned(), mac: "02:98:54:4b:a5:c0".to_owned() }],
+            guest: Default::default(),
         }
     }
 

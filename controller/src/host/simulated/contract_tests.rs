@@ -81,6 +81,14 @@ impl Rig for SimulatedRig {
         self.host.refuse_mounts(None);
     }
 
+    async fn refuse_seeds(&self) {
+        self.host.refuse_seeds(Some("no space left on device"));
+    }
+
+    async fn allow_seeds(&self) {
+        self.host.refuse_seeds(None);
+    }
+
     async fn set_image(&self, image: Image) {
         self.host.set_image(Observed::Known(match image {
             Image::None => ImageFact::Missing,
@@ -104,6 +112,7 @@ impl Rig for SimulatedRig {
             self.host.set_bridge(&name, Observed::unknown("no answer"));
         }
         self.hang_storage().await;
+        self.host.hide_seed(Some("no answer"));
     }
 
     async fn see_again(&self) {
@@ -112,6 +121,8 @@ impl Rig for SimulatedRig {
         }
         self.unmount_by_hand().await;
         self.set_image(Image::None).await;
+        self.host.hide_seed(None);
+        self.host.refuse_seeds(None);
     }
 }
 

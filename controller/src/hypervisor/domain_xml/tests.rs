@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use zsha_crds::VmName;
 
+use crate::guest::GuestWants;
+
 use super::*;
 
 fn settings(domain_type: DomainType) -> DomainSettings {
@@ -23,6 +25,7 @@ fn domain() -> DomainSpec {
             DomainNic { bridge: "br0".to_owned(), mac: "02:98:54:4b:a5:c0".to_owned() },
             DomainNic { bridge: "br1".to_owned(), mac: "02:98:54:4b:a5:c1".to_owned() },
         ],
+        guest: GuestWants::default(),
     }
 }
 
@@ -63,6 +66,17 @@ fn a_domain_on_ceph_without_kvm() {
     let ceph = Some(CephLogin { user: "libvirt".to_owned(), secret: Uuid::from_u128(1) });
     let settings = DomainSettings { ceph, ..settings(DomainType::Qemu) };
     insta::assert_snapshot!(write(&DomainSpec { image, ..domain() }, &settings).unwrap());
+}
+
+#[test]
+fn the_guests_seed_is_a_disk_that_cannot_be_written_to_and_stops_no_guest() {
+    let seed = Some(PathBuf::from("/var/lib/zsha/prod/seed.img"));
+    let xml = write(&domain(), &DomainSettings { seed, ..settings(DomainType::Kvm) }).unwrap();
+    let disks: Vec<_> = xml.split_inclusive("</disk>").collect();
+    assert_eq!(disks.len(), 3, "two disks, and what follows: {xml}");
+    insta::assert_snapshot!(disks[1].trim_start_matches('\n'));
+    let without = write(&domain(), &settings(DomainType::Kvm)).unwrap();
+    assert_eq!(xml.replace(disks[1], ""), without, "the rest is as it was");
 }
 
 #[test]

@@ -57,6 +57,7 @@ impl Rig for SimulatedRig {
             vcpus: 1,
             image: DomainImage::File(PathBuf::from("/share/mnvm.img")),
             nics: Vec::new(),
+            guest: Default::default(),
         }
     }
 

@@ -18,6 +18,7 @@ fn domain(generation: u64) -> DomainSpec {
         vcpus: 1,
         image: DomainImage::File(PathBuf::from("/share/mnvm.img")),
         nics: Vec::new(),
+        guest: Default::default(),
     }
 }
 

@@ -23,6 +23,7 @@ pub(in crate::keeper) fn domain() -> DomainSpec {
         vcpus: 1,
         image: DomainImage::File("/share/mnvm.img".into()),
         nics: Vec::new(),
+        guest: Default::default(),
     }
 }
 

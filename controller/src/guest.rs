@@ -1,0 +1,113 @@
+//! What the guest is told of its surroundings when it boots: addresses, name servers, time sources, the address of its
+//! console proxy. [`GuestWants`] is that as the document says it, [`GuestConfig`] the part of it for one node.
+//!
+//! Values only: how the guest is handed them is [`seed`], who puts that in its place the host.
+
+pub mod seed;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use zsha_crds::document::{HaCluster, Nic, PerNode};
+use zsha_crds::{NodeName, VmName};
+
+pub use seed::Seed;
+
+/// What the document says of the guest's inside, for all nodes. Equal where a guest that boots would see no difference on
+/// any of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GuestWants {
+    pub nics: Vec<NicWants>,
+    pub dns: Vec<Ipv4Addr>,
+    /// Names or addresses, as chrony takes them.
+    pub time_servers: Vec<String>,
+    pub console_proxy: Option<PerNode<Ipv4Addr>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicWants {
+    /// In lower case, as the kernel prints it.
+    pub mac: String,
+    pub address: PerNode<Ipv4Addr>,
+    pub netmask: PerNode<Ipv4Addr>,
+    pub gateway: PerNode<Ipv4Addr>,
+    pub is_management: bool,
+    pub is_default_route: bool,
+}
+
+/// The same where the guest boots on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestConfig {
+    /// In the order of the document, which is that of the guest's buses.
+    pub nics: Vec<NicConfig>,
+    pub dns: Vec<Ipv4Addr>,
+    pub time_servers: Vec<String>,
+    pub console_proxy: Option<Ipv4Addr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicConfig {
+    pub mac: String,
+    /// The guest's own address, with the prefix of its subnet.
+    pub address: Ipv4Net,
+    /// Only on the NIC that carries the default route: of the others the guest knows their own subnets.
+    pub default_gateway: Option<Ipv4Addr>,
+    pub is_management: bool,
+}
+
+impl GuestWants {
+    pub fn from_document(document: &HaCluster) -> Self {
+        Self {
+            nics: document.nics().iter().map(nic).collect(),
+            dns: document.dns(),
+            time_servers: document.chrony_servers().into_iter().map(str::to_owned).collect(),
+            console_proxy: document.console_proxy().map(PerNode::sorted),
+        }
+    }
+
+    /// None where the document gives this node no value of one that it gives by node: it is no node of the document.
+    pub fn on(&self, node: &NodeName) -> Option<GuestConfig> {
+        let console_proxy = match &self.console_proxy {
+            Some(given) => Some(*given.for_node(node)?),
+            None => None,
+        };
+        Some(GuestConfig {
+            nics: self.nics.iter().map(|nic| nic.on(node)).collect::<Option<_>>()?,
+            dns: self.dns.clone(),
+            time_servers: self.time_servers.clone(),
+            console_proxy,
+        })
+    }
+
+    /// The seed for a VM that boots on this node.
+    pub fn seed(&self, vm: &VmName, node: &NodeName) -> Option<Seed> {
+        Some(Seed::new(vm, &self.on(node)?))
+    }
+}
+
+fn nic(nic: &Nic) -> NicWants {
+    NicWants {
+        mac: nic.mac_address.to_string(),
+        address: nic.ipaddr.sorted(),
+        netmask: nic.netmask.sorted(),
+        gateway: nic.gateway.sorted(),
+        is_management: nic.is_mgmt,
+        is_default_route: nic.is_def_route,
+    }
+}
+
+impl NicWants {
+    fn on(&self, node: &NodeName) -> Option<NicConfig> {
+        let (address, mask) = (self.address.for_node(node)?, self.netmask.for_node(node)?);
+        let gateway = *self.gateway.for_node(node)?;
+        Some(NicConfig {
+            mac: self.mac.clone(),
+            address: Ipv4Net::with_netmask(*address, *mask).ok()?,
+            default_gateway: self.is_default_route.then_some(gateway),
+            is_management: self.is_management,
+        })
+    }
+}

@@ -1,0 +1,139 @@
+//! The guest's configuration as cloud-init's data source NoCloud takes it: a small FAT disk labelled `cidata` with three
+//! files. Equal configurations make equal bytes. It writes no file; that is the host's.
+//!
+//! The files are JSON, which is YAML that cannot be misread: a MAC address of digits alone is a number to base 60 to
+//! YAML 1.1, which cloud-init reads.
+
+use std::io::{self, Cursor, Write};
+
+use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+use zsha_crds::VmName;
+
+use super::GuestConfig;
+
+/// Where the guest finds what cloud-init itself has no use for, as lines of `NAME="value"` that a shell and systemd's
+/// `EnvironmentFile=` take: `ZSHA_MANAGEMENT_IP`, `ZSHA_CONSOLE_PROXY_IP` (empty where the document has none),
+/// `ZSHA_DNS` and `ZSHA_CHRONY_SERVERS` (several, with a blank between them), `ZSHA_CONFIG_ID`.
+pub const GUEST_FILE: &str = "/etc/zsha/guest.env";
+
+/// The label that NoCloud looks for, padded as FAT has it.
+const LABEL: [u8; 11] = *b"cidata     ";
+
+/// Of every seed, so that one can take another's place under a running guest. Documents of hundreds of servers fit.
+const IMAGE_BYTES: usize = 1 << 20;
+
+/// The three files.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seed {
+    pub meta_data: String,
+    pub user_data: String,
+    pub network_config: String,
+}
+
+impl Seed {
+    pub fn new(vm: &VmName, config: &GuestConfig) -> Self {
+        let network_config = pretty(&network(config));
+        // Of all values: cloud-init applies what it has not applied under the same id, at the next boot.
+        let values = format!("{network_config}\n{}", environment(config));
+        let id = format!("{vm}-{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, values.as_bytes()));
+        Self {
+            meta_data: pretty(&json!({ "instance-id": id })),
+            user_data: format!("#cloud-config\n{}", pretty(&user_data(config, &id))),
+            network_config,
+        }
+    }
+
+    /// The whole disk. An error only where the files do not fit.
+    pub fn image(&self) -> io::Result<Vec<u8>> {
+        let mut image = vec![0; IMAGE_BYTES];
+        let options = FormatVolumeOptions::new().volume_label(LABEL).volume_id(self.serial_number());
+        fatfs::format_volume(&mut Cursor::new(&mut image[..]), options)?;
+        let disk = FileSystem::new(Cursor::new(&mut image[..]), FsOptions::new())?;
+        for (name, text) in self.files() {
+            disk.root_dir().create_file(name)?.write_all(text.as_bytes())?;
+        }
+        disk.unmount()?;
+        Ok(image)
+    }
+
+    fn files(&self) -> [(&'static str, &str); 3] {
+        [
+            ("meta-data", &self.meta_data),
+            ("user-data", &self.user_data),
+            ("network-config", &self.network_config),
+        ]
+    }
+
+    /// FAT wants one. That of other contents is another, so that no cache of blocks takes one for the other.
+    fn serial_number(&self) -> u32 {
+        let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, self.meta_data.as_bytes());
+        digest.as_fields().0
+    }
+}
+
+fn pretty(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// Version 2, the one that netplan, systemd-networkd, NetworkManager, sysconfig and ifupdown are all rendered from. The NICs
+/// are known by their MAC addresses and are called `eth0`, `eth1`, ... in the order of the document: some of those go by the
+/// name, so one has to be given.
+fn network(config: &GuestConfig) -> Value {
+    let mut ethernets = Map::new();
+    for (place, nic) in config.nics.iter().enumerate() {
+        let name = format!("eth{place}");
+        let mut ethernet = json!({
+            "match": { "macaddress": nic.mac },
+            "set-name": name,
+            "dhcp4": false,
+            "addresses": [nic.address.to_string()],
+        });
+        if let Some(gateway) = nic.default_gateway {
+            // `default` is not known to every cloud-init that is about.
+            ethernet["routes"] = json!([{ "to": "0.0.0.0/0", "via": gateway.to_string() }]);
+            if !config.dns.is_empty() {
+                ethernet["nameservers"] = json!({ "addresses": config.dns });
+            }
+        }
+        ethernets.insert(name, ethernet);
+    }
+    json!({ "version": 2, "ethernets": ethernets })
+}
+
+/// With every id that is new to it, cloud-init does what it does on a machine's first boot. Nothing is to be done here but
+/// what the document says: the guest keeps its name, its users, its host keys and how root logs in.
+/// (Versions whose schema knows no empty list of users warn of it, and obey.)
+fn user_data(config: &GuestConfig, id: &str) -> Value {
+    let mut data = json!({
+        "preserve_hostname": true,
+        "users": [],
+        "disable_root": false,
+        "ssh_deletekeys": false,
+        "write_files": [{
+            "path": GUEST_FILE,
+            "permissions": "0644",
+            "content": format!("{}ZSHA_CONFIG_ID=\"{id}\"\n", environment(config)),
+        }],
+    });
+    if !config.time_servers.is_empty() {
+        data["ntp"] = json!({ "enabled": true, "ntp_client": "chrony", "servers": config.time_servers });
+    }
+    data
+}
+
+/// The lines of [`GUEST_FILE`], the id apart. No value holds a quote: they are addresses and host names.
+fn environment(config: &GuestConfig) -> String {
+    let address = |address: Option<std::net::Ipv4Addr>| address.map(|a| a.to_string()).unwrap_or_default();
+    let management = config.nics.iter().find(|nic| nic.is_management).map(|nic| nic.address.addr());
+    let dns: Vec<_> = config.dns.iter().map(ToString::to_string).collect();
+    [
+        ("ZSHA_MANAGEMENT_IP", address(management)),
+        ("ZSHA_CONSOLE_PROXY_IP", address(config.console_proxy)),
+        ("ZSHA_DNS", dns.join(" ")),
+        ("ZSHA_CHRONY_SERVERS", config.time_servers.join(" ")),
+    ]
+    .map(|(name, value)| format!("{name}=\"{value}\"\n"))
+    .concat()
+}
