@@ -31,7 +31,7 @@ mkdir -p "$root"/{bin,sbin,usr/bin,usr/sbin,lib64,etc,modules,root}
 
 # Modules in the order in which insmod takes them.
 depmod -b "$parts" "$kernel"
-for module in virtio_pci virtio_blk virtio_net virtio_console evdev button i6300esb; do
+for module in virtio_pci virtio_blk virtio_net virtio_console evdev button i6300esb vfat nls_cp437 nls_ascii; do
   modprobe -d "$parts" -S "$kernel" --show-depends "$module" 2>/dev/null | awk '$1 == "insmod" { print $2 }' || true
 done | awk '!seen[$0]++' | while read -r file; do
   cp "$file" "$root/modules/"

@@ -50,14 +50,19 @@ impl Host {
         answer.get("return").cloned().ok_or_else(|| anyhow!("the agent answered {text}"))
     }
 
-    /// The guest's own record: how many seconds it has counted, and which boot of it this is.
-    pub fn guest_up(&self) -> Result<GuestUp> {
-        let handle = self.agent("guest-file-open", json!({ "path": "/run/up", "mode": "r" }))?;
-        let read = self.agent("guest-file-read", json!({ "handle": handle, "count": 100 }));
+    /// The text of a small file in the guest.
+    pub fn guest_file(&self, path: &str) -> Result<String> {
+        let handle = self.agent("guest-file-open", json!({ "path": path, "mode": "r" }))?;
+        let read = self.agent("guest-file-read", json!({ "handle": handle, "count": 16_384 }));
         self.agent("guest-file-close", json!({ "handle": handle }))?;
         let read = read?;
         let encoded = read["buf-b64"].as_str().ok_or_else(|| anyhow!("the agent read {read}"))?;
-        let text = String::from_utf8_lossy(&decode_base64(encoded)).into_owned();
+        Ok(String::from_utf8_lossy(&decode_base64(encoded)).into_owned())
+    }
+
+    /// The guest's own record: how many seconds it has counted, and which boot of it this is.
+    pub fn guest_up(&self) -> Result<GuestUp> {
+        let text = self.guest_file("/run/up")?;
         let parts = text.trim().split_once(" boot=");
         let (seconds, boot) = parts.ok_or_else(|| anyhow!("the guest's record is {text:?}"))?;
         Ok(GuestUp {

@@ -38,7 +38,7 @@ pub use cluster::{Cluster, ClusterBuilder};
 pub use host::Host;
 pub use leftovers::cache;
 pub use product::{Document, NodeStatus, Recovery, Status, VmStatus};
-pub use services::{CLUSTER, consul, product_directory};
+pub use services::{CLUSTER, SEED, consul, product_directory};
 
 /// The VM's image as every host sees it.
 pub const IMAGE: &str = "/opt/smp/mngt/mnvm.img";

@@ -118,10 +118,7 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
     write(&dir.join("consul.json"), &consul_config(plan, number, &dir).to_string())?;
     write(&etc_libvirt.join("libvirtd.conf"), &libvirtd_config(number))?;
     write(&etc_libvirt.join("qemu.conf"), QEMU_CONFIG)?;
-    write(
-        &dir.join("node.yaml"),
-        "domainType: qemu\nunsafeMigration: true\nmigrationUri: qemu+tcp://{address}/system\n",
-    )?;
+    write(&dir.join("node.yaml"), NODE_FILE)?;
 
     let link = |(network, bridge): (usize, &String)| Link {
         device: format!("eth{network}"),
@@ -245,6 +242,12 @@ fn consul_config(plan: &Plan<'_>, number: usize, dir: &Path) -> serde_json::Valu
     }
     config
 }
+
+/// Where each host keeps the guest's seed; of the machine's directories `/run` is one that every host has for itself.
+pub const SEED: &str = "/run/zsha-state/lab/seed.img";
+
+const NODE_FILE: &str = "domainType: qemu\nunsafeMigration: true\nmigrationUri: qemu+tcp://{address}/system\n\
+    stateDir: /run/zsha-state\n";
 
 fn hosts_file(hosts: usize) -> String {
     let lines = (1..=hosts).map(|number| format!("{} {}\n", net::address(0, number), host_name(number)));

@@ -1,0 +1,183 @@
+//! What the document says of the guest's inside reaches a real guest: it answers on the address of the node that it booted on,
+//! is told what is new when it boots again, and no guest starts, nor is moved, where it could not be told.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SECOND, SETTLE_LIMIT};
+use zsha_e2e::{Cluster, Document, Host, SEED, wait};
+
+/// Of a whole command that moves the guest.
+const MOVED: Duration = Duration::from_secs(60);
+
+/// In the subnet of a node: there is one for each.
+fn within(host: &Host, last: u8) -> String {
+    format!("10.94.{}.{last}", host.name.trim_start_matches("nfs-"))
+}
+
+/// Of the guest there, and of the router, which the node itself stands for.
+const GUEST: u8 = 100;
+const ROUTER: u8 = 1;
+const PROXY: u8 = 99;
+/// Of another node that looks in.
+const VISITOR: u8 = 2;
+
+fn by_node(lab: &Cluster, value: impl Fn(&Host) -> String) -> String {
+    let values: Vec<_> = lab.hosts().iter().map(|host| format!("{}@{}", value(host), host.name)).collect();
+    values.join(", ")
+}
+
+fn document(lab: &Cluster) -> Document {
+    let network = json!([{
+        "Bridge": "br_mgmt",
+        "MacAddress": "02:98:54:4b:a5:c0",
+        "Ipaddr": by_node(lab, |host| within(host, GUEST)),
+        "Netmask": "255.255.255.0",
+        "Gateway": by_node(lab, |host| within(host, ROUTER)),
+        "IsMgmt": true,
+        "IsDefRoute": true
+    }]);
+    let document = lab.document().with("Network", network).with("DNS", json!(["10.94.0.53"]));
+    document.with("ConsoleProxyOverriddenIP", by_node(lab, |host| within(host, PROXY)))
+}
+
+/// A leg of the host in a subnet; gone with the host's power.
+fn reach(host: &Host, own_address: &str) -> Result<()> {
+    host.ok(&["ip", "address", "replace", &format!("{own_address}/24"), "dev", "br_mgmt"]).map(drop)
+}
+
+fn answers(host: &Host, address: &str) -> Result<bool> {
+    let ping = host.exec(&["busybox", "ping", "-c", "1", "-W", "1", address])?;
+    Ok(ping.success().is_ok())
+}
+
+/// The guest answers on its address for this node.
+fn answers_on(lab: &Cluster, host: &Host) -> Result<()> {
+    reach(host, &within(host, ROUTER))?;
+    let address = within(host, GUEST);
+    lab.until(&format!("the guest answers a ping on {address}"), BOOT_LIMIT, || {
+        Ok(answers(host, &address)?.then_some(()))
+    })
+}
+
+fn told(lab: &Cluster, host: &Host, file: &str) -> Result<String> {
+    lab.until("the guest's agent answers", BOOT_LIMIT, || host.guest_file(file).map(Some))
+}
+
+fn network_config(lab: &Cluster, host: &Host) -> Result<String> {
+    told(lab, host, "/seed/network-config")
+}
+
+fn is_written(host: &Host, what: &str) -> Result<bool> {
+    Ok(host.exec(&["grep", "-aqF", what, SEED])?.success().is_ok())
+}
+
+#[test]
+fn a_guest_answers_on_the_address_of_its_node_wherever_it_boots() -> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
+    lab.apply(&document(&lab), "an address for each node")?;
+    let first = lab.running_host(SETTLE_LIMIT)?;
+    answers_on(&lab, first)?;
+    println!("on {}: {}", first.name, network_config(&lab, first)?.replace('\n', ""));
+    lab.settled(SETTLE_LIMIT)?;
+
+    let mut owner = first;
+    for _ in 0..2 {
+        let lost = owner.power_off()?;
+        let recovered = lab.recovered(lost, FAILOVER_LIMIT)?;
+        ensure!(recovered.host.name != owner.name, "it was started where the power is lost");
+        answers_on(&lab, recovered.host)?;
+        reach(recovered.host, &within(owner, VISITOR))?;
+        let before = within(owner, GUEST);
+        ensure!(!answers(recovered.host, &before)?, "the guest still answers on {before}");
+        println!("{} lost its power: the guest answers on {}", owner.name, within(recovered.host, GUEST));
+        owner.power_on()?;
+        lab.wait_until_up(SETTLE_LIMIT)?;
+        lab.settled(SETTLE_LIMIT)?;
+        owner = recovered.host;
+    }
+    let proxy = told(&lab, owner, "/seed/user-data")?;
+    let wanted = format!("ZSHA_CONSOLE_PROXY_IP=\\\"{}\\\"", within(owner, PROXY));
+    ensure!(proxy.contains(&wanted), "{wanted} is not in {proxy}");
+    lab.finish()
+}
+
+#[test]
+fn what_is_new_in_the_document_is_told_at_the_next_boot_and_touches_no_running_guest() -> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
+    lab.apply(&document(&lab), "an address for each node")?;
+    let owner = lab.running_host(SETTLE_LIMIT)?;
+    answers_on(&lab, owner)?;
+    lab.settled(SETTLE_LIMIT)?;
+    let (pid, up) = (owner.pid_of_qemu()?, owner.guest_up()?);
+
+    lab.apply(&lab.document().with("DNS", json!(["10.94.0.54"])), "another name server")?;
+    for host in lab.hosts() {
+        lab.until("the new seed is written", SETTLE_LIMIT, || {
+            Ok(is_written(host, "10.94.0.54")?.then_some(()))
+        })?;
+    }
+    let status = owner.zsha(&["status"], "")?.success()?;
+    println!("{status}");
+    lab.settled(SETTLE_LIMIT)?;
+
+    // Its file gone and libvirt begun afresh are nothing to a guest that runs either; and it is written again.
+    owner.ok(&["rm", SEED])?;
+    owner.kill9("libvirtd")?;
+    lab.until("the seed is written again", SETTLE_LIMIT, || {
+        Ok(is_written(owner, "10.94.0.54")?.then_some(()))
+    })?;
+    lab.settled(SETTLE_LIMIT)?;
+    ensure!(owner.pid_of_qemu()? == pid && pid.is_some(), "its process is another");
+    let now = lab.until("the guest's agent answers", BOOT_LIMIT, || owner.guest_up().map(Some))?;
+    ensure!(now.boot == up.boot && now.seconds > up.seconds, "{up:?}, then {now:?}");
+    ensure!(network_config(&lab, owner)?.contains("10.94.0.53"), "a running guest was told something else");
+
+    let killed = owner.kill9("qemu")?;
+    let back = lab.recovered(killed, FAILOVER_LIMIT)?;
+    ensure!(network_config(&lab, back.host)?.contains("10.94.0.54"), "the guest booted with what was old");
+    answers_on(&lab, back.host)?;
+    lab.finish()
+}
+
+#[test]
+fn where_the_seed_cannot_be_written_no_guest_is_moved_to_and_none_is_harmed() -> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
+    lab.apply(&document(&lab), "an address for each node")?;
+    let owner = lab.running_host(SETTLE_LIMIT)?;
+    answers_on(&lab, owner)?;
+    lab.settled(SETTLE_LIMIT)?;
+    let up = lab.until("the guest's agent answers", BOOT_LIMIT, || owner.guest_up().map(Some))?;
+    let target = lab.others(owner).next().context("no other host")?;
+
+    // A directory in its place, which no file can be renamed over; on the owner too.
+    for host in [owner, target] {
+        host.ok(&["rm", SEED])?;
+        host.ok(&["mkdir", SEED])?;
+    }
+    let why = |host: &Host| -> Result<Option<String>> {
+        let status = lab.status()?;
+        let node = status.node(&host.name).context("status has no such node")?;
+        Ok(node.reasons.iter().find(|reason| reason.contains(SEED)).filter(|_| !node.ready).cloned())
+    };
+    for host in [owner, target] {
+        let why = lab.until("status says what is wrong", SETTLE_LIMIT, || why(host))?;
+        println!("{}: {why}", host.name);
+    }
+    let refused = owner.exec_with(&["zsha", "migrate", &target.name], "", MOVED)?;
+    ensure!(refused.success().is_err(), "it was moved to where nobody could tell it anything");
+    wait::stays("the guest stays where it is", 5 * SECOND, || {
+        ensure!(owner.pid_of_qemu()?.is_some(), "its process is gone");
+        Ok(())
+    })?;
+
+    for host in [owner, target] {
+        host.ok(&["rmdir", SEED])?;
+    }
+    lab.settled(SETTLE_LIMIT)?;
+    owner.exec_with(&["zsha", "migrate", &target.name], "", MOVED)?.success()?;
+    let there = lab.until("the guest's agent answers", BOOT_LIMIT, || target.guest_up().map(Some))?;
+    ensure!(there.boot == up.boot && there.seconds > up.seconds, "{up:?}, then {there:?}");
+    lab.finish()
+}
