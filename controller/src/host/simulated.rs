@@ -162,8 +162,14 @@ impl Host for SimulatedHost {
     }
 
     async fn write_seed(&self, seed: &Seed) -> Result<(), HostError> {
-        let refused = self.lock().write_seed(seed);
-        self.bump();
+        let (refused, was_there) = {
+            let mut set = self.lock();
+            let was_there = set.has(seed);
+            (set.write_seed(seed), was_there)
+        };
+        if !was_there {
+            self.bump();
+        }
         refused.map_or(Ok(()), |reason| Err(HostError::Seed { reason }))
     }
 

@@ -84,7 +84,10 @@ fn a_running_guest_that_would_be_told_something_else_is_not_up_to_date() {
     world.running_domain = Some(Arc::new(world.document().unwrap().domain.clone()));
     change(&mut world, |desired| (desired.generation, desired.domain.generation) = (2, 2));
     assert_eq!(world.is_up_to_date(), Some(true));
-    change(&mut world, |desired| desired.domain.guest.dns.push(std::net::Ipv4Addr::LOCALHOST));
+    change(&mut world, |desired| {
+        (desired.generation, desired.domain.generation) = (2, 2);
+        desired.domain.guest.dns.push(std::net::Ipv4Addr::LOCALHOST);
+    });
     assert_eq!(world.is_up_to_date(), Some(false));
     assert_eq!(decide(&world).steps, [], "and that is told, and nothing done");
 }
