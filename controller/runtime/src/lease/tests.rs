@@ -13,6 +13,9 @@ use super::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next, Obser
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
 
+mod reading;
+mod watching;
+
 fn at(millis: u64) -> Moment {
     Moment::from_millis(1_000_000 + millis)
 }
@@ -901,4 +904,19 @@ fn a_sleeping_holder_asks_for_no_more_than_one_renewal_a_period() {
     let mut holder = held(&mut key);
     assert_eq!(holder.next(at(400), inputs(Copies::Some, 2)), Next::Sleep { until: at(1_000) });
     assert_eq!(at(400).until(at(1_000)), Duration::from_millis(600));
+}
+
+#[test]
+fn what_a_node_owned_is_set_free_when_its_controller_was_silent_for_30_s_and_not_a_moment_before() {
+    for (millis, epoch) in [(30_499, 1), (30_500, 2)] {
+        let mut key = Key::default();
+        let mut holder = held(&mut key);
+        let alone = Inputs { controller_alive: false, ..inputs(Copies::None, 2) };
+        assert_eq!(sleep(holder.next(at(500), alone)), at(1_000), "silent since then");
+        for now in [5_000, 10_000, 15_000, 20_000, 25_000, millis] {
+            let (op, attempt) = write(holder.next(at(now), alone));
+            holder.on_write(attempt, at(now), Ok(key.apply(&op)));
+        }
+        assert_eq!(holder.epoch(), epoch, "after {millis} ms");
+    }
 }
