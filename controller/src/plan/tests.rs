@@ -26,6 +26,7 @@ use crate::keeper::{Ended, Verdict, WatchdogState};
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
+mod claims;
 mod news;
 mod orders;
 mod restored;
@@ -191,6 +192,14 @@ fn at(world: &mut World, now: Moment) {
     world.now = now;
     if let Observed::Known(verdict) = &mut world.lease {
         verdict.valid_until = Some(now + Duration::from_secs(7));
+    }
+}
+
+/// The same, where every other node renews as well.
+fn renewed_at(world: &mut World, now: Moment) {
+    at(world, now);
+    for sight in world.sights.values_mut() {
+        (sight.first_seen, sight.sent_by) = (now, now);
     }
 }
 

@@ -37,11 +37,7 @@ fn unfit(world: &mut World, number: u32) {
 
 /// Keeps every lease young.
 fn later(world: &mut World, secs: u64) {
-    let now = NOW + Duration::from_secs(secs);
-    at(world, now);
-    for sight in world.sights.values_mut() {
-        (sight.first_seen, sight.sent_by) = (now, now);
-    }
+    renewed_at(world, NOW + Duration::from_secs(secs));
 }
 
 #[test]
