@@ -109,4 +109,14 @@ mod tests {
             assert!(!see(&mut blindness, now, RUNNING, now - 1, None));
         }
     }
+
+    #[test]
+    fn a_count_of_none_that_is_an_old_one_changes_nothing() {
+        let mut blindness = Blindness::default();
+        for now in 10..14 {
+            see(&mut blindness, now, RUNNING, now - 1, Some(0));
+        }
+        assert!(see(&mut blindness, 14, RUNNING, 5, Some(0)), "from before the process");
+        assert!(!see(&mut blindness, 15, RUNNING, 5, Some(1)), "one that it saw, it sees");
+    }
 }

@@ -27,6 +27,7 @@ use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
 mod claims;
+mod fitness;
 mod news;
 mod orders;
 mod restored;

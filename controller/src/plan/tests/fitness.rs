@@ -1,0 +1,144 @@
+//! What a node says of itself, and what the line of candidates makes of what it said.
+
+use super::*;
+use crate::host::{BridgeWant, MountFact, MountWant};
+use crate::plan::fitness;
+
+fn told(world: &World, kind: &str) -> Condition {
+    condition::find(&fitness::conditions(world), kind).unwrap().clone()
+}
+
+/// Free for this node to take, if it is fit.
+fn free(me: u32) -> World {
+    world(me, None, VmPhase::Stopped, LocalVm::Absent)
+}
+
+#[test]
+fn every_condition_names_the_document_that_was_in_force() {
+    let mut world = free(1);
+    change(&mut world, |desired| desired.generation = 4);
+    assert!(fitness::conditions(&world).iter().all(|part| part.observed_generation == Some(4)));
+    world.desired = Observed::Known(None);
+    assert!(fitness::conditions(&world).iter().all(|part| part.observed_generation.is_none()));
+}
+
+#[test]
+fn a_node_that_the_document_does_not_name_is_unfit_and_says_whom_it_names() {
+    let mut world = free(1);
+    change(&mut world, |desired| desired.order = vec![node(2), node(3)]);
+    let document = told(&world, "DocumentKnown");
+    assert_eq!((document.is_true(), document.reason.as_str()), (false, "NotAMember"));
+    assert!(document.message.contains("names n2, n3, and not this node (n1)"), "{}", document.message);
+}
+
+#[test]
+fn a_carrier_is_asked_of_a_bridge_only_where_the_document_says_so() {
+    for require_carrier in [true, false] {
+        let mut world = free(1);
+        change(&mut world, |desired| {
+            desired.wants.bridges = vec![BridgeWant { name: "br0".to_owned(), require_carrier }];
+        });
+        let Observed::Known(facts) = &mut world.host else { panic!("no facts") };
+        let bridge = BridgeFact::Bridge { up: true, carrier: false };
+        facts.bridges.insert("br0".to_owned(), Observed::Known(bridge));
+        assert_eq!(told(&world, "BridgesReady").is_true(), !require_carrier);
+        assert_eq!(decide(&world).steps.len(), usize::from(!require_carrier), "and only so the VM is taken");
+    }
+}
+
+#[test]
+fn of_the_watchdog_is_said_what_the_document_makes_of_it() {
+    use ConditionStatus::{False, True, Unknown};
+    let petted = WatchdogState::Petted { timeout_secs: 4 };
+    let refused = WatchdogState::Refused { reason: "its timeout is 60 s".to_owned() };
+    for (asked, state, status, reason) in [
+        (Watchdog::Off, Some(petted.clone()), True, "Off"),
+        (Watchdog::Off, None, True, "Off"),
+        (Watchdog::Automatic, Some(petted.clone()), True, "Petted"),
+        (Watchdog::Automatic, Some(refused.clone()), True, "NotRequired"),
+        (Watchdog::Automatic, Some(WatchdogState::Off), True, "NotRequired"),
+        (Watchdog::Automatic, Some(WatchdogState::None), True, "NotRequired"),
+        (Watchdog::Automatic, None, True, "NotRequired"),
+        (Watchdog::Required, Some(petted), True, "Petted"),
+        (Watchdog::Required, Some(refused), False, "NoWatchdog"),
+        (Watchdog::Required, Some(WatchdogState::Off), False, "NoWatchdog"),
+        (Watchdog::Required, Some(WatchdogState::None), False, "NoWatchdog"),
+        (Watchdog::Required, None, Unknown, "KeeperUnreachable"),
+    ] {
+        let mut world = free(1);
+        change(&mut world, |desired| desired.watchdog = asked);
+        match state.clone() {
+            Some(state) => with_watchdog(&mut world, state),
+            None => world.lease = Observed::unknown("no keeper"),
+        }
+        let said = told(&world, "WatchdogReady");
+        assert_eq!((said.status, said.reason.as_str()), (status, reason), "{asked:?}, {state:?}");
+        if let (True, Some(WatchdogState::Refused { reason })) = (status, state) {
+            assert!(said.message.contains(&reason), "{}", said.message);
+        }
+    }
+}
+
+#[test]
+fn a_share_that_could_not_be_mounted_is_tried_again_after_5_s() {
+    let mut world = free(1);
+    let target = std::path::PathBuf::from("/share");
+    let want = MountWant {
+        source: "nas:/share".to_owned(),
+        target: target.clone(),
+        fs_type: "nfs4".to_owned(),
+        options: String::new(),
+    };
+    change(&mut world, |desired| desired.wants.mounts = vec![want]);
+    let Observed::Known(facts) = &mut world.host else { panic!("no facts") };
+    facts.mounts.insert(target, Observed::Known(MountFact::NotMounted));
+    let mut notes = Notes::default();
+    let again = NOW + Duration::from_secs(5);
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Mount(_)]));
+    renewed_at(&mut world, again - Duration::from_millis(1));
+    let waits = plan(&world, &mut notes);
+    assert_eq!((waits.steps.as_slice(), waits.recheck), (&[][..], Some(again)));
+    renewed_at(&mut world, again);
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Mount(_)]));
+}
+
+#[test]
+fn what_a_node_said_of_an_older_document_does_not_cost_it_its_place_in_the_line() {
+    let desired = Desired { generation: 2, ..desired() };
+    for (generation, fit) in [(1, true), (2, false), (3, false)] {
+        let mut world = free(1);
+        let mut status = NodeStatus { observed_generation: generation, ..ready(2) };
+        status.conditions[0].status = ConditionStatus::False;
+        status.conditions[0].message = "the share does not answer".to_owned();
+        world.nodes.insert(node(2), Arc::new(status));
+        let line = placement::candidates(&world, &desired, &record(None, VmPhase::Stopped));
+        assert_eq!(line.fit.contains(&node(2)), fit, "of generation {generation}");
+        let why = line.unfit.get(&node(2)).map(String::as_str);
+        assert_eq!(why, (!fit).then_some("the share does not answer"));
+    }
+}
+
+#[test]
+fn a_node_is_in_the_line_until_its_last_renewal_is_as_old_as_f() {
+    let fit_after = |age| {
+        let mut world = free(1);
+        world.sights.insert(node(2), sight(2, age));
+        let line = placement::candidates(&world, &desired(), &record(None, VmPhase::Stopped));
+        line.fit.contains(&node(2))
+    };
+    let ttl = LeaseTimings::BALANCED.ttl();
+    assert!(fit_after(ttl - Duration::from_millis(1)));
+    assert!(!fit_after(ttl));
+}
+
+#[test]
+fn a_node_is_fit_until_the_moment_its_own_lease_runs_out() {
+    for (until, reason) in [(NOW + Duration::from_millis(1), "Valid"), (NOW, "NotValid")] {
+        let mut world = free(1);
+        let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+        verdict.valid_until = Some(until);
+        let lease = told(&world, "LeaseValid");
+        assert_eq!((lease.is_true(), lease.reason.as_str()), (reason == "Valid", reason));
+        assert_eq!(told(&world, "Ready").is_true(), lease.is_true());
+    }
+}
