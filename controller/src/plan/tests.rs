@@ -28,6 +28,7 @@ use crate::world::{MigrateRequest, StoredVm, World};
 
 mod claims;
 mod fitness;
+mod migrations;
 mod news;
 mod orders;
 mod restored;

@@ -1,0 +1,255 @@
+//! A live migration, moment by moment: what the source does, and what the target.
+
+use zsha_crds::records::Answer;
+
+use super::*;
+use crate::hypervisor::MigrationJob::{Done, Failed, Going};
+
+/// The migration that the record tells of (see `moving`), and one that it does not.
+const THIS: Uuid = Uuid::from_u128(9);
+const OTHER: Uuid = Uuid::from_u128(8);
+
+fn failed(id: Uuid) -> MigrationJob {
+    Failed { id, reason: "connection reset".to_owned() }
+}
+
+/// What a source remembers that has begun it just now.
+fn begun() -> Notes {
+    let mut notes = Notes::default();
+    notes.migration.begun = Some((THIS, NOW));
+    notes
+}
+
+fn under_way() -> World {
+    let mut world = moving(1, 1, 3, RUNNING);
+    world.job = Going { id: THIS, percent: None };
+    world
+}
+
+/// Why a migration that is under way is ended, if it is.
+fn ended(world: &World) -> Option<String> {
+    match plan(world, &mut begun()).steps.as_slice() {
+        [] => None,
+        [Step::AbortMigration { id: THIS, because }] => Some(because.clone()),
+        steps => panic!("{steps:?}"),
+    }
+}
+
+#[test]
+fn a_copy_that_is_gone_was_moved_only_by_the_end_of_this_very_migration() {
+    let reason = |job| {
+        let mut world = moving(1, 1, 3, DIED);
+        world.job = job;
+        only_write(&decide(&world)).reason
+    };
+    assert_eq!(reason(Done { id: THIS }), "HandedOver");
+    for job in [Done { id: OTHER }, failed(THIS), Going { id: THIS, percent: None }, MigrationJob::None] {
+        assert_eq!(reason(job.clone()), "MigrationFailed", "{job:?}");
+    }
+}
+
+#[test]
+fn what_became_of_another_migration_says_nothing_of_this_one() {
+    for job in [Done { id: OTHER }, failed(OTHER), Going { id: OTHER, percent: Some(7) }] {
+        let mut world = moving(1, 1, 3, RUNNING);
+        world.job = job.clone();
+        let plan = plan(&world, &mut begun());
+        assert!(matches!(plan.steps.as_slice(), [Step::Migrate(order)] if order.id == THIS), "{job:?}");
+    }
+}
+
+#[test]
+fn a_copy_that_is_about_to_go_or_to_come_is_looked_at_again_soon() {
+    let stands = LocalVm::Paused { reason: PauseReason::Other, generation: 1 };
+    let mut leaves = moving(1, 1, 3, RUNNING);
+    leaves.job = Done { id: THIS };
+    let mut aborted = Notes::default();
+    aborted.migration.aborted = Some((THIS, NOW));
+    for (world, mut notes) in [
+        (leaves, Notes::default()),
+        (moving(1, 1, 3, stands), aborted),
+        (moving(3, 3, 3, stands), Notes::default()),
+    ] {
+        let waits = plan(&world, &mut notes);
+        assert_eq!(
+            (waits.steps.as_slice(), waits.recheck),
+            (&[][..], Some(NOW + Duration::from_millis(200)))
+        );
+    }
+}
+
+#[test]
+fn nothing_goes_to_a_target_that_does_not_hold_the_very_lease_it_was_named_by() {
+    let ttl = LeaseTimings::BALANCED.ttl();
+    let moment = Duration::from_millis(1);
+    type Change = fn(&mut Sight);
+    let lost: [(&str, Change); 5] = [
+        ("another life", |s| s.record.epoch = 2),
+        ("fenced", |s| s.record.state = LeaseState::Fenced),
+        ("released", |s| s.record.state = LeaseState::Released),
+        ("gone", |s| s.record.state = LeaseState::Lost),
+        ("silent for F", |s| s.sent_by = NOW - LeaseTimings::BALANCED.ttl()),
+    ];
+    let reason = |world: &World| only_write(&decide(world)).reason;
+    let mut gone = moving(1, 1, 3, MOVED_AWAY);
+    gone.sights.get_mut(&node(3)).unwrap().sent_by = NOW - ttl + moment;
+    assert_eq!(reason(&gone), "HandedOver", "silent, and not for long enough");
+    for (what, change) in lost {
+        let mut gone = moving(1, 1, 3, MOVED_AWAY);
+        change(gone.sights.get_mut(&node(3)).unwrap());
+        assert_eq!(reason(&gone), "MigrationFailed", "{what}");
+        let mut world = under_way();
+        change(world.sights.get_mut(&node(3)).unwrap());
+        assert!(ended(&world).is_some_and(|why| why.contains("n3 does not hold its lease")), "{what}");
+        world.job = MigrationJob::None;
+        assert!(ended(&world).is_some(), "not begun at all: {what}");
+    }
+}
+
+#[test]
+fn a_migration_under_way_is_ended_by_a_stop_and_when_it_takes_too_long() {
+    let mut world = under_way();
+    assert_eq!(ended(&world), None);
+    renewed_at(&mut world, NOW + Duration::from_millis(899_999));
+    assert_eq!(ended(&world), None);
+    renewed_at(&mut world, NOW + Duration::from_secs(900));
+    assert!(ended(&world).unwrap().contains("after 900 s"));
+    let mut world = under_way();
+    let Observed::Known(intents) = &mut world.intents else { panic!("no intents") };
+    intents.stop = Some(crate::intents::Stop { at: Timestamp::UNIX_EPOCH, limit: None });
+    assert_eq!(ended(&world).unwrap(), "the VM is to stop");
+}
+
+#[test]
+fn what_moves_by_itself_is_tried_again_ever_more_slowly_when_it_fails() {
+    let mut leaving = world(1, Some(1), VmPhase::Running, RUNNING);
+    change(&mut leaving, |desired| desired.order = vec![node(2), node(3)]);
+    let mut broken = moving(1, 1, 3, RUNNING);
+    broken.job = failed(THIS);
+    let mut notes = Notes::default();
+    let pauses = [(); 8].map(|()| {
+        assert_eq!(only_write(&plan(&broken, &mut notes)).reason, "MigrationFailed");
+        let waits = plan(&leaving, &mut notes);
+        assert_eq!((waits.steps.as_slice(), reasons(&waits)), (&[][..], vec!["MigrationWaits"]));
+        NOW.until(waits.recheck.unwrap()).as_secs()
+    });
+    assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1_800, 1_800]);
+}
+
+#[test]
+fn the_others_are_asked_before_the_next_start_only_where_a_migration_took_the_copy() {
+    for (local, asked) in [(DIED, vec![node(2), node(3)]), (RUNNING, vec![])] {
+        let mut broken = moving(1, 1, 3, local);
+        broken.job = failed(THIS);
+        let mut notes = Notes::default();
+        assert_eq!(only_write(&plan(&broken, &mut notes)).reason, "MigrationFailed");
+        let start = plan(&world(1, Some(1), VmPhase::Running, DIED), &mut notes);
+        let rests_on: Vec<_> =
+            only_write(&start).rests_on.iter().map(|sight| sight.record.node.clone()).collect();
+        assert_eq!(rests_on, asked, "{local:?}");
+    }
+}
+
+#[test]
+fn what_has_arrived_is_let_run_again_when_the_pause_after_a_try_is_over() {
+    let world = moving(3, 3, 3, ARRIVED);
+    let later = NOW + Duration::from_millis(1);
+    let waits = plan(&world, &mut Notes { retry_at: Some(later), ..Notes::default() });
+    assert_eq!((waits.steps.as_slice(), waits.recheck), (&[][..], Some(later)));
+    let resumed = plan(&world, &mut Notes { retry_at: Some(NOW), ..Notes::default() });
+    assert!(matches!(resumed.steps.as_slice(), [Step::Resume { .. }]));
+}
+
+#[test]
+fn what_was_handed_over_and_does_not_get_ready_is_ended_after_10_s() {
+    let mut world = moving(3, 3, 3, LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 });
+    let mut notes = Notes::default();
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["Arriving"]);
+    renewed_at(&mut world, NOW + Duration::from_millis(9_999));
+    assert_eq!(plan(&world, &mut notes).steps, []);
+    renewed_at(&mut world, NOW + Duration::from_secs(10));
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
+}
+
+#[test]
+fn each_preferred_node_has_to_be_fit_for_the_whole_calm() {
+    let mut world = world(3, Some(3), VmPhase::Running, RUNNING);
+    change(&mut world, |desired| desired.fail_back_to = 2);
+    world.sights.get_mut(&node(1)).unwrap().record.controller_alive = false;
+    let mut notes = Notes::default();
+    assert_eq!(plan(&world, &mut notes).recheck, Some(NOW + Duration::from_secs(10)));
+    world.sights.get_mut(&node(1)).unwrap().record.controller_alive = true;
+    renewed_at(&mut world, NOW + Duration::from_secs(5));
+    assert_eq!(plan(&world, &mut notes).recheck, Some(NOW + Duration::from_secs(15)), "n1 instead of n2");
+    renewed_at(&mut world, NOW + Duration::from_millis(14_999));
+    assert_eq!(plan(&world, &mut notes).steps, []);
+    renewed_at(&mut world, NOW + Duration::from_secs(15));
+    let moves = plan(&world, &mut notes);
+    assert_eq!(only_write(&moves).record.migration.as_ref().unwrap().to.node, node(1));
+    assert!(only_write(&moves).message.contains("n1 is preferred, and fit again"));
+}
+
+#[test]
+fn a_vm_that_leaves_a_node_the_document_no_longer_names_says_so() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    change(&mut world, |desired| desired.order = vec![node(2), node(3)]);
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    renewed_at(&mut world, NOW + Duration::from_secs(10));
+    let moves = plan(&world, &mut notes);
+    assert!(only_write(&moves).message.contains("the document no longer names n1"));
+}
+
+#[test]
+fn a_vm_is_moved_back_only_to_a_node_that_the_document_prefers() {
+    for (fail_back_to, moves) in [(1, vec![]), (2, vec!["MigrationWaits"])] {
+        let mut world = world(3, Some(3), VmPhase::Running, RUNNING);
+        change(&mut world, |desired| desired.fail_back_to = fail_back_to);
+        world.sights.get_mut(&node(1)).unwrap().record.controller_alive = false;
+        assert_eq!(reasons(&decide(&world)), moves, "n2 is the second");
+    }
+}
+
+#[test]
+fn a_vm_on_the_first_node_is_not_moved_to_the_second_though_that_is_preferred_too() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    change(&mut world, |desired| desired.fail_back_to = 2);
+    assert_eq!(reasons(&decide(&world)), Vec::<&str>::new());
+}
+
+#[test]
+fn a_migration_under_way_is_told_of_once_a_second() {
+    let mut world = under_way();
+    world.job = Going { id: THIS, percent: Some(37) };
+    let waits = plan(&world, &mut begun());
+    assert_eq!((reasons(&waits), waits.recheck), (vec!["Migrating"], Some(NOW + Duration::from_secs(1))));
+    assert!(waits.waiting[0].message.contains("n3 (37 %)"), "{waits:?}");
+}
+
+#[test]
+fn a_request_is_answered_by_what_becomes_of_it_unless_it_was_answered_before() {
+    let request = Uuid::from_u128(5);
+    for (answered, outcome) in [(request, Outcome::Refused), (OTHER, Outcome::Failed)] {
+        let mut world = moving(1, 1, 3, RUNNING);
+        world.job = failed(THIS);
+        world.migrate = Some(MigrateRequest { id: request, to: node(3), by: "ann".to_owned() });
+        vm(&mut world).record.answered =
+            Some(Answer { id: answered, outcome: Outcome::Refused, message: "no".to_owned() });
+        let plan = decide(&world);
+        let answer = only_write(&plan).record.answered.clone().unwrap();
+        assert_eq!((answer.id, answer.outcome), (request, outcome));
+    }
+}
+
+#[test]
+fn only_the_very_life_that_a_migration_names_is_its_target() {
+    let right = |me, epoch| {
+        let mut world = moving(me, 1, 2, LocalVm::Absent);
+        let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+        verdict.epoch = epoch;
+        ownership::right(&world)
+    };
+    assert_eq!(right(2, 1), Right::Target);
+    assert!(matches!(right(2, 2), Right::NotMine { .. }));
+    assert!(matches!(right(3, 1), Right::NotMine { .. }));
+}
