@@ -33,6 +33,7 @@ mod news;
 mod orders;
 mod restored;
 mod seed;
+mod starts;
 mod storage;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
