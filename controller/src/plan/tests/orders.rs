@@ -258,3 +258,57 @@ fn a_start_that_finds_the_vm_running_is_taken_up_as_well() {
     vm(&mut world).record.start_taken_up = Some(Uuid::from_u128(8));
     assert_eq!(decide(&world).steps, []);
 }
+
+#[test]
+fn while_nobody_knows_what_operators_want_a_vm_that_runs_is_said_to_be_left_as_it_is() {
+    let mut world = running();
+    world.intents = Observed::unknown("not read yet");
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["IntentUnknown"]));
+    assert!(plan.waiting[0].message.contains("left as it is"), "{plan:?}");
+}
+
+#[test]
+fn a_drained_node_with_a_fault_of_its_own_is_unfit_when_it_is_drained_no_more() {
+    let mut drained = world(3, None, VmPhase::Stopped, LocalVm::Absent);
+    drain(&mut drained, 3);
+    let image = Some(Observed::Known(ImageFact::Missing));
+    drained.host = Observed::Known(HostFacts { image, ..HostFacts::default() });
+    let mut world = asked_to_move("n3");
+    let said = NodeStatus { conditions: decide(&drained).conditions, ..ready(3) };
+    world.nodes.insert(node(3), Arc::new(said));
+    let answer = only_write(&decide(&world)).record.answered.clone().unwrap();
+    assert!(answer.message.contains("/share/mnvm.img is not there"), "{answer:?}");
+}
+
+#[test]
+fn a_vm_that_ended_on_a_drained_node_is_given_to_another_that_is_fit() {
+    let mut world = world(1, Some(1), VmPhase::Running, DIED);
+    drain(&mut world, 1);
+    assert_eq!(only_write(&decide(&world)).reason, "GaveUp");
+}
+
+#[test]
+fn a_vm_that_ended_on_a_drained_node_is_not_started_there_where_that_would_be_unfit_all_the_same() {
+    let mut world = world(1, Some(1), VmPhase::Running, DIED);
+    (1..=3).for_each(|number| drain(&mut world, number));
+    let image = Some(Observed::Known(ImageFact::Missing));
+    world.host = Observed::Known(HostFacts { image, ..HostFacts::default() });
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["NoNodeFit"]));
+}
+
+#[test]
+fn a_guest_that_runs_on_long_after_a_stop_was_taken_back_may_power_itself_off() {
+    for (after, reason) in
+        [(SHUTDOWN_PATIENCE - Duration::from_millis(1), "GuestPoweredOff"), (SHUTDOWN_PATIENCE, "PoweredOff")]
+    {
+        let mut world = running();
+        change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
+        let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
+        renewed_at(&mut world, NOW + after);
+        assert_eq!(plan(&world, &mut notes).steps, []);
+        world.local = Observed::Known(LocalVm::Off { reason: OffReason::Shutdown });
+        assert_eq!(only_write(&plan(&world, &mut notes)).reason, reason, "after {after:?}");
+    }
+}

@@ -112,3 +112,61 @@ fn what_was_written_does_not_count_until_the_lease_is_renewed_after_a_step_back(
     assert_eq!(ownership::right(&world), Right::Unconfirmed { epoch: 1 });
     assert_eq!(only_write(&decide(&world)).reason, "Adopted");
 }
+
+#[test]
+fn a_copy_that_this_node_has_stood_by_for_is_taken_over_and_no_other_one() {
+    let id = Uuid::from_u128(9);
+    let back = |to: u32, expected: Option<Uuid>| {
+        let mut world = moving(1, 1, to, STARTED);
+        vm(&mut world).written = None;
+        world.went_back = true;
+        let mut notes = Notes::default();
+        notes.migration.expected = expected;
+        plan(&world, &mut notes)
+    };
+    assert_eq!(only_write(&back(1, Some(id))).reason, "Adopted");
+    for (to, expected) in [(1, None), (1, Some(Uuid::from_u128(8))), (3, Some(id))] {
+        let plan = back(to, expected);
+        assert!(matches!(plan.steps.as_slice(), [Step::KillCopy { .. }]), "to n{to}: {plan:?}");
+    }
+}
+
+#[test]
+fn whoever_goes_on_with_a_record_says_how_it_came_by_it() {
+    let told = |mut world: World| {
+        vm(&mut world).written = None;
+        only_write(&decide(&world)).message.clone()
+    };
+    let restarted = "the controller of n1 has restarted";
+    assert!(told(world(1, Some(1), VmPhase::Running, RUNNING)).contains(restarted));
+    assert!(told(moving(1, 1, 3, RUNNING)).contains(restarted), "though the VM is moved away");
+    assert!(told(moving(1, 1, 1, STARTED)).contains("n1 was handed the VM"));
+    let mut older = world(1, Some(1), VmPhase::Running, RUNNING);
+    older.vm_before = Some(record(Some(1), VmPhase::Running));
+    assert!(told(older).contains("was shown an older state of the store"));
+}
+
+#[test]
+fn what_is_there_counts_where_it_is_as_late_as_what_this_process_had_written() {
+    let mut world = put_back(RUNNING);
+    vm(&mut world).record.revision = 6;
+    world.vm_before = Some(VmRecord { revision: 6, ..record(Some(1), VmPhase::Starting) });
+    assert_eq!(only_write(&decide(&world)).record.phase, VmPhase::Running);
+}
+
+#[test]
+fn a_record_as_late_as_what_this_node_had_written_is_the_truth() {
+    let mut world = world(2, Some(1), VmPhase::Running, RUNNING);
+    world.vm_before = Some(VmRecord { revision: 9, ..record(Some(2), VmPhase::Running) });
+    vm(&mut world).record.revision = 9;
+    assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]));
+}
+
+#[test]
+fn an_owner_that_writes_itself_down_again_notes_why() {
+    let mut world = world(2, Some(1), VmPhase::Running, RUNNING);
+    world.vm_before =
+        Some(VmRecord { note: "it runs".to_owned(), revision: 9, ..record(Some(2), VmPhase::Running) });
+    let plan = decide(&world);
+    assert_eq!(only_write(&plan).record.note, only_write(&plan).message);
+}
