@@ -142,3 +142,15 @@ fn a_node_is_fit_until_the_moment_its_own_lease_runs_out() {
         assert_eq!(told(&world, "Ready").is_true(), lease.is_true());
     }
 }
+
+#[test]
+fn a_node_that_the_document_does_not_name_leaves_its_keeper_as_it_is() {
+    for (named, told) in [(vec![node(1), node(2)], 2), (vec![node(2), node(3)], 0)] {
+        let mut world = world(1, Some(2), VmPhase::Running, LocalVm::Absent);
+        change(&mut world, |desired| {
+            (desired.order, desired.timings, desired.watchdog) = (named, LeaseTimings::FAST, Watchdog::Off);
+        });
+        with_watchdog(&mut world, WatchdogState::Petted { timeout_secs: 4 });
+        assert_eq!(decide(&world).steps.len(), told);
+    }
+}

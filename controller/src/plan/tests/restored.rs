@@ -170,3 +170,11 @@ fn an_owner_that_writes_itself_down_again_notes_why() {
     let plan = decide(&world);
     assert_eq!(only_write(&plan).record.note, only_write(&plan).message);
 }
+
+#[test]
+fn a_copy_that_qemu_itself_has_paused_explains_itself() {
+    for reason in [PauseReason::IoError, PauseReason::Fault] {
+        let world = put_back(LocalVm::Paused { reason, generation: 1 });
+        assert_eq!(only_write(&decide(&world)).reason, "Adopted", "{reason:?}");
+    }
+}
