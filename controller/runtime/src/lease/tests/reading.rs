@@ -166,3 +166,13 @@ fn who_was_fenced_is_told_by_whom() {
     read(&mut holder, 500, fenced);
     assert_eq!(holder.message(), "fenced by n2");
 }
+
+#[test]
+fn the_record_of_another_machine_is_read_again_after_a_pause() {
+    let mut holder = Holder::new(identity("boot-1"), LeaseTimings::BALANCED, None);
+    for millis in [0, 10] {
+        assert_eq!(holder.next(at(millis), inputs(Copies::None, 2)), Next::Read);
+        read(&mut holder, millis, of_another_life("machine-2"));
+    }
+    assert_eq!(sleep(holder.next(at(10), inputs(Copies::None, 2))), at(210));
+}
