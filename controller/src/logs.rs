@@ -68,6 +68,7 @@ impl Default for LogSettings {
 
 /// Writes what is on its way to a file when it is dropped: kept for as long as the process logs.
 #[must_use]
+#[derive(Debug)]
 pub struct Logging {
     _files: Option<WorkerGuard>,
 }

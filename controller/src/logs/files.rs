@@ -42,7 +42,7 @@ impl LogFileSettings {
 
 /// Written to by one thread. A line is never torn between two files if it is written by one call.
 #[derive(Debug)]
-pub struct LogFiles<C> {
+pub(super) struct LogFiles<C> {
     settings: LogFileSettings,
     program: String,
     clock: C,
@@ -61,7 +61,7 @@ struct Open {
 
 impl LogFiles<fn() -> Timestamp> {
     /// Touches nothing yet: a disk that is full or read-only keeps no program from starting.
-    pub fn new(settings: LogFileSettings, program: &str) -> Self {
+    pub(super) fn new(settings: LogFileSettings, program: &str) -> Self {
         Self::with_clock(settings, program, Timestamp::now)
     }
 }
