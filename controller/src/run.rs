@@ -26,13 +26,20 @@ use crate::settings::Settings;
 /// How old a count of requests may be.
 const COUNTED_EVERY: Duration = Duration::from_secs(1);
 
+/// What is under way when the controller is told to end may hang in libvirt. While it is stopped, a restart of the keeper
+/// may wait for it, and a keeper has to be back before its lease is over (6 s with `Fast`).
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+
 /// An agent that does not answer is asked again after this.
 const AGENT_ASKED_EVERY: Duration = Duration::from_secs(10);
 
 /// Until SIGTERM or Ctrl-C. The VM is left as it is.
 pub fn run(settings: &Settings, commit: Option<&'static str>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(settings, commit))
+    let done = runtime.block_on(serve(settings, commit));
+    // A call to libvirt or a look at a share may hang for ever; nobody waits for it.
+    runtime.shutdown_background();
+    done
 }
 
 async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Result<()> {
@@ -99,20 +106,33 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             leave::back(&host, &own_keys, store.as_ref()),
         );
     };
-    let ((), (), served, ()) = tokio::join!(
-        signals,
-        async {
-            tokio::join!(reconcile::run(node, until(stopped.clone())), recording.run());
-        },
-        api::serve(listener, window, until(stopped.clone())),
-        async {
-            tokio::select! {
-                biased;
-                () = until(stopped.clone()) => {}
-                () = beside => {}
-            }
-        },
-    );
+    let all = async {
+        tokio::join!(
+            signals,
+            async {
+                tokio::join!(reconcile::run(node, until(stopped.clone())), recording.run());
+            },
+            api::serve(listener, window, until(stopped.clone())),
+            async {
+                tokio::select! {
+                    biased;
+                    () = until(stopped.clone()) => {}
+                    () = beside => {}
+                }
+            },
+        )
+        .2
+    };
+    let served = tokio::select! {
+        served = all => served,
+        () = async {
+            until(stopped.clone()).await;
+            tokio::time::sleep(STOP_WITHIN).await;
+        } => {
+            tracing::warn!("what was under way has not ended within {} s and is left as it is", STOP_WITHIN.as_secs());
+            Ok(())
+        }
+    };
     served.context("the read-only HTTP failed")?;
     tracing::info!("controller stopped; the VM is left as it is");
     Ok(())
