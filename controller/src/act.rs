@@ -350,6 +350,9 @@ async fn nothing_alive(edges: &Edges) -> Result<(), ActError> {
 /// The operations, after one consistent read of all leases: what is to be fenced must be exactly what was watched
 /// for D, and this node's own lease must be the one the decision rested on.
 async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<Op>, ActError> {
+    // Before the read: what was confirmed by then is there, or the store has gone back since, and this node's keeper has
+    // not seen it yet.
+    let confirmed = edges.lease.verdict().await?.confirmed;
     let listing = edges.store.list(&edges.keys.leases(), Read::Consistent).await?;
     let read = |node: &NodeName| -> Option<(LeaseRecord, u64)> {
         let key = edges.keys.lease(node);
@@ -394,6 +397,13 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
         }
     }
     match read(&edges.me) {
+        Some((record, _)) if record.incarnation == write.incarnation && record.seq < confirmed => {
+            views.store_went_back();
+            return Err(ActError::Moved(format!(
+                "the store shows the lease of {} as it was before it was renewed: it has gone back in time",
+                edges.me
+            )));
+        }
         Some((record, index))
             if record.state == LeaseState::Held
                 && record.epoch == write.epoch

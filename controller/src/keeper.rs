@@ -53,6 +53,9 @@ pub struct Verdict {
     /// store went back in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unbroken_since: Option<Moment>,
+    /// `seq` of the last renewal that the store confirmed. A store that shows less has gone back in time.
+    #[serde(default)]
+    pub confirmed: u64,
     /// When the keeper was last shown an earlier time of the store, on this node's `CLOCK_BOOTTIME`. None: it never was,
     /// or is from before this was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]

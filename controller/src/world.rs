@@ -192,6 +192,7 @@ mod tests {
             message: String::new(),
             unbroken_since,
             store_went_back: None,
+            confirmed: 0,
             copies: Some(0),
             counted_at: None,
             ended: None,

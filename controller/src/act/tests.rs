@@ -97,6 +97,38 @@ async fn nothing_is_written_to_a_store_that_shows_an_earlier_time_of_a_lease() {
     rig.keeper.abort();
 }
 
+/// A snapshot was restored a moment ago, and the keeper has not seen it yet.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_a_store_that_shows_the_own_lease_as_it_was_before_it_was_renewed() {
+    let rig = Rig::new().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(rig.edges.lease.verdict().await.unwrap().confirmed >= 3, "renewed every second");
+    let key = rig.edges.keys.lease(&rig.me);
+    let lease = rig.edges.store.get(&key, Read::Consistent).await.unwrap().unwrap();
+    let record: LeaseRecord = serde_json::from_str(&lease.value).unwrap();
+    let earlier = serde_json::to_string(&LeaseRecord { seq: 1, ..record.clone() }).unwrap();
+    let put_back = Op::Cas { key, value: earlier, index: lease.modify_index };
+    assert!(rig.edges.store.txn(vec![put_back]).await.unwrap().committed());
+    let vm = VmName::management();
+    let write = Write {
+        record: VmRecord::unplaced(vm.clone(), vm.domain_uuid(&ClusterName::new("prod").unwrap())),
+        index: None,
+        epoch: record.epoch,
+        incarnation: record.incarnation,
+        rests_on: vec![],
+        fence: vec![],
+        reason: "Test",
+        message: "a test writes it".to_owned(),
+    };
+    let done = act(&rig.edges, &rig.views, &Step::Write(Box::new(write)), &mut Notes::default()).await;
+    assert!(
+        matches!(&done, Err(ActError::Moved(why)) if why.contains("it has gone back in time")),
+        "{done:?}"
+    );
+    assert!(rig.views.went_back());
+    rig.keeper.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_copy_is_not_ended_for_a_lease_that_is_valid_again() {
     let rig = Rig::new().await;

@@ -109,6 +109,7 @@ fn verdict(
         message: holder.message().to_owned(),
         unbroken_since: holder.unbroken_since(now),
         store_went_back: holder.store_went_back(),
+        confirmed: holder.confirmed(),
         copies: looked.and_then(|(_, count)| count),
         counted_at: looked.map(|(at, _)| at),
         ended: None,

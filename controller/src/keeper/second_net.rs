@@ -138,6 +138,7 @@ mod tests {
             message: String::new(),
             unbroken_since: None,
             store_went_back: None,
+            confirmed: 0,
             copies: None,
             counted_at: None,
             ended: None,

@@ -226,6 +226,18 @@ pub(super) fn nobody_else_has_a_copy(
         plan.wait("CopiesUnknown", why);
         return None;
     }
+    if let Some(node) = silent_member(world, guard) {
+        plan.wait(
+            "LeaseGone",
+            format!(
+                "{node} has no lease, so nobody knows whether it runs the VM. If it lives it writes one; if not, it counts \
+                 as dead {} s after a record is put in its place",
+                LeaseTimings::LONGEST.fence_after().as_secs()
+            ),
+        );
+        plan.step(Step::ReplaceLease(Owner { node: node.clone(), epoch: 0 }));
+        return None;
+    }
     let mut rests_on = Vec::new();
     for (node, sight) in &world.sights {
         let fenced = guard.fenced.iter().any(|fenced| fenced.record.node == *node);
@@ -245,6 +257,29 @@ pub(super) fn nobody_else_has_a_copy(
         }
     }
     Some(rests_on)
+}
+
+/// Whether the record names this node, which has begun a new life since: it was away, and the record may be of a time before
+/// others had the VM.
+fn has_returned(world: &World) -> bool {
+    let owner = world.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.owner.as_ref());
+    owner.is_some_and(|owner| owner.node == world.me && world.valid_epoch() != Some(owner.epoch))
+}
+
+/// A node of the document that has no lease at all, where that matters: the VM has run before, and the record is one that
+/// may be of another time. A lease may have been deleted by hand.
+fn silent_member<'w>(world: &'w World, guard: &Guard<'_>) -> Option<&'w NodeName> {
+    let record = &world.vm.known()?.as_ref()?.record;
+    if record.last_start.is_none() || !(guard.strict || has_returned(world)) {
+        return None;
+    }
+    let has_none = |node: &&NodeName| {
+        **node != world.me
+            && guard.target != Some(*node)
+            && !world.sights.contains_key(*node)
+            && !world.unreadable_leases.contains_key(*node)
+    };
+    world.document()?.order.iter().find(has_none)
 }
 
 /// What a node's lease says of copies there.
@@ -295,7 +330,7 @@ fn word_of(world: &World, strict: bool, sight: &Sight) -> Word {
             }
             None => Word::Nothing,
         },
-        LeaseState::Lost if strict => {
+        LeaseState::Lost if strict || has_returned(world) => {
             let why = format!("the lease of {node} was gone, and it has not written it anew");
             in_the_way("CopiesUnknown", sight.fence_due(), why)
         }

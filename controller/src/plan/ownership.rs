@@ -8,6 +8,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use super::migration;
+use crate::hypervisor::LocalVm;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::World;
@@ -67,12 +68,14 @@ pub fn right(world: &World) -> Right {
     Right::NotMine { because: not_mine(named, world, verdict.epoch) }
 }
 
-/// Only with a copy here: a VM that does not run loses nothing by whatever the record says now.
+/// Only with a copy that runs here: a VM that does not run loses nothing by whatever the record says now, and one that
+/// stands still may be what a migration has brought since.
 fn is_overtaken(world: &World, stored: &VmRecord, epoch: u64) -> bool {
     let Some(before) = &world.vm_before else { return false };
     let mine = before.owner.as_ref().is_some_and(|owner| owner.node == world.me && owner.epoch == epoch);
-    let copy_here = world.local.known().is_some_and(|local| local.has_process());
-    mine && copy_here && stored.revision < before.revision
+    let runs_here =
+        matches!(world.local.known(), Some(LocalVm::Running { .. } | LocalVm::ShuttingDown { .. }));
+    mine && runs_here && stored.revision < before.revision
 }
 
 fn not_mine(named: Option<&Owner>, world: &World, epoch: u64) -> String {

@@ -229,7 +229,10 @@ fn unfit_reasons(status: Option<&NodeStatus>) -> Vec<String> {
         ready => {
             let parts =
                 status.conditions.iter().filter(|c| c.kind != "Ready" && c.status != ConditionStatus::True);
-            let parts: Vec<String> = parts.map(|c| format!("{}: {}", c.reason, c.message)).collect();
+            let mut told = BTreeSet::new();
+            let parts = parts.map(|c| format!("{}: {}", c.reason, c.message));
+            // What a look that is still to come leaves open, it leaves open for several conditions in the same words.
+            let parts: Vec<String> = parts.filter(|part| told.insert(part.clone())).collect();
             match ready {
                 Some(ready) if parts.is_empty() => vec![format!("{}: {}", ready.reason, ready.message)],
                 None if parts.is_empty() => vec!["its controller has not said that it is ready".to_owned()],

@@ -632,6 +632,11 @@ impl Holder {
         self.life.map_or(0, |l| l.seq)
     }
 
+    /// `seq` of the last renewal that the store confirmed to this process; 0: none.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
     pub fn released(&self) -> bool {
         self.release && matches!(&self.own, Own::Other { record, .. } if record.state == LeaseState::Released)
     }

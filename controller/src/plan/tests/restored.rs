@@ -178,3 +178,38 @@ fn a_copy_that_qemu_itself_has_paused_explains_itself() {
         assert_eq!(only_write(&decide(&world)).reason, "Adopted", "{reason:?}");
     }
 }
+
+#[test]
+fn a_member_without_a_lease_is_waited_for_by_whoever_comes_back() {
+    let mut world = returned();
+    world.sights.remove(&node(3));
+    assert_eq!(only_write(&decide(&world)).reason, "Returned", "the VM has never run");
+    vm(&mut world).record.last_start = Some(StartRecord {
+        node: node(1),
+        at: Timestamp::UNIX_EPOCH,
+        reason: "FirstStart".to_owned(),
+        generation: 1,
+    });
+    let asking = decide(&world);
+    assert_eq!(asking.steps, [Step::ReplaceLease(Owner { node: node(3), epoch: 0 })]);
+    assert_eq!(reasons(&asking), ["LeaseGone"]);
+    let mut lost = sight(3, Duration::from_secs(299));
+    lost.record = LeaseRecord::lost(&Owner { node: node(3), epoch: 1 }, Timestamp::UNIX_EPOCH);
+    world.sights.insert(node(3), lost.clone());
+    assert_eq!(reasons(&decide(&world)), ["CopiesUnknown"], "put in its place by another");
+    lost.sent_by = NOW - Duration::from_secs(300);
+    world.sights.insert(node(3), lost);
+    assert_eq!(only_write(&decide(&world)).rests_on.len(), 2);
+    world.sights.remove(&node(3));
+    change(&mut world, |desired| desired.order.retain(|member| *member != node(3)));
+    assert_eq!(only_write(&decide(&world)).reason, "Returned", "no member any more");
+}
+
+#[test]
+fn what_a_migration_has_brought_is_not_taken_for_a_copy_from_before_the_store_went_back() {
+    let mut world = world(2, Some(1), VmPhase::Running, RUNNING);
+    world.vm_before = Some(VmRecord { revision: 9, ..record(Some(2), VmPhase::Running) });
+    assert_eq!(ownership::right(&world), Right::Overtaken { epoch: 1 });
+    world.local = Observed::Known(ARRIVED);
+    assert!(matches!(ownership::right(&world), Right::NotMine { .. }), "it may never have run here");
+}
