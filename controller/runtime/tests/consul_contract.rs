@@ -173,7 +173,7 @@ async fn the_agent_tells_its_raft_multiplier_and_the_leader_its_address() {
     let members = store.members().await.unwrap();
     let [member] = members.as_slice() else { panic!("one server, {} members", members.len()) };
     assert_eq!((&member.node, &member.version), (&agent.node, &agent.version));
-    assert_eq!((member.status, member.server), (MemberStatus::Alive, true));
+    assert_eq!((member.status, member.server), (zsha_runtime::store::consul::MemberStatus::Alive, true));
 }
 
 #[tokio::test]

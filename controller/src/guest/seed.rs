@@ -49,7 +49,7 @@ impl Seed {
     pub fn image(&self) -> io::Result<Vec<u8>> {
         let mut image = vec![0; IMAGE_BYTES];
         let options = FormatVolumeOptions::new().volume_label(LABEL).volume_id(self.serial_number());
-        fatfs::format_volume(&mut Cursor::new(&mut image[..]), options)?;
+        fatfs::format_volume(Cursor::new(&mut image[..]), options)?;
         let disk = FileSystem::new(Cursor::new(&mut image[..]), FsOptions::new())?;
         for (name, text) in self.files() {
             disk.root_dir().create_file(name)?.write_all(text.as_bytes())?;

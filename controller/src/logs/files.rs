@@ -62,7 +62,7 @@ struct Open {
 impl LogFiles<fn() -> Timestamp> {
     /// Touches nothing yet: a disk that is full or read-only keeps no program from starting.
     pub(super) fn new(settings: LogFileSettings, program: &str) -> Self {
-        Self::with_clock(settings, program, Timestamp::now)
+        Self::with_clock(settings, program, zsha_runtime::clock::wall_now)
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn a_restart_goes_on_with_the_file_of_the_day_and_cuts_that_of_another() {
         let directory = tempfile::tempdir().unwrap();
-        let today = Timestamp::now().to_string();
+        let today = zsha_runtime::clock::wall_now().to_string();
         let (mut before, _) = files(settings(directory.path(), 1024), &today);
         before.write_all(b"one\n").unwrap();
         let (mut after, now) = files(settings(directory.path(), 1024), &today);

@@ -17,7 +17,7 @@ use crate::hypervisor::{
 /// What can be asked of a hypervisor, as a value: it may have to wait.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
-    Define(DomainSpec),
+    Define(Box<DomainSpec>),
     StartPaused,
     Resume,
     Shutdown,

@@ -59,7 +59,7 @@ impl Hypervisor for SimulatedHypervisor {
     }
 
     async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
-        self.ask(Request::Define(domain.clone())).await
+        self.ask(Request::Define(Box::new(domain.clone()))).await
     }
 
     async fn start_paused(&self) -> Result<(), HypervisorError> {
