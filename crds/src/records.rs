@@ -244,6 +244,11 @@ pub struct StartRecord {
     pub generation: u64,
 }
 
+impl StartRecord {
+    /// The reason of one that is none: the guest was moved live, and runs as it booted elsewhere.
+    pub const MIGRATED: &str = "Migrated";
+}
+
 /// `vms/<name>`: ownership. Only ever changed by a cas in one transaction with checks on the leases it rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

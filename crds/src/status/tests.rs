@@ -408,6 +408,41 @@ fn the_same_sentence_of_several_nodes_is_told_once() {
 }
 
 #[test]
+fn what_several_conditions_say_in_the_same_words_is_told_once() {
+    let mut view = healthy();
+    let unknown = |kind: &str| {
+        let message = "the host has not been looked at since the document changed";
+        Condition::new(kind, ConditionStatus::Unknown, "NotLooked", message, at(90))
+    };
+    view.node_statuses.get_mut(&node("nfs-2")).unwrap().conditions =
+        ["Ready", "MountsReady", "ImagePresent"].map(unknown).into();
+    let status = summarise(&view);
+    let told = &status.node(&node("nfs-2")).unwrap().reasons;
+    assert_eq!(*told, ["NotLooked: the host has not been looked at since the document changed"]);
+}
+
+#[test]
+fn an_address_that_depends_on_where_the_guest_booted_is_not_known_once_it_was_moved() {
+    let mut view = healthy();
+    let addresses = |view: &ClusterView| -> Vec<Option<String>> {
+        summarise(view).vm.addresses.iter().map(|nic| nic.address.map(|a| a.to_string())).collect()
+    };
+    let moved = |view: &mut ClusterView, moved: bool| {
+        let start = view.vm.as_mut().unwrap().last_start.as_mut().unwrap();
+        start.reason = if moved { StartRecord::MIGRATED } else { "Failover" }.to_owned();
+    };
+    moved(&mut view, true);
+    assert_eq!(addresses(&view), [Some("10.0.1.10".to_owned())], "the same on every node");
+    let nic = &mut view.spec.as_mut().unwrap().document["spec"]["Network"][0];
+    nic["Ipaddr"] = json!("10.0.1.10@nfs-1, 10.0.1.20@nfs-2, 10.0.1.30@nfs-3");
+    assert_eq!(addresses(&view), [None]);
+    moved(&mut view, false);
+    assert_eq!(addresses(&view), [Some("10.0.1.10".to_owned())]);
+    view.vm.as_mut().unwrap().owner = None;
+    assert_eq!(addresses(&view), [None]);
+}
+
+#[test]
 fn a_renewal_from_the_future_is_not_judged_by_the_wall_clock() {
     let mut lease = lease("nfs-1");
     let sight = |lease: &LeaseRecord| LeaseSight::by_wall_clock(lease, at(100));

@@ -51,7 +51,7 @@ pub struct VmSummary {
     pub generation: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_start: Option<StartRecord>,
-    /// Its addresses on the node that owns it, in the order of the document's NICs. Empty where the document is not known.
+    /// Its addresses as the document gives them, in the order of the document's NICs. Empty where the document is not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<GuestAddress>,
     /// Why it is as it is; empty where nothing is to be said.
@@ -63,7 +63,8 @@ pub struct VmSummary {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuestAddress {
-    /// Absent where it depends on the node, and no node owns the VM.
+    /// Absent where it depends on the node the guest booted on, and that is not known: nobody owns the VM, or it was
+    /// moved live since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
     pub bridge: String,
@@ -72,11 +73,16 @@ pub struct GuestAddress {
     pub default_route: bool,
 }
 
-fn addresses(facts: &Facts<'_>, owner: Option<&NodeName>) -> Vec<GuestAddress> {
+fn addresses(facts: &Facts<'_>, record: Option<&VmRecord>) -> Vec<GuestAddress> {
     let nics = facts.document.iter().flat_map(|document| &document.spec.network);
-    let address = |nic: &Nic| match (owner, nic.ipaddr.values().as_slice()) {
+    // A guest that is moved keeps what it was told where it booted.
+    let booted_on = record.and_then(|record| {
+        let moved = record.last_start.as_ref().is_some_and(|start| start.reason == StartRecord::MIGRATED);
+        record.owner.as_ref().filter(|_| !moved).map(|owner| &owner.node)
+    });
+    let address = |nic: &Nic| match (booted_on, nic.ipaddr.values().as_slice()) {
+        (_, [(None, address)]) => Some(**address),
         (Some(node), _) => nic.ipaddr.for_node(node).copied(),
-        (None, [(None, address)]) => Some(**address),
         (None, _) => None,
     };
     nics.map(|nic| GuestAddress {
@@ -115,7 +121,7 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
         since: None,
         generation: None,
         last_start,
-        addresses: addresses(facts, owner.map(|owner| &owner.node)),
+        addresses: addresses(facts, record),
         note: record.map(|record| record.note.clone()).unwrap_or_default(),
     };
     match word(facts, nodes, status) {

@@ -95,7 +95,7 @@ fn consul(members: &Result<Vec<Member>, String>, colour: bool) -> String {
     table.render(colour)
 }
 
-/// Where it depends on the node and no node owns the VM, it is not known yet.
+/// Where it depends on the node the guest booted on, it may not be known.
 fn addresses(status: &ClusterStatus, kind: fn(&GuestAddress) -> bool) -> String {
     let of_kind = status.vm.addresses.iter().filter(|nic| kind(nic));
     let lines: Vec<String> = of_kind
