@@ -134,7 +134,10 @@ async fn ask(host: &Host, keys: &Keys, store: &dyn Store, now: Timestamp) -> any
     match host.asked(there.as_ref()) {
         Asked::ByUs | Asked::ByOthers => return Ok(true),
         Asked::Nothing | Asked::BeforeBoot => {}
-        Asked::Unreadable => anyhow::bail!("{key} cannot be read, and is not written over"),
+        Asked::Unreadable => anyhow::bail!(
+            "{key} cannot be read, and is not written over: `zsha uncordon {}` clears it",
+            host.node
+        ),
     }
     let value = serde_json::to_string(&host.drain(now))?;
     // Sent twice it is one: what is found there the next time is this.

@@ -69,22 +69,28 @@ async fn a_look_that_takes_long_is_judged_by_what_the_keeper_says_after_it() {
     rig.keeper.abort();
 }
 
+/// A first record of the VM, by whoever holds this lease.
+fn rests_on_the_lease(lease: &LeaseRecord) -> Write {
+    let vm = VmName::management();
+    Write {
+        record: VmRecord::unplaced(vm.clone(), vm.domain_uuid(&ClusterName::new("prod").unwrap())),
+        index: None,
+        epoch: lease.epoch,
+        incarnation: lease.incarnation,
+        rests_on: vec![],
+        fence: vec![],
+        reason: "Test",
+        message: "a test writes it".to_owned(),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_to_a_store_that_shows_an_earlier_time_of_a_lease() {
     let rig = Rig::new().await;
     let lease = rig.edges.store.get(&rig.edges.keys.lease(&rig.me), Read::Consistent).await.unwrap().unwrap();
     let record: LeaseRecord = serde_json::from_str(&lease.value).unwrap();
     let vm = VmName::management();
-    let write = Write {
-        record: VmRecord::unplaced(vm.clone(), vm.domain_uuid(&ClusterName::new("prod").unwrap())),
-        index: None,
-        epoch: record.epoch,
-        incarnation: record.incarnation,
-        rests_on: vec![],
-        fence: vec![],
-        reason: "Test",
-        message: "a test writes it".to_owned(),
-    };
+    let write = rests_on_the_lease(&record);
     rig.views.saw_lease(record, lease.modify_index + 1);
     let done =
         act(&rig.edges, &rig.views, &Step::Write(Box::new(write.clone())), &mut Notes::default()).await;
@@ -109,17 +115,7 @@ async fn nothing_is_written_to_a_store_that_shows_the_own_lease_as_it_was_before
     let earlier = serde_json::to_string(&LeaseRecord { seq: 1, ..record.clone() }).unwrap();
     let put_back = Op::Cas { key, value: earlier, index: lease.modify_index };
     assert!(rig.edges.store.txn(vec![put_back]).await.unwrap().committed());
-    let vm = VmName::management();
-    let write = Write {
-        record: VmRecord::unplaced(vm.clone(), vm.domain_uuid(&ClusterName::new("prod").unwrap())),
-        index: None,
-        epoch: record.epoch,
-        incarnation: record.incarnation,
-        rests_on: vec![],
-        fence: vec![],
-        reason: "Test",
-        message: "a test writes it".to_owned(),
-    };
+    let write = rests_on_the_lease(&record);
     let done = act(&rig.edges, &rig.views, &Step::Write(Box::new(write)), &mut Notes::default()).await;
     assert!(
         matches!(&done, Err(ActError::Moved(why)) if why.contains("it has gone back in time")),

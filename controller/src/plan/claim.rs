@@ -197,17 +197,10 @@ pub(super) fn nobody_else_has_a_copy(
     guard: &Guard<'_>,
     plan: &mut Plan,
 ) -> Option<Vec<Sight>> {
-    let vanished = world.vanished_leases.iter().find(|(node, _)| **node != world.me);
-    if let Some((node, epoch)) = vanished {
-        plan.wait(
-            "LeaseGone",
-            format!(
-                "the store has gone back in time and shows no lease of {node}, which may run the VM. If it lives it \
-                 writes it anew; if not, it counts as dead {} s after a record is put in its place",
-                LeaseTimings::LONGEST.fence_after().as_secs()
-            ),
-        );
-        plan.step(Step::ReplaceLease(Owner { node: node.clone(), epoch: *epoch }));
+    if let Some((node, epoch)) = world.vanished_leases.iter().find(|(node, _)| **node != world.me) {
+        let why =
+            format!("the store has gone back in time and shows no lease of {node}, which may run the VM");
+        ask_for_lease(Owner { node: node.clone(), epoch: *epoch }, &why, plan);
         return None;
     }
     if !world.sees_the_leases() {
@@ -227,15 +220,8 @@ pub(super) fn nobody_else_has_a_copy(
         return None;
     }
     if let Some(node) = silent_member(world, guard) {
-        plan.wait(
-            "LeaseGone",
-            format!(
-                "{node} has no lease, so nobody knows whether it runs the VM. If it lives it writes one; if not, it counts \
-                 as dead {} s after a record is put in its place",
-                LeaseTimings::LONGEST.fence_after().as_secs()
-            ),
-        );
-        plan.step(Step::ReplaceLease(Owner { node: node.clone(), epoch: 0 }));
+        let why = format!("{node} has no lease, so nobody knows whether it runs the VM");
+        ask_for_lease(Owner { node: node.clone(), epoch: 0 }, &why, plan);
         return None;
     }
     let mut rests_on = Vec::new();
@@ -257,6 +243,18 @@ pub(super) fn nobody_else_has_a_copy(
         }
     }
     Some(rests_on)
+}
+
+/// Has a record put in the place of a lease that is not there, and says what comes of it.
+fn ask_for_lease(of: Owner, why: &str, plan: &mut Plan) {
+    let secs = LeaseTimings::LONGEST.fence_after().as_secs();
+    plan.wait(
+        "LeaseGone",
+        format!(
+            "{why}. If it lives it writes it anew; if not, it counts as dead {secs} s after a record is put in its place"
+        ),
+    );
+    plan.step(Step::ReplaceLease(of));
 }
 
 /// Whether the record names this node, which has begun a new life since: it was away, and the record may be of a time before

@@ -355,7 +355,7 @@ impl Upkeep<'_> {
             record.last_start = Some(StartRecord {
                 node: me,
                 at,
-                reason: "Migrated".to_owned(),
+                reason: StartRecord::MIGRATED.to_owned(),
                 generation: generation.unwrap_or_default(),
             });
         }));

@@ -99,24 +99,14 @@ impl Values<'_> {
 
     /// Only the file can set it.
     fn state_dir(&mut self, file: &FileSettings) -> Option<PathBuf> {
-        match (&self.path, &file.state_dir) {
-            (Some(path), Some(given)) => {
-                let origin = Origin::File { path: path.clone(), key: "stateDir" };
-                self.checked(origin, given.clone(), absolute_path)
-            }
-            (None, _) | (_, None) => Some(DEFAULT_STATE_DIR.into()),
-        }
+        let given = self.only_in_file("stateDir", file.state_dir.clone(), absolute_path)?;
+        Some(given.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))
     }
 
     /// Only the file can set it.
     fn migration_uri(&mut self, file: &FileSettings) -> Option<String> {
-        match (&self.path, &file.migration_uri) {
-            (Some(path), Some(given)) => {
-                let origin = Origin::File { path: path.clone(), key: "migrationUri" };
-                self.checked(origin, given.clone(), migration_uri)
-            }
-            (None, _) | (_, None) => Some(DEFAULT_MIGRATION_URI.to_owned()),
-        }
+        let given = self.only_in_file("migrationUri", file.migration_uri.clone(), migration_uri)?;
+        Some(given.unwrap_or_else(|| DEFAULT_MIGRATION_URI.to_owned()))
     }
 
     fn consul(&mut self, flags: &Flags, file: &FileSettings) -> Option<ConsulAccess> {
@@ -181,13 +171,8 @@ impl Values<'_> {
             variable: "ZSHA_LOG_DIRECTORY",
             key: ("logDirectory", file.log_directory.as_deref()),
         });
-        let total = match (&self.path, file.log_total_mib) {
-            (Some(path), Some(mib)) => {
-                let origin = Origin::File { path: path.clone(), key: "logTotalMiB" };
-                Some(self.checked(origin, mib.to_string(), LogFileSettings::total_of)?)
-            }
-            (None, _) | (_, None) => None,
-        };
+        let mib = file.log_total_mib.map(|mib| mib.to_string());
+        let total = self.only_in_file("logTotalMiB", mib, LogFileSettings::total_of)?;
         let Some((origin, given)) = said else { return Some(None) };
         let mut files = LogFileSettings::new(self.checked(origin, given, absolute_path)?);
         files.total = total.unwrap_or(files.total);
@@ -205,6 +190,19 @@ impl Values<'_> {
         let (key, value) = ways.key;
         let path = self.path.clone()?;
         Some((Origin::File { path, key }, value?.to_owned()))
+    }
+
+    /// What no flag and no variable sets. Outside None where it is wrong, inside where it is not given.
+    fn only_in_file<T>(
+        &mut self,
+        key: &'static str,
+        given: Option<String>,
+        check: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Option<T>> {
+        match (self.path.clone(), given) {
+            (Some(path), Some(given)) => self.checked(Origin::File { path, key }, given, check).map(Some),
+            (None, _) | (_, None) => Some(None),
+        }
     }
 
     fn checked<T>(
