@@ -304,7 +304,7 @@ impl Renewal {
     async fn obey(&mut self, command: Command) {
         match command {
             Command::SetTimings(timings, reply) => {
-                let outcome = self.holder.set_timings(timings);
+                let outcome = self.change_timings(timings).await;
                 if outcome.is_ok() {
                     self.adopt_timings = false;
                 }
@@ -323,6 +323,17 @@ impl Renewal {
                 }
             },
         }
+    }
+
+    /// Nobody hears of a shorter D before the watchdog is inside it.
+    async fn change_timings(&mut self, timings: LeaseTimings) -> Result<(), String> {
+        let before = self.holder.timings();
+        self.holder.set_timings(timings)?;
+        let fitted = self.settings.watchdog.fit_before([&timings, &self.holder.granted()]).await;
+        if fitted.is_err() {
+            self.holder.set_timings(before)?;
+        }
+        fitted
     }
 
     fn settle_releases(&mut self) {

@@ -9,8 +9,9 @@
 //! one gives a keeper that is restarted more time to be back. Where a device cannot be set to what fits, or cannot be
 //! opened, it is not relied on: the verdict says why, and the node has no watchdog.
 //!
-//! Opening a device pets it. So a keeper that is started anew opens it only when it may pet it: one that died just
-//! before petting had to end must not, by its return, give a copy that cannot be killed another W seconds.
+//! Opening a device pets it, and so does setting its timeout. Both happen only when it may be petted, as does giving it
+//! up: neither a keeper that is started anew just after petting had to end, nor new timings, may give a copy that cannot
+//! be killed another W seconds, or its life. A shorter D is announced only once the device is set to what fits into it.
 
 mod device;
 pub mod simulated;
@@ -108,12 +109,14 @@ fn next_look(now: Moment, until: Moment) -> Moment {
     if now < last { last.min(now + EVERY) } else { now + EVERY }
 }
 
+type Answer = oneshot::Sender<Result<(), String>>;
+
 /// What the thread that pets is told.
 enum Told {
-    /// Whether the document wants it; answered when that is so.
-    Wanted(bool, oneshot::Sender<()>),
-    /// The longest timeout that fits.
-    Longest(Duration),
+    /// Whether the document wants it; answered when that is so, or cannot be yet.
+    Wanted(bool, Answer),
+    /// The longest timeout that fits; whoever asks hears whether the device is set to it.
+    Longest(Duration, Option<Answer>),
     /// The keeper leaves, and no copy is alive.
     Leave(mpsc::Sender<io::Result<()>>),
 }
@@ -172,20 +175,28 @@ impl Watchdog {
         if let Some(Err(error)) = self.wish.as_ref().map(|wish| wish.keep(wanted)) {
             tracing::warn!(%error, wanted, "a keeper started anew will not know whether the watchdog is wanted");
         }
-        match tokio::time::timeout(STOPPED_WITHIN, answer).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err("the thread that pets the watchdog does not answer".to_owned()),
-        }
+        answered(answer).await
     }
 
     /// The timings in force: both of them, while they change.
     pub(super) fn fit(&mut self, timings: [&LeaseTimings; 2]) {
-        let longest = timings.map(longest_timeout).into_iter().min();
-        if let Some(longest) = longest
-            && self.longest.replace(longest) != Some(longest)
-        {
-            self.tell(Told::Longest(longest));
+        let longest = longest_of(timings);
+        if self.longest.replace(longest) != Some(longest) {
+            self.tell(Told::Longest(longest, None));
         }
+    }
+
+    /// The same before timings are announced. Returns when the device fits them, or why it cannot be set to them now:
+    /// they must not be announced then.
+    pub(super) async fn fit_before(&mut self, timings: [&LeaseTimings; 2]) -> Result<(), String> {
+        if self.tell.is_none() {
+            return Ok(());
+        }
+        let longest = longest_of(timings);
+        self.longest = Some(longest);
+        let (reply, answer) = oneshot::channel();
+        self.tell(Told::Longest(longest, Some(reply)));
+        answered(answer).await
     }
 
     /// Ends the watch. Only when no copy is alive: nobody is watched any more after this.
@@ -203,6 +214,17 @@ impl Watchdog {
             // The thread ends with the process.
             let _ = tell.send(what);
         }
+    }
+}
+
+fn longest_of(timings: [&LeaseTimings; 2]) -> Duration {
+    timings.map(longest_timeout).into_iter().min().unwrap_or_default()
+}
+
+async fn answered(answer: oneshot::Receiver<Result<(), String>>) -> Result<(), String> {
+    match tokio::time::timeout(STOPPED_WITHIN, answer).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) | Err(_) => Err("the thread that pets the watchdog does not answer".to_owned()),
     }
 }
 
@@ -225,6 +247,10 @@ struct Watch {
     wanted: bool,
     /// None: nobody has said by which timings the lease lives.
     longest: Option<Duration>,
+    /// Whether the open device is still to be made what is wanted.
+    unsettled: bool,
+    /// Who waits to hear whether it is.
+    asking: Vec<Answer>,
     open_again: Moment,
     left: bool,
     state: watch::Sender<WatchdogState>,
@@ -257,6 +283,8 @@ impl Watch {
             armed: None,
             wanted,
             longest: None,
+            unsettled: false,
+            asking: Vec::new(),
             open_again: Moment::default(),
             left: false,
             state,
@@ -271,16 +299,20 @@ impl Watch {
                 if wanted != self.wanted {
                     self.wanted = wanted;
                     self.open_again = Moment::default();
-                    self.state.send_replace(opening());
-                    self.settle();
+                    self.unsettled = true;
+                    if wanted {
+                        self.state.send_replace(opening());
+                    }
                 }
-                // Whoever asked has stopped waiting if it came too late.
-                let _ = reply.send(());
+                self.asking.push(reply);
             }
-            Told::Longest(longest) => {
-                self.longest = Some(longest);
-                self.open_again = Moment::default();
-                self.settle();
+            Told::Longest(longest, reply) => {
+                if self.longest != Some(longest) {
+                    self.longest = Some(longest);
+                    self.open_again = Moment::default();
+                    self.unsettled = true;
+                }
+                self.asking.extend(reply);
             }
             Told::Leave(reply) => {
                 self.left = true;
@@ -290,8 +322,23 @@ impl Watch {
         }
     }
 
-    /// One look: opens what is to be open, pets what is to be petted. Returns when to look again.
+    /// One look: opens what is to be open, sets what is to be set, pets what is to be petted. Returns when to look again.
     fn look(&mut self, now: Moment, enforcement: &Enforcement) -> Moment {
+        let next = self.looked(now, enforcement);
+        for asking in self.asking.drain(..) {
+            let outcome = match self.unsettled {
+                false => Ok(()),
+                true => Err("the watchdog may be about to reset this node: it is left alone until the lease is renewed, \
+                             or no copy of the VM is alive here"
+                    .to_owned()),
+            };
+            // Whoever asked has stopped waiting if it came too late.
+            let _ = asking.send(outcome);
+        }
+        next
+    }
+
+    fn looked(&mut self, now: Moment, enforcement: &Enforcement) -> Moment {
         let (deadline, kill_within) = (enforcement.deadline(), enforcement.kill_within());
         let petted_until = |timeout| {
             deadline.map_or(Moment::default(), |deadline| {
@@ -299,12 +346,22 @@ impl Watch {
             })
         };
         let may_pet = |until| pet(now, deadline, until, kill_within, enforcement.last_clear());
+        let fitting = self.longest.unwrap_or(MOST);
         if self.armed.is_none() && self.wanted && !self.left && now >= self.open_again {
-            if !may_pet(petted_until(self.longest.unwrap_or(MOST))) {
+            if !may_pet(petted_until(fitting)) {
                 return now + EVERY;
             }
             self.open_again = now + OPEN_AGAIN;
             self.arm();
+        }
+        if self.unsettled {
+            let harmless = self.armed.as_ref().is_none_or(|armed| {
+                let timeout = if self.wanted { fitting } else { armed.timeout };
+                !armed.relied_on || may_pet(petted_until(timeout))
+            });
+            if harmless {
+                self.settle();
+            }
         }
         let Some(armed) = &mut self.armed else { return now + EVERY };
         let until = if armed.relied_on { petted_until(armed.timeout) } else { now + EVERY * 2 };
@@ -328,8 +385,9 @@ impl Watch {
         }
     }
 
-    /// Makes of the open device what is wanted: one that is relied on, or none.
+    /// Makes of the open device what is wanted: one that is relied on, or none. Where it may be petted.
     fn settle(&mut self) {
+        self.unsettled = false;
         if !self.wanted {
             self.give_up();
             self.state.send_replace(WatchdogState::Off);

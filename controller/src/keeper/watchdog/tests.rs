@@ -144,6 +144,7 @@ struct Asked {
     opened: u32,
     stopped: u32,
     pets: u32,
+    timeouts: Vec<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +162,7 @@ struct FakeDevice {
 
 impl Device for FakeDevice {
     fn set_timeout(&mut self, timeout: Duration) -> io::Result<Duration> {
+        self.asked.lock().unwrap().timeouts.push(timeout);
         Ok(timeout.max(Duration::from_secs(self.driver.least)))
     }
 
@@ -188,6 +190,8 @@ fn leased(until: Moment) -> Enforcement {
 
 struct Bench {
     watch: Watch,
+    /// The last look.
+    now: Moment,
     asked: Arc<Mutex<Asked>>,
     enforcement: Enforcement,
 }
@@ -203,22 +207,38 @@ impl Bench {
         };
         let (watch, _) = Watch::new(Box::new(open), true);
         let enforcement = leased(at(108_000));
-        let mut bench = Self { watch, asked, enforcement };
-        bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::BALANCED)));
+        let mut bench = Self { watch, now: at(100_000), asked, enforcement };
+        bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::BALANCED), None));
         bench
+    }
+
+    /// What whoever asks for this timeout hears after one more look.
+    fn fit(&mut self, longest: Duration) -> Result<(), String> {
+        let (reply, mut answer) = oneshot::channel();
+        self.watch.told(Told::Longest(longest, Some(reply)));
+        self.watch.look(self.now, &self.enforcement);
+        answer.try_recv().unwrap()
+    }
+
+    /// The lease is renewed.
+    fn leased_until(&mut self, deadline: u64, fence: u64) {
+        self.enforcement.fenced_from(Some(at(fence)));
+        self.enforcement.publish(Some(at(deadline)), K);
     }
 
     /// How often it was petted in one look.
     fn pets(&mut self, now: u64) -> u32 {
         let before = self.asked.lock().unwrap().pets;
-        self.watch.look(at(now), &self.enforcement);
+        self.now = at(now);
+        self.watch.look(self.now, &self.enforcement);
         self.asked.lock().unwrap().pets - before
     }
 
-    fn want(&mut self, wanted: bool) {
+    fn want(&mut self, wanted: bool) -> Result<(), String> {
         let (reply, mut answer) = oneshot::channel();
         self.watch.told(Told::Wanted(wanted, reply));
-        answer.try_recv().unwrap();
+        self.watch.look(self.now, &self.enforcement);
+        answer.try_recv().unwrap()
     }
 
     fn state(&self) -> WatchdogState {
@@ -234,8 +254,7 @@ fn a_device_that_fits_is_armed_and_left_alone_when_the_reset_must_come() {
     assert_eq!(bench.pets(100_100), 1);
     assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 6 });
     assert_eq!((bench.pets(103_500), bench.pets(103_563)), (1, 0));
-    bench.enforcement.fenced_from(Some(at(113_800)));
-    bench.enforcement.publish(Some(at(112_000)), K);
+    bench.leased_until(112_000, 113_800);
     assert_eq!(bench.pets(104_000), 1, "renewed");
 }
 
@@ -251,8 +270,7 @@ fn a_keeper_started_anew_opens_the_device_only_when_it_may_pet_it() {
     assert_eq!(bench.pets(120_100), 1, "no copy is alive");
     let mut renewed = Bench::new(DRIVER);
     renewed.pets(103_563);
-    renewed.enforcement.fenced_from(Some(at(113_800)));
-    renewed.enforcement.publish(Some(at(112_000)), K);
+    renewed.leased_until(112_000, 113_800);
     assert_eq!((renewed.pets(104_000), renewed.asked.lock().unwrap().opened), (1, 1), "renewed");
 }
 
@@ -263,7 +281,7 @@ fn before_the_timings_are_known_it_is_petted_no_longer_than_any_device_may_be() 
     // With ten seconds and what it may be late, it has to come before 109.8 s.
     assert_eq!((bench.pets(99_400), bench.pets(99_500)), (1, 0));
     assert!(matches!(bench.state(), WatchdogState::Refused { .. }), "it is not relied on yet");
-    bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::BALANCED)));
+    bench.fit(longest_timeout(&LeaseTimings::BALANCED)).unwrap();
     assert_eq!(bench.pets(99_600), 1);
     assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 6 });
 }
@@ -283,25 +301,67 @@ fn timings_that_leave_less_room_shorten_the_timeout_or_give_the_device_up() {
     let mut bench = Bench::new(Driver { least: 5, ..DRIVER });
     bench.pets(100_100);
     assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 6 });
-    bench.watch.told(Told::Longest(Duration::from_secs(5)));
+    bench.fit(Duration::from_secs(5)).unwrap();
     assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 5 });
-    bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::FAST)));
+    bench.fit(longest_timeout(&LeaseTimings::FAST)).unwrap();
     assert!(matches!(bench.state(), WatchdogState::Refused { .. }));
-    bench.watch.told(Told::Longest(longest_timeout(&LeaseTimings::PATIENT)));
-    bench.enforcement.fenced_from(Some(at(130_000)));
-    bench.enforcement.publish(Some(at(125_000)), K);
-    bench.pets(100_200);
+    bench.leased_until(125_000, 130_000);
+    bench.fit(longest_timeout(&LeaseTimings::PATIENT)).unwrap();
     assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 10 });
+}
+
+#[test]
+fn new_timings_neither_pet_nor_disarm_a_device_that_is_about_to_reset_the_host() {
+    let fast = longest_timeout(&LeaseTimings::FAST);
+    for least in [1, 5] {
+        let mut bench = Bench::new(Driver { least, ..DRIVER });
+        bench.pets(100_100);
+        // The deadline has passed, and a copy was killed and is not gone.
+        assert_eq!(bench.pets(109_500), 0);
+        bench.fit(fast).unwrap_err();
+        let asked = bench.asked.lock().unwrap();
+        assert_eq!((asked.timeouts.as_slice(), asked.stopped), (&[Duration::from_secs(6)][..], 0));
+        drop(asked);
+        assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 6 });
+        bench.leased_until(117_000, 118_800);
+        bench.fit(fast).unwrap();
+        assert_ne!(bench.state(), WatchdogState::Petted { timeout_secs: 6 }, "renewed");
+    }
+}
+
+#[test]
+fn a_shorter_timeout_is_set_as_long_as_there_is_room_for_it() {
+    let mut bench = Bench::new(DRIVER);
+    // Too late to pet it for six seconds more, and not for four.
+    assert_eq!((bench.pets(100_100), bench.pets(104_000)), (1, 0));
+    bench.fit(longest_timeout(&LeaseTimings::FAST)).unwrap();
+    assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 4 });
+}
+
+#[test]
+fn turned_off_when_it_is_about_to_reset_the_host_it_goes_on() {
+    let mut bench = Bench::new(DRIVER);
+    assert_eq!((bench.pets(100_100), bench.pets(109_500)), (1, 0));
+    bench.want(false).unwrap_err();
+    assert_eq!(bench.state(), WatchdogState::Petted { timeout_secs: 6 });
+    assert_eq!((bench.pets(110_000), bench.asked.lock().unwrap().stopped), (0, 0));
+    bench.enforcement.seen_clear(at(110_050));
+    bench.pets(110_100);
+    assert_eq!(
+        (bench.state(), bench.asked.lock().unwrap().stopped),
+        (WatchdogState::Off, 1),
+        "no copy is alive"
+    );
 }
 
 #[test]
 fn turned_off_it_is_disarmed_and_turned_on_it_is_armed_again() {
     let mut bench = Bench::new(DRIVER);
     assert_eq!(bench.pets(100_100), 1);
-    bench.want(false);
+    bench.want(false).unwrap();
     assert_eq!(bench.state(), WatchdogState::Off);
     assert_eq!((bench.pets(100_200), bench.asked.lock().unwrap().stopped), (0, 1));
-    bench.want(true);
+    bench.want(true).unwrap();
     assert_eq!(bench.pets(100_300), 1);
     assert_eq!(
         (bench.state(), bench.asked.lock().unwrap().opened),
@@ -313,7 +373,7 @@ fn turned_off_it_is_disarmed_and_turned_on_it_is_armed_again() {
 fn one_that_cannot_be_stopped_is_petted_whatever_happens_and_never_relied_on() {
     let mut bench = Bench::new(Driver { nowayout: true, ..DRIVER });
     bench.pets(100_100);
-    bench.want(false);
+    bench.want(false).unwrap();
     assert_eq!(bench.state(), WatchdogState::Off);
     assert_eq!(bench.pets(999_999), 1);
     let mut too_long = Bench::new(Driver { nowayout: true, least: 60 });
@@ -336,7 +396,7 @@ fn once_the_keeper_leaves_it_is_stopped_and_not_petted_again() {
 fn a_device_that_cannot_be_opened_is_tried_again_and_meanwhile_none() {
     let (mut watch, state) = Watch::new(Box::new(|| Err(io::ErrorKind::ResourceBusy.into())), true);
     let enforcement = leased(at(108_000));
-    watch.told(Told::Longest(Duration::from_secs(4)));
+    watch.told(Told::Longest(Duration::from_secs(4), None));
     watch.look(at(100_000), &enforcement);
     let refused = state.borrow().clone();
     assert!(
