@@ -242,11 +242,16 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     if !matches!(right, Right::NotMine { .. } | Right::Target) {
         notes.claimable_since = None;
     }
+    if not_mine.is_none() {
+        notes.migration.unnamed = None;
+    }
     match right {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),
         Right::Unconfirmed { epoch } => upkeep::adopt(world, notes, epoch, &mut plan),
         Right::NotMine { because } => {
-            if !kill_if_there(world, &because, None, &mut plan) {
+            if !migration::comes_before_its_record(world, notes, &mut plan)
+                && !kill_if_there(world, &because, None, &mut plan)
+            {
                 claim::consider(world, notes, &mut plan);
             }
         }

@@ -36,6 +36,9 @@ const SOON: Duration = Duration::from_millis(200);
 /// A copy that was handed over and has still not arrived will not.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
+/// The record of a migration that has begun has been read everywhere by then. Less than a failover has to spare.
+const UNNAMED: Duration = Duration::from_secs(1);
+
 /// What a node remembers of the migrations it began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MigrationNotes {
@@ -54,6 +57,24 @@ pub struct MigrationNotes {
     pub lingering: Option<Moment>,
     /// The one that this node has stood by for, as its target.
     pub expected: Option<Uuid>,
+    /// Since when a copy has been arriving here by a migration of which this node has read nothing.
+    pub unnamed: Option<Moment>,
+}
+
+/// Whether what is here may come with a migration whose record is on its way to this node. It does not execute, and a
+/// kill that the hypervisor is slow to do would end the VM after it was handed over.
+pub(super) fn comes_before_its_record(world: &World, notes: &mut Notes, plan: &mut Plan) -> bool {
+    if !matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Incoming, .. })) {
+        notes.migration.unnamed = None;
+        return false;
+    }
+    let until = *notes.migration.unnamed.get_or_insert(world.now) + UNNAMED;
+    let may = world.now < until;
+    if may {
+        plan.recheck_at(until);
+        plan.wait("Arriving", "a copy of the VM arrives here by a migration that no record names yet");
+    }
+    may
 }
 
 /// Where the VM should go, and why.

@@ -172,6 +172,33 @@ fn what_was_handed_over_and_does_not_get_ready_is_ended_after_10_s() {
 }
 
 #[test]
+fn a_copy_that_comes_before_the_record_of_its_migration_is_ended_only_after_a_second() {
+    let incoming = LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 };
+    let mut world = world(2, Some(1), VmPhase::Running, incoming);
+    let mut notes = Notes::default();
+    let waits = plan(&world, &mut notes);
+    assert_eq!((waits.steps.as_slice(), reasons(&waits)), (&[][..], vec!["Arriving"]));
+    assert_eq!(waits.recheck, Some(NOW + Duration::from_secs(1)));
+    renewed_at(&mut world, NOW + Duration::from_millis(999));
+    assert_eq!(plan(&world, &mut notes).steps, []);
+    let mut named = moving(2, 1, 2, incoming);
+    renewed_at(&mut named, NOW + Duration::from_millis(999));
+    assert_eq!(plan(&named, &mut notes.clone()).steps, [], "the record has come");
+    renewed_at(&mut world, NOW + Duration::from_secs(1));
+    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
+    // Another one later has its own second.
+    world.local = Observed::Known(LocalVm::Absent);
+    plan(&world, &mut notes);
+    world.local = Observed::Known(incoming);
+    assert_eq!(plan(&world, &mut notes).steps, []);
+    // What executes, or could be let go on, is ended at once.
+    for local in [RUNNING, ARRIVED] {
+        world.local = Observed::Known(local);
+        assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
+    }
+}
+
+#[test]
 fn each_preferred_node_has_to_be_fit_for_the_whole_calm() {
     let mut world = world(3, Some(3), VmPhase::Running, RUNNING);
     change(&mut world, |desired| desired.fail_back_to = 2);
