@@ -1,11 +1,14 @@
 //! Runs seeds of the simulator on every core and sums them up: `make sim SEEDS=10000`, or `make sim SEED=17` for
-//! the log of one. With `--plant` a bug is planted first, to see how many seeds it takes to find it.
+//! the log of one; with `RUST_LOG=debug` also what the nodes of that one log, on stderr, by virtual time. With `--plant` a bug is planted first, to see how many seeds it takes to find it.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 
+use tokio::time::Instant;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use zsha_controller::planted::{self, Bug};
 use zsha_controller::sim;
 use zsha_controller::sim::gate::CallFault;
@@ -124,8 +127,25 @@ fn number(text: &str) -> Option<u64> {
     parsed
 }
 
+/// Since the first line that was logged: the log of the seed begins a moment before it.
+#[derive(Debug, Default)]
+struct VirtualTime(OnceLock<Instant>);
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        write!(line, "{:9.3}", self.0.get_or_init(Instant::now).elapsed().as_secs_f64())
+    }
+}
+
 fn one(bug: Option<Bug>, seed: u64) -> ExitCode {
     planted::plant(bug);
+    let logged = tracing_subscriber::EnvFilter::from_default_env();
+    tracing_subscriber::fmt()
+        .with_env_filter(logged)
+        .with_timer(VirtualTime::default())
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     shown(&sim::run(seed))
 }
 

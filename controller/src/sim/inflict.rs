@@ -157,7 +157,11 @@ impl Simulation {
                 self.gate.trouble(node.clone(), *per_mille);
                 check::lock(&self.checker).validity.lossy();
             }
-            Fault::CallFails { after, fault } => self.gate.arm(self.gate.passed() + after, *fault),
+            // It may be a renewal.
+            Fault::CallFails { after, fault } => {
+                self.gate.arm(self.gate.passed() + after, *fault);
+                check::lock(&self.checker).validity.lossy();
+            }
             Fault::CallsMended => self.mend_calls(),
             Fault::Lost { power, otherwise } => self.lose(*power, otherwise),
         }
