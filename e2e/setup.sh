@@ -26,6 +26,7 @@ wanted=(
   qemu-system-x86:/usr/bin/qemu-system-x86_64
   qemu-utils:/usr/bin/qemu-img
   iproute2:/usr/bin/ip util-linux:/usr/bin/nsenter kmod:/usr/bin/lsmod
+  iputils-ping:/usr/bin/ping openssl:/usr/bin/openssl
   busybox-static:/usr/bin/busybox cpio:/usr/bin/cpio xz-utils:/usr/bin/xz
   syslinux:/usr/bin/syslinux extlinux:/usr/lib/EXTLINUX/mbr.bin
   mtools:/usr/bin/mcopy dosfstools:/usr/sbin/mkfs.fat fdisk:/usr/sbin/sfdisk

@@ -9,7 +9,8 @@ use zsha_crds::ClusterName;
 
 use crate::commands::{
     apply, check_config, completion, config_sample, diff, drain, events, export_config, freeze, get, help,
-    history, import_config, migrate, resume, schema, start, status, status_conf, stop, uncordon,
+    history, import_config, migrate, reset_password, resume, schema, start, status, status_conf, stop,
+    uncordon,
 };
 use crate::output::list;
 
@@ -172,6 +173,9 @@ pub enum Command {
     /// Write a sample config.json to fill in
     #[command(name = "config-sample")]
     ConfigSample(config_sample::Args),
+    /// Give root in the guest the default password again
+    #[command(name = "reset-MNVM-password", alias = "reset-mnvm-password", hide = true)]
+    ResetPassword(reset_password::Args),
     /// Print the JSON Schema of the document, for editors
     Schema(schema::Args),
     /// Print the completion script of a shell
@@ -198,6 +202,7 @@ impl Command {
             | Self::Resume(_)
             | Self::ExportConfig(_)
             | Self::ImportConfig(_)
+            | Self::ResetPassword(_)
             | Self::StatusConf(_) => true,
             Self::CheckConfig(_)
             | Self::ConfigSample(_)
@@ -224,6 +229,7 @@ impl Command {
             Self::Uncordon(args) => args.order.json(),
             Self::Freeze(args) => args.order.json(),
             Self::Resume(args) => args.order.json(),
+            Self::ResetPassword(args) => args.common.json(),
             Self::Migrate(_)
             | Self::ExportConfig(_)
             | Self::ConfigSample(_)
@@ -239,7 +245,7 @@ impl Command {
         match self {
             Self::Status(args) => args.watch,
             Self::Migrate(args) => !args.detach,
-            Self::Stop(_) | Self::Start(_) | Self::Drain(_) => true,
+            Self::Stop(_) | Self::Start(_) | Self::Drain(_) | Self::ResetPassword(_) => true,
             _ => false,
         }
     }

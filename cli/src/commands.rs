@@ -14,6 +14,7 @@ pub mod help;
 pub mod history;
 pub mod import_config;
 pub mod migrate;
+pub mod reset_password;
 pub mod resume;
 pub mod schema;
 pub mod start;
@@ -53,6 +54,7 @@ pub(crate) async fn run(
         Command::ImportConfig(args) => {
             import_config::run(args, global.cluster.as_ref(), needed()?, session).await
         }
+        Command::ResetPassword(args) => reset_password::run(args, global, needed()?, session).await,
         Command::StatusConf(args) => status_conf::run(args, needed()?, session).await,
         Command::CheckConfig(args) => check_config::run(args, session),
         Command::ConfigSample(args) => config_sample::run(args, session),

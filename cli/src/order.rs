@@ -216,6 +216,16 @@ impl<'a> Order<'a> {
         session: &mut Session<'_>,
         mut judge: impl FnMut(&ClusterStatus) -> Is,
     ) -> Result<String, Failure> {
+        self.until_seen(limit, session, |_, status| judge(status)).await
+    }
+
+    /// The same by what lies in the store as well.
+    pub(crate) async fn until_seen(
+        &mut self,
+        limit: Duration,
+        session: &mut Session<'_>,
+        mut judge: impl FnMut(&ClusterView, &ClusterStatus) -> Is,
+    ) -> Result<String, Failure> {
         let until = session.clock.now() + limit;
         let mut shown = String::new();
         let mut seen_so = false;
@@ -227,7 +237,7 @@ impl<'a> Order<'a> {
                     self.view = view;
                     match self.view.frozen() {
                         Some(asked) => Is::NotYet(format!("the cluster was frozen {asked}")),
-                        None => judge(&self.status),
+                        None => judge(&self.view, &self.status),
                     }
                 }
                 Ok(_) => Is::NotYet("Consul has no quorum".to_owned()),

@@ -228,3 +228,56 @@ async fn an_order_that_was_refused_is_not_said_to_be_in_force_perhaps() {
     assert!(!ran.err.contains("in force"), "{}", ran.err);
     assert_eq!(intent(&store, "freeze"), None);
 }
+
+/// What the owner answers.
+fn answered(store: &MemoryStore, outcome: &str, message: &str, record: &mut Value) {
+    let id = intent(store, "reset-password").unwrap()["id"].clone();
+    record["passwordReset"] = json!({"id": id, "outcome": outcome, "message": message});
+}
+
+/// The healthy cluster, whose document allows the reset.
+async fn allows_reset() -> MemoryStore {
+    let store = healthy().await;
+    let mut spec = read(&store, &keys().spec()).unwrap();
+    spec["document"]["spec"]["AllowResetRootPassword"] = json!(true);
+    put(&store, keys().spec(), &spec);
+    store
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_is_reset_in_the_words_of_the_manual() {
+    let store = allows_reset().await;
+    let answer = |record: &mut Value| answered(&store, "Done", "it was reset", record);
+    let words = ["reset-MNVM-password", "-m", "nobody knows it"];
+    let (ran, ()) =
+        tokio::join!(zsha(store.clone(), "", &words), carry_out(&store, "reset-password", answer));
+    insta::assert_snapshot!("reset_password", ran.transcript());
+    let asked = intent(&store, "reset-password").unwrap();
+    assert_eq!((&asked["kind"], &asked["by"]), (&json!("resetPassword"), &json!("alice@desk")));
+    let failed = |record: &mut Value| answered(&store, "Failed", "the agent does not answer", record);
+    let words = ["reset-MNVM-password", "-o", "json"];
+    let before = asked["id"].clone();
+    let change = async {
+        while intent(&store, "reset-password").unwrap()["id"] == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut record = read(&store, &vm_key()).unwrap();
+        failed(&mut record);
+        put(&store, vm_key(), &record);
+    };
+    let (ran, ()) = tokio::join!(zsha(store.clone(), "", &words), change);
+    insta::assert_snapshot!("reset_password_failed", ran.transcript());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_is_not_reset_unless_the_document_allows_it_and_not_asked_for_for_ever() {
+    let store = healthy().await;
+    let refused = zsha(store.clone(), "", &["reset-MNVM-password"]).await;
+    insta::assert_snapshot!("reset_password_refused", refused.transcript());
+    assert_eq!(intent(&store, "reset-password"), None, "nothing was asked");
+    let store = allows_reset().await;
+    let late = zsha(store.clone(), "", &["reset-MNVM-password", "--timeout", "5s"]).await;
+    assert_eq!(late.exit, Exit::TimedOut);
+    assert!(late.err.contains("not asked for any more"), "{}", late.err);
+    assert_eq!(intent(&store, "reset-password").unwrap(), json!({"kind": "none"}), "taken back");
+}

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use zsha_crds::records::{EventType, Intent, LeaseRecord, LeaseState, LeaseTimings, Owner};
+use zsha_crds::records::{Answer, EventType, Intent, LeaseRecord, LeaseState, LeaseTimings, Outcome, Owner};
 use zsha_crds::{Keys, NodeName, VmName};
 use zsha_runtime::lease::Sight;
 use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
 
-use crate::guest::Seed;
+use crate::guest::{self, Seed};
 use crate::host::{Host, HostError};
 use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError};
 use crate::keeper::{KeeperError, Lease};
@@ -123,6 +123,19 @@ pub async fn act(
             notes.migration.aborted = Some((*id, edges.clock.now()));
             let message = format!("the migration of the VM was ended: {because}");
             vec![happened(EventType::Warning, "MigrationAborted", message)]
+        }
+        Step::SetPassword { id, by } => {
+            let set = edges.hypervisor.set_password(guest::ROOT, guest::DEFAULT_PASSWORD).await;
+            let (outcome, message) = match set {
+                Ok(()) => {
+                    (Outcome::Done, format!("the password of root in the guest was reset: {by} asked for it"))
+                }
+                Err(error) => {
+                    (Outcome::Failed, format!("the password of root in the guest was not reset: {error}"))
+                }
+            };
+            notes.password = Some(Answer { id: *id, outcome, message });
+            vec![]
         }
         Step::Undefine { because } => {
             edges.hypervisor.undefine().await?;

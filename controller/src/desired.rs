@@ -28,6 +28,8 @@ pub struct Desired {
     pub timings: LeaseTimings,
     pub power_off: GuestPowerOff,
     pub watchdog: Watchdog,
+    /// Whether an operator may have root's password in the guest set back.
+    pub may_reset_password: bool,
     pub domain: DomainSpec,
     /// What the guest is told, by the node it boots on.
     pub seeds: BTreeMap<NodeName, Arc<Seed>>,
@@ -54,6 +56,7 @@ impl Desired {
             timings: document.timings(),
             power_off: document.guest_power_off(),
             watchdog: document.fencing().watchdog(),
+            may_reset_password: document.allow_reset_root_password(),
             domain,
             wants: wants(document),
         }

@@ -16,6 +16,10 @@ use zsha_crds::{NodeName, VmName};
 
 pub use seed::Seed;
 
+/// Whose password an operator may have reset, and to what: that of the images of zsha 2.5.1, and known to everybody.
+pub const ROOT: &str = "root";
+pub const DEFAULT_PASSWORD: &str = "password";
+
 /// What the document says of the guest's inside, for all nodes. Equal where a guest that boots would see no difference on
 /// any of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -219,6 +219,9 @@ pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
     /// Asks the guest to power off (ACPI, and the agent where it answers). Returns at once.
     async fn shutdown(&self) -> Result<(), HypervisorError>;
 
+    /// Sets a user's password in the running guest, through its agent: an error where that does not answer, or cannot.
+    async fn set_password(&self, user: &str, password: &str) -> Result<(), HypervisorError>;
+
     /// Ends the process now. When this returns `Ok`, the process is gone.
     async fn kill(&self) -> Result<(), HypervisorError>;
 

@@ -18,11 +18,19 @@ pub struct Intents {
     /// The last start that was asked for, whether or not it has been taken up.
     pub start: Option<Start>,
     pub freeze: Option<Asked>,
+    /// The last reset of the guest's password that was asked for, whether or not it is over.
+    pub reset_password: Option<PasswordReset>,
     pub drained: BTreeMap<NodeName, Cordon>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
+    pub id: Uuid,
+    pub by: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasswordReset {
     pub id: Uuid,
     pub by: String,
 }
@@ -113,10 +121,14 @@ impl Intents {
             Intent::Start { id, by, .. } if name == Intent::POWER => {
                 self.start = Some(Start { id: *id, by: by.clone() });
             }
+            Intent::ResetPassword { id, by, .. } if name == Intent::RESET_PASSWORD => {
+                self.reset_password = Some(PasswordReset { id: *id, by: by.clone() });
+            }
             Intent::Stop { .. }
             | Intent::Start { .. }
             | Intent::Freeze { .. }
             | Intent::Migrate { .. }
+            | Intent::ResetPassword { .. }
             | Intent::None => {}
         }
     }

@@ -21,6 +21,7 @@ pub mod migration;
 pub mod news;
 pub mod orders;
 pub mod ownership;
+pub mod password;
 pub mod placement;
 pub mod storage;
 pub mod upkeep;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use zsha_crds::Condition;
 use zsha_crds::document::Watchdog;
-use zsha_crds::records::{LeaseTimings, Owner, VmRecord, Waiting};
+use zsha_crds::records::{Answer, LeaseTimings, Owner, VmRecord, Waiting};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
@@ -103,6 +104,11 @@ pub enum Step {
         id: Uuid,
         because: String,
     },
+    /// Give root in the guest the default password, for this request.
+    SetPassword {
+        id: Uuid,
+        by: String,
+    },
 }
 
 /// What must still be so when a copy is ended, where that may have changed since it was decided.
@@ -131,6 +137,7 @@ impl Step {
             Self::Shutdown { .. } => "Shutdown",
             Self::Migrate(_) => "Migrate",
             Self::AbortMigration { .. } => "AbortMigration",
+            Self::SetPassword { .. } => "SetPassword",
         }
     }
 }
@@ -227,6 +234,8 @@ pub struct Notes {
     pub spec_problem: Option<SpecProblem>,
     /// How many late renewals of the lease are told already. None: not asked yet.
     pub late_told: Option<u64>,
+    /// What came of the last request to reset the guest's password, until it is in the record.
+    pub password: Option<Answer>,
     /// Why the guest stands still, as it was last told.
     pub paused_told: Option<PauseReason>,
 }

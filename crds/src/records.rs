@@ -282,9 +282,12 @@ pub struct VmRecord {
     /// The last [`Intent::Start`] that was taken up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_taken_up: Option<Uuid>,
+    /// The last reset of the guest's password that was asked for and is over, one way or another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_reset: Option<Answer>,
 }
 
-/// What became of an [`Intent::Migrate`].
+/// What became of an [`Intent::Migrate`] or an [`Intent::ResetPassword`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
@@ -296,11 +299,11 @@ pub struct Answer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Outcome {
-    /// The VM runs on the node that was named.
+    /// The VM runs on the node that was named; the guest has the password.
     Done,
-    /// It was not begun: the node is unknown or unfit.
+    /// It was not begun: the node is unknown or unfit; the document does not allow it, or no guest runs.
     Refused,
-    /// It was begun, and the VM runs where it ran, or was started afresh.
+    /// It was begun, and the VM runs where it ran, or was started afresh; the guest did not take the password.
     Failed,
 }
 
@@ -321,6 +324,7 @@ impl VmRecord {
             revision: 0,
             answered: None,
             start_taken_up: None,
+            password_reset: None,
         }
     }
 }
@@ -349,6 +353,9 @@ pub enum Intent {
     /// The VM is to be moved live to this node, once. What became of it is told in the ownership record, by the `id`;
     /// after that it means nothing any more.
     Migrate { id: Uuid, to: NodeName, by: String, at: Timestamp, message: String },
+    /// The guest's root is to have the default password again, once, and only where the document allows it. What became
+    /// of it is told in the ownership record, by the `id`; after that it means nothing any more.
+    ResetPassword { id: Uuid, by: String, at: Timestamp, message: String },
     /// Placeholder that keeps the key, and so a quiet watch, in being: nothing is asked for.
     None,
 }
@@ -360,6 +367,8 @@ impl Intent {
     pub const FREEZE: &str = "freeze";
     /// ... the last migration that was asked for, ...
     pub const MIGRATE: &str = "migrate";
+    /// ... the last reset of the guest's password, ...
+    pub const RESET_PASSWORD: &str = "reset-password";
     /// ... and, for each node, whether it is to be left.
     const DRAIN: &str = "drain.";
 

@@ -193,6 +193,7 @@ fn exactly_these_fields_may_be_missing() {
                 "revision",
                 "answered",
                 "startTakenUp",
+                "passwordReset",
             ],
             "node-status" => &["waiting", "migratedPercent"],
             "spec" | "history" => &["message"],

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::json;
-use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SECOND, SETTLE_LIMIT};
+use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, now};
 use zsha_e2e::{Cluster, Document, Host, SEED, wait};
 
 /// Of a whole command that moves the guest.
@@ -138,6 +138,49 @@ fn what_is_new_in_the_document_is_told_at_the_next_boot_and_touches_no_running_g
     let back = lab.recovered(killed, FAILOVER_LIMIT)?;
     ensure!(network_config(&lab, back.host)?.contains("10.94.0.54"), "the guest booted with what was old");
     answers_on(&lab, back.host)?;
+    lab.finish()
+}
+
+/// What `ping` counted: requests sent, and those that nobody answered.
+fn counted(said: &str) -> Result<(u64, u64)> {
+    let words =
+        said.lines().find(|line| line.contains("packets transmitted")).context("ping counted nothing")?;
+    let mut numbers = words.split(',').filter_map(|part| part.trim().split(' ').next()?.parse::<u64>().ok());
+    let (sent, received) = (numbers.next().context("none sent")?, numbers.next().context("none received")?);
+    Ok((sent, sent - received))
+}
+
+#[test]
+fn a_guest_that_is_moved_live_goes_on_answering_its_pings() -> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
+    lab.apply(&document(&lab), "an address for each node")?;
+    let owner = lab.running_host(SETTLE_LIMIT)?;
+    answers_on(&lab, owner)?;
+    let owner = lab.settled(SETTLE_LIMIT)?;
+    let (target, visitor) = match lab.others(owner).collect::<Vec<_>>().as_slice() {
+        [target, visitor] => (*target, *visitor),
+        others => bail!("{} other hosts", others.len()),
+    };
+    // From a host that has no part in it, over the wire to both.
+    let address = within(owner, GUEST);
+    reach(visitor, &within(owner, VISITOR))?;
+    lab.until("the guest answers there", BOOT_LIMIT, || Ok(answers(visitor, &address)?.then_some(())))?;
+    let pinged = std::thread::scope(|scope| -> Result<String> {
+        let pings = scope.spawn(|| {
+            // Every 10 ms; the last second of it shows that the guest is there after the move.
+            visitor.exec_with(&["ping", "-q", "-i", "0.01", "-c", "2000", &address], "", MOVED)?.success()
+        });
+        wait::stays("the first of them", 2 * SECOND, || Ok(()))?;
+        let begun = now();
+        owner.exec_with(&["zsha", "migrate", &target.name], "", MOVED)?.success()?;
+        println!("`zsha migrate` took {:.2?}", begun.elapsed());
+        pings.join().map_err(|_| anyhow!("the pinging thread has panicked"))?
+    })?;
+    let (sent, lost) = counted(&pinged)?;
+    println!("{sent} pings, one every 10 ms: {lost} lost\n{pinged}");
+    ensure!(lost < sent / 2, "the guest was away for most of the time:\n{pinged}");
+    ensure!(lab.settled(SETTLE_LIMIT)?.name == target.name, "it is not where it was moved");
+    ensure!(answers(visitor, &address)?, "the guest does not answer where it is now");
     lab.finish()
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, booted_lab};
+use anyhow::{Context, Result, bail, ensure};
+use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, booted_lab};
 use zsha_e2e::{Cluster, wait};
 
 /// Of a whole command that waits: for a guest that powers off, or is moved.
@@ -42,6 +42,44 @@ fn a_stopped_vm_stays_so_over_a_power_cut_of_all_and_runs_once_after_start() -> 
     let started = lab.host(2).exec_with(&["zsha", "start"], "", COMMAND)?.success()?;
     ensure!(started.contains("mnvm runs on "), "{started}");
     lab.settled(SETTLE_LIMIT)?;
+    lab.finish()
+}
+
+/// Row `reset-MNVM-password` of the manual's table.
+#[test]
+fn the_password_of_root_in_the_guest_is_reset_where_the_document_allows_it() -> Result<()> {
+    let lab = booted_lab()?;
+    let host = lab.host(2);
+    let refused = host.exec_with(&["zsha", "reset-MNVM-password"], "", COMMAND)?;
+    ensure!(refused.status.code() == Some(8), "{refused:?}");
+    let owner = lab.settled(SETTLE_LIMIT)?;
+    let shadow = || owner.guest_file("/etc/shadow");
+    let before = lab.until("the guest's agent answers", BOOT_LIMIT, || shadow().map(Some))?;
+    ensure!(before.starts_with("root:*:"), "nobody has set one: {before}");
+    let pid = owner.pid_of_qemu()?;
+
+    lab.apply(&lab.document().with("AllowResetRootPassword", true), "nobody knows it any more")?;
+    let said = lab.until("the nodes have read the document", SETTLE_LIMIT, || {
+        let said = host.exec_with(&["zsha", "reset-MNVM-password"], "", COMMAND)?;
+        // The owner may not have read yet that it is allowed.
+        if said.status.code() == Some(8) { Ok(None) } else { said.success().map(Some) }
+    })?;
+    ensure!(
+        said.starts_with(&format!("Reset MNVM root password on {} {}", owner.name, owner.address())),
+        "{said}"
+    );
+    ensure!(said.contains("Password set successfully for root in "), "{said}");
+    // As the guest's own login would compare it.
+    let after = shadow()?;
+    let stored =
+        after.lines().find_map(|line| line.strip_prefix("root:")?.split(':').next()).context("no root")?;
+    let (kind, salt) = match stored.split('$').collect::<Vec<_>>().as_slice() {
+        ["", kind, salt, ..] => (format!("-{kind}"), (*salt).to_owned()),
+        _ => bail!("the guest keeps {stored}"),
+    };
+    let computed = host.ok(&["openssl", "passwd", &kind, "-salt", &salt, "password"])?;
+    ensure!(computed.trim() == stored, "{stored} is not of the default password: {computed}");
+    ensure!(lab.settled(SETTLE_LIMIT)?.pid_of_qemu()? == pid, "its process is another");
     lab.finish()
 }
 

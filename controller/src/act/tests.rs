@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use zsha_crds::records::{Intent, LeaseRecord, VmRecord};
+use uuid::Uuid;
+use zsha_crds::records::{Intent, LeaseRecord, Outcome, VmRecord};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::Clock;
 use zsha_runtime::store::{MemoryStore, Op, Read, Store};
 
 use super::{ActError, Edges, act};
 use crate::embedded::Machine;
+use crate::guest::GuestWants;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts};
+use crate::hypervisor::{DomainImage, DomainSpec};
 use crate::observe::{HostSight, observe};
 use crate::plan::blindness::Blindness;
 use crate::plan::{Notes, Step, Still, Write};
@@ -167,5 +170,34 @@ async fn a_guest_is_not_stopped_by_an_order_that_was_taken_back() {
         let done = act(&rig.edges, &rig.views, step, &mut Notes::default()).await;
         assert!(!matches!(done, Err(ActError::Moved(_))), "{step:?}: {done:?}");
     }
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_of_a_password_is_kept_until_it_is_in_the_record() {
+    let rig = Rig::new().await;
+    let id = Uuid::from_u128(7);
+    let mut notes = Notes::default();
+    let step = Step::SetPassword { id, by: "ann".to_owned() };
+    assert!(act(&rig.edges, &rig.views, &step, &mut notes).await.unwrap().is_empty());
+    let failed = notes.password.take().unwrap();
+    assert_eq!((failed.id, failed.outcome), (id, Outcome::Failed));
+    assert!(failed.message.contains("the domain is not running"), "{}", failed.message);
+    let vm = VmName::management();
+    let domain = DomainSpec {
+        uuid: vm.domain_uuid(&ClusterName::new("prod").unwrap()),
+        name: vm,
+        generation: 1,
+        memory_mib: 64,
+        vcpus: 1,
+        image: DomainImage::File("/share/mnvm.img".into()),
+        nics: Vec::new(),
+        guest: GuestWants::default(),
+    };
+    rig.edges.hypervisor.define(&domain).await.unwrap();
+    rig.edges.hypervisor.start_paused().await.unwrap();
+    rig.edges.hypervisor.resume().await.unwrap();
+    act(&rig.edges, &rig.views, &step, &mut notes).await.unwrap();
+    assert_eq!(notes.password.unwrap().outcome, Outcome::Done);
     rig.keeper.abort();
 }

@@ -48,6 +48,7 @@ macro_rules! every_case {
             killing_what_is_dead_is_no_error,
             a_guest_asked_to_shut_down_is_off_by_its_own_doing_and_can_be_started_again,
             asking_what_does_not_run_to_shut_down_is_no_error,
+            what_does_not_execute_takes_no_password,
             a_qemu_killed_from_outside_is_seen_as_died_by_its_event,
             a_paused_qemu_killed_from_outside_is_seen_as_died_by_its_event,
             a_definition_made_during_a_run_is_that_of_the_next_start,
@@ -227,6 +228,14 @@ pub(crate) async fn asking_what_does_not_run_to_shut_down_is_no_error(rig: &dyn 
     define(rig, 1).await;
     rig.hypervisor().shutdown().await.unwrap();
     is(rig, off(OffReason::Unknown)).await;
+}
+
+pub(crate) async fn what_does_not_execute_takes_no_password(rig: &dyn Rig) {
+    let refused = |asked| assert!(matches!(asked, Err(HypervisorError::Refused { .. })), "{asked:?}");
+    refused(rig.hypervisor().set_password("root", "secret").await);
+    pause_at_start(rig, 1).await;
+    refused(rig.hypervisor().set_password("root", "secret").await);
+    is(rig, LocalVm::Paused { reason: PauseReason::Asked, generation: 1 }).await;
 }
 
 pub(crate) async fn a_qemu_killed_from_outside_is_seen_as_died_by_its_event(rig: &dyn Rig) {

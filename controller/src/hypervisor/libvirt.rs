@@ -44,6 +44,8 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// An agent that hangs is given up by libvirt after five seconds; then comes the power button.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 /// After SIGKILL: what is not gone by then waits for a device.
+/// libvirt gives an agent that does not answer up after five seconds; one that does sets a password in one.
+const AGENT_DEADLINE: Duration = Duration::from_secs(8);
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Which daemon, and what this node adds to the domain.
@@ -236,6 +238,25 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn shutdown(&self) -> Result<(), HypervisorError> {
         self.call("shut down", SHUTDOWN_DEADLINE, Vm::shutdown).await
+    }
+
+    async fn set_password(&self, user: &str, password: &str) -> Result<(), HypervisorError> {
+        let operation = "set the password";
+        self.session(operation, AGENT_DEADLINE).await?;
+        let (vm, here) = (Arc::clone(&self.vm), self.settings.uri.clone());
+        let (user, password) = (user.to_owned(), password.to_owned());
+        // On a thread and a connection of its own: an agent that takes the command and hangs holds up no look.
+        let asked = on_own_thread("zsha-agent", move || {
+            Connect::open(Some(&here))
+                .map_err(Refusal::from)
+                .and_then(|connect| vm.set_password(&connect, &user, &password))
+        });
+        let answer = asked.map_err(|error| unreachable(operation, format!("no thread for it: {error}")))?;
+        match tokio::time::timeout(AGENT_DEADLINE, answer).await {
+            Ok(Ok(done)) => done.map_err(|refusal| explained(operation, refusal, true)),
+            Ok(Err(_)) => Err(no_answer(operation, AGENT_DEADLINE, NoAnswer::Died)),
+            Err(_) => Err(no_answer(operation, AGENT_DEADLINE, NoAnswer::Late)),
+        }
     }
 
     async fn kill(&self) -> Result<(), HypervisorError> {

@@ -54,6 +54,7 @@ fn desired() -> Desired {
         timings: LeaseTimings::BALANCED,
         power_off: GuestPowerOff::Restart,
         watchdog: Watchdog::Automatic,
+        may_reset_password: false,
         domain: DomainSpec {
             uuid: Uuid::nil(),
             name,

@@ -58,6 +58,9 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         owner.stop(local, stop, notes, plan);
         return;
     }
+    if owner.reset_password(local, notes, plan) {
+        return;
+    }
     if owner.without_storage(local, notes, plan) {
         return;
     }

@@ -90,6 +90,7 @@ fn healthy() -> ClusterView {
         revision: 9,
         answered: None,
         start_taken_up: None,
+        password_reset: None,
         uuid,
         owner: Some(Owner { node: node("nfs-1"), epoch: 3 }),
         migration: None,

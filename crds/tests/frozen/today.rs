@@ -84,6 +84,7 @@ fn vm(phase: VmPhase, outcome: Outcome) -> VmRecord {
         revision: 41,
         answered: Some(Answer { id: SOME, outcome, message: "it was not fit".to_owned() }),
         start_taken_up: Some(SOME),
+        password_reset: Some(Answer { id: SOME, outcome, message: "the agent does not answer".to_owned() }),
     }
 }
 
@@ -136,6 +137,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
         of("intent", Intent::Freeze { by: text(), at: at(), message: text() }),
         of("intent", Intent::Drain { by: text(), at: at(), message: text() }),
         of("intent", Intent::Migrate { id: SOME, to: node(), by: text(), at: at(), message: text() }),
+        of("intent", Intent::ResetPassword { id: SOME, by: text(), at: at(), message: text() }),
         of("intent", Intent::None),
         of(
             "node-status",

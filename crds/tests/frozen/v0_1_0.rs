@@ -148,6 +148,8 @@ struct Vm {
     answered: Option<Answer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start_taken_up: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    password_reset: Option<Answer>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -194,6 +196,12 @@ enum Intent {
     Migrate {
         id: Uuid,
         to: String,
+        by: String,
+        at: Timestamp,
+        message: String,
+    },
+    ResetPassword {
+        id: Uuid,
         by: String,
         at: Timestamp,
         message: String,

@@ -169,6 +169,11 @@ impl Vm {
         Ok(())
     }
 
+    pub(super) fn set_password(&self, connect: &Connect, user: &str, password: &str) -> Result<(), Refusal> {
+        let Some(domain) = self.find_active(connect)? else { return Err(plain("the domain is not running")) };
+        Ok(domain.set_user_password(user, password, 0)?)
+    }
+
     /// SIGKILL to every process of the VM, without libvirt, which gives QEMU ten seconds to end by itself.
     pub(super) fn signal_copies(&self) -> Result<(), Refusal> {
         let failed = |error: std::io::Error| plain(format!("cannot kill: {error}"));

@@ -21,6 +21,7 @@ pub(super) enum Request {
     StartPaused,
     Resume,
     Shutdown,
+    SetPassword,
     Kill,
     Undefine,
     Migrate(MigrationOrder),
@@ -34,6 +35,7 @@ impl Request {
             Self::StartPaused => "start",
             Self::Resume => "resume",
             Self::Shutdown => "shut down",
+            Self::SetPassword => "set the password",
             Self::Kill => "kill",
             Self::Undefine => "undefine",
             Self::Migrate(_) => "migrate",
@@ -385,6 +387,7 @@ impl State {
                 self.shutdown(node, now);
                 Ok(())
             }
+            Request::SetPassword => self.set_password(node, request),
             Request::Kill => {
                 self.end(node, Ending::Destroyed);
                 Ok(())
@@ -509,6 +512,14 @@ impl State {
         host.changed();
         if let Some(takes) = takes {
             self.later(now + takes, Due::GuestOff { node: node.clone(), process });
+        }
+    }
+
+    fn set_password(&mut self, node: &NodeName, request: &Request) -> Result<(), HypervisorError> {
+        match &self.host(node).process {
+            None => Err(request.refused("the domain is not running")),
+            Some(process) if process.activity == Activity::Running => Ok(()),
+            Some(_) => Err(request.refused("the guest's agent does not answer")),
         }
     }
 

@@ -74,6 +74,10 @@ impl Hypervisor for SimulatedHypervisor {
         self.ask(Request::Shutdown).await
     }
 
+    async fn set_password(&self, _user: &str, _password: &str) -> Result<(), HypervisorError> {
+        self.ask(Request::SetPassword).await
+    }
+
     async fn kill(&self) -> Result<(), HypervisorError> {
         self.ask(Request::Kill).await
     }

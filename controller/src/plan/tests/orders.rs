@@ -312,3 +312,73 @@ fn a_guest_that_runs_on_long_after_a_stop_was_taken_back_may_power_itself_off() 
         assert_eq!(only_write(&plan(&world, &mut notes)).reason, reason, "after {after:?}");
     }
 }
+
+mod password {
+    use super::*;
+    use crate::intents::PasswordReset;
+    use zsha_crds::records::{Answer, Outcome};
+
+    const ID: Uuid = Uuid::from_u128(7);
+
+    fn vm_record(world: &mut World) -> &mut VmRecord {
+        match &mut world.vm {
+            Observed::Known(Some(stored)) => &mut stored.record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Asked for where the VM is `local`, and where the document allows it, or not.
+    fn asked(local: LocalVm, allowed: bool) -> World {
+        let mut world = world(1, Some(1), VmPhase::Running, local);
+        change(&mut world, |desired| desired.may_reset_password = allowed);
+        intents(&mut world).reset_password = Some(PasswordReset { id: ID, by: "ann".to_owned() });
+        world
+    }
+
+    fn answer(outcome: Outcome) -> Answer {
+        Answer { id: ID, outcome, message: "told".to_owned() }
+    }
+
+    #[test]
+    fn a_password_is_set_once_while_the_guest_runs_and_answered_in_the_record() {
+        let mut world = asked(RUNNING, true);
+        let mut notes = Notes::default();
+        let steps = plan(&world, &mut notes).steps;
+        assert_eq!(steps, [Step::SetPassword { id: ID, by: "ann".to_owned() }]);
+        for outcome in [Outcome::Done, Outcome::Failed] {
+            notes.password = Some(answer(outcome));
+            let planned = plan(&world, &mut notes);
+            assert_eq!(only_write(&planned).record.password_reset, notes.password, "{outcome:?}");
+        }
+        // The write was lost, and the document changed meanwhile: what was done is still what is told.
+        change(&mut world, |desired| desired.may_reset_password = false);
+        let planned = plan(&world, &mut notes);
+        assert_eq!(only_write(&planned).record.password_reset, Some(answer(Outcome::Failed)));
+        vm_record(&mut world).password_reset = Some(answer(Outcome::Failed));
+        assert_eq!(plan(&world, &mut Notes::default()).steps, [], "it is over");
+    }
+
+    #[test]
+    fn where_the_document_does_not_allow_it_or_no_guest_runs_it_is_refused_at_once() {
+        let off = LocalVm::Off { reason: OffReason::Died };
+        for (local, allowed, why) in [(RUNNING, false, "AllowResetRootPassword"), (off, true, "does not run")]
+        {
+            let planned = decide(&asked(local, allowed));
+            let answer = only_write(&planned).record.password_reset.clone().unwrap();
+            assert_eq!((answer.id, answer.outcome), (ID, Outcome::Refused));
+            assert!(answer.message.contains(why), "{}", answer.message);
+        }
+    }
+
+    #[test]
+    fn only_the_owner_sets_it_and_nobody_in_a_frozen_cluster_or_one_that_stops() {
+        let frozen = frozen(asked(RUNNING, true));
+        assert_eq!(decide(&frozen).steps, []);
+        let mut stopping = asked(RUNNING, true);
+        intents(&mut stopping).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: None });
+        assert!(matches!(decide(&stopping).steps.as_slice(), [Step::Shutdown { .. }]));
+        let mut other = asked(LocalVm::Absent, true);
+        vm_record(&mut other).owner = Some(Owner { node: node(2), epoch: 1 });
+        assert_eq!(decide(&other).steps, []);
+    }
+}

@@ -108,6 +108,10 @@ impl Hypervisor for GatedHypervisor {
         self.pass("shutdown", self.inner.shutdown()).await
     }
 
+    async fn set_password(&self, user: &str, password: &str) -> Result<(), HypervisorError> {
+        self.pass("set password", self.inner.set_password(user, password)).await
+    }
+
     async fn kill(&self) -> Result<(), HypervisorError> {
         self.pass("kill", self.inner.kill()).await
     }
