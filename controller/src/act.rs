@@ -104,7 +104,7 @@ pub async fn act(
                 format!("the copy on {} was ended: {because}", edges.me),
             )]
         }
-        Step::ReplaceLease(owner) => replace_lease(edges, owner).await?,
+        Step::ReplaceLease { of, over } => replace_lease(edges, of, *over).await?,
         Step::Write(write) => return write_record(edges, views, write, notes).await,
         Step::Start { domain, seed, epoch } => {
             let started = start(edges, views, (domain, seed.as_deref()), *epoch).await;
@@ -326,10 +326,14 @@ async fn write_record(
 }
 
 /// Only where there is none: whoever renews meanwhile wins.
-async fn replace_lease(edges: &Edges, owner: &Owner) -> Result<Vec<Happened>, ActError> {
+async fn replace_lease(edges: &Edges, owner: &Owner, over: Option<u64>) -> Result<Vec<Happened>, ActError> {
     let key = edges.keys.lease(&owner.node);
     let value = json(&LeaseRecord::lost(owner, edges.clock.wall()))?;
-    match edges.store.txn(vec![Op::Create { key, value }]).await? {
+    let op = match over {
+        None => Op::Create { key, value },
+        Some(index) => Op::Cas { key, value, index },
+    };
+    match edges.store.txn(vec![op]).await? {
         Txn::Committed { .. } => Ok(vec![happened(
             EventType::Warning,
             "LeaseReplaced",

@@ -75,7 +75,11 @@ pub enum Step {
         if_still: Option<Still>,
     },
     /// Put a record in the place of an owner's lease that is gone, so that it can be renewed over, or fenced.
-    ReplaceLease(Owner),
+    ReplaceLease {
+        of: Owner,
+        /// Index of such a record of a lower epoch, put there by somebody who did not know this one.
+        over: Option<u64>,
+    },
     /// Write the ownership record by cas, resting on this node's own lease.
     Write(Box<Write>),
     /// Define the domain and make its process, paused, if the lease of this epoch still holds.
@@ -129,7 +133,7 @@ impl Step {
             Self::Mount(_) => "Mount",
             Self::WriteSeed(_) => "WriteSeed",
             Self::KillCopy { .. } => "KillCopy",
-            Self::ReplaceLease(_) => "ReplaceLease",
+            Self::ReplaceLease { .. } => "ReplaceLease",
             Self::Write(_) => "Write",
             Self::Start { .. } => "Start",
             Self::Resume { .. } => "Resume",

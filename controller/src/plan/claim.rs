@@ -254,7 +254,7 @@ fn ask_for_lease(of: Owner, why: &str, plan: &mut Plan) {
             "{why}. If it lives it writes it anew; if not, it counts as dead {secs} s after a record is put in its place"
         ),
     );
-    plan.step(Step::ReplaceLease(of));
+    plan.step(Step::ReplaceLease { of, over: None });
 }
 
 /// Whether the record names this node, which has begun a new life since: it was away, and the record may be of a time before
@@ -365,12 +365,12 @@ fn freed(world: &World, stored: &StoredVm, plan: &mut Plan) -> Option<Freed> {
                 };
                 freed.fence.push(*sight);
             }
-            Standing::Gone => {
+            Standing::Gone { over } => {
                 plan.wait(
                     "LeaseGone",
                     format!("the lease of {} is gone; a record is put in its place", owner.node),
                 );
-                plan.step(Step::ReplaceLease(owner.clone()));
+                plan.step(Step::ReplaceLease { of: owner.clone(), over });
                 return None;
             }
             Standing::MayLive { until, because } => {

@@ -95,8 +95,9 @@ pub enum Standing {
     Dead { because: String },
     /// It has not renewed for D: it may be fenced.
     Expired { sight: Box<Sight> },
-    /// Its lease is not in the store, so nobody can wait for it to run out.
-    Gone,
+    /// Its lease is not in the store, so nobody can wait for it to run out; nor what was put in its place (at this index)
+    /// by somebody who did not know the epoch.
+    Gone { over: Option<u64> },
     /// It may live; not before `until` can anything be said (None: no limit is known).
     MayLive { until: Option<Moment>, because: String },
 }
@@ -126,7 +127,7 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
         }
         // One's own lease is there, so the list of leases can be read, and it is not in it.
         if world.sights.contains_key(&world.me) {
-            return Standing::Gone;
+            return Standing::Gone { over: None };
         }
         return Standing::MayLive {
             until: None,
@@ -140,6 +141,9 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
             _ => format!("{} has begun a new life since", named.node),
         };
         return Standing::Dead { because };
+    }
+    if lease.epoch < named.epoch && lease.state == LeaseState::Lost {
+        return Standing::Gone { over: Some(sight.index) };
     }
     if lease.epoch < named.epoch {
         return Standing::MayLive {

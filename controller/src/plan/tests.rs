@@ -309,7 +309,7 @@ fn an_owners_lease_that_is_gone_is_replaced_and_the_replacement_fenced_after_the
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     world.sights.remove(&node(1));
     let owner = Owner { node: node(1), epoch: 1 };
-    assert_eq!(decide(&world).steps, [Step::ReplaceLease(owner.clone())]);
+    assert_eq!(decide(&world).steps, [Step::ReplaceLease { of: owner.clone(), over: None }]);
     let lost = |age| Sight {
         record: LeaseRecord::lost(&owner, Timestamp::UNIX_EPOCH),
         ..sight(1, Duration::from_secs(age))
@@ -322,6 +322,18 @@ fn an_owners_lease_that_is_gone_is_replaced_and_the_replacement_fenced_after_the
     let plan = decide(&world);
     let fenced = &only_write(&plan).fence[0];
     assert_eq!(fenced.fenced(&node(2)).epoch, 2);
+}
+
+#[test]
+fn what_was_put_in_the_place_of_an_owners_lease_by_one_who_did_not_know_its_epoch_is_replaced() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    let unknown = Owner { node: node(1), epoch: 0 };
+    let lost = sight(1, Duration::from_secs(400));
+    let index = lost.index;
+    let record = LeaseRecord::lost(&unknown, Timestamp::UNIX_EPOCH);
+    world.sights.insert(node(1), Sight { record, ..lost });
+    let owner = Owner { node: node(1), epoch: 1 };
+    assert_eq!(decide(&world).steps, [Step::ReplaceLease { of: owner, over: Some(index) }]);
 }
 
 #[test]
@@ -883,7 +895,7 @@ fn after_a_step_back_a_lease_that_is_not_there_any_more_is_asked_for_first() {
     world.vanished_leases.insert(node(3), 4);
     let plan = decide(&world);
     assert_eq!(reasons(&plan), ["LeaseGone"]);
-    assert_eq!(plan.steps, [Step::ReplaceLease(Owner { node: node(3), epoch: 4 })]);
+    assert_eq!(plan.steps, [Step::ReplaceLease { of: Owner { node: node(3), epoch: 4 }, over: None }]);
 }
 
 #[test]

@@ -325,7 +325,12 @@ impl Checker {
         }
         let lease = self.leases.get(node).and_then(|lease| lease.value.as_ref());
         let stands = |lease: &LeaseRecord| {
-            matches!(lease.state, LeaseState::Held | LeaseState::Lost) && lease.epoch == epoch
+            // Whoever puts a record in the place of one that is gone may not know its epoch.
+            match lease.state {
+                LeaseState::Held => lease.epoch == epoch,
+                LeaseState::Lost => lease.epoch <= epoch,
+                LeaseState::Released | LeaseState::Fenced => false,
+            }
         };
         if let Some(lease) = lease.filter(|lease| !stands(lease)) {
             let (state, other) = (lease.state, lease.epoch);

@@ -66,7 +66,11 @@ impl SimulatedDevice {
                 changed.await;
                 continue;
             };
-            tokio::time::sleep_until(petted + timeout).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(petted + timeout) => {}
+                // By another timeout it may come sooner.
+                () = changed => continue,
+            }
             let suspended = self.suspended().is_some();
             let mut armed = self.armed();
             if !suspended && armed.is_some_and(|armed| Instant::now() >= armed.petted + armed.timeout) {
@@ -144,6 +148,21 @@ mod tests {
         device.bites().await;
         assert_eq!(petted.elapsed(), TIMEOUT);
         assert!(!device.is_armed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn set_to_a_shorter_time_it_bites_after_that() {
+        let (device, mut handle) = armed();
+        handle.set_timeout(TIMEOUT * 5).unwrap();
+        let bites = tokio::spawn({
+            let device = Arc::clone(&device);
+            async move { device.bites().await }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        handle.set_timeout(TIMEOUT).unwrap();
+        let set = Instant::now();
+        bites.await.unwrap();
+        assert_eq!(set.elapsed(), TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]

@@ -191,7 +191,7 @@ fn a_member_without_a_lease_is_waited_for_by_whoever_comes_back() {
         generation: 1,
     });
     let asking = decide(&world);
-    assert_eq!(asking.steps, [Step::ReplaceLease(Owner { node: node(3), epoch: 0 })]);
+    assert_eq!(asking.steps, [Step::ReplaceLease { of: Owner { node: node(3), epoch: 0 }, over: None }]);
     assert_eq!(reasons(&asking), ["LeaseGone"]);
     let mut lost = sight(3, Duration::from_secs(299));
     lost.record = LeaseRecord::lost(&Owner { node: node(3), epoch: 1 }, Timestamp::UNIX_EPOCH);
