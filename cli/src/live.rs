@@ -1,11 +1,18 @@
 //! The document in force, as every command that compares with it reads it: confirmed by a quorum, and with its index.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use zsha_crds::records::StoredSpec;
 use zsha_crds::{HaCluster, Keys, decode_value};
 use zsha_runtime::Store;
 use zsha_runtime::store::{Entry, Read};
 
 use crate::{Exit, Failure};
+
+/// An election that cuts a read off is over in 2.4 to 3.9 s.
+const ELECTION: Duration = Duration::from_secs(4);
+const AGAIN: Duration = Duration::from_millis(250);
 
 pub(crate) struct Live {
     pub(crate) entry: Option<Entry>,
@@ -15,8 +22,16 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) async fn read(store: &dyn Store, keys: &Keys) -> Result<Self, Failure> {
-        let entry = store.get(&keys.spec(), Read::Consistent).await;
-        let entry = entry.map_err(|error| Failure::store("reading the document in force", &error))?;
+        let begun = Instant::now();
+        let entry = loop {
+            match store.get(&keys.spec(), Read::Consistent).await {
+                Ok(entry) => break entry,
+                Err(error) if error.is_transient() && begun.elapsed() < ELECTION => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Err(Failure::store("reading the document in force", &error)),
+            }
+        };
         let spec = match entry.as_ref().map(|entry| entry.value.as_str()) {
             // An empty value only keeps the key in being, so that a watch of it is quiet.
             None => Ok(None),

@@ -157,6 +157,16 @@ async fn a_write_without_an_answer_is_found_out_about() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_election_is_waited_for() {
+    let store = healthy().await;
+    let ran = zsha(Faulty::new(&store, Fault::Election), &document(16), &["apply", "-f", "-"]).await;
+    assert_eq!(
+        (ran.exit, ran.out.as_str()),
+        (Exit::Success, "hacluster.zsha.io/prod configured (generation 2)\n")
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_consul_every_online_command_ends_with_7_and_writes_nothing() {
     let store = healthy().await;
     let before = store.index();

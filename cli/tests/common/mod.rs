@@ -173,6 +173,8 @@ pub async fn healthy() -> MemoryStore {
 pub enum Fault {
     /// No leader: only stale reads are answered.
     NoLeader,
+    /// No leader for as long as an election takes at most.
+    Election,
     /// Nothing is answered.
     Gone,
     /// The first transaction takes effect, and its answer is lost.
@@ -189,11 +191,12 @@ pub struct Faulty {
     pub inner: MemoryStore,
     pub fault: Fault,
     pub spent: std::sync::atomic::AtomicBool,
+    pub made: tokio::time::Instant,
 }
 
 impl Faulty {
     pub fn new(inner: &MemoryStore, fault: Fault) -> Self {
-        Self { inner: inner.clone(), fault, spent: false.into() }
+        Self { inner: inner.clone(), fault, spent: false.into(), made: tokio::time::Instant::now() }
     }
 
     fn check(&self, read: Read) -> Result<(), StoreError> {
@@ -204,7 +207,16 @@ impl Faulty {
                     reason: "http://127.0.0.1:8500: 500 No cluster leader".to_owned(),
                 })
             }
-            (Fault::NoLeader, Read::Stale)
+            (Fault::Election, Read::Consistent | Read::Default)
+                if self.made.elapsed() < std::time::Duration::from_millis(3_900) =>
+            {
+                Err(StoreError::Unknown {
+                    operation: "read".to_owned(),
+                    reason: "no answer within 1s".to_owned(),
+                })
+            }
+            (Fault::NoLeader | Fault::Election, Read::Stale)
+            | (Fault::Election, Read::Consistent | Read::Default)
             | (Fault::AnswerLost | Fault::RequestLost | Fault::ReadOnly, _) => Ok(()),
         }
     }
@@ -242,7 +254,7 @@ impl Store for Faulty {
                 operation: "transaction".to_owned(),
                 reason: "Permission denied".to_owned(),
             }),
-            Fault::AnswerLost | Fault::RequestLost | Fault::NoLeader | Fault::Gone => {
+            Fault::AnswerLost | Fault::RequestLost | Fault::NoLeader | Fault::Gone | Fault::Election => {
                 self.inner.txn(ops).await
             }
         }
