@@ -370,6 +370,8 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
     // Before the read: what was confirmed by then is there, or the store has gone back since, and this node's keeper has
     // not seen it yet.
     let confirmed = edges.lease.verdict().await?.confirmed;
+    // And so is what was seen by then; what is seen while the read is on its way may be of after it.
+    let seen = views.sights();
     let listing = edges.store.list(&edges.keys.leases(), Read::Consistent).await?;
     let read = |node: &NodeName| -> Option<(LeaseRecord, u64)> {
         let key = edges.keys.lease(node);
@@ -378,7 +380,7 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
     };
     let earlier =
         |(node, sight): (&NodeName, &Sight)| read(node).is_some_and(|(_, index)| index < sight.index);
-    if views.sights().iter().any(earlier) {
+    if seen.iter().any(earlier) {
         views.store_went_back();
         return Err(ActError::Moved("the store shows an earlier time of itself".to_owned()));
     }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use zsha_crds::records::{Intent, LeaseRecord, Outcome, VmRecord};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::Clock;
-use zsha_runtime::store::{MemoryStore, Op, Read, Store};
+use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreError, Txn};
 
 use super::{ActError, Edges, act};
 use crate::embedded::Machine;
@@ -103,6 +104,53 @@ async fn nothing_is_written_to_a_store_that_shows_an_earlier_time_of_a_lease() {
     assert_eq!(kept, None);
     rig.views.saw_lease(serde_json::from_str(&lease.value).unwrap(), lease.modify_index);
     act(&rig.edges, &rig.views, &Step::Write(Box::new(write)), &mut Notes::default()).await.unwrap();
+    rig.keeper.abort();
+}
+
+/// While a list of it is on its way, a later lease is seen by a watch.
+#[derive(Debug)]
+struct Overtaken {
+    inner: Arc<dyn Store>,
+    views: Views,
+    later: LeaseRecord,
+    index: u64,
+}
+
+#[async_trait]
+impl Store for Overtaken {
+    async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key, read).await
+    }
+
+    async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
+        let listing = self.inner.list(prefix, read).await;
+        self.views.saw_lease(self.later.clone(), self.index);
+        listing
+    }
+
+    async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
+        self.inner.watch(prefix, after, wait).await
+    }
+
+    async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
+        self.inner.txn(ops).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_renewed_while_it_is_read_is_no_sign_that_the_store_went_back() {
+    let mut rig = Rig::new().await;
+    let lease = rig.edges.store.get(&rig.edges.keys.lease(&rig.me), Read::Consistent).await.unwrap().unwrap();
+    let record: LeaseRecord = serde_json::from_str(&lease.value).unwrap();
+    rig.edges.store = Arc::new(Overtaken {
+        inner: Arc::clone(&rig.edges.store),
+        views: rig.views.clone(),
+        later: LeaseRecord { seq: record.seq + 1, ..record.clone() },
+        index: lease.modify_index + 1,
+    });
+    let write = Step::Write(Box::new(rests_on_the_lease(&record)));
+    act(&rig.edges, &rig.views, &write, &mut Notes::default()).await.unwrap();
+    assert!(!rig.views.went_back());
     rig.keeper.abort();
 }
 
