@@ -9,8 +9,8 @@ use zsha_crds::ClusterName;
 
 use crate::commands::{
     apply, check_config, completion, config_sample, diff, drain, events, export_config, freeze, get, help,
-    history, import_config, migrate, reset_password, resume, schema, start, status, status_conf, stop,
-    uncordon,
+    history, import_config, install, migrate, reset_password, resume, schema, start, status, status_conf, stop,
+    uncordon, uninstall,
 };
 use crate::output::list;
 
@@ -158,6 +158,10 @@ pub enum Command {
     Freeze(freeze::Args),
     /// Go on after `freeze`
     Resume(resume::Args),
+    /// Set zsha up on every node of a document over SSH, or bring it to this build
+    Install(install::Args),
+    /// Shut the VM down and take zsha off every node; the image stays
+    Uninstall(uninstall::Args),
     /// Check a document without asking or writing anything
     #[command(name = "check-config")]
     CheckConfig(check_config::Args),
@@ -188,6 +192,7 @@ impl Command {
     pub(crate) fn needs_store(&self) -> bool {
         match self {
             Self::Apply(args) => args.dry_run != apply::DryRun::Client,
+            Self::Uninstall(args) => args.needs_store(),
             Self::Diff(_)
             | Self::Get(_)
             | Self::Status(_)
@@ -204,7 +209,8 @@ impl Command {
             | Self::ImportConfig(_)
             | Self::ResetPassword(_)
             | Self::StatusConf(_) => true,
-            Self::CheckConfig(_)
+            Self::Install(_)
+            | Self::CheckConfig(_)
             | Self::ConfigSample(_)
             | Self::Schema(_)
             | Self::Completion(_)
@@ -223,6 +229,8 @@ impl Command {
             Self::CheckConfig(args) => args.output == check_config::Form::Json,
             Self::ImportConfig(args) => args.output == Some(apply::Form::Json),
             Self::StatusConf(args) => args.output == status_conf::Form::Json,
+            Self::Install(args) => args.output == install::Form::Json,
+            Self::Uninstall(args) => args.output == install::Form::Json,
             Self::Stop(args) => args.order.common.json(),
             Self::Start(args) => args.order.common.json(),
             Self::Drain(args) => args.order.common.json(),
@@ -245,7 +253,12 @@ impl Command {
         match self {
             Self::Status(args) => args.watch,
             Self::Migrate(args) => !args.detach,
-            Self::Stop(_) | Self::Start(_) | Self::Drain(_) | Self::ResetPassword(_) => true,
+            Self::Stop(_)
+            | Self::Start(_)
+            | Self::Drain(_)
+            | Self::ResetPassword(_)
+            | Self::Install(_)
+            | Self::Uninstall(_) => true,
             _ => false,
         }
     }

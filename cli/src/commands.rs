@@ -13,6 +13,7 @@ pub mod get;
 pub mod help;
 pub mod history;
 pub mod import_config;
+pub mod install;
 pub mod migrate;
 pub mod reset_password;
 pub mod resume;
@@ -22,6 +23,7 @@ pub mod status;
 pub mod status_conf;
 pub mod stop;
 pub mod uncordon;
+pub mod uninstall;
 pub mod version;
 
 use crate::args::{Command, Global};
@@ -56,6 +58,8 @@ pub(crate) async fn run(
         }
         Command::ResetPassword(args) => reset_password::run(args, global, needed()?, session).await,
         Command::StatusConf(args) => status_conf::run(args, needed()?, session).await,
+        Command::Install(args) => install::run(args, global, session).await,
+        Command::Uninstall(args) => uninstall::run(args, global, reach, session).await,
         Command::CheckConfig(args) => check_config::run(args, session),
         Command::ConfigSample(args) => config_sample::run(args, session),
         Command::Schema(_) => schema::run(session),

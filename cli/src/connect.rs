@@ -1,11 +1,13 @@
 //! From the command line to a store. Nothing is sent here.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zsha_runtime::store::ConsulStore;
 use zsha_runtime::store::consul::{ConnectError, ConsulSettings, Endpoint, Identity, Tls, Token};
 
 use crate::args::{Cli, Command};
+use crate::install::layout::OPERATOR_TOKEN;
 use crate::session::Reach;
 use crate::{Exit, Failure};
 
@@ -19,7 +21,8 @@ pub(crate) fn reach(cli: &Cli, command: &Command) -> Result<Option<Reach>, Failu
         return Err(token_in_the_environment());
     }
     let mut settings = ConsulSettings::new(endpoints(&global.consul)?);
-    settings.token = global.token_file.as_deref().map(Token::from_file).transpose().map_err(unconnected)?;
+    let token_file = global.token_file.clone().or_else(|| installed_token(Path::new(OPERATOR_TOKEN)));
+    settings.token = token_file.as_deref().map(Token::from_file).transpose().map_err(unconnected)?;
     let identity = match (&global.client_cert, &global.client_key) {
         (Some(cert), Some(key)) => Some(Identity { cert: cert.clone(), key: key.clone() }),
         (None, None) => None,
@@ -30,6 +33,11 @@ pub(crate) fn reach(cli: &Cli, command: &Command) -> Result<Option<Reach>, Failu
     settings.tls = Tls { ca: global.ca_cert.clone(), identity };
     let consul = Arc::new(ConsulStore::connect(settings).map_err(unconnected)?);
     Ok(Some(Reach { store: Arc::clone(&consul) as _, consul: Some(consul), named: global.cluster.clone() }))
+}
+
+/// What `zsha install` has put on this node for whoever operates from it; none for those who may not read it.
+fn installed_token(file: &Path) -> Option<PathBuf> {
+    std::fs::File::open(file).is_ok().then(|| file.to_owned())
 }
 
 /// As Consul's own commands read them: a scheme may be left out, and CONSUL_HTTP_SSL says which is meant then.

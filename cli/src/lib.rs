@@ -1,12 +1,13 @@
 //! What the `zsha` command does, as functions over a store, a clock and two streams, so that tests run the very
-//! commands. It edits desired state and shows what is; it never touches a hypervisor, and never writes other than by
-//! one compare-and-set transaction.
+//! commands. It edits desired state and shows what is; it never touches a hypervisor, and never writes into the store
+//! other than by one compare-and-set transaction. `install` alone reaches past the store, over SSH.
 
 pub mod args;
 pub mod commands;
 mod connect;
 pub mod exit;
 pub mod failure;
+mod install;
 mod live;
 mod order;
 pub mod output;

@@ -1,0 +1,443 @@
+//! `zsha install`: the nodes of a document made into a cluster, or brought to this build. It knows the order; what has
+//! to be done on a node says the plan.
+//!
+//! Connect to all, look at all, and only then begin. Where a node fails the others are not begun; the same command goes
+//! on from there.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use futures::future::join_all;
+use serde_yaml::Mapping;
+use zsha_crds::document::Node;
+use zsha_crds::status::ClusterStatus;
+use zsha_crds::{HaCluster, NodeName, normalise};
+
+use super::{apply, check_config};
+use crate::args::Global;
+use crate::install::acl;
+use crate::install::facts::{self, Facts};
+use crate::install::layout::{self, Choice, Part, Programs, Wanted};
+use crate::install::login::{self, Remotes};
+use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
+use crate::install::preflight::{self, Objection};
+use crate::install::ssh::SshError;
+use crate::install::steps::{self, Look, OnRemote, SHORT};
+use crate::install::told::Told;
+use crate::session::Session;
+use crate::{Exit, Failure};
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Run it again after whatever went wrong: it goes on, and changes nothing that is right. With a new build \
+                  it is the upgrade, node by node, the VM's node last; the VM goes on. A node that was replaced is set up by \
+                  it too.\n\nThe programs to send are `zsha-controller` beside this very `zsha`, and this one."
+)]
+pub struct Args {
+    /// The document: YAML, JSON, or the config.json of zsha 2.5.1
+    #[arg(short, long = "config", value_name = "FILE")]
+    pub config: String,
+    /// Look at every node and list what would be done; do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The program `consul` to send where there is none [default: the one beside this zsha]
+    #[arg(long = "consul-program", value_name = "FILE")]
+    pub consul_program: Option<PathBuf>,
+    /// A YAML file with more keys for every node's /etc/zsha/controller.yaml, such as migrationUri
+    #[arg(long, value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+    /// Consul without tokens: whoever reaches its port on a node's loopback may write
+    #[arg(long)]
+    pub no_acl: bool,
+    /// Put the document in force even where it restarts or moves the VM
+    #[arg(short, long)]
+    pub yes: bool,
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Form,
+    #[command(flatten)]
+    pub login: login::Args,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Text,
+    /// An object a line: `progress`, `warning`, and one `result` at the end
+    Json,
+}
+
+/// What stays the same from the first look to the last step.
+struct Work<'a> {
+    args: &'a Args,
+    told: Told,
+    document: HaCluster,
+    programs: Programs,
+    choice: Choice,
+    remotes: Remotes,
+    facts: BTreeMap<NodeName, Facts>,
+}
+
+pub async fn run(args: &Args, global: &Global, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let told = Told { json: args.output == Form::Json };
+    let decoded = apply::input(&args.config, global.cluster.as_ref(), None, session).await?;
+    check_config::warn(session, &decoded.warnings)?;
+    let document = decoded.cluster;
+    if document.image_path().is_none() {
+        return Err(Failure::new(Exit::General, "NotYet", "install sets up clusters of Type FileConf only")
+            .hint("set the nodes up by hand, as the README says"));
+    }
+    told.line(session, None, "config file check pass")?;
+    let programs = programs(args)?;
+    let choice = Choice { acl: !args.no_acl, settings: settings(args)? };
+    let login = args.login.login(told, session)?;
+    let remotes = login::connect(&document, &login).await?;
+    told.line(session, None, "All nodes connect success.")?;
+    let facts = look_at_all(&document, &remotes).await?;
+    let work = Work { args, told, document, programs, choice, remotes, facts };
+    work.judge(session)?;
+    let status = work.cluster().await?;
+    let plan = work.plan(status.as_ref()).await?;
+    if args.dry_run {
+        return work.show(&plan, session);
+    }
+    work.carry_out(&plan, session).await?;
+    let applied = work.apply(session).await?;
+    work.see_running(session).await?;
+    let changed = applied || !plan.is_empty();
+    if !changed {
+        told.line(session, None, "Nothing was to be done: every node is as it has to be.")?;
+    }
+    told.line(session, None, "Install to All Nodes Finished.")?;
+    if !told.json {
+        session.output.tell(
+            "Now, you can monitor zsha's status by using the command \"zsha status\".\n\
+             More commands are shown in \"zsha -h\".",
+        )?;
+    }
+    told.end(session, "InstallResult", changed, false)?;
+    Ok(Exit::Success)
+}
+
+// --- what is given here
+
+fn programs(args: &Args) -> Result<Programs, Failure> {
+    let us = std::env::current_exe().map_err(|error| {
+        Failure::new(Exit::General, "NoProgram", format!("where this program is: {error}"))
+    })?;
+    let beside = |name: &str| us.with_file_name(name);
+    let consul = match &args.consul_program {
+        Some(file) => Some(file.clone()),
+        None => Some(beside("consul")).filter(|file| file.is_file()),
+    };
+    let consul = consul.map(|file| program(&file, layout::CONSUL, Part::Consul)).transpose()?;
+    Ok(Programs {
+        zsha: program(&us, layout::ZSHA, Part::Zsha)?,
+        controller: program(&beside("zsha-controller"), layout::CONTROLLER, Part::Zsha)?,
+        consul,
+    })
+}
+
+fn program(file: &Path, path: &'static str, part: Part) -> Result<Wanted, Failure> {
+    let content = std::fs::read(file).map_err(|error| {
+        Failure::new(Exit::Usage, "NoProgram", format!("{} cannot be read", file.display()))
+            .cause(error.to_string())
+            .hint("the programs to send stand beside this `zsha`: zsha-controller, and consul unless it is named")
+    })?;
+    if !content.starts_with(b"\x7fELF") {
+        return Err(Failure::usage(format!("{} is no program", file.display())));
+    }
+    Ok(Wanted::new(path, "755", part, content))
+}
+
+fn settings(args: &Args) -> Result<Mapping, Failure> {
+    let Some(file) = &args.settings else { return Ok(Mapping::new()) };
+    let name = file.display();
+    let unusable = |why: String| Failure::usage(format!("{name} cannot be used")).cause(why);
+    let text = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
+    let settings: Mapping = serde_yaml::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+    let own = layout::OWN_SETTINGS.iter().find(|key| settings.contains_key(**key));
+    match own {
+        Some(key) => Err(unusable(format!("`{key}` is written by install itself, for each node"))),
+        None => Ok(settings),
+    }
+}
+
+// --- what is there
+
+pub(crate) async fn look_at_all(
+    document: &HaCluster,
+    remotes: &Remotes,
+) -> Result<BTreeMap<NodeName, Facts>, Failure> {
+    let script = facts::script(document);
+    let one = |node: &Node| {
+        let (node, script) = (node.clone(), script.as_str());
+        async move {
+            let Some(remote) = remotes.get(&node.name) else {
+                return (node, Err(SshError::Lost.to_string()));
+            };
+            let printed = remote.run(script, &[], SHORT).await.map_err(|error| error.to_string());
+            let facts = printed.and_then(|all| facts::parse(&all.text()).map_err(|error| error.to_string()));
+            (node, facts)
+        }
+    };
+    let mut all = BTreeMap::new();
+    for (node, facts) in join_all(document.nodes().iter().map(one)).await {
+        let facts = facts.map_err(|why| {
+            Failure::new(
+                Exit::General,
+                "NotSeen",
+                format!("{} {} cannot be looked at", node.address, node.name),
+            )
+            .cause(why)
+        })?;
+        all.insert(node.name, facts);
+    }
+    Ok(all)
+}
+
+impl Work<'_> {
+    /// What was found of each node, and an error where one of them cannot be in the cluster.
+    fn judge(&self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let now = session.clock.wall().as_second();
+        let mut objections = Vec::new();
+        for node in self.document.nodes() {
+            let Some(facts) = self.facts.get(&node.name) else { continue };
+            let sends_consul = self.programs.consul.is_some();
+            let checked = preflight::check(&self.document, node, facts, &self.choice, sends_consul, now);
+            for line in &checked.lines {
+                self.told.line(session, Some(node), line)?;
+            }
+            for remark in &checked.remarks {
+                self.told.remark(session, Some(node), remark)?;
+            }
+            self.told.gap(session)?;
+            objections.extend(checked.objections);
+        }
+        objections.extend(preflight::one_consul(&self.facts));
+        let Some(first) = objections.first() else { return Ok(()) };
+        let shown = |one: &Objection| {
+            let address =
+                self.document.node(&one.node).map(|node| node.address.to_string()).unwrap_or_default();
+            format!("{address} {}: {}", one.node, one.what)
+        };
+        let failure =
+            Failure::new(Exit::General, "NotFit", "not every node is fit, and nothing was done on any");
+        let failure = objections.iter().fold(failure, |failure, one| failure.cause(shown(one)));
+        Err(failure.hint(first.hint.clone()))
+    }
+
+    /// The cluster as it runs; none where nothing of it does yet. Where it runs and cannot be seen nothing is begun:
+    /// where the VM is would not be known.
+    async fn cluster(&self) -> Result<Option<ClusterStatus>, Failure> {
+        let mut unknown = None;
+        for node in self.running() {
+            let Some(remote) = self.remotes.get(&node.name) else { continue };
+            match steps::look(remote, &self.document)
+                .await
+                .map_err(|error| self.failed(node, "look", &error))?
+            {
+                Look::Seen(status) => return Ok(Some(*status)),
+                Look::NoCluster => return Ok(None),
+                Look::Unknown(why) => unknown = Some(format!("{} {}: {why}", node.address, node.name)),
+            }
+        }
+        match unknown {
+            None => Ok(None),
+            Some(why) => {
+                let message =
+                    "zsha runs there and cannot say where the VM is, and nothing was done on any node";
+                Err(Failure::new(Exit::Unavailable, "StoreUnavailable", message)
+                    .cause(why)
+                    .hint("look at `zsha status` and `systemctl status consul` there"))
+            }
+        }
+    }
+
+    /// Nodes whose keeper runs.
+    fn running(&self) -> impl Iterator<Item = &Node> {
+        let runs = |facts: &Facts| facts.units.get(layout::SERVICES[0]).is_some_and(|unit| unit.is_active());
+        self.document.nodes().iter().filter(move |node| self.facts.get(&node.name).is_some_and(runs))
+    }
+
+    async fn plan(&self, status: Option<&ClusterStatus>) -> Result<Plan, Failure> {
+        let gossip = self.gossip_key().await?;
+        Ok(plan(&Given {
+            document: &self.document,
+            facts: &self.facts,
+            programs: &self.programs,
+            choice: &self.choice,
+            gossip: &gossip,
+            owner: status.and_then(|status| status.vm.node.as_ref()),
+            in_force: status.is_some(),
+        }))
+    }
+
+    /// The one that a node has already, else a new one.
+    async fn gossip_key(&self) -> Result<String, Failure> {
+        let has = |node: &&Node| {
+            self.facts.get(&node.name).is_some_and(|facts| facts.files.contains_key(layout::CONSUL_GOSSIP))
+        };
+        let nodes = self.document.nodes();
+        let (node, script) = match nodes.iter().find(has) {
+            Some(node) => {
+                (node, format!("sed -n 's/^encrypt *= *\"\\([^\"]*\\)\"$/\\1/p' {}", layout::CONSUL_GOSSIP))
+            }
+            None => (&nodes[0], "head -c 32 /dev/urandom | base64".to_owned()),
+        };
+        let printed = self.on(node)?.remote.run(&script, &[], SHORT).await;
+        let key =
+            printed.map_err(|error| self.failed(node, "the gossip key", &error))?.text().trim().to_owned();
+        if key.is_empty() {
+            let message = format!("{} on {} names no key", layout::CONSUL_GOSSIP, node.address);
+            return Err(Failure::new(Exit::General, "NoGossipKey", message)
+                .hint("copy the file from another node, and run this again"));
+        }
+        Ok(key)
+    }
+
+    // --- what is done
+
+    fn show(&self, plan: &Plan, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        for on in plan.consul.iter().chain(&plan.zsha) {
+            for step in &on.steps {
+                if let Some(line) = steps::line(step, &on.node) {
+                    self.told.line(session, Some(&on.node), &format!("would: {line}"))?;
+                }
+            }
+        }
+        let end = if plan.is_empty() {
+            "Nothing would be done: every node is as it has to be."
+        } else {
+            "Nothing was done (dry run)."
+        };
+        self.told.line(session, None, end)?;
+        self.told.end(session, "InstallResult", false, true)?;
+        Ok(Exit::Success)
+    }
+
+    async fn carry_out(&self, plan: &Plan, session: &mut Session<'_>) -> Result<(), Failure> {
+        for on in &plan.consul {
+            self.steps(on, None, session).await?;
+        }
+        let management = self.tokens(plan, session).await?;
+        self.told.line(session, None, "Not Ceph Type, skip generate ceph auth.")?;
+        for on in plan.zsha.iter().filter(|on| !on.steps.is_empty()) {
+            self.told.line(session, Some(&on.node), &format!("Install for: {}", on.node.address))?;
+            self.steps(on, management.as_deref(), session).await?;
+            self.told.line(session, Some(&on.node), "Install to Current Node Finished.")?;
+            self.told.gap(session)?;
+        }
+        Ok(())
+    }
+
+    async fn steps(
+        &self,
+        on: &OnNode,
+        management: Option<&str>,
+        session: &mut Session<'_>,
+    ) -> Result<(), Failure> {
+        let hands = self.on(&on.node)?;
+        for step in &on.steps {
+            let what = steps::line(step, &on.node).unwrap_or_else(|| match step {
+                Step::MakeConsulUser => "make the user consul".into(),
+                Step::CopyManagementToken => "copy the management token, and see Consul there".into(),
+                _ => format!("write {}", layout::INSTALLED),
+            });
+            hands.carry_out(step, management).await.map_err(|error| self.failed(&on.node, &what, &error))?;
+            if let Some(line) = steps::line(step, &on.node) {
+                self.told.line(session, Some(&on.node), &line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The management token and the policies, where tokens are ours to make. Consul has a leader after it.
+    async fn tokens(&self, plan: &Plan, session: &mut Session<'_>) -> Result<Option<String>, Failure> {
+        let ours = self.facts.values().all(|facts| consul_of(facts) == Consul::Ours);
+        if !ours || !self.choice.acl {
+            for node in self.document.nodes() {
+                let seen = self.on(node)?.see_consul().await;
+                seen.map_err(|error| self.failed(node, "see that Consul has a leader", &error))?;
+            }
+            return Ok(None);
+        }
+        let has = |node: &&Node| {
+            self.facts.get(&node.name).is_some_and(|facts| facts.files.contains_key(layout::MANAGEMENT_TOKEN))
+        };
+        let nodes = self.document.nodes();
+        let node = nodes.iter().find(has).unwrap_or(&nodes[0]);
+        let hands = self.on(node)?;
+        if plan.bootstrap_acl {
+            let done = acl::bootstrap(hands.remote).await;
+            done.map_err(|error| self.failed(node, "consul acl bootstrap", &error))?;
+            self.told.line(session, None, "Consul has a leader, and its tokens are in force.")?;
+        }
+        let changed = async {
+            hands.see_consul().await?;
+            acl::policies(hands.remote, self.document.name()).await
+        };
+        if changed.await.map_err(|error| self.failed(node, "Consul's policies", &error))? {
+            self.told.line(session, None, "Policies zsha-viewer, zsha-operator, zsha-node are in force.")?;
+        }
+        let token = acl::management_token(hands.remote).await;
+        token.map_err(|error| self.failed(node, "read the management token", &error))
+    }
+
+    /// Through the very `zsha apply` of a node, which has a token for it. True: something was written.
+    async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Failure> {
+        let node = &self.document.nodes()[0];
+        let script = format!(
+            "{} --timeout 60s apply -f - -o json -m 'zsha install'{}",
+            layout::ZSHA,
+            if self.args.yes { " --yes" } else { "" }
+        );
+        let text = normalise::normalised(&self.document).to_string();
+        let printed = self.on(node)?.remote.attempt(&script, text.as_bytes(), 2 * SHORT).await;
+        let printed = printed.map_err(|error| self.failed(node, "zsha apply", &error))?;
+        if printed.status != 0 {
+            let (_, message) = steps::failure(&printed.stderr);
+            let exit = Exit::ALL.into_iter().find(|exit| u32::from(exit.code()) == printed.status);
+            return Err(Failure::new(
+                exit.unwrap_or(Exit::General),
+                "NotApplied",
+                "the document is not in force",
+            )
+            .cause(message)
+            .hint(format!(
+                "zsha diff -f {0}, then zsha apply -f {0}; or install again with --yes",
+                self.args.config
+            )));
+        }
+        let result: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap_or_default();
+        self.told.line(session, None, "Upsert configuration to consul kv finished.")?;
+        Ok(result["changed"] == true)
+    }
+
+    /// Every node has renewed its lease and its controller lives.
+    async fn see_running(&self, session: &mut Session<'_>) -> Result<(), Failure> {
+        let node = &self.document.nodes()[0];
+        for one in self.document.nodes() {
+            let hands = OnRemote { node: one, ..self.on(node)? };
+            let seen = hands.carry_out(&Step::SeeHealthy, None).await;
+            seen.map_err(|error| {
+                let mut failure = self.failed(one, "see that it is ready", &error);
+                failure.hint = Some("`zsha status` says what it lacks".into());
+                failure
+            })?;
+        }
+        self.told.line(session, None, "All nodes are ready.")
+    }
+
+    fn on<'n>(&'n self, node: &'n Node) -> Result<OnRemote<'n>, Failure> {
+        let remote =
+            self.remotes.get(&node.name).ok_or_else(|| self.failed(node, "connect", &SshError::Lost))?;
+        Ok(OnRemote { remote, node, document: &self.document })
+    }
+
+    fn failed(&self, node: &Node, what: &str, error: &SshError) -> Failure {
+        let message =
+            format!("{} {}: {what}: it failed; the nodes after it were not begun", node.address, node.name);
+        let failure = Failure::new(Exit::General, "NodeFailed", message).cause(error.to_string());
+        failure.hint("mend it, and run the same command again: it goes on from there")
+    }
+}

@@ -1,0 +1,248 @@
+//! `zsha uninstall`: the VM shut down, then everything that install has made taken off every node. The image stays.
+//!
+//! Nothing is removed before the VM is seen to be gone on every node: a node without a keeper would not end its copy.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use zsha_crds::document::Node;
+use zsha_crds::{HaCluster, VmName};
+
+use super::install::{Form, look_at_all};
+use super::{apply, check_config};
+use crate::args::Global;
+use crate::install::facts::Installed;
+use crate::install::layout;
+use crate::install::login::{self, Remotes};
+use crate::install::ssh::{Remote, SshError, quoted};
+use crate::install::steps::{self, Look, SHORT};
+use crate::install::told::Told;
+use crate::live::Live;
+use crate::session::{Reach, Session};
+use crate::{Exit, Failure};
+
+/// As `zsha stop` gives the guest, and what it needs beside that.
+const GUEST: Duration = Duration::from_secs(120);
+const BESIDE: Duration = Duration::from_secs(60);
+/// Services that stop, a package of files that go.
+const CLEAN: Duration = Duration::from_secs(180);
+
+const WARNING: [&str; 2] = [
+    "WARNING: this will shut the management-node VM down, and remove zsha and what Consul holds of it from every node.",
+    "If you are *ABSOLUTELY CERTAIN* that is what you want, followed by --yes-i-really-really-mean-it.",
+];
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The VM's image stays on the share. Consul goes where install has brought it, with all that is in it; one \
+                  that was there before is left as it is, and zsha's keys in it with it. --timeout: how long the guest \
+                  has to power off (120s)."
+)]
+pub struct Args {
+    /// The document that names the nodes [default: the one in force]
+    #[arg(short, long = "config", value_name = "FILE")]
+    pub config: Option<String>,
+    /// That it is meant
+    #[arg(long)]
+    pub yes_i_really_really_mean_it: bool,
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    pub output: Form,
+    #[command(flatten)]
+    pub login: login::Args,
+}
+
+impl Args {
+    pub(crate) fn needs_store(&self) -> bool {
+        self.config.is_none() && self.yes_i_really_really_mean_it
+    }
+}
+
+pub async fn run(
+    args: &Args,
+    global: &Global,
+    reach: Option<&Reach>,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
+    let told = Told { json: args.output == Form::Json };
+    if !args.yes_i_really_really_mean_it {
+        WARNING.iter().try_for_each(|line| told.line(session, None, line))?;
+        return Err(Failure::new(Exit::Refused, "NotConfirmed", "not confirmed: nothing was done"));
+    }
+    let document = document(args, global, reach, session).await?;
+    let login = args.login.login(told, session)?;
+    let remotes = login::connect(&document, &login).await?;
+    told.line(session, None, "All nodes connect success.")?;
+    let facts = look_at_all(&document, &remotes).await?;
+
+    told.line(session, None, "start clean")?;
+    let running = document.nodes().iter().find(|node| {
+        let keeper = facts.get(&node.name).and_then(|facts| facts.units.get(layout::SERVICES[0]));
+        keeper.is_some_and(|unit| unit.is_active())
+    });
+    told.line(session, None, "start shutdown cluster")?;
+    for node in document.nodes() {
+        told.line(session, Some(node), &format!("Do for {}", node.address))?;
+    }
+    if let Some(node) = running {
+        stop(&document, node, remote(&remotes, node)?, global.timeout.unwrap_or(GUEST)).await?;
+    }
+    for node in document.nodes() {
+        gone(&document, node, remote(&remotes, node)?).await?;
+    }
+    told.line(session, None, "shutdown cluster finished")?;
+
+    // First nothing that could start the VM is left anywhere, then the rest.
+    for node in document.nodes() {
+        let done = remote(&remotes, node)?.run(&stop_services(), &[], CLEAN).await;
+        done.map_err(|error| failed(node, "stop zsha there", &error))?;
+    }
+    for node in document.nodes() {
+        gone(&document, node, remote(&remotes, node)?).await?;
+    }
+    let mut changed = false;
+    for node in document.nodes() {
+        told.line(session, Some(node), &format!("Do for {}", node.address))?;
+        let installed = facts.get(&node.name).and_then(|facts| facts.installed.as_ref());
+        let Some(installed) = installed else {
+            told.remark(session, Some(node), "install has made nothing there; it is left as it is")?;
+            continue;
+        };
+        let done = remote(&remotes, node)?.run(&clean(installed), &[], CLEAN).await;
+        done.map_err(|error| failed(node, "remove zsha there", &error))?;
+        changed = true;
+    }
+    told.line(session, None, "clean finished")?;
+    told.end(session, "UninstallResult", changed, false)?;
+    Ok(Exit::Success)
+}
+
+async fn document(
+    args: &Args,
+    global: &Global,
+    reach: Option<&Reach>,
+    session: &mut Session<'_>,
+) -> Result<HaCluster, Failure> {
+    match (&args.config, reach) {
+        (Some(file), _) => {
+            let decoded = apply::input(file, global.cluster.as_ref(), None, session).await?;
+            check_config::warn(session, &decoded.warnings)?;
+            Ok(decoded.cluster)
+        }
+        (None, Some(reach)) => {
+            let (_, keys) = reach.keys().await?;
+            Live::read(reach.store.as_ref(), &keys).await?.needed()
+        }
+        (None, None) => Err(Failure::usage("no document names the nodes").hint("zsha uninstall -c FILE")),
+    }
+}
+
+fn remote<'a>(remotes: &'a Remotes, node: &Node) -> Result<&'a Remote, Failure> {
+    remotes.get(&node.name).ok_or_else(|| failed(node, "connect", &SshError::Lost))
+}
+
+/// Through the very `zsha stop` of a node.
+async fn stop(document: &HaCluster, node: &Node, remote: &Remote, guest: Duration) -> Result<(), Failure> {
+    match steps::look(remote, document).await.map_err(|error| failed(node, "look", &error))? {
+        // Nothing was ever asked to run.
+        Look::NoCluster => return Ok(()),
+        Look::Seen(_) => {}
+        Look::Unknown(why) => {
+            return Err(
+                refused("the VM cannot be shut down").cause(format!("{} {}: {why}", node.address, node.name))
+            );
+        }
+    }
+    let script = format!(
+        "{} --cluster {} stop --timeout {}s -o json -m 'zsha uninstall'",
+        layout::ZSHA,
+        quoted(document.name().as_str()),
+        guest.as_secs()
+    );
+    let printed = remote.attempt(&script, &[], guest + BESIDE).await;
+    let printed = printed.map_err(|error| failed(node, "zsha stop", &error))?;
+    if printed.status == 0 {
+        return Ok(());
+    }
+    let (_, message) = steps::failure(&printed.stderr);
+    Err(refused("the VM is not shut down").cause(message))
+}
+
+/// By the node's own process table: every QEMU carries the VM's UUID in its command line.
+async fn gone(document: &HaCluster, node: &Node, remote: &Remote) -> Result<(), Failure> {
+    let uuid = VmName::management().domain_uuid(document.name());
+    let script = format!(
+        "for process in /proc/[0-9]*; do\n  case $(cat \"$process/comm\" 2>/dev/null) in qemu*) ;; *) continue ;; esac\n  \
+         if tr '\\0' '\\n' <\"$process/cmdline\" 2>/dev/null | grep -qF {uuid}; then echo \"${{process#/proc/}}\"; fi\ndone"
+    );
+    let printed =
+        remote.run(&script, &[], SHORT).await.map_err(|error| failed(node, "look for the VM", &error))?;
+    match printed.text().trim() {
+        "" => Ok(()),
+        pids => Err(refused("the VM is still there").cause(format!(
+            "{} {}: QEMU runs it, process {}",
+            node.address,
+            node.name,
+            pids.replace('\n', ", ")
+        ))),
+    }
+}
+
+fn refused(what: &str) -> Failure {
+    Failure::new(Exit::Refused, "VmRuns", format!("{what}, and nothing was removed"))
+        .hint("`zsha stop` shuts it down; `zsha status` says what it waits for")
+}
+
+fn failed(node: &Node, what: &str, error: &SshError) -> Failure {
+    Failure::new(Exit::General, "NodeFailed", format!("{} {}: {what}: it failed", node.address, node.name))
+        .cause(error.to_string())
+        .hint("mend it, and run the same command again: it goes on from there")
+}
+
+fn stop_services() -> String {
+    format!(
+        "for unit in {} {}; do\n  ! systemctl cat \"$unit\" >/dev/null 2>&1 || systemctl disable -q --now \"$unit\" || exit\ndone",
+        layout::SERVICES[1],
+        layout::SERVICES[0]
+    )
+}
+
+/// The record of what was made goes last: what breaks off is gone on with.
+fn clean(installed: &Installed) -> String {
+    let domain = VmName::management();
+    let mut script = String::from("set -e\n");
+    let stop =
+        |unit: &str| format!("! systemctl cat {unit} >/dev/null 2>&1 || systemctl disable -q --now {unit}\n");
+    // The definition alone: the VM does not run, and its disk is not libvirt's.
+    let _ = write!(
+        script,
+        "! virsh -q -c qemu:///system dominfo {domain} >/dev/null 2>&1 || \
+         virsh -q -c qemu:///system undefine {domain} --nvram 2>/dev/null || virsh -q -c qemu:///system undefine {domain}\n"
+    );
+    script.push_str(&stop(layout::FIREWALL_SERVICE));
+    if installed.consul {
+        script.push_str(&stop(layout::CONSUL_SERVICE));
+    }
+    let consuls = |file: &&str| layout::CONSULS_FILES.contains(file);
+    let goes = |file: &&str| {
+        !consuls(file) || (installed.consul && (*file != layout::CONSUL || installed.consul_program))
+    };
+    for file in layout::FILES.into_iter().filter(goes) {
+        let _ = writeln!(script, "rm -f {}", quoted(file));
+    }
+    if installed.consul {
+        let _ = writeln!(script, "rm -rf {}", layout::CONSUL_DATA);
+    }
+    if installed.consul_user {
+        script.push_str("! id -u consul >/dev/null 2>&1 || userdel consul\n");
+    }
+    if installed.masked_libvirt_guests {
+        script.push_str("systemctl unmask -q libvirt-guests\n");
+    }
+    let _ = write!(
+        script,
+        "rm -rf /run/zsha\nsystemctl daemon-reload\nsystemctl reset-failed 'zsha-*' 2>/dev/null || :\n\
+         rm -f {}\nrmdir /etc/zsha /etc/consul.d /usr/lib/zsha 2>/dev/null || :\n",
+        layout::INSTALLED
+    );
+    script
+}

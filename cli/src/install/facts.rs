@@ -1,0 +1,271 @@
+//! What a node says of itself: one script, run there as root, and its answer as types. It reads and changes nothing.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zsha_crds::HaCluster;
+
+use super::layout;
+use super::ssh::quoted;
+
+const SCRIPT: &str = include_str!("facts.sh");
+
+/// Everything that is asked of a node before anything is done to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) hostname: String,
+    pub(crate) system: String,
+    pub(crate) machine: String,
+    /// 0: systemd is not there.
+    pub(crate) systemd: u32,
+    /// Of the daemon; none where there is none.
+    pub(crate) libvirt: Option<String>,
+    pub(crate) qemu: Option<String>,
+    /// Seconds since 1970 by the node's clock.
+    pub(crate) now: i64,
+    /// Whether something keeps its clock; none where it does not say.
+    pub(crate) synchronized: Option<bool>,
+    /// None where the image is in Ceph.
+    pub(crate) image: Option<Image>,
+    pub(crate) bridges: BTreeMap<String, Link>,
+    /// KiB by directory.
+    pub(crate) free: BTreeMap<String, u64>,
+    /// Of the files of ours that are there.
+    pub(crate) files: BTreeMap<String, FileFact>,
+    pub(crate) units: BTreeMap<String, UnitFact>,
+    pub(crate) consul: Option<ConsulProgram>,
+    pub(crate) consul_runs: bool,
+    pub(crate) consul_user: bool,
+    pub(crate) firewalls: Vec<Firewall>,
+    pub(crate) installed: Option<Installed>,
+    /// What stands in the controller's settings.
+    pub(crate) settings: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Image {
+    There,
+    Missing,
+    /// The share does not answer, or something that is no file is there.
+    Unknown(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    Yes,
+    No,
+    /// A device of this name, and no bridge.
+    NoBridge,
+    Missing,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileFact {
+    /// Octal, as `stat` prints it.
+    pub(crate) mode: String,
+    pub(crate) sha256: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct UnitFact {
+    pub(crate) load: String,
+    pub(crate) active: String,
+    pub(crate) enabled: String,
+}
+
+impl UnitFact {
+    pub(crate) fn exists(&self) -> bool {
+        self.load == "loaded" || self.load == "masked"
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.active == "active"
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConsulProgram {
+    pub(crate) path: String,
+    pub(crate) version: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Firewall {
+    Firewalld,
+    Iptables,
+    Nftables,
+}
+
+/// What install has made on a node, kept there: uninstall takes away this and no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Installed {
+    pub(crate) cluster: String,
+    pub(crate) node: String,
+    /// The agent's unit, settings and data are ours.
+    pub(crate) consul: bool,
+    /// And so is its program.
+    pub(crate) consul_program: bool,
+    pub(crate) consul_user: bool,
+    pub(crate) acl: bool,
+    pub(crate) masked_libvirt_guests: bool,
+}
+
+#[derive(Debug, Error, PartialEq, Eq)]
+pub(crate) enum Unread {
+    #[error("the node's answer breaks off: it lacks '{0}'")]
+    Lacks(&'static str),
+    #[error("the node's answer has a line that means nothing: {0:?}")]
+    Line(String),
+    #[error("{0} there cannot be read: {1}")]
+    File(&'static str, String),
+}
+
+/// The script for a cluster of this document.
+pub(crate) fn script(document: &HaCluster) -> String {
+    let words = |words: Vec<&str>| quoted(&words.join(" "));
+    let image = document.image_path().map(|path| path.display().to_string()).unwrap_or_default();
+    let bridges = document.bridges_named();
+    format!(
+        "IMAGE={}\nBRIDGES={}\nFILES={}\nUNITS={}\n{SCRIPT}",
+        quoted(&image),
+        words(bridges.iter().map(String::as_str).collect()),
+        words(layout::FILES.to_vec()),
+        words(layout::UNITS_ASKED.to_vec()),
+    )
+}
+
+pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let all = |key: &'static str| lines.iter().filter(move |line| line[0] == key);
+    let word = |key: &'static str| -> Result<&str, Unread> {
+        all(key).next().and_then(|line| line.get(1).copied()).ok_or(Unread::Lacks(key))
+    };
+    all("end").next().ok_or(Unread::Lacks("end"))?;
+    let filled = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let bad = |line: &[&str]| Unread::Line(line.join("\t"));
+
+    let mut facts = Facts {
+        hostname: word("hostname")?.to_owned(),
+        system: word("system")?.to_owned(),
+        machine: word("machine")?.to_owned(),
+        systemd: word("systemd")?.parse().unwrap_or(0),
+        libvirt: filled(word("libvirt")?),
+        qemu: filled(word("qemu")?),
+        now: word("now")?.parse().map_err(|_| Unread::Lacks("now"))?,
+        synchronized: match word("synchronized")? {
+            "yes" => Some(true),
+            "no" => Some(false),
+            _ => None,
+        },
+        image: None,
+        bridges: BTreeMap::new(),
+        free: BTreeMap::new(),
+        files: BTreeMap::new(),
+        units: BTreeMap::new(),
+        consul: None,
+        consul_runs: word("consul-runs")? == "yes",
+        consul_user: word("consul-user")? == "yes",
+        firewalls: Vec::new(),
+        installed: None,
+        settings: None,
+    };
+    for line in &lines {
+        match line.as_slice() {
+            ["image", "there", kind] if kind.starts_with("regular") => facts.image = Some(Image::There),
+            ["image", "there", kind] => facts.image = Some(Image::Unknown(format!("it is a {kind}"))),
+            ["image", "missing"] => facts.image = Some(Image::Missing),
+            ["image", "unknown", why @ ..] => facts.image = Some(Image::Unknown(why.join(" "))),
+            ["bridge", name, link] => {
+                let link = match *link {
+                    "yes" => Link::Yes,
+                    "no" => Link::No,
+                    "none" => Link::NoBridge,
+                    "missing" => Link::Missing,
+                    _ => return Err(bad(line)),
+                };
+                facts.bridges.insert((*name).to_owned(), link);
+            }
+            ["free", at, kib] => {
+                facts.free.insert((*at).to_owned(), kib.parse().map_err(|_| bad(line))?);
+            }
+            ["file", path, mode, sha256] => {
+                let fact = FileFact { mode: (*mode).to_owned(), sha256: (*sha256).to_owned() };
+                facts.files.insert((*path).to_owned(), fact);
+            }
+            ["unit", name, load, active, enabled] => {
+                let [load, active, enabled] = [load, active, enabled].map(|word| (*word).to_owned());
+                facts.units.insert((*name).to_owned(), UnitFact { load, active, enabled });
+            }
+            ["consul", path, version] if !path.is_empty() => {
+                facts.consul =
+                    Some(ConsulProgram { path: (*path).to_owned(), version: (*version).to_owned() });
+            }
+            ["firewall", kind] => facts.firewalls.push(match *kind {
+                "firewalld" => Firewall::Firewalld,
+                "iptables" => Firewall::Iptables,
+                "nftables" => Firewall::Nftables,
+                _ => return Err(bad(line)),
+            }),
+            ["installed", base64] => {
+                let what = "/etc/zsha/installed.json";
+                let text = decoded(what, base64)?;
+                let installed =
+                    serde_json::from_str(&text).map_err(|error| Unread::File(what, error.to_string()))?;
+                facts.installed = Some(installed);
+            }
+            ["settings", base64] => facts.settings = Some(decoded(layout::SETTINGS, base64)?),
+            _ => {}
+        }
+    }
+    Ok(facts)
+}
+
+fn decoded(what: &'static str, base64: &str) -> Result<String, Unread> {
+    let bytes = BASE64_STANDARD.decode(base64).map_err(|error| Unread::File(what, error.to_string()))?;
+    String::from_utf8(bytes).map_err(|error| Unread::File(what, error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "hostname\tnfs-1\nsystem\tDebian GNU/Linux 12 (bookworm)\nmachine\tx86_64\nsystemd\t252\n\
+        libvirt\t9.0.0\nqemu\t7.2.19\nnow\t1795876627\nsynchronized\tyes\nimage\tthere\tregular file\n\
+        bridge\tbr_eth0\tyes\nbridge\tbr_data\tno\nfree\t/usr\t1000000\n\
+        file\t/usr/bin/zsha\t755\tabc\nunit\tconsul.service\tnot-found\tinactive\t\n\
+        consul\t\t\nconsul-runs\tno\nconsul-user\tno\nfirewall\tnftables\n\
+        installed\teyJjbHVzdGVyIjoicHJvZCIsIm5vZGUiOiJuZnMtMSIsImNvbnN1bCI6dHJ1ZSwiY29uc3VsUHJvZ3JhbSI6dHJ1ZSwiY29uc3VsVXNlciI6dHJ1ZSwiYWNsIjp0cnVlLCJtYXNrZWRMaWJ2aXJ0R3Vlc3RzIjpmYWxzZX0=\n\
+        end\n";
+
+    #[test]
+    fn an_answer_becomes_types() {
+        let facts = parse(ANSWER).unwrap();
+        assert_eq!((facts.systemd, facts.libvirt.as_deref()), (252, Some("9.0.0")));
+        assert_eq!(facts.image, Some(Image::There));
+        assert_eq!((facts.bridges["br_eth0"], facts.bridges["br_data"]), (Link::Yes, Link::No));
+        assert_eq!(facts.files["/usr/bin/zsha"].mode, "755");
+        assert!(!facts.units["consul.service"].exists());
+        assert_eq!((facts.consul.clone(), facts.firewalls.clone()), (None, vec![Firewall::Nftables]));
+        let installed = facts.installed.unwrap();
+        assert!(installed.consul && !installed.masked_libvirt_guests, "{installed:?}");
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_is_not_taken_for_one_that_lacks_things() {
+        let cut = ANSWER.strip_suffix("end\n").unwrap();
+        assert_eq!(parse(cut), Err(Unread::Lacks("end")));
+        assert_eq!(parse(""), Err(Unread::Lacks("end")));
+    }
+
+    #[test]
+    fn a_share_that_does_not_answer_is_not_a_missing_image() {
+        let hung = ANSWER.replace("image\tthere\tregular file", "image\tunknown\tno answer within 10 s");
+        assert_eq!(parse(&hung).unwrap().image, Some(Image::Unknown("no answer within 10 s".into())));
+        let missing = ANSWER.replace("image\tthere\tregular file", "image\tmissing");
+        assert_eq!(parse(&missing).unwrap().image, Some(Image::Missing));
+    }
+}

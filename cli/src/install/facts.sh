@@ -1,0 +1,54 @@
+# What a node says of itself, a line a fact, its words apart by tabs. Reads only. IMAGE, BRIDGES, FILES and UNITS are
+# set in front of it.
+say() { printf '%s' "$1"; shift; for word; do printf '\t%s' "$word"; done; printf '\n'; }
+first() { for one; do command -v "$one" 2>/dev/null && return; [ -x "$one" ] && echo "$one" && return; done; }
+
+say hostname "$(uname -n)"
+say system "$(. /etc/os-release 2>/dev/null && printf %s "$PRETTY_NAME")"
+say machine "$(uname -m)"
+say systemd "$(systemctl --version 2>/dev/null | sed -n '1s/^systemd \([0-9]*\).*/\1/p')"
+libvirt=$(first libvirtd virtqemud)
+say libvirt "$([ -z "$libvirt" ] || "$libvirt" --version 2>/dev/null | sed 's/.* //')"
+qemu=$(first qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm)
+say qemu "$([ -z "$qemu" ] || "$qemu" --version 2>/dev/null | sed -n '1s/.*version \([^ (]*\).*/\1/p')"
+say now "$(date +%s)"
+say synchronized "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
+if [ -n "$IMAGE" ]; then
+  if said=$(timeout 10 stat -L -c %F -- "$IMAGE" 2>&1); then say image there "$said"
+  else case $said in *'No such file'*) say image missing ;; *) say image unknown "${said:-no answer within 10 s}" ;; esac; fi
+fi
+for bridge in $BRIDGES; do
+  link=missing
+  if [ -d "/sys/class/net/$bridge/brif" ]; then
+    link=no
+    for port in "/sys/class/net/$bridge/brif"/*; do
+      device=/sys/class/net/${port##*/}
+      # The tap of a guest has a link whatever the cable does.
+      [ ! -e "$device/tun_flags" ] && [ "$(cat "$device/carrier" 2>/dev/null)" = 1 ] && link=yes
+    done
+  elif [ -d "/sys/class/net/$bridge" ]; then link=none
+  fi
+  say bridge "$bridge" "$link"
+done
+for at in /usr /etc /var; do say free "$at" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')"; done
+for file in $FILES; do
+  [ ! -e "$file" ] || say file "$file" "$(stat -L -c %a "$file")" "$(sha256sum <"$file" | cut -d' ' -f1)"
+done
+for unit in $UNITS; do
+  systemctl show "$unit" -p LoadState -p ActiveState -p UnitFileState 2>/dev/null |
+    awk -F= -v unit="$unit" '{ v[$1] = $2 }
+      END { printf "unit\t%s\t%s\t%s\t%s\n", unit, v["LoadState"], v["ActiveState"], v["UnitFileState"] }'
+done
+consul=$(first consul)
+say consul "$consul" "$([ -z "$consul" ] || "$consul" version 2>/dev/null | sed -n '1s/^Consul v//p')"
+say consul-runs "$(pgrep -x consul >/dev/null 2>&1 && echo yes || echo no)"
+say consul-user "$(id -u consul >/dev/null 2>&1 && echo yes || echo no)"
+if [ "$(firewall-cmd --state 2>/dev/null)" = running ]; then say firewall firewalld
+else
+  if iptables -S INPUT 2>/dev/null | grep -vx -e '-P INPUT ACCEPT' -e '.*-j ZSHA' | grep -q .; then say firewall iptables; fi
+  if nft list chains 2>/dev/null | awk '$1 == "table" { t = $2 " " $3 } /hook input/ && t != "ip filter" && t != "ip6 filter"' | grep -q .
+  then say firewall nftables; fi
+fi
+[ ! -e /etc/zsha/installed.json ] || say installed "$(base64 -w0 </etc/zsha/installed.json)"
+[ ! -e /etc/zsha/controller.yaml ] || say settings "$(base64 -w0 </etc/zsha/controller.yaml)"
+say end

@@ -1,0 +1,226 @@
+//! What is to be done on which node and in what order: facts, the document and the options in, steps out. It asks and
+//! does nothing. What is right already has no step, so that a second plan after a first that was carried out is empty.
+
+use std::collections::BTreeMap;
+
+use zsha_crds::document::Node;
+use zsha_crds::{HaCluster, NodeName};
+
+use super::facts::{Facts, Installed};
+use super::layout::{self, Choice, Part, Programs, Wanted};
+
+/// Everything the plan rests on.
+#[derive(Debug)]
+pub(crate) struct Given<'a> {
+    pub(crate) document: &'a HaCluster,
+    pub(crate) facts: &'a BTreeMap<NodeName, Facts>,
+    pub(crate) programs: &'a Programs,
+    pub(crate) choice: &'a Choice,
+    pub(crate) gossip: &'a str,
+    /// Where the VM is: its node comes last.
+    pub(crate) owner: Option<&'a NodeName>,
+    /// A document is in force, so that a node that was started anew can be seen to be healthy.
+    pub(crate) in_force: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Of zsha 2.5.1: they would start the same VM.
+    StopOld(Vec<&'static str>),
+    /// Before anything of ours is made there.
+    Record(Installed),
+    MakeConsulUser,
+    Send(Wanted),
+    OpenFirewall,
+    StartConsul {
+        anew: bool,
+    },
+    /// The node's own and its operators'.
+    MakeTokens,
+    CopyManagementToken,
+    MaskLibvirtGuests,
+    StartZsha {
+        anew: bool,
+    },
+    /// The lease renewed and the controller alive, before the next node is begun.
+    SeeHealthy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OnNode {
+    pub(crate) node: Node,
+    pub(crate) steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Consul on every node first: it needs most of them to have a leader.
+    pub(crate) consul: Vec<OnNode>,
+    /// No node has a management token yet.
+    pub(crate) bootstrap_acl: bool,
+    /// Then zsha, one node after the other.
+    pub(crate) zsha: Vec<OnNode>,
+}
+
+impl Plan {
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.bootstrap_acl && self.consul.iter().chain(&self.zsha).all(|on| on.steps.is_empty())
+    }
+}
+
+/// Whose Consul a node has, or is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consul {
+    Ours,
+    /// Somebody else's: its settings are left alone.
+    Theirs,
+}
+
+pub(crate) fn consul_of(facts: &Facts) -> Consul {
+    let ours = facts.installed.as_ref().is_some_and(|installed| installed.consul);
+    let there =
+        facts.consul_runs || facts.units.get(layout::CONSUL_SERVICE).is_some_and(|unit| unit.exists());
+    if there && !ours && old_services(facts).is_empty() { Consul::Theirs } else { Consul::Ours }
+}
+
+fn old_services(facts: &Facts) -> Vec<&'static str> {
+    let is_there = |unit: &&&str| facts.units.get(**unit).is_some_and(|fact| fact.exists());
+    layout::OLD_SERVICES.iter().filter(is_there).copied().collect()
+}
+
+pub(crate) fn plan(given: &Given<'_>) -> Plan {
+    let nodes = in_order(given.document, given.owner);
+    let known: Vec<(&Node, &Facts)> =
+        nodes.iter().filter_map(|node| Some((*node, given.facts.get(&node.name)?))).collect();
+    let ours = known.iter().all(|(_, facts)| consul_of(facts) == Consul::Ours);
+    let acl = ours && given.choice.acl;
+    let has_management = |facts: &Facts| facts.files.contains_key(layout::MANAGEMENT_TOKEN);
+    Plan {
+        consul: known
+            .iter()
+            .map(|(node, facts)| on_node(node, consul_steps(given, node, facts, ours)))
+            .collect(),
+        bootstrap_acl: acl && !known.iter().any(|(_, facts)| has_management(facts)),
+        zsha: known
+            .iter()
+            .map(|(node, facts)| on_node(node, zsha_steps(given, node, facts, ours, acl)))
+            .collect(),
+    }
+}
+
+fn on_node(node: &Node, steps: Vec<Step>) -> OnNode {
+    OnNode { node: node.clone(), steps }
+}
+
+/// The owner of the VM last: until then the others have shown that the new build runs.
+fn in_order<'a>(document: &'a HaCluster, owner: Option<&NodeName>) -> Vec<&'a Node> {
+    let is_owner = |node: &&Node| Some(&node.name) == owner;
+    let others = document.nodes().iter().filter(|node| !is_owner(node));
+    others.chain(document.nodes().iter().filter(is_owner)).collect()
+}
+
+fn consul_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let old = old_services(facts);
+    if !old.is_empty() {
+        steps.push(Step::StopOld(old));
+    }
+    let installed = record(given, node, facts, ours);
+    if facts.installed.as_ref() != Some(&installed) {
+        steps.push(Step::Record(installed));
+    }
+    let changed = changed(given, node, facts, ours);
+    let firewall = send(&mut steps, &changed, Part::Firewall);
+    if firewall || !is_active(facts, layout::FIREWALL_SERVICE) {
+        steps.push(Step::OpenFirewall);
+    }
+    if ours {
+        if !facts.consul_user {
+            steps.push(Step::MakeConsulUser);
+        }
+        let sent = send(&mut steps, &changed, Part::Consul);
+        let runs = is_active(facts, layout::CONSUL_SERVICE);
+        if sent || !runs {
+            steps.push(Step::StartConsul { anew: runs });
+        }
+    }
+    steps
+}
+
+fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let changed = changed(given, node, facts, ours);
+    let mut anew = send(&mut steps, &changed, Part::Zsha);
+    if acl && !facts.files.contains_key(layout::MANAGEMENT_TOKEN) {
+        steps.push(Step::CopyManagementToken);
+    }
+    let tokens = [layout::NODE_TOKEN, layout::OPERATOR_TOKEN, layout::CONSUL_TOKEN];
+    if acl && !tokens.iter().all(|token| facts.files.contains_key(*token)) {
+        steps.push(Step::MakeTokens);
+        anew = true;
+    }
+    if facts.units.get(layout::LIBVIRT_GUESTS).is_some_and(|unit| unit.load != "masked" && unit.exists()) {
+        steps.push(Step::MaskLibvirtGuests);
+    }
+    send(&mut steps, &changed, Part::Aside);
+    let runs = layout::SERVICES.iter().all(|unit| is_active(facts, unit));
+    if anew || !runs {
+        steps.push(Step::StartZsha { anew: runs });
+        if given.in_force {
+            steps.push(Step::SeeHealthy);
+        }
+    }
+    steps
+}
+
+fn is_active(facts: &Facts, unit: &str) -> bool {
+    facts.units.get(unit).is_some_and(|unit| unit.is_active() && unit.enabled == "enabled")
+}
+
+fn changed(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Vec<Wanted> {
+    let there = facts.settings.as_deref();
+    let mut files =
+        layout::files(given.document, &node.name, given.programs, given.choice, ours, given.gossip, there);
+    // A program of Consul's that somebody else has put there is used and not replaced.
+    let sends_consul = record(given, node, facts, ours).consul_program;
+    files.retain(|file| {
+        let is = facts.files.get(file.path);
+        let same = is.is_some_and(|is| is.sha256 == file.sha256 && is.mode == file.mode);
+        !same && (file.path != layout::CONSUL || sends_consul)
+    });
+    files
+}
+
+fn send(steps: &mut Vec<Step>, changed: &[Wanted], part: Part) -> bool {
+    let before = steps.len();
+    steps.extend(changed.iter().filter(|file| file.part == part).cloned().map(Step::Send));
+    steps.len() > before
+}
+
+/// Where the unit looks for it.
+pub(crate) fn has_consul(facts: &Facts) -> bool {
+    facts.consul.as_ref().is_some_and(|consul| consul.path == layout::CONSUL)
+}
+
+/// What was made there before stays ours.
+fn record(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Installed {
+    let before = facts.installed.as_ref();
+    let made = |of: fn(&Installed) -> bool| before.is_some_and(of);
+    Installed {
+        cluster: given.document.name().to_string(),
+        node: node.name.to_string(),
+        consul: ours,
+        consul_program: ours
+            && (made(|is| is.consul_program) || (given.programs.consul.is_some() && !has_consul(facts))),
+        consul_user: ours && (made(|is| is.consul_user) || !facts.consul_user),
+        acl: ours && given.choice.acl,
+        masked_libvirt_guests: made(|is| is.masked_libvirt_guests)
+            || facts
+                .units
+                .get(layout::LIBVIRT_GUESTS)
+                .is_some_and(|unit| unit.exists() && unit.load != "masked"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+use super::*;
+use crate::install::facts::{ConsulProgram, FileFact, UnitFact};
+use crate::install::testing::{bare, document, programs};
+use serde_yaml::Mapping;
+
+fn choice() -> Choice {
+    Choice { acl: true, settings: Mapping::new() }
+}
+
+struct World {
+    document: HaCluster,
+    facts: BTreeMap<NodeName, Facts>,
+    programs: Programs,
+    owner: Option<NodeName>,
+    in_force: bool,
+}
+
+impl World {
+    fn bare() -> Self {
+        let document = document();
+        let facts =
+            document.nodes().iter().map(|node| (node.name.clone(), bare(node.name.as_str()))).collect();
+        Self { document, facts, programs: programs(), owner: None, in_force: false }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&Given {
+            document: &self.document,
+            facts: &self.facts,
+            programs: &self.programs,
+            choice: &choice(),
+            gossip: "KEY",
+            owner: self.owner.as_ref(),
+            in_force: self.in_force,
+        })
+    }
+
+    /// As the nodes are once `plan` was carried out.
+    fn carry_out(&mut self, plan: &Plan) {
+        let active = |enabled: &str| UnitFact {
+            load: "loaded".into(),
+            active: "active".into(),
+            enabled: enabled.into(),
+        };
+        for on in plan.consul.iter().chain(&plan.zsha) {
+            let facts = self.facts.get_mut(&on.node.name).unwrap();
+            let mut put = |path: &str, mode: &str, sha256: &str| {
+                facts.files.insert(path.into(), FileFact { mode: mode.into(), sha256: sha256.into() });
+            };
+            for step in &on.steps {
+                match step {
+                    Step::Send(file) => {
+                        put(file.path, file.mode, &file.sha256);
+                        if file.path == layout::SETTINGS {
+                            facts.settings = Some(String::from_utf8(file.content.to_vec()).unwrap());
+                        }
+                        if file.path == layout::CONSUL {
+                            let version = "1.8.7".to_owned();
+                            facts.consul = Some(ConsulProgram { path: layout::CONSUL.into(), version });
+                        }
+                    }
+                    Step::Record(installed) => facts.installed = Some(installed.clone()),
+                    Step::MakeConsulUser => facts.consul_user = true,
+                    Step::OpenFirewall => {
+                        facts.units.insert(layout::FIREWALL_SERVICE.into(), active("enabled"));
+                    }
+                    Step::StartConsul { .. } => {
+                        facts.consul_runs = true;
+                        facts.units.insert(layout::CONSUL_SERVICE.into(), active("enabled"));
+                    }
+                    Step::MakeTokens => {
+                        for token in [layout::NODE_TOKEN, layout::OPERATOR_TOKEN, layout::CONSUL_TOKEN] {
+                            put(token, "600", "secret");
+                        }
+                    }
+                    Step::CopyManagementToken => put(layout::MANAGEMENT_TOKEN, "600", "secret"),
+                    Step::MaskLibvirtGuests => {
+                        let masked = UnitFact { load: "masked".into(), ..active("masked") };
+                        facts.units.insert(layout::LIBVIRT_GUESTS.into(), masked);
+                    }
+                    Step::StartZsha { .. } => {
+                        for unit in layout::SERVICES {
+                            facts.units.insert(unit.into(), active("enabled"));
+                        }
+                    }
+                    Step::SeeHealthy => {}
+                    Step::StopOld(units) => {
+                        for unit in units {
+                            facts.units.remove(*unit);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn installed() -> Self {
+        let mut world = Self::bare();
+        let plan = world.plan();
+        world.carry_out(&plan);
+        world.in_force = true;
+        world
+    }
+}
+
+/// A step in a word.
+fn word(step: &Step) -> String {
+    match step {
+        Step::Send(file) => file.path.to_owned(),
+        Step::Record(_) => "record".into(),
+        Step::StopOld(units) => format!("stop {}", units.join(" ")),
+        other => format!("{other:?}"),
+    }
+}
+
+fn words(plan: &[OnNode]) -> Vec<(String, Vec<String>)> {
+    plan.iter().map(|on| (on.node.name.to_string(), on.steps.iter().map(word).collect())).collect()
+}
+
+#[test]
+fn a_bare_node_gets_everything_and_in_this_order() {
+    let plan = World::bare().plan();
+    assert!(plan.bootstrap_acl);
+    insta::assert_debug_snapshot!((&words(&plan.consul)[0], &words(&plan.zsha)[0]));
+    assert_eq!(plan.consul.len(), 3);
+}
+
+#[test]
+fn a_second_plan_has_nothing_to_do() {
+    let plan = World::installed().plan();
+    assert!(plan.is_empty(), "{:?} {:?}", words(&plan.consul), words(&plan.zsha));
+}
+
+#[test]
+fn a_new_build_is_sent_and_started_node_by_node_with_the_owner_last() {
+    let mut world = World::installed();
+    world.owner = Some(world.document.nodes()[0].name.clone());
+    world.programs.controller = Wanted::new(layout::CONTROLLER, "755", Part::Zsha, *b"a newer one");
+    let plan = world.plan();
+    assert!(
+        plan.consul.iter().all(|on| on.steps.is_empty()),
+        "Consul is left alone: {:?}",
+        words(&plan.consul)
+    );
+    let steps = vec![layout::CONTROLLER.to_owned(), "StartZsha { anew: true }".into(), "SeeHealthy".into()];
+    let expected: Vec<_> = ["nfs-2", "nfs-3", "nfs-1"].map(|node| (node.to_owned(), steps.clone())).into();
+    assert_eq!(words(&plan.zsha), expected);
+}
+
+#[test]
+fn a_replaced_node_gets_everything_and_the_others_nothing() {
+    let mut world = World::installed();
+    let replaced = world.document.nodes()[1].name.clone();
+    world.facts.insert(replaced.clone(), bare("nfs-2"));
+    let plan = world.plan();
+    assert!(!plan.bootstrap_acl, "the others have the management token");
+    for on in plan.consul.iter().chain(&plan.zsha) {
+        assert_eq!(on.steps.is_empty(), on.node.name != replaced, "{:?}", on.steps);
+    }
+    let zsha = &words(&plan.zsha)[1].1;
+    let at = |word: &str| zsha.iter().position(|step| step == word).unwrap();
+    assert!(
+        at("CopyManagementToken") < at("MakeTokens") && at("MakeTokens") < at("StartZsha { anew: false }")
+    );
+}
+
+#[test]
+fn what_broke_off_is_gone_on_with() {
+    let mut world = World::bare();
+    let whole = world.plan();
+    let half = Plan { zsha: Vec::new(), ..whole.clone() };
+    world.carry_out(&half);
+    let rest = world.plan();
+    assert!(rest.consul.iter().all(|on| on.steps.is_empty()), "{:?}", words(&rest.consul));
+    assert_eq!(rest.zsha, whole.zsha);
+}
+
+#[test]
+fn somebody_elses_consul_is_left_as_it_is() {
+    let mut world = World::bare();
+    for facts in world.facts.values_mut() {
+        facts.consul_runs = true;
+        facts.consul = Some(ConsulProgram { path: "/opt/consul".into(), version: "1.20.0".into() });
+    }
+    let plan = world.plan();
+    assert!(!plan.bootstrap_acl);
+    for (_, steps) in words(&plan.consul) {
+        assert!(steps.iter().all(|step| !step.contains("onsul")), "{steps:?}");
+    }
+}
+
+#[test]
+fn the_services_of_the_old_zsha_are_stopped_before_anything_else() {
+    let mut world = World::bare();
+    let first = world.document.nodes()[0].name.clone();
+    let old = UnitFact { load: "loaded".into(), active: "active".into(), ..UnitFact::default() };
+    let facts = world.facts.get_mut(&first).unwrap();
+    facts.units.insert("z.service".into(), old.clone());
+    facts.units.insert(layout::CONSUL_SERVICE.into(), old);
+    let plan = world.plan();
+    assert_eq!(plan.consul[0].steps[0], Step::StopOld(vec!["z.service"]));
+    assert!(!words(&plan.consul)[1].1[0].starts_with("stop"), "only where it is");
+}
+
+#[test]
+fn a_file_that_others_may_read_is_put_right() {
+    let mut world = World::installed();
+    let second = world.document.nodes()[1].name.clone();
+    world.facts.get_mut(&second).unwrap().files.get_mut(layout::CONSUL_GOSSIP).unwrap().mode = "644".into();
+    assert_eq!(words(&world.plan().consul)[1].1[0], layout::CONSUL_GOSSIP);
+}

@@ -1,0 +1,285 @@
+//! Whether a node can become one of the cluster's, from what it says of itself. What stops it is an objection with a way
+//! out; what should be looked at is a remark. Pure.
+
+use std::collections::BTreeMap;
+
+use zsha_crds::document::Node;
+use zsha_crds::{HaCluster, NodeName};
+
+use super::facts::{Facts, Firewall, Image, Link};
+use super::layout::Choice;
+use super::plan::{Consul, consul_of, has_consul};
+
+/// For two builds beside each other, and Consul's.
+const FREE_USR_KIB: u64 = 512 << 10;
+/// For Consul's data and the logs.
+const FREE_VAR_KIB: u64 = 1 << 20;
+const FREE_ETC_KIB: u64 = 1 << 10;
+/// Leases count what passes and not what a clock shows, so that this is for those who read logs.
+const CLOCKS_APART_SECS: i64 = 2;
+/// The first release whose tokens can name a node's own agent.
+const CONSUL_WITH_NODE_IDENTITIES: (u32, u32, u32) = (1, 8, 1);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Objection {
+    pub(crate) node: NodeName,
+    pub(crate) what: String,
+    pub(crate) hint: String,
+}
+
+/// What was found of one node, in the manual's words, and what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Checked {
+    pub(crate) lines: Vec<String>,
+    pub(crate) remarks: Vec<String>,
+    pub(crate) objections: Vec<Objection>,
+}
+
+pub(crate) fn check(
+    document: &HaCluster,
+    node: &Node,
+    facts: &Facts,
+    choice: &Choice,
+    sends_consul: bool,
+    now: i64,
+) -> Checked {
+    let mut checked = Checked::default();
+    checked.lines.push(format!("check environment for {}", node.address));
+    {
+        let mut wrong = |what: String, hint: &str| {
+            checked.objections.push(Objection { node: node.name.clone(), what, hint: hint.to_owned() });
+        };
+        if facts.machine != std::env::consts::ARCH {
+            let what = format!("it is a {}, and this build is for {}", facts.machine, std::env::consts::ARCH);
+            wrong(what, "install with a build for it");
+        }
+        if facts.systemd == 0 {
+            wrong("systemd does not run there".into(), "zsha's services are units of systemd");
+        }
+        if facts.libvirt.is_none() {
+            wrong(
+                "libvirt is not installed there".into(),
+                "install libvirt-daemon-system (Debian) or libvirt-daemon-kvm",
+            );
+        }
+        if facts.qemu.is_none() {
+            wrong("QEMU is not installed there".into(), "install qemu-system-x86 (Debian) or qemu-kvm");
+        }
+        for (at, least) in [("/usr", FREE_USR_KIB), ("/var", FREE_VAR_KIB), ("/etc", FREE_ETC_KIB)] {
+            match facts.free.get(at) {
+                Some(free) if *free >= least => {}
+                Some(free) => wrong(
+                    format!("{at} has {} MiB left, and {} MiB are needed", free >> 10, least >> 10),
+                    "make room there",
+                ),
+                None => wrong(format!("how much room {at} has is not known"), "look at `df` there"),
+            }
+        }
+        if let Some(installed) = &facts.installed {
+            let (cluster, name) = (document.name().as_str(), node.name.as_str());
+            if installed.cluster != cluster || installed.node != name {
+                let what = format!("it is node {} of cluster {} already", installed.node, installed.cluster);
+                wrong(what, "one host is one node: `zsha uninstall` there first, or mend the document");
+            }
+        }
+        match (consul_of(facts), &facts.consul) {
+            (Consul::Ours, _) if !has_consul(facts) && !sends_consul => wrong(
+                "Consul is not installed there".into(),
+                "name a program to send: --consul-program FILE; or install the package consul there",
+            ),
+            (Consul::Ours, Some(consul)) if choice.acl && has_consul(facts) && too_old(&consul.version) => {
+                wrong(
+                    format!("its Consul is {}, and tokens for nodes need 1.8.1", consul.version),
+                    "install a newer one there, or go without tokens: --no-acl",
+                )
+            }
+            _ => {}
+        }
+    }
+    checked.lines.extend(versions(facts));
+    image(document, node, facts, &mut checked);
+    bridges(node, facts, &mut checked);
+    checked.remarks.extend(remarks(node, facts, now));
+    checked
+}
+
+/// What is there, for whoever reads the log of an installation later.
+fn versions(facts: &Facts) -> Vec<String> {
+    let or_none = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".into());
+    let (libvirt, qemu) = (or_none(&facts.libvirt), or_none(&facts.qemu));
+    let first = format!("{}: systemd {}, libvirt {libvirt}, QEMU {qemu}", facts.system, facts.systemd);
+    let name = |firewall: &Firewall| match firewall {
+        Firewall::Firewalld => "firewalld",
+        Firewall::Iptables => "iptables",
+        Firewall::Nftables => "nftables",
+    };
+    let used: Vec<_> = facts.firewalls.iter().map(name).collect();
+    let second = (!used.is_empty()).then(|| format!("Firewall in use: {}", used.join(", ")));
+    std::iter::once(first).chain(second).collect()
+}
+
+fn image(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
+    let Some(path) = document.image_path() else { return };
+    let shown = path.display();
+    let (what, hint) = match &facts.image {
+        Some(Image::There) => {
+            checked.lines.push(format!("File {shown} exists"));
+            return;
+        }
+        // zsha mounts the share itself.
+        Some(Image::Missing) if !document.mounts().is_empty() => {
+            checked.remarks.push(format!("File {shown} is not there yet: the document has mounts"));
+            return;
+        }
+        Some(Image::Missing) => {
+            (format!("File {shown} does not exist"), "mount the share there, and put the image on it")
+        }
+        Some(Image::Unknown(why)) => {
+            (format!("whether {shown} exists is not known: {why}"), "is the share mounted?")
+        }
+        None => (format!("whether {shown} exists was not said"), "run it again"),
+    };
+    checked.objections.push(Objection { node: node.name.clone(), what, hint: hint.into() });
+}
+
+fn bridges(node: &Node, facts: &Facts, checked: &mut Checked) {
+    for (bridge, link) in &facts.bridges {
+        let said = if *link == Link::Yes { "yes" } else { "no" };
+        checked.lines.push(format!("Settings for {bridge}:"));
+        checked.lines.push(format!("Link detected: {said}"));
+        let (what, hint) = match link {
+            Link::Yes => continue,
+            Link::No => {
+                (format!("no cable of the bridge {bridge} has a link"), "plug one in, or look at its bond")
+            }
+            Link::NoBridge => {
+                (format!("{bridge} is no bridge"), "the document names bridges, not their ports")
+            }
+            Link::Missing => {
+                (format!("there is no bridge {bridge}"), "make it, or mend `Bridge` in the document")
+            }
+        };
+        checked.objections.push(Objection { node: node.name.clone(), what, hint: hint.into() });
+    }
+}
+
+fn remarks(node: &Node, facts: &Facts, now: i64) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if facts.hostname != node.name.as_str() && !facts.hostname.starts_with(&format!("{}.", node.name)) {
+        remarks.push(format!("it calls itself {}, and the document calls it {}", facts.hostname, node.name));
+    }
+    if (facts.now - now).abs() > CLOCKS_APART_SECS {
+        remarks.push(format!("its clock is {} s from this one's", facts.now - now));
+    }
+    if facts.synchronized != Some(true) {
+        remarks.push("nothing is known to keep its clock: the times in its logs will drift (chrony, maxslewrate 10000)".into());
+    }
+    remarks
+}
+
+/// Nodes with a Consul of somebody else beside nodes without: whose settings would be the others'?
+pub(crate) fn one_consul(facts: &BTreeMap<NodeName, Facts>) -> Vec<Objection> {
+    let (theirs, ours): (Vec<_>, Vec<_>) =
+        facts.iter().partition(|(_, facts)| consul_of(facts) == Consul::Theirs);
+    if theirs.is_empty() || ours.is_empty() {
+        return Vec::new();
+    }
+    let objection = |(name, _): (&NodeName, &Facts)| Objection {
+        node: name.clone(),
+        what: "a Consul that zsha did not install is there, and none on another node".into(),
+        hint: "let every node have one of yours, or none".into(),
+    };
+    theirs.into_iter().map(objection).collect()
+}
+
+fn too_old(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().ok());
+    let mut next = || numbers.next().flatten();
+    match (next(), next(), next()) {
+        (Some(major), Some(minor), patch) => (major, minor, patch.unwrap_or(0)) < CONSUL_WITH_NODE_IDENTITIES,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install::facts::ConsulProgram;
+    use crate::install::testing::{bare, document};
+    use serde_yaml::Mapping;
+
+    fn checked(change: impl FnOnce(&mut Facts), sends_consul: bool) -> Checked {
+        let document = document();
+        let mut facts = bare("nfs-1");
+        change(&mut facts);
+        let choice = Choice { acl: true, settings: Mapping::new() };
+        check(&document, &document.nodes()[0], &facts, &choice, sends_consul, 1_795_876_627)
+    }
+
+    fn objections(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+        checked(change, true).objections.into_iter().map(|objection| objection.what).collect()
+    }
+
+    #[test]
+    fn a_node_with_all_that_is_needed_is_shown_in_the_manuals_words() {
+        let good = checked(|_| {}, true);
+        assert_eq!((good.objections, good.remarks), (vec![], vec![]));
+        insta::assert_snapshot!(good.lines.join("\n"));
+    }
+
+    #[test]
+    fn every_lack_is_said_at_once_and_each_with_a_way_out() {
+        let bad = checked(
+            |facts| {
+                facts.machine = "riscv64".into();
+                facts.systemd = 0;
+                facts.libvirt = None;
+                facts.qemu = None;
+                facts.image = Some(Image::Unknown("no answer within 10 s".into()));
+                facts.bridges.insert("br_zsn0".into(), Link::No);
+                facts.bridges.insert("br_zsn1".into(), Link::Missing);
+                facts.free.insert("/usr".into(), 1 << 10);
+                facts.free.remove("/var");
+            },
+            false,
+        );
+        let shown: Vec<_> =
+            bad.objections.iter().map(|one| format!("{}\n  {}", one.what, one.hint)).collect();
+        insta::assert_snapshot!(shown.join("\n"));
+    }
+
+    #[test]
+    fn another_clusters_node_is_not_taken_over() {
+        let installed = crate::install::facts::Installed {
+            cluster: "east".into(),
+            node: "nfs-1".into(),
+            consul: true,
+            consul_program: true,
+            consul_user: true,
+            acl: true,
+            masked_libvirt_guests: false,
+        };
+        let said = objections(|facts| facts.installed = Some(installed));
+        assert_eq!(said, ["it is node nfs-1 of cluster east already"]);
+    }
+
+    #[test]
+    fn tokens_need_a_consul_that_knows_nodes() {
+        let with = |version: &str| {
+            let consul = ConsulProgram { path: "/usr/bin/consul".into(), version: version.into() };
+            objections(|facts| facts.consul = Some(consul)).len()
+        };
+        assert_eq!((with("1.8.7+dfsg1"), with("1.20.0"), with("1.8.1")), (0, 0, 0));
+        assert_eq!((with("1.8.0"), with("1.4.4"), with("?")), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_consul_of_somebody_else_on_some_nodes_only_is_no_start() {
+        let mut facts: BTreeMap<_, _> =
+            document().nodes().iter().map(|node| (node.name.clone(), bare(node.name.as_str()))).collect();
+        assert_eq!(one_consul(&facts), []);
+        let first = facts.values_mut().next().unwrap();
+        first.consul_runs = true;
+        assert_eq!(one_consul(&facts).len(), 1);
+    }
+}

@@ -1,0 +1,224 @@
+//! Doing one step on one node. It decides nothing: what is done, and whether, stands in the plan.
+
+use std::future::Future;
+use std::time::Duration;
+
+use zsha_crds::HaCluster;
+use zsha_crds::document::Node;
+use zsha_crds::status::ClusterStatus;
+
+use super::acl;
+use super::layout::{self, Wanted};
+use super::plan::Step;
+use super::ssh::{Remote, SshError, quoted};
+
+/// Of a script that is over in a moment.
+pub(crate) const SHORT: Duration = Duration::from_secs(30);
+/// Of sending a program over a slow line.
+const SEND: Duration = Duration::from_secs(300);
+/// Of a service that is started anew; systemd itself gives up stopping one after 90 s.
+const SERVICE: Duration = Duration::from_secs(120);
+/// Until Consul has a leader that a node follows: an election, and a server that comes in anew.
+pub(crate) const CONSUL: Duration = Duration::from_secs(90);
+/// Until a node that was started anew is ready: the longest lease there is takes less.
+const HEALTHY: Duration = Duration::from_secs(120);
+/// Between two looks.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
+/// A node that is worked on.
+#[derive(Debug)]
+pub(crate) struct OnRemote<'a> {
+    pub(crate) remote: &'a Remote,
+    pub(crate) node: &'a Node,
+    pub(crate) document: &'a HaCluster,
+}
+
+/// The line that tells of a step once it is done, in the manual's words where it has some.
+pub(crate) fn line(step: &Step, node: &Node) -> Option<String> {
+    let at = node.address;
+    let start = |anew: bool| if anew { "Restart" } else { "Start" };
+    Some(match step {
+        Step::StopOld(_) => format!("Stop Service consul&z for: {at}"),
+        Step::Send(file) => match file.path.rsplit('/').next().unwrap_or_default() {
+            _ if file.part != layout::Part::Aside => format!("Send {} to {at}", file.path),
+            "zsha" => "Install bash auto-completion".to_owned(),
+            "_zsha" => "Install zsh auto-completion".to_owned(),
+            _ => "Install fish auto-completion".to_owned(),
+        },
+        Step::OpenFirewall => "Set iptables finished.".to_owned(),
+        Step::StartConsul { anew } => format!("{} Service consul for: {at}", start(*anew)),
+        Step::StartZsha { anew } => format!("{} Service zsha for: {at}", start(*anew)),
+        Step::MakeTokens => format!("Make tokens for: {at}"),
+        Step::MaskLibvirtGuests => format!("Mask libvirt-guests for: {at}"),
+        Step::SeeHealthy => format!("{at} is healthy"),
+        Step::Record(_) | Step::MakeConsulUser | Step::CopyManagementToken => return None,
+    })
+}
+
+impl OnRemote<'_> {
+    /// `management`: the token that may everything, where there is one.
+    pub(crate) async fn carry_out(&self, step: &Step, management: Option<&str>) -> Result<(), SshError> {
+        match step {
+            Step::StopOld(units) => self.stop_old(units).await,
+            Step::Record(installed) => {
+                let text = serde_json::to_vec_pretty(installed).unwrap_or_default();
+                self.send(&Wanted::new(layout::INSTALLED, "644", layout::Part::Aside, text)).await
+            }
+            Step::MakeConsulUser => {
+                let script = format!(
+                    "id -u consul >/dev/null 2>&1 || \
+                     useradd --system --user-group --home-dir {} --shell /usr/sbin/nologin consul",
+                    layout::CONSUL_DATA
+                );
+                self.script(&script, SHORT).await
+            }
+            Step::Send(file) => self.send(file).await,
+            Step::OpenFirewall => {
+                let unit = layout::FIREWALL_SERVICE;
+                self.script(
+                    &format!(
+                        "systemctl daemon-reload && systemctl enable -q {unit} && systemctl restart {unit}"
+                    ),
+                    SERVICE,
+                )
+                .await
+            }
+            Step::StartConsul { anew } => {
+                let script = format!(
+                    "set -e\ninstall -d -m 700 -o consul -g consul {}\nsystemctl daemon-reload\n\
+                     systemctl enable -q consul\nsystemctl restart consul",
+                    layout::CONSUL_DATA
+                );
+                self.script(&script, SERVICE).await?;
+                if *anew { self.see_consul().await } else { Ok(()) }
+            }
+            Step::CopyManagementToken => {
+                let token = management.unwrap_or_default();
+                let file = Wanted::new(layout::MANAGEMENT_TOKEN, "600", layout::Part::Aside, token);
+                self.send(&file).await?;
+                self.see_consul().await
+            }
+            Step::MakeTokens => acl::make_tokens(self.remote, self.node).await,
+            Step::MaskLibvirtGuests => self.script("systemctl mask -q --now libvirt-guests", SERVICE).await,
+            Step::StartZsha { .. } => {
+                let units = layout::SERVICES.join(" ");
+                let script = format!(
+                    "set -e\nsystemctl daemon-reload\nsystemctl enable -q {units}\nsystemctl restart {units}"
+                );
+                self.script(&script, SERVICE).await
+            }
+            Step::SeeHealthy => self.see_healthy().await,
+        }
+    }
+
+    async fn script(&self, script: &str, limit: Duration) -> Result<(), SshError> {
+        self.remote.run(script, &[], limit).await.map(drop)
+    }
+
+    /// Into a file beside it that takes its place at once: nobody ever sees half of it, and a program that runs goes on
+    /// with the one it was started from.
+    pub(crate) async fn send(&self, file: &Wanted) -> Result<(), SshError> {
+        let script = format!(
+            "set -eu\numask 077\npath={path}\ndir=${{path%/*}}\n[ -d \"$dir\" ] || install -d -m 755 \"$dir\"\n\
+             new=$(mktemp \"$dir/.zsha.XXXXXX\")\ntrap 'rm -f \"$new\"' EXIT\ncat >\"$new\"\n\
+             [ \"$(sha256sum <\"$new\" | cut -d' ' -f1)\" = {sha} ] || \
+             {{ echo 'what arrived is not what was sent' >&2; exit 1; }}\n\
+             chmod {mode} \"$new\"\nchown {owner} \"$new\"\nsync \"$new\"\nmv -f \"$new\" \"$path\"",
+            path = quoted(file.path),
+            sha = file.sha256,
+            mode = file.mode,
+            owner = file.owner,
+        );
+        self.remote.run(&script, &file.content, SEND).await.map(drop)
+    }
+
+    /// A unit file of its own is put aside, since one of the same name is to come.
+    async fn stop_old(&self, units: &[&str]) -> Result<(), SshError> {
+        let script = format!(
+            "set -e\nfor unit in {} consul.service; do\n  systemctl cat \"$unit\" >/dev/null 2>&1 || continue\n  \
+             systemctl disable -q --now \"$unit\"\n  file=/etc/systemd/system/$unit\n  \
+             [ ! -e \"$file\" ] || mv -f \"$file\" \"$file.before-zsha\"\ndone\nsystemctl daemon-reload",
+            units.join(" ")
+        );
+        self.script(&script, SERVICE).await
+    }
+
+    /// Until the node's own agent follows a leader, as one that counts.
+    pub(crate) async fn see_consul(&self) -> Result<(), SshError> {
+        let script = format!("{}consul operator raft list-peers", acl::ENVIRONMENT);
+        let row = format!(" {}:", self.node.address);
+        until(CONSUL, || async {
+            let seen = self.remote.attempt(&script, &[], SHORT).await?;
+            Ok((seen.status == 0 && seen.text().contains(&row)).then_some(()))
+        })
+        .await
+    }
+
+    async fn see_healthy(&self) -> Result<(), SshError> {
+        until(HEALTHY, || async {
+            let Look::Seen(status) = look(self.remote, self.document).await? else { return Ok(None) };
+            let node = status.node(&self.node.name);
+            Ok(node.filter(|node| node.speaks() && node.ready).map(drop))
+        })
+        .await
+    }
+}
+
+/// Looks until it is so. A look that fails in a way that the next may not is looked past.
+pub(crate) async fn until<T, Looking>(
+    limit: Duration,
+    mut look: impl FnMut() -> Looking,
+) -> Result<T, SshError>
+where
+    Looking: Future<Output = Result<Option<T>, SshError>>,
+{
+    let looking = async {
+        loop {
+            match look().await {
+                Ok(Some(seen)) => return Ok(seen),
+                Ok(None) | Err(SshError::TooLong(_)) => tokio::time::sleep(LOOK).await,
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    tokio::time::timeout(limit, looking).await.unwrap_or(Err(SshError::TooLong(limit)))
+}
+
+/// The cluster as a node's own `zsha status` sees it.
+#[derive(Debug)]
+pub(crate) enum Look {
+    Seen(Box<ClusterStatus>),
+    /// Consul answers, and holds nothing of this cluster.
+    NoCluster,
+    Unknown(String),
+}
+
+pub(crate) async fn look(remote: &Remote, document: &HaCluster) -> Result<Look, SshError> {
+    let script = format!("{} --cluster {} status -o json", layout::ZSHA, quoted(document.name().as_str()));
+    let printed = remote.attempt(&script, &[], SHORT).await?;
+    if printed.status == 0 {
+        return Ok(match serde_json::from_slice::<ClusterStatus>(&printed.stdout) {
+            Ok(status) if !status.data_age.is_current() => Look::Unknown("Consul has no quorum".into()),
+            Ok(status) if status.generation.is_none() => Look::NoCluster,
+            Ok(status) => Look::Seen(Box::new(status)),
+            Err(error) => Look::Unknown(format!("its `zsha status` cannot be read: {error}")),
+        });
+    }
+    let (reason, message) = failure(&printed.stderr);
+    Ok(match reason.as_str() {
+        "NoCluster" | "NotFound" => Look::NoCluster,
+        _ => Look::Unknown(message),
+    })
+}
+
+/// Reason and message of a `zsha` that failed with `-o json`.
+pub(crate) fn failure(stderr: &str) -> (String, String) {
+    let told = stderr.lines().rev().find_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let word = |key: &str| told.as_ref().and_then(|told| told[key].as_str()).map(str::to_owned);
+    let causes =
+        told.as_ref().and_then(|told| told["details"]["causes"].as_array()).cloned().unwrap_or_default();
+    let causes = causes.iter().filter_map(|cause| cause.as_str()).map(|cause| format!(": {cause}"));
+    let message =
+        word("message").map_or_else(|| stderr.trim().to_owned(), |said| said + &causes.collect::<String>());
+    (word("reason").unwrap_or_default(), message)
+}

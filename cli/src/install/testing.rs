@@ -1,0 +1,55 @@
+//! Nodes and a document for the tests beside it.
+
+use std::collections::BTreeMap;
+
+use zsha_crds::HaCluster;
+use zsha_crds::decode::{Options, decode_bytes};
+
+use super::facts::{Facts, Image, Link, UnitFact};
+use super::layout::{self, Part, Programs, Wanted};
+
+pub(crate) fn document() -> HaCluster {
+    let text = include_bytes!("../../../manifests/examples/cluster.yaml");
+    decode_bytes(text, "cluster.yaml", &Options::default()).unwrap().cluster
+}
+
+pub(crate) fn programs() -> Programs {
+    let program = |path, part| Wanted::new(path, "755", part, format!("the program {path}"));
+    Programs {
+        zsha: program(layout::ZSHA, Part::Zsha),
+        controller: program(layout::CONTROLLER, Part::Zsha),
+        consul: Some(program(layout::CONSUL, Part::Consul)),
+    }
+}
+
+/// A node with all that is needed, and nothing of ours.
+pub(crate) fn bare(hostname: &str) -> Facts {
+    let unit = UnitFact { load: "loaded".into(), active: "active".into(), enabled: "enabled".into() };
+    Facts {
+        hostname: hostname.into(),
+        system: "Debian GNU/Linux 12 (bookworm)".into(),
+        machine: std::env::consts::ARCH.into(),
+        systemd: 252,
+        libvirt: Some("9.0.0".into()),
+        qemu: Some("7.2.19".into()),
+        now: 1_795_876_627,
+        synchronized: Some(true),
+        image: Some(Image::There),
+        bridges: document()
+            .bridges_named()
+            .into_iter()
+            .map(|bridge| (bridge.to_string(), Link::Yes))
+            .collect(),
+        free: BTreeMap::from(
+            [("/usr", 8 << 20), ("/etc", 8 << 20), ("/var", 8 << 20)].map(|(at, kib)| (at.into(), kib)),
+        ),
+        files: BTreeMap::new(),
+        units: BTreeMap::from([(layout::LIBVIRT_GUESTS.to_owned(), unit)]),
+        consul: None,
+        consul_runs: false,
+        consul_user: false,
+        firewalls: Vec::new(),
+        installed: None,
+        settings: None,
+    }
+}

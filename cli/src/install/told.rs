@@ -1,0 +1,75 @@
+//! What install and uninstall say while they work: a line for a person, an object a line for a program.
+
+use serde_json::json;
+use zsha_crds::API_VERSION;
+use zsha_crds::document::Node;
+
+use crate::Failure;
+use crate::output::escape::plain;
+use crate::session::Session;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) json: bool,
+}
+
+impl Told {
+    /// Something that was done or found, of one node or of all.
+    pub(crate) fn line(
+        self,
+        session: &mut Session<'_>,
+        node: Option<&Node>,
+        text: &str,
+    ) -> Result<(), Failure> {
+        let text = plain(text);
+        if !self.json {
+            session.output.line(&text)?;
+            return Ok(std::io::Write::flush(&mut session.output.out)?);
+        }
+        let mut object = json!({ "type": "progress", "message": text });
+        if let Some(node) = node {
+            object["node"] = json!(node.name);
+        }
+        session.output.json_line(&object)
+    }
+
+    /// What should be looked at, though it stops nothing.
+    pub(crate) fn remark(
+        self,
+        session: &mut Session<'_>,
+        node: Option<&Node>,
+        text: &str,
+    ) -> Result<(), Failure> {
+        let text = match node {
+            Some(node) => format!("{}: {}", node.address, plain(text)),
+            None => plain(text).into_owned(),
+        };
+        if self.json {
+            return session.output.json_line(&json!({ "type": "warning", "message": text }));
+        }
+        Ok(session.output.tell(&format!("warning: {text}"))?)
+    }
+
+    /// A blank line between two nodes.
+    pub(crate) fn gap(self, session: &mut Session<'_>) -> Result<(), Failure> {
+        if !self.json {
+            session.output.line("")?;
+        }
+        Ok(())
+    }
+
+    /// The last line: what became of it.
+    pub(crate) fn end(
+        self,
+        session: &mut Session<'_>,
+        kind: &str,
+        changed: bool,
+        dry_run: bool,
+    ) -> Result<(), Failure> {
+        if self.json {
+            let object = json!({ "apiVersion": API_VERSION, "kind": kind, "type": "result", "changed": changed, "dryRun": dry_run });
+            session.output.json_line(&object)?;
+        }
+        Ok(())
+    }
+}
