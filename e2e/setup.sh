@@ -29,6 +29,8 @@ wanted=(
   iputils-ping:/usr/bin/ping openssl:/usr/bin/openssl
   busybox-static:/usr/bin/busybox cpio:/usr/bin/cpio xz-utils:/usr/bin/xz
   syslinux:/usr/bin/syslinux extlinux:/usr/lib/EXTLINUX/mbr.bin
+  systemd:/lib/systemd/systemd dbus:/usr/bin/dbus-daemon openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh-keygen
+  iptables:/usr/sbin/iptables nftables:/usr/sbin/nft
   mtools:/usr/bin/mcopy dosfstools:/usr/sbin/mkfs.fat fdisk:/usr/sbin/sfdisk
 )
 

@@ -29,6 +29,7 @@ pub struct ClusterBuilder {
     uplink: bool,
     raft_multiplier: Option<u32>,
     own_wall_clocks: bool,
+    bare: bool,
 }
 
 impl ClusterBuilder {
@@ -52,6 +53,12 @@ impl ClusterBuilder {
     /// Consul and libvirt only, without zsha's keeper and controller.
     pub fn without_product(mut self) -> Self {
         self.product = false;
+        self
+    }
+
+    /// Hosts as `zsha install` finds them: real systemd, sshd and libvirtd, the share and the bridges; no Consul, no zsha.
+    pub fn bare(mut self) -> Self {
+        (self.bare, self.product) = (true, false);
         self
     }
 
@@ -106,6 +113,7 @@ impl ClusterBuilder {
             hosts: self.hosts,
             raft_multiplier: self.raft_multiplier,
             own_wall_clocks: self.own_wall_clocks,
+            bare: self.bare,
         };
         let host = |number| -> Result<Host> {
             let config = services::lay_out(&plan, number)?;
@@ -115,7 +123,9 @@ impl ClusterBuilder {
         let check = Check::start(crate::IMAGE_FILE, namespaces);
         let parts = Parts { hosts, check, switch };
         in_parallel(&parts.hosts, Host::power_on)?;
-        parts.wait_until_up(BOOT_LIMIT)?;
+        if !self.bare {
+            parts.wait_until_up(BOOT_LIMIT)?;
+        }
         Ok(parts)
     }
 }
@@ -145,6 +155,7 @@ impl Cluster {
             uplink: false,
             raft_multiplier: None,
             own_wall_clocks: false,
+            bare: false,
         }
     }
 

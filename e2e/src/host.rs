@@ -12,14 +12,16 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::check::Namespaces;
 use crate::command::{self, Finished};
-use crate::init::HostConfig;
 use crate::init::control::{self, Request, ServiceStatus};
+use crate::init::{HostConfig, layer_of, remove_groups_of};
 use crate::net::{self, Switch, Tethered};
 use crate::proc;
 use crate::services::{self, CONSUL_PORT, Programs};
 use crate::stand_in::{Manner, StandIn};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(20);
+/// Of one whose systemd has to come up first.
+const SYSTEMD_BOOT_LIMIT: Duration = Duration::from_secs(90);
 /// Of one command on a host, where the caller names none.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const HTTP_LIMIT: Duration = Duration::from_secs(2);
@@ -105,7 +107,8 @@ impl Host {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace, self.name.clone());
         self.switch.plug_in(self.number, init)?;
         process.tell("go")?;
-        match process.hear(BOOT_LIMIT)?.as_str() {
+        let limit = if self.config.bare { SYSTEMD_BOOT_LIMIT } else { BOOT_LIMIT };
+        match process.hear(limit)?.as_str() {
             "ready" => Ok(Running { process, init }),
             other => bail!("instead of `ready` it said {other:?}"),
         }
@@ -125,8 +128,37 @@ impl Host {
                 .unwrap_or_else(PoisonError::into_inner)
                 .retain(|_, host| *host != self.name);
             self.switch.unplug(self.number);
+            if self.config.bare {
+                remove_groups_of(&self.name);
+            }
         }
         Ok(at)
+    }
+
+    /// New hardware under the old name: what was on the disk of a bare host that is off is gone.
+    pub fn wipe_disk(&self) -> Result<()> {
+        if self.is_on() || !self.config.bare {
+            bail!("only the disk of a bare host that is off can be wiped, not that of {}", self.name);
+        }
+        let layer = self.config.dir.join("disk/layer");
+        fs::remove_dir_all(&layer).with_context(|| format!("remove {}", layer.display()))
+    }
+
+    /// Everything that a bare host has put below /etc, /usr or /var by itself, and that lies there now.
+    pub fn own_files(&self) -> Result<std::collections::BTreeSet<PathBuf>> {
+        let mut found = std::collections::BTreeSet::new();
+        for directory in ["/etc", "/usr", "/var"] {
+            let layer = layer_of(&self.config.dir, directory);
+            let listed = command::run(
+                Command::new("find")
+                    .arg(&layer)
+                    .args(["!", "-type", "c", "!", "-type", "d", "-printf", "%P\\n"]),
+                "",
+                COMMAND_LIMIT,
+            )?;
+            found.extend(listed.success()?.lines().map(|file| Path::new(directory).join(file)));
+        }
+        Ok(found)
     }
 
     pub fn is_on(&self) -> bool {

@@ -9,6 +9,7 @@
 pub mod control;
 mod mounts;
 mod supervisor;
+mod system;
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::command;
 pub(crate) use mounts::on_disk;
 use supervisor::Supervisor;
+pub use system::{PASSWORD, lifeline, systemd};
+pub(crate) use system::{layer_of, remove_groups_of};
 
 /// Everything that init has to know of its host, written by the lab into `DIR/host.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +35,8 @@ pub struct HostConfig {
     pub share: PathBuf,
     pub links: Vec<Link>,
     pub services: Vec<Service>,
+    /// PID 1 is systemd, with sshd and libvirtd and nothing else: a host as zsha finds it.
+    pub bare: bool,
 }
 
 /// A cable's end in the host and the bridge that it is a port of.
@@ -69,8 +74,15 @@ pub fn boot(config: &Path) -> Result<()> {
         _ => return Ok(()), // the lab is gone already
     }
     rustix::system::sethostname(host.name.as_bytes()).context("set the hostname")?;
+    if host.bare {
+        system::layer(&host.dir)?;
+    }
     mounts::set_up(&host)?;
     set_up_network(&host.links)?;
+    if host.bare {
+        system::furnish(&host)?;
+        return system::become_systemd(&host);
+    }
     let supervisor = Supervisor::start(host.dir.join("log"), host.services);
     control::serve(supervisor)?;
     say("ready")?;

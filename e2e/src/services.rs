@@ -95,6 +95,8 @@ pub(crate) struct Plan<'a> {
     pub raft_multiplier: Option<u32>,
     /// Whether zsha's processes on each host see a wall clock that can be set.
     pub own_wall_clocks: bool,
+    /// systemd, sshd and libvirtd, and nothing of zsha's.
+    pub bare: bool,
 }
 
 /// How far the wall clock of a host is from the machine's, in the host's directory.
@@ -128,7 +130,8 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
     };
     let config = HostConfig {
         links: plan.bridges.iter().enumerate().map(link).collect(),
-        services: services(plan, number, &name, &dir)?,
+        services: if plan.bare { Vec::new() } else { services(plan, number, &name, &dir)? },
+        bare: plan.bare,
         share: plan.share.to_owned(),
         name,
         dir,

@@ -2,6 +2,7 @@
 //!
 //!   zsha-lab-init host CONFIG                         run as PID 1 (started by the lab)
 //!   zsha-lab-init switch BRIDGE...                    hold the switch's namespace (started by the lab)
+//!   zsha-lab-init lifeline | systemd                  on the way to systemd as PID 1 (started by the above)
 //!   zsha-lab-init ctl status                          inside a host: its services
 //!   zsha-lab-init ctl start|stop|restart SERVICE
 //!   zsha-lab-init ctl signal SERVICE NUMBER           9 kills (it is started again), 19 hangs, 18 goes on
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use zsha_e2e::init::control::{self, Request};
-use zsha_e2e::init::{boot, switch};
+use zsha_e2e::init::{boot, lifeline, switch, systemd};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +30,8 @@ fn run(arguments: &[String]) -> Result<()> {
     match words.as_slice() {
         ["host", config] => boot(Path::new(config)),
         ["switch", bridges @ ..] => switch(&bridges.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        ["lifeline"] => lifeline(),
+        ["systemd"] => systemd(),
         ["ctl", verb, rest @ ..] => {
             for (name, status) in control::send(Path::new(control::SOCKET), &request(verb, rest)?)? {
                 let pid = status.pid.map_or("-".into(), |pid| pid.to_string());

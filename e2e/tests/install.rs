@@ -1,0 +1,286 @@
+//! `zsha install` and `zsha uninstall` over real sshd, on hosts whose PID 1 is systemd and which have nothing of ours:
+//! install, again, upgrade, a node replaced, uninstall. Each host's own layer of /etc, /usr and /var shows what was put
+//! there, and at the end that nothing of it is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use zsha_e2e::command::Finished;
+use zsha_e2e::init::PASSWORD;
+use zsha_e2e::scenario::{SECOND, SETTLE_LIMIT};
+use zsha_e2e::{Cluster, Host, IMAGE, consul, product_directory};
+
+/// Of one `zsha install` on three hosts, with programs of a debug build to send.
+const INSTALL: Duration = Duration::from_secs(300);
+
+/// What an operator has unpacked on the first host: the programs, the document, the password, what the lab's nodes need.
+struct Operator<'a> {
+    lab: &'a Cluster,
+    dir: PathBuf,
+}
+
+impl<'a> Operator<'a> {
+    fn new(lab: &'a Cluster) -> Result<Self> {
+        let dir = lab.dir().join("operator");
+        fs::create_dir(&dir)?;
+        for program in ["zsha", "zsha-controller"] {
+            // As they are shipped: what a debug build carries beside the program only takes time to send.
+            let (from, to) = (product_directory()?.join(program), dir.join(program));
+            let stripped = std::process::Command::new("strip").arg("-o").arg(&to).arg(&from).status()?;
+            ensure!(stripped.success(), "strip {}", from.display());
+        }
+        fs::copy(consul()?, dir.join("consul"))?;
+        fs::write(dir.join("cluster.json"), lab.document().0.to_string())?;
+        fs::write(dir.join("password"), format!("{PASSWORD}\n"))?;
+        let settings = "domainType: qemu\nunsafeMigration: true\nmigrationUri: qemu+tcp://{address}/system\n";
+        fs::write(dir.join("settings.yaml"), settings)?;
+        Ok(Self { lab, dir })
+    }
+
+    fn path(&self, file: &str) -> String {
+        self.dir.join(file).display().to_string()
+    }
+
+    /// `zsha` as the operator unpacked it, with what is needed to get into the nodes.
+    fn zsha(&self, words: &[&str]) -> Result<Finished> {
+        let (zsha, password, known) = (self.path("zsha"), self.path("password"), self.path("known_hosts"));
+        let login = ["--password-file", &password, "--known-hosts", &known];
+        self.lab.host(1).exec_with(&[&[zsha.as_str()], words, &login].concat(), "", INSTALL)
+    }
+
+    fn install(&self, words: &[&str]) -> Result<Finished> {
+        let (document, settings) = (self.path("cluster.json"), self.path("settings.yaml"));
+        self.zsha(&[&["install", "-c", &document, "--settings", &settings], words].concat())
+    }
+
+    fn uninstall(&self, words: &[&str]) -> Result<Finished> {
+        self.zsha(&[&["uninstall", "-c", &self.path("cluster.json")], words].concat())
+    }
+
+    /// The same program in other bytes: what stands behind the end of an ELF file is not looked at.
+    fn new_build(&self) -> Result<()> {
+        for program in ["zsha", "zsha-controller"] {
+            let file = self.dir.join(program);
+            let bytes = [fs::read(&file)?, b"a newer build".to_vec()].concat();
+            fs::remove_file(&file)?;
+            fs::write(&file, bytes)?;
+            std::process::Command::new("chmod").arg("755").arg(&file).status()?;
+        }
+        Ok(())
+    }
+}
+
+/// Lines that have to be there in this order, others between them or not.
+fn in_order(text: &str, lines: &[&str]) -> Result<()> {
+    let mut rest = text.lines();
+    for line in lines {
+        ensure!(rest.any(|one| one.trim_end() == *line), "no {line:?} where it belongs in:\n{text}");
+    }
+    Ok(())
+}
+
+/// The files of the host's own that something other than zsha writes as it runs.
+fn own_files(host: &Host) -> Result<BTreeSet<PathBuf>> {
+    let aside = [
+        "/var/log/",
+        "/var/lib/systemd/",
+        "/var/cache/",
+        "/var/lib/libvirt/",
+        "/etc/machine-id",
+        "/etc/passwd-",
+        "/etc/group-",
+        "/etc/shadow-",
+        "/etc/gshadow-",
+        "/etc/subuid",
+        "/etc/subgid",
+        "/etc/.pwd.lock",
+        "/var/lib/private",
+        "/var/tmp/",
+    ];
+    let files = host.own_files()?;
+    Ok(files
+        .into_iter()
+        .filter(|file| !aside.iter().any(|one| file.to_string_lossy().starts_with(one)))
+        .collect())
+}
+
+/// What a host has beside files: units, rules, users.
+fn beside_files(host: &Host) -> Result<String> {
+    let script = "systemctl list-unit-files --no-legend --plain 'zsha*' 'consul*' 'libvirt-guests*'; \
+                  iptables -S; nft list ruleset | grep -c zsha; getent passwd consul; getent group consul; \
+                  ls /run/zsha 2>/dev/null; pgrep -l 'consul|zsha'; virsh -q list --all; true";
+    host.ok(&["sh", "-c", script])
+}
+
+/// The image is this file and no other, and whole. Its guest has written to it, so that its digest says nothing.
+fn image(host: &Host) -> Result<String> {
+    host.ok(&["qemu-img", "check", "-q", IMAGE])?;
+    host.ok(&["stat", "-c", "%i %a %U", IMAGE])
+}
+
+/// The second host guards itself by iptables, the third by nftables; each lets in nothing but SSH.
+fn raise_firewalls(lab: &Cluster) -> Result<()> {
+    let iptables = "iptables -A INPUT -i lo -j ACCEPT && iptables -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT && \
+                    iptables -A INPUT -p tcp --dport 22 -j ACCEPT && iptables -P INPUT DROP";
+    lab.host(2).ok(&["sh", "-c", iptables])?;
+    let nftables = "nft -f - <<'X'\ntable inet own {\n chain input {\n type filter hook input priority 0; policy drop;\n \
+                    iif lo accept\n ct state established,related accept\n tcp dport 22 accept\n }\n}\nX";
+    lab.host(3).ok(&["sh", "-c", nftables]).map(drop)
+}
+
+/// Process ids of everything whose restart would be a change.
+fn processes(lab: &Cluster) -> Result<BTreeMap<String, String>> {
+    let pids =
+        |host: &Host| host.ok(&["sh", "-c", "pgrep -a 'consul|zsha|qemu|libvirtd' | cut -c1-60 | sort"]);
+    lab.hosts().iter().map(|host| Ok((host.name.clone(), pids(host)?))).collect()
+}
+
+#[test]
+fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again() -> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").bare().build()?;
+    let operator = Operator::new(&lab)?;
+    raise_firewalls(&lab)?;
+    let image_before = image(lab.host(1))?;
+    let files: Vec<_> = lab.hosts().iter().map(own_files).collect::<Result<_>>()?;
+    let beside: Vec<_> = lab.hosts().iter().map(beside_files).collect::<Result<_>>()?;
+
+    // A host that was never seen is not let have the password.
+    let unknown = operator.install(&[])?;
+    ensure!(
+        unknown.status.code() == Some(1) && unknown.stderr.contains("--accept-new-host-keys"),
+        "{unknown:?}"
+    );
+    // Nothing is done by a dry run.
+    let dry = operator.install(&["--accept-new-host-keys", "--dry-run"])?.success()?;
+    in_order(
+        &dry,
+        &[
+            "All nodes connect success.",
+            "would: Start Service consul for: 10.93.0.11",
+            "Nothing was done (dry run).",
+        ],
+    )?;
+    for (host, before) in lab.hosts().iter().zip(&files) {
+        let now = own_files(host)?;
+        ensure!(now == *before, "{}: {:?}", host.name, now.symmetric_difference(before));
+    }
+
+    // --- from bare hosts to a running VM
+    let said = operator.install(&[])?;
+    println!("install:\n{}{}", said.stdout, said.stderr);
+    let said = said.success()?;
+    in_order(
+        &said,
+        &[
+            "config file check pass",
+            "All nodes connect success.",
+            "check environment for 10.93.0.11",
+            "File /opt/smp/mngt/mnvm.img exists",
+            "Settings for br_mgmt:",
+            "Link detected: yes",
+            "check environment for 10.93.0.13",
+            "Not Ceph Type, skip generate ceph auth.",
+            "Install for: 10.93.0.11",
+            "Install bash auto-completion",
+            "Install to Current Node Finished.",
+            "Upsert configuration to consul kv finished.",
+            "Install to All Nodes Finished.",
+        ],
+    )?;
+    let owner = lab.settled(SETTLE_LIMIT)?;
+    lab.until("the guest's agent answers", 60 * SECOND, || owner.guest_up().map(Some))?;
+    secrets_are_kept(&lab)?;
+
+    // --- again: nothing to do, and nothing is touched
+    let before = processes(&lab)?;
+    let again = operator.install(&[])?.success()?;
+    in_order(
+        &again,
+        &["Nothing was to be done: every node is as it has to be.", "Install to All Nodes Finished."],
+    )?;
+    ensure!(
+        processes(&lab)? == before,
+        "something was started anew: {before:?}, then {:?}",
+        processes(&lab)?
+    );
+
+    // --- a new build: node by node, the owner last, and the VM goes on
+    let vm = owner.pid_of_qemu()?.context("no QEMU on the owner")?;
+    operator.new_build()?;
+    let upgraded = operator.install(&[])?.success()?;
+    println!("upgrade:\n{upgraded}");
+    let order: Vec<_> = upgraded.lines().filter_map(|line| line.strip_prefix("Install for: ")).collect();
+    ensure!(order.len() == 3 && order[2] == owner.address().to_string(), "the owner is not last: {order:?}");
+    ensure!(owner.pid_of_qemu()? == Some(vm), "the VM's process is another");
+    let owner = lab.settled(SETTLE_LIMIT)?;
+    ensure!(owner.pid_of_qemu()? == Some(vm), "the VM's process is another");
+
+    // --- a node is replaced by new hardware: the same command mends it
+    let replaced = lab.others(owner).next().context("no other host")?;
+    replaced.power_off()?;
+    replaced.wipe_disk()?;
+    replaced.power_on()?;
+    let changed = operator.install(&["--accept-new-host-keys"])?;
+    ensure!(changed.status.code() == Some(1) && changed.stderr.contains("another than in"), "{changed:?}");
+    let (known, address) = (operator.path("known_hosts"), replaced.address().to_string());
+    lab.host(1).ok(&["ssh-keygen", "-q", "-f", &known, "-R", &address])?;
+    let mended = operator.install(&["--accept-new-host-keys"])?.success()?;
+    println!("replaced {}:\n{mended}", replaced.name);
+    lab.settled(SETTLE_LIMIT)?;
+    ensure!(owner.pid_of_qemu()? == Some(vm), "the VM's process is another");
+
+    // --- off again
+    let refused = operator.uninstall(&[])?;
+    ensure!(refused.status.code() == Some(8), "{refused:?}");
+    in_order(
+        &refused.stdout,
+        &[
+            "If you are *ABSOLUTELY CERTAIN* that is what you want, followed by --yes-i-really-really-mean-it.",
+        ],
+    )?;
+    let said = operator.uninstall(&["--yes-i-really-really-mean-it"])?.success()?;
+    println!("uninstall:\n{said}");
+    in_order(
+        &said,
+        &[
+            "start clean",
+            "start shutdown cluster",
+            "Do for 10.93.0.11",
+            "shutdown cluster finished",
+            "clean finished",
+        ],
+    )?;
+    ensure!(lab.check().alive().is_empty(), "the VM is still there: {:?}", lab.check().alive());
+    ensure!(image(lab.host(1))? == image_before, "the image is another");
+    for (number, host) in lab.hosts().iter().enumerate() {
+        let left: Vec<_> = own_files(host)?.difference(&files[number]).cloned().collect();
+        ensure!(left.is_empty(), "left on {}: {left:?}", host.name);
+        if host.name != replaced.name {
+            let now = beside_files(host)?;
+            ensure!(now == beside[number], "on {} there was\n{}\nand is\n{now}", host.name, beside[number]);
+        }
+    }
+    lab.finish()
+}
+
+/// Tokens and the gossip key are root's or Consul's alone, and nobody without one may write.
+fn secrets_are_kept(lab: &Cluster) -> Result<()> {
+    for host in lab.hosts() {
+        let modes = host.ok(&[
+            "sh",
+            "-c",
+            "stat -c '%a %n' /etc/zsha/*.token /etc/consul.d/zsha-gossip.hcl /etc/consul.d/zsha-token.hcl",
+        ])?;
+        ensure!(modes.lines().count() == 5 && modes.lines().all(|line| line.starts_with("600 ")), "{modes}");
+        let stranger = host.exec(&["consul", "kv", "put", "zsha/lab/spec", "x"])?;
+        ensure!(!stranger.status.success(), "whoever has no token may write: {stranger:?}");
+        let node = ["sh", "-c", "CONSUL_HTTP_TOKEN_FILE=/etc/zsha/node.token consul kv put zsha/lab/spec x"];
+        ensure!(!host.exec(&node)?.status.success(), "a node's token may write the document");
+        let guests = host.exec(&["systemctl", "is-enabled", "libvirt-guests"])?;
+        ensure!(guests.stdout.trim() == "masked", "{guests:?}");
+    }
+    Ok(())
+}
