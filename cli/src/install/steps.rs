@@ -101,9 +101,12 @@ impl OnRemote<'_> {
             Step::MakeTokens => acl::make_tokens(self.remote, self.node).await,
             Step::MaskLibvirtGuests => self.script("systemctl mask -q --now libvirt-guests", SERVICE).await,
             Step::StartZsha { .. } => {
-                let units = layout::SERVICES.join(" ");
+                // One after the other: restarted in one job, the keeper is not started before the controller has stopped,
+                // and the guard it leaves behind ends the VM meanwhile.
+                let [keeper, controller] = layout::SERVICES;
                 let script = format!(
-                    "set -e\nsystemctl daemon-reload\nsystemctl enable -q {units}\nsystemctl restart {units}"
+                    "set -e\nsystemctl daemon-reload\nsystemctl enable -q {keeper} {controller}\n\
+                     systemctl restart {keeper}\nsystemctl restart {controller}"
                 );
                 self.script(&script, SERVICE).await
             }
