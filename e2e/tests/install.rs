@@ -101,10 +101,8 @@ fn own_files(host: &Host) -> Result<BTreeSet<PathBuf>> {
         "/var/tmp/",
     ];
     let files = host.own_files()?;
-    Ok(files
-        .into_iter()
-        .filter(|file| !aside.iter().any(|one| file.to_string_lossy().starts_with(one)))
-        .collect())
+    let is_aside = |file: &PathBuf| aside.iter().any(|one| file.to_string_lossy().starts_with(one));
+    Ok(files.into_iter().filter(|file| file.starts_with("/var/log/z") || !is_aside(file)).collect())
 }
 
 /// What a host has beside files: units, rules, users.
@@ -281,6 +279,9 @@ fn secrets_are_kept(lab: &Cluster) -> Result<()> {
         ensure!(!host.exec(&node)?.status.success(), "a node's token may write the document");
         let guests = host.exec(&["systemctl", "is-enabled", "libvirt-guests"])?;
         ensure!(guests.stdout.trim() == "masked", "{guests:?}");
+        let runs = ["systemctl", "is-active", "zsha-host", "zsha-keeper", "zsha-controller", "consul"];
+        host.ok(&runs).with_context(|| format!("on {}", host.name))?;
+        host.ok(&["test", "-s", "/var/log/z/zsha-keeper.log"])?;
     }
     Ok(())
 }

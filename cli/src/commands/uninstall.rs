@@ -200,7 +200,8 @@ fn failed(node: &Node, what: &str, error: &SshError) -> Failure {
 
 fn stop_services() -> String {
     format!(
-        "for unit in {} {}; do\n  ! systemctl cat \"$unit\" >/dev/null 2>&1 || systemctl disable -q --now \"$unit\" || exit\ndone",
+        "for unit in {} {} {}; do\n  ! systemctl cat \"$unit\" >/dev/null 2>&1 || systemctl disable -q --now \"$unit\" || exit\ndone",
+        layout::HOST_SERVICE,
         layout::SERVICES[1],
         layout::SERVICES[0]
     )
@@ -213,10 +214,10 @@ fn clean(installed: &Installed) -> String {
     let stop =
         |unit: &str| format!("! systemctl cat {unit} >/dev/null 2>&1 || systemctl disable -q --now {unit}\n");
     // The definition alone: the VM does not run, and its disk is not libvirt's.
-    let _ = write!(
+    let _ = writeln!(
         script,
         "! virsh -q -c qemu:///system dominfo {domain} >/dev/null 2>&1 || \
-         virsh -q -c qemu:///system undefine {domain} --nvram 2>/dev/null || virsh -q -c qemu:///system undefine {domain}\n"
+         virsh -q -c qemu:///system undefine {domain} --nvram 2>/dev/null || virsh -q -c qemu:///system undefine {domain}"
     );
     script.push_str(&stop(layout::FIREWALL_SERVICE));
     if installed.consul {
@@ -240,9 +241,12 @@ fn clean(installed: &Installed) -> String {
     }
     let _ = write!(
         script,
-        "rm -rf /run/zsha\nsystemctl daemon-reload\nsystemctl reset-failed 'zsha-*' 2>/dev/null || :\n\
+        "rm -rf /run/zsha {}\nrm -f {logs}/zsha-*.log\nrmdir {logs} 2>/dev/null || :\n\
+         systemctl daemon-reload\nsystemctl reset-failed 'zsha-*' 2>/dev/null || :\n\
          rm -f {}\nrmdir /etc/zsha /etc/consul.d /usr/lib/zsha 2>/dev/null || :\n",
-        layout::INSTALLED
+        layout::STATE,
+        layout::INSTALLED,
+        logs = layout::LOGS,
     );
     script
 }

@@ -26,6 +26,7 @@ pub(crate) const CONSUL_DATA: &str = "/var/lib/consul";
 pub(crate) const CONSUL_UNIT: &str = "/etc/systemd/system/consul.service";
 const KEEPER_UNIT: &str = "/etc/systemd/system/zsha-keeper.service";
 const CONTROLLER_UNIT: &str = "/etc/systemd/system/zsha-controller.service";
+const HOST_UNIT: &str = "/etc/systemd/system/zsha-host.service";
 const FIREWALL_UNIT: &str = "/etc/systemd/system/zsha-firewall.service";
 const FIREWALL: &str = "/usr/lib/zsha/firewall";
 const BASH: &str = "/usr/share/bash-completion/completions/zsha";
@@ -33,7 +34,7 @@ const ZSH: &str = "/usr/share/zsh/site-functions/_zsha";
 const FISH: &str = "/usr/share/fish/vendor_completions.d/zsha.fish";
 
 /// Every file that an install can leave on a node; uninstall removes these and no others.
-pub(crate) const FILES: [&str; 20] = [
+pub(crate) const FILES: [&str; 21] = [
     ZSHA,
     CONTROLLER,
     CONSUL,
@@ -49,6 +50,7 @@ pub(crate) const FILES: [&str; 20] = [
     CONSUL_UNIT,
     KEEPER_UNIT,
     CONTROLLER_UNIT,
+    HOST_UNIT,
     FIREWALL_UNIT,
     FIREWALL,
     BASH,
@@ -62,6 +64,8 @@ pub(crate) const CONSULS_FILES: [&str; 6] =
 
 pub(crate) const CONSUL_SERVICE: &str = "consul.service";
 pub(crate) const FIREWALL_SERVICE: &str = "zsha-firewall.service";
+/// Whose stop, when the host shuts down, makes the VM leave. Never started anew: nothing runs in it.
+pub(crate) const HOST_SERVICE: &str = "zsha-host.service";
 /// The keeper first: the controller waits for it.
 pub(crate) const SERVICES: [&str; 2] = ["zsha-keeper.service", "zsha-controller.service"];
 /// What starts guests by itself after a boot; only zsha may start the VM.
@@ -69,15 +73,21 @@ pub(crate) const LIBVIRT_GUESTS: &str = "libvirt-guests.service";
 /// Of zsha 2.5.1, whose services would start a VM of the same image.
 pub(crate) const OLD_SERVICES: [&str; 2] = ["z.service", "zsha.service"];
 
-pub(crate) const UNITS_ASKED: [&str; 7] = [
+pub(crate) const UNITS_ASKED: [&str; 8] = [
     CONSUL_SERVICE,
     FIREWALL_SERVICE,
+    HOST_SERVICE,
     "zsha-keeper.service",
     "zsha-controller.service",
     LIBVIRT_GUESTS,
     "z.service",
     "zsha.service",
 ];
+
+/// Where zsha 2.5.1 wrote them too.
+pub(crate) const LOGS: &str = "/var/log/z";
+/// The controller's, by its unit.
+pub(crate) const STATE: &str = "/var/lib/zsha";
 
 pub(crate) const DATACENTER: &str = "dc1";
 const SERVER: &str = include_str!("../../../manifests/consul/server.hcl");
@@ -93,6 +103,8 @@ pub(crate) enum Part {
     Consul,
     Zsha,
     Firewall,
+    /// What happens when the host shuts down.
+    Host,
     /// Nothing runs by it.
     Aside,
 }
@@ -154,7 +166,7 @@ pub(crate) fn files(
     gossip: &str,
     there: Option<&str>,
 ) -> Vec<Wanted> {
-    use Part::{Aside, Consul, Firewall, Zsha};
+    use Part::{Aside, Consul, Firewall, Host, Zsha};
     let mut files = Vec::new();
     if consul {
         files.extend(programs.consul.clone());
@@ -201,6 +213,12 @@ pub(crate) fn files(
     ));
     let controller_unit = include_str!("../../../manifests/systemd/zsha-controller.service");
     files.push(Wanted::new(CONTROLLER_UNIT, "644", Zsha, controller_unit));
+    files.push(Wanted::new(
+        HOST_UNIT,
+        "644",
+        Host,
+        include_str!("../../../manifests/systemd/zsha-host.service"),
+    ));
     for (path, shell) in [(BASH, Shell::Bash), (ZSH, Shell::Zsh), (FISH, Shell::Fish)] {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut crate::definition(), "zsha", &mut script);
@@ -258,6 +276,7 @@ fn settings(
     if consul && choice.acl {
         set("consulTokenFile", NODE_TOKEN.into());
     }
+    all.entry("logDirectory".into()).or_insert_with(|| LOGS.into());
     match (there, before) {
         (Some(text), Some(before)) if before == all => text.to_owned(),
         _ => serde_yaml::to_string(&all).unwrap_or_default(),

@@ -42,6 +42,7 @@ pub(crate) enum Step {
     StartZsha {
         anew: bool,
     },
+    WatchShutdown,
     /// The lease renewed and the controller alive, before the next node is begun.
     SeeHealthy,
 }
@@ -162,6 +163,7 @@ fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bo
     if facts.units.get(layout::LIBVIRT_GUESTS).is_some_and(|unit| unit.load != "masked" && unit.exists()) {
         steps.push(Step::MaskLibvirtGuests);
     }
+    let watches = send(&mut steps, &changed, Part::Host);
     send(&mut steps, &changed, Part::Aside);
     let runs = layout::SERVICES.iter().all(|unit| is_active(facts, unit));
     if anew || !runs {
@@ -169,6 +171,9 @@ fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bo
         if given.in_force {
             steps.push(Step::SeeHealthy);
         }
+    }
+    if watches || !is_active(facts, layout::HOST_SERVICE) {
+        steps.push(Step::WatchShutdown);
     }
     steps
 }

@@ -48,6 +48,7 @@ pub(crate) fn line(step: &Step, node: &Node) -> Option<String> {
         Step::OpenFirewall => "Set iptables finished.".to_owned(),
         Step::StartConsul { anew } => format!("{} Service consul for: {at}", start(*anew)),
         Step::StartZsha { anew } => format!("{} Service zsha for: {at}", start(*anew)),
+        Step::WatchShutdown => format!("Guard the shutdown of: {at}"),
         Step::MakeTokens => format!("Make tokens for: {at}"),
         Step::MaskLibvirtGuests => format!("Mask libvirt-guests for: {at}"),
         Step::SeeHealthy => format!("{at} is healthy"),
@@ -109,6 +110,11 @@ impl OnRemote<'_> {
                      systemctl restart {keeper}\nsystemctl restart {controller}"
                 );
                 self.script(&script, SERVICE).await
+            }
+            Step::WatchShutdown => {
+                // One that is active stays so: its stop is what makes the VM leave.
+                let unit = layout::HOST_SERVICE;
+                self.script(&format!("systemctl daemon-reload && systemctl enable -q --now {unit}"), SERVICE).await
             }
             Step::SeeHealthy => self.see_healthy().await,
         }

@@ -74,6 +74,9 @@ impl World {
                         }
                     }
                     Step::CopyManagementToken => put(layout::MANAGEMENT_TOKEN, "600", "secret"),
+                    Step::WatchShutdown => {
+                        facts.units.insert(layout::HOST_SERVICE.into(), active("enabled"));
+                    }
                     Step::MaskLibvirtGuests => {
                         let masked = UnitFact { load: "masked".into(), ..active("masked") };
                         facts.units.insert(layout::LIBVIRT_GUESTS.into(), masked);
