@@ -9,8 +9,8 @@ use zsha_crds::ClusterName;
 
 use crate::commands::{
     apply, check_config, completion, config_sample, diff, drain, events, export_config, freeze, get, help,
-    history, import_config, install, migrate, reset_password, resume, schema, start, status, status_conf, stop,
-    uncordon, uninstall,
+    history, import_config, install, migrate, reset_password, resume, schema, start, status, status_conf,
+    stop, uncordon, uninstall,
 };
 use crate::output::list;
 

@@ -60,7 +60,7 @@ pub(crate) async fn run(
         Command::StatusConf(args) => status_conf::run(args, needed()?, session).await,
         Command::Install(args) => install::run(args, global, session).await,
         Command::Uninstall(args) => uninstall::run(args, global, reach, session).await,
-        Command::CheckConfig(args) => check_config::run(args, session),
+        Command::CheckConfig(args) => check_config::run(args, session).await,
         Command::ConfigSample(args) => config_sample::run(args, session),
         Command::Schema(_) => schema::run(session),
         Command::Completion(args) => completion::run(args, session),

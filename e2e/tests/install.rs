@@ -151,7 +151,20 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
         unknown.status.code() == Some(1) && unknown.stderr.contains("--accept-new-host-keys"),
         "{unknown:?}"
     );
-    // Nothing is done by a dry run.
+    // Nothing is done by a check, nor by a dry run.
+    let check = ["check-config", &operator.path("cluster.json"), "--online", "--accept-new-host-keys"];
+    let checked = operator.zsha(&check)?.success()?;
+    in_order(
+        &checked,
+        &[
+            "config file check pass",
+            "All nodes connect success.",
+            "check environment for 10.93.0.11",
+            "Link detected: yes",
+            "check environment for 10.93.0.13",
+            "Every node is fit.",
+        ],
+    )?;
     let dry = operator.install(&["--accept-new-host-keys", "--dry-run"])?.success()?;
     in_order(
         &dry,
@@ -215,6 +228,20 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
     ensure!(owner.pid_of_qemu()? == Some(vm), "the VM's process is another");
     let owner = lab.settled(SETTLE_LIMIT)?;
     ensure!(owner.pid_of_qemu()? == Some(vm), "the VM's process is another");
+
+    // --- everything is stopped, and started over SSH: the VM runs once
+    lab.host(2).exec_with(&["zsha", "stop", "--timeout", "60"], "", INSTALL)?.success()?;
+    for host in lab.hosts() {
+        host.ok(&["systemctl", "stop", "zsha-controller", "zsha-keeper", "consul"])?;
+    }
+    let document = operator.path("cluster.json");
+    let down = lab.host(1).exec_with(&["zsha", "start"], "", INSTALL)?;
+    ensure!(down.status.code() == Some(7) && down.stderr.contains("zsha start -c FILE"), "{down:?}");
+    let started = operator.zsha(&["start", "-c", &document])?.success()?;
+    in_order(&started, &["Do for 10.93.0.11", "Do for 10.93.0.12", "Do for 10.93.0.13"])?;
+    ensure!(started.contains("mnvm runs on "), "{started}");
+    let owner = lab.settled(SETTLE_LIMIT)?;
+    let vm = owner.pid_of_qemu()?.context("no QEMU on the owner")?;
 
     // --- a node is replaced by new hardware: the same command mends it
     let replaced = lab.others(owner).next().context("no other host")?;

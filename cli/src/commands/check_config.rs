@@ -1,11 +1,17 @@
-//! `zsha check-config`: everything that is wrong with a document, without asking or writing anything.
+//! `zsha check-config`: everything that is wrong with a document, without asking or writing anything; with `--online` also
+//! what install would find on its nodes, without doing anything there.
 
 use std::io::Write;
 
 use clap::ValueEnum;
+use zsha_crds::HaCluster;
 use zsha_crds::decode::{Options, decode_bytes};
 use zsha_crds::diagnostic::Diagnostics;
 
+use super::install;
+use crate::install::layout::Choice;
+use crate::install::login;
+use crate::install::told::Told;
 use crate::session::{Session, read_document};
 use crate::{Exit, Failure};
 
@@ -15,6 +21,11 @@ pub struct Args {
     pub file: String,
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     pub output: Form,
+    /// Also look at every node over SSH, as install does before it begins
+    #[arg(long)]
+    pub online: bool,
+    #[command(flatten)]
+    pub login: login::Args,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,9 +35,15 @@ pub enum Form {
     Json,
 }
 
-pub fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
+pub async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let (bytes, name) = read_document(&args.file, session.stdin)?;
     match (decode_bytes(&bytes, &name, &Options::default()), args.output) {
+        (Ok(decoded), _) if args.online => {
+            let told = Told { json: args.output == Form::Json };
+            warn(session, &decoded.warnings)?;
+            told.line(session, None, "config file check pass")?;
+            nodes(args, &decoded.cluster, told, session).await
+        }
         (Ok(decoded), Form::Text) => {
             warn(session, &decoded.warnings)?;
             session.output.line("config file check pass")?;
@@ -43,6 +60,24 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
             Ok(Exit::Invalid)
         }
     }
+}
+
+async fn nodes(
+    args: &Args,
+    document: &HaCluster,
+    told: Told,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
+    let login = args.login.login(told, session)?;
+    let remotes = login::connect(document, &login).await?;
+    told.line(session, None, "All nodes connect success.")?;
+    let facts = install::look_at_all(document, &remotes).await?;
+    // As install has it by itself; whether it has a Consul to send is seen there.
+    let choice = Choice { acl: true, settings: serde_yaml::Mapping::new() };
+    install::judge(document, &facts, &choice, true, told, session)?;
+    told.line(session, None, "Every node is fit.")?;
+    told.end(session, "CheckResult", false, true)?;
+    Ok(Exit::Success)
 }
 
 /// What should be looked at, though it stops nothing.

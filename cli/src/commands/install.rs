@@ -94,7 +94,8 @@ pub async fn run(args: &Args, global: &Global, session: &mut Session<'_>) -> Res
     told.line(session, None, "All nodes connect success.")?;
     let facts = look_at_all(&document, &remotes).await?;
     let work = Work { args, told, document, programs, choice, remotes, facts };
-    work.judge(session)?;
+    let sends_consul = work.programs.consul.is_some();
+    judge(&work.document, &work.facts, &work.choice, sends_consul, told, session)?;
     let status = work.cluster().await?;
     let plan = work.plan(status.as_ref()).await?;
     if args.dry_run {
@@ -195,37 +196,41 @@ pub(crate) async fn look_at_all(
     Ok(all)
 }
 
-impl Work<'_> {
-    /// What was found of each node, and an error where one of them cannot be in the cluster.
-    fn judge(&self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let now = session.clock.wall().as_second();
-        let mut objections = Vec::new();
-        for node in self.document.nodes() {
-            let Some(facts) = self.facts.get(&node.name) else { continue };
-            let sends_consul = self.programs.consul.is_some();
-            let checked = preflight::check(&self.document, node, facts, &self.choice, sends_consul, now);
-            for line in &checked.lines {
-                self.told.line(session, Some(node), line)?;
-            }
-            for remark in &checked.remarks {
-                self.told.remark(session, Some(node), remark)?;
-            }
-            self.told.gap(session)?;
-            objections.extend(checked.objections);
+/// Tells what was found of each node; an error where one of them cannot be in the cluster.
+pub(crate) fn judge(
+    document: &HaCluster,
+    facts: &BTreeMap<NodeName, Facts>,
+    choice: &Choice,
+    sends_consul: bool,
+    told: Told,
+    session: &mut Session<'_>,
+) -> Result<(), Failure> {
+    let now = session.clock.wall().as_second();
+    let mut objections = Vec::new();
+    for node in document.nodes() {
+        let Some(facts) = facts.get(&node.name) else { continue };
+        let checked = preflight::check(document, node, facts, choice, sends_consul, now);
+        for line in &checked.lines {
+            told.line(session, Some(node), line)?;
         }
-        objections.extend(preflight::one_consul(&self.facts));
-        let Some(first) = objections.first() else { return Ok(()) };
-        let shown = |one: &Objection| {
-            let address =
-                self.document.node(&one.node).map(|node| node.address.to_string()).unwrap_or_default();
-            format!("{address} {}: {}", one.node, one.what)
-        };
-        let failure =
-            Failure::new(Exit::General, "NotFit", "not every node is fit, and nothing was done on any");
-        let failure = objections.iter().fold(failure, |failure, one| failure.cause(shown(one)));
-        Err(failure.hint(first.hint.clone()))
+        for remark in &checked.remarks {
+            told.remark(session, Some(node), remark)?;
+        }
+        told.gap(session)?;
+        objections.extend(checked.objections);
     }
+    objections.extend(preflight::one_consul(facts));
+    let Some(first) = objections.first() else { return Ok(()) };
+    let shown = |one: &Objection| {
+        let address = document.node(&one.node).map(|node| node.address.to_string()).unwrap_or_default();
+        format!("{address} {}: {}", one.node, one.what)
+    };
+    let failure = Failure::new(Exit::General, "NotFit", "not every node is fit, and nothing was done on any");
+    let failure = objections.iter().fold(failure, |failure, one| failure.cause(shown(one)));
+    Err(failure.hint(first.hint.clone()))
+}
 
+impl Work<'_> {
     /// The cluster as it runs; none where nothing of it does yet. Where it runs and cannot be seen nothing is begun:
     /// where the VM is would not be known.
     async fn cluster(&self) -> Result<Option<ClusterStatus>, Failure> {

@@ -1,4 +1,5 @@
-//! `zsha start`: takes a stop back, forgets failed starts, and looks on until the VM runs.
+//! `zsha start`: takes a stop back, forgets failed starts, and looks on until the VM runs. With a document, it first
+//! starts the services of every node over SSH.
 
 use std::time::Duration;
 
@@ -6,7 +7,10 @@ use uuid::Uuid;
 use zsha_crds::records::Intent;
 use zsha_crds::status::ClusterStatus;
 
+use super::apply;
 use crate::args::Global;
+use crate::install::told::Told;
+use crate::install::{layout, login};
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -14,10 +18,25 @@ use crate::{Exit, Failure};
 /// A start is a matter of seconds; one that has to wait for a lease or a share takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Of services that start; a keeper and a Consul are there at once.
+const SERVICES: Duration = Duration::from_secs(60);
+/// Until Consul, started on all nodes at once, has a leader.
+const LEADER: Duration = Duration::from_secs(90);
+
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Where Consul, keepers or controllers are down (all nodes were off, say, or their services stopped): \
+                  `zsha start -c FILE` starts them over SSH on the nodes of the document, those that run staying as they \
+                  are, and goes on from there."
+)]
 pub struct Args {
     #[command(flatten)]
     pub order: order::Waiting,
+    /// Start the services over SSH first, on the nodes of this document
+    #[arg(short, long = "config", value_name = "FILE")]
+    pub config: Option<String>,
+    #[command(flatten)]
+    pub login: login::Args,
 }
 
 pub async fn run(
@@ -26,7 +45,10 @@ pub async fn run(
     reach: &Reach,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let mut order = Order::begin("start", &args.order.common, reach, session).await?;
+    if let Some(config) = &args.config {
+        start_services(args, config, global, session).await?;
+    }
+    let mut order = begin(args, reach, session).await?;
     order.not_frozen()?;
     if let (Is::So(how), None) = (is_running(&order.status), order.view.stop_wanted()) {
         order.tell(session, "Nothing was changed.")?;
@@ -39,12 +61,78 @@ pub async fn run(
         message: args.order.common.message.clone(),
     };
     order.put(Intent::POWER, &start, |_| false).await?;
-    order.do_for_each_node(session)?;
+    if args.config.is_none() {
+        order.do_for_each_node(session)?;
+    }
     if args.order.detach {
         return order.end(false, "the VM is to run", session);
     }
     let how = order.until(global.timeout.unwrap_or(PATIENCE), session, is_running).await?;
     order.end(true, &how, session)
+}
+
+/// With services that were started just now a leader is waited for.
+async fn begin<'a>(
+    args: &'a Args,
+    reach: &'a Reach,
+    session: &mut Session<'_>,
+) -> Result<Order<'a>, Failure> {
+    let until = session.clock.now() + LEADER;
+    loop {
+        match Order::begin("start", &args.order.common, reach, session).await {
+            Err(failure) if failure.exit == Exit::Unavailable && args.config.is_some() => {
+                if session.clock.now() >= until {
+                    return Err(failure);
+                }
+            }
+            Err(failure) if failure.exit == Exit::Unavailable => {
+                return Err(failure.hint(
+                    "is Consul down on the nodes? `zsha start -c FILE` starts it, and zsha's services, over SSH",
+                ));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// All nodes or none, as install has it.
+async fn start_services(
+    args: &Args,
+    config: &str,
+    global: &Global,
+    session: &mut Session<'_>,
+) -> Result<(), Failure> {
+    let json = args.order.common.json();
+    let told = Told { json };
+    let document = apply::input(config, global.cluster.as_ref(), None, session).await?.cluster;
+    let login = args.login.login(told, session)?;
+    let remotes = login::connect(&document, &login).await?;
+    for node in document.nodes() {
+        let Some(remote) = remotes.get(&node.name) else { continue };
+        if !json {
+            session.output.line(&format!("Do for {}", node.address))?;
+        }
+        remote.run(&start_script(), &[], SERVICES).await.map_err(|error| {
+            Failure::new(
+                Exit::General,
+                "NodeFailed",
+                format!("{} {}: its services do not start", node.address, node.name),
+            )
+            .cause(error.to_string())
+            .hint("`systemctl status consul zsha-keeper zsha-controller` there; then run this again")
+        })?;
+    }
+    Ok(())
+}
+
+/// What runs is left as it is. A Consul that is not a unit of this name is somebody else's to start.
+fn start_script() -> String {
+    let [keeper, controller] = layout::SERVICES;
+    let (consul, host) = (layout::CONSUL_SERVICE, layout::HOST_SERVICE);
+    format!(
+        "set -e\n! systemctl cat {consul} >/dev/null 2>&1 || systemctl start {consul}\n\
+         systemctl start {keeper}\nsystemctl start {controller}\nsystemctl start {host}"
+    )
 }
 
 fn is_running(status: &ClusterStatus) -> Is {

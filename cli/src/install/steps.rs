@@ -114,7 +114,8 @@ impl OnRemote<'_> {
             Step::WatchShutdown => {
                 // One that is active stays so: its stop is what makes the VM leave.
                 let unit = layout::HOST_SERVICE;
-                self.script(&format!("systemctl daemon-reload && systemctl enable -q --now {unit}"), SERVICE).await
+                self.script(&format!("systemctl daemon-reload && systemctl enable -q --now {unit}"), SERVICE)
+                    .await
             }
             Step::SeeHealthy => self.see_healthy().await,
         }
