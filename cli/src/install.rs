@@ -16,6 +16,7 @@ pub(crate) mod plan;
 pub(crate) mod acl;
 pub(crate) mod steps;
 pub(crate) mod told;
+pub(crate) mod waits;
 
 #[cfg(test)]
 pub(crate) mod testing;

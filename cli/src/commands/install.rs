@@ -23,8 +23,9 @@ use crate::install::login::{self, Remotes};
 use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
 use crate::install::preflight::{self, Objection};
 use crate::install::ssh::SshError;
-use crate::install::steps::{self, Look, OnRemote, SHORT};
+use crate::install::steps::{self, Look, OnRemote};
 use crate::install::told::Told;
+use crate::install::waits::SHORT;
 use crate::session::Session;
 use crate::{Exit, Failure};
 

@@ -6,7 +6,7 @@ use zsha_crds::document::Node;
 
 use super::layout;
 use super::ssh::{Remote, SshError};
-use super::steps::{CONSUL, SHORT, until};
+use super::waits::{CONSUL, SHORT, until};
 
 /// With the token that may everything, where there is one.
 pub(crate) const ENVIRONMENT: &str = "export CONSUL_HTTP_ADDR=http://127.0.0.1:8500\n\

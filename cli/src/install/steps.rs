@@ -1,6 +1,5 @@
 //! Doing one step on one node. It decides nothing: what is done, and whether, stands in the plan.
 
-use std::future::Future;
 use std::time::Duration;
 
 use zsha_crds::HaCluster;
@@ -11,19 +10,14 @@ use super::acl;
 use super::layout::{self, Wanted};
 use super::plan::Step;
 use super::ssh::{Remote, SshError, quoted};
+use super::waits::{CONSUL, SHORT, until};
 
-/// Of a script that is over in a moment.
-pub(crate) const SHORT: Duration = Duration::from_secs(30);
 /// Of sending a program over a slow line.
 const SEND: Duration = Duration::from_secs(300);
 /// Of a service that is started anew; systemd itself gives up stopping one after 90 s.
 const SERVICE: Duration = Duration::from_secs(120);
-/// Until Consul has a leader that a node follows: an election, and a server that comes in anew.
-pub(crate) const CONSUL: Duration = Duration::from_secs(90);
 /// Until a node that was started anew is ready: the longest lease there is takes less.
 const HEALTHY: Duration = Duration::from_secs(120);
-/// Between two looks.
-pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// A node that is worked on.
 #[derive(Debug)]
@@ -172,26 +166,6 @@ impl OnRemote<'_> {
         })
         .await
     }
-}
-
-/// Looks until it is so. A look that fails in a way that the next may not is looked past.
-pub(crate) async fn until<T, Looking>(
-    limit: Duration,
-    mut look: impl FnMut() -> Looking,
-) -> Result<T, SshError>
-where
-    Looking: Future<Output = Result<Option<T>, SshError>>,
-{
-    let looking = async {
-        loop {
-            match look().await {
-                Ok(Some(seen)) => return Ok(seen),
-                Ok(None) | Err(SshError::TooLong(_)) => tokio::time::sleep(LOOK).await,
-                Err(error) => return Err(error),
-            }
-        }
-    };
-    tokio::time::timeout(limit, looking).await.unwrap_or(Err(SshError::TooLong(limit)))
 }
 
 /// The cluster as a node's own `zsha status` sees it.
