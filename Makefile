@@ -19,7 +19,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build run test ci e2e lint sim seeds fuzz bench chaos lab fmt schema
+.PHONY: help setup build zin run test ci e2e lint sim seeds fuzz bench chaos lab fmt schema
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,6 +30,9 @@ setup: ## Install what this machine lacks (Debian, root): libvirt, QEMU, Consul,
 
 build: setup ## All binaries, for debugging
 	$(CARGO) build --workspace --bins
+
+zin: ## What runs in the guest, as one file for any x86-64 image: target/x86_64-unknown-linux-gnu/release/zin
+	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release -p zin --target x86_64-unknown-linux-gnu
 
 run: ## Three nodes in one process, with a VM: no root, no Consul, no libvirt
 	@$(CARGO) build --quiet -p zsha-controller --no-default-features -p zsha

@@ -44,6 +44,8 @@ cp "$parts/usr/sbin/qemu-ga" "$root/usr/sbin/"
 ldd "$parts/usr/sbin/qemu-ga" | grep -o '/[^ ]*' | while read -r library; do
   install -D "$library" "$root$library"
 done
+# What programs in Rust need beside libc.
+install -D /lib/x86_64-linux-gnu/libgcc_s.so.1 "$root/lib/x86_64-linux-gnu/libgcc_s.so.1"
 install -m 755 "$here/init" "$root/init"
 install -m 755 "$here/shutdown" "$root/sbin/shutdown"
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"

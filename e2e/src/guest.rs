@@ -1,14 +1,21 @@
 //! The guest, through libvirt alone: a plain domain for the lab's own tests, and what the guest answers whoever started it.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use crate::host::Host;
+use crate::wait;
 
 /// Name of the domain, the product's and the lab's own.
 pub const DOMAIN: &str = "mnvm";
+
+/// Of a file, in one call: base64 of it is one word of a command line, and those are at most 128 KiB.
+const PART: usize = 90_000;
 
 /// A domain without the product: boots from the share's image as the product's does.
 pub fn domain_xml(memory_gib: u64, vcpus: u64) -> String {
@@ -56,8 +63,37 @@ impl Host {
         let read = self.agent("guest-file-read", json!({ "handle": handle, "count": 16_384 }));
         self.agent("guest-file-close", json!({ "handle": handle }))?;
         let read = read?;
-        let encoded = read["buf-b64"].as_str().ok_or_else(|| anyhow!("the agent read {read}"))?;
-        Ok(String::from_utf8_lossy(&decode_base64(encoded)).into_owned())
+        text(&read["buf-b64"])
+    }
+
+    /// Puts a program into the guest.
+    pub fn bring(&self, program: &Path, to: &str) -> Result<()> {
+        let handle = self.agent("guest-file-open", json!({ "path": to, "mode": "w" }))?;
+        for part in std::fs::read(program)?.chunks(PART) {
+            let buffer = BASE64_STANDARD.encode(part);
+            self.agent("guest-file-write", json!({ "handle": handle, "buf-b64": buffer }))?;
+        }
+        self.agent("guest-file-close", json!({ "handle": handle }))?;
+        self.in_guest(&["/bin/chmod", "755", to]).map(drop)
+    }
+
+    /// Runs a command in the guest; what it printed. It must succeed.
+    pub fn in_guest(&self, words: &[&str]) -> Result<String> {
+        let (program, arguments) = words.split_first().context("no command")?;
+        let begun =
+            self.agent("guest-exec", json!({ "path": program, "arg": arguments, "capture-output": true }))?;
+        let over = wait::until(&format!("the guest has run {program}"), Duration::from_secs(30), || {
+            let status = self.agent("guest-exec-status", json!({ "pid": begun["pid"] }))?;
+            Ok(Some(status).filter(|status| status["exited"] == true))
+        })?;
+        let said = |key: &str| if over[key].is_null() { Ok(String::new()) } else { text(&over[key]) };
+        ensure!(
+            over["exitcode"] == 0,
+            "{words:?} in the guest: {over}: {}{}",
+            said("out-data")?,
+            said("err-data")?
+        );
+        said("out-data")
     }
 
     /// The guest's own record: how many seconds it has counted, and which boot of it this is.
@@ -79,25 +115,9 @@ pub struct GuestUp {
     pub boot: String,
 }
 
-fn decode_base64(text: &str) -> Vec<u8> {
-    const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = text.bytes().filter_map(|byte| ALPHABET.iter().position(|digit| *digit == byte));
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0u32, 0u32);
-    for digit in digits {
-        (bits, held) = ((bits << 6) | digit as u32, held + 6);
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn base64_as_the_agent_writes_it() {
-        assert_eq!(super::decode_base64("MTIgYm9vdD1hYmMK"), b"12 boot=abc\n");
-        assert_eq!(super::decode_base64("YQ=="), b"a");
-    }
+/// What the agent tells of bytes.
+fn text(encoded: &Value) -> Result<String> {
+    let encoded = encoded.as_str().ok_or_else(|| anyhow!("the agent told {encoded}"))?;
+    let bytes = BASE64_STANDARD.decode(encoded).context("decode what the agent told")?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

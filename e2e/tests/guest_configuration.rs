@@ -1,12 +1,13 @@
 //! What the document says of the guest's inside reaches a real guest: it answers on the address of the node that it booted on,
 //! is told what is new when it boots again, and no guest starts, nor is moved, where it could not be told.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::json;
 use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, now};
-use zsha_e2e::{Cluster, Document, Host, SEED, wait};
+use zsha_e2e::{Cluster, Document, Host, SEED, product_directory, wait};
 
 /// Of a whole command that moves the guest.
 const MOVED: Duration = Duration::from_secs(60);
@@ -73,6 +74,32 @@ fn is_written(host: &Host, what: &str) -> Result<bool> {
     Ok(host.exec(&["grep", "-aqF", what, SEED])?.success().is_ok())
 }
 
+/// As the manual's 1.2.7.1 has it: a bundle is brought into the guest, installs itself, and answers.
+fn zin_tells_what_is_applied(lab: &Cluster, host: &Host) -> Result<()> {
+    let bundle = lab.dir().join("zin");
+    let built = product_directory()?.join("zin");
+    let stripped = Command::new("strip").arg("-o").arg(&bundle).arg(&built).status()?;
+    ensure!(stripped.success(), "strip {}", built.display());
+    host.bring(&bundle, "/root/zin-bundle")?;
+    let said = host.in_guest(&["/root/zin-bundle", "-i"])?;
+    ensure!(said.starts_with("/usr/bin/zin is installed: App Version: "), "{said}");
+    let again = host.in_guest(&["/root/zin-bundle", "-i"])?;
+    ensure!(again.starts_with("/usr/bin/zin is this build already"), "{again}");
+    let version = host.in_guest(&["/usr/bin/zin", "-v"])?;
+    let labels: Vec<_> = version.lines().filter_map(|line| line.split(':').next()).collect();
+    ensure!(labels == ["App Version", "Build Date", "Branch Name", "Commit ID"], "{version}");
+    let told = host.in_guest(&["/usr/bin/zin"])?;
+    println!("zin in the guest on {}:\n{told}", host.name);
+    for line in [
+        format!("Management IP: {} (applied)", within(host, GUEST)),
+        "DNS: 10.94.0.53 (applied)".to_owned(),
+        format!("Console proxy IP: {} (told)", within(host, PROXY)),
+    ] {
+        ensure!(told.lines().any(|one| one == line), "no {line:?} in:\n{told}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_guest_answers_on_the_address_of_its_node_wherever_it_boots() -> Result<()> {
     let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
@@ -81,6 +108,7 @@ fn a_guest_answers_on_the_address_of_its_node_wherever_it_boots() -> Result<()> 
     answers_on(&lab, first)?;
     println!("on {}: {}", first.name, network_config(&lab, first)?.replace('\n', ""));
     lab.settled(SETTLE_LIMIT)?;
+    zin_tells_what_is_applied(&lab, first)?;
 
     let mut owner = first;
     for _ in 0..2 {
