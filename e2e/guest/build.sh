@@ -15,7 +15,7 @@ image=$cache/mnvm.img
 up_to_date() {
   local input
   [ -e "$image" ] || return 1
-  for input in "$here/init" "$here/shutdown" "$here/build.sh" "$parts/.complete"; do
+  for input in "$here/init" "$here/shutdown" "$here/chpasswd" "$here/build.sh" "$parts/.complete"; do
     [ "$image" -nt "$input" ] || return 1
   done
 }
@@ -48,6 +48,7 @@ done
 install -D /lib/x86_64-linux-gnu/libgcc_s.so.1 "$root/lib/x86_64-linux-gnu/libgcc_s.so.1"
 install -m 755 "$here/init" "$root/init"
 install -m 755 "$here/shutdown" "$root/sbin/shutdown"
+install -m 755 "$here/chpasswd" "$root/sbin/chpasswd"
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
 echo 'root:*:19000:0:99999:7:::' >"$root/etc/shadow"
 echo 'root:x:0:' >"$root/etc/group"
