@@ -80,6 +80,9 @@ impl SshError {
             Self::Refused { .. } => Some(
                 "give -p, --password-file or --password-stdin; or --identity FILE, or an agent (SSH_AUTH_SOCK)".into(),
             ),
+            Self::Protocol(_) | Self::Lost => Some(
+                "does `ssh -v` get in there from here? What answers may be no sshd, or one that hangs up at once".into(),
+            ),
             Self::NotRoot { .. } => Some("let that user use sudo, or give --user root".into()),
             _ => None,
         }
