@@ -130,6 +130,10 @@ pub async fn act(
                 Ok(()) => {
                     (Outcome::Done, format!("the password of root in the guest was reset: {by} asked for it"))
                 }
+                Err(error @ (HypervisorError::Unanswered { .. } | HypervisorError::Unreachable { .. })) => {
+                    let what = "it is not known whether the password of root in the guest was reset";
+                    (Outcome::Failed, format!("{what}: {error}"))
+                }
                 Err(error) => {
                     (Outcome::Failed, format!("the password of root in the guest was not reset: {error}"))
                 }
@@ -325,7 +329,7 @@ async fn write_record(
     }
 }
 
-/// Only where there is none: whoever renews meanwhile wins.
+/// Only where there is none, or still the one at `over`: whoever renews meanwhile wins.
 async fn replace_lease(edges: &Edges, owner: &Owner, over: Option<u64>) -> Result<Vec<Happened>, ActError> {
     let key = edges.keys.lease(&owner.node);
     let value = json(&LeaseRecord::lost(owner, edges.clock.wall()))?;

@@ -14,7 +14,7 @@ use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreErr
 use super::{ActError, Edges, act};
 use crate::embedded::Machine;
 use crate::guest::GuestWants;
-use crate::hypervisor::simulated::{Delays, SimulatedHosts};
+use crate::hypervisor::simulated::{Delays, Fault, SimulatedHosts};
 use crate::hypervisor::{DomainImage, DomainSpec};
 use crate::observe::{HostSight, observe};
 use crate::plan::blindness::Blindness;
@@ -246,6 +246,11 @@ async fn what_comes_of_a_password_is_kept_until_it_is_in_the_record() {
     rig.edges.hypervisor.start_paused().await.unwrap();
     rig.edges.hypervisor.resume().await.unwrap();
     act(&rig.edges, &rig.views, &step, &mut notes).await.unwrap();
-    assert_eq!(notes.password.unwrap().outcome, Outcome::Done);
+    assert_eq!(notes.password.take().unwrap().outcome, Outcome::Done);
+    rig.hosts.set_fault(&rig.me, Some(Fault::AnswersLost));
+    act(&rig.edges, &rig.views, &step, &mut notes).await.unwrap();
+    let unknown = notes.password.unwrap();
+    assert_eq!(unknown.outcome, Outcome::Failed);
+    assert!(unknown.message.contains("it is not known whether"), "{}", unknown.message);
     rig.keeper.abort();
 }

@@ -43,9 +43,9 @@ const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// An agent that hangs is given up by libvirt after five seconds; then comes the power button.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
-/// After SIGKILL: what is not gone by then waits for a device.
 /// libvirt gives an agent that does not answer up after five seconds; one that does sets a password in one.
 const AGENT_DEADLINE: Duration = Duration::from_secs(8);
+/// After SIGKILL: what is not gone by then waits for a device.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Which daemon, and what this node adds to the domain.
