@@ -5,16 +5,13 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use zsha_crds::document::{Failback, GuestPowerOff, HaCluster, ImageType, Node, Watchdog};
+use zsha_crds::document::{Failback, GuestPowerOff, HaCluster, ImageType, Node, RBD_IMAGE, Watchdog};
 use zsha_crds::records::LeaseTimings;
 use zsha_crds::{NodeName, VmName};
 
 use crate::guest::{GuestWants, Seed};
-use crate::host::{BridgeWant, HostWants, MountWant};
+use crate::host::{BridgeWant, HostWants, ImageWant, MountWant};
 use crate::hypervisor::{DomainImage, DomainNic, DomainSpec};
-
-/// The block device's name in the Ceph pool.
-const RBD_IMAGE: &str = "mnvm";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
@@ -125,7 +122,10 @@ fn wants(document: &HaCluster) -> HostWants {
                 options: mount.options().to_owned(),
             })
             .collect(),
-        image: document.image_path(),
+        image: Some(match document.image_path() {
+            Some(path) => ImageWant::File(path),
+            None => ImageWant::Ceph(document.mon_addrs().iter().map(|m| m.as_str().to_owned()).collect()),
+        }),
         // By node: see `wants_of`.
         seed: None,
     }

@@ -17,6 +17,7 @@ mod child;
 mod contract;
 mod links;
 mod linux;
+mod monitors;
 mod mounts;
 pub mod probe;
 mod seed_file;
@@ -41,10 +42,24 @@ use crate::observed::Observed;
 pub struct HostWants {
     pub bridges: Vec<BridgeWant>,
     pub mounts: Vec<MountWant>,
-    /// The VM's image, where it is a file.
-    pub image: Option<PathBuf>,
+    pub image: Option<ImageWant>,
     /// What a guest that starts here is told; where it lies is the host's own affair.
     pub seed: Option<Arc<Seed>>,
+}
+
+/// Where the VM's image is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ImageWant {
+    File(PathBuf),
+    /// In Ceph: its monitors, as the document names them. Whether the image itself is there only a login shows, which is
+    /// QEMU's.
+    Ceph(Vec<String>),
+}
+
+impl From<&str> for ImageWant {
+    fn from(path: &str) -> Self {
+        Self::File(path.into())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,8 +119,20 @@ pub enum MountFact {
 pub enum ImageFact {
     Missing,
     NotAFile,
-    NotReadable { reason: String },
-    Present { bytes: u64 },
+    NotReadable {
+        reason: String,
+    },
+    Present {
+        bytes: u64,
+    },
+    /// A monitor of Ceph takes connections; which one.
+    Reached {
+        monitor: String,
+    },
+    /// None of them does.
+    NotReached {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use zsha_crds::{ClusterName, NodeName};
 use zsha_runtime::store::consul::{self, Endpoint};
 
+use crate::hypervisor::domain_xml::CephLogin;
 use crate::keeper::process::{self, KeeperSettings};
 use crate::logs::LogSettings;
 pub use file::DomainType;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub migration_uri: String,
     /// Armed by the keeper where named; see [`Settings::for_keeper`].
     pub watchdog_device: Option<PathBuf>,
+    /// How QEMU logs in to Ceph, where the image is there. None: without a key.
+    pub ceph: Option<CephLogin>,
     pub log: LogSettings,
 }
 

@@ -19,8 +19,8 @@ use rig::{LinuxRig, inside, run};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use zsha_controller::guest::Seed;
 use zsha_controller::host::{
-    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, LinuxHost, MountFact,
-    MountWant, SeedFact,
+    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, LinuxHost,
+    MountFact, MountWant, SeedFact,
 };
 use zsha_controller::observed::Observed;
 
@@ -95,7 +95,7 @@ fn a_mount_whose_server_never_answers_or_is_gone_is_unknown() {
         mount(&want.source, &want.target, "fuse", MountFlags::empty(), Some(options.as_c_str())).unwrap();
         let wants = HostWants {
             mounts: vec![want.clone()],
-            image: Some(want.target.join("mnvm.img")),
+            image: Some(ImageWant::File(want.target.join("mnvm.img"))),
             ..wants(&rig)
         };
         let looked = tokio::time::timeout(Duration::from_secs(10), rig.host().look(&wants)).await.unwrap();

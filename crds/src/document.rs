@@ -35,6 +35,8 @@ use crate::{ClusterName, NodeName};
 
 /// The file in `ImageFolder` that is the VM's disk.
 pub const IMAGE_FILE: &str = "mnvm.img";
+/// The block device in `PoolName` that is.
+pub const RBD_IMAGE: &str = "mnvm";
 
 /// The desired state of one zsha cluster: three or more nodes, and the one management-node VM they keep running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    BridgeFact, BridgeWant, Host, HostFacts, HostWants, ImageFact, MountFact, MountWant, Observed, Seed,
-    SeedFact,
+    BridgeFact, BridgeWant, Host, HostFacts, HostWants, ImageFact, ImageWant, MountFact, MountWant, Observed,
+    Seed, SeedFact,
 };
 
 /// A host with no link of the names below, nothing mounted and no image; and the hands that do to it what no caller can.
@@ -34,6 +34,10 @@ pub(crate) trait Rig: Send + Sync {
     async fn refuse_seeds(&self);
     async fn allow_seeds(&self);
     async fn set_image(&self, image: Image);
+    /// Whether somebody listens at [`Rig::monitor`].
+    async fn set_monitor(&self, listens: bool);
+    /// As a document names one of Ceph's.
+    fn monitor(&self) -> String;
     /// Storage neither answers nor fails; the kernel does answer.
     async fn hang_storage(&self);
     async fn go_on(&self);
@@ -82,6 +86,7 @@ macro_rules! every_case {
             something_else_mounted_is_told_and_not_covered,
             a_mount_that_is_refused_says_where_and_leaves_nothing,
             an_image_is_told_as_what_is_there,
+            an_image_in_ceph_is_told_by_its_monitors,
             a_seed_is_seen_once_it_is_written_and_is_an_event,
             a_seed_of_before_is_not_the_one_that_is_wanted,
             a_seed_that_is_refused_says_why_until_it_is_written,
@@ -114,7 +119,7 @@ pub(crate) fn wants(rig: &dyn Rig) -> HostWants {
     HostWants {
         bridges: vec![bridge(BRIDGE), bridge(ANOTHER)],
         mounts: vec![rig.share()],
-        image: Some(rig.image()),
+        image: Some(ImageWant::File(rig.image())),
         seed: Some(Arc::new(seed("one"))),
     }
 }
@@ -320,6 +325,20 @@ pub(crate) async fn an_image_is_told_as_what_is_there(rig: &dyn Rig) {
     ] {
         rig.set_image(image).await;
         assert_eq!(look(rig).await.image, Some(Observed::Known(fact)));
+    }
+}
+
+pub(crate) async fn an_image_in_ceph_is_told_by_its_monitors(rig: &dyn Rig) {
+    let wants = HostWants { image: Some(ImageWant::Ceph(vec![rig.monitor()])), ..HostWants::default() };
+    for listens in [false, true, false] {
+        rig.set_monitor(listens).await;
+        let seen = within(PROMPT, "a look", rig.host().look(&wants)).await.image;
+        let reached = ImageFact::Reached { monitor: rig.monitor() };
+        match seen {
+            Some(Observed::Known(fact)) if listens => assert_eq!(fact, reached),
+            Some(Observed::Known(ImageFact::NotReached { .. })) if !listens => {}
+            seen => panic!("listens: {listens}, and seen is {seen:?}"),
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use super::child::Children;
 use super::probe::{Probe, Seen};
 use super::seed_file::SeedFile;
 use super::{
-    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, MountFact, MountWant, links, mounts, probe,
+    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageWant, MountFact, MountWant, links,
+    monitors, mounts, probe,
 };
 use crate::guest::Seed;
 use crate::observed::Observed;
@@ -110,7 +111,8 @@ impl Host for LinuxHost {
     async fn look(&self, wants: &HostWants) -> HostFacts {
         let image = async {
             match &wants.image {
-                Some(path) => Some(probe::image(self.probe.see(&self.children, path).await)),
+                Some(ImageWant::File(path)) => Some(probe::image(self.probe.see(&self.children, path).await)),
+                Some(ImageWant::Ceph(named)) => Some(monitors::fact(named).await),
                 None => None,
             }
         };

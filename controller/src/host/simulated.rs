@@ -10,7 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use super::{BridgeFact, Host, HostError, HostFacts, HostWants, ImageFact, MountFact, MountWant, SeedFact};
+use super::{
+    BridgeFact, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, MountFact, MountWant, SeedFact,
+};
 use crate::guest::Seed;
 use crate::observed::Observed;
 
@@ -128,7 +130,7 @@ impl Host for SimulatedHost {
         HostFacts {
             bridges: wants.bridges.iter().map(|want| (want.name.clone(), bridge(&want.name))).collect(),
             mounts: wants.mounts.iter().map(|want| (want.target.clone(), mount(want))).collect(),
-            image: wants.image.as_ref().map(|_| set.image.clone().unwrap_or_else(well_image)),
+            image: wants.image.as_ref().map(|want| set.image.clone().unwrap_or_else(|| well_image(want))),
             seed: wants.seed.as_ref().map(|want| set.seed_fact(want)),
         }
     }
@@ -215,8 +217,13 @@ fn well_bridge() -> Observed<BridgeFact> {
     Observed::Known(BridgeFact::Bridge { up: true, carrier: true })
 }
 
-fn well_image() -> Observed<ImageFact> {
-    Observed::Known(ImageFact::Present { bytes: IMAGE_BYTES })
+fn well_image(want: &ImageWant) -> Observed<ImageFact> {
+    Observed::Known(match want {
+        ImageWant::File(_) => ImageFact::Present { bytes: IMAGE_BYTES },
+        ImageWant::Ceph(monitors) => {
+            ImageFact::Reached { monitor: monitors.first().cloned().unwrap_or_default() }
+        }
+    })
 }
 
 fn mounted(want: &MountWant) -> Observed<MountFact> {
@@ -240,7 +247,7 @@ mod tests {
                 fs_type: "nfs".to_owned(),
                 options: "rw".to_owned(),
             }],
-            image: Some(PathBuf::from("/share/mnvm.img")),
+            image: Some("/share/mnvm.img".into()),
             seed: None,
         }
     }
@@ -250,7 +257,7 @@ mod tests {
         let facts = SimulatedHost::new().look(&wants()).await;
         assert_eq!(facts.bridges["br0"], well_bridge());
         assert_eq!(facts.mounts[Path::new("/share")], mounted(&wants().mounts[0]));
-        assert_eq!(facts.image, Some(well_image()));
+        assert_eq!(facts.image, Some(well_image(&"/share/mnvm.img".into())));
     }
 
     #[tokio::test]
@@ -265,7 +272,7 @@ mod tests {
         assert_eq!(facts.bridges["br0"], Observed::Known(BridgeFact::Missing));
         assert_eq!(facts.image, Some(Observed::unknown("the share hangs")));
         host.repair();
-        assert_eq!(host.look(&wants()).await.image, Some(well_image()));
+        assert_eq!(host.look(&wants()).await.image, Some(well_image(&"/share/mnvm.img".into())));
     }
 
     #[tokio::test]

@@ -303,7 +303,7 @@ fn text_of(path: &Path) -> io::Result<&str> {
 }
 
 /// `ceph-1`, `10.0.0.1:6789`, `[fd00::1]:6789` or `fd00::1`.
-fn host_and_port(monitor: &str) -> (Cow<'_, str>, Option<&str>) {
+pub(crate) fn host_and_port(monitor: &str) -> (Cow<'_, str>, Option<&str>) {
     if let Some((host, rest)) = monitor.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
         return (host.into(), rest.strip_prefix(':'));
     }

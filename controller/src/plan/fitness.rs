@@ -3,7 +3,7 @@
 use zsha_crds::document::Watchdog;
 use zsha_crds::{Condition, ConditionStatus, NodeName, condition};
 
-use crate::host::{BridgeFact, HostFacts, ImageFact, MountFact, SeedFact};
+use crate::host::{BridgeFact, HostFacts, ImageFact, ImageWant, MountFact, SeedFact};
 use crate::intents::Cordon;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
@@ -224,10 +224,16 @@ fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
 }
 
 fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
-    let Some(path) = &desired.wants.image else { return good("NotAFile", "the image is not a file") };
-    let path = path.display();
+    let path = match &desired.wants.image {
+        None => return good("NothingAsked", "nothing is asked of the image"),
+        Some(ImageWant::File(path)) => path.display().to_string(),
+        Some(ImageWant::Ceph(monitors)) => format!("Ceph's monitors ({})", monitors.join(", ")),
+    };
+    let in_ceph = matches!(desired.wants.image, Some(ImageWant::Ceph(_)));
     match &facts.image {
         None => unknown(NOT_LOOKED, format!("{path} has not been looked at yet")),
+        // Never unknown, as a share that hangs is: what a guest that runs has open in Ceph it may well reach.
+        Some(Observed::Unknown(why)) if in_ceph => bad("CephNotReached", format!("{path}: {why}")),
         Some(Observed::Unknown(why)) => unknown("NotAnswering", format!("{path}: {why}")),
         Some(Observed::Known(ImageFact::Missing)) => {
             bad("ImageMissing", format!("{path} is not there: is the share mounted, and the image on it?"))
@@ -237,6 +243,12 @@ fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
             bad("ImageNotReadable", format!("{path} cannot be read: {reason}"))
         }
         Some(Observed::Known(ImageFact::Present { .. })) => good("ImagePresent", format!("{path} is there")),
+        Some(Observed::Known(ImageFact::NotReached { reason })) => {
+            bad("CephNotReached", format!("{path}: none answers: {reason}"))
+        }
+        Some(Observed::Known(ImageFact::Reached { monitor })) => {
+            good("CephReached", format!("Ceph's monitor at {monitor} answers"))
+        }
     }
 }
 

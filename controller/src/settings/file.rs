@@ -43,6 +43,8 @@ pub(super) struct FileSettings {
     pub(super) unsafe_migration: Option<bool>,
     pub(super) migration_uri: Option<String>,
     pub(super) watchdog_device: Option<PathBuf>,
+    pub(super) ceph_user: Option<String>,
+    pub(super) ceph_secret: Option<String>,
 }
 
 /// One address, several joined by commas as in the flag, or a list.

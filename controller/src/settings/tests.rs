@@ -98,6 +98,8 @@ log: zsha_controller=debug,info
 logFormat: json
 logDirectory: /var/log/z
 logTotalMiB: 64
+cephUser: zsha-prod
+cephSecret: 7c9a1e44-90f5-4a25-a8f7-9d0a51b0b8ea
 ";
     let settings = resolve(&Flags::default(), &Environment::new(), Some(&file(text))).unwrap();
     assert_eq!(settings.node.as_str(), "nfs-3");
@@ -105,8 +107,22 @@ logTotalMiB: 64
     assert_eq!(settings.domain_type, DomainType::Qemu);
     assert!(settings.unsafe_migration);
     assert_eq!(settings.watchdog_device, Some(PathBuf::from("/dev/watchdog1")));
+    let secret = uuid::Uuid::parse_str("7c9a1e44-90f5-4a25-a8f7-9d0a51b0b8ea").unwrap();
+    assert_eq!(settings.ceph, Some(CephLogin { user: "zsha-prod".to_owned(), secret }));
     assert_eq!(settings.log.format, LogFormat::Json);
     assert_eq!(settings.log.files.unwrap().total, 64 * 1024 * 1024);
+}
+
+#[test]
+fn half_a_ceph_login_and_what_is_none_are_told() {
+    let told = |lines: &str| {
+        let text = format!("cluster: prod\nnode: nfs-1\n{lines}");
+        resolve(&Flags::default(), &Environment::new(), Some(&file(&text))).unwrap_err().to_string()
+    };
+    let half = told("cephUser: zsha\n");
+    assert!(half.contains("of cephUser and cephSecret only one is set"), "{half}");
+    let wrong = told("cephUser: client.zsha\ncephSecret: key\n");
+    assert!(wrong.contains("without 'client.' before it") && wrong.contains("virsh secret-list"), "{wrong}");
 }
 
 #[test]

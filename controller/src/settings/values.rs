@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use uuid::Uuid;
 use zsha_crds::InvalidName;
 use zsha_runtime::store::consul::Endpoint;
 
@@ -13,6 +14,7 @@ use super::{
     ConsulAccess, DEFAULT_CONSUL, DEFAULT_LIBVIRT, DEFAULT_LISTEN, DEFAULT_MIGRATION_URI, DEFAULT_RUN_DIR,
     DEFAULT_STATE_DIR, Environment, Flags, Origin, Problem, Settings, set,
 };
+use crate::hypervisor::domain_xml::CephLogin;
 use crate::logs::{LogFileSettings, LogFormat, LogSettings};
 
 /// Stands for a node's in `migrationUri`.
@@ -81,6 +83,7 @@ impl Values<'_> {
         let log = self.log(flags, file);
         let migration_uri = self.migration_uri(file);
         let state_dir = self.state_dir(file);
+        let ceph = self.ceph(file);
         Some(Settings {
             cluster: cluster?,
             node: node?,
@@ -93,6 +96,7 @@ impl Values<'_> {
             migration_uri: migration_uri?,
             unsafe_migration: file.unsafe_migration.unwrap_or(false),
             watchdog_device: file.watchdog_device.clone(),
+            ceph: ceph?,
             log: log?,
         })
     }
@@ -107,6 +111,23 @@ impl Values<'_> {
     fn migration_uri(&mut self, file: &FileSettings) -> Option<String> {
         let given = self.only_in_file("migrationUri", file.migration_uri.clone(), migration_uri)?;
         Some(given.unwrap_or_else(|| DEFAULT_MIGRATION_URI.to_owned()))
+    }
+
+    /// Only the file can set it, and both keys or neither.
+    fn ceph(&mut self, file: &FileSettings) -> Option<Option<CephLogin>> {
+        let user = self.only_in_file("cephUser", file.ceph_user.clone(), ceph_user);
+        let secret = self.only_in_file("cephSecret", file.ceph_secret.clone(), secret);
+        let (user, secret) = (user?, secret?);
+        if user.is_some() != secret.is_some() {
+            self.problems.push(Problem::Together {
+                what: "of cephUser and cephSecret only one is set".to_owned(),
+                hint: "set both: the Ceph user without 'client.', and the UUID of libvirt's secret that holds its key \
+                       (`virsh secret-list`); or neither, where Ceph asks for no key"
+                    .to_owned(),
+            });
+            return None;
+        }
+        Some(user.zip(secret).map(|(user, secret)| CephLogin { user, secret }))
     }
 
     fn consul(&mut self, flags: &Flags, file: &FileSettings) -> Option<ConsulAccess> {
@@ -267,6 +288,19 @@ fn absolute_path(text: &str) -> Result<PathBuf, String> {
     } else {
         Err("must be an absolute path, such as '/run/zsha'".to_owned())
     }
+}
+
+fn ceph_user(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !text.is_empty() && text.chars().all(fits) && !text.starts_with("client.") {
+        return Ok(text.to_owned());
+    }
+    Err("must be the name of a Ceph user without 'client.' before it, such as 'zsha'".to_owned())
+}
+
+fn secret(text: &str) -> Result<Uuid, String> {
+    let must = "must be the UUID of a secret of libvirt's, as `virsh secret-list` shows it";
+    Uuid::parse_str(text).map_err(|_| must.to_owned())
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {

@@ -2,6 +2,7 @@
 //! `/proc/self/mountinfo` is the whole process's, so a thread in them would not do.
 
 use std::ffi::OsStr;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
@@ -50,6 +51,7 @@ pub(crate) struct LinuxRig {
     files: Mutex<Option<Rlimit>>,
     /// A QEMU that holds a tap open, as a running guest does.
     guest: Mutex<Option<Child>>,
+    monitor: Mutex<Option<TcpListener>>,
 }
 
 impl Drop for LinuxRig {
@@ -71,7 +73,13 @@ impl LinuxRig {
         std::fs::write(&prober, script).unwrap();
         std::fs::set_permissions(&prober, PermissionsExt::from_mode(0o755)).unwrap();
         let host = LinuxHost::looking_by(&prober, seed_in(directory));
-        Self { directory: directory.to_owned(), host, files: Mutex::new(None), guest: Mutex::new(None) }
+        Self {
+            directory: directory.to_owned(),
+            host,
+            files: Mutex::new(None),
+            guest: Mutex::new(None),
+            monitor: Mutex::new(None),
+        }
     }
 
     pub(crate) fn another_host(&self) -> LinuxHost {
@@ -210,6 +218,17 @@ impl Rig for LinuxRig {
             Image::Directory => std::fs::create_dir(path).unwrap(),
             Image::File { bytes } => std::fs::File::create(path).unwrap().set_len(bytes).unwrap(),
         }
+    }
+
+    fn monitor(&self) -> String {
+        "127.0.0.1:6789".to_owned()
+    }
+
+    async fn set_monitor(&self, listens: bool) {
+        // There is no other network in the namespace, and even this one is down at first.
+        run("ip", ["link", "set", "lo", "up"]);
+        let listener = listens.then(|| TcpListener::bind(self.monitor()).unwrap());
+        *self.monitor.lock().unwrap() = listener;
     }
 
     async fn hang_storage(&self) {

@@ -97,6 +97,18 @@ impl Rig for SimulatedRig {
         }));
     }
 
+    fn monitor(&self) -> String {
+        "10.0.0.1:6789".to_owned()
+    }
+
+    async fn set_monitor(&self, listens: bool) {
+        self.host.set_image(Observed::Known(if listens {
+            ImageFact::Reached { monitor: self.monitor() }
+        } else {
+            ImageFact::NotReached { reason: "connection refused".to_owned() }
+        }));
+    }
+
     async fn hang_storage(&self) {
         self.set_share(Observed::unknown("it hangs"));
         self.host.set_image(Observed::unknown("it hangs"));

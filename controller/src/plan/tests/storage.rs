@@ -141,3 +141,36 @@ fn a_guest_paused_by_its_disk_is_started_where_the_disk_is_reached() {
     later(&mut world, 30);
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
 }
+
+#[test]
+fn a_guest_that_runs_is_left_alone_where_no_monitor_of_ceph_answers_and_one_that_waits_for_its_disk_is_moved()
+{
+    for fact in [
+        Observed::Known(ImageFact::NotReached { reason: "connection refused".to_owned() }),
+        Observed::unknown("the name cannot be looked up"),
+    ] {
+        let mut world = in_ceph(RUNNING, fact.clone());
+        let mut notes = Notes::default();
+        assert_eq!(plan(&world, &mut notes).steps, []);
+        later(&mut world, 60);
+        let left = plan(&world, &mut notes);
+        assert_eq!((left.steps.as_slice(), reasons(&left)), ([].as_slice(), vec![]));
+        let reason = condition::find(&left.conditions, "ImagePresent").map(|told| told.reason.clone());
+        assert_eq!(reason.as_deref(), Some("CephNotReached"));
+
+        let (mut world, mut notes) = (in_ceph(PAUSED, fact), Notes::default());
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["StorageLost"]);
+        later(&mut world, 30);
+        assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
+    }
+}
+
+/// The owner, and what its host says of the image in Ceph.
+fn in_ceph(local: LocalVm, fact: Observed<ImageFact>) -> World {
+    let mut world = world(1, Some(1), VmPhase::Running, local);
+    let mut desired = desired();
+    desired.wants.image = Some(crate::host::ImageWant::Ceph(vec!["10.0.0.1:6789".to_owned()]));
+    world.desired = Observed::Known(Some(Arc::new(desired)));
+    image(&mut world, fact);
+    world
+}
