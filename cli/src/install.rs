@@ -14,6 +14,8 @@ pub(crate) mod preflight;
 pub(crate) mod plan;
 
 pub(crate) mod acl;
+pub(crate) mod ceph;
+pub(crate) mod nodes;
 pub(crate) mod steps;
 pub(crate) mod told;
 pub(crate) mod waits;

@@ -8,9 +8,9 @@ use zsha_crds::HaCluster;
 use zsha_crds::decode::{Options, decode_bytes};
 use zsha_crds::diagnostic::Diagnostics;
 
-use super::install;
 use crate::install::layout::Choice;
 use crate::install::login;
+use crate::install::nodes::Nodes;
 use crate::install::told::Told;
 use crate::session::{Session, read_document};
 use crate::{Exit, Failure};
@@ -68,13 +68,10 @@ async fn nodes(
     told: Told,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let login = args.login.login(told, session)?;
-    let remotes = login::connect(document, &login).await?;
-    told.line(session, None, "All nodes connect success.")?;
-    let facts = install::look_at_all(document, &remotes).await?;
+    let nodes = Nodes::open(document, &args.login, told, session).await?;
     // As install has it by itself; whether it has a Consul to send is seen there.
     let choice = Choice { acl: true, settings: serde_yaml::Mapping::new() };
-    install::judge(document, &facts, &choice, true, told, session)?;
+    nodes.judge(document, &choice, true, told, session)?;
     told.line(session, None, "Every node is fit.")?;
     told.end(session, "CheckResult", false, true)?;
     Ok(Exit::Success)

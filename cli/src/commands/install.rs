@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use futures::future::join_all;
 use serde_yaml::Mapping;
 use zsha_crds::document::Node;
 use zsha_crds::status::ClusterStatus;
@@ -17,13 +16,14 @@ use zsha_crds::{HaCluster, NodeName, normalise};
 use super::{apply, check_config};
 use crate::args::Global;
 use crate::install::acl;
-use crate::install::facts::{self, Facts};
+use crate::install::ceph::CephLogin;
+use crate::install::facts::Facts;
 use crate::install::layout::{self, Choice, Part, Programs, Wanted};
 use crate::install::login::{self, Remotes};
+use crate::install::nodes::Nodes;
 use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
-use crate::install::preflight::{self, Objection};
 use crate::install::ssh::SshError;
-use crate::install::steps::{self, Look, OnRemote};
+use crate::install::steps::{self, Look, OnRemote, Secrets};
 use crate::install::told::Told;
 use crate::install::waits::SHORT;
 use crate::session::Session;
@@ -83,20 +83,13 @@ pub async fn run(args: &Args, global: &Global, session: &mut Session<'_>) -> Res
     let decoded = apply::input(&args.config, global.cluster.as_ref(), None, session).await?;
     check_config::warn(session, &decoded.warnings)?;
     let document = decoded.cluster;
-    if document.image_path().is_none() {
-        return Err(Failure::new(Exit::General, "NotYet", "install sets up clusters of Type FileConf only")
-            .hint("set the nodes up by hand, as the README says"));
-    }
     told.line(session, None, "config file check pass")?;
     let programs = programs(args)?;
     let choice = Choice { acl: !args.no_acl, settings: settings(args)? };
-    let login = args.login.login(told, session)?;
-    let remotes = login::connect(&document, &login).await?;
-    told.line(session, None, "All nodes connect success.")?;
-    let facts = look_at_all(&document, &remotes).await?;
+    let nodes = Nodes::open(&document, &args.login, told, session).await?;
+    nodes.judge(&document, &choice, programs.consul.is_some(), told, session)?;
+    let Nodes { remotes, facts } = nodes;
     let work = Work { args, told, document, programs, choice, remotes, facts };
-    let sends_consul = work.programs.consul.is_some();
-    judge(&work.document, &work.facts, &work.choice, sends_consul, told, session)?;
     let status = work.cluster().await?;
     let plan = work.plan(status.as_ref()).await?;
     if args.dry_run {
@@ -162,73 +155,6 @@ fn settings(args: &Args) -> Result<Mapping, Failure> {
         Some(key) => Err(unusable(format!("`{key}` is written by install itself, for each node"))),
         None => Ok(settings),
     }
-}
-
-// --- what is there
-
-pub(crate) async fn look_at_all(
-    document: &HaCluster,
-    remotes: &Remotes,
-) -> Result<BTreeMap<NodeName, Facts>, Failure> {
-    let script = facts::script(document);
-    let one = |node: &Node| {
-        let (node, script) = (node.clone(), script.as_str());
-        async move {
-            let Some(remote) = remotes.get(&node.name) else {
-                return (node, Err(SshError::Lost.to_string()));
-            };
-            let printed = remote.run(script, &[], SHORT).await.map_err(|error| error.to_string());
-            let facts = printed.and_then(|all| facts::parse(&all.text()).map_err(|error| error.to_string()));
-            (node, facts)
-        }
-    };
-    let mut all = BTreeMap::new();
-    for (node, facts) in join_all(document.nodes().iter().map(one)).await {
-        let facts = facts.map_err(|why| {
-            Failure::new(
-                Exit::General,
-                "NotSeen",
-                format!("{} {} cannot be looked at", node.address, node.name),
-            )
-            .cause(why)
-        })?;
-        all.insert(node.name, facts);
-    }
-    Ok(all)
-}
-
-/// Tells what was found of each node; an error where one of them cannot be in the cluster.
-pub(crate) fn judge(
-    document: &HaCluster,
-    facts: &BTreeMap<NodeName, Facts>,
-    choice: &Choice,
-    sends_consul: bool,
-    told: Told,
-    session: &mut Session<'_>,
-) -> Result<(), Failure> {
-    let now = session.clock.wall().as_second();
-    let mut objections = Vec::new();
-    for node in document.nodes() {
-        let Some(facts) = facts.get(&node.name) else { continue };
-        let checked = preflight::check(document, node, facts, choice, sends_consul, now);
-        for line in &checked.lines {
-            told.line(session, Some(node), line)?;
-        }
-        for remark in &checked.remarks {
-            told.remark(session, Some(node), remark)?;
-        }
-        told.gap(session)?;
-        objections.extend(checked.objections);
-    }
-    objections.extend(preflight::one_consul(facts));
-    let Some(first) = objections.first() else { return Ok(()) };
-    let shown = |one: &Objection| {
-        let address = document.node(&one.node).map(|node| node.address.to_string()).unwrap_or_default();
-        format!("{address} {}: {}", one.node, one.what)
-    };
-    let failure = Failure::new(Exit::General, "NotFit", "not every node is fit, and nothing was done on any");
-    let failure = objections.iter().fold(failure, |failure, one| failure.cause(shown(one)));
-    Err(failure.hint(first.hint.clone()))
 }
 
 impl Work<'_> {
@@ -311,6 +237,9 @@ impl Work<'_> {
                 }
             }
         }
+        if let (Some(_), Some(login)) = (&plan.ceph, CephLogin::of(&self.document)) {
+            self.told.line(session, None, &format!("would: Generate ceph auth for {}", login.client()))?;
+        }
         let end = if plan.is_empty() {
             "Nothing would be done: every node is as it has to be."
         } else {
@@ -323,25 +252,20 @@ impl Work<'_> {
 
     async fn carry_out(&self, plan: &Plan, session: &mut Session<'_>) -> Result<(), Failure> {
         for on in &plan.consul {
-            self.steps(on, None, session).await?;
+            self.steps(on, &Secrets::default(), session).await?;
         }
         let management = self.tokens(plan, session).await?;
-        self.told.line(session, None, "Not Ceph Type, skip generate ceph auth.")?;
+        let secrets = Secrets { management, ceph: self.ceph_key(plan, session).await? };
         for on in plan.zsha.iter().filter(|on| !on.steps.is_empty()) {
             self.told.line(session, Some(&on.node), &format!("Install for: {}", on.node.address))?;
-            self.steps(on, management.as_deref(), session).await?;
+            self.steps(on, &secrets, session).await?;
             self.told.line(session, Some(&on.node), "Install to Current Node Finished.")?;
             self.told.gap(session)?;
         }
         Ok(())
     }
 
-    async fn steps(
-        &self,
-        on: &OnNode,
-        management: Option<&str>,
-        session: &mut Session<'_>,
-    ) -> Result<(), Failure> {
+    async fn steps(&self, on: &OnNode, secrets: &Secrets, session: &mut Session<'_>) -> Result<(), Failure> {
         let hands = self.on(&on.node)?;
         for step in &on.steps {
             let what = steps::line(step, &on.node).unwrap_or_else(|| match step {
@@ -349,7 +273,7 @@ impl Work<'_> {
                 Step::CopyManagementToken => "copy the management token, and see Consul there".into(),
                 _ => format!("write {}", layout::INSTALLED),
             });
-            hands.carry_out(step, management).await.map_err(|error| self.failed(&on.node, &what, &error))?;
+            hands.carry_out(step, secrets).await.map_err(|error| self.failed(&on.node, &what, &error))?;
             if let Some(line) = steps::line(step, &on.node) {
                 self.told.line(session, Some(&on.node), &line)?;
             }
@@ -389,6 +313,26 @@ impl Work<'_> {
         token.map_err(|error| self.failed(node, "read the management token", &error))
     }
 
+    /// The cluster's user in Ceph and its key, where a node is to have it.
+    async fn ceph_key(
+        &self,
+        plan: &Plan,
+        session: &mut Session<'_>,
+    ) -> Result<Option<(CephLogin, String)>, Failure> {
+        let Some(login) = CephLogin::of(&self.document) else {
+            self.told.line(session, None, "Not Ceph Type, skip generate ceph auth.")?;
+            return Ok(None);
+        };
+        let Some(node) = &plan.ceph else {
+            self.told.line(session, None, "Every node has its ceph auth, skip generate ceph auth.")?;
+            return Ok(None);
+        };
+        let made = login.make(self.on(node)?.remote).await;
+        let key = made.map_err(|error| self.failed(node, "generate ceph auth", &error))?;
+        self.told.line(session, Some(node), &format!("Generate ceph auth for {}", login.client()))?;
+        Ok(Some((login, key)))
+    }
+
     /// Through the very `zsha apply` of a node, which has a token for it. True: something was written.
     async fn apply(&self, session: &mut Session<'_>) -> Result<bool, Failure> {
         let node = &self.document.nodes()[0];
@@ -424,7 +368,7 @@ impl Work<'_> {
         let node = &self.document.nodes()[0];
         for one in self.document.nodes() {
             let hands = OnRemote { node: one, ..self.on(node)? };
-            let seen = hands.carry_out(&Step::SeeHealthy, None).await;
+            let seen = hands.carry_out(&Step::SeeHealthy, &Secrets::default()).await;
             seen.map_err(|error| {
                 let mut failure = self.failed(one, "see that it is ready", &error);
                 failure.hint = Some("`zsha status` says what it lacks".into());

@@ -8,12 +8,15 @@ use std::time::Duration;
 use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, VmName};
 
-use super::install::{Form, look_at_all};
+use super::install::Form;
 use super::{apply, check_config};
 use crate::args::Global;
+use crate::install::ceph::CephLogin;
 use crate::install::facts::Installed;
 use crate::install::layout;
 use crate::install::login::{self, Remotes};
+use crate::install::nodes::Nodes;
+use crate::install::plan::ceph_admin;
 use crate::install::ssh::{Remote, SshError, quoted};
 use crate::install::steps::{self, Look};
 use crate::install::told::Told;
@@ -70,10 +73,7 @@ pub async fn run(
         return Err(Failure::new(Exit::Refused, "NotConfirmed", "not confirmed: nothing was done"));
     }
     let document = document(args, global, reach, session).await?;
-    let login = args.login.login(told, session)?;
-    let remotes = login::connect(&document, &login).await?;
-    told.line(session, None, "All nodes connect success.")?;
-    let facts = look_at_all(&document, &remotes).await?;
+    let Nodes { remotes, facts } = Nodes::open(&document, &args.login, told, session).await?;
 
     told.line(session, None, "start clean")?;
     let running = document.nodes().iter().find(|node| {
@@ -100,6 +100,7 @@ pub async fn run(
     for node in document.nodes() {
         gone(&document, node, remote(&remotes, node)?).await?;
     }
+    let ceph = CephLogin::of(&document);
     let mut changed = false;
     for node in document.nodes() {
         told.line(session, Some(node), &format!("Do for {}", node.address))?;
@@ -108,9 +109,28 @@ pub async fn run(
             told.remark(session, Some(node), "install has made nothing there; it is left as it is")?;
             continue;
         };
-        let done = remote(&remotes, node)?.run(&clean(installed), &[], CLEAN).await;
+        let script = clean(installed, ceph.as_ref().filter(|_| installed.ceph));
+        let done = remote(&remotes, node)?.run(&script, &[], CLEAN).await;
         done.map_err(|error| failed(node, "remove zsha there", &error))?;
         changed = true;
+    }
+    let made = facts.values().any(|facts| facts.installed.as_ref().is_some_and(|installed| installed.ceph));
+    if let Some(login) = ceph.filter(|_| made) {
+        match ceph_admin(&document, &facts) {
+            Some(node) => {
+                let done = login.remove(remote(&remotes, node)?).await;
+                done.map_err(|error| failed(node, &format!("remove {} from Ceph", login.client()), &error))?;
+                told.line(session, Some(node), &format!("Remove ceph auth of {}", login.client()))?;
+            }
+            None => told.remark(
+                session,
+                None,
+                &format!(
+                    "no node can administer Ceph, so that its user is left: `ceph auth del {}`",
+                    login.client()
+                ),
+            )?,
+        }
     }
     told.line(session, None, "clean finished")?;
     told.end(session, "UninstallResult", changed, false)?;
@@ -209,7 +229,7 @@ fn stop_services() -> String {
 }
 
 /// The record of what was made goes last: what breaks off is gone on with.
-fn clean(installed: &Installed) -> String {
+fn clean(installed: &Installed, ceph: Option<&CephLogin>) -> String {
     let domain = VmName::management();
     let mut script = String::from("set -e\n");
     let stop =
@@ -220,6 +240,7 @@ fn clean(installed: &Installed) -> String {
         "! virsh -q -c qemu:///system dominfo {domain} >/dev/null 2>&1 || \
          virsh -q -c qemu:///system undefine {domain} --nvram 2>/dev/null || virsh -q -c qemu:///system undefine {domain}"
     );
+    script.push_str(&ceph.map(CephLogin::forget).unwrap_or_default());
     script.push_str(&stop(layout::FIREWALL_SERVICE));
     if installed.consul {
         script.push_str(&stop(layout::CONSUL_SERVICE));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zsha_crds::HaCluster;
 
+use super::ceph::CephLogin;
 use super::layout;
 use super::ssh::quoted;
 
@@ -43,6 +44,8 @@ pub(crate) struct Facts {
     pub(crate) installed: Option<Installed>,
     /// What stands in the controller's settings.
     pub(crate) settings: Option<String>,
+    /// Only where the image is in Ceph.
+    pub(crate) ceph: Option<CephFacts>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,21 @@ pub(crate) enum Image {
     Missing,
     /// The share does not answer, or something that is no file is there.
     Unknown(String),
+}
+
+/// A node and Ceph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CephFacts {
+    /// Whether its QEMU can read what is there; none where that was not found out.
+    pub(crate) driver: Option<bool>,
+    /// Why it cannot administer Ceph, where it cannot.
+    pub(crate) no_admin: Option<String>,
+    /// As an administrator sees it; none where it is none.
+    pub(crate) image: Option<Image>,
+    /// SHA-256 of the key that the cluster's user has there; none where there is no such user, or none was asked.
+    pub(crate) key: Option<String>,
+    /// SHA-256 of the key that its libvirt holds.
+    pub(crate) held: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +130,9 @@ pub(crate) struct Installed {
     pub(crate) consul_user: bool,
     pub(crate) acl: bool,
     pub(crate) masked_libvirt_guests: bool,
+    /// libvirt was given a key of Ceph.
+    #[serde(default)]
+    pub(crate) ceph: bool,
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -129,12 +150,17 @@ pub(crate) fn script(document: &HaCluster) -> String {
     let words = |words: Vec<&str>| quoted(&words.join(" "));
     let image = document.image_path().map(|path| path.display().to_string()).unwrap_or_default();
     let bridges = document.bridges_named();
+    let ceph = CephLogin::of(document);
+    let of_ceph = |word: fn(&CephLogin) -> String| quoted(&ceph.as_ref().map(word).unwrap_or_default());
     format!(
-        "IMAGE={}\nBRIDGES={}\nFILES={}\nUNITS={}\n{SCRIPT}",
+        "IMAGE={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n{SCRIPT}",
         quoted(&image),
         words(bridges.iter().map(String::as_str).collect()),
         words(layout::FILES.to_vec()),
         words(layout::UNITS_ASKED.to_vec()),
+        of_ceph(CephLogin::client),
+        of_ceph(|login| login.secret.to_string()),
+        of_ceph(CephLogin::image),
     )
 }
 
@@ -172,9 +198,28 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
         firewalls: Vec::new(),
         installed: None,
         settings: None,
+        ceph: None,
     };
     for line in &lines {
         match line.as_slice() {
+            ["ceph", driver, admin, image, key, held] => {
+                facts.ceph = Some(CephFacts {
+                    driver: match *driver {
+                        "yes" => Some(true),
+                        "no" => Some(false),
+                        _ => None,
+                    },
+                    no_admin: (*admin != "yes").then(|| (*admin).to_owned()),
+                    image: match *image {
+                        "" => None,
+                        "there" => Some(Image::There),
+                        "missing" => Some(Image::Missing),
+                        why => Some(Image::Unknown(why.to_owned())),
+                    },
+                    key: filled(key),
+                    held: filled(held),
+                });
+            }
             ["image", "there", kind] if kind.starts_with("regular") => facts.image = Some(Image::There),
             ["image", "there", kind] => facts.image = Some(Image::Unknown(format!("it is a {kind}"))),
             ["image", "missing"] => facts.image = Some(Image::Missing),
@@ -267,5 +312,19 @@ mod tests {
         assert_eq!(parse(&hung).unwrap().image, Some(Image::Unknown("no answer within 10 s".into())));
         let missing = ANSWER.replace("image\tthere\tregular file", "image\tmissing");
         assert_eq!(parse(&missing).unwrap().image, Some(Image::Missing));
+    }
+
+    #[test]
+    fn what_is_said_of_ceph_is_told_apart() {
+        let of = |line: &str| parse(&ANSWER.replace("end\n", &format!("{line}\nend\n"))).unwrap().ceph;
+        assert_eq!(parse(ANSWER).unwrap().ceph, None);
+        let all = of("ceph\tyes\tyes\tthere\tabc\tdef").unwrap();
+        assert_eq!((all.driver, all.no_admin, all.image), (Some(true), None, Some(Image::There)));
+        assert_eq!((all.key.as_deref(), all.held.as_deref()), (Some("abc"), Some("def")));
+        let none = of("ceph\t\tthere is no program ceph\t\t\t").unwrap();
+        assert_eq!((none.driver, none.image, none.key, none.held), (None, None, None, None));
+        assert_eq!(none.no_admin.as_deref(), Some("there is no program ceph"));
+        let hung = of("ceph\tno\tyes\tno answer within 10 s\t\t").unwrap();
+        assert_eq!(hung.image, Some(Image::Unknown("no answer within 10 s".into())));
     }
 }

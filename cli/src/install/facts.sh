@@ -17,6 +17,31 @@ if [ -n "$IMAGE" ]; then
   if said=$(timeout 10 stat -L -c %F -- "$IMAGE" 2>&1); then say image there "$said"
   else case $said in *'No such file'*) say image missing ;; *) say image unknown "${said:-no answer within 10 s}" ;; esac; fi
 fi
+if [ -n "$CEPH_SECRET" ]; then
+  sum() { [ -z "$1" ] || printf '%s' "$1" | sha256sum | cut -d' ' -f1; }
+  line() { tr '\n\t' '  ' | cut -c1-300; }
+  driver=
+  if command -v qemu-img >/dev/null 2>&1; then
+    # No monitor is named, so that one that can ask anybody says so at once.
+    case $(timeout 10 qemu-img info 'json:{"driver":"rbd","pool":"zsha","image":"zsha","conf":"/dev/null"}' 2>&1) in
+      *[Uu]'nknown driver'* | *[Uu]'nknown protocol'* | *module* | *'not supported'*) driver=no ;;
+      *) driver=yes ;;
+    esac
+  fi
+  admin=yes image= key=
+  if ! command -v ceph >/dev/null 2>&1; then admin='there is no program ceph'
+  elif said=$(timeout 10 ceph auth get-key "$CEPH_CLIENT" 2>&1); then key=$(sum "$said")
+  else case $? in
+    2) ;; # Ceph has no such user yet.
+    124) admin='no answer from Ceph within 10 s' ;;
+    *) admin=$(printf '%s' "${said:-ceph auth failed}" | line) ;;
+  esac; fi
+  if [ "$admin" = yes ]; then
+    if said=$(timeout 10 rbd info "$CEPH_IMAGE" 2>&1); then image=there
+    else case $? in 2) image=missing ;; 124) image='no answer from Ceph within 10 s' ;; *) image=$(printf '%s' "${said:-rbd info failed}" | line) ;; esac; fi
+  fi
+  say ceph "$driver" "$admin" "$image" "$key" "$(sum "$(virsh -q -c qemu:///system secret-get-value "$CEPH_SECRET" 2>/dev/null)")"
+fi
 for bridge in $BRIDGES; do
   link=missing
   if [ -d "/sys/class/net/$bridge/brif" ]; then

@@ -7,6 +7,8 @@ use serde_yaml::{Mapping, Value};
 use sha2::{Digest, Sha256};
 use zsha_crds::{ClusterName, HaCluster, NodeName};
 
+use super::ceph::{self, CephLogin};
+
 pub(crate) const ZSHA: &str = "/usr/bin/zsha";
 pub(crate) const CONTROLLER: &str = "/usr/bin/zsha-controller";
 pub(crate) const CONSUL: &str = "/usr/bin/consul";
@@ -275,6 +277,10 @@ fn settings(
     set("consul", std::iter::once(local).chain(second).map(Value::from).collect::<Vec<_>>().into());
     if consul && choice.acl {
         set("consulTokenFile", NODE_TOKEN.into());
+    }
+    if let Some(login) = CephLogin::ours(document, &choice.settings, there) {
+        all.insert(ceph::USER.into(), login.user.into());
+        all.insert(ceph::SECRET.into(), login.secret.to_string().into());
     }
     all.entry("logDirectory".into()).or_insert_with(|| LOGS.into());
     match (there, before) {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName};
 
+use super::ceph::CephLogin;
 use super::facts::{Facts, Installed};
 use super::layout::{self, Choice, Part, Programs, Wanted};
 
@@ -38,6 +39,8 @@ pub(crate) enum Step {
     /// The node's own and its operators'.
     MakeTokens,
     CopyManagementToken,
+    /// libvirt's, of the cluster's user in Ceph.
+    HoldCephKey,
     MaskLibvirtGuests,
     StartZsha {
         anew: bool,
@@ -59,13 +62,18 @@ pub(crate) struct Plan {
     pub(crate) consul: Vec<OnNode>,
     /// No node has a management token yet.
     pub(crate) bootstrap_acl: bool,
+    /// The node that is to make the cluster's user in Ceph, or give the one there is what it needs; none where the image is not in
+    /// Ceph, or every node has its key.
+    pub(crate) ceph: Option<Node>,
     /// Then zsha, one node after the other.
     pub(crate) zsha: Vec<OnNode>,
 }
 
 impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
-        !self.bootstrap_acl && self.consul.iter().chain(&self.zsha).all(|on| on.steps.is_empty())
+        !self.bootstrap_acl
+            && self.ceph.is_none()
+            && self.consul.iter().chain(&self.zsha).all(|on| on.steps.is_empty())
     }
 }
 
@@ -96,7 +104,10 @@ pub(crate) fn plan(given: &Given<'_>) -> Plan {
     let ours = known.iter().all(|(_, facts)| consul_of(facts) == Consul::Ours);
     let acl = ours && given.choice.acl;
     let has_management = |facts: &Facts| facts.files.contains_key(layout::MANAGEMENT_TOKEN);
+    let ceph = ceph_admin(given.document, given.facts)
+        .filter(|_| known.iter().any(|(_, facts)| lacks_ceph_key(given, facts)));
     Plan {
+        ceph: ceph.cloned(),
         consul: known
             .iter()
             .map(|(node, facts)| on_node(node, consul_steps(given, node, facts, ours)))
@@ -107,6 +118,25 @@ pub(crate) fn plan(given: &Given<'_>) -> Plan {
             .map(|(node, facts)| on_node(node, zsha_steps(given, node, facts, ours, acl)))
             .collect(),
     }
+}
+
+/// The first that can administer Ceph.
+pub(crate) fn ceph_admin<'a>(document: &'a HaCluster, facts: &BTreeMap<NodeName, Facts>) -> Option<&'a Node> {
+    let is_admin = |node: &&Node| {
+        let ceph = facts.get(&node.name).and_then(|facts| facts.ceph.as_ref());
+        ceph.is_some_and(|ceph| ceph.no_admin.is_none())
+    };
+    document.nodes().iter().find(is_admin)
+}
+
+/// Whether libvirt there holds another key than that of the cluster's user, or none.
+fn lacks_ceph_key(given: &Given<'_>, facts: &Facts) -> bool {
+    if CephLogin::ours(given.document, &given.choice.settings, facts.settings.as_deref()).is_none() {
+        return false;
+    }
+    let key = given.facts.values().find_map(|facts| facts.ceph.as_ref()?.key.as_ref());
+    let held = facts.ceph.as_ref().and_then(|ceph| ceph.held.as_ref());
+    held.is_none() || held != key
 }
 
 fn on_node(node: &Node, steps: Vec<Step>) -> OnNode {
@@ -159,6 +189,9 @@ fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bo
     if acl && !tokens.iter().all(|token| facts.files.contains_key(*token)) {
         steps.push(Step::MakeTokens);
         anew = true;
+    }
+    if lacks_ceph_key(given, facts) {
+        steps.push(Step::HoldCephKey);
     }
     if facts.units.get(layout::LIBVIRT_GUESTS).is_some_and(|unit| unit.load != "masked" && unit.exists()) {
         steps.push(Step::MaskLibvirtGuests);
@@ -219,6 +252,8 @@ fn record(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Installe
             && (made(|is| is.consul_program) || (given.programs.consul.is_some() && !has_consul(facts))),
         consul_user: ours && (made(|is| is.consul_user) || !facts.consul_user),
         acl: ours && given.choice.acl,
+        ceph: made(|is| is.ceph)
+            || CephLogin::ours(given.document, &given.choice.settings, facts.settings.as_deref()).is_some(),
         masked_libvirt_guests: made(|is| is.masked_libvirt_guests)
             || facts
                 .units

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName};
 
+use super::ceph::CephLogin;
 use super::facts::{Facts, Firewall, Image, Link};
 use super::layout::Choice;
-use super::plan::{Consul, consul_of, has_consul};
+use super::plan::{Consul, ceph_admin, consul_of, has_consul};
 
 /// For two builds beside each other, and Consul's.
 const FREE_USR_KIB: u64 = 512 << 10;
@@ -119,7 +120,7 @@ fn versions(facts: &Facts) -> Vec<String> {
 }
 
 fn image(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
-    let Some(path) = document.image_path() else { return };
+    let Some(path) = document.image_path() else { return image_in_ceph(document, node, facts, checked) };
     let shown = path.display();
     let (what, hint) = match &facts.image {
         Some(Image::There) => {
@@ -140,6 +141,60 @@ fn image(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked
         None => (format!("whether {shown} exists was not said"), "run it again"),
     };
     checked.objections.push(Objection { node: node.name.clone(), what, hint: hint.into() });
+}
+
+/// What only an administrator of Ceph sees of it is said by one alone.
+fn image_in_ceph(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
+    let Some(login) = CephLogin::of(document) else { return };
+    let mut wrong = |what: String, hint: String| {
+        checked.objections.push(Objection { node: node.name.clone(), what, hint });
+    };
+    let Some(ceph) = &facts.ceph else {
+        return wrong("what it has of Ceph was not said".into(), "run it again".into());
+    };
+    let image = login.image();
+    if ceph.driver == Some(false) {
+        let hint = "install qemu-block-extra (Debian) or qemu-kvm-block-rbd";
+        wrong("its QEMU has no driver for Ceph".into(), hint.into());
+    }
+    match &ceph.image {
+        None => {}
+        Some(Image::There) => checked.lines.push(format!("Image rbd:{image} exists")),
+        Some(Image::Missing) => wrong(
+            format!("image rbd:{image} does not exist"),
+            format!("bring it there: qemu-img convert -p -O raw mnvm.img rbd:{image}"),
+        ),
+        Some(Image::Unknown(why)) => {
+            wrong(
+                format!("whether rbd:{image} exists is not known: {why}"),
+                "does `ceph -s` answer there?".into(),
+            );
+        }
+    }
+}
+
+/// Somebody has to be able to make the cluster's user there, unless the nodes are told another.
+pub(crate) fn ceph(
+    document: &HaCluster,
+    facts: &BTreeMap<NodeName, Facts>,
+    choice: &Choice,
+) -> Vec<Objection> {
+    let needed =
+        |facts: &Facts| CephLogin::ours(document, &choice.settings, facts.settings.as_deref()).is_some();
+    if ceph_admin(document, facts).is_some() || !facts.values().any(needed) {
+        return Vec::new();
+    }
+    let why = |facts: &Facts| facts.ceph.as_ref().and_then(|ceph| ceph.no_admin.clone()).unwrap_or_default();
+    let objection = |(name, facts): (&NodeName, &Facts)| {
+        Objection {
+        node: name.clone(),
+        what: format!("it cannot make a user in Ceph, and no other node can: {}", why(facts)),
+        hint: "let one node have ceph.conf and the keyring of client.admin; or make the user yourself, give libvirt on \
+               every node its key, and name both: cephUser and cephSecret in --settings FILE"
+            .into(),
+    }
+    };
+    facts.iter().map(objection).collect()
 }
 
 fn bridges(node: &Node, facts: &Facts, checked: &mut Checked) {
@@ -204,8 +259,8 @@ fn too_old(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::install::facts::ConsulProgram;
-    use crate::install::testing::{bare, document};
+    use crate::install::facts::{CephFacts, ConsulProgram};
+    use crate::install::testing::{bare, document, in_ceph};
     use serde_yaml::Mapping;
 
     fn checked(change: impl FnOnce(&mut Facts), sends_consul: bool) -> Checked {
@@ -258,9 +313,41 @@ mod tests {
             consul_user: true,
             acl: true,
             masked_libvirt_guests: false,
+            ceph: false,
         };
         let said = objections(|facts| facts.installed = Some(installed));
         assert_eq!(said, ["it is node nfs-1 of cluster east already"]);
+    }
+
+    #[test]
+    fn a_cluster_in_ceph_needs_its_image_a_driver_and_somebody_who_may_make_its_user() {
+        let document = in_ceph();
+        let choice = Choice { acl: true, settings: Mapping::new() };
+        let of = |change: fn(&mut CephFacts)| {
+            let mut facts = bare("nfs-1");
+            facts.ceph.as_mut().map(change);
+            let checked = check(&document, &document.nodes()[0], &facts, &choice, true, facts.now);
+            let all = BTreeMap::from([(document.nodes()[0].name.clone(), facts)]);
+            let told = checked.objections.into_iter().chain(ceph(&document, &all, &choice));
+            let told: Vec<_> = told.map(|one| format!("{}\n  {}", one.what, one.hint)).collect();
+            checked
+                .lines
+                .into_iter()
+                .filter(|line| line.contains("rbd"))
+                .chain(told)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        let fit = of(|_| {});
+        let nothing_there = of(|ceph| {
+            *ceph = CephFacts { driver: Some(false), image: Some(Image::Missing), ..ceph.clone() };
+        });
+        let no_admin = of(|ceph| {
+            *ceph =
+                CephFacts { no_admin: Some("there is no program ceph".into()), image: None, ..ceph.clone() };
+        });
+        let hangs = of(|ceph| ceph.image = Some(Image::Unknown("no answer from Ceph within 10 s".into())));
+        insta::assert_snapshot!([fit, nothing_there, no_admin, hangs].join("\n\n"));
     }
 
     #[test]

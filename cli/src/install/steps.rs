@@ -7,6 +7,7 @@ use zsha_crds::document::Node;
 use zsha_crds::status::ClusterStatus;
 
 use super::acl;
+use super::ceph::CephLogin;
 use super::layout::{self, Wanted};
 use super::plan::Step;
 use super::ssh::{Remote, SshError, quoted};
@@ -27,6 +28,15 @@ pub(crate) struct OnRemote<'a> {
     pub(crate) document: &'a HaCluster,
 }
 
+/// What some steps hand on, and nothing shows.
+#[derive(Default)]
+pub(crate) struct Secrets {
+    /// The token that may everything, where there is one.
+    pub(crate) management: Option<String>,
+    /// The cluster's user in Ceph and its key, where they are ours.
+    pub(crate) ceph: Option<(CephLogin, String)>,
+}
+
 /// The line that tells of a step once it is done, in the manual's words where it has some.
 pub(crate) fn line(step: &Step, node: &Node) -> Option<String> {
     let at = node.address;
@@ -44,6 +54,7 @@ pub(crate) fn line(step: &Step, node: &Node) -> Option<String> {
         Step::StartZsha { anew } => format!("{} Service zsha for: {at}", start(*anew)),
         Step::WatchShutdown => format!("Guard the shutdown of: {at}"),
         Step::MakeTokens => format!("Make tokens for: {at}"),
+        Step::HoldCephKey => format!("Send ceph auth to {at}"),
         Step::MaskLibvirtGuests => format!("Mask libvirt-guests for: {at}"),
         Step::SeeHealthy => format!("{at} is healthy"),
         Step::Record(_) | Step::MakeConsulUser | Step::CopyManagementToken => return None,
@@ -51,8 +62,7 @@ pub(crate) fn line(step: &Step, node: &Node) -> Option<String> {
 }
 
 impl OnRemote<'_> {
-    /// `management`: the token that may everything, where there is one.
-    pub(crate) async fn carry_out(&self, step: &Step, management: Option<&str>) -> Result<(), SshError> {
+    pub(crate) async fn carry_out(&self, step: &Step, secrets: &Secrets) -> Result<(), SshError> {
         match step {
             Step::StopOld(units) => self.stop_old(units).await,
             Step::Record(installed) => {
@@ -88,11 +98,15 @@ impl OnRemote<'_> {
                 if *anew { self.see_consul().await } else { Ok(()) }
             }
             Step::CopyManagementToken => {
-                let token = management.unwrap_or_default();
+                let token = secrets.management.as_deref().unwrap_or_default();
                 let file = Wanted::new(layout::MANAGEMENT_TOKEN, "600", layout::Part::Aside, token);
                 self.send(&file).await?;
                 self.see_consul().await
             }
+            Step::HoldCephKey => match &secrets.ceph {
+                Some((login, key)) => login.hold(self.remote, key).await,
+                None => Err(SshError::Script { status: 0, stderr: "no key of Ceph was made".to_owned() }),
+            },
             Step::MakeTokens => acl::make_tokens(self.remote, self.node).await,
             Step::MaskLibvirtGuests => self.script("systemctl mask -q --now libvirt-guests", SERVICE).await,
             Step::StartZsha { .. } => {

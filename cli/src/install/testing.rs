@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use zsha_crds::HaCluster;
 use zsha_crds::decode::{Options, decode_bytes};
 
-use super::facts::{Facts, Image, Link, UnitFact};
+use super::facts::{CephFacts, Facts, Image, Link, UnitFact};
 use super::layout::{self, Part, Programs, Wanted};
 
 pub(crate) fn document() -> HaCluster {
     let text = include_bytes!("../../../manifests/examples/cluster.yaml");
     decode_bytes(text, "cluster.yaml", &Options::default()).unwrap().cluster
+}
+
+/// The same with its image in Ceph.
+pub(crate) fn in_ceph() -> HaCluster {
+    let text = include_bytes!("../../../manifests/examples/ceph.yaml");
+    decode_bytes(text, "ceph.yaml", &Options::default()).unwrap().cluster
 }
 
 pub(crate) fn programs() -> Programs {
@@ -51,5 +57,12 @@ pub(crate) fn bare(hostname: &str) -> Facts {
         firewalls: Vec::new(),
         installed: None,
         settings: None,
+        ceph: Some(CephFacts {
+            driver: Some(true),
+            no_admin: None,
+            image: Some(Image::There),
+            key: None,
+            held: None,
+        }),
     }
 }

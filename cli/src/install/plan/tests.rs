@@ -1,6 +1,6 @@
 use super::*;
 use crate::install::facts::{ConsulProgram, FileFact, UnitFact};
-use crate::install::testing::{bare, document, programs};
+use crate::install::testing::{bare, document, in_ceph, programs};
 use serde_yaml::Mapping;
 
 fn choice() -> Choice {
@@ -17,7 +17,10 @@ struct World {
 
 impl World {
     fn bare() -> Self {
-        let document = document();
+        Self::of(document())
+    }
+
+    fn of(document: HaCluster) -> Self {
         let facts =
             document.nodes().iter().map(|node| (node.name.clone(), bare(node.name.as_str()))).collect();
         Self { document, facts, programs: programs(), owner: None, in_force: false }
@@ -42,6 +45,11 @@ impl World {
             active: "active".into(),
             enabled: enabled.into(),
         };
+        if plan.ceph.is_some() {
+            for facts in self.facts.values_mut() {
+                facts.ceph.as_mut().unwrap().key = Some("the key".into());
+            }
+        }
         for on in plan.consul.iter().chain(&plan.zsha) {
             let facts = self.facts.get_mut(&on.node.name).unwrap();
             let mut put = |path: &str, mode: &str, sha256: &str| {
@@ -86,6 +94,7 @@ impl World {
                             facts.units.insert(unit.into(), active("enabled"));
                         }
                     }
+                    Step::HoldCephKey => facts.ceph.as_mut().unwrap().held = Some("the key".into()),
                     Step::SeeHealthy => {}
                     Step::StopOld(units) => {
                         for unit in units {
@@ -211,4 +220,58 @@ fn a_file_that_others_may_read_is_put_right() {
     let second = world.document.nodes()[1].name.clone();
     world.facts.get_mut(&second).unwrap().files.get_mut(layout::CONSUL_GOSSIP).unwrap().mode = "644".into();
     assert_eq!(words(&world.plan().consul)[1].1[0], layout::CONSUL_GOSSIP);
+}
+
+#[test]
+fn in_ceph_a_user_is_made_once_and_every_node_holds_its_key_before_zsha_is_started() {
+    let mut world = World::of(in_ceph());
+    let plan = world.plan();
+    assert_eq!(plan.ceph.as_ref().map(|node| &node.name), Some(&world.document.nodes()[0].name));
+    for (_, steps) in words(&plan.zsha) {
+        let at = |word: &str| steps.iter().position(|step| step == word);
+        assert!(at("HoldCephKey").unwrap() < at("StartZsha { anew: false }").unwrap(), "{steps:?}");
+    }
+    world.carry_out(&plan);
+    assert!(world.plan().is_empty(), "a second plan has nothing to do");
+
+    // A node that was replaced, and one where somebody has set another key.
+    for held in [None, Some("another".to_owned())] {
+        let second = world.document.nodes()[1].name.clone();
+        world.facts.get_mut(&second).unwrap().ceph.as_mut().unwrap().held = held;
+        let plan = world.plan();
+        assert!(plan.ceph.is_some());
+        let steps: Vec<_> = words(&plan.zsha).into_iter().filter(|(_, steps)| !steps.is_empty()).collect();
+        assert_eq!(steps, [(second.to_string(), vec!["HoldCephKey".to_owned()])]);
+    }
+}
+
+#[test]
+fn the_node_that_administers_ceph_makes_the_user_whichever_it_is() {
+    let mut world = World::of(in_ceph());
+    let nodes: Vec<_> = world.document.nodes().iter().map(|node| node.name.clone()).collect();
+    for node in &nodes[..2] {
+        let ceph = world.facts.get_mut(node).unwrap().ceph.as_mut().unwrap();
+        ceph.no_admin = Some("there is no program ceph".into());
+    }
+    assert_eq!(world.plan().ceph.map(|node| node.name), Some(nodes[2].clone()));
+}
+
+#[test]
+fn a_login_of_an_operators_own_is_left_as_it_is() {
+    let mut world = World::of(in_ceph());
+    for facts in world.facts.values_mut() {
+        facts.settings = Some("cephUser: libvirt\ncephSecret: 7c9a1e44-90f5-4a25-a8f7-9d0a51b0b8ea\n".into());
+    }
+    let plan = world.plan();
+    assert_eq!(plan.ceph, None);
+    for on in &plan.zsha {
+        let settings = on.steps.iter().find_map(|step| match step {
+            Step::Send(file) if file.path == layout::SETTINGS => {
+                Some(String::from_utf8(file.content.to_vec()).unwrap())
+            }
+            _ => None,
+        });
+        assert!(settings.unwrap().contains("cephUser: libvirt\n"));
+        assert!(!on.steps.contains(&Step::HoldCephKey));
+    }
 }

@@ -1,0 +1,126 @@
+//! How QEMU logs in to Ceph, where the image is there: a user of the cluster's own, made by a node that administers
+//! Ceph, and its key, held by libvirt on every node. A key stands in no command line and in no file of ours.
+
+use serde_yaml::{Mapping, Value};
+use uuid::Uuid;
+use zsha_crds::document::{ImageType, RBD_IMAGE};
+use zsha_crds::{HaCluster, VmName};
+
+use super::ssh::{Remote, SshError, quoted};
+use super::waits::SHORT;
+
+/// Keys of a node's settings.
+pub(crate) const USER: &str = "cephUser";
+pub(crate) const SECRET: &str = "cephSecret";
+
+/// What install makes for a cluster; the same whenever it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CephLogin {
+    /// Without `client.`.
+    pub(crate) user: String,
+    pub(crate) secret: Uuid,
+    pub(crate) pool: String,
+}
+
+impl CephLogin {
+    /// None where the image is not in Ceph.
+    pub(crate) fn of(document: &HaCluster) -> Option<Self> {
+        let pool = document.pool_name().filter(|_| document.image_type() == ImageType::CephConf)?;
+        let vm = VmName::management().domain_uuid(document.name());
+        Some(Self {
+            user: format!("zsha-{}", document.name()),
+            secret: Uuid::new_v5(&vm, b"ceph"),
+            pool: pool.to_owned(),
+        })
+    }
+
+    /// Of the document and what an operator may have given in its place: who has a login of their own keeps it.
+    pub(crate) fn ours(document: &HaCluster, given: &Mapping, there: Option<&str>) -> Option<Self> {
+        let ours = Self::of(document)?;
+        let there: Option<Mapping> = there.and_then(|text| serde_yaml::from_str(text).ok());
+        let theirs = given.get(USER).or_else(|| there.as_ref()?.get(USER));
+        (theirs.is_none() || theirs == Some(&Value::from(ours.user.as_str()))).then_some(ours)
+    }
+
+    pub(crate) fn client(&self) -> String {
+        format!("client.{}", self.user)
+    }
+
+    /// As `rbd` names it.
+    pub(crate) fn image(&self) -> String {
+        format!("{}/{RBD_IMAGE}", self.pool)
+    }
+
+    /// Makes the user, or gives the one there is what it needs; its key. There a node that administers Ceph.
+    pub(crate) async fn make(&self, remote: &Remote) -> Result<String, SshError> {
+        let (client, pool) = (quoted(&self.client()), quoted(&format!("profile rbd pool={}", self.pool)));
+        // `profile rbd` of the monitors lets whoever takes the image over shut out the client that had it.
+        let caps = format!("mon 'profile rbd' osd {pool}");
+        let script = format!(
+            "set -e\nceph auth get-or-create {client} {caps} >/dev/null 2>&1 || ceph auth caps {client} {caps} >/dev/null\n\
+             ceph auth get-key {client}"
+        );
+        let key = remote.run(&script, &[], 2 * SHORT).await?.text().trim().to_owned();
+        if key.is_empty() {
+            return Err(SshError::Script { status: 0, stderr: format!("Ceph names no key of {client}") });
+        }
+        Ok(key)
+    }
+
+    /// Has libvirt there hold the key.
+    pub(crate) async fn hold(&self, remote: &Remote, key: &str) -> Result<(), SshError> {
+        let (secret, client) = (self.secret, self.client());
+        // Through a pipe of its own: what SSH gives the script may be a socket, which nobody can open by its name.
+        let script = format!(
+            "set -e\nkey=$(cat)\nlibvirt='virsh -q -c qemu:///system'\nprintf '%s' \
+             \"<secret ephemeral='no' private='no'><uuid>{secret}</uuid>\
+             <usage type='ceph'><name>{client} of zsha</name></usage></secret>\" |\n  \
+             $libvirt secret-define /dev/stdin >/dev/null\nprintf '%s' \"$key\" |\n  \
+             $libvirt secret-set-value {secret} --file /dev/stdin >/dev/null"
+        );
+        remote.run(&script, key.as_bytes(), SHORT).await.map(drop)
+    }
+
+    /// Lines of a script that takes the key from a node's libvirt.
+    pub(crate) fn forget(&self) -> String {
+        let (libvirt, secret) = ("virsh -q -c qemu:///system", self.secret);
+        format!(
+            "! {libvirt} secret-dumpxml {secret} >/dev/null 2>&1 || {libvirt} secret-undefine {secret} >/dev/null\n"
+        )
+    }
+
+    /// There a node that administers Ceph.
+    pub(crate) async fn remove(&self, remote: &Remote) -> Result<(), SshError> {
+        remote
+            .run(&format!("ceph auth del {} >/dev/null", quoted(&self.client())), &[], SHORT)
+            .await
+            .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install::testing::{document, in_ceph};
+
+    #[test]
+    fn a_cluster_whose_image_is_in_ceph_has_a_login_of_its_own_and_always_the_same() {
+        assert_eq!(CephLogin::of(&document()), None);
+        let login = CephLogin::of(&in_ceph()).unwrap();
+        assert_eq!(login, CephLogin::of(&in_ceph()).unwrap());
+        assert_eq!(login.client(), format!("client.zsha-{}", in_ceph().name()));
+        assert!(login.image().ends_with("/mnvm"), "{login:?}");
+    }
+
+    #[test]
+    fn who_has_a_login_of_their_own_keeps_it() {
+        let of = |text: &str| serde_yaml::from_str::<Mapping>(text).unwrap();
+        let (document, none) = (in_ceph(), Mapping::new());
+        let ours = CephLogin::of(&document).unwrap();
+        assert_eq!(CephLogin::ours(&document, &none, None), Some(ours.clone()));
+        assert_eq!(CephLogin::ours(&document, &of("cephUser: libvirt"), None), None);
+        assert_eq!(CephLogin::ours(&document, &none, Some("cephUser: libvirt\n")), None);
+        let again = format!("cephUser: {}\n", ours.user);
+        assert_eq!(CephLogin::ours(&document, &none, Some(&again)), Some(ours));
+    }
+}

@@ -1,0 +1,98 @@
+//! All nodes of a document at once: connected to, looked at and judged before anything is done on any.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use zsha_crds::document::Node;
+use zsha_crds::{HaCluster, NodeName};
+
+use super::facts::{self, Facts};
+use super::layout::Choice;
+use super::login::{self, Remotes};
+use super::preflight::{self, Objection};
+use super::ssh::SshError;
+use super::told::Told;
+use super::waits::SHORT;
+use crate::session::Session;
+use crate::{Exit, Failure};
+
+/// Each of them, and what it says of itself.
+pub(crate) struct Nodes {
+    pub(crate) remotes: Remotes,
+    pub(crate) facts: BTreeMap<NodeName, Facts>,
+}
+
+impl Nodes {
+    pub(crate) async fn open(
+        document: &HaCluster,
+        login: &login::Args,
+        told: Told,
+        session: &mut Session<'_>,
+    ) -> Result<Self, Failure> {
+        let login = login.login(told, session)?;
+        let remotes = login::connect(document, &login).await?;
+        told.line(session, None, "All nodes connect success.")?;
+        let facts = look(document, &remotes).await?;
+        Ok(Self { remotes, facts })
+    }
+
+    /// Tells what was found of each node; an error where one of them cannot be in the cluster.
+    pub(crate) fn judge(
+        &self,
+        document: &HaCluster,
+        choice: &Choice,
+        sends_consul: bool,
+        told: Told,
+        session: &mut Session<'_>,
+    ) -> Result<(), Failure> {
+        let now = session.clock.wall().as_second();
+        let mut objections = Vec::new();
+        for node in document.nodes() {
+            let Some(facts) = self.facts.get(&node.name) else { continue };
+            let checked = preflight::check(document, node, facts, choice, sends_consul, now);
+            for line in &checked.lines {
+                told.line(session, Some(node), line)?;
+            }
+            for remark in &checked.remarks {
+                told.remark(session, Some(node), remark)?;
+            }
+            told.gap(session)?;
+            objections.extend(checked.objections);
+        }
+        objections.extend(preflight::one_consul(&self.facts));
+        objections.extend(preflight::ceph(document, &self.facts, choice));
+        let Some(first) = objections.first() else { return Ok(()) };
+        let shown = |one: &Objection| {
+            let address = document.node(&one.node).map(|node| node.address.to_string()).unwrap_or_default();
+            format!("{address} {}: {}", one.node, one.what)
+        };
+        let failure =
+            Failure::new(Exit::General, "NotFit", "not every node is fit, and nothing was done on any");
+        let failure = objections.iter().fold(failure, |failure, one| failure.cause(shown(one)));
+        Err(failure.hint(first.hint.clone()))
+    }
+}
+
+async fn look(document: &HaCluster, remotes: &Remotes) -> Result<BTreeMap<NodeName, Facts>, Failure> {
+    let script = facts::script(document);
+    let one = |node: &Node| {
+        let (node, script) = (node.clone(), script.as_str());
+        async move {
+            let Some(remote) = remotes.get(&node.name) else {
+                return (node, Err(SshError::Lost.to_string()));
+            };
+            let printed = remote.run(script, &[], SHORT).await.map_err(|error| error.to_string());
+            let facts = printed.and_then(|all| facts::parse(&all.text()).map_err(|error| error.to_string()));
+            (node, facts)
+        }
+    };
+    let mut all = BTreeMap::new();
+    for (node, facts) in join_all(document.nodes().iter().map(one)).await {
+        let facts = facts.map_err(|why| {
+            let message = format!("{} {} cannot be looked at", node.address, node.name);
+            Failure::new(Exit::General, "NotSeen", message).cause(why)
+        })?;
+        all.insert(node.name, facts);
+    }
+    Ok(all)
+}
