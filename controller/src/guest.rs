@@ -1,9 +1,12 @@
 //! What the guest is told of its surroundings when it boots: addresses, name servers, time sources, the address of its
 //! console proxy. [`GuestWants`] is that as the document says it, [`GuestConfig`] the part of it for one node.
 //!
-//! Values only: how the guest is handed them is [`seed`], who puts that in its place the host.
+//! Values only: the guest is handed them on a disk ([`seed`], which the host puts in its place), and without cloud-init
+//! through its agent ([`agent`], by [`telling`]).
 
+pub mod agent;
 pub mod seed;
+pub mod telling;
 
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,8 @@
 //! - Calls are idempotent towards the state they are for: killing what is dead, or defining what is defined, is
 //!   no error. The exceptions are [`Hypervisor::start_paused`] and [`Hypervisor::resume`], which say what stood in
 //!   the way.
-//! - [`Hypervisor::changes`] moves whenever anything about the VM may have changed, also when the connection to
-//!   the hypervisor was lost or made again. It carries no data: look.
+//! - [`Hypervisor::changes`] moves whenever anything about the VM may have changed, its guest's agent has come or gone, or the
+//!   connection to the hypervisor was lost or made again. It carries no data: look.
 
 #[cfg(test)]
 mod contract;
@@ -186,6 +186,15 @@ impl MigrationJob {
     }
 }
 
+/// What became of a script in the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestRan {
+    /// It ended well, and printed this.
+    Printed(String),
+    /// The guest itself says no: its agent may not run it, or the script failed.
+    Refused(String),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HypervisorError {
     /// No connection to the hypervisor. The VM may well be running; and what was asked may have happened, where the
@@ -221,6 +230,9 @@ pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
 
     /// Sets a user's password in the running guest, through its agent: an error where that does not answer, or cannot.
     async fn set_password(&self, user: &str, password: &str) -> Result<(), HypervisorError>;
+
+    /// Runs a script by `/bin/sh` in the running guest, through its agent. An error where no agent answers.
+    async fn run_in_guest(&self, script: &str) -> Result<GuestRan, HypervisorError>;
 
     /// Ends the process now. When this returns `Ok`, the process is gone.
     async fn kill(&self) -> Result<(), HypervisorError>;

@@ -8,17 +8,19 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::{Mutex, mpsc, watch};
 use zsha_crds::records::EventType;
 use zsha_crds::status::summarise;
-use zsha_crds::{ClusterName, VmName, format};
+use zsha_crds::{ClusterName, ConditionStatus, VmName, format};
 use zsha_runtime::controller::{Action, Controller};
 use zsha_runtime::events::{Event, Recorder};
 use zsha_runtime::store::{Op, StoreError};
 
 use crate::act::{ActError, Edges, act};
 use crate::api::{HypervisorSight, Metrics, Snapshot};
+use crate::guest::agent::Told;
+use crate::guest::telling::{self, Ask, Telling};
 use crate::host::MountWant;
 use crate::hypervisor::LocalVm;
 use crate::in_force;
-use crate::observe::{HOST_LOOK, HostSight, observe};
+use crate::observe::{HOST_LOOK, HostSight, names, observe};
 use crate::observed::Observed;
 use crate::plan::{self, Notes, SAFETY_NET, Step};
 use crate::status;
@@ -70,6 +72,7 @@ struct Reconciler {
     node: Node,
     views: Views,
     host: HostSight,
+    guest: Telling,
     notes: Mutex<Notes>,
     /// To the one who mounts beside the passes: a server that does not answer delays no pass.
     mounts: mpsc::Sender<MountWant>,
@@ -85,6 +88,7 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
         node,
         views: watched.views,
         host: HostSight::default(),
+        guest: Telling::default(),
         notes: Mutex::default(),
     });
     let mut controller = Controller::new().max_delay(SAFETY_NET).graceful_shutdown_on(shutdown);
@@ -97,6 +101,8 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
     }
     let (host_changed, host_changes) = watch::channel(0);
     controller = controller.reconcile_on(ticks(host_changes).map(|()| VmName::management()));
+    let (guest_told, guest_tellings) = watch::channel(0);
+    controller = controller.reconcile_on(ticks(guest_tellings).map(|()| VmName::management()));
     let passes = controller.run(
         |_, reconciler: Arc<Reconciler>| async move { Ok::<_, ActError>(reconciler.pass().await) },
         |_, _, _| Action::requeue(Duration::from_secs(1)),
@@ -117,7 +123,19 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
         () = displays => {}
         () = look_at_host(Arc::clone(&reconciler), host_changed) => {}
         () = mount_beside(Arc::clone(&reconciler), wanted) => {}
+        () = tell_guest(Arc::clone(&reconciler), guest_told) => {}
     }
+}
+
+/// What the guest that runs here as this node's is to be told. While it is moved nothing: the node it booted on says what.
+fn to_tell(world: &World) -> Option<Ask> {
+    let record = &world.vm.known()?.as_ref()?.record;
+    let runs = matches!(world.local, Observed::Known(LocalVm::Running { .. }));
+    if !runs || !names(record, world) || record.migration.is_some() || world.valid_epoch().is_none() {
+        return None;
+    }
+    let config = world.document()?.domain.guest.on(&world.me)?;
+    Some(Ask { vm: record.name.clone(), config })
 }
 
 /// One item now, and one for every move of the counter.
@@ -160,6 +178,28 @@ async fn look_at_host(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) 
     }
 }
 
+/// Tells the guest that runs here what it is to be, where it has no cloud-init to read it from its seed.
+async fn tell_guest(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
+    let news = |told: &Told| {
+        let (status, reason, message) = told.verdict();
+        tracing::debug!(reason, message, "guest");
+        match status {
+            ConditionStatus::True if matches!(told, Told::Applied { anew: true, .. }) => {
+                reconciler.record_of_vm(EventType::Normal, "GuestTold", message);
+            }
+            ConditionStatus::False => reconciler.record_of_vm(EventType::Warning, "GuestNotTold", message),
+            ConditionStatus::True | ConditionStatus::Unknown => {}
+        }
+        changed.send_modify(|count| *count += 1);
+    };
+    let hypervisor = &reconciler.node.edges.hypervisor;
+    let run = |script: String| {
+        let hypervisor = Arc::clone(hypervisor);
+        async move { hypervisor.run_in_guest(&script).await }
+    };
+    telling::tell(&reconciler.guest, run, hypervisor.changes(), news).await;
+}
+
 impl Reconciler {
     async fn pass(&self) -> Action {
         // One pass at a time is the controller's promise; the lock only carries the notes across.
@@ -176,6 +216,7 @@ impl Reconciler {
         }
         self.node.metrics.passed();
         let Some((world, plan)) = last else { return Action::requeue(SAFETY_NET) };
+        self.guest.want(to_tell(&world));
         self.tell_of_document(&world, &mut notes);
         for news in plan::news::news(&world, &mut notes) {
             tracing::warn!(reason = news.reason, news.message, "vm");
@@ -289,7 +330,7 @@ impl Reconciler {
         let before = self.views.nodes().remove(&world.me);
         let mine = status::of_node(world, plan, before.as_deref(), &self.node.build);
         let vm_before = self.views.vm_status();
-        let vm = status::of_vm(world, vm_before.as_ref());
+        let vm = status::of_vm(world, self.guest.told().as_ref(), vm_before.as_ref());
         let mut ops = Vec::new();
         if before.as_deref() != Some(&mine) {
             self.replace(keys.node_status(&world.me), serde_json::to_string(&mine), &mut ops);

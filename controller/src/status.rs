@@ -1,8 +1,9 @@
 //! What this node says of itself and, as its owner, of the VM: computed from one look and one plan.
 
-use zsha_crds::records::{NodeStatus, VmPhase, VmStatus};
+use zsha_crds::records::{GUEST_CONFIGURED, NodeStatus, VmPhase, VmStatus};
 use zsha_crds::{Condition, ConditionStatus, condition};
 
+use crate::guest::agent::Told;
 use crate::hypervisor::{LocalVm, MigrationJob};
 use crate::observe;
 use crate::observed::Observed;
@@ -53,7 +54,8 @@ fn migrated_percent(world: &World) -> Option<u8> {
 }
 
 /// `status/vms/<vm>`, written by the owner only.
-pub fn of_vm(world: &World, before: Option<&VmStatus>) -> Option<VmStatus> {
+/// `told`: what came of telling the guest through its agent.
+pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> Option<VmStatus> {
     let stored = world.vm.known().and_then(Option::as_ref)?;
     if !observe::names(&stored.record, world) || world.valid_epoch().is_none() {
         return None;
@@ -64,6 +66,16 @@ pub fn of_vm(world: &World, before: Option<&VmStatus>) -> Option<VmStatus> {
     let running_generation = if world.is_up_to_date() == Some(true) { observed_generation } else { started };
     let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
     condition::set(&mut conditions, current(world, running_generation, observed_generation));
+    match told {
+        Some(told) => {
+            let (status, reason, message) = told.verdict();
+            condition::set(
+                &mut conditions,
+                Condition::new(GUEST_CONFIGURED, status, reason, message, world.wall),
+            );
+        }
+        None => conditions.retain(|condition| condition.kind != GUEST_CONFIGURED),
+    }
     let status = VmStatus {
         name: stored.record.name.clone(),
         uuid: stored.record.uuid,

@@ -414,6 +414,9 @@ pub struct Waiting {
     pub message: String,
 }
 
+/// A condition in a [`VmStatus`]: whether the guest has what the document says of its inside, where its agent was asked.
+pub const GUEST_CONFIGURED: &str = "GuestConfigured";
+
 /// `status/vms/<name>`: written by the owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -169,6 +169,81 @@ fn what_is_new_in_the_document_is_told_at_the_next_boot_and_touches_no_running_g
     lab.finish()
 }
 
+/// From its next boot on it is one whose image has no cloud-init: see `guest/init`.
+const FORGET_CLOUD_INIT: &str = "set -e; sectors=$(cat /sys/block/vda/size); \
+    printf no-cloud-init | dd of=/dev/vda bs=512 seek=$((sectors - 2)) conv=sync,fsync 2>/dev/null";
+
+/// Its agent goes and comes, as with a boot, and the guest knows nothing any more of what it was told in this one.
+const AGENT_ANEW: &str = "rm /run/zsha/applied; (sleep 1; kill $(cat /run/qemu-ga.pid); sleep 1; \
+    for port in /sys/class/virtio-ports/*; do [ \"$(cat $port/name)\" != org.qemu.guest_agent.0 ] || \
+    qemu-ga -d -m virtio-serial -p /dev/${port##*/} -f /run/qemu-ga.pid; done) >/dev/null 2>&1 &";
+
+fn told_of(lab: &Cluster, word: &str) -> Result<()> {
+    lab.until(&format!("an event says {word}"), SETTLE_LIMIT, || {
+        let events = lab.running_host(SETTLE_LIMIT)?.zsha(&["events"], "")?.success()?;
+        Ok(events.contains(word).then_some(()))
+    })
+}
+
+#[test]
+fn an_image_without_cloud_init_is_told_through_its_agent_at_every_boot() -> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
+    let document = document(&lab).with("ChronyServers", json!(["10.94.0.123"]));
+    lab.apply(&document, "an address for each node")?;
+    let first = lab.running_host(SETTLE_LIMIT)?;
+    answers_on(&lab, first)?;
+    lab.settled(SETTLE_LIMIT)?;
+    lab.until("the guest's agent answers", BOOT_LIMIT, || {
+        first.in_guest(&["/bin/sh", "-c", FORGET_CLOUD_INIT]).map(Some)
+    })?;
+
+    let killed = first.kill9("qemu")?;
+    let booted = lab.recovered(killed, FAILOVER_LIMIT)?.host;
+    answers_on(&lab, booted)?;
+    ensure!(!told(&lab, booted, "/etc/zsha/guest.env")?.is_empty());
+    ensure!(booted.in_guest(&["/bin/ls", "/run"])?.lines().all(|name| name != "cloud-init"));
+    told_of(&lab, "GuestTold")?;
+    zin_tells_what_is_applied(&lab, booted)?;
+    println!("without cloud-init, on {}: answers on {}", booted.name, within(booted, GUEST));
+
+    // What has a chrony is told its time sources, and what was told once in a boot is not told again.
+    booted.in_guest(&[
+        "/bin/sh",
+        "-c",
+        "mkdir -p /etc/chrony; echo 'pool old.lan' >/etc/chrony/chrony.conf",
+    ])?;
+    for _ in 0..2 {
+        booted.in_guest(&["/bin/sh", "-c", AGENT_ANEW])?;
+        lab.until("it is told again", BOOT_LIMIT, || Ok(booted.guest_file("/run/zsha/applied").ok()))?;
+    }
+    let chrony = told(&lab, booted, "/etc/chrony/chrony.conf")?;
+    let servers: Vec<_> = chrony.lines().filter(|line| !line.starts_with('#')).collect();
+    ensure!(servers == ["pool old.lan", "server 10.94.0.123 iburst"], "{chrony}");
+
+    // Moved live it keeps what it was told; booted elsewhere it is told what is so there.
+    lab.settled(SETTLE_LIMIT)?;
+    let target = lab.others(booted).next().context("no other host")?;
+    booted.exec_with(&["zsha", "migrate", &target.name], "", MOVED)?.success()?;
+    let moved = lab.settled(SETTLE_LIMIT)?;
+    ensure!(moved.name == target.name, "it is not where it was moved");
+    reach(target, &within(booted, VISITOR))?;
+    lab.until("it answers there", BOOT_LIMIT, || Ok(answers(target, &within(booted, GUEST))?.then_some(())))?;
+    let lost = target.power_off()?;
+    let recovered = lab.recovered(lost, FAILOVER_LIMIT)?;
+    answers_on(&lab, recovered.host)?;
+    println!("{} lost its power: the guest answers on {}", target.name, within(recovered.host, GUEST));
+
+    // A boot that the guest makes by itself is one, too.
+    let before =
+        lab.until("the guest's agent answers", BOOT_LIMIT, || recovered.host.guest_up().map(Some))?;
+    recovered.host.in_guest(&["/bin/sh", "-c", "(sleep 1; reboot -f) >/dev/null 2>&1 &"])?;
+    lab.until("it has booted anew", BOOT_LIMIT, || {
+        Ok(recovered.host.guest_up().ok().filter(|now| now.boot != before.boot))
+    })?;
+    answers_on(&lab, recovered.host)?;
+    lab.finish()
+}
+
 /// What `ping` counted: requests sent, and those that nobody answered.
 fn counted(said: &str) -> Result<(u64, u64)> {
     let words =

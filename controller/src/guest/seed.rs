@@ -34,14 +34,11 @@ pub struct Seed {
 
 impl Seed {
     pub fn new(vm: &VmName, config: &GuestConfig) -> Self {
-        let network_config = pretty(&network(config));
-        // Of all values: cloud-init applies what it has not applied under the same id, at the next boot.
-        let values = format!("{network_config}\n{}", environment(config));
-        let id = format!("{vm}-{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, values.as_bytes()));
+        let id = id(vm, config);
         Self {
             meta_data: pretty(&json!({ "instance-id": id })),
             user_data: format!("#cloud-config\n{}", pretty(&user_data(config, &id))),
-            network_config,
+            network_config: pretty(&network(config)),
         }
     }
 
@@ -71,6 +68,17 @@ impl Seed {
         let digest = Uuid::new_v5(&Uuid::NAMESPACE_OID, self.meta_data.as_bytes());
         digest.as_fields().0
     }
+}
+
+/// Of all values: cloud-init applies what it has not applied under the same id, at the next boot.
+pub(super) fn id(vm: &VmName, config: &GuestConfig) -> String {
+    let values = format!("{}\n{}", pretty(&network(config)), environment(config));
+    format!("{vm}-{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, values.as_bytes()))
+}
+
+/// What is to stand in [`GUEST_FILE`].
+pub(super) fn guest_file(config: &GuestConfig, id: &str) -> String {
+    format!("{}ZSHA_CONFIG_ID=\"{id}\"\n", environment(config))
 }
 
 fn pretty(value: &Value) -> String {
@@ -114,7 +122,7 @@ fn user_data(config: &GuestConfig, id: &str) -> Value {
         "write_files": [{
             "path": GUEST_FILE,
             "permissions": "0644",
-            "content": format!("{}ZSHA_CONFIG_ID=\"{id}\"\n", environment(config)),
+            "content": guest_file(config, id),
         }],
     });
     if !config.time_servers.is_empty() {

@@ -48,7 +48,7 @@ macro_rules! every_case {
             killing_what_is_dead_is_no_error,
             a_guest_asked_to_shut_down_is_off_by_its_own_doing_and_can_be_started_again,
             asking_what_does_not_run_to_shut_down_is_no_error,
-            what_does_not_execute_takes_no_password,
+            what_does_not_execute_takes_no_password_and_runs_no_script,
             a_qemu_killed_from_outside_is_seen_as_died_by_its_event,
             a_paused_qemu_killed_from_outside_is_seen_as_died_by_its_event,
             a_definition_made_during_a_run_is_that_of_the_next_start,
@@ -230,11 +230,16 @@ pub(crate) async fn asking_what_does_not_run_to_shut_down_is_no_error(rig: &dyn 
     is(rig, off(OffReason::Unknown)).await;
 }
 
-pub(crate) async fn what_does_not_execute_takes_no_password(rig: &dyn Rig) {
-    let refused = |asked| assert!(matches!(asked, Err(HypervisorError::Refused { .. })), "{asked:?}");
-    refused(rig.hypervisor().set_password("root", "secret").await);
+pub(crate) async fn what_does_not_execute_takes_no_password_and_runs_no_script(rig: &dyn Rig) {
+    async fn refused(rig: &dyn Rig) {
+        let set = rig.hypervisor().set_password("root", "secret").await;
+        assert!(matches!(set, Err(HypervisorError::Refused { .. })), "{set:?}");
+        let ran = rig.hypervisor().run_in_guest("echo here").await;
+        assert!(matches!(ran, Err(HypervisorError::Refused { .. })), "{ran:?}");
+    }
+    refused(rig).await;
     pause_at_start(rig, 1).await;
-    refused(rig.hypervisor().set_password("root", "secret").await);
+    refused(rig).await;
     is(rig, LocalVm::Paused { reason: PauseReason::Asked, generation: 1 }).await;
 }
 

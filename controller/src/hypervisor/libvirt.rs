@@ -4,6 +4,7 @@
 //! connection that is lost is made again, for ever. Every call that may block does so on a thread of its own
 //! and costs whoever waits no more than its deadline. Nothing here decides whether the VM may run.
 
+mod agent;
 mod domain;
 mod events;
 mod job;
@@ -31,7 +32,7 @@ use self::job::Job;
 use self::link::{Link, Session};
 use self::worker::{NoAnswer, Workers, on_own_thread};
 use super::domain_xml::{self, CephLogin, DomainSettings, DomainType};
-use super::{DomainSpec, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};
+use super::{DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};
 use crate::keeper::copies::Copies;
 use crate::settings::DEFAULT_MIGRATION_URI;
 
@@ -45,6 +46,8 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
 /// libvirt gives an agent that does not answer up after five seconds; one that does sets a password in one.
 const AGENT_DEADLINE: Duration = Duration::from_secs(8);
+/// Of a script in the guest that sets an address: a guest that boots is busy.
+const SCRIPT_DEADLINE: Duration = Duration::from_secs(30);
 /// After SIGKILL: what is not gone by then waits for a device.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -166,6 +169,26 @@ impl LibvirtHypervisor {
         }
     }
 
+    /// On a thread and a connection of its own: an agent that takes the command and hangs holds up no look.
+    async fn ask_agent<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        deadline: Duration,
+        ask: impl FnOnce(&Vm, &Connect) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
+        self.session(operation, AGENT_DEADLINE).await?;
+        let (vm, here) = (Arc::clone(&self.vm), self.settings.uri.clone());
+        let asked = on_own_thread("zsha-agent", move || {
+            Connect::open(Some(&here)).map_err(Refusal::from).and_then(|connect| ask(&vm, &connect))
+        });
+        let answer = asked.map_err(|error| unreachable(operation, format!("no thread for it: {error}")))?;
+        match tokio::time::timeout(deadline, answer).await {
+            Ok(Ok(done)) => done.map_err(|refusal| explained(operation, refusal, true)),
+            Ok(Err(_)) => Err(no_answer(operation, deadline, NoAnswer::Died)),
+            Err(_) => Err(no_answer(operation, deadline, NoAnswer::Late)),
+        }
+    }
+
     async fn call<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -241,22 +264,15 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn set_password(&self, user: &str, password: &str) -> Result<(), HypervisorError> {
-        let operation = "set the password";
-        self.session(operation, AGENT_DEADLINE).await?;
-        let (vm, here) = (Arc::clone(&self.vm), self.settings.uri.clone());
         let (user, password) = (user.to_owned(), password.to_owned());
-        // On a thread and a connection of its own: an agent that takes the command and hangs holds up no look.
-        let asked = on_own_thread("zsha-agent", move || {
-            Connect::open(Some(&here))
-                .map_err(Refusal::from)
-                .and_then(|connect| vm.set_password(&connect, &user, &password))
-        });
-        let answer = asked.map_err(|error| unreachable(operation, format!("no thread for it: {error}")))?;
-        match tokio::time::timeout(AGENT_DEADLINE, answer).await {
-            Ok(Ok(done)) => done.map_err(|refusal| explained(operation, refusal, true)),
-            Ok(Err(_)) => Err(no_answer(operation, AGENT_DEADLINE, NoAnswer::Died)),
-            Err(_) => Err(no_answer(operation, AGENT_DEADLINE, NoAnswer::Late)),
-        }
+        let asking = move |vm: &Vm, connect: &Connect| vm.set_password(connect, &user, &password);
+        self.ask_agent("set the password", AGENT_DEADLINE, asking).await
+    }
+
+    async fn run_in_guest(&self, script: &str) -> Result<GuestRan, HypervisorError> {
+        let script = script.to_owned();
+        let asking = move |vm: &Vm, connect: &Connect| vm.run_in_guest(connect, &script, SCRIPT_DEADLINE);
+        self.ask_agent("run in the guest", SCRIPT_DEADLINE + AGENT_DEADLINE, asking).await
     }
 
     async fn kill(&self) -> Result<(), HypervisorError> {

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::nodes::{ControllerState, LeaseWord, NodeSummary};
 use super::{DataAge, Facts, Observed};
 use crate::document::Nic;
-use crate::records::{Owner, StartRecord, VmPhase, VmRecord, VmStatus};
-use crate::{NodeName, VmName};
+use crate::records::{GUEST_CONFIGURED, Owner, StartRecord, VmPhase, VmRecord, VmStatus};
+use crate::{ConditionStatus, NodeName, VmName, condition};
 
 /// What is wanted of the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -127,6 +127,9 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
     match word(facts, nodes, status) {
         Word::Known(state) => {
             summary.since = since(&state, status, summary.last_start.as_ref());
+            if summary.note.is_empty() {
+                summary.note = not_told(status).unwrap_or_default();
+            }
             summary.generation =
                 status.filter(|_| state == "Running").map(|status| status.running_generation);
             summary.state = state;
@@ -138,6 +141,12 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
         }
     }
     summary
+}
+
+/// Why the guest does not know what it is to be, where that was seen.
+fn not_told(status: Option<&VmStatus>) -> Option<String> {
+    let told = condition::find(&status?.conditions, GUEST_CONFIGURED)?;
+    (told.status == ConditionStatus::False).then(|| told.message.clone())
 }
 
 fn word(facts: &Facts<'_>, nodes: &[NodeSummary], status: Option<&VmStatus>) -> Word {

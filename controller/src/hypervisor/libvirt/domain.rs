@@ -13,10 +13,11 @@ use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
+use super::agent;
 use super::events;
 use super::states::{self, Told};
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
-use crate::hypervisor::{LocalVm, OffReason};
+use crate::hypervisor::{GuestRan, LocalVm, OffReason};
 use crate::keeper::copies::Copies;
 
 /// Why a call was answered with no.
@@ -39,7 +40,7 @@ impl From<DomainXmlError> for Refusal {
     }
 }
 
-fn plain(reason: impl Into<String>) -> Refusal {
+pub(super) fn plain(reason: impl Into<String>) -> Refusal {
     Refusal::Plain(reason.into())
 }
 
@@ -172,6 +173,16 @@ impl Vm {
     pub(super) fn set_password(&self, connect: &Connect, user: &str, password: &str) -> Result<(), Refusal> {
         let Some(domain) = self.find_active(connect)? else { return Err(plain("the domain is not running")) };
         Ok(domain.set_user_password(user, password, 0)?)
+    }
+
+    pub(super) fn run_in_guest(
+        &self,
+        connect: &Connect,
+        script: &str,
+        limit: Duration,
+    ) -> Result<GuestRan, Refusal> {
+        let Some(domain) = self.find_active(connect)? else { return Err(plain("the domain is not running")) };
+        agent::run(&domain, script, limit)
     }
 
     /// SIGKILL to every process of the VM, without libvirt, which gives QEMU ten seconds to end by itself.

@@ -75,7 +75,7 @@ struct Listener {
 #[derive(Debug)]
 pub(super) struct Listening {
     connect: Connect,
-    lifecycle: c_int,
+    domain_events: Vec<c_int>,
 }
 
 /// Starts the loop that delivers the events of every connection of this process, once. To be called before the
@@ -125,27 +125,40 @@ pub(super) fn listen(
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
         >(on_lifecycle)
     };
-    let opaque = Arc::into_raw(Arc::clone(&listener)).cast_mut().cast::<c_void>();
-    // SAFETY: the connection is alive as long as `connect`; no domain means every domain; `opaque` is a reference
-    // count of the listener that `let_go` gives back when libvirt needs it no more.
-    let lifecycle = unsafe {
-        sys::virConnectDomainEventRegisterAny(
-            connect.as_ptr(),
-            std::ptr::null_mut(),
-            sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE.cast_signed(),
-            Some(on_lifecycle),
-            opaque,
-            Some(let_go),
-        )
+    // SAFETY: as above, of VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE and `on_agent`.
+    let on_agent = unsafe {
+        std::mem::transmute::<
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void),
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
+        >(on_agent)
     };
-    if lifecycle < 0 {
-        let error = Error::last_error();
-        // SAFETY: a registration that failed does not call `let_go`, so the count is still ours to give back.
-        unsafe { let_go(opaque) };
-        return Err(error);
+    // Dropping it takes the registrations back that there are by then.
+    let mut listening = Listening { connect, domain_events: Vec::new() };
+    for (event, callback) in [
+        (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle),
+        (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, on_agent),
+    ] {
+        let opaque = Arc::into_raw(Arc::clone(&listener)).cast_mut().cast::<c_void>();
+        // SAFETY: the connection is alive as long as `listening`; no domain means every domain; `opaque` is a reference
+        // count of the listener that `let_go` gives back when libvirt needs it no more.
+        let registered = unsafe {
+            sys::virConnectDomainEventRegisterAny(
+                listening.connect.as_ptr(),
+                std::ptr::null_mut(),
+                event.cast_signed(),
+                Some(callback),
+                opaque,
+                Some(let_go),
+            )
+        };
+        if registered < 0 {
+            let error = Error::last_error();
+            // SAFETY: a registration that failed does not call `let_go`, so the count is still ours to give back.
+            unsafe { let_go(opaque) };
+            return Err(error);
+        }
+        listening.domain_events.push(registered);
     }
-    // From here on dropping it takes the registration back.
-    let listening = Listening { connect, lifecycle };
     let opaque = Arc::into_raw(listener).cast_mut().cast::<c_void>();
     // SAFETY: as above.
     let registered = unsafe {
@@ -170,15 +183,17 @@ impl Drop for Listening {
     /// Each registration holds the connection open, so without this none would ever be closed.
     #[expect(unsafe_code, reason = "the binding has no safe form of taking callbacks back")]
     fn drop(&mut self) {
-        // SAFETY: the connection is alive as long as `self.connect`, and the number is one it gave out. Where it
-        // has lost its daemon, or the close callback was never registered, these fail and have no effect but
-        // dropping what they know of us.
-        let results = unsafe {
-            [
-                sys::virConnectDomainEventDeregisterAny(self.connect.as_ptr(), self.lifecycle),
-                sys::virConnectUnregisterCloseCallback(self.connect.as_ptr(), Some(on_close)),
-            ]
-        };
+        let mut results = Vec::new();
+        for registered in &self.domain_events {
+            // SAFETY: the connection is alive as long as `self.connect`, and the number is one it gave out. Where it
+            // has lost its daemon, or the close callback below was never registered, these fail and have no effect but
+            // dropping what they know of us.
+            results
+                .push(unsafe { sys::virConnectDomainEventDeregisterAny(self.connect.as_ptr(), *registered) });
+        }
+        // SAFETY: as above.
+        results
+            .push(unsafe { sys::virConnectUnregisterCloseCallback(self.connect.as_ptr(), Some(on_close)) });
         tracing::debug!(?results, "stopped listening to a connection to libvirt");
     }
 }
@@ -201,6 +216,25 @@ unsafe extern "C" fn on_lifecycle(
     _detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
+    // SAFETY: what libvirt lends for the time of this call is handed on within it.
+    unsafe { ring_if_ours(domain, opaque) };
+    0
+}
+
+#[expect(unsafe_code, reason = "called by libvirt")]
+unsafe extern "C" fn on_agent(
+    _connect: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _state: c_int,
+    _reason: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { ring_if_ours(domain, opaque) };
+}
+
+#[expect(unsafe_code, reason = "for what is called by libvirt")]
+unsafe fn ring_if_ours(domain: sys::virDomainPtr, opaque: *mut c_void) {
     // SAFETY: `opaque` is the listener whose count was given to libvirt at registration and not yet taken back.
     let listener = unsafe { &*opaque.cast_const().cast::<Listener>() };
     let mut uuid = [0; sys::VIR_UUID_BUFLEN as usize];
@@ -210,7 +244,6 @@ unsafe extern "C" fn on_lifecycle(
     if !known || Uuid::from_bytes(uuid) == listener.bell.uuid {
         listener.bell.ring();
     }
-    0
 }
 
 #[expect(unsafe_code, reason = "called by libvirt")]

@@ -21,7 +21,10 @@ pub(super) enum Request {
     StartPaused,
     Resume,
     Shutdown,
-    SetPassword,
+    /// Something that the guest's agent is to do.
+    AskAgent {
+        operation: &'static str,
+    },
     Kill,
     Undefine,
     Migrate(MigrationOrder),
@@ -35,7 +38,7 @@ impl Request {
             Self::StartPaused => "start",
             Self::Resume => "resume",
             Self::Shutdown => "shut down",
-            Self::SetPassword => "set the password",
+            Self::AskAgent { operation } => operation,
             Self::Kill => "kill",
             Self::Undefine => "undefine",
             Self::Migrate(_) => "migrate",
@@ -387,7 +390,7 @@ impl State {
                 self.shutdown(node, now);
                 Ok(())
             }
-            Request::SetPassword => self.set_password(node, request),
+            Request::AskAgent { .. } => self.ask_agent(node, request),
             Request::Kill => {
                 self.end(node, Ending::Destroyed);
                 Ok(())
@@ -515,7 +518,7 @@ impl State {
         }
     }
 
-    fn set_password(&mut self, node: &NodeName, request: &Request) -> Result<(), HypervisorError> {
+    fn ask_agent(&mut self, node: &NodeName, request: &Request) -> Result<(), HypervisorError> {
         match &self.host(node).process {
             None => Err(request.refused("the domain is not running")),
             Some(process) if process.activity == Activity::Running => Ok(()),

@@ -11,7 +11,9 @@ use zsha_crds::NodeName;
 
 use super::SimulatedHosts;
 use super::state::{Reached, Request, half_of};
-use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};
+use crate::hypervisor::{
+    DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+};
 
 /// The hypervisor of one simulated node. Clones are the same one.
 #[derive(Clone)]
@@ -75,7 +77,13 @@ impl Hypervisor for SimulatedHypervisor {
     }
 
     async fn set_password(&self, _user: &str, _password: &str) -> Result<(), HypervisorError> {
-        self.ask(Request::SetPassword).await
+        self.ask(Request::AskAgent { operation: "set the password" }).await
+    }
+
+    /// As a guest with cloud-init answers, whatever it is to run.
+    async fn run_in_guest(&self, _script: &str) -> Result<GuestRan, HypervisorError> {
+        self.ask(Request::AskAgent { operation: "run in the guest" }).await?;
+        Ok(GuestRan::Printed("cloud-init\n".to_owned()))
     }
 
     async fn kill(&self) -> Result<(), HypervisorError> {

@@ -10,7 +10,9 @@ use zsha_crds::records::LeaseTimings;
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
 use super::{Gate, LATE, TIMEOUT};
-use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};
+use crate::hypervisor::{
+    DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+};
 use crate::keeper::{KeeperError, Lease, Verdict};
 
 /// What cannot be empty is as if nothing had happened.
@@ -106,6 +108,10 @@ impl Hypervisor for GatedHypervisor {
 
     async fn shutdown(&self) -> Result<(), HypervisorError> {
         self.pass("shutdown", self.inner.shutdown()).await
+    }
+
+    async fn run_in_guest(&self, script: &str) -> Result<GuestRan, HypervisorError> {
+        self.pass("run in the guest", self.inner.run_in_guest(script)).await
     }
 
     async fn set_password(&self, user: &str, password: &str) -> Result<(), HypervisorError> {

@@ -1,0 +1,72 @@
+//! The script as text, and every answer there is. That it does in a guest what it says shows the lab's.
+
+use std::process::Command;
+
+use super::*;
+
+fn config() -> GuestConfig {
+    let nic = |mac: &str, address: &str, gateway: Option<&str>| NicConfig {
+        mac: mac.to_owned(),
+        address: address.parse().unwrap(),
+        default_gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        is_management: gateway.is_some(),
+    };
+    GuestConfig {
+        nics: vec![
+            nic("02:10:10:10:10:10", "10.0.0.5/24", Some("10.0.0.1")),
+            nic("02:10:10:10:10:11", "10.1.0.5/16", None),
+        ],
+        dns: vec!["10.0.0.53".parse().unwrap(), "10.0.0.54".parse().unwrap()],
+        time_servers: vec!["10.0.0.123".to_owned(), "time.lan".to_owned()],
+        console_proxy: None,
+    }
+}
+
+#[test]
+fn the_script_begins_with_what_the_document_says_and_a_shell_can_read_it() {
+    let script = script(&VmName::management(), &config());
+    let values = script.strip_suffix(SCRIPT).unwrap();
+    insta::assert_snapshot!(values);
+    let read = Command::new("/bin/sh").args(["-n", "-c", &script]).output().unwrap();
+    assert!(read.status.success(), "{read:?}");
+}
+
+#[test]
+fn it_carries_the_id_and_the_file_that_the_seed_has() {
+    let seed = super::super::Seed::new(&VmName::management(), &config());
+    let id = seed::id(&VmName::management(), &config());
+    assert!(seed.meta_data.contains(&id));
+    let script = script(&VmName::management(), &config());
+    for line in seed::guest_file(&config(), &id).lines() {
+        assert!(script.contains(line), "{line}");
+    }
+}
+
+#[test]
+fn a_guest_that_has_seen_to_it_is_told_from_one_that_would_not_and_one_that_is_silent() {
+    let of = |said: &str| Told::of(Ok(GuestRan::Printed(said.to_owned())));
+    assert_eq!(of("cloud-init\n"), Told::CloudInit);
+    assert_eq!(of("applied mnvm-1\n"), Told::Applied { id: "mnvm-1".to_owned(), anew: true });
+    assert_eq!(of("already mnvm-1\n"), Told::Applied { id: "mnvm-1".to_owned(), anew: false });
+    assert!(matches!(of(""), Told::Refused(_)) && matches!(of("what?"), Told::Refused(_)));
+    for silent in [
+        HypervisorError::Refused {
+            operation: "run in the guest",
+            reason: "the domain is not running".to_owned(),
+        },
+        HypervisorError::Unanswered { operation: "run in the guest", waited_secs: 38 },
+        HypervisorError::Unreachable { operation: "run in the guest", reason: "gone".to_owned() },
+    ] {
+        assert!(matches!(Told::of(Err(silent.clone())), Told::Unknown(_)), "{silent}");
+    }
+    let forbidden = GuestRan::Refused("Command guest-exec has been disabled".to_owned());
+    assert!(matches!(Told::of(Ok(forbidden)), Told::Refused(_)));
+}
+
+#[test]
+fn only_what_the_guest_itself_says_is_held_against_it() {
+    let verdict = |told: Told| told.verdict().0;
+    assert_eq!(verdict(Told::CloudInit), ConditionStatus::True);
+    assert_eq!(verdict(Told::Unknown("not connected".to_owned())), ConditionStatus::Unknown);
+    assert_eq!(verdict(Told::Refused("disabled".to_owned())), ConditionStatus::False);
+}

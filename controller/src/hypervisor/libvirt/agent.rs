@@ -1,0 +1,114 @@
+//! Commands to the agent in the guest, in its own protocol. Blocking, as everything of [`super::domain`].
+
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use virt::domain::Domain;
+
+use super::domain::{Refusal, one_line, plain};
+use crate::hypervisor::GuestRan;
+
+/// Of one command, in seconds; what it starts may take longer.
+const COMMAND_SECS: i32 = 5;
+/// Between two looks whether a script has ended.
+const TICK: Duration = Duration::from_millis(200);
+/// Of what a script that failed has said.
+const SHOWN: usize = 300;
+
+#[derive(Deserialize)]
+struct Answer<T> {
+    #[serde(rename = "return")]
+    told: T,
+}
+
+#[derive(Deserialize)]
+struct Begun {
+    pid: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Status {
+    exited: bool,
+    #[serde(rename = "exitcode")]
+    exit_code: Option<i64>,
+    out_data: Option<String>,
+    err_data: Option<String>,
+}
+
+fn ask<T: DeserializeOwned>(domain: &Domain, command: &str, arguments: Value) -> Result<T, Refusal> {
+    let command = json!({ "execute": command, "arguments": arguments }).to_string();
+    let answer = domain.qemu_agent_command(&command, COMMAND_SECS, 0)?;
+    let answer: Answer<T> = serde_json::from_str(&answer)
+        .map_err(|error| plain(format!("the agent's answer cannot be read ({error}): {answer}")))?;
+    Ok(answer.told)
+}
+
+/// Waits until it has ended.
+pub(super) fn run(domain: &Domain, script: &str, limit: Duration) -> Result<GuestRan, Refusal> {
+    let script = BASE64_STANDARD.encode(script);
+    let arguments = json!({ "path": "/bin/sh", "arg": ["-s"], "input-data": script, "capture-output": true });
+    let begun: Begun = match ask(domain, "guest-exec", arguments) {
+        Err(Refusal::Libvirt(error)) if is_the_agents(error.message()) => {
+            return Ok(GuestRan::Refused(one_line(error.message())));
+        }
+        begun => begun?,
+    };
+    // A look takes time of its own; whoever waits has a deadline.
+    for _ in 0..=limit.as_millis() / TICK.as_millis() {
+        let status: Status = ask(domain, "guest-exec-status", json!({ "pid": begun.pid }))?;
+        if status.exited {
+            return Ok(told(&status));
+        }
+        thread::park_timeout(TICK);
+    }
+    Ok(GuestRan::Refused(format!("the script has not ended within {} s", limit.as_secs())))
+}
+
+/// libvirt's words for an agent that answers with an error.
+fn is_the_agents(error: &str) -> bool {
+    error.contains("unable to execute QEMU agent command")
+}
+
+fn told(status: &Status) -> GuestRan {
+    let text = |data: &Option<String>| {
+        let bytes = data.as_deref().map(|data| BASE64_STANDARD.decode(data).unwrap_or_default());
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    };
+    match status.exit_code {
+        Some(0) => GuestRan::Printed(text(&status.out_data)),
+        code => {
+            let code = code.map_or("a signal".to_owned(), |code| format!("status {code}"));
+            let said: String = one_line(&text(&status.err_data)).chars().take(SHOWN).collect();
+            GuestRan::Refused(format!("the script ended with {code}: {said}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(answer: &str) -> GuestRan {
+        let answer: Answer<Status> = serde_json::from_str(answer).unwrap();
+        assert!(answer.told.exited);
+        told(&answer.told)
+    }
+
+    #[test]
+    fn what_a_script_printed_is_told_and_why_one_failed() {
+        let good = r#"{"return":{"exitcode":0,"exited":true,"out-data":"Y2xvdWQtaW5pdAo="}}"#;
+        assert_eq!(ended(good), GuestRan::Printed("cloud-init\n".to_owned()));
+        let silent = r#"{"return":{"exitcode":0,"exited":true}}"#;
+        assert_eq!(ended(silent), GuestRan::Printed(String::new()));
+        let bad = r#"{"return":{"exitcode":1,"exited":true,"err-data":"bm8gZGV2aWNlCg=="}}"#;
+        assert_eq!(ended(bad), GuestRan::Refused("the script ended with status 1: no device".to_owned()));
+        let killed = r#"{"return":{"exited":true,"signal":9}}"#;
+        assert_eq!(ended(killed), GuestRan::Refused("the script ended with a signal: ".to_owned()));
+    }
+}
