@@ -224,6 +224,17 @@ impl<'a> Order<'a> {
         &mut self,
         limit: Duration,
         session: &mut Session<'_>,
+        judge: impl FnMut(&ClusterView, &ClusterStatus) -> Is,
+    ) -> Result<String, Failure> {
+        let done = unless_interrupted(self.look_until(limit, session, judge)).await;
+        interrupted_line(&done, session)?;
+        done
+    }
+
+    async fn look_until(
+        &mut self,
+        limit: Duration,
+        session: &mut Session<'_>,
         mut judge: impl FnMut(&ClusterView, &ClusterStatus) -> Is,
     ) -> Result<String, Failure> {
         let until = session.clock.now() + limit;
@@ -311,6 +322,33 @@ impl<'a> Order<'a> {
         }
         Ok(Exit::Success)
     }
+}
+
+/// Looking on at what was asked for ends with Ctrl-C; what was asked for does not.
+pub(crate) async fn unless_interrupted<T>(
+    looking: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        done = looking => done,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            Err(Failure::new(Exit::Interrupted, "Interrupted", "interrupted; what was asked for stays asked for")
+                .hint("`zsha status -w` shows how it goes"))
+        }
+    }
+}
+
+/// A line that is written over in place ends where the terminal shows `^C`.
+pub(crate) fn interrupted_line<T>(
+    done: &Result<T, Failure>,
+    session: &mut Session<'_>,
+) -> Result<(), Failure> {
+    let interrupted = done.as_ref().is_err_and(|failure| failure.exit == Exit::Interrupted);
+    if interrupted && session.output.err_look.terminal {
+        writeln!(session.output.err)?;
+    }
+    Ok(())
 }
 
 /// `in_doubt`: a write went unanswered, and may be in force.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use zsha_e2e::guest::DOMAIN;
 use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SETTLE_LIMIT, booted_lab};
-use zsha_e2e::{Host, wait};
+use zsha_e2e::{Cluster, Host, wait};
 
 const COMMAND: Duration = Duration::from_secs(60);
 
@@ -97,8 +97,31 @@ fn what_the_manual_shows_is_printed() -> Result<()> {
         nobody.status.code() == Some(2) && nobody.stderr.contains("is no node of this cluster"),
         "{nobody:?}"
     );
+    interrupted_while_it_waits(&lab, host)?;
     ensure!(lab.settled(SETTLE_LIMIT)?.name == host.name, "it was moved");
     lab.finish()
+}
+
+/// A node that cannot be left, as there is nowhere to go: what looks on is interrupted.
+fn interrupted_while_it_waits(lab: &Cluster, owner: &Host) -> Result<()> {
+    for other in lab.others(owner) {
+        zsha(owner, &["drain", &other.name])?;
+    }
+    let words = ["timeout", "--preserve-status", "-s", "INT", "3", "zsha", "drain", &owner.name];
+    let interrupted = owner.exec_with(&words, "", COMMAND)?;
+    ensure!(
+        interrupted.status.code() == Some(130) && interrupted.stderr.contains("stays asked for"),
+        "{interrupted:?}"
+    );
+    let status = zsha(owner, &["status"])?;
+    ensure!(
+        status.contains(&format!("zsha uncordon {}", owner.name)),
+        "it is not asked for any more:\n{status}"
+    );
+    for host in lab.hosts() {
+        zsha(owner, &["uncordon", &host.name])?;
+    }
+    Ok(())
 }
 
 /// Row import-config: in force from the next boot, which `halt -p` in the guest brings about.
@@ -143,4 +166,26 @@ fn an_imported_configuration_is_in_force_once_the_guest_has_halted() -> Result<(
     let after = lab.until("the guest's agent answers", BOOT_LIMIT, || owner.guest_up().map(Some))?;
     ensure!(after.boot != before.boot, "the guest has not booted");
     lab.finish()
+}
+
+/// The table in `e2e/README.md` names a test for every row of the manual, and each of them is there.
+#[test]
+fn every_row_and_every_situation_has_its_test() -> Result<()> {
+    let table = include_str!("../README.md");
+    let home = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let rows: Vec<_> = table.lines().filter(|line| line.starts_with("| ") && line.contains("::")).collect();
+    for row in &rows {
+        for named in row.split('`').filter(|word| word.contains("::")) {
+            let (file, name) = named.split_once("::").context("no test")?;
+            let text = std::fs::read_to_string(home.join(format!("{file}.rs")))
+                .with_context(|| format!("{named}: no such file"))?;
+            ensure!(
+                text.contains(&format!("fn {name}(")) || text.contains(&format!("{name}:")),
+                "{named} is gone"
+            );
+        }
+    }
+    let situations = rows.iter().filter(|row| row[2..].starts_with(|c: char| c.is_ascii_digit())).count();
+    ensure!((rows.len(), situations) == (25, 10), "{} rows, {situations} situations", rows.len());
+    Ok(())
 }

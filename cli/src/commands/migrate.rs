@@ -57,7 +57,9 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
         session.output.tell("It is not waited for; `zsha status -w` shows how it goes.")?;
         return Ok(Exit::Success);
     }
-    let answer = answered(store, &keys, id, index, &from, session).await?;
+    let answer = order::unless_interrupted(answered(store, &keys, id, index, &from, session)).await;
+    order::interrupted_line(&answer, session)?;
+    let answer = answer?;
     match answer.outcome {
         Outcome::Done => {
             progress(session, 100, true)?;
