@@ -65,6 +65,8 @@ pub(crate) struct CephFacts {
     pub(crate) no_admin: Option<String>,
     /// As an administrator sees it; none where it is none.
     pub(crate) image: Option<Image>,
+    /// Whether a client that takes the image over shuts the one before it out; as an administrator sees it.
+    pub(crate) locks: bool,
     /// SHA-256 of the key that the cluster's user has there; none where there is no such user, or none was asked.
     pub(crate) key: Option<String>,
     /// SHA-256 of the key that its libvirt holds.
@@ -210,9 +212,10 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
                         _ => None,
                     },
                     no_admin: (*admin != "yes").then(|| (*admin).to_owned()),
+                    locks: *image != "unlocked",
                     image: match *image {
                         "" => None,
-                        "there" => Some(Image::There),
+                        "there" | "unlocked" => Some(Image::There),
                         "missing" => Some(Image::Missing),
                         why => Some(Image::Unknown(why.to_owned())),
                     },
@@ -324,6 +327,8 @@ mod tests {
         let none = of("ceph\t\tthere is no program ceph\t\t\t").unwrap();
         assert_eq!((none.driver, none.image, none.key, none.held), (None, None, None, None));
         assert_eq!(none.no_admin.as_deref(), Some("there is no program ceph"));
+        let unlocked = of("ceph\tyes\tyes\tunlocked\t\t").unwrap();
+        assert_eq!((unlocked.image, unlocked.locks), (Some(Image::There), false));
         let hung = of("ceph\tno\tyes\tno answer within 10 s\t\t").unwrap();
         assert_eq!(hung.image, Some(Image::Unknown("no answer within 10 s".into())));
     }

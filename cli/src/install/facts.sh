@@ -37,7 +37,8 @@ if [ -n "$CEPH_SECRET" ]; then
     *) admin=$(printf '%s' "${said:-ceph auth failed}" | line) ;;
   esac; fi
   if [ "$admin" = yes ]; then
-    if said=$(timeout 10 rbd info "$CEPH_IMAGE" 2>&1); then image=there
+    if said=$(timeout 10 rbd info "$CEPH_IMAGE" 2>&1); then
+      case $said in *exclusive-lock*) image=there ;; *) image=unlocked ;; esac
     else case $? in 2) image=missing ;; 124) image='no answer from Ceph within 10 s' ;; *) image=$(printf '%s' "${said:-rbd info failed}" | line) ;; esac; fi
   fi
   say ceph "$driver" "$admin" "$image" "$key" "$(sum "$(virsh -q -c qemu:///system secret-get-value "$CEPH_SECRET" 2>/dev/null)")"

@@ -157,6 +157,12 @@ fn image_in_ceph(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut
         let hint = "install qemu-block-extra (Debian) or qemu-kvm-block-rbd";
         wrong("its QEMU has no driver for Ceph".into(), hint.into());
     }
+    if !ceph.locks {
+        checked.remarks.push(format!(
+            "rbd:{image} has no exclusive-lock, by which Ceph shuts out late writes of a client that has died: \
+             rbd feature enable {image} exclusive-lock"
+        ));
+    }
     match &ceph.image {
         None => {}
         Some(Image::There) => checked.lines.push(format!("Image rbd:{image} exists")),
@@ -334,6 +340,7 @@ mod tests {
                 .lines
                 .into_iter()
                 .filter(|line| line.contains("rbd"))
+                .chain(checked.remarks.into_iter().filter(|remark| remark.contains("rbd")))
                 .chain(told)
                 .collect::<Vec<_>>()
                 .join("\n")
@@ -346,8 +353,9 @@ mod tests {
             *ceph =
                 CephFacts { no_admin: Some("there is no program ceph".into()), image: None, ..ceph.clone() };
         });
+        let unlocked = of(|ceph| ceph.locks = false);
         let hangs = of(|ceph| ceph.image = Some(Image::Unknown("no answer from Ceph within 10 s".into())));
-        insta::assert_snapshot!([fit, nothing_there, no_admin, hangs].join("\n\n"));
+        insta::assert_snapshot!([fit, nothing_there, no_admin, unlocked, hangs].join("\n\n"));
     }
 
     #[test]

@@ -61,6 +61,7 @@ pub(crate) fn bare(hostname: &str) -> Facts {
             driver: Some(true),
             no_admin: None,
             image: Some(Image::There),
+            locks: true,
             key: None,
             held: None,
         }),
