@@ -1,5 +1,5 @@
 #!/bin/bash
-# What the end-to-end lab needs, installed where it is missing: libvirt, QEMU, Consul, a guest image.
+# What the end-to-end lab needs, installed where it is missing: libvirt, QEMU, Consul, a guest image; and Ceph, unpacked.
 #
 #   e2e/setup.sh          install what is missing, then build the guest image
 #   e2e/setup.sh --check  install nothing: name what is missing, exit 1 if anything is
@@ -31,6 +31,7 @@ wanted=(
   syslinux:/usr/bin/syslinux extlinux:/usr/lib/EXTLINUX/mbr.bin
   systemd:/lib/systemd/systemd dbus:/usr/bin/dbus-daemon openssh-server:/usr/sbin/sshd openssh-client:/usr/bin/ssh-keygen
   iptables:/usr/sbin/iptables nftables:/usr/sbin/nft
+  python3:/usr/bin/python3
   mtools:/usr/bin/mcopy dosfstools:/usr/sbin/mkfs.fat fdisk:/usr/sbin/sfdisk
 )
 
@@ -47,6 +48,7 @@ missing_packages() {
 have_consul() { command -v consul >/dev/null || [ -x "$cache/consul/usr/bin/consul" ]; }
 have_faketime() { [ -e "$cache/faketime/libfaketimeMT.so.1" ]; }
 have_watchdog_parts() { [ -e "$cache/watchdog/.complete" ]; }
+have_ceph() { [ -e "$cache/ceph/.complete" ]; }
 have_guest_parts() { [ -e "$cache/guest/parts/.complete" ]; }
 
 # URI of the archive this machine takes its own release from: first word of what apt says about <release>/main.
@@ -180,6 +182,30 @@ unpack_watchdog_parts() {
   rm -rf "$dir/whole" "$cache/watchdog"; touch "$dir/.complete"; mv "$dir" "$cache/watchdog"
 }
 
+# A Ceph server, its client and QEMU's driver for it. Of QEMU's own version: a module of another is not loaded.
+unpack_ceph() {
+  local dir=$cache/ceph.new version
+  rm -rf "$dir"
+  say "fetching Ceph"
+  unpack "$dir/root" ceph-mon ceph-osd ceph-base ceph-common librados2 librbd1 libboost-thread1.74.0 libfmt9 libleveldb1d \
+    libsnappy1v5 libfuse2 python3-rados python3-ceph-argparse python3-prettytable python3-wcwidth
+  version=$(dpkg-query -W -f '${Version}' qemu-system-x86)
+  mkdir -p "$dir/qemu"
+  cd "$dir/qemu"
+  case $version in
+    *bpo*)
+      quietly "apt-get update ($release-backports, lists of its own)" apt_with "$release-backports" beside update
+      quietly "fetching qemu-block-extra" apt_with "$release-backports" beside download "qemu-block-extra=$version" ;;
+    *) quietly "fetching qemu-block-extra" apt-get -q -o APT::Sandbox::User=root download "qemu-block-extra=$version" ;;
+  esac
+  dpkg -x qemu-block-extra_*.deb "$dir/root"
+  cd "$here"
+  # Of all of it only this is used.
+  rm -rf "$dir/qemu" "$dir/root/usr/share" "$dir/root/usr/sbin" "$dir/root/etc" "$dir/root/var" "$dir/root/lib/systemd"
+  touch "$dir/.complete"
+  rm -rf "$cache/ceph"; mv "$dir" "$cache/ceph"
+}
+
 # The guest's kernel and agent: unpacked, never installed.
 unpack_guest_parts() {
   local dir=$cache/guest/parts kernel
@@ -196,6 +222,7 @@ check_only() {
   have_guest_parts || missing+="guest-kernel "
   have_faketime || missing+="libfaketime "
   have_watchdog_parts || missing+="watchdog-kernel "
+  have_ceph || missing+="ceph "
   [ -e "$cache/mnvm.img" ] || missing+="mnvm.img "
   [ -z "$missing" ] || die "missing: ${missing% }"
 }
@@ -203,12 +230,13 @@ check_only() {
 [ "${1:-}" != --check ] || { check_only; exit 0; }
 
 if [ -n "$(missing_packages)" ] || ! have_consul || ! have_guest_parts || ! have_faketime ||
-  ! have_watchdog_parts; then
+  ! have_watchdog_parts || ! have_ceph; then
   missing=$(missing_packages | tr '\n' ' ')
   have_consul || missing+="consul "
   have_guest_parts || missing+="guest-kernel "
   have_faketime || missing+="libfaketime "
   have_watchdog_parts || missing+="watchdog-kernel "
+  have_ceph || missing+="ceph "
   release=$(. /etc/os-release 2>/dev/null && [ "${ID:-}" = debian ] && printf %s "${VERSION_CODENAME:-}") ||
     die "this is not Debian; install by hand what is missing: $missing"
   [ "$(id -u)" = 0 ] || die "not root, and missing: $missing- run it once as root"
@@ -221,6 +249,7 @@ if [ -n "$(missing_packages)" ] || ! have_consul || ! have_guest_parts || ! have
   have_guest_parts || unpack_guest_parts
   have_faketime || unpack_faketime
   have_watchdog_parts || unpack_watchdog_parts
+  have_ceph || unpack_ceph
 fi
 
 "$here/guest/build.sh" "$cache"

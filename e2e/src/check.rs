@@ -128,16 +128,15 @@ pub struct Check {
 }
 
 impl Check {
-    /// `image` is the VM's image as it stands on QEMU's command line.
-    pub(crate) fn start(image: &str, hosts: Namespaces) -> Self {
+    pub(crate) fn start(hosts: Namespaces) -> Self {
         let sightings = Arc::new(Mutex::new(Sightings::default()));
         let over = Arc::new(AtomicBool::new(false));
         let thread = {
-            let (sightings, over, image) = (sightings.clone(), over.clone(), image.to_owned());
+            let (sightings, over) = (sightings.clone(), over.clone());
             std::thread::spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let at = Instant::now();
-                    look(&image, &hosts, &sightings);
+                    look(&hosts, &sightings);
                     std::thread::sleep(LOOK_EVERY.saturating_sub(at.elapsed()));
                 }
             })
@@ -182,10 +181,10 @@ impl Check {
     }
 }
 
-fn look(image: &str, hosts: &Namespaces, sightings: &Mutex<Sightings>) {
+fn look(hosts: &Namespaces, sightings: &Mutex<Sightings>) {
     let mut suspects = None;
     for _ in 0..=READ_AGAIN {
-        let reading = read(image, hosts);
+        let reading = read(hosts);
         suspects = locked(sightings).take(Instant::now(), reading);
         if suspects.is_none() {
             return;
@@ -196,7 +195,7 @@ fn look(image: &str, hosts: &Namespaces, sightings: &Mutex<Sightings>) {
     }
 }
 
-fn read(image: &str, hosts: &Namespaces) -> Vec<Copy> {
+fn read(hosts: &Namespaces) -> Vec<Copy> {
     // A check that cannot look must not pass for one that saw nothing.
     let processes =
         proc::all().unwrap_or_else(|error| panic!("the independent check cannot look: {error:#}"));
@@ -210,7 +209,7 @@ fn read(image: &str, hosts: &Namespaces) -> Vec<Copy> {
         // Read again last: what has died meanwhile may have shown an empty or half a command line.
         let process = Process::read(process.pid)
             .filter(|again| again.started == process.started && !again.is_dead())?;
-        command_line.iter().any(|word| word.contains(image)).then(|| Copy {
+        crate::is_of_the_vm(&command_line).then(|| Copy {
             host: host.clone(),
             pid: process.pid,
             started: process.started,

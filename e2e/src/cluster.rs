@@ -120,7 +120,7 @@ impl ClusterBuilder {
             Ok(Host::new(number, config, programs.clone(), switch.clone(), namespaces.clone()))
         };
         let hosts = (1..=self.hosts).map(host).collect::<Result<Vec<_>>>()?;
-        let check = Check::start(crate::IMAGE_FILE, namespaces);
+        let check = Check::start(namespaces);
         let parts = Parts { hosts, check, switch };
         in_parallel(&parts.hosts, Host::power_on)?;
         if !self.bare {
@@ -198,7 +198,8 @@ impl Cluster {
         self.document.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn remember(&self, document: &Document) {
+    /// The document that was put in force past [`Cluster::apply`].
+    pub fn remember(&self, document: &Document) {
         *self.document.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = document.clone();
     }
 

@@ -258,7 +258,7 @@ impl Host {
             process.name.starts_with("qemu-system")
                 && !process.is_dead()
                 && proc::pid_namespace(process.pid) == ours
-                && process.command_line().iter().any(|word| word.contains(crate::IMAGE_FILE))
+                && crate::is_of_the_vm(&process.command_line())
         };
         Ok(proc::all()?.iter().find(|process| is_vm(process)).map(|process| process.pid))
     }

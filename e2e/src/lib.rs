@@ -19,6 +19,7 @@
 // The lab is an edge: it measures real time on a real machine, where nothing is simulated.
 #![allow(clippy::disallowed_methods)]
 
+pub mod ceph;
 pub mod check;
 mod cluster;
 pub mod command;
@@ -27,8 +28,10 @@ mod host;
 pub mod init;
 mod leftovers;
 pub mod net;
+pub mod operator;
 mod proc;
 mod product;
+pub mod said;
 pub mod scenario;
 mod services;
 pub mod stand_in;
@@ -42,5 +45,10 @@ pub use services::{CLUSTER, SEED, consul, product_directory};
 
 /// The VM's image as every host sees it.
 pub const IMAGE: &str = "/opt/smp/mngt/mnvm.img";
-/// What tells a QEMU of the VM on its command line, however its path is written there.
-pub const IMAGE_FILE: &str = "mnvm.img";
+/// What tells a QEMU of the VM on its command line, however the image's path is written there; and as libvirt writes a block
+/// device of this name in Ceph.
+const MARKS: [&str; 2] = ["mnvm.img", "\"image\":\"mnvm\""];
+
+pub(crate) fn is_of_the_vm(command_line: &[String]) -> bool {
+    command_line.iter().any(|word| MARKS.iter().any(|mark| word.contains(mark)))
+}

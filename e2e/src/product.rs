@@ -53,6 +53,11 @@ impl Document {
         }))
     }
 
+    pub fn names(&self, host: &Host) -> bool {
+        let nodes = self.0["spec"]["Node"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        nodes.filter_map(|node| node.split(' ').nth(1)).any(|name| name == host.name)
+    }
+
     /// The same with one field of `spec` changed.
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.0["spec"][field] = value.into();
@@ -163,7 +168,7 @@ impl Cluster {
         })
     }
 
-    /// Waits until the VM runs, every host that is on is ready, and the document in force is the one last applied.
+    /// Waits until the VM runs, every host of the document that is on is ready, and the document in force is the one last applied.
     pub fn settled(&self, limit: Duration) -> Result<&Host> {
         self.until("the cluster has settled", limit, || {
             let status = self.status()?;
@@ -172,7 +177,8 @@ impl Cluster {
                 wanted.is_some() && wanted == observed,
                 "generation {wanted:?} is wanted, {observed:?} in force"
             );
-            for host in self.hosts().iter().filter(|host| host.is_on()) {
+            let document = self.document();
+            for host in self.hosts().iter().filter(|host| host.is_on() && document.names(host)) {
                 let node =
                     status.node(&host.name).ok_or_else(|| anyhow!("status has no node {}", host.name))?;
                 ensure!(node.ready, "{} is not ready: {node:?}", host.name);

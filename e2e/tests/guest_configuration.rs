@@ -1,13 +1,13 @@
 //! What the document says of the guest's inside reaches a real guest: it answers on the address of the node that it booted on,
 //! is told what is new when it boots again, and no guest starts, nor is moved, where it could not be told.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::json;
+use zsha_e2e::operator::stripped;
 use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, now};
-use zsha_e2e::{Cluster, Document, Host, SEED, product_directory, wait};
+use zsha_e2e::{Cluster, Document, Host, SEED, wait};
 
 /// Of a whole command that moves the guest.
 const MOVED: Duration = Duration::from_secs(60);
@@ -77,9 +77,7 @@ fn is_written(host: &Host, what: &str) -> Result<bool> {
 /// As the manual's 1.2.7.1 has it: a bundle is brought into the guest, installs itself, and answers.
 fn zin_tells_what_is_applied(lab: &Cluster, host: &Host) -> Result<()> {
     let bundle = lab.dir().join("zin");
-    let built = product_directory()?.join("zin");
-    let stripped = Command::new("strip").arg("-o").arg(&bundle).arg(&built).status()?;
-    ensure!(stripped.success(), "strip {}", built.display());
+    stripped("zin", &bundle)?;
     host.bring(&bundle, "/root/zin-bundle")?;
     let said = host.in_guest(&["/root/zin-bundle", "-i"])?;
     ensure!(said.starts_with("/usr/bin/zin is installed: App Version: "), "{said}");

@@ -4,80 +4,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use zsha_e2e::command::Finished;
-use zsha_e2e::init::PASSWORD;
+use zsha_e2e::operator::{INSTALL, Operator};
+use zsha_e2e::said::in_order;
 use zsha_e2e::scenario::{SECOND, SETTLE_LIMIT};
-use zsha_e2e::{Cluster, Host, IMAGE, consul, product_directory};
+use zsha_e2e::{Cluster, Host, IMAGE};
 
-/// Of one `zsha install` on three hosts, with programs of a debug build to send.
-const INSTALL: Duration = Duration::from_secs(300);
-
-/// What an operator has unpacked on the first host: the programs, the document, the password, what the lab's nodes need.
-struct Operator<'a> {
-    lab: &'a Cluster,
-    dir: PathBuf,
-}
-
-impl<'a> Operator<'a> {
-    fn new(lab: &'a Cluster) -> Result<Self> {
-        let dir = lab.dir().join("operator");
-        fs::create_dir(&dir)?;
-        for program in ["zsha", "zsha-controller"] {
-            // As they are shipped: what a debug build carries beside the program only takes time to send.
-            let (from, to) = (product_directory()?.join(program), dir.join(program));
-            let stripped = std::process::Command::new("strip").arg("-o").arg(&to).arg(&from).status()?;
-            ensure!(stripped.success(), "strip {}", from.display());
-        }
-        fs::copy(consul()?, dir.join("consul"))?;
-        fs::write(dir.join("cluster.json"), lab.document().0.to_string())?;
-        fs::write(dir.join("password"), format!("{PASSWORD}\n"))?;
-        let settings = "domainType: qemu\nunsafeMigration: true\nmigrationUri: qemu+tcp://{address}/system\n";
-        fs::write(dir.join("settings.yaml"), settings)?;
-        Ok(Self { lab, dir })
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.dir.join(file).display().to_string()
-    }
-
-    /// `zsha` as the operator unpacked it, with what is needed to get into the nodes.
-    fn zsha(&self, words: &[&str]) -> Result<Finished> {
-        let (zsha, password, known) = (self.path("zsha"), self.path("password"), self.path("known_hosts"));
-        let login = ["--password-file", &password, "--known-hosts", &known];
-        self.lab.host(1).exec_with(&[&[zsha.as_str()], words, &login].concat(), "", INSTALL)
-    }
-
-    fn install(&self, words: &[&str]) -> Result<Finished> {
-        let (document, settings) = (self.path("cluster.json"), self.path("settings.yaml"));
-        self.zsha(&[&["install", "-c", &document, "--settings", &settings], words].concat())
-    }
-
-    fn uninstall(&self, words: &[&str]) -> Result<Finished> {
-        self.zsha(&[&["uninstall", "-c", &self.path("cluster.json")], words].concat())
-    }
-
-    /// The same program in other bytes: what stands behind the end of an ELF file is not looked at.
-    fn new_build(&self) -> Result<()> {
-        for program in ["zsha", "zsha-controller"] {
-            let file = self.dir.join(program);
-            let bytes = [fs::read(&file)?, b"a newer build".to_vec()].concat();
-            fs::remove_file(&file)?;
-            fs::write(&file, bytes)?;
-            std::process::Command::new("chmod").arg("755").arg(&file).status()?;
-        }
-        Ok(())
-    }
-}
-
-/// Lines that have to be there in this order, others between them or not.
-fn in_order(text: &str, lines: &[&str]) -> Result<()> {
-    let mut rest = text.lines();
-    for line in lines {
-        ensure!(rest.any(|one| one.trim_end() == *line), "no {line:?} where it belongs in:\n{text}");
+/// The same program in other bytes: what stands behind the end of an ELF file is not looked at.
+fn new_build(operator: &Operator<'_>) -> Result<()> {
+    for program in ["zsha", "zsha-controller"] {
+        let file = operator.dir.join(program);
+        let bytes = [fs::read(&file)?, b"a newer build".to_vec()].concat();
+        fs::remove_file(&file)?;
+        fs::write(&file, bytes)?;
+        fs::set_permissions(&file, PermissionsExt::from_mode(0o755))?;
     }
     Ok(())
 }
@@ -140,7 +83,7 @@ fn processes(lab: &Cluster) -> Result<BTreeMap<String, String>> {
 #[test]
 fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again() -> Result<()> {
     let lab = Cluster::builder().nodes(3).profile("Balanced").bare().build()?;
-    let operator = Operator::new(&lab)?;
+    let operator = Operator::new(&lab, &lab.document())?;
     raise_firewalls(&lab)?;
     let image_before = image(lab.host(1))?;
     let files: Vec<_> = lab.hosts().iter().map(own_files).collect::<Result<_>>()?;
@@ -166,6 +109,8 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
             "Every node is fit.",
         ],
     )?;
+    let dry = operator.install(&["--accept-new-host-keys", "--dry-run", "-o", "json"])?.success()?;
+    insta::assert_snapshot!("install_dry_run_json", everywhere(&dry));
     let dry = operator.install(&["--accept-new-host-keys", "--dry-run"])?.success()?;
     in_order(
         &dry,
@@ -184,6 +129,7 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
     let said = operator.install(&[])?;
     println!("install:\n{}{}", said.stdout, said.stderr);
     let said = said.success()?;
+    insta::assert_snapshot!("install", everywhere(&said));
     in_order(
         &said,
         &[
@@ -221,7 +167,7 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
 
     // --- a new build: node by node, the owner last, and the VM goes on
     let vm = owner.pid_of_qemu()?.context("no QEMU on the owner")?;
-    operator.new_build()?;
+    new_build(&operator)?;
     let upgraded = operator.install(&[])?.success()?;
     println!("upgrade:\n{upgraded}");
     let order: Vec<_> = upgraded.lines().filter_map(|line| line.strip_prefix("Install for: ")).collect();
@@ -269,6 +215,7 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
     )?;
     let said = operator.uninstall(&["--yes-i-really-really-mean-it"])?.success()?;
     println!("uninstall:\n{said}");
+    insta::assert_snapshot!("uninstall", said);
     in_order(
         &said,
         &[
@@ -290,6 +237,19 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
         }
     }
     lab.finish()
+}
+
+/// What was said, with the versions of this machine's programs taken out.
+fn everywhere(said: &str) -> String {
+    let plain = |line: &str| match line.find(": systemd ") {
+        Some(at) if line.contains("QEMU") => {
+            let end = line[at..].find('"').map_or("", |quote| &line[at + quote..]);
+            let begin = line[..at].rfind(['"', '\n']).map_or("", |quote| &line[..=quote]);
+            format!("{begin}SYSTEM: systemd, libvirt, QEMU{end}")
+        }
+        _ => line.to_owned(),
+    };
+    said.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
 /// Tokens and the gossip key are root's or Consul's alone, and nobody without one may write.

@@ -1,0 +1,65 @@
+//! A real Ceph for the lab: one monitor and one OSD on a bare host, of packages that `setup.sh` has unpacked; and hosts as its
+//! clients, as if its packages were installed there.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::host::Host;
+use crate::leftovers::cache;
+
+/// The pool that the lab's VM is in.
+pub const POOL: &str = "zsha";
+/// Of a Ceph that is made from nothing.
+const START: Duration = Duration::from_secs(120);
+
+fn root() -> String {
+    cache().join("ceph/root").display().to_string()
+}
+
+/// A running one.
+#[derive(Debug)]
+pub struct Ceph {
+    pub monitor: String,
+    dir: PathBuf,
+}
+
+impl Ceph {
+    /// On a bare host of the lab; it ends with that host's power.
+    pub fn start(host: &Host) -> Result<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ceph/one-node.sh");
+        let (dir, monitor) = (host.log_dir().join("ceph"), host.address().to_string());
+        let words = [&format!("POOL={POOL}"), script, &root(), &dir.display().to_string(), &monitor];
+        let words: Vec<&str> =
+            std::iter::once("env").chain(words.into_iter().map(|word| word as &str)).collect();
+        host.exec_with(&words, "", START)?.success().context("start Ceph")?;
+        Ok(Self { monitor, dir })
+    }
+
+    /// QEMU there can read what is in Ceph. No key and no settings: those are whoever installs zsha's affair.
+    pub fn client(&self, host: &Host) -> Result<()> {
+        let script = format!(
+            "set -e\nlib={}/usr/lib/x86_64-linux-gnu\nprintf '%s\\n' $lib $lib/ceph >/etc/ld.so.conf.d/lab-ceph.conf\nldconfig\n\
+             mkdir -p /usr/lib/x86_64-linux-gnu/qemu\n\
+             ln -s $lib/qemu/block-rbd.so /usr/lib/x86_64-linux-gnu/qemu/block-rbd.so",
+            root()
+        );
+        host.ok(&["sh", "-c", &script]).map(drop)
+    }
+
+    /// A client that may everything: `ceph` and `rbd`, and the keyring of client.admin.
+    pub fn administrator(&self, host: &Host) -> Result<()> {
+        let script = format!(
+            "set -e\nroot={root}\nmkdir -p /etc/ceph\nprintf '[global]\\nmon host = {monitor}\\n' >/etc/ceph/ceph.conf\n\
+             install -m 600 {dir}/admin.keyring /etc/ceph/ceph.client.admin.keyring\n\
+             printf '#!/bin/sh\\nPYTHONDONTWRITEBYTECODE=1 PYTHONPATH=%s exec python3 %s \"$@\"\\n' \
+             $root/usr/lib/python3/dist-packages $root/usr/bin/ceph >/usr/bin/ceph\nchmod 755 /usr/bin/ceph\n\
+             ln -s $root/usr/bin/rbd /usr/bin/rbd",
+            root = root(),
+            monitor = self.monitor,
+            dir = self.dir.display(),
+        );
+        host.ok(&["sh", "-c", &script]).map(drop)
+    }
+}
