@@ -234,12 +234,12 @@ impl Command {
             Self::Stop(args) => args.order.common.json(),
             Self::Start(args) => args.order.common.json(),
             Self::Drain(args) => args.order.common.json(),
+            Self::Migrate(args) => args.order.common.json(),
             Self::Uncordon(args) => args.order.json(),
             Self::Freeze(args) => args.order.json(),
             Self::Resume(args) => args.order.json(),
             Self::ResetPassword(args) => args.common.json(),
-            Self::Migrate(_)
-            | Self::ExportConfig(_)
+            Self::ExportConfig(_)
             | Self::ConfigSample(_)
             | Self::Schema(_)
             | Self::Completion(_)
@@ -252,8 +252,8 @@ impl Command {
     pub(crate) fn is_endless(&self) -> bool {
         match self {
             Self::Status(args) => args.watch,
-            Self::Migrate(args) => !args.detach,
-            Self::Stop(_)
+            Self::Migrate(_)
+            | Self::Stop(_)
             | Self::Start(_)
             | Self::Drain(_)
             | Self::ResetPassword(_)

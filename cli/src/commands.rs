@@ -45,7 +45,7 @@ pub(crate) async fn run(
         Command::Status(args) => status::run(args, needed()?, session).await,
         Command::Events(args) => events::run(args, needed()?, session).await,
         Command::History(args) => history::run(args, needed()?, session).await,
-        Command::Migrate(args) => migrate::run(args, needed()?, session).await,
+        Command::Migrate(args) => migrate::run(args, global, needed()?, session).await,
         Command::Stop(args) => stop::run(args, global, needed()?, session).await,
         Command::Start(args) => start::run(args, global, needed()?, session).await,
         Command::Drain(args) => drain::run(args, global, needed()?, session).await,

@@ -1,4 +1,4 @@
-//! What `stop`, `start`, `drain`, `uncordon`, `freeze` and `resume` have in common: each writes one intent, by
+//! What `stop`, `start`, `drain`, `uncordon`, `freeze`, `resume`, `migrate` and `reset-MNVM-password` have in common: each writes one intent, by
 //! compare-and-set, and may then look on until it has come true. The controllers carry it out.
 
 use std::io::Write;
@@ -88,6 +88,10 @@ pub(crate) struct Order<'a> {
 pub(crate) enum Is {
     /// With a sentence.
     So(String),
+    /// The same by an answer to this very request, which no second look makes surer.
+    Answered(String),
+    /// How far it has come: a line of the result, in place on a terminal.
+    Going(String),
     /// What it waits for.
     NotYet(String),
 }
@@ -246,9 +250,9 @@ impl<'a> Order<'a> {
                 Ok(view) if view.data_age.is_current() => {
                     self.status = summarise(&view);
                     self.view = view;
-                    match self.view.frozen() {
-                        Some(asked) => Is::NotYet(format!("the cluster was frozen {asked}")),
-                        None => judge(&self.view, &self.status),
+                    match (judge(&self.view, &self.status), self.view.frozen()) {
+                        (Is::NotYet(_), Some(asked)) => Is::NotYet(format!("the cluster was frozen {asked}")),
+                        (is, _) => is,
                     }
                 }
                 Ok(_) => Is::NotYet("Consul has no quorum".to_owned()),
@@ -263,11 +267,21 @@ impl<'a> Order<'a> {
                     tokio::time::sleep(LOOK).await;
                     continue;
                 }
-                Is::So(how) => {
+                Is::So(how) | Is::Answered(how) => {
                     self.erase(session, &shown)?;
                     return Ok(how);
                 }
-                Is::NotYet(waits) => plain(&waits).into_owned(),
+                Is::Going(line) => {
+                    self.going(session, &shown, &line)?;
+                    line
+                }
+                Is::NotYet(waits) => {
+                    let waits = plain(&waits).into_owned();
+                    if waits != shown {
+                        self.show(session, &waits)?;
+                    }
+                    waits
+                }
             };
             seen_so = false;
             if session.clock.now() >= until {
@@ -276,10 +290,7 @@ impl<'a> Order<'a> {
                 let hint = "it stays asked for; `zsha status -w` shows how it goes";
                 return Err(Failure::new(Exit::TimedOut, "TimedOut", message).hint(hint));
             }
-            if waits != shown {
-                self.show(session, &waits)?;
-                shown = waits;
-            }
+            shown = waits;
             tokio::time::sleep(LOOK.min(session.clock.now().until(until))).await;
         }
     }
@@ -296,6 +307,19 @@ impl<'a> Order<'a> {
             output.tell(&format!("waiting: {waits}"))?;
         }
         Ok(())
+    }
+
+    fn going(&self, session: &mut Session<'_>, shown: &str, line: &str) -> Result<(), Failure> {
+        if line == shown {
+            return Ok(());
+        }
+        self.erase(session, shown)?;
+        let in_place = session.output.out_look.terminal && session.output.err_look.terminal;
+        if in_place && !self.args.json() {
+            write!(session.output.out, "\r{line}")?;
+            return Ok(session.output.out.flush()?);
+        }
+        self.line(session, line)
     }
 
     fn erase(&self, session: &mut Session<'_>, shown: &str) -> Result<(), Failure> {
@@ -325,25 +349,20 @@ impl<'a> Order<'a> {
 }
 
 /// Looking on at what was asked for ends with Ctrl-C; what was asked for does not.
-pub(crate) async fn unless_interrupted<T>(
-    looking: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+async fn unless_interrupted<T>(looking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::select! {
         biased;
         done = looking => done,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
-            Err(Failure::new(Exit::Interrupted, "Interrupted", "interrupted; what was asked for stays asked for")
-                .hint("`zsha status -w` shows how it goes"))
+            Err(Failure::new(Exit::Interrupted, "Interrupted", "interrupted")
+                .hint("it stays asked for; `zsha status -w` shows how it goes"))
         }
     }
 }
 
 /// A line that is written over in place ends where the terminal shows `^C`.
-pub(crate) fn interrupted_line<T>(
-    done: &Result<T, Failure>,
-    session: &mut Session<'_>,
-) -> Result<(), Failure> {
+fn interrupted_line<T>(done: &Result<T, Failure>, session: &mut Session<'_>) -> Result<(), Failure> {
     let interrupted = done.as_ref().is_err_and(|failure| failure.exit == Exit::Interrupted);
     if interrupted && session.output.err_look.terminal {
         writeln!(session.output.err)?;

@@ -42,7 +42,9 @@ async fn a_migration_is_asked_for_by_name_or_address_and_waited_for() {
         assert_eq!((ran.exit, ran.err.as_str()), (Exit::Success, ""));
         assert_eq!(
             ran.out,
-            format!("Migrate from nfs-1 to {node}\nMigration: [100 %]\nThe VM runs on {node}.\n")
+            format!(
+                "Migrate from nfs-1 to {node}\nMigration: [  0 %]\nMigration: [100 %]\nThe VM runs on {node}.\n"
+            )
         );
         let intent: Value =
             serde_json::from_str(&store.read(&keys().intent("migrate")).unwrap().value).unwrap();
@@ -51,6 +53,43 @@ async fn a_migration_is_asked_for_by_name_or_address_and_waited_for() {
             (&json!("migrate"), &json!(node), &json!("new fan"))
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_is_told_once_and_whoever_does_not_wait_at_once() {
+    let store = healthy().await;
+    let words = ["migrate", "nfs-3", "-o", "json"];
+    let (ran, ()) =
+        tokio::join!(zsha(store.clone(), "", &words), answer(store.clone(), "Done", "it has moved"));
+    let told = ran.json();
+    let said = [&told["kind"], &told["command"], &told["node"], &told["changed"], &told["done"]];
+    assert_eq!(said, [&json!("Order"), &json!("migrate"), &json!("nfs-3"), &json!(true), &json!(true)]);
+    assert_eq!((ran.exit, ran.err.as_str()), (Exit::Success, ""));
+
+    let store = healthy().await;
+    let ran = zsha(store.clone(), "", &["migrate", "nfs-3", "--detach", "-o", "json"]).await;
+    assert_eq!((ran.exit, &ran.json()["done"]), (Exit::Success, &json!(false)));
+    assert!(store.read(&keys().intent("migrate")).is_some());
+    let ran = zsha(store, "", &["migrate", "nfs-1", "-o", "json"]).await;
+    assert_eq!((&ran.json()["done"], &ran.json()["changed"]), (&json!(true), &json!(false)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_far_it_is_is_told_as_the_source_says_it_and_an_end_is_kept() {
+    let store = healthy().await;
+    let going = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let key = keys().node_status(&"nfs-1".parse().unwrap());
+        let mut status: Value = serde_json::from_str(&store.read(&key).unwrap().value).unwrap();
+        status["migratedPercent"] = json!(42);
+        put(&store, key, &status);
+    };
+    let words = ["migrate", "nfs-2", "--timeout", "10s"];
+    let (ran, ()) = tokio::join!(zsha(store.clone(), "", &words), going);
+    assert_eq!(ran.exit, Exit::TimedOut);
+    assert_eq!(ran.out, "Migrate from nfs-1 to nfs-2\nMigration: [  0 %]\nMigration: [ 42 %]\n");
+    assert!(ran.err.contains("not so within 10 s: Migration: [ 42 %]"), "{}", ran.err);
+    assert!(ran.err.contains("it stays asked for"), "{}", ran.err);
 }
 
 #[tokio::test(start_paused = true)]
