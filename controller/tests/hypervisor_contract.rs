@@ -136,7 +136,11 @@ async fn what_we_define_is_valid_by_libvirts_own_schema() {
         pool: "vms".to_owned(),
         image: "mnvm".to_owned(),
     };
-    let login = CephLogin { user: "libvirt".to_owned(), secret: Uuid::from_u128(2) };
+    let login = CephLogin {
+        user: "libvirt".to_owned(),
+        secret: Uuid::from_u128(2),
+        config: Some("/etc/zsha/ceph.conf".into()),
+    };
     let special = DomainImage::File(PathBuf::from("/share/<&'\"> é.img"));
     for (image, domain_type) in [(ceph, DomainType::Kvm), (special, DomainType::Qemu)] {
         let settings =

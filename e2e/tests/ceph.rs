@@ -76,7 +76,10 @@ fn a_vm_in_a_real_ceph_is_installed_fails_over_is_moved_and_leaves_its_image_alo
     let owner = lab.settled(SETTLE_LIMIT)?;
     lab.until("the guest's agent answers", BOOT_LIMIT, || owner.guest_up().map(Some))?;
     let xml = owner.virsh(&["dumpxml", "mnvm"])?;
-    ensure!(xml.contains("protocol='rbd'") && xml.contains("username='zsha-lab'"), "{xml}");
+    ensure!(
+        ["protocol='rbd'", "username='zsha-lab'", "/etc/zsha/ceph.conf"].iter().all(|it| xml.contains(it)),
+        "{xml}"
+    );
     let caps = admin.ok(&["ceph", "auth", "get", USER])?;
     ensure!(caps.contains(&format!("profile rbd pool={POOL}")), "{caps}");
     let key = admin.ok(&["ceph", "auth", "get-key", USER])?;

@@ -12,6 +12,11 @@ use super::waits::SHORT;
 /// Keys of a node's settings.
 pub(crate) const USER: &str = "cephUser";
 pub(crate) const SECRET: &str = "cephSecret";
+pub(crate) const CONFIG: &str = "cephConfig";
+
+/// Of QEMU's client. By itself it waits 300 s for a monitor that does not answer, and the start of the VM with it.
+pub(crate) const SETTINGS: &str = "# Written by `zsha install`: how QEMU's client of Ceph is set. Whom it asks and as whom stands in the domain.\n\
+    [global]\nclient mount timeout = 10\nrados mount timeout = 10\n";
 
 /// What install makes for a cluster; the same whenever it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

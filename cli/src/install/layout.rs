@@ -13,6 +13,8 @@ pub(crate) const ZSHA: &str = "/usr/bin/zsha";
 pub(crate) const CONTROLLER: &str = "/usr/bin/zsha-controller";
 pub(crate) const CONSUL: &str = "/usr/bin/consul";
 pub(crate) const SETTINGS: &str = "/etc/zsha/controller.yaml";
+/// Of QEMU's client, where the image is in Ceph.
+const CEPH_CONFIG: &str = "/etc/zsha/ceph.conf";
 pub(crate) const INSTALLED: &str = "/etc/zsha/installed.json";
 pub(crate) const NODES: &str = "/etc/zsha/nodes";
 pub(crate) const NODE_TOKEN: &str = "/etc/zsha/node.token";
@@ -36,11 +38,12 @@ const ZSH: &str = "/usr/share/zsh/site-functions/_zsha";
 const FISH: &str = "/usr/share/fish/vendor_completions.d/zsha.fish";
 
 /// Every file that an install can leave on a node; uninstall removes these and no others.
-pub(crate) const FILES: [&str; 21] = [
+pub(crate) const FILES: [&str; 22] = [
     ZSHA,
     CONTROLLER,
     CONSUL,
     SETTINGS,
+    CEPH_CONFIG,
     NODES,
     NODE_TOKEN,
     OPERATOR_TOKEN,
@@ -206,6 +209,9 @@ pub(crate) fn files(
     ));
     files.push(programs.zsha.clone());
     files.push(programs.controller.clone());
+    if CephLogin::ours(document, &choice.settings, there).is_some() {
+        files.push(Wanted::new(CEPH_CONFIG, "644", Zsha, ceph::SETTINGS));
+    }
     files.push(Wanted::new(SETTINGS, "644", Zsha, settings(document, node, choice, consul, there)));
     files.push(Wanted::new(
         KEEPER_UNIT,
@@ -281,6 +287,7 @@ fn settings(
     if let Some(login) = CephLogin::ours(document, &choice.settings, there) {
         all.insert(ceph::USER.into(), login.user.into());
         all.insert(ceph::SECRET.into(), login.secret.to_string().into());
+        all.entry(ceph::CONFIG.into()).or_insert_with(|| CEPH_CONFIG.into());
     }
     all.entry("logDirectory".into()).or_insert_with(|| LOGS.into());
     match (there, before) {
@@ -303,7 +310,7 @@ pub(crate) fn policies(cluster: &ClusterName) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::install::testing::{document, programs};
+    use crate::install::testing::{document, in_ceph, programs};
 
     fn choice(acl: bool) -> Choice {
         Choice { acl, settings: Mapping::new() }
@@ -331,6 +338,27 @@ mod tests {
         let files = of_first(true, None);
         insta::assert_snapshot!(text(&files, CONSUL_NODE));
         insta::assert_snapshot!(text(&files, SETTINGS));
+    }
+
+    #[test]
+    fn in_ceph_a_node_is_told_its_login_and_qemus_client_not_to_wait_for_minutes() {
+        let document = in_ceph();
+        let of = |there| {
+            files(&document, &document.nodes()[0].name, &programs(), &choice(true), true, "KEY", there)
+        };
+        let settings = text(&of(None), SETTINGS);
+        let login = CephLogin::of(&document).unwrap();
+        let lines = [
+            format!("cephUser: {}\n", login.user),
+            format!("cephSecret: {}\n", login.secret),
+            format!("cephConfig: {CEPH_CONFIG}\n"),
+        ];
+        assert!(lines.iter().all(|line| settings.contains(line)), "{settings}");
+        assert!(text(&of(None), CEPH_CONFIG).contains("client mount timeout = 10\n"));
+        assert_eq!(text(&of(Some(&settings)), SETTINGS), settings);
+        for file in of(None) {
+            assert!(FILES.contains(&file.path), "{}", file.path);
+        }
     }
 
     #[test]

@@ -62,6 +62,9 @@ impl DomainSettings {
 pub struct CephLogin {
     pub user: String,
     pub secret: Uuid,
+    /// Settings of its client, such as how long it waits for a monitor (300 s by itself). The same path on every node, or the VM
+    /// cannot be moved live.
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -283,6 +286,9 @@ impl Elements {
     }
 
     fn ceph_login(&mut self, login: &CephLogin) -> io::Result<()> {
+        if let Some(config) = &login.config {
+            self.empty("config", &[("file", text_of(config)?)])?;
+        }
         let secret = login.secret.to_string();
         self.around("auth", &[("username", &login.user)], |xml| {
             xml.empty("secret", &[("type", "ceph"), ("uuid", &secret)])

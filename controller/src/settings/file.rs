@@ -45,6 +45,7 @@ pub(super) struct FileSettings {
     pub(super) watchdog_device: Option<PathBuf>,
     pub(super) ceph_user: Option<String>,
     pub(super) ceph_secret: Option<String>,
+    pub(super) ceph_config: Option<String>,
 }
 
 /// One address, several joined by commas as in the flag, or a list.

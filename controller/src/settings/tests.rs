@@ -100,6 +100,7 @@ logDirectory: /var/log/z
 logTotalMiB: 64
 cephUser: zsha-prod
 cephSecret: 7c9a1e44-90f5-4a25-a8f7-9d0a51b0b8ea
+cephConfig: /etc/zsha/ceph.conf
 ";
     let settings = resolve(&Flags::default(), &Environment::new(), Some(&file(text))).unwrap();
     assert_eq!(settings.node.as_str(), "nfs-3");
@@ -108,7 +109,10 @@ cephSecret: 7c9a1e44-90f5-4a25-a8f7-9d0a51b0b8ea
     assert!(settings.unsafe_migration);
     assert_eq!(settings.watchdog_device, Some(PathBuf::from("/dev/watchdog1")));
     let secret = uuid::Uuid::parse_str("7c9a1e44-90f5-4a25-a8f7-9d0a51b0b8ea").unwrap();
-    assert_eq!(settings.ceph, Some(CephLogin { user: "zsha-prod".to_owned(), secret }));
+    assert_eq!(
+        settings.ceph,
+        Some(CephLogin { user: "zsha-prod".to_owned(), secret, config: Some("/etc/zsha/ceph.conf".into()) })
+    );
     assert_eq!(settings.log.format, LogFormat::Json);
     assert_eq!(settings.log.files.unwrap().total, 64 * 1024 * 1024);
 }

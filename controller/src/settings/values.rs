@@ -117,7 +117,8 @@ impl Values<'_> {
     fn ceph(&mut self, file: &FileSettings) -> Option<Option<CephLogin>> {
         let user = self.only_in_file("cephUser", file.ceph_user.clone(), ceph_user);
         let secret = self.only_in_file("cephSecret", file.ceph_secret.clone(), secret);
-        let (user, secret) = (user?, secret?);
+        let config = self.only_in_file("cephConfig", file.ceph_config.clone(), absolute_path);
+        let (user, secret, config) = (user?, secret?, config?);
         if user.is_some() != secret.is_some() {
             self.problems.push(Problem::Together {
                 what: "of cephUser and cephSecret only one is set".to_owned(),
@@ -127,7 +128,7 @@ impl Values<'_> {
             });
             return None;
         }
-        Some(user.zip(secret).map(|(user, secret)| CephLogin { user, secret }))
+        Some(user.zip(secret).map(|(user, secret)| CephLogin { user, secret, config }))
     }
 
     fn consul(&mut self, flags: &Flags, file: &FileSettings) -> Option<ConsulAccess> {

@@ -63,7 +63,11 @@ fn a_domain_on_ceph_without_kvm() {
         pool: "vms".to_owned(),
         image: "mnvm".to_owned(),
     };
-    let ceph = Some(CephLogin { user: "libvirt".to_owned(), secret: Uuid::from_u128(1) });
+    let ceph = Some(CephLogin {
+        user: "libvirt".to_owned(),
+        secret: Uuid::from_u128(1),
+        config: Some("/etc/zsha/ceph.conf".into()),
+    });
     let settings = DomainSettings { ceph, ..settings(DomainType::Qemu) };
     insta::assert_snapshot!(write(&DomainSpec { image, ..domain() }, &settings).unwrap());
 }
