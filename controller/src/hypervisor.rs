@@ -191,8 +191,10 @@ impl MigrationJob {
 pub enum GuestRan {
     /// It ended well, and printed this.
     Printed(String),
-    /// The guest itself says no: its agent may not run it, or the script failed.
-    Refused(String),
+    /// It ended otherwise, or not in time.
+    Failed(String),
+    /// The agent answers that it may not run it.
+    NotAllowed(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -188,6 +188,9 @@ async fn tell_guest(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
                 reconciler.record_of_vm(EventType::Normal, "GuestTold", message);
             }
             ConditionStatus::False => reconciler.record_of_vm(EventType::Warning, "GuestNotTold", message),
+            ConditionStatus::Unknown if matches!(told, Told::NotAllowed(_) | Told::NextBoot) => {
+                reconciler.record_of_vm(EventType::Normal, "GuestNotTold", message);
+            }
             ConditionStatus::True | ConditionStatus::Unknown => {}
         }
         changed.send_modify(|count| *count += 1);

@@ -171,10 +171,17 @@ fn what_is_new_in_the_document_is_told_at_the_next_boot_and_touches_no_running_g
 const FORGET_CLOUD_INIT: &str = "set -e; sectors=$(cat /sys/block/vda/size); \
     printf no-cloud-init | dd of=/dev/vda bs=512 seek=$((sectors - 2)) conv=sync,fsync 2>/dev/null";
 
-/// Its agent goes and comes, as with a boot, and the guest knows nothing any more of what it was told in this one.
-const AGENT_ANEW: &str = "rm /run/zsha/applied; (sleep 1; kill $(cat /run/qemu-ga.pid); sleep 1; \
-    for port in /sys/class/virtio-ports/*; do [ \"$(cat $port/name)\" != org.qemu.guest_agent.0 ] || \
-    qemu-ga -d -m virtio-serial -p /dev/${port##*/} -f /run/qemu-ga.pid; done) >/dev/null 2>&1 &";
+/// Its agent goes and comes, as with a boot; `first` is done before, and `flags` are the new one's.
+fn agent_anew(host: &Host, first: &str, flags: &str) -> Result<()> {
+    let script = format!(
+        "set -e; {first} (sleep 1; kill $(cat /run/qemu-ga.pid); sleep 1; for port in /sys/class/virtio-ports/*; do \
+         [ \"$(cat $port/name)\" != org.qemu.guest_agent.0 ] || qemu-ga -d -m virtio-serial -p /dev/${{port##*/}} \
+         -f /run/qemu-ga.pid {flags}; done) >/dev/null 2>&1 &"
+    );
+    host.in_guest(&["/bin/sh", "-c", &script]).map(drop)
+}
+
+const FORGET: &str = "rm /run/zsha/applied;";
 
 fn told_of(lab: &Cluster, word: &str) -> Result<()> {
     lab.until(&format!("an event says {word}"), SETTLE_LIMIT, || {
@@ -210,13 +217,31 @@ fn an_image_without_cloud_init_is_told_through_its_agent_at_every_boot() -> Resu
         "-c",
         "mkdir -p /etc/chrony; echo 'pool old.lan' >/etc/chrony/chrony.conf",
     ])?;
-    for _ in 0..2 {
-        booted.in_guest(&["/bin/sh", "-c", AGENT_ANEW])?;
-        lab.until("it is told again", BOOT_LIMIT, || Ok(booted.guest_file("/run/zsha/applied").ok()))?;
-    }
+    agent_anew(booted, FORGET, "")?;
+    lab.until("it is told again", BOOT_LIMIT, || Ok(booted.guest_file("/run/zsha/applied").ok()))?;
     let chrony = told(&lab, booted, "/etc/chrony/chrony.conf")?;
     let servers: Vec<_> = chrony.lines().filter(|line| !line.starts_with('#')).collect();
     ensure!(servers == ["pool old.lan", "server 10.94.0.123 iburst"], "{chrony}");
+    let events = |word: &str| -> Result<usize> {
+        let all = booted.zsha(&["events", "-o", "json"], "")?.success()?;
+        Ok(all.matches(word).count())
+    };
+    let before = events("GuestTold")?;
+    agent_anew(booted, "echo mine >/etc/resolv.conf;", "")?;
+    wait::stays("what was told once in a boot is not told again", 8 * SECOND, || {
+        ensure!(events("GuestTold")? == before, "it was told again");
+        Ok(())
+    })?;
+    ensure!(told(&lab, booted, "/etc/resolv.conf")? == "mine\n", "it was told again");
+
+    // One that has run for long is left as it is, also where zsha or the agent is new to it.
+    agent_anew(
+        booted,
+        &format!("{FORGET} echo 100000.00 1.00 >/run/uptime; mount --bind /run/uptime /proc/uptime;"),
+        "",
+    )?;
+    told_of(&lab, "at its next boot")?;
+    ensure!(told(&lab, booted, "/etc/resolv.conf")? == "mine\n", "a guest that runs was told");
 
     // Moved live it keeps what it was told; booted elsewhere it is told what is so there.
     lab.settled(SETTLE_LIMIT)?;
@@ -225,11 +250,27 @@ fn an_image_without_cloud_init_is_told_through_its_agent_at_every_boot() -> Resu
     let moved = lab.settled(SETTLE_LIMIT)?;
     ensure!(moved.name == target.name, "it is not where it was moved");
     reach(target, &within(booted, VISITOR))?;
+    reach(target, &within(target, ROUTER))?;
     lab.until("it answers there", BOOT_LIMIT, || Ok(answers(target, &within(booted, GUEST))?.then_some(())))?;
+    wait::stays("it has no address of the node it was moved to", 5 * SECOND, || {
+        ensure!(!answers(target, &within(target, GUEST))?, "it was told where it did not boot");
+        Ok(())
+    })?;
     let lost = target.power_off()?;
     let recovered = lab.recovered(lost, FAILOVER_LIMIT)?;
     answers_on(&lab, recovered.host)?;
     println!("{} lost its power: the guest answers on {}", target.name, within(recovered.host, GUEST));
+
+    // An agent that may run nothing says so, and nobody says more of it than that.
+    agent_anew(recovered.host, "", "-b guest-exec")?;
+    told_of(&lab, "its agent may run nothing")?;
+    let status: serde_json::Value =
+        serde_json::from_str(&recovered.host.zsha(&["status", "-o", "json"], "")?.success()?)?;
+    let note = status["vm"]["note"].as_str().context("no note")?;
+    ensure!(!note.contains("agent"), "it is held against a guest that may have cloud-init: {note}");
+    let killed = recovered.host.kill9("qemu")?;
+    let recovered = lab.recovered(killed, FAILOVER_LIMIT)?;
+    answers_on(&lab, recovered.host)?;
 
     // A boot that the guest makes by itself is one, too.
     let before =

@@ -2,9 +2,11 @@
 //! it answers. Values only; who has it run is [`telling`](super::telling).
 //!
 //! The script asks the guest itself whether anything is to be done: cloud-init leaves a directory in `/run` in every boot, and
-//! so does the script, so that a guest is told once a boot, and one that was moved live keeps what it has.
+//! so does the script, so that a guest is told once a boot, and one that was moved live keeps what it has. One that has run
+//! for a while when it is first asked (its agent was just installed, or zsha upgraded) is left as it is.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use zsha_crds::{ConditionStatus, VmName};
 
@@ -18,11 +20,21 @@ const SCRIPT: &str = include_str!("agent.sh");
 const CLOUD_INIT: &str = "cloud-init";
 const ALREADY: &str = "already";
 const APPLIED: &str = "applied";
+const LATER: &str = "later";
+/// The network of this boot is not set up yet, or an earlier run of the script goes on.
+const NOT_YET: [&str; 2] = ["booting", "busy"];
+
+/// A guest that is not told within so long of its boot is told at the next. Booting takes one that checks its disks minutes.
+const BOOT: Duration = Duration::from_secs(900);
 
 /// For `/bin/sh` in the guest, whatever the image is made of. No value holds a quote: they are addresses and host names.
 pub fn script(vm: &VmName, config: &GuestConfig) -> String {
     let id = seed::id(vm, config);
-    let mut values = format!("file={GUEST_FILE}\nid={id}\nenvironment='{}'\n", seed::guest_file(config, &id));
+    let boot = BOOT.as_secs();
+    let mut values = format!(
+        "boot_secs={boot}\nfile={GUEST_FILE}\nid={id}\nenvironment='{}'\n",
+        seed::guest_file(config, &id)
+    );
     let nics: Vec<_> = config.nics.iter().map(nic).collect();
     let dns: Vec<_> = config.dns.iter().map(ToString::to_string).collect();
     // Writing to a string cannot fail.
@@ -43,11 +55,15 @@ fn nic(nic: &NicConfig) -> String {
 pub enum Told {
     /// It sees to it by itself, from the seed.
     CloudInit,
-    /// In this boot; `anew`: by this very run.
-    Applied { id: String, anew: bool },
-    /// The agent answers, and it was not done.
-    Refused(String),
-    /// Nobody in the guest has answered.
+    /// In this boot; `anew`: by this very run. `but`: what could not be.
+    Applied { id: String, anew: bool, but: String },
+    /// It runs for long; at its next boot it is told.
+    NextBoot,
+    /// The script was run, and failed.
+    Failed(String),
+    /// Its agent may run nothing.
+    NotAllowed(String),
+    /// Nobody in the guest has answered, or it is not time yet.
     Unknown(String),
 }
 
@@ -55,20 +71,26 @@ impl Told {
     pub fn of(ran: Result<GuestRan, HypervisorError>) -> Self {
         let said = match ran {
             Ok(GuestRan::Printed(said)) => said,
-            Ok(GuestRan::Refused(why)) => return Self::Refused(why),
+            Ok(GuestRan::Failed(why)) => return Self::Failed(why),
+            Ok(GuestRan::NotAllowed(why)) => return Self::NotAllowed(why),
             Err(error) => return Self::Unknown(error.to_string()),
         };
         let (word, rest) = said.trim().split_once(' ').unwrap_or((said.trim(), ""));
+        let (id, but) = rest.split_once(' ').unwrap_or((rest, ""));
         match word {
             CLOUD_INIT => Self::CloudInit,
-            ALREADY | APPLIED => Self::Applied { id: rest.to_owned(), anew: word == APPLIED },
-            _ => Self::Refused(format!("the guest answered {said:?}")),
+            LATER => Self::NextBoot,
+            ALREADY | APPLIED => {
+                Self::Applied { id: id.to_owned(), anew: word == APPLIED, but: but.to_owned() }
+            }
+            _ if NOT_YET.contains(&word) => Self::Unknown("it is still booting".to_owned()),
+            _ => Self::Failed(format!("the guest answered {said:?}")),
         }
     }
 
     /// Whether there is nothing more to be done before something happens to the VM.
     pub fn is_settled(&self) -> bool {
-        matches!(self, Self::CloudInit | Self::Applied { .. })
+        matches!(self, Self::CloudInit | Self::Applied { .. } | Self::NextBoot)
     }
 
     /// As a condition has it: status, reason, message.
@@ -79,17 +101,26 @@ impl Told {
                 "CloudInit",
                 "cloud-init in the guest applies what the document says".to_owned(),
             ),
-            Self::Applied { id, .. } => (
-                ConditionStatus::True,
-                "Applied",
-                format!("the guest was told through its agent after it booted ({id})"),
+            Self::Applied { id, but, .. } => {
+                let but = if but.is_empty() { String::new() } else { format!(", {but}") };
+                let message = format!("the guest was told through its agent after it booted ({id}){but}");
+                (ConditionStatus::True, "Applied", message)
+            }
+            Self::NextBoot => (
+                ConditionStatus::Unknown,
+                "NextBoot",
+                "the guest, which has no cloud-init, runs as it is and is told through its agent at its next boot".to_owned(),
             ),
-            Self::Refused(why) => (
+            Self::Failed(why) => (
                 ConditionStatus::False,
-                "Refused",
-                format!(
-                    "the guest could not be told its addresses through its agent, and it has no cloud-init: {why}"
-                ),
+                "Failed",
+                format!("the guest, which has no cloud-init, could not be told its addresses through its agent: {why}"),
+            ),
+            Self::NotAllowed(why) => (
+                ConditionStatus::Unknown,
+                "NotAllowed",
+                format!("whether the guest has what the document says is not known: its agent may run nothing ({why}); \
+                         with cloud-init it need not"),
             ),
             Self::Unknown(why) => (
                 ConditionStatus::Unknown,

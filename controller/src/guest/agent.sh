@@ -1,13 +1,27 @@
-# Run in the guest by its agent, after each boot. `file`, `id`, `environment`, `nics`, `dns` and `time_servers` are set above.
-# Prints one line. What the image has set up otherwise is added to and never taken away.
+# Run in the guest by its agent, after each boot. `boot_secs`, `file`, `id`, `environment`, `nics`, `dns` and `time_servers`
+# are set above. Prints one line. What the image has set up otherwise is added to: other addresses, routes and lines of its
+# files stay; the default route and the resolvers are those of the document.
 set -eu
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 told=/run/zsha/applied
-# A generator's word that it stays out of this boot.
-if [ -d /run/cloud-init ] && [ ! -e /run/cloud-init/disabled ]; then echo cloud-init; exit; fi
-if [ -e "$told" ]; then echo "already $(cat "$told")"; exit; fi
 has() { command -v "$1" >/dev/null 2>&1; }
 fail() { echo "$1" >&2; exit 1; }
+
+if [ -e "$told" ]; then echo "already $(head -n 1 "$told")"; exit; fi
+# A generator's word that cloud-init stays out of this boot.
+if [ -d /run/cloud-init ] && [ ! -e /run/cloud-init/disabled ]; then echo cloud-init; exit; fi
+up=$(cut -d. -f1 /proc/uptime)
+# A guest that has run for so long works as it is, whatever it was told.
+if [ "$up" -ge "$boot_secs" ]; then echo later; exit; fi
+# What sets the network up in this boot would take away what is set before it; and cloud-init may still come.
+if has systemctl && [ "$up" -lt 300 ]; then
+  case $(systemctl is-system-running 2>/dev/null || :) in initializing | starting) echo booting; exit ;; esac
+elif has cloud-init && [ "$up" -lt 120 ]; then echo booting; exit
+fi
+mkdir -p /run/zsha
+# One at a time: whoever began this one may have given it up.
+if [ -e /run/zsha/pid ] && kill -0 "$(cat /run/zsha/pid)" 2>/dev/null; then echo busy; exit; fi
+echo $$ >/run/zsha/pid
 
 put() { # FILE, its content from standard input; whoever reads it has the old one or the new one
   mkdir -p "${1%/*}"
@@ -31,23 +45,26 @@ $nic
 NIC
   dev=$(device "$mac")
   [ -n "$dev" ] || fail "the guest has no network device with the MAC address $mac"
-  # It would take away what it has not set itself.
-  if has nmcli && nmcli -t general status >/dev/null 2>&1; then nmcli device set "$dev" managed no; fi
   ip link set "$dev" up
   ip -4 address show dev "$dev" | grep -qF "inet $address " || ip address add "$address" dev "$dev"
-  [ -z "$via" ] || ip route replace default via "$via" dev "$dev"
+  [ -z "$via" ] || ip route show default | grep -q "^default via $via dev $dev" || ip route replace default via "$via" dev "$dev"
 done
 
+but=
 if [ -n "$dns" ]; then
-  if [ -L /etc/resolv.conf ] && has resolvectl; then
-    for nic in $nics; do resolvectl dns "$(device "${nic%%,*}")" $dns; done
-  else
+  if [ ! -L /etc/resolv.conf ]; then
     {
       grep -v '^nameserver' /etc/resolv.conf 2>/dev/null || :
       for server in $dns; do echo "nameserver $server"; done
     } | put /etc/resolv.conf
+  elif has resolvectl; then
+    for nic in $nics; do resolvectl dns "$(device "${nic%%,*}")" $dns; done
+  else
+    but=' but not its resolvers: /etc/resolv.conf is a link'
   fi
 fi
+
+printf '%s' "$environment" | put "$file"
 
 if [ -n "$time_servers" ]; then
   for conf in /etc/chrony.conf /etc/chrony/chrony.conf; do
@@ -57,12 +74,15 @@ if [ -n "$time_servers" ]; then
       echo '# zsha begin: written anew at each boot'
       for server in $time_servers; do echo "server $server iburst"; done
       echo '# zsha end'
-    } | put "$conf"
-    if has systemctl; then systemctl try-restart chronyd.service 2>/dev/null || systemctl try-restart chrony.service; fi
+    } >"$conf.zsha-new"
+    if cmp -s "$conf" "$conf.zsha-new"; then rm "$conf.zsha-new"; continue; fi
+    put "$conf" <"$conf.zsha-new"
+    rm "$conf.zsha-new"
+    # One of the two names it has. Where it does not run yet it will read the file.
+    if has systemctl; then systemctl try-restart chronyd.service || systemctl try-restart chrony.service || :; fi 2>/dev/null
   done
 fi
 
-printf '%s' "$environment" | put "$file"
 # Last: what broke off is done again.
 printf '%s\n' "$id" | put "$told"
-echo "applied $id"
+echo "applied $id$but"

@@ -55,11 +55,16 @@ impl Telling {
 
     /// Whether it differs from the one before.
     fn put(&self, ask: &Arc<Ask>, told: Told) -> bool {
+        // Something else is wanted by now, or nothing: it says nothing of that.
+        if self.wanted.borrow().as_ref() != Some(ask) {
+            return false;
+        }
         let mut last = self.lock();
         let before = last.as_ref().filter(|(asked, _)| asked == ask).map(|(_, told)| told);
-        // That it was told already is no news.
+        // That it was told already is no news; that it was told in another boot is.
         let same = match (before, &told) {
-            (Some(Told::Applied { id: before, .. }), Told::Applied { id, anew: false }) => before == id,
+            (_, Told::Applied { anew: true, .. }) => false,
+            (Some(Told::Applied { id: before, .. }), Told::Applied { id, .. }) => before == id,
             (before, told) => before == Some(told),
         };
         if !same {

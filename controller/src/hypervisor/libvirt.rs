@@ -105,6 +105,8 @@ pub struct LibvirtHypervisor {
     workers: Workers,
     /// For what asks the kernel alone: it does not wait behind a call that hangs.
     killers: Workers,
+    /// For what the guest's agent is asked.
+    agents: Workers,
     domain_type: OnceCell<DomainType>,
     job: Job,
 }
@@ -133,6 +135,7 @@ impl LibvirtHypervisor {
             link_task: task.abort_handle(),
             workers: Workers::new(),
             killers: Workers::new(),
+            agents: Workers::new(),
             job: Job::default(),
         })
     }
@@ -169,7 +172,7 @@ impl LibvirtHypervisor {
         }
     }
 
-    /// On a thread and a connection of its own: an agent that takes the command and hangs holds up no look.
+    /// By a thread and a connection of their own: an agent that takes the command and hangs holds up no look.
     async fn ask_agent<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -177,16 +180,17 @@ impl LibvirtHypervisor {
         ask: impl FnOnce(&Vm, &Connect) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, HypervisorError> {
         self.session(operation, AGENT_DEADLINE).await?;
-        let (vm, here) = (Arc::clone(&self.vm), self.settings.uri.clone());
-        let asked = on_own_thread("zsha-agent", move || {
-            Connect::open(Some(&here)).map_err(Refusal::from).and_then(|connect| ask(&vm, &connect))
+        let (vm, here, begun) = (Arc::clone(&self.vm), self.settings.uri.clone(), Instant::now());
+        let answer = self.agents.run(deadline, move || {
+            let connect = Connect::open(Some(&here))?;
+            if begun.elapsed() >= deadline {
+                // Nobody waits for it any more, and it may be another guest by now.
+                return Err(Refusal::Plain("the hypervisor answered too late".to_owned()));
+            }
+            ask(&vm, &connect)
         });
-        let answer = asked.map_err(|error| unreachable(operation, format!("no thread for it: {error}")))?;
-        match tokio::time::timeout(deadline, answer).await {
-            Ok(Ok(done)) => done.map_err(|refusal| explained(operation, refusal, true)),
-            Ok(Err(_)) => Err(no_answer(operation, deadline, NoAnswer::Died)),
-            Err(_) => Err(no_answer(operation, deadline, NoAnswer::Late)),
-        }
+        let answer = answer.await.map_err(|why| no_answer(operation, deadline, why))?;
+        answer.map_err(|refusal| explained(operation, refusal, true))
     }
 
     async fn call<T: Send + 'static>(

@@ -463,3 +463,18 @@ fn the_status_reads_back_as_it_was_written() {
     assert!(!text.contains("null"), "absent is left out: {text}");
     assert_eq!(serde_json::from_str::<ClusterStatus>(&text).unwrap(), status);
 }
+
+#[test]
+fn a_guest_that_could_not_be_told_its_addresses_is_noted_and_one_that_may_have_them_is_not() {
+    let note = |status: ConditionStatus| {
+        let mut view = healthy();
+        let told =
+            Condition::new(crate::records::GUEST_CONFIGURED, status, "R", "it could not be told", at(90));
+        view.vm_status.as_mut().unwrap().conditions.push(told);
+        summarise(&view).vm.note
+    };
+    assert_eq!(note(ConditionStatus::False), "it could not be told");
+    for open in [ConditionStatus::True, ConditionStatus::Unknown] {
+        assert_ne!(note(open), "it could not be told");
+    }
+}

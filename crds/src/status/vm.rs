@@ -127,8 +127,8 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
     match word(facts, nodes, status) {
         Word::Known(state) => {
             summary.since = since(&state, status, summary.last_start.as_ref());
-            if summary.note.is_empty() {
-                summary.note = not_told(status).unwrap_or_default();
+            if let Some(why) = not_told(status) {
+                summary.note = why;
             }
             summary.generation =
                 status.filter(|_| state == "Running").map(|status| status.running_generation);

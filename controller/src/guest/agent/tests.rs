@@ -46,9 +46,15 @@ fn it_carries_the_id_and_the_file_that_the_seed_has() {
 fn a_guest_that_has_seen_to_it_is_told_from_one_that_would_not_and_one_that_is_silent() {
     let of = |said: &str| Told::of(Ok(GuestRan::Printed(said.to_owned())));
     assert_eq!(of("cloud-init\n"), Told::CloudInit);
-    assert_eq!(of("applied mnvm-1\n"), Told::Applied { id: "mnvm-1".to_owned(), anew: true });
-    assert_eq!(of("already mnvm-1\n"), Told::Applied { id: "mnvm-1".to_owned(), anew: false });
-    assert!(matches!(of(""), Told::Refused(_)) && matches!(of("what?"), Told::Refused(_)));
+    let applied = |anew, but: &str| Told::Applied { id: "mnvm-1".to_owned(), anew, but: but.to_owned() };
+    assert_eq!(of("applied mnvm-1\n"), applied(true, ""));
+    assert_eq!(of("applied mnvm-1 but not its resolvers\n"), applied(true, "but not its resolvers"));
+    assert_eq!(of("already mnvm-1\n"), applied(false, ""));
+    assert_eq!(of("later\n"), Told::NextBoot);
+    assert!(matches!(of(""), Told::Failed(_)) && matches!(of("what?"), Told::Failed(_)));
+    for not_yet in ["booting", "busy"] {
+        assert!(matches!(of(not_yet), Told::Unknown(_)) && !of(not_yet).is_settled(), "{not_yet}");
+    }
     for silent in [
         HypervisorError::Refused {
             operation: "run in the guest",
@@ -59,14 +65,22 @@ fn a_guest_that_has_seen_to_it_is_told_from_one_that_would_not_and_one_that_is_s
     ] {
         assert!(matches!(Told::of(Err(silent.clone())), Told::Unknown(_)), "{silent}");
     }
-    let forbidden = GuestRan::Refused("Command guest-exec has been disabled".to_owned());
-    assert!(matches!(Told::of(Ok(forbidden)), Told::Refused(_)));
+    let forbidden = "Command guest-exec has been disabled".to_owned();
+    assert_eq!(Told::of(Ok(GuestRan::NotAllowed(forbidden.clone()))), Told::NotAllowed(forbidden));
+    assert!(matches!(Told::of(Ok(GuestRan::Failed("status 1".to_owned()))), Told::Failed(_)));
 }
 
 #[test]
 fn only_what_the_guest_itself_says_is_held_against_it() {
     let verdict = |told: Told| told.verdict().0;
     assert_eq!(verdict(Told::CloudInit), ConditionStatus::True);
-    assert_eq!(verdict(Told::Unknown("not connected".to_owned())), ConditionStatus::Unknown);
-    assert_eq!(verdict(Told::Refused("disabled".to_owned())), ConditionStatus::False);
+    assert_eq!(verdict(Told::Failed("status 1".to_owned())), ConditionStatus::False);
+    for open in [
+        Told::Unknown("not connected".to_owned()),
+        // It may well have cloud-init: on CentOS and its kin no agent may run anything.
+        Told::NotAllowed("disabled".to_owned()),
+        Told::NextBoot,
+    ] {
+        assert_eq!(verdict(open.clone()), ConditionStatus::Unknown, "{open:?}");
+    }
 }

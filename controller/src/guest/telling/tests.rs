@@ -77,7 +77,10 @@ async fn a_silent_guest_is_asked_ever_more_rarely_and_at_once_when_its_agent_com
     guest.answers("applied mnvm-1");
     guest.changes.send_modify(|count| *count += 1);
     pass(1).await;
-    assert_eq!(telling.told(), Some(Told::Applied { id: "mnvm-1".to_owned(), anew: true }));
+    assert_eq!(
+        telling.told(),
+        Some(Told::Applied { id: "mnvm-1".to_owned(), anew: true, but: String::new() })
+    );
     pass(600).await;
     assert_eq!(guest.asked(), 14, "who has been told is left in peace");
 }
@@ -96,11 +99,22 @@ async fn whatever_happens_to_the_vm_it_is_asked_again_and_only_a_new_boot_is_new
     guest.answers("applied mnvm-1");
     guest.changes.send_modify(|count| *count += 1);
     pass(1).await;
-    assert_eq!(guest.asked(), 3);
+    assert_eq!((guest.asked(), heard.lock().unwrap().len()), (3, 2), "it has booted anew");
     // The VM is elsewhere: what was told here says nothing any more.
     telling.want(None);
     assert_eq!(telling.told(), None);
     telling.want(Some(ask()));
     pass(1).await;
-    assert_eq!((guest.asked(), heard.lock().unwrap().len()), (4, 2));
+    assert_eq!((guest.asked(), heard.lock().unwrap().len()), (4, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_of_it_after_the_vm_has_gone_says_nothing_of_the_next() {
+    let telling = Telling::default();
+    telling.want(Some(ask()));
+    let asked = telling.wanted.borrow().clone().unwrap();
+    telling.want(None);
+    assert!(!telling.put(&asked, Told::CloudInit), "it is no news");
+    telling.want(Some(ask()));
+    assert_eq!(telling.told(), None);
 }

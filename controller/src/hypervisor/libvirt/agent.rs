@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use virt::domain::Domain;
+use zsha_runtime::Clock;
 
 use super::domain::{Refusal, one_line, plain};
 use crate::hypervisor::GuestRan;
@@ -17,7 +18,7 @@ use crate::hypervisor::GuestRan;
 const COMMAND_SECS: i32 = 5;
 /// Between two looks whether a script has ended.
 const TICK: Duration = Duration::from_millis(200);
-/// Of what a script that failed has said.
+/// Of what is told of it, in characters.
 const SHOWN: usize = 300;
 
 #[derive(Deserialize)]
@@ -45,7 +46,7 @@ fn ask<T: DeserializeOwned>(domain: &Domain, command: &str, arguments: Value) ->
     let command = json!({ "execute": command, "arguments": arguments }).to_string();
     let answer = domain.qemu_agent_command(&command, COMMAND_SECS, 0)?;
     let answer: Answer<T> = serde_json::from_str(&answer)
-        .map_err(|error| plain(format!("the agent's answer cannot be read ({error}): {answer}")))?;
+        .map_err(|error| plain(format!("the agent's answer cannot be read ({error}): {}", short(&answer))))?;
     Ok(answer.told)
 }
 
@@ -55,24 +56,29 @@ pub(super) fn run(domain: &Domain, script: &str, limit: Duration) -> Result<Gues
     let arguments = json!({ "path": "/bin/sh", "arg": ["-s"], "input-data": script, "capture-output": true });
     let begun: Begun = match ask(domain, "guest-exec", arguments) {
         Err(Refusal::Libvirt(error)) if is_the_agents(error.message()) => {
-            return Ok(GuestRan::Refused(one_line(error.message())));
+            return Ok(GuestRan::NotAllowed(short(error.message())));
         }
         begun => begun?,
     };
-    // A look takes time of its own; whoever waits has a deadline.
-    for _ in 0..=limit.as_millis() / TICK.as_millis() {
+    let until = Clock::Boottime.now() + limit;
+    while Clock::Boottime.now() < until {
         let status: Status = ask(domain, "guest-exec-status", json!({ "pid": begun.pid }))?;
         if status.exited {
             return Ok(told(&status));
         }
         thread::park_timeout(TICK);
     }
-    Ok(GuestRan::Refused(format!("the script has not ended within {} s", limit.as_secs())))
+    Ok(GuestRan::Failed(format!("the script has not ended within {} s", limit.as_secs())))
 }
 
-/// libvirt's words for an agent that answers with an error.
+/// Of an agent that answers with an error libvirt names the command, whatever the language.
 fn is_the_agents(error: &str) -> bool {
-    error.contains("unable to execute QEMU agent command")
+    error.contains("guest-exec")
+}
+
+/// Nobody in the guest is to fill a status, or a log.
+fn short(said: &str) -> String {
+    one_line(said).chars().take(SHOWN).collect()
 }
 
 fn told(status: &Status) -> GuestRan {
@@ -81,11 +87,11 @@ fn told(status: &Status) -> GuestRan {
         String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     };
     match status.exit_code {
-        Some(0) => GuestRan::Printed(text(&status.out_data)),
+        Some(0) => GuestRan::Printed(short(&text(&status.out_data))),
         code => {
             let code = code.map_or("a signal".to_owned(), |code| format!("status {code}"));
-            let said: String = one_line(&text(&status.err_data)).chars().take(SHOWN).collect();
-            GuestRan::Refused(format!("the script ended with {code}: {said}"))
+            let said = short(&text(&status.err_data));
+            GuestRan::Failed(format!("the script ended with {code}: {said}"))
         }
     }
 }
@@ -103,12 +109,12 @@ mod tests {
     #[test]
     fn what_a_script_printed_is_told_and_why_one_failed() {
         let good = r#"{"return":{"exitcode":0,"exited":true,"out-data":"Y2xvdWQtaW5pdAo="}}"#;
-        assert_eq!(ended(good), GuestRan::Printed("cloud-init\n".to_owned()));
+        assert_eq!(ended(good), GuestRan::Printed("cloud-init".to_owned()));
         let silent = r#"{"return":{"exitcode":0,"exited":true}}"#;
         assert_eq!(ended(silent), GuestRan::Printed(String::new()));
         let bad = r#"{"return":{"exitcode":1,"exited":true,"err-data":"bm8gZGV2aWNlCg=="}}"#;
-        assert_eq!(ended(bad), GuestRan::Refused("the script ended with status 1: no device".to_owned()));
+        assert_eq!(ended(bad), GuestRan::Failed("the script ended with status 1: no device".to_owned()));
         let killed = r#"{"return":{"exited":true,"signal":9}}"#;
-        assert_eq!(ended(killed), GuestRan::Refused("the script ended with a signal: ".to_owned()));
+        assert_eq!(ended(killed), GuestRan::Failed("the script ended with a signal: ".to_owned()));
     }
 }
