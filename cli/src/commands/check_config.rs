@@ -2,12 +2,14 @@
 //! what install would find on its nodes, without doing anything there.
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use zsha_crds::HaCluster;
 use zsha_crds::decode::{Options, decode_bytes};
 use zsha_crds::diagnostic::Diagnostics;
 
+use super::install;
 use crate::install::layout::Choice;
 use crate::install::login;
 use crate::install::nodes::Nodes;
@@ -24,6 +26,9 @@ pub struct Args {
     /// Also look at every node over SSH, as install does before it begins
     #[arg(long)]
     pub online: bool,
+    /// As for install: more keys for every node's settings
+    #[arg(long, value_name = "FILE", requires = "online")]
+    pub settings: Option<PathBuf>,
     #[command(flatten)]
     pub login: login::Args,
 }
@@ -70,7 +75,7 @@ async fn nodes(
 ) -> Result<Exit, Failure> {
     let nodes = Nodes::open(document, &args.login, told, session).await?;
     // As install has it by itself; whether it has a Consul to send is seen there.
-    let choice = Choice { acl: true, settings: serde_yaml::Mapping::new() };
+    let choice = Choice { acl: true, settings: install::settings(args.settings.as_deref())? };
     nodes.judge(document, &choice, true, told, session)?;
     told.line(session, None, "Every node is fit.")?;
     told.end(session, "CheckResult", false, true)?;

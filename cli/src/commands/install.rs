@@ -16,7 +16,7 @@ use zsha_crds::{HaCluster, NodeName, normalise};
 use super::{apply, check_config};
 use crate::args::Global;
 use crate::install::acl;
-use crate::install::ceph::CephLogin;
+use crate::install::ceph::{self, CephLogin};
 use crate::install::facts::Facts;
 use crate::install::layout::{self, Choice, Part, Programs, Wanted};
 use crate::install::login::{self, Remotes};
@@ -85,7 +85,7 @@ pub async fn run(args: &Args, global: &Global, session: &mut Session<'_>) -> Res
     let document = decoded.cluster;
     told.line(session, None, "config file check pass")?;
     let programs = programs(args)?;
-    let choice = Choice { acl: !args.no_acl, settings: settings(args)? };
+    let choice = Choice { acl: !args.no_acl, settings: settings(args.settings.as_deref())? };
     let nodes = Nodes::open(&document, &args.login, told, session).await?;
     nodes.judge(&document, &choice, programs.consul.is_some(), told, session)?;
     let Nodes { remotes, facts } = nodes;
@@ -144,12 +144,16 @@ fn program(file: &Path, path: &'static str, part: Part) -> Result<Wanted, Failur
     Ok(Wanted::new(path, "755", part, content))
 }
 
-fn settings(args: &Args) -> Result<Mapping, Failure> {
-    let Some(file) = &args.settings else { return Ok(Mapping::new()) };
+/// What `--settings` names.
+pub(crate) fn settings(file: Option<&Path>) -> Result<Mapping, Failure> {
+    let Some(file) = file else { return Ok(Mapping::new()) };
     let name = file.display();
     let unusable = |why: String| Failure::usage(format!("{name} cannot be used")).cause(why);
     let text = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
     let settings: Mapping = serde_yaml::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+    if settings.contains_key(ceph::USER) != settings.contains_key(ceph::SECRET) {
+        return Err(unusable(format!("`{}` and `{}` go together", ceph::USER, ceph::SECRET)));
+    }
     let own = layout::OWN_SETTINGS.iter().find(|key| settings.contains_key(**key));
     match own {
         Some(key) => Err(unusable(format!("`{key}` is written by install itself, for each node"))),

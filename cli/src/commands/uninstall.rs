@@ -2,17 +2,18 @@
 //!
 //! Nothing is removed before the VM is seen to be gone on every node: a node without a keeper would not end its copy.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use zsha_crds::document::Node;
-use zsha_crds::{HaCluster, VmName};
+use zsha_crds::{HaCluster, NodeName, VmName};
 
 use super::install::Form;
 use super::{apply, check_config};
 use crate::args::Global;
 use crate::install::ceph::CephLogin;
-use crate::install::facts::Installed;
+use crate::install::facts::{Facts, Installed};
 use crate::install::layout;
 use crate::install::login::{self, Remotes};
 use crate::install::nodes::Nodes;
@@ -100,7 +101,12 @@ pub async fn run(
     for node in document.nodes() {
         gone(&document, node, remote(&remotes, node)?).await?;
     }
-    let ceph = CephLogin::of(&document);
+    // Before the records of what was made go.
+    let made = facts.values().any(|facts| facts.installed.as_ref().is_some_and(|installed| installed.ceph));
+    if made {
+        leave_ceph(&document, &remotes, &facts, told, session).await?;
+    }
+    let ceph = CephLogin::named(document.name());
     let mut changed = false;
     for node in document.nodes() {
         told.line(session, Some(node), &format!("Do for {}", node.address))?;
@@ -109,28 +115,10 @@ pub async fn run(
             told.remark(session, Some(node), "install has made nothing there; it is left as it is")?;
             continue;
         };
-        let script = clean(installed, ceph.as_ref().filter(|_| installed.ceph));
+        let script = clean(installed, &ceph);
         let done = remote(&remotes, node)?.run(&script, &[], CLEAN).await;
         done.map_err(|error| failed(node, "remove zsha there", &error))?;
         changed = true;
-    }
-    let made = facts.values().any(|facts| facts.installed.as_ref().is_some_and(|installed| installed.ceph));
-    if let Some(login) = ceph.filter(|_| made) {
-        match ceph_admin(&document, &facts) {
-            Some(node) => {
-                let done = login.remove(remote(&remotes, node)?).await;
-                done.map_err(|error| failed(node, &format!("remove {} from Ceph", login.client()), &error))?;
-                told.line(session, Some(node), &format!("Remove ceph auth of {}", login.client()))?;
-            }
-            None => told.remark(
-                session,
-                None,
-                &format!(
-                    "no node can administer Ceph, so that its user is left: `ceph auth del {}`",
-                    login.client()
-                ),
-            )?,
-        }
     }
     told.line(session, None, "clean finished")?;
     told.end(session, "UninstallResult", changed, false)?;
@@ -155,6 +143,26 @@ async fn document(
         }
         (None, None) => Err(Failure::usage("no document names the nodes").hint("zsha uninstall -c FILE")),
     }
+}
+
+/// Takes the cluster's user out of Ceph, where a node sees it there.
+async fn leave_ceph(
+    document: &HaCluster,
+    remotes: &Remotes,
+    facts: &BTreeMap<NodeName, Facts>,
+    told: Told,
+    session: &mut Session<'_>,
+) -> Result<(), Failure> {
+    let (Some(login), Some(node)) = (CephLogin::of(document), ceph_admin(document, facts)) else {
+        let client = CephLogin::named(document.name()).client();
+        let left = format!(
+            "{client} is left in Ceph, which no node is seen to administer: `ceph auth del {client}`"
+        );
+        return told.remark(session, None, &left);
+    };
+    let done = login.remove(remote(remotes, node)?).await;
+    done.map_err(|error| failed(node, &format!("remove {} from Ceph", login.client()), &error))?;
+    told.line(session, Some(node), &format!("Remove ceph auth of {}", login.client()))
 }
 
 fn remote<'a>(remotes: &'a Remotes, node: &Node) -> Result<&'a Remote, Failure> {
@@ -229,7 +237,7 @@ fn stop_services() -> String {
 }
 
 /// The record of what was made goes last: what breaks off is gone on with.
-fn clean(installed: &Installed, ceph: Option<&CephLogin>) -> String {
+fn clean(installed: &Installed, ceph: &CephLogin) -> String {
     let domain = VmName::management();
     let mut script = String::from("set -e\n");
     let stop =
@@ -240,7 +248,9 @@ fn clean(installed: &Installed, ceph: Option<&CephLogin>) -> String {
         "! virsh -q -c qemu:///system dominfo {domain} >/dev/null 2>&1 || \
          virsh -q -c qemu:///system undefine {domain} --nvram 2>/dev/null || virsh -q -c qemu:///system undefine {domain}"
     );
-    script.push_str(&ceph.map(CephLogin::forget).unwrap_or_default());
+    if installed.ceph {
+        script.push_str(&ceph.forget());
+    }
     script.push_str(&stop(layout::FIREWALL_SERVICE));
     if installed.consul {
         script.push_str(&stop(layout::CONSUL_SERVICE));

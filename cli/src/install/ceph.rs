@@ -1,10 +1,10 @@
 //! How QEMU logs in to Ceph, where the image is there: a user of the cluster's own, made by a node that administers
 //! Ceph, and its key, held by libvirt on every node. A key stands in no command line and in no file of ours.
 
-use serde_yaml::{Mapping, Value};
+use serde_yaml::Mapping;
 use uuid::Uuid;
 use zsha_crds::document::{ImageType, RBD_IMAGE};
-use zsha_crds::{HaCluster, VmName};
+use zsha_crds::{ClusterName, HaCluster, VmName};
 
 use super::ssh::{Remote, SshError, quoted};
 use super::waits::SHORT;
@@ -25,26 +25,36 @@ pub(crate) struct CephLogin {
     pub(crate) user: String,
     pub(crate) secret: Uuid,
     pub(crate) pool: String,
+    /// As `ceph -m` takes them.
+    pub(crate) monitors: String,
 }
 
 impl CephLogin {
     /// None where the image is not in Ceph.
     pub(crate) fn of(document: &HaCluster) -> Option<Self> {
         let pool = document.pool_name().filter(|_| document.image_type() == ImageType::CephConf)?;
-        let vm = VmName::management().domain_uuid(document.name());
-        Some(Self {
-            user: format!("zsha-{}", document.name()),
+        let monitors: Vec<_> = document.mon_addrs().iter().map(|monitor| monitor.as_str()).collect();
+        Some(Self { pool: pool.to_owned(), monitors: monitors.join(","), ..Self::named(document.name()) })
+    }
+
+    /// Only what its name and its secret are, which no document says.
+    pub(crate) fn named(cluster: &ClusterName) -> Self {
+        let vm = VmName::management().domain_uuid(cluster);
+        Self {
+            user: format!("zsha-{cluster}"),
             secret: Uuid::new_v5(&vm, b"ceph"),
-            pool: pool.to_owned(),
-        })
+            pool: String::new(),
+            monitors: String::new(),
+        }
     }
 
     /// Of the document and what an operator may have given in its place: who has a login of their own keeps it.
     pub(crate) fn ours(document: &HaCluster, given: &Mapping, there: Option<&str>) -> Option<Self> {
         let ours = Self::of(document)?;
         let there: Option<Mapping> = there.and_then(|text| serde_yaml::from_str(text).ok());
-        let theirs = given.get(USER).or_else(|| there.as_ref()?.get(USER));
-        (theirs.is_none() || theirs == Some(&Value::from(ours.user.as_str()))).then_some(ours)
+        let told = |key: &str| given.get(key).or_else(|| there.as_ref()?.get(key)).cloned();
+        let is_ours = |key, value: String| told(key).is_none_or(|told| told.as_str() == Some(value.as_str()));
+        (is_ours(USER, ours.user.clone()) && is_ours(SECRET, ours.secret.to_string())).then_some(ours)
     }
 
     pub(crate) fn client(&self) -> String {
@@ -56,14 +66,20 @@ impl CephLogin {
         format!("{}/{RBD_IMAGE}", self.pool)
     }
 
+    /// What it may do with the data: `osd`.
+    pub(crate) fn caps(&self) -> String {
+        format!("profile rbd pool={}", self.pool)
+    }
+
     /// Makes the user, or gives the one there is what it needs; its key. There a node that administers Ceph.
     pub(crate) async fn make(&self, remote: &Remote) -> Result<String, SshError> {
-        let (client, pool) = (quoted(&self.client()), quoted(&format!("profile rbd pool={}", self.pool)));
+        let (client, pool) = (quoted(&self.client()), quoted(&self.caps()));
+        let ceph = format!("ceph -m {}", quoted(&self.monitors));
         // `profile rbd` of the monitors lets whoever takes the image over shut out the client that had it.
         let caps = format!("mon 'profile rbd' osd {pool}");
         let script = format!(
-            "set -e\nceph auth get-or-create {client} {caps} >/dev/null 2>&1 || ceph auth caps {client} {caps} >/dev/null\n\
-             ceph auth get-key {client}"
+            "set -e\n{ceph} auth get-or-create {client} {caps} >/dev/null 2>&1 || {ceph} auth caps {client} {caps} >/dev/null\n\
+             {ceph} auth get-key {client}"
         );
         let key = remote.run(&script, &[], 2 * SHORT).await?.text().trim().to_owned();
         if key.is_empty() {
@@ -96,10 +112,8 @@ impl CephLogin {
 
     /// There a node that administers Ceph.
     pub(crate) async fn remove(&self, remote: &Remote) -> Result<(), SshError> {
-        remote
-            .run(&format!("ceph auth del {} >/dev/null", quoted(&self.client())), &[], SHORT)
-            .await
-            .map(drop)
+        let (monitors, client) = (quoted(&self.monitors), quoted(&self.client()));
+        remote.run(&format!("ceph -m {monitors} auth del {client} >/dev/null"), &[], SHORT).await.map(drop)
     }
 }
 
@@ -125,6 +139,9 @@ mod tests {
         assert_eq!(CephLogin::ours(&document, &none, None), Some(ours.clone()));
         assert_eq!(CephLogin::ours(&document, &of("cephUser: libvirt"), None), None);
         assert_eq!(CephLogin::ours(&document, &none, Some("cephUser: libvirt\n")), None);
+        let secret = "cephSecret: 7c9a1e44-90f5-4a25-a8f7-9d0a51b0b8ea\n";
+        let same_name = format!("cephUser: {}\n{secret}", ours.user);
+        assert_eq!(CephLogin::ours(&document, &of(&same_name), None), None);
         let again = format!("cephUser: {}\n", ours.user);
         assert_eq!(CephLogin::ours(&document, &none, Some(&again)), Some(ours));
     }

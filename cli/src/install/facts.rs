@@ -67,6 +67,8 @@ pub(crate) struct CephFacts {
     pub(crate) image: Option<Image>,
     /// Whether a client that takes the image over shuts the one before it out; as an administrator sees it.
     pub(crate) locks: bool,
+    /// Whether the cluster's user may there what it needs, and no more; as an administrator sees it.
+    pub(crate) caps_fit: bool,
     /// SHA-256 of the key that the cluster's user has there; none where there is no such user, or none was asked.
     pub(crate) key: Option<String>,
     /// SHA-256 of the key that its libvirt holds.
@@ -155,7 +157,8 @@ pub(crate) fn script(document: &HaCluster) -> String {
     let ceph = CephLogin::of(document);
     let of_ceph = |word: fn(&CephLogin) -> String| quoted(&ceph.as_ref().map(word).unwrap_or_default());
     format!(
-        "IMAGE={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n{SCRIPT}",
+        "IMAGE={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
+         CEPH_CAPS={}\nCEPH_MONITORS={}\n{SCRIPT}",
         quoted(&image),
         words(bridges.iter().map(String::as_str).collect()),
         words(layout::FILES.to_vec()),
@@ -163,6 +166,8 @@ pub(crate) fn script(document: &HaCluster) -> String {
         of_ceph(CephLogin::client),
         of_ceph(|login| login.secret.to_string()),
         of_ceph(CephLogin::image),
+        of_ceph(CephLogin::caps),
+        of_ceph(|login| login.monitors.clone()),
     )
 }
 
@@ -204,7 +209,7 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
     };
     for line in &lines {
         match line.as_slice() {
-            ["ceph", driver, admin, image, key, held] => {
+            ["ceph", driver, admin, image, key, caps, held] => {
                 facts.ceph = Some(CephFacts {
                     driver: match *driver {
                         "yes" => Some(true),
@@ -219,6 +224,7 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
                         "missing" => Some(Image::Missing),
                         why => Some(Image::Unknown(why.to_owned())),
                     },
+                    caps_fit: *caps != "others",
                     key: filled(key),
                     held: filled(held),
                 });
@@ -321,15 +327,15 @@ mod tests {
     fn what_is_said_of_ceph_is_told_apart() {
         let of = |line: &str| parse(&ANSWER.replace("end\n", &format!("{line}\nend\n"))).unwrap().ceph;
         assert_eq!(parse(ANSWER).unwrap().ceph, None);
-        let all = of("ceph\tyes\tyes\tthere\tabc\tdef").unwrap();
+        let all = of("ceph\tyes\tyes\tthere\tabc\tfit\tdef").unwrap();
         assert_eq!((all.driver, all.no_admin, all.image), (Some(true), None, Some(Image::There)));
         assert_eq!((all.key.as_deref(), all.held.as_deref()), (Some("abc"), Some("def")));
-        let none = of("ceph\t\tthere is no program ceph\t\t\t").unwrap();
+        let none = of("ceph\t\tthere is no program ceph\t\t\t\t").unwrap();
         assert_eq!((none.driver, none.image, none.key, none.held), (None, None, None, None));
         assert_eq!(none.no_admin.as_deref(), Some("there is no program ceph"));
-        let unlocked = of("ceph\tyes\tyes\tunlocked\t\t").unwrap();
-        assert_eq!((unlocked.image, unlocked.locks), (Some(Image::There), false));
-        let hung = of("ceph\tno\tyes\tno answer within 10 s\t\t").unwrap();
+        let unlocked = of("ceph\tyes\tyes\tunlocked\tabc\tothers\t").unwrap();
+        assert_eq!((unlocked.image, unlocked.locks, unlocked.caps_fit), (Some(Image::There), false, false));
+        let hung = of("ceph\tno\tyes\tno answer within 10 s\t\t\t").unwrap();
         assert_eq!(hung.image, Some(Image::Unknown("no answer within 10 s".into())));
     }
 }

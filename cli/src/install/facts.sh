@@ -23,25 +23,29 @@ if [ -n "$CEPH_SECRET" ]; then
   driver=
   if command -v qemu-img >/dev/null 2>&1; then
     # No monitor is named, so that one that can ask anybody says so at once.
-    case $(timeout 10 qemu-img info 'json:{"driver":"rbd","pool":"zsha","image":"zsha","conf":"/dev/null"}' 2>&1) in
+    case $(timeout 5 qemu-img info 'json:{"driver":"rbd","pool":"zsha","image":"zsha","conf":"/dev/null"}' 2>&1) in
       *[Uu]'nknown driver'* | *[Uu]'nknown protocol'* | *module* | *'not supported'*) driver=no ;;
       *) driver=yes ;;
     esac
   fi
-  admin=yes image= key=
+  admin=yes image= key= caps=
+  # What a command prints beside its answer is no part of that.
   if ! command -v ceph >/dev/null 2>&1; then admin='there is no program ceph'
-  elif said=$(timeout 10 ceph auth get-key "$CEPH_CLIENT" 2>&1); then key=$(sum "$said")
+  elif said=$(timeout 7 ceph -m "$CEPH_MONITORS" auth get "$CEPH_CLIENT" 2>/dev/null); then
+    key=$(sum "$(printf '%s\n' "$said" | sed -n 's/^[[:blank:]]*key = //p')")
+    caps=others
+    case $said in *"caps mon = \"profile rbd\""*"caps osd = \"$CEPH_CAPS\""*) caps=fit ;; esac
   else case $? in
     2) ;; # Ceph has no such user yet.
-    124) admin='no answer from Ceph within 10 s' ;;
-    *) admin=$(printf '%s' "${said:-ceph auth failed}" | line) ;;
+    124) admin='no answer from Ceph within 7 s' ;;
+    *) admin=$(timeout 7 ceph -m "$CEPH_MONITORS" auth get "$CEPH_CLIENT" 2>&1 >/dev/null | line); admin=${admin:-ceph auth failed} ;;
   esac; fi
   if [ "$admin" = yes ]; then
-    if said=$(timeout 10 rbd info "$CEPH_IMAGE" 2>&1); then
+    if said=$(timeout 7 rbd -m "$CEPH_MONITORS" info "$CEPH_IMAGE" 2>&1); then
       case $said in *exclusive-lock*) image=there ;; *) image=unlocked ;; esac
-    else case $? in 2) image=missing ;; 124) image='no answer from Ceph within 10 s' ;; *) image=$(printf '%s' "${said:-rbd info failed}" | line) ;; esac; fi
+    else case $? in 2) image=missing ;; 124) image='no answer from Ceph within 7 s' ;; *) image=$(printf '%s' "${said:-rbd info failed}" | line) ;; esac; fi
   fi
-  say ceph "$driver" "$admin" "$image" "$key" "$(sum "$(virsh -q -c qemu:///system secret-get-value "$CEPH_SECRET" 2>/dev/null)")"
+  say ceph "$driver" "$admin" "$image" "$key" "$caps" "$(sum "$(virsh -q -c qemu:///system secret-get-value "$CEPH_SECRET" 2>/dev/null)")"
 fi
 for bridge in $BRIDGES; do
   link=missing

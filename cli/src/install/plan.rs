@@ -104,8 +104,14 @@ pub(crate) fn plan(given: &Given<'_>) -> Plan {
     let ours = known.iter().all(|(_, facts)| consul_of(facts) == Consul::Ours);
     let acl = ours && given.choice.acl;
     let has_management = |facts: &Facts| facts.files.contains_key(layout::MANAGEMENT_TOKEN);
-    let ceph = ceph_admin(given.document, given.facts)
-        .filter(|_| known.iter().any(|(_, facts)| lacks_ceph_key(given, facts)));
+    let ceph = ceph_admin(given.document, given.facts).filter(|admin| {
+        let of_admin = given.facts.get(&admin.name).and_then(|facts| facts.ceph.as_ref());
+        let caps = of_admin.is_none_or(|ceph| ceph.caps_fit);
+        known.iter().any(|(_, facts)| {
+            ceph_login(given.document, given.choice, facts).is_some()
+                && (!caps || lacks_ceph_key(given.document, given.choice, given.facts, facts))
+        })
+    });
     Plan {
         ceph: ceph.cloned(),
         consul: known
@@ -129,14 +135,27 @@ pub(crate) fn ceph_admin<'a>(document: &'a HaCluster, facts: &BTreeMap<NodeName,
     document.nodes().iter().find(is_admin)
 }
 
-/// Whether libvirt there holds another key than that of the cluster's user, or none.
-fn lacks_ceph_key(given: &Given<'_>, facts: &Facts) -> bool {
-    if CephLogin::ours(given.document, &given.choice.settings, facts.settings.as_deref()).is_none() {
+/// What a node logs in to Ceph with, where install makes it.
+pub(crate) fn ceph_login(document: &HaCluster, choice: &Choice, facts: &Facts) -> Option<CephLogin> {
+    CephLogin::ours(document, &choice.settings, facts.settings.as_deref())
+}
+
+/// Whether libvirt there holds no key of the cluster's user, or is seen to hold another than that has.
+pub(crate) fn lacks_ceph_key(
+    document: &HaCluster,
+    choice: &Choice,
+    all: &BTreeMap<NodeName, Facts>,
+    facts: &Facts,
+) -> bool {
+    if ceph_login(document, choice, facts).is_none() {
         return false;
     }
-    let key = given.facts.values().find_map(|facts| facts.ceph.as_ref()?.key.as_ref());
-    let held = facts.ceph.as_ref().and_then(|ceph| ceph.held.as_ref());
-    held.is_none() || held != key
+    let (admin, held) = (ceph_admin(document, all), facts.ceph.as_ref().and_then(|ceph| ceph.held.as_ref()));
+    let Some(held) = held else { return true };
+    let Some(admin) = admin else { return false };
+    let key = all.get(&admin.name).and_then(|facts| facts.ceph.as_ref()?.key.as_ref());
+    // An administrator who sees no such user sees that it has to be made anew.
+    key != Some(held)
 }
 
 fn on_node(node: &Node, steps: Vec<Step>) -> OnNode {
@@ -190,7 +209,7 @@ fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bo
         steps.push(Step::MakeTokens);
         anew = true;
     }
-    if lacks_ceph_key(given, facts) {
+    if lacks_ceph_key(given.document, given.choice, given.facts, facts) {
         steps.push(Step::HoldCephKey);
     }
     if facts.units.get(layout::LIBVIRT_GUESTS).is_some_and(|unit| unit.load != "masked" && unit.exists()) {
@@ -252,8 +271,7 @@ fn record(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Installe
             && (made(|is| is.consul_program) || (given.programs.consul.is_some() && !has_consul(facts))),
         consul_user: ours && (made(|is| is.consul_user) || !facts.consul_user),
         acl: ours && given.choice.acl,
-        ceph: made(|is| is.ceph)
-            || CephLogin::ours(given.document, &given.choice.settings, facts.settings.as_deref()).is_some(),
+        ceph: made(|is| is.ceph) || ceph_login(given.document, given.choice, facts).is_some(),
         masked_libvirt_guests: made(|is| is.masked_libvirt_guests)
             || facts
                 .units

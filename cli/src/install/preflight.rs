@@ -9,7 +9,7 @@ use zsha_crds::{HaCluster, NodeName};
 use super::ceph::CephLogin;
 use super::facts::{Facts, Firewall, Image, Link};
 use super::layout::Choice;
-use super::plan::{Consul, ceph_admin, consul_of, has_consul};
+use super::plan::{Consul, ceph_admin, ceph_login, consul_of, has_consul, lacks_ceph_key};
 
 /// For two builds beside each other, and Consul's.
 const FREE_USR_KIB: u64 = 512 << 10;
@@ -98,7 +98,7 @@ pub(crate) fn check(
         }
     }
     checked.lines.extend(versions(facts));
-    image(document, node, facts, &mut checked);
+    image(document, node, facts, choice, &mut checked);
     bridges(node, facts, &mut checked);
     checked.remarks.extend(remarks(node, facts, now));
     checked
@@ -119,8 +119,10 @@ fn versions(facts: &Facts) -> Vec<String> {
     std::iter::once(first).chain(second).collect()
 }
 
-fn image(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
-    let Some(path) = document.image_path() else { return image_in_ceph(document, node, facts, checked) };
+fn image(document: &HaCluster, node: &Node, facts: &Facts, choice: &Choice, checked: &mut Checked) {
+    let Some(path) = document.image_path() else {
+        return image_in_ceph(document, node, facts, choice, checked);
+    };
     let shown = path.display();
     let (what, hint) = match &facts.image {
         Some(Image::There) => {
@@ -144,7 +146,7 @@ fn image(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked
 }
 
 /// What only an administrator of Ceph sees of it is said by one alone.
-fn image_in_ceph(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
+fn image_in_ceph(document: &HaCluster, node: &Node, facts: &Facts, choice: &Choice, checked: &mut Checked) {
     let Some(login) = CephLogin::of(document) else { return };
     let mut wrong = |what: String, hint: String| {
         checked.objections.push(Objection { node: node.name.clone(), what, hint });
@@ -153,6 +155,14 @@ fn image_in_ceph(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut
         return wrong("what it has of Ceph was not said".into(), "run it again".into());
     };
     let image = login.image();
+    let old = facts.libvirt.as_deref().filter(|version| too_old_for_keys(version));
+    if let (Some(version), Some(_)) =
+        (old, ceph_login(document, choice, facts).filter(|_| ceph.held.is_none()))
+    {
+        let hint = "older ones take a key only by their command line, where everybody can read it: give libvirt there the \
+                    key yourself, and name user and secret: cephUser and cephSecret in --settings FILE";
+        wrong(format!("its libvirt is {version}, and keys are given to one from 6.2 on"), hint.into());
+    }
     if ceph.driver == Some(false) {
         let hint = "install qemu-block-extra (Debian) or qemu-kvm-block-rbd";
         wrong("its QEMU has no driver for Ceph".into(), hint.into());
@@ -180,14 +190,9 @@ fn image_in_ceph(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut
 }
 
 /// Somebody has to be able to make the cluster's user there, unless the nodes are told another.
-pub(crate) fn ceph(
-    document: &HaCluster,
-    facts: &BTreeMap<NodeName, Facts>,
-    choice: &Choice,
-) -> Vec<Objection> {
-    let needed =
-        |facts: &Facts| CephLogin::ours(document, &choice.settings, facts.settings.as_deref()).is_some();
-    if ceph_admin(document, facts).is_some() || !facts.values().any(needed) {
+pub(crate) fn ceph(document: &HaCluster, all: &BTreeMap<NodeName, Facts>, choice: &Choice) -> Vec<Objection> {
+    let needed = |facts: &Facts| lacks_ceph_key(document, choice, all, facts);
+    if ceph_admin(document, all).is_some() || !all.values().any(needed) {
         return Vec::new();
     }
     let why = |facts: &Facts| facts.ceph.as_ref().and_then(|ceph| ceph.no_admin.clone()).unwrap_or_default();
@@ -200,7 +205,7 @@ pub(crate) fn ceph(
             .into(),
     }
     };
-    facts.iter().map(objection).collect()
+    all.iter().map(objection).collect()
 }
 
 fn bridges(node: &Node, facts: &Facts, checked: &mut Checked) {
@@ -251,6 +256,12 @@ pub(crate) fn one_consul(facts: &BTreeMap<NodeName, Facts>) -> Vec<Objection> {
         hint: "let every node have one of yours, or none".into(),
     };
     theirs.into_iter().map(objection).collect()
+}
+
+/// For `virsh secret-set-value --file`.
+fn too_old_for_keys(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (6, 2)
 }
 
 fn too_old(version: &str) -> bool {

@@ -62,6 +62,7 @@ pub(crate) fn bare(hostname: &str) -> Facts {
             no_admin: None,
             image: Some(Image::There),
             locks: true,
+            caps_fit: true,
             key: None,
             held: None,
         }),

@@ -1,5 +1,6 @@
 use super::*;
 use crate::install::facts::{ConsulProgram, FileFact, UnitFact};
+use crate::install::preflight;
 use crate::install::testing::{bare, document, in_ceph, programs};
 use serde_yaml::Mapping;
 
@@ -243,6 +244,39 @@ fn in_ceph_a_user_is_made_once_and_every_node_holds_its_key_before_zsha_is_start
         let steps: Vec<_> = words(&plan.zsha).into_iter().filter(|(_, steps)| !steps.is_empty()).collect();
         assert_eq!(steps, [(second.to_string(), vec!["HoldCephKey".to_owned()])]);
     }
+}
+
+#[test]
+fn where_nobody_administers_ceph_any_more_keys_that_are_held_are_enough_and_a_lost_one_is_an_objection() {
+    let mut world = World::of(in_ceph());
+    let plan = world.plan();
+    world.carry_out(&plan);
+    for facts in world.facts.values_mut() {
+        let ceph = facts.ceph.as_mut().unwrap();
+        (ceph.no_admin, ceph.image, ceph.key) = (Some("no answer from Ceph within 7 s".into()), None, None);
+    }
+    assert!(world.plan().is_empty(), "an upgrade goes on");
+    assert_eq!(preflight::ceph(&world.document, &world.facts, &choice()), []);
+    world.facts.values_mut().next().unwrap().ceph.as_mut().unwrap().held = None;
+    assert_eq!(preflight::ceph(&world.document, &world.facts, &choice()).len(), world.facts.len());
+}
+
+#[test]
+fn a_user_that_may_something_else_is_put_right_and_one_that_is_gone_is_made_anew() {
+    let mut world = World::of(in_ceph());
+    let plan = world.plan();
+    world.carry_out(&plan);
+    // As after a change of `PoolName`.
+    let first = world.document.nodes()[0].name.clone();
+    world.facts.get_mut(&first).unwrap().ceph.as_mut().unwrap().caps_fit = false;
+    let plan = world.plan();
+    assert!(plan.ceph.is_some() && plan.zsha.iter().all(|on| on.steps.is_empty()), "{:?}", words(&plan.zsha));
+    for facts in world.facts.values_mut() {
+        let ceph = facts.ceph.as_mut().unwrap();
+        (ceph.caps_fit, ceph.key) = (true, None);
+    }
+    let plan = world.plan();
+    assert!(plan.ceph.is_some() && plan.zsha.iter().all(|on| on.steps == [Step::HoldCephKey]));
 }
 
 #[test]
