@@ -10,6 +10,7 @@ mod events;
 mod job;
 mod link;
 mod probe;
+mod refusal;
 mod states;
 mod worker;
 
@@ -26,10 +27,11 @@ use uuid::Uuid;
 use virt::connect::Connect;
 use zsha_crds::{ClusterName, VmName};
 
-use self::domain::{Refusal, Vm, is_image_lock, one_line};
+use self::domain::Vm;
 use self::events::Bell;
 use self::job::Job;
 use self::link::{Link, Session};
+use self::refusal::{Refusal, is_image_lock, one_line};
 use self::worker::{NoAnswer, Workers, on_own_thread};
 use super::domain_xml::{self, CephLogin, DomainSettings, DomainType};
 use super::{DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use virt::domain::Domain;
 use zsha_runtime::Clock;
 
-use super::domain::{Refusal, one_line, plain};
+use super::refusal::{Refusal, one_line, plain};
 use crate::hypervisor::GuestRan;
 
 /// Of one command, in seconds; what it starts may take longer.
