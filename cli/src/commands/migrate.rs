@@ -17,6 +17,10 @@ use crate::{Exit, Failure};
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The VM goes on all the while, and stays where it is if the move fails. Ended early, by Ctrl-C too, the move goes \
+                  on. 124: --timeout (1h where it is not given) passed."
+)]
 pub struct Args {
     /// Where the VM is to go: a node's host name or address
     #[arg(value_name = "NODE")]

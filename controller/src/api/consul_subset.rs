@@ -59,6 +59,7 @@ pub fn router(store: SharedStore) -> Router {
         .route("/v1/txn", put(transaction::apply))
         .route("/v1/status/leader", get(async || axum::Json("127.0.0.1:8300")))
         .route("/v1/agent/self", get(async || axum::Json(agent())))
+        .route("/v1/agent/members", get(async || axum::Json(members())))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(store);
     guard::against_rebinding(routes, OwnNames::default())
@@ -75,6 +76,12 @@ fn agent() -> Value {
             "RPCHoldTimeout": "2s",
         },
     })
+}
+
+/// The one that there is, with the port that an agent's gossip would have.
+fn members() -> Value {
+    let tags = json!({ "role": "consul", "dc": "dev", "build": "embedded" });
+    json!([{ "Name": "embedded", "Addr": "127.0.0.1", "Port": 8301, "Status": 1, "Tags": tags }])
 }
 
 /// What a read asks for.

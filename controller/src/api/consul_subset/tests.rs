@@ -40,13 +40,16 @@ async fn our_client_of_consul_keeps_the_contract_of_all_stores_against_it() {
 }
 
 #[tokio::test]
-async fn our_client_reads_leader_and_agent() {
+async fn our_client_reads_leader_agent_and_members() {
     let (_, server) = served().await;
     let store = client(&server);
     assert!(store.leader().await.unwrap().is_some());
     let agent = store.agent().await.unwrap();
     assert!(agent.server);
     assert_eq!(agent.raft_multiplier, Some(1));
+    let members = store.members().await.unwrap();
+    let told: Vec<_> = members.iter().map(|member| (member.node.as_str(), member.status.word())).collect();
+    assert_eq!(told, [("embedded", "alive")]);
 }
 
 #[tokio::test]
