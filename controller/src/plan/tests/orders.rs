@@ -359,6 +359,15 @@ mod password {
     }
 
     #[test]
+    fn the_answer_to_an_earlier_request_is_none_to_this_one() {
+        let world = asked(RUNNING, true);
+        let earlier = Answer { id: Uuid::from_u128(99), ..answer(Outcome::Done) };
+        let mut notes = Notes { password: Some(earlier), ..Notes::default() };
+        let steps = plan(&world, &mut notes).steps;
+        assert_eq!(steps, [Step::SetPassword { id: ID, by: "ann".to_owned() }]);
+    }
+
+    #[test]
     fn where_the_document_does_not_allow_it_or_no_guest_runs_it_is_refused_at_once() {
         let off = LocalVm::Off { reason: OffReason::Died };
         for (local, allowed, why) in [(RUNNING, false, "AllowResetRootPassword"), (off, true, "does not run")]
