@@ -84,7 +84,7 @@ fn domain(document: &HaCluster, generation: u64) -> DomainSpec {
     let image = match (document.image_type(), document.image_path()) {
         (ImageType::FileConf, Some(path)) => DomainImage::File(path),
         (ImageType::FileConf, None) | (ImageType::CephConf, _) => DomainImage::Rbd {
-            monitors: document.mon_addrs().iter().map(|m| m.as_str().to_owned()).collect(),
+            monitors: monitors(document),
             pool: document.pool_name().unwrap_or_default().to_owned(),
             image: RBD_IMAGE.to_owned(),
         },
@@ -103,6 +103,10 @@ fn domain(document: &HaCluster, generation: u64) -> DomainSpec {
             .collect(),
         guest: GuestWants::from_document(document),
     }
+}
+
+fn monitors(document: &HaCluster) -> Vec<String> {
+    document.mon_addrs().iter().map(|monitor| monitor.as_str().to_owned()).collect()
 }
 
 fn wants(document: &HaCluster) -> HostWants {
@@ -124,7 +128,7 @@ fn wants(document: &HaCluster) -> HostWants {
             .collect(),
         image: Some(match document.image_path() {
             Some(path) => ImageWant::File(path),
-            None => ImageWant::Ceph(document.mon_addrs().iter().map(|m| m.as_str().to_owned()).collect()),
+            None => ImageWant::Ceph(monitors(document)),
         }),
         // By node: see `wants_of`.
         seed: None,

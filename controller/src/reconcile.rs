@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::{Mutex, mpsc, watch};
 use zsha_crds::records::EventType;
 use zsha_crds::status::summarise;
-use zsha_crds::{ClusterName, ConditionStatus, VmName, format};
+use zsha_crds::{ClusterName, VmName, format};
 use zsha_runtime::controller::{Action, Controller};
 use zsha_runtime::events::{Event, Recorder};
 use zsha_runtime::store::{Op, StoreError};
@@ -181,17 +181,10 @@ async fn look_at_host(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) 
 /// Tells the guest that runs here what it is to be, where it has no cloud-init to read it from its seed.
 async fn tell_guest(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
     let news = |told: &Told| {
-        let (status, reason, message) = told.verdict();
+        let (_, reason, message) = told.verdict();
         tracing::debug!(reason, message, "guest");
-        match status {
-            ConditionStatus::True if matches!(told, Told::Applied { anew: true, .. }) => {
-                reconciler.record_of_vm(EventType::Normal, "GuestTold", message);
-            }
-            ConditionStatus::False => reconciler.record_of_vm(EventType::Warning, "GuestNotTold", message),
-            ConditionStatus::Unknown if matches!(told, Told::NotAllowed(_) | Told::NextBoot) => {
-                reconciler.record_of_vm(EventType::Normal, "GuestNotTold", message);
-            }
-            ConditionStatus::True | ConditionStatus::Unknown => {}
+        if let Some((kind, reason)) = told.event() {
+            reconciler.record_of_vm(kind, reason, message);
         }
         changed.send_modify(|count| *count += 1);
     };

@@ -8,6 +8,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use zsha_crds::records::EventType;
 use zsha_crds::{ConditionStatus, VmName};
 
 use super::seed::{self, GUEST_FILE};
@@ -21,8 +22,10 @@ const CLOUD_INIT: &str = "cloud-init";
 const ALREADY: &str = "already";
 const APPLIED: &str = "applied";
 const LATER: &str = "later";
-/// The network of this boot is not set up yet, or an earlier run of the script goes on.
-const NOT_YET: [&str; 2] = ["booting", "busy"];
+/// The network of this boot is not set up yet.
+const BOOTING: &str = "booting";
+/// An earlier run of the script goes on.
+const BUSY: &str = "busy";
 
 /// A guest that is not told within so long of its boot is told at the next. Booting takes one that checks its disks minutes.
 const BOOT: Duration = Duration::from_secs(900);
@@ -63,7 +66,9 @@ pub enum Told {
     Failed(String),
     /// Its agent may run nothing.
     NotAllowed(String),
-    /// Nobody in the guest has answered, or it is not time yet.
+    /// It has answered, and it is not time yet; why.
+    NotYet(&'static str),
+    /// Nobody in the guest has answered.
     Unknown(String),
 }
 
@@ -83,7 +88,8 @@ impl Told {
             ALREADY | APPLIED => {
                 Self::Applied { id: id.to_owned(), anew: word == APPLIED, but: but.to_owned() }
             }
-            _ if NOT_YET.contains(&word) => Self::Unknown("it is still booting".to_owned()),
+            BOOTING => Self::NotYet("it is still booting"),
+            BUSY => Self::NotYet("an earlier run of the script goes on"),
             _ => Self::Failed(format!("the guest answered {said:?}")),
         }
     }
@@ -91,6 +97,16 @@ impl Told {
     /// Whether there is nothing more to be done before something happens to the VM.
     pub fn is_settled(&self) -> bool {
         matches!(self, Self::CloudInit | Self::Applied { .. } | Self::NextBoot)
+    }
+
+    /// As an event: its type and reason, where it is one.
+    pub fn event(&self) -> Option<(EventType, &'static str)> {
+        match self {
+            Self::Applied { anew: true, .. } => Some((EventType::Normal, "GuestTold")),
+            Self::NextBoot | Self::NotAllowed(_) => Some((EventType::Normal, "GuestNotTold")),
+            Self::Failed(_) => Some((EventType::Warning, "GuestNotTold")),
+            Self::CloudInit | Self::Applied { .. } | Self::NotYet(_) | Self::Unknown(_) => None,
+        }
     }
 
     /// As a condition has it: status, reason, message.
@@ -121,6 +137,11 @@ impl Told {
                 "NotAllowed",
                 format!("whether the guest has what the document says is not known: its agent may run nothing ({why}); \
                          with cloud-init it need not"),
+            ),
+            Self::NotYet(why) => (
+                ConditionStatus::Unknown,
+                "NotYet",
+                format!("the guest, which has no cloud-init, is about to be told through its agent: {why}"),
             ),
             Self::Unknown(why) => (
                 ConditionStatus::Unknown,

@@ -22,6 +22,8 @@ mkdir -p /run/zsha
 # One at a time: whoever began this one may have given it up.
 if [ -e /run/zsha/pid ] && kill -0 "$(cat /run/zsha/pid)" 2>/dev/null; then echo busy; exit; fi
 echo $$ >/run/zsha/pid
+# Its number may be another process's one day.
+trap 'rm -f /run/zsha/pid' EXIT
 
 put() { # FILE, its content from standard input; whoever reads it has the old one or the new one
   mkdir -p "${1%/*}"
@@ -69,15 +71,14 @@ printf '%s' "$environment" | put "$file"
 if [ -n "$time_servers" ]; then
   for conf in /etc/chrony.conf /etc/chrony/chrony.conf; do
     [ -e "$conf" ] || continue
-    {
+    new=$(
       sed '/^# zsha begin/,/^# zsha end/d' "$conf"
       echo '# zsha begin: written anew at each boot'
       for server in $time_servers; do echo "server $server iburst"; done
       echo '# zsha end'
-    } >"$conf.zsha-new"
-    if cmp -s "$conf" "$conf.zsha-new"; then rm "$conf.zsha-new"; continue; fi
-    put "$conf" <"$conf.zsha-new"
-    rm "$conf.zsha-new"
+    )
+    [ "$new" != "$(cat "$conf")" ] || continue
+    printf '%s\n' "$new" | put "$conf"
     # One of the two names it has. Where it does not run yet it will read the file.
     if has systemctl; then systemctl try-restart chronyd.service || systemctl try-restart chrony.service || :; fi 2>/dev/null
   done

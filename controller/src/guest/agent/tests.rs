@@ -53,7 +53,9 @@ fn a_guest_that_has_seen_to_it_is_told_from_one_that_would_not_and_one_that_is_s
     assert_eq!(of("later\n"), Told::NextBoot);
     assert!(matches!(of(""), Told::Failed(_)) && matches!(of("what?"), Told::Failed(_)));
     for not_yet in ["booting", "busy"] {
-        assert!(matches!(of(not_yet), Told::Unknown(_)) && !of(not_yet).is_settled(), "{not_yet}");
+        let (status, reason, message) = of(not_yet).verdict();
+        assert_eq!((status, reason), (ConditionStatus::Unknown, "NotYet"), "{not_yet}");
+        assert!(!of(not_yet).is_settled() && !message.contains("no agent"), "{message}");
     }
     for silent in [
         HypervisorError::Refused {
@@ -82,5 +84,20 @@ fn only_what_the_guest_itself_says_is_held_against_it() {
         Told::NextBoot,
     ] {
         assert_eq!(verdict(open.clone()), ConditionStatus::Unknown, "{open:?}");
+    }
+}
+
+#[test]
+fn what_was_done_in_this_boot_and_what_could_not_be_are_events_and_waiting_is_none() {
+    let applied = |anew| Told::Applied { id: "mnvm-1".to_owned(), anew, but: String::new() };
+    assert_eq!(applied(true).event(), Some((EventType::Normal, "GuestTold")));
+    assert_eq!(Told::Failed("status 1".to_owned()).event(), Some((EventType::Warning, "GuestNotTold")));
+    for left in [Told::NextBoot, Told::NotAllowed("disabled".to_owned())] {
+        assert_eq!(left.event(), Some((EventType::Normal, "GuestNotTold")), "{left:?}");
+    }
+    for none in
+        [applied(false), Told::CloudInit, Told::NotYet("it boots"), Told::Unknown("silent".to_owned())]
+    {
+        assert_eq!(none.event(), None, "{none:?}");
     }
 }
