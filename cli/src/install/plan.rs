@@ -62,8 +62,8 @@ pub(crate) struct Plan {
     pub(crate) consul: Vec<OnNode>,
     /// No node has a management token yet.
     pub(crate) bootstrap_acl: bool,
-    /// The node that is to make the cluster's user in Ceph, or give the one there is what it needs; none where the image is not in
-    /// Ceph, or every node has its key.
+    /// The node that is to make the cluster's user in Ceph, or give the one there is what it needs; none where the image is
+    /// not in Ceph, or every node has its key.
     pub(crate) ceph: Option<Node>,
     /// Then zsha, one node after the other.
     pub(crate) zsha: Vec<OnNode>,

@@ -20,6 +20,8 @@ const FREE_ETC_KIB: u64 = 1 << 10;
 const CLOCKS_APART_SECS: i64 = 2;
 /// The first release whose tokens can name a node's own agent.
 const CONSUL_WITH_NODE_IDENTITIES: (u32, u32, u32) = (1, 8, 1);
+/// The first whose `virsh secret-set-value` has `--file`.
+const LIBVIRT_WITH_KEYS_FROM_FILES: (u32, u32, u32) = (6, 2, 0);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Objection {
@@ -88,7 +90,11 @@ pub(crate) fn check(
                 "Consul is not installed there".into(),
                 "name a program to send: --consul-program FILE; or install the package consul there",
             ),
-            (Consul::Ours, Some(consul)) if choice.acl && has_consul(facts) && too_old(&consul.version) => {
+            (Consul::Ours, Some(consul))
+                if choice.acl
+                    && has_consul(facts)
+                    && is_older(&consul.version, CONSUL_WITH_NODE_IDENTITIES) =>
+            {
                 wrong(
                     format!("its Consul is {}, and tokens for nodes need 1.8.1", consul.version),
                     "install a newer one there, or go without tokens: --no-acl",
@@ -155,7 +161,7 @@ fn image_in_ceph(document: &HaCluster, node: &Node, facts: &Facts, choice: &Choi
         return wrong("what it has of Ceph was not said".into(), "run it again".into());
     };
     let image = login.image();
-    let old = facts.libvirt.as_deref().filter(|version| too_old_for_keys(version));
+    let old = facts.libvirt.as_deref().filter(|version| is_older(version, LIBVIRT_WITH_KEYS_FROM_FILES));
     if let (Some(version), Some(_)) =
         (old, ceph_login(document, choice, facts).filter(|_| ceph.held.is_none()))
     {
@@ -258,17 +264,12 @@ pub(crate) fn one_consul(facts: &BTreeMap<NodeName, Facts>) -> Vec<Objection> {
     theirs.into_iter().map(objection).collect()
 }
 
-/// For `virsh secret-set-value --file`.
-fn too_old_for_keys(version: &str) -> bool {
-    let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (6, 2)
-}
-
-fn too_old(version: &str) -> bool {
+/// What cannot be read counts as older.
+fn is_older(version: &str, than: (u32, u32, u32)) -> bool {
     let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().ok());
     let mut next = || numbers.next().flatten();
     match (next(), next(), next()) {
-        (Some(major), Some(minor), patch) => (major, minor, patch.unwrap_or(0)) < CONSUL_WITH_NODE_IDENTITIES,
+        (Some(major), Some(minor), patch) => (major, minor, patch.unwrap_or(0)) < than,
         _ => true,
     }
 }
