@@ -188,7 +188,7 @@ unpack_ceph() {
   rm -rf "$dir"
   say "fetching Ceph"
   unpack "$dir/root" ceph-mon ceph-osd ceph-base ceph-common librados2 librbd1 libboost-thread1.74.0 libfmt9 libleveldb1d \
-    libsnappy1v5 libfuse2 python3-rados python3-ceph-argparse python3-prettytable python3-wcwidth
+    libsnappy1v5 libfuse2 libboost-iostreams1.74.0 libboost-program-options1.74.0 libncurses6 python3-rados python3-ceph-argparse python3-prettytable python3-wcwidth
   version=$(dpkg-query -W -f '${Version}' qemu-system-x86)
   mkdir -p "$dir/qemu"
   cd "$dir/qemu"

@@ -30,9 +30,8 @@ impl Ceph {
     pub fn start(host: &Host) -> Result<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ceph/one-node.sh");
         let (dir, monitor) = (host.log_dir().join("ceph"), host.address().to_string());
-        let words = [&format!("POOL={POOL}"), script, &root(), &dir.display().to_string(), &monitor];
-        let words: Vec<&str> =
-            std::iter::once("env").chain(words.into_iter().map(|word| word as &str)).collect();
+        let (pool, shown) = (format!("POOL={POOL}"), dir.display().to_string());
+        let words = ["env", &pool, script, &root(), &shown, &monitor];
         host.exec_with(&words, "", START)?.success().context("start Ceph")?;
         Ok(Self { monitor, dir })
     }
@@ -40,7 +39,8 @@ impl Ceph {
     /// QEMU there can read what is in Ceph. No key and no settings: those are whoever installs zsha's affair.
     pub fn client(&self, host: &Host) -> Result<()> {
         let script = format!(
-            "set -e\nlib={}/usr/lib/x86_64-linux-gnu\nprintf '%s\\n' $lib $lib/ceph >/etc/ld.so.conf.d/lab-ceph.conf\nldconfig\n\
+            "set -e\nroot={}\nlib=$root/usr/lib/x86_64-linux-gnu\n\
+             printf '%s\\n' $lib $lib/ceph $root/lib/x86_64-linux-gnu >/etc/ld.so.conf.d/lab-ceph.conf\nldconfig\n\
              mkdir -p /usr/lib/x86_64-linux-gnu/qemu\n\
              ln -s $lib/qemu/block-rbd.so /usr/lib/x86_64-linux-gnu/qemu/block-rbd.so",
             root()
