@@ -45,6 +45,7 @@ use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder, Pause
 use crate::in_force::SpecProblem;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
+use crate::planted::{self, Bug};
 use crate::world::World;
 use blindness::Blindness;
 use migration::MigrationNotes;
@@ -296,6 +297,9 @@ fn forget_definition(world: &World, because: String, plan: &mut Plan) {
     let owner = world.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.owner.as_ref());
     let names_me = owner.is_some_and(|owner| owner.node == world.me);
     let defined = matches!(world.local.known(), Some(LocalVm::Off { .. })) && !names_me;
+    if planted::is_planted(Bug::DefinitionLeft) {
+        return;
+    }
     if defined && plan.steps.is_empty() && !matches!(world.job, MigrationJob::Going { .. }) {
         plan.step(Step::Undefine { because });
     }

@@ -7,6 +7,7 @@ use zsha_crds::{Condition, ConditionStatus, NodeName};
 use super::upkeep::{Upkeep, kill};
 use super::{Notes, Plan, fitness, placement};
 use crate::hypervisor::{LocalVm, PauseReason};
+use crate::planted::{self, Bug};
 
 /// A disk that is not reached from here for so long, while another node is fit, is not reached again soon: three looks at
 /// the host, and longer than the others need to find that they do not reach it either.
@@ -20,7 +21,11 @@ impl Upkeep<'_> {
     pub(super) fn without_storage(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         let waits_for_it = matches!(local, LocalVm::Paused { reason: PauseReason::IoError, .. });
         // What QEMU has open it may still reach where a look at the path finds something wrong, unless that hangs.
-        let counts = |c: &&Condition| waits_for_it || c.status == ConditionStatus::Unknown;
+        let counts = |c: &&Condition| {
+            waits_for_it
+                || c.status == ConditionStatus::Unknown
+                || planted::is_planted(Bug::AnyFaultIsLostStorage)
+        };
         let fault = fitness::storage_fault(&plan.conditions).filter(counts);
         let why = fault.filter(|_| local.has_process()).map(|fault| fault.message.clone());
         let (Some(why), Some(desired)) = (why, self.world.document()) else {
@@ -39,7 +44,7 @@ impl Upkeep<'_> {
         };
         let since = *notes.storage_lost_since.get_or_insert(self.world.now);
         let due = since + STORAGE_PATIENCE;
-        if self.world.now >= due {
+        if self.world.now >= due || planted::is_planted(Bug::StorageNeedsNoPatience) {
             // Nothing is waited for a second time once it is dead.
             notes.blind_since = Some(since);
             plan.step(kill(format!("its disk is not reached from here ({why}), and {other} is fit")));

@@ -37,6 +37,11 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
     let owner = Upkeep { world, stored, epoch };
     let local = match &world.local {
+        Observed::Unknown(_)
+            if planted::is_planted(Bug::HandedOverBlind) && stored.record.migration.is_some() =>
+        {
+            LocalVm::Absent
+        }
         Observed::Unknown(why) => {
             owner.blind(why, notes, plan);
             return;
@@ -115,7 +120,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let target = stored.record.migration.as_ref().map(|migration| &migration.to.node);
     let guard = Guard { fenced: &[], strict: world.went_back, target };
     notes.ask_others |= !copy_here;
-    let rests_on = if copy_here {
+    let rests_on = if copy_here || planted::is_planted(Bug::AdoptedUnasked) {
         Vec::new()
     } else {
         let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
