@@ -11,6 +11,7 @@ use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
 
 use crate::guest::{self, Seed};
+use crate::heard::Doing;
 use crate::host::{Host, HostError};
 use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError};
 use crate::keeper::{KeeperError, Lease};
@@ -70,6 +71,7 @@ pub async fn act(
     step: &Step,
     notes: &mut Notes,
 ) -> Result<Vec<Happened>, ActError> {
+    let _heard = Doing::begin(&edges.me, step);
     let done = match step {
         Step::SetTimings(timings) => {
             edges.lease.set_timings(*timings).await?;
