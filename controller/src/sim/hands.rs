@@ -100,7 +100,7 @@ impl Simulation {
                 let value = match nonsense {
                     Nonsense::NoJson => "{".to_owned(),
                     Nonsense::AnotherKind => r#"{"format":99,"kind":"Other"}"#.to_owned(),
-                    Nonsense::Large => "x".repeat(512 << 10),
+                    Nonsense::Large => "x".repeat(200 << 10),
                 };
                 self.operator.overwrite_lease(node, value);
             }
