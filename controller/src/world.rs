@@ -195,7 +195,10 @@ mod tests {
             confirmed: 0,
             copies: Some(0),
             counted_at: None,
+            incoming: false,
+            expects: Some(zsha_runtime::lease::Expectation::Nothing),
             ended: None,
+            unexpected: None,
             late: None,
             watchdog: WatchdogState::None,
         }

@@ -141,7 +141,10 @@ mod tests {
             confirmed: 0,
             copies: None,
             counted_at: None,
+            incoming: false,
+            expects: Some(zsha_runtime::lease::Expectation::Nothing),
             ended: None,
+            unexpected: None,
             late: None,
             watchdog: crate::keeper::WatchdogState::None,
         }
@@ -167,6 +170,10 @@ mod tests {
         }
 
         async fn set_watchdog(&self, _: bool) -> Result<(), KeeperError> {
+            Ok(())
+        }
+
+        async fn expect(&self, _: zsha_runtime::lease::Expectation) -> Result<(), KeeperError> {
             Ok(())
         }
 
@@ -214,6 +221,7 @@ mod tests {
             timings: LeaseTimings::FAST,
             fence: None,
             unbroken: None,
+            expected: None,
         };
         file.write(&memory).unwrap();
         let one = One { clock, killed: Mutex::default() };

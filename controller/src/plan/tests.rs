@@ -13,7 +13,7 @@ use zsha_crds::records::{
 };
 use zsha_crds::{Condition, ConditionStatus, NodeName, VmName, condition};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Sight;
+use zsha_runtime::lease::{Expectation, Sight};
 
 use super::ownership::{self, Right, Standing};
 use super::{Notes, Plan, Step, Write, placement, plan};
@@ -27,6 +27,7 @@ use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
 mod claims;
+mod departed;
 mod fitness;
 mod migrations;
 mod news;
@@ -35,6 +36,7 @@ mod restored;
 mod seed;
 mod starts;
 mod storage;
+mod unnamed;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
 const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
@@ -109,6 +111,7 @@ fn ready(number: u32) -> NodeStatus {
         )],
         observed_generation: 1,
         document_format: zsha_crds::format::FIRST,
+        runs_unnamed: false,
         migrated_percent: None,
         controller_version: "test".to_owned(),
         local_vm: "Off".to_owned(),
@@ -150,7 +153,11 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             confirmed: 0,
             copies: Some(0),
             counted_at: None,
+            incoming: false,
+            // A keeper that is not told what to expect: `unnamed` has the others.
+            expects: None,
             ended: None,
+            unexpected: None,
             late: None,
             watchdog: WatchdogState::None,
         }),
@@ -1033,6 +1040,7 @@ fn the_owner_hands_over_when_its_copy_is_gone_and_not_before() {
     assert_eq!(record.owner, Some(Owner { node: node(3), epoch: 1 }));
     assert!(record.migration.is_some(), "by it the new owner knows that what arrived is the VM");
     world.job = MigrationJob::None;
+    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
     assert_eq!(only_write(&decide(&world)).reason, "HandedOver", "also after a restart of the controller");
     world.local = Observed::Known(DIED);
     assert_eq!(only_write(&decide(&world)).reason, "MigrationFailed", "a copy that died was not moved");
@@ -1070,6 +1078,7 @@ fn an_abort_that_comes_as_the_guest_leaves_is_waited_out() {
     notes.migration.aborted = Some((Uuid::from_u128(9), NOW));
     assert_eq!(plan(&world, &mut notes).steps, [], "it may go on here, or be gone in a moment");
     world.local = Observed::Known(MOVED_AWAY);
+    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
     assert_eq!(only_write(&plan(&world, &mut notes)).reason, "HandedOver");
     world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Other, generation: 1 });
     at(&mut world, NOW + Duration::from_secs(10));

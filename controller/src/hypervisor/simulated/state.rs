@@ -72,6 +72,8 @@ pub(super) struct Process {
     pub(super) number: u64,
     pub(super) generation: u64,
     pub(super) activity: Activity,
+    /// It was made to take in a guest from elsewhere.
+    incoming: bool,
     started: Instant,
     /// Its memory is that of another process as it was then: stale, if anybody has executed since.
     pub(super) memory_of: Option<Instant>,
@@ -89,6 +91,7 @@ impl Process {
         Self {
             number,
             generation,
+            incoming: activity == Activity::Paused(PauseReason::Incoming),
             activity,
             started,
             memory_of: None,
@@ -284,6 +287,7 @@ impl State {
                 process: process.number,
                 executing: process.executing(),
                 may_write: process.killed && process.ran,
+                incoming: process.incoming,
                 generation: process.generation,
                 started: process.started,
             })

@@ -11,6 +11,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use zsha_crds::records::LeaseTimings;
+use zsha_runtime::lease::Expectation;
 
 use super::{Answer, PING_EVERY, Request, SILENCE, receive, send, within};
 use crate::keeper::{KeeperError, Lease, Verdict};
@@ -111,6 +112,10 @@ impl Lease for SocketLease {
 
     async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
         self.ask_done("setWatchdog", Request::SetWatchdog { wanted }, RELEASED_WITHIN).await
+    }
+
+    async fn expect(&self, what: Expectation) -> Result<(), KeeperError> {
+        self.ask_done("expect", Request::Expect { what }, RELEASED_WITHIN).await
     }
 
     async fn release(&self) -> Result<(), KeeperError> {
