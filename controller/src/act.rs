@@ -147,7 +147,8 @@ pub async fn act(
         }
         Step::Undefine { because } => {
             edges.hypervisor.undefine().await?;
-            let message = format!("the domain is no longer defined on {}: {because}", edges.me);
+            let message =
+                format!("the definition of the VM on the disk of {} was removed: {because}", edges.me);
             vec![happened(EventType::Normal, "Undefined", message)]
         }
         Step::Shutdown { because } => {
@@ -213,9 +214,8 @@ async fn start(
     if let Some(seed) = seed {
         edges.host.write_seed(seed).await?;
     }
-    edges.hypervisor.define(domain).await?;
     still_holds(edges, views, epoch).await?;
-    Ok(edges.hypervisor.start_paused().await?)
+    Ok(edges.hypervisor.start_paused(domain).await?)
 }
 
 async fn resume(edges: &Edges, views: &Views, epoch: u64) -> Result<(), ActError> {

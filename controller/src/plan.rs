@@ -92,7 +92,7 @@ pub enum Step {
     },
     /// Write the ownership record by cas, resting on this node's own lease.
     Write(Box<Write>),
-    /// Define the domain and make its process, paused, if the lease of this epoch still holds.
+    /// Make the process of the domain, paused, if the lease of this epoch still holds.
     Start {
         domain: DomainSpec,
         /// What the guest is told there. None: nothing new, the document no longer names this node.
@@ -104,7 +104,7 @@ pub enum Step {
         epoch: u64,
         because: ResumeBecause,
     },
-    /// Forget the domain's definition: nobody is to start it here by hand.
+    /// Remove the definition of the domain from the disk: neither a hand nor a boot is to start it here.
     Undefine {
         because: String,
     },
@@ -309,22 +309,22 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     keep_watchdog(world, &mut plan);
     keep_mounts(world, notes, &mut plan);
     keep_seed(world, notes, &mut plan);
-    if let Some(because) = not_mine {
-        forget_definition(world, because, &mut plan);
-    }
+    forget_definition(world, &mut plan);
     expecting::tell(world, &right, &mut plan);
     plan
 }
 
-/// A domain that is defined on a node which may not run it is one `virsh start` away from a second copy, and where the
-/// controller is down nobody ends that one: the node's lease holds. A start defines it again, so it is worth nothing.
-/// Only when there is nothing else to do, and not where a record of an earlier life still names this node: it must
-/// never keep a recovery waiting.
-fn forget_definition(world: &World, because: String, plan: &mut Plan) {
-    let owner = world.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.owner.as_ref());
-    let names_me = owner.is_some_and(|owner| owner.node == world.me);
-    let defined = matches!(world.local.known(), Some(LocalVm::Off { .. })) && !names_me;
-    if defined && plan.steps.is_empty() && !matches!(world.job, MigrationJob::Going { .. }) {
+/// A start leaves no definition behind, so one that is there was put there by hand or by an earlier version: one `virsh
+/// start`, or with its autostart flag one boot, away from a second copy. It goes wherever it is, also beside the copy
+/// that runs, which is not touched by it. Only when there is nothing else to do: it must never keep a recovery waiting.
+fn forget_definition(world: &World, plan: &mut Plan) {
+    let Some(facts) = world.domain.known().filter(|facts| facts.defined) else { return };
+    let leaves = matches!(world.job, MigrationJob::Going { .. });
+    let arrives = matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Incoming, .. }));
+    if plan.steps.is_empty() && !leaves && !arrives {
+        let how = if facts.autostart { " with the boot of this node, or" } else { "" };
+        let because =
+            format!("it could be started{how} by hand past zsha from there, which keeps none itself");
         plan.step(Step::Undefine { because });
     }
 }

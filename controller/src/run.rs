@@ -149,6 +149,7 @@ fn hypervisor(settings: &Settings, copies: Arc<dyn Copies>) -> anyhow::Result<Ar
     let mut libvirt = LibvirtSettings::new(settings.libvirt.clone(), settings.cluster.clone());
     libvirt.seed = Some(settings.seed());
     libvirt.ceph = settings.ceph.clone();
+    libvirt.logs = settings.libvirt_logs.clone();
     libvirt.migration =
         MigrationWay { uri: settings.migration_uri.clone(), unchecked: settings.unsafe_migration };
     libvirt.domain_type = match settings.domain_type {

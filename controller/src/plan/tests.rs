@@ -19,7 +19,9 @@ use super::ownership::{self, Right, Standing};
 use super::{Notes, Plan, Step, Write, placement, plan};
 use crate::desired::Desired;
 use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
-use crate::hypervisor::{DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, PauseReason};
+use crate::hypervisor::{
+    DomainFacts, DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, Origin, PauseReason,
+};
 use crate::in_force::SpecProblem;
 use crate::intents::Intents;
 use crate::keeper::{Ended, Verdict, WatchdogState};
@@ -27,6 +29,7 @@ use crate::observed::Observed;
 use crate::world::{MigrateRequest, StoredVm, World};
 
 mod claims;
+mod definitions;
 mod departed;
 mod fitness;
 mod migrations;
@@ -170,6 +173,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         vm_before: None,
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
+        domain: Observed::Known(DomainFacts { defined: false, autostart: false, origin: Origin::None }),
         unreadable_leases: BTreeMap::new(),
         vanished_leases: BTreeMap::new(),
         went_back: false,
@@ -646,33 +650,6 @@ fn a_running_vm_is_not_touched_when_its_node_becomes_unfit() {
     let plan = decide(&world);
     assert!(plan.steps.is_empty());
     assert_eq!(plan.conditions[0].status, ConditionStatus::False);
-}
-
-#[test]
-fn a_domain_is_not_left_defined_where_it_may_not_run() {
-    let undefined = |world: &World| matches!(decide(world).steps.as_slice(), [Step::Undefine { because }] if because.contains("belongs to n1"));
-    let off = |reason| world(2, Some(1), VmPhase::Running, LocalVm::Off { reason });
-    for reason in [OffReason::Migrated, OffReason::Died, OffReason::Unknown] {
-        assert!(undefined(&off(reason)), "{reason:?}");
-    }
-    for local in [LocalVm::Absent, RUNNING] {
-        assert!(!undefined(&world(2, Some(1), VmPhase::Running, local)), "{local:?}");
-    }
-    let mut moving = off(OffReason::Migrated);
-    moving.job = MigrationJob::Going { id: Uuid::from_u128(9), percent: None };
-    assert!(!undefined(&moving), "libvirt is still busy with it");
-    let mut blind = off(OffReason::Died);
-    blind.vm = Observed::Unknown("Consul is out of reach".to_owned());
-    assert!(decide(&blind).steps.is_empty(), "unknown is not another's");
-    let mut claims = world(2, Some(1), VmPhase::Running, DIED);
-    claims.sights.insert(node(1), sight(1, Duration::from_secs(11)));
-    only_write(&decide(&claims));
-    let mut before = world(2, Some(2), VmPhase::Running, DIED);
-    if let Observed::Known(verdict) = &mut before.lease {
-        verdict.epoch = 2;
-    }
-    let steps = decide(&before).steps;
-    assert!(!steps.iter().any(|step| matches!(step, Step::Undefine { .. })), "{steps:?}");
 }
 
 #[test]

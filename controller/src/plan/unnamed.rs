@@ -17,7 +17,7 @@ use zsha_runtime::lease::{Expectation, Sight};
 use super::claim::{self, Guard, nobody_else_has_a_copy};
 use super::heard::Heard;
 use super::{Notes, Plan, Step, Write, kill_if_there};
-use crate::hypervisor::{LocalVm, PauseReason};
+use crate::hypervisor::{LocalVm, Origin, PauseReason};
 use crate::world::{StoredVm, World};
 
 /// Two nodes that both say they have the VM: one of them has just been left by it, or is about to end what it has.
@@ -47,6 +47,8 @@ fn what_it_is(world: &World, local: LocalVm) -> Is {
         (_, Some(Expectation::Own | Expectation::Unsaid)) => Is::Ours,
         // Of a migration of ours that is over: its source goes on, or has gone on, with the disk.
         (_, Some(Expectation::Arrival) | None) if !executes => Is::Nobodys,
+        // A file is as old as the moment it was saved in: the VM has gone on since.
+        _ if world.domain.known().is_some_and(|facts| facts.origin == Origin::Restored) => Is::Nobodys,
         (LocalVm::Paused { reason: PauseReason::Incoming, .. }, _) => Is::Arriving,
         _ if verdict.incoming => Is::Brought,
         (_, Some(Expectation::Nothing | Expectation::Arrival) | None) => Is::Nobodys,

@@ -139,8 +139,7 @@ impl Node {
     }
 
     async fn start_past_zsha(&self) {
-        self.hypervisor.define(&domain()).await.unwrap();
-        self.hypervisor.start_paused().await.unwrap();
+        self.hypervisor.start_paused(&domain()).await.unwrap();
         self.hypervisor.resume().await.unwrap();
     }
 

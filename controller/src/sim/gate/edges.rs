@@ -12,7 +12,7 @@ use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
 use super::{Gate, LATE, TIMEOUT};
 use crate::hypervisor::{
-    DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+    DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
 };
 use crate::keeper::{KeeperError, Lease, Verdict};
 
@@ -95,12 +95,12 @@ impl Hypervisor for GatedHypervisor {
         self.pass("look", self.inner.look()).await
     }
 
-    async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
-        self.pass("define", self.inner.define(domain)).await
+    async fn domain(&self) -> Result<DomainFacts, HypervisorError> {
+        self.pass("look at the domain", self.inner.domain()).await
     }
 
-    async fn start_paused(&self) -> Result<(), HypervisorError> {
-        self.pass("start", self.inner.start_paused()).await
+    async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
+        self.pass("start", self.inner.start_paused(domain)).await
     }
 
     async fn resume(&self) -> Result<(), HypervisorError> {
