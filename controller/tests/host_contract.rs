@@ -14,8 +14,9 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use contract::{Link, Rig, every_case};
+use contract::{Image, Link, Rig, every_case};
 use rig::{LinuxRig, inside, run};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use zsha_controller::guest::Seed;
 use zsha_controller::host::{
@@ -82,8 +83,8 @@ fn a_table_that_can_be_followed_again_is_an_event() {
 
 /// As NFS whose server is away: whoever touches it waits. Here nobody serves a FUSE.
 #[test]
-fn a_mount_whose_server_never_answers_or_is_gone_is_unknown() {
-    inside("a_mount_whose_server_never_answers_or_is_gone_is_unknown", async |rig| {
+fn a_mount_whose_server_never_answers_or_is_gone_is_told_so_and_hides_no_image_elsewhere() {
+    inside("a_mount_whose_server_never_answers_or_is_gone_is_told_so_and_hides_no_image_elsewhere", async |rig| {
         let Ok(server) = File::options().read(true).write(true).open("/dev/fuse") else {
             println!("left out: the kernel lends no /dev/fuse");
             return;
@@ -93,18 +94,55 @@ fn a_mount_whose_server_never_answers_or_is_gone_is_unknown() {
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
         let options = std::ffi::CString::new(options).unwrap();
         mount(&want.source, &want.target, "fuse", MountFlags::empty(), Some(options.as_c_str())).unwrap();
-        let wants = HostWants {
+        let on_it = HostWants {
             mounts: vec![want.clone()],
             image: Some(ImageWant::File(want.target.join("mnvm.img"))),
             ..wants(&rig)
         };
-        let looked = tokio::time::timeout(Duration::from_secs(10), rig.host().look(&wants)).await.unwrap();
-        assert!(matches!(looked.mounts[&want.target], Observed::Unknown(_)), "{looked:?}");
-        assert!(matches!(looked.image, Some(Observed::Unknown(_))), "{looked:?}");
+        let silent = |looked: &HostFacts| {
+            let mount = &looked.mounts[&want.target];
+            assert!(matches!(mount, Observed::Known(MountFact::NotAnswering { .. })), "{looked:?}");
+        };
+        let looked = tokio::time::timeout(Duration::from_secs(10), rig.host().look(&on_it)).await.unwrap();
+        silent(&looked);
+        assert!(matches!(looked.image, Some(Observed::Known(ImageFact::NotAnswering { .. }))), "{looked:?}");
         assert_eq!(looked.bridges["zbr0"], Observed::Known(BridgeFact::Missing));
+
+        rig.set_image(Image::File { bytes: 7 }).await;
+        let beside = HostWants { image: Some(ImageWant::File(rig.image())), ..on_it.clone() };
+        // More often than there are places for what hangs.
+        for _ in 0..3 {
+            let looked = rig.host().look(&beside).await;
+            silent(&looked);
+            assert_eq!(looked.image, Some(Observed::Known(ImageFact::Present { bytes: 7 })));
+        }
         drop(server);
-        let looked = rig.host().look(&wants).await;
-        assert!(matches!(looked.mounts[&want.target], Observed::Unknown(_)), "{looked:?}");
-        assert!(matches!(looked.image, Some(Observed::Unknown(_))), "{looked:?}");
+        let looked = rig.host().look(&on_it).await;
+        silent(&looked);
+        assert!(matches!(looked.image, Some(Observed::Known(ImageFact::NotAnswering { .. }))), "{looked:?}");
+    });
+}
+
+/// Room for the one or other file, and for no child: its line alone takes more.
+#[test]
+fn a_look_for_which_no_child_can_be_made_says_nothing_about_the_image_or_a_mount() {
+    inside("a_look_for_which_no_child_can_be_made_says_nothing_about_the_image_or_a_mount", async |rig| {
+        rig.host().mount(&rig.share()).await.unwrap();
+        rig.set_image(Image::File { bytes: 7 }).await;
+        let wants = HostWants { image: Some(ImageWant::File(rig.image())), ..wants(&rig) };
+        let look = async || rig.host().look(&wants).await;
+        let well = look().await;
+        assert_eq!(well.image, Some(Observed::Known(ImageFact::Present { bytes: 7 })));
+        let limit = getrlimit(Resource::Nofile);
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        for spare in 0..3 {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(open + spare), maximum: limit.maximum }).unwrap();
+            let looked = look().await;
+            setrlimit(Resource::Nofile, limit).unwrap();
+            let Some(Observed::Unknown(why)) = &looked.image else { panic!("{spare} to spare: {looked:?}") };
+            assert!(why.contains("Too many open files"), "{why}");
+            assert!(matches!(looked.mounts[&rig.share().target], Observed::Unknown(_)), "{looked:?}");
+        }
+        assert_eq!(look().await, well);
     });
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::child::Children;
-use super::probe::{Probe, Seen};
+use super::probe::{Leads, NotSeen, Probe, Seen};
 use super::seed_file::SeedFile;
 use super::{
     BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageWant, MountFact, MountWant, links,
@@ -58,33 +58,38 @@ impl LinuxHost {
 
     async fn mounted(&self, want: &MountWant) -> (PathBuf, Observed<MountFact>) {
         let fact = match self.in_table(want).await {
-            Err(reason) => Observed::Unknown(reason),
-            Ok(fact @ MountFact::Mounted { .. }) => self.answering(want, fact).await,
-            Ok(fact) => Observed::Known(fact),
+            Observed::Known(fact @ MountFact::Mounted { .. }) => self.answering(want, fact).await,
+            fact => fact,
         };
         (want.target.clone(), fact)
     }
 
     /// What the table has at the target, or at where the target leads by links: the kernel writes down only the latter.
-    async fn in_table(&self, want: &MountWant) -> Result<MountFact, String> {
-        match read_table(want, want.target.clone()).await? {
-            MountFact::NotMounted => {}
-            there => return Ok(there),
+    async fn in_table(&self, want: &MountWant) -> Observed<MountFact> {
+        match read_table(want, want.target.clone()).await {
+            Observed::Known(MountFact::NotMounted) => {}
+            there => return there,
         }
-        match self.probe.resolve(&self.children, &want.target).await? {
-            Some(real) if real != want.target => read_table(want, real).await,
-            Some(_) | None => Ok(MountFact::NotMounted),
+        match self.probe.resolve(&self.children, &want.target).await {
+            Ok(Leads::To { real }) if real != want.target => read_table(want, real).await,
+            Ok(Leads::To { .. } | Leads::Nowhere) => Observed::Known(MountFact::NotMounted),
+            Ok(Leads::Failed { reason }) | Err(NotSeen::Hangs(reason)) => {
+                Observed::Known(MountFact::NotAnswering { reason })
+            }
+            Ok(Leads::NotLooked { reason }) | Err(NotSeen::NotLooked(reason)) => Observed::Unknown(reason),
         }
     }
 
-    /// A mount that is in the table but does not answer is not known to be there.
+    /// One that is in the table and does not answer is not there for anybody.
     async fn answering(&self, want: &MountWant, fact: MountFact) -> Observed<MountFact> {
         match self.probe.see(&self.children, &want.target).await {
             Ok(Seen::Directory | Seen::File { .. } | Seen::NotAFile) => Observed::Known(fact),
             Ok(Seen::Missing) => Observed::unknown("the mount point vanished while it was looked at"),
-            Ok(Seen::Failed { reason } | Seen::NotReadable { reason }) | Err(reason) => {
-                Observed::unknown(format!("mounted, and does not answer: {reason}"))
+            Ok(Seen::Failed { reason }) | Err(NotSeen::Hangs(reason)) => {
+                Observed::Known(MountFact::NotAnswering { reason })
             }
+            Ok(Seen::NotReadable { reason } | Seen::NotLooked { reason })
+            | Err(NotSeen::NotLooked(reason)) => Observed::Unknown(reason),
         }
     }
 }
@@ -95,14 +100,14 @@ impl Drop for LinuxHost {
     }
 }
 
-async fn read_table(want: &MountWant, target: PathBuf) -> Result<MountFact, String> {
+async fn read_table(want: &MountWant, target: PathBuf) -> Observed<MountFact> {
     let want = want.clone();
     let read = tokio::task::spawn_blocking(move || mounts::fact(&want, &target));
     match tokio::time::timeout(TABLE_WITHIN, read).await {
-        Ok(Ok(Ok(fact))) => Ok(fact),
-        Ok(Ok(Err(error))) => Err(format!("cannot read the mount table: {error}")),
-        Ok(Err(error)) => Err(format!("cannot read the mount table: {error}")),
-        Err(_) => Err("reading the mount table hangs".to_owned()),
+        Ok(Ok(Ok(fact))) => Observed::Known(fact),
+        Ok(Ok(Err(error))) => Observed::Unknown(format!("cannot read the mount table: {error}")),
+        Ok(Err(error)) => Observed::Unknown(format!("cannot read the mount table: {error}")),
+        Err(_) => Observed::unknown("reading the mount table hangs"),
     }
 }
 
@@ -138,10 +143,15 @@ impl Host for LinuxHost {
 
     async fn mount(&self, want: &MountWant) -> Result<(), HostError> {
         let refused = |reason| HostError::Mount { target: want.target.display().to_string(), reason };
-        match self.in_table(want).await.map_err(refused)? {
-            MountFact::NotMounted => mounts::mount(&self.children, want).await,
-            MountFact::Mounted { .. } => Ok(()),
-            MountFact::Other { source, .. } => Err(refused(format!("{source} is mounted there"))),
+        match self.in_table(want).await {
+            Observed::Known(MountFact::NotMounted) => mounts::mount(&self.children, want).await,
+            Observed::Known(MountFact::Mounted { .. }) => Ok(()),
+            Observed::Known(MountFact::Other { source, .. }) => {
+                Err(refused(format!("{source} is mounted there")))
+            }
+            Observed::Known(MountFact::NotAnswering { reason }) | Observed::Unknown(reason) => {
+                Err(refused(reason))
+            }
         }
     }
 
@@ -163,7 +173,7 @@ mod tests {
     use super::*;
 
     /// As the real child answers, of paths that are there.
-    const ANSWERS: &str = r#"if [ "$1" = --resolve ]; then printf '"%s"' "$(readlink -f "$2")"; else echo '{"seen":"directory"}'; fi"#;
+    const ANSWERS: &str = r#"if [ "$1" = --resolve ]; then printf '{"leads":"to","real":"%s"}' "$(readlink -f "$2")"; else echo '{"seen":"directory"}'; fi"#;
 
     fn proc_at(target: PathBuf) -> MountWant {
         let proc = || "proc".to_owned();
@@ -191,13 +201,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_a_path_leads_that_hangs_is_not_known_and_nothing_is_mounted_there() {
+    async fn where_a_path_leads_that_hangs_is_told_and_nothing_is_mounted_there() {
         let directory = tempfile::tempdir().unwrap();
-        let hanging = probe::scripted("exec cat /dev/zero >/dev/null", Duration::from_millis(50));
+        let hanging = probe::scripted("echo looking; exec sleep 1000", Duration::from_millis(500));
         let host = LinuxHost::probing(hanging, directory.path().join("seed.img"));
         let want = proc_at(directory.path().to_owned());
         let (_, fact) = host.mounted(&want).await;
-        assert!(matches!(fact, Observed::Unknown(_)), "{fact:?}");
+        assert!(matches!(fact, Observed::Known(MountFact::NotAnswering { .. })), "{fact:?}");
         assert!(host.mount(&want).await.is_err());
     }
 }
