@@ -15,7 +15,7 @@ use virt::sys;
 
 use super::agent;
 use super::events;
-use super::refusal::{Refusal, plain};
+use super::refusal::{Refusal, not_looked, plain};
 use super::states::{self, Told};
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
 use crate::hypervisor::{GuestRan, LocalVm, OffReason};
@@ -60,7 +60,7 @@ impl Vm {
 
     fn has_copy(&self) -> Result<bool, Refusal> {
         let copies =
-            self.copies.alive().map_err(|error| plain(format!("cannot look for processes: {error}")))?;
+            self.copies.alive().map_err(|error| not_looked(format!("cannot look for processes: {error}")))?;
         Ok(!copies.is_empty())
     }
 
