@@ -23,6 +23,7 @@ mod links;
 mod linux;
 mod monitors;
 mod mounts;
+mod opened;
 pub mod probe;
 mod seed_file;
 mod simulated;
@@ -132,6 +133,10 @@ pub enum ImageFact {
     },
     Present {
         bytes: u64,
+    },
+    /// The way to it hangs or gives errors; and the VM that runs here has it open, and reaches it all the same.
+    Hidden {
+        reason: String,
     },
     /// Its file system hangs or gives errors.
     NotAnswering {

@@ -66,7 +66,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             clock,
             store: Arc::clone(&store) as _,
             hypervisor: hypervisor(settings, Arc::clone(&copies) as _)?,
-            host: Arc::new(LinuxHost::new(settings.seed())),
+            host: Arc::new(LinuxHost::new(settings.seed()).of_vm(Arc::clone(&copies) as _)),
             lease: Arc::clone(&lease) as _,
         },
         recorder: recorder.clone(),

@@ -2,6 +2,7 @@
 //! can be left behind.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,10 +14,11 @@ use super::child::Children;
 use super::probe::{Leads, NotSeen, Probe, Seen};
 use super::seed_file::SeedFile;
 use super::{
-    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageWant, MountFact, MountWant, links,
-    monitors, mounts, probe,
+    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, MountFact,
+    MountWant, links, monitors, mounts, opened, probe,
 };
 use crate::guest::Seed;
+use crate::keeper::copies::Copies;
 use crate::observed::Observed;
 
 /// The mount table is read without touching any file system.
@@ -27,6 +29,8 @@ pub struct LinuxHost {
     children: Children,
     probe: Probe,
     seed: SeedFile,
+    /// The VM's processes here, where they are known.
+    copies: Option<Arc<dyn Copies>>,
     changes: watch::Sender<u64>,
     following: [AbortHandle; 2],
 }
@@ -43,17 +47,46 @@ impl LinuxHost {
         Self::probing(Probe::by(program), seed)
     }
 
+    /// An image whose path hangs is looked at as these have it open, too.
+    pub fn of_vm(mut self, copies: Arc<dyn Copies>) -> Self {
+        self.copies = Some(copies);
+        self
+    }
+
     fn probing(probe: Probe, seed: PathBuf) -> Self {
         let changes = watch::Sender::new(0);
         let following = [
             tokio::spawn(links::follow(changes.clone())).abort_handle(),
             tokio::spawn(mounts::follow(changes.clone())).abort_handle(),
         ];
-        Self { children: Children::new(), probe, seed: SeedFile::at(seed), changes, following }
+        Self { children: Children::new(), probe, seed: SeedFile::at(seed), copies: None, changes, following }
     }
 
     async fn bridge(&self, want: &BridgeWant) -> (String, Observed<BridgeFact>) {
         (want.name.clone(), links::bridge(&want.name).await)
+    }
+
+    /// The way to it leads over other file systems than its own, and one of those may hang. So where it does, the file itself
+    /// is looked at, as the VM has it open; without a VM there is none to be told apart.
+    async fn image(&self, path: &Path) -> Observed<ImageFact> {
+        let fact = probe::image(self.probe.see(&self.children, path).await);
+        let (Observed::Known(ImageFact::NotAnswering { reason }), Some(copies)) = (&fact, &self.copies)
+        else {
+            return fact;
+        };
+        let opened = match opened::by(Arc::clone(copies), path).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return fact,
+            Err(why) => return Observed::Unknown(format!("{reason}; and what the VM has open: {why}")),
+        };
+        match probe::image(self.probe.see(&self.children, &opened).await) {
+            Observed::Known(ImageFact::Present { .. }) => {
+                Observed::Known(ImageFact::Hidden { reason: reason.clone() })
+            }
+            Observed::Known(ImageFact::NotAnswering { .. }) => fact,
+            Observed::Known(_) => Observed::Unknown(format!("{reason}; and the VM has just closed it")),
+            unknown @ Observed::Unknown(_) => unknown,
+        }
     }
 
     async fn mounted(&self, want: &MountWant) -> (PathBuf, Observed<MountFact>) {
@@ -116,7 +149,7 @@ impl Host for LinuxHost {
     async fn look(&self, wants: &HostWants) -> HostFacts {
         let image = async {
             match &wants.image {
-                Some(ImageWant::File(path)) => Some(probe::image(self.probe.see(&self.children, path).await)),
+                Some(ImageWant::File(path)) => Some(self.image(path).await),
                 Some(ImageWant::Ceph(named)) => Some(monitors::fact(named).await),
                 None => None,
             }

@@ -245,6 +245,9 @@ pub(super) fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Ver
         Some(Observed::Known(ImageFact::NotAnswering { reason })) => {
             unknown("NotAnswering", format!("{path}: {reason}"))
         }
+        Some(Observed::Known(ImageFact::Hidden { reason })) => {
+            bad("ImageHidden", format!("{path}: {reason}. What runs here has it open, and reaches it"))
+        }
         Some(Observed::Known(ImageFact::Missing)) => {
             bad("ImageMissing", format!("{path} is not there: is the share mounted, and the image on it?"))
         }

@@ -60,9 +60,9 @@ impl Upkeep<'_> {
     }
 }
 
-/// What a look has found wrong with the VM's disk. Of a guest that runs only a disk that does not answer counts: what its
-/// QEMU has open it may still reach where something else is wrong at the path. One that `waits_for_it` has had the same
-/// from its disk.
+/// What a look has found wrong with the VM's disk. Of a guest that runs only an image that does not answer counts, which is
+/// for its own file system to say: what QEMU has open it may still reach where something else is wrong at the path. One that
+/// `waits_for_it` has had the same from its disk.
 fn fault(desired: &Desired, facts: &HostFacts, waits_for_it: bool) -> Option<String> {
     let image = match facts.image.as_ref()? {
         Observed::Known(ImageFact::NotAnswering { .. }) => true,
@@ -72,23 +72,23 @@ fn fault(desired: &Desired, facts: &HostFacts, waits_for_it: bool) -> Option<Str
             | ImageFact::NotReadable { .. }
             | ImageFact::NotReached { .. },
         ) => waits_for_it,
-        Observed::Known(ImageFact::Present { .. } | ImageFact::Reached { .. }) | Observed::Unknown(_) => {
-            false
-        }
+        Observed::Known(ImageFact::Present { .. } | ImageFact::Reached { .. }) => false,
+        // The very file that is open answers, whatever is on the way to it; or nobody has looked.
+        Observed::Known(ImageFact::Hidden { .. }) | Observed::Unknown(_) => return None,
     };
     if image {
         return Some(fitness::image(desired, facts).2);
     }
-    let want = carrying(desired)?;
-    let mount = match facts.mounts.get(&want.target)? {
-        // Its root may hang where the image is read; then the image's own look counts.
-        Observed::Known(MountFact::NotAnswering { .. }) => {
-            !matches!(facts.image, Some(Observed::Known(ImageFact::Present { .. })))
+    // Another image may lie where the share is to be.
+    let want = carrying(desired).filter(|_| waits_for_it)?;
+    match facts.mounts.get(&want.target)? {
+        Observed::Known(MountFact::NotMounted | MountFact::Other { .. }) => {
+            Some(fitness::mount(want, facts).2)
         }
-        Observed::Known(MountFact::NotMounted | MountFact::Other { .. }) => waits_for_it,
-        Observed::Known(MountFact::Mounted { .. }) | Observed::Unknown(_) => false,
-    };
-    mount.then(|| fitness::mount(want, facts).2)
+        // Where it hangs, and the image does not, it is not what the image lies on.
+        Observed::Known(MountFact::NotAnswering { .. } | MountFact::Mounted { .. })
+        | Observed::Unknown(_) => None,
+    }
 }
 
 /// The mount of the document that the image lies on: of those above it the nearest.

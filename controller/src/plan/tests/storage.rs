@@ -289,17 +289,33 @@ fn a_mount_that_is_not_the_images_ends_nothing_whatever_is_wrong_with_it() {
 
 #[test]
 fn of_nested_mounts_the_nearest_above_the_image_is_its_own() {
-    let unseen = || Observed::unknown("Too many open files");
+    let there = || Observed::Known(ImageFact::Present { bytes: 1 });
     let image = "/share/vms/mnvm.img";
     let nested =
-        |outer, inner| with_mounts(RUNNING, image, &[("/share", outer), ("/share/vms", inner)], unseen());
-    assert!(!is_ended(nested(hangs(), mounted())), "another file system");
-    assert!(is_ended(nested(mounted(), hangs())), "its own");
-    let reads = Observed::Known(ImageFact::Present { bytes: 1 });
-    assert!(
-        !is_ended(with_mounts(RUNNING, image, &[("/share", hangs())], reads)),
-        "the image itself is read"
-    );
+        |outer, inner| with_mounts(PAUSED, image, &[("/share", outer), ("/share/vms", inner)], there());
+    assert!(!is_ended(nested(MountFact::NotMounted, mounted())), "another file system");
+    assert!(is_ended(nested(mounted(), MountFact::NotMounted)), "its own");
+}
+
+#[test]
+fn a_mount_above_the_image_that_hangs_says_nothing_where_the_image_answers_or_nobody_has_looked_at_it() {
+    for image in [Observed::Known(ImageFact::Present { bytes: 1 }), Observed::unknown("Too many open files")]
+    {
+        for local in [RUNNING, PAUSED] {
+            let world = with_mounts(local, "/share/mnvm.img", &[("/share", hangs())], image.clone());
+            assert!(!is_ended(world), "{local:?}, {image:?}");
+        }
+    }
+}
+
+#[test]
+fn an_image_that_the_vm_has_open_and_reaches_is_its_disk_whatever_hangs_on_the_way_to_it() {
+    for local in [RUNNING, PAUSED] {
+        let hidden = Observed::Known(ImageFact::Hidden { reason: "no answer within 3 s".to_owned() });
+        let world = with_mounts(local, "/share/mnvm.img", &[("/share", hangs())], hidden);
+        assert_eq!(told(&decide(&world), "ImagePresent"), (ConditionStatus::False, "ImageHidden".to_owned()));
+        assert!(!is_ended(world), "{local:?}");
+    }
 }
 
 #[test]
