@@ -111,6 +111,9 @@ pub enum KeeperError {
     /// Nobody listens, or the line broke.
     #[error("{operation}: the keeper cannot be reached: {reason}")]
     Unreachable { operation: &'static str, reason: String },
+    /// This process lacks what a question takes, so the keeper was not asked: it says nothing about the keeper.
+    #[error("{operation}: the keeper could not be asked: {reason}")]
+    NotAsked { operation: &'static str, reason: String },
     #[error("{operation}: the keeper refused: {reason}")]
     Refused { operation: &'static str, reason: String },
 }

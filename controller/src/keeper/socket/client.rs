@@ -15,6 +15,7 @@ use zsha_runtime::lease::Expectation;
 
 use super::{Answer, PING_EVERY, Request, SILENCE, receive, send, within};
 use crate::keeper::{KeeperError, Lease, Verdict};
+use crate::limits;
 
 /// The keeper answers from memory.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -84,7 +85,11 @@ impl Drop for SocketLease {
 }
 
 fn unreachable(operation: &'static str, error: &io::Error) -> KeeperError {
-    KeeperError::Unreachable { operation, reason: error.to_string() }
+    let reason = error.to_string();
+    match limits::is_a_lack(error) {
+        true => KeeperError::NotAsked { operation, reason },
+        false => KeeperError::Unreachable { operation, reason },
+    }
 }
 
 fn senseless(operation: &'static str, answer: &Answer) -> KeeperError {

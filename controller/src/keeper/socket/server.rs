@@ -135,8 +135,10 @@ async fn answer(lease: &LocalLease, request: Request) -> Answer {
     };
     match outcome {
         Ok(()) => Answer::Done,
-        Err(KeeperError::Refused { reason, .. } | KeeperError::Unreachable { reason, .. }) => {
-            Answer::Refused { reason }
-        }
+        Err(
+            KeeperError::Refused { reason, .. }
+            | KeeperError::Unreachable { reason, .. }
+            | KeeperError::NotAsked { reason, .. },
+        ) => Answer::Refused { reason },
     }
 }

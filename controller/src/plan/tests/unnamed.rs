@@ -39,6 +39,14 @@ fn what_nobody_of_zsha_has_started_is_ended_at_once() {
 }
 
 #[test]
+fn what_was_restored_from_a_file_is_nobodys_though_it_was_not_booted_here() {
+    let mut restored = unnamed(Expectation::Nothing, true);
+    restored.domain =
+        Observed::Known(DomainFacts { defined: false, autostart: false, origin: Origin::Restored });
+    assert!(killed(&decide(&restored)), "its memory is older than the disk");
+}
+
+#[test]
 fn what_was_moved_here_by_hand_is_left_alone_and_told_while_its_owner_may_live() {
     let world = unnamed(Expectation::Nothing, true);
     let plan = decide(&world);
