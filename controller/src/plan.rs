@@ -12,6 +12,7 @@
 //! - `migration`: how the VM moves to another node while it runs.
 //! - `ended`: whether it was the keeper that ended the VM.
 //! - `claim`: what the others do when nobody may run it any more.
+//! - `unreadable`: what is done about records that make no sense.
 
 pub mod blindness;
 pub mod claim;
@@ -26,6 +27,7 @@ pub mod placement;
 pub mod storage;
 pub mod upkeep;
 
+pub mod unreadable;
 #[cfg(test)]
 mod tests;
 
@@ -275,7 +277,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
             plan.wait("NoLease", because);
         }
         Right::Missing => upkeep::missing(world, &mut plan),
-        Right::Unknown { because } => plan.wait("Unknown", because),
+        Right::Unknown { because } => unreadable::hold(world, because, &mut plan),
     }
     // Last: a mount that fails must not keep the VM from what it needs.
     keep_timings(world, &mut plan);

@@ -1,6 +1,8 @@
 //! What is kept in Consul, key by key. Every record is JSON with camelCase names; a reader ignores fields it does
 //! not know (a newer node wrote them) and refuses one that lacks what it needs.
 
+mod reading;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{Condition, NodeName, VmName, format};
+
+pub use reading::{HIGHEST, brief, node_of, read};
 
 /// `spec`: the document in force, exactly as the person wrote it (normalised: defaults not added), and who, when
 /// and why.

@@ -36,6 +36,7 @@ mod seed;
 mod starts;
 mod storage;
 
+mod unreadable;
 const NOW: Moment = Moment::from_millis(1_000_000);
 const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
 const DIED: LocalVm = LocalVm::Off { reason: OffReason::Died };
@@ -167,6 +168,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         vanished_leases: BTreeMap::new(),
         went_back: false,
         running_domain: None,
+        vm_overwritten: None,
         host: Observed::Known(HostFacts {
             image: Some(Observed::Known(ImageFact::Present { bytes: 1 })),
             ..HostFacts::default()
@@ -947,16 +949,6 @@ fn an_owner_whose_copy_runs_writes_itself_down_again_when_the_store_went_back() 
         matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]),
         "so is another life of this node"
     );
-}
-
-#[test]
-fn a_lease_that_cannot_be_read_is_said_so_and_never_replaced() {
-    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
-    world.sights.remove(&node(1));
-    world.unreadable_leases.insert(node(1), "unknown variant `Lent`".to_owned());
-    let plan = decide(&world);
-    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["OwnerUnknown"]));
-    assert!(plan.waiting[0].message.contains("unknown variant `Lent`"));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The side that keeps the lease: a sequential machine of `next`, do it, `on_read` or `on_write`.
 
+mod foreign;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
+use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, brief};
 
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
@@ -128,6 +130,11 @@ enum Own {
     },
     /// Anything else: fenced, released, an earlier life, another machine.
     Other {
+    /// Nonsense, or the record of another machine. From when on a new life may be written over it, if it stays as it is.
+    Foreign {
+        index: u64,
+        take_over_at: Moment,
+    },
         record: LeaseRecord,
         index: u64,
         first_seen: Moment,
@@ -207,7 +214,7 @@ impl Holder {
                         && (now >= self.due(now)
                             || self.silent.is_some_and(|(_, life)| record.incarnation == life))
                 }
-                Own::Absent | Own::Lost { .. } | Own::Other { .. } => true,
+                Own::Absent | Own::Lost { .. } | Own::Foreign { .. } | Own::Other { .. } => true,
                 Own::Unread => false,
             }
     }
@@ -227,6 +234,7 @@ impl Holder {
             }
         }
     }
+            Own::Foreign { index, take_over_at } => self.over_foreign(now, inputs, index, take_over_at),
 
     fn renew(&mut self, now: Moment, inputs: Inputs, record: &LeaseRecord, index: u64) -> Next {
         if self.release {
@@ -461,10 +469,25 @@ impl Holder {
         // Our life, if we had one, is over.
         self.deadline = None;
         let first_seen = match &self.own {
+        if self.valid(now)
+            && record.state == LeaseState::Held
+            && record.machine_id != self.identity.machine_id
+        {
+            let machine = brief(&record.machine_id);
+            self.message =
+                format!("the record of another machine ({machine}) lies under this node's lease key");
+            self.foreign(now, index, None);
+            return;
+        }
             Own::Other { record: before, index: i, first_seen } if *before == record && *i == index => {
                 *first_seen
             }
-            Own::Unread | Own::Absent | Own::Mine { .. } | Own::Lost { .. } | Own::Other { .. } => now,
+            Own::Unread
+            | Own::Absent
+            | Own::Mine { .. }
+            | Own::Lost { .. }
+            | Own::Foreign { .. }
+            | Own::Other { .. } => now,
         };
         let again = matches!(self.own, Own::Other { .. });
         self.own = Own::Other { record, index, first_seen };
