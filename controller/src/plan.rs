@@ -12,6 +12,7 @@
 //! - `migration`: how the VM moves to another node while it runs.
 //! - `ended`: whether it was the keeper that ended the VM.
 //! - `claim`: what the others do when nobody may run it any more.
+//! - `stability`: whether this node loses its lease again and again.
 //! - `unreadable`: what is done about records that make no sense.
 
 pub mod blindness;
@@ -24,10 +25,11 @@ pub mod orders;
 pub mod ownership;
 pub mod password;
 pub mod placement;
+pub mod stability;
 pub mod storage;
+pub mod unreadable;
 pub mod upkeep;
 
-pub mod unreadable;
 #[cfg(test)]
 mod tests;
 
@@ -238,6 +240,8 @@ pub struct Notes {
     pub migration: MigrationNotes,
     /// What was last told of the stored document.
     pub spec_problem: Option<SpecProblem>,
+    /// Whether this node was told to be unstable. None: not asked yet.
+    pub unstable_told: Option<bool>,
     /// How many late renewals of the lease are told already. None: not asked yet.
     pub late_told: Option<u64>,
     /// What came of the last request to reset the guest's password, until it is in the record.

@@ -218,6 +218,7 @@ mod tests {
             counted_at: None,
             ended: None,
             late: None,
+            lost: Vec::new(),
             watchdog: WatchdogState::None,
         }
     }

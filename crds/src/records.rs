@@ -404,10 +404,23 @@ pub struct NodeStatus {
     /// How far the live migration from this node is, where one is under way and it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrated_percent: Option<u8>,
+    /// Leases that this node has lost within the last hour though its keeper was renewing them, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_leases: Vec<LostLease>,
     /// What this node would do but does not, and why: one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,
     pub updated_at: Timestamp,
+}
+
+/// The end of a life of a lease that was to be renewed: it was fenced, or ran out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LostLease {
+    /// Of that life.
+    pub epoch: u64,
+    /// When, by the node's wall clock.
+    pub at: Timestamp,
 }
 
 /// A thing not done, and why.

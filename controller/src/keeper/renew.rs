@@ -23,9 +23,9 @@ use desk::{Command, Desk, Reply};
 pub use look::{Apart, Looking};
 pub use notebook::Notebook;
 
-use super::Verdict;
 use super::enforce::Enforcement;
 use super::watchdog::{Watchdog, WatchdogState};
+use super::{Lost, Verdict};
 use crate::planted::{self, Bug};
 
 /// What the loop needs.
@@ -114,6 +114,7 @@ fn verdict(
         counted_at: looked.map(|(at, _)| at),
         ended: None,
         late: holder.late(),
+        lost: holder.lost().iter().map(|(epoch, at)| Lost { epoch: *epoch, at: *at }).collect(),
         watchdog: WatchdogState::default(),
     }
 }
@@ -236,13 +237,13 @@ impl Renewal {
         }
     }
 
-    /// Of the bugs planted on purpose: neither the fence nor the deadline ends the life.
     /// Somebody has written over the own record.
     fn read_nonsense(&mut self, entry: &Entry, why: &str) {
         self.holder.on_nonsense(self.settings.clock.now(), entry.modify_index, &entry.value, why);
         self.note(true);
     }
 
+    /// Of the bugs planted on purpose: neither the fence nor the deadline ends the life.
     fn as_if_never_fenced(&mut self, (record, index): (LeaseRecord, u64)) -> (LeaseRecord, u64) {
         if record.state != LeaseState::Fenced {
             return (record, index);

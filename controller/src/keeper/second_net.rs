@@ -143,6 +143,7 @@ mod tests {
             counted_at: None,
             ended: None,
             late: None,
+            lost: Vec::new(),
             watchdog: crate::keeper::WatchdogState::None,
         }
     }

@@ -67,6 +67,7 @@ mod tests {
             counted_at: Some(Moment::from_millis(counted * 1_000)),
             ended: None,
             late: None,
+            lost: Vec::new(),
             watchdog: WatchdogState::None,
         };
         blindness.see(Moment::from_millis(now * 1_000), &Observed::Known(local), &Observed::Known(verdict))

@@ -33,10 +33,11 @@ mod news;
 mod orders;
 mod restored;
 mod seed;
+mod stability;
 mod starts;
 mod storage;
-
 mod unreadable;
+
 const NOW: Moment = Moment::from_millis(1_000_000);
 const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
 const DIED: LocalVm = LocalVm::Off { reason: OffReason::Died };
@@ -111,6 +112,7 @@ fn ready(number: u32) -> NodeStatus {
         observed_generation: 1,
         document_format: zsha_crds::format::FIRST,
         migrated_percent: None,
+        lost_leases: vec![],
         controller_version: "test".to_owned(),
         local_vm: "Off".to_owned(),
         waiting: vec![],
@@ -153,6 +155,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             counted_at: None,
             ended: None,
             late: None,
+            lost: Vec::new(),
             watchdog: WatchdogState::None,
         }),
         sights: (1..=3).map(|n| (node(n), sight(n, Duration::from_millis(300)))).collect(),
@@ -165,10 +168,10 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
         unreadable_leases: BTreeMap::new(),
+        vm_overwritten: None,
         vanished_leases: BTreeMap::new(),
         went_back: false,
         running_domain: None,
-        vm_overwritten: None,
         host: Observed::Known(HostFacts {
             image: Some(Observed::Known(ImageFact::Present { bytes: 1 })),
             ..HostFacts::default()
