@@ -334,20 +334,20 @@ async fn write_record(
     }
 }
 
-/// Only where there is none, or still the one at `over`: whoever renews meanwhile wins.
+/// Only where there is none, or still what is at `over`: whoever renews meanwhile wins.
 async fn replace_lease(edges: &Edges, owner: &Owner, over: Option<u64>) -> Result<Vec<Happened>, ActError> {
     let key = edges.keys.lease(&owner.node);
     let value = json(&LeaseRecord::lost(owner, edges.clock.wall()))?;
-    let op = match over {
-        None => Op::Create { key, value },
-        Some(index) => Op::Cas { key, value, index },
+    let (op, what) = match over {
+        None => (Op::Create { key, value }, "was gone from the store"),
+        Some(index) => (Op::Cas { key, value, index }, "was gone from the store, or could not be read"),
     };
     match edges.store.txn(vec![op]).await? {
         Txn::Committed { .. } => Ok(vec![happened(
             EventType::Warning,
             "LeaseReplaced",
             format!(
-                "the lease of {} was gone from the store; if the node lives it goes on with the new one, if not its \
+                "the lease of {} {what}; if the node lives it goes on with the new one, if not its \
                  VM is taken over {} s from now",
                 owner.node,
                 LeaseTimings::LONGEST.fence_after().as_secs()
@@ -385,7 +385,7 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
     let read = |node: &NodeName| -> Option<(LeaseRecord, u64)> {
         let key = edges.keys.lease(node);
         let entry = listing.entries.iter().find(|entry| entry.key == key)?;
-        Some((serde_json::from_str(&entry.value).ok()?, entry.modify_index))
+        Some((LeaseRecord::read(&entry.value, node).ok()?, entry.modify_index))
     };
     let earlier =
         |(node, sight): (&NodeName, &Sight)| read(node).is_some_and(|(_, index)| index < sight.index);

@@ -80,9 +80,20 @@ pub struct Verdict {
     /// Renewals that came late. None: there was none, or a keeper from before this was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<Late>,
+    /// Lives of the lease that ended though the keeper was renewing them, since its process was started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Lost>,
     /// Whether a watchdog stands behind it.
     #[serde(default)]
     pub watchdog: WatchdogState,
+}
+
+/// A life of the lease that was lost: by its epoch, and when it ended, on this node's `CLOCK_BOOTTIME`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lost {
+    pub epoch: u64,
+    pub at: Moment,
 }
 
 /// Copies of the VM that a keeper has killed, since its process was started.

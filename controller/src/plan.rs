@@ -15,6 +15,8 @@
 //! - `unnamed`: a copy that is here, where the record names another node, or none.
 //! - `departed`: the owner's copy has gone by no step of ours.
 //! - `expecting`: what the keeper is told of all that.
+//! - `stability`: whether this node loses its lease again and again.
+//! - `unreadable`: what is done about records that make no sense.
 
 pub mod blindness;
 pub mod claim;
@@ -29,8 +31,10 @@ pub mod orders;
 pub mod ownership;
 pub mod password;
 pub mod placement;
+pub mod stability;
 pub mod storage;
 mod unnamed;
+pub mod unreadable;
 pub mod upkeep;
 
 #[cfg(test)]
@@ -255,6 +259,8 @@ pub struct Notes {
     pub migration: MigrationNotes,
     /// What was last told of the stored document.
     pub spec_problem: Option<SpecProblem>,
+    /// Whether this node was told to be unstable. None: not asked yet.
+    pub unstable_told: Option<bool>,
     /// How many late renewals of the lease are told already. None: not asked yet.
     pub late_told: Option<u64>,
     /// How many copies that the keeper has ended as unexpected are told already. None: not asked yet.
@@ -302,7 +308,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
             plan.wait("NoLease", because);
         }
         Right::Missing => upkeep::missing(world, &mut plan),
-        Right::Unknown { because } => plan.wait("Unknown", because),
+        Right::Unknown { because } => unreadable::hold(world, because, &mut plan),
     }
     // Last: a mount that fails must not keep the VM from what it needs.
     keep_timings(world, &mut plan);

@@ -1,6 +1,8 @@
 //! What is kept in Consul, key by key. Every record is JSON with camelCase names; a reader ignores fields it does
 //! not know (a newer node wrote them) and refuses one that lacks what it needs.
 
+mod reading;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{Condition, NodeName, VmName, format};
+
+pub use reading::{HIGHEST, brief, node_of, read};
 
 /// `spec`: the document in force, exactly as the person wrote it (normalised: defaults not added), and who, when
 /// and why.
@@ -423,10 +427,23 @@ pub struct NodeStatus {
     /// How far the live migration from this node is, where one is under way and it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrated_percent: Option<u8>,
+    /// Leases that this node has lost within the last hour though its keeper was renewing them, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost_leases: Vec<LostLease>,
     /// What this node would do but does not, and why: one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,
     pub updated_at: Timestamp,
+}
+
+/// The end of a life of a lease that was to be renewed: it was fenced, or ran out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LostLease {
+    /// Of that life.
+    pub epoch: u64,
+    /// When, by the node's wall clock.
+    pub at: Timestamp,
 }
 
 /// A thing not done, and why.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
 use zsha_runtime::lease::{self, Attempt, Expectation, Expected, Holder, Identity, Inputs, Next};
-use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
+use zsha_runtime::store::{Entry, Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
 
 pub use desk::{CONTROLLER_SILENCE, LocalLease};
@@ -26,7 +26,7 @@ pub use notebook::Notebook;
 use super::copies::VmCopy;
 use super::enforce::Enforcement;
 use super::watchdog::{Watchdog, WatchdogState};
-use super::{Ended, Verdict};
+use super::{Ended, Lost, Verdict};
 use crate::planted::{self, Bug};
 
 /// What the loop needs.
@@ -147,6 +147,7 @@ fn verdict(
         ended: None,
         unexpected: None,
         late: holder.late(),
+        lost: holder.lost().iter().map(|(epoch, at)| Lost { epoch: *epoch, at: *at }).collect(),
         watchdog: WatchdogState::default(),
     }
 }
@@ -271,7 +272,11 @@ impl Renewal {
         let limit = self.patience();
         let read = self.settings.store.get(&self.settings.identity.key, Read::Consistent);
         let result = match tokio::time::timeout(limit, read).await {
-            Ok(Ok(entry)) => entry.map(|e| decode(&e.key, &e.value).map(|r| (r, e.modify_index))).transpose(),
+            Ok(Ok(Some(entry))) => match LeaseRecord::read(&entry.value, &self.settings.identity.node) {
+                Ok(record) => Ok(Some((record, entry.modify_index))),
+                Err(why) => return self.read_nonsense(&entry, &why),
+            },
+            Ok(Ok(None)) => Ok(None),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(unanswered("reading the lease", limit)),
         };
@@ -294,6 +299,12 @@ impl Renewal {
         if failed {
             self.note(true);
         }
+    }
+
+    /// Somebody has written over the own record.
+    fn read_nonsense(&mut self, entry: &Entry, why: &str) {
+        self.holder.on_nonsense(self.settings.clock.now(), entry.modify_index, &entry.value, why);
+        self.note(true);
     }
 
     /// Of the bugs planted on purpose: neither the fence nor the deadline ends the life.
@@ -470,13 +481,6 @@ impl Renewal {
         self.desk.bump();
         tracing::info!(node = %self.settings.identity.node, valid, epoch, reason = message, "lease");
     }
-}
-
-fn decode(key: &str, value: &str) -> Result<LeaseRecord, StoreError> {
-    serde_json::from_str(value).map_err(|error| StoreError::Malformed {
-        operation: format!("reading {key}"),
-        reason: error.to_string(),
-    })
 }
 
 fn unanswered(operation: &str, limit: Duration) -> StoreError {

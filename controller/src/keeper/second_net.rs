@@ -163,6 +163,7 @@ mod tests {
             ended: None,
             unexpected: None,
             late: None,
+            lost: Vec::new(),
             watchdog: crate::keeper::WatchdogState::None,
         }
     }

@@ -70,6 +70,7 @@ mod tests {
             ended: None,
             unexpected: None,
             late: None,
+            lost: Vec::new(),
             watchdog: WatchdogState::None,
         };
         blindness.see(Moment::from_millis(now * 1_000), &Observed::Known(local), &Observed::Known(verdict))

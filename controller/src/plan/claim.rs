@@ -12,7 +12,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use super::ownership::{self, Standing};
-use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, fitness, placement};
+use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, fitness, placement, unreadable};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::intents::Intents;
@@ -216,11 +216,8 @@ pub(super) fn nobody_else_has_a_copy(
         );
         return None;
     }
-    if guard.strict
-        && let Some((node, why)) = world.unreadable_leases.iter().find(|(node, _)| **node != world.me)
-    {
-        let why = format!("the lease of {node} cannot be read, so nobody knows whether it has a copy: {why}");
-        plan.wait("CopiesUnknown", why);
+    let record = world.vm.known().and_then(Option::as_ref).map(|stored| &stored.record);
+    if (guard.strict || has_returned(world)) && unreadable::is_in_the_way(world, record, plan) {
         return None;
     }
     if let Some(node) = silent_member(world, guard) {
@@ -374,7 +371,10 @@ pub(super) fn freed(world: &World, stored: &StoredVm, plan: &mut Plan) -> Option
             Standing::Gone { over } => {
                 plan.wait(
                     "LeaseGone",
-                    format!("the lease of {} is gone; a record is put in its place", owner.node),
+                    format!(
+                        "the lease of {} is gone, or cannot be read; a record is put in its place",
+                        owner.node
+                    ),
                 );
                 plan.step(Step::ReplaceLease { of: owner.clone(), over });
                 return None;
@@ -383,7 +383,10 @@ pub(super) fn freed(world: &World, stored: &StoredVm, plan: &mut Plan) -> Option
                 if let Some(at) = until {
                     plan.recheck_at(at);
                 }
-                if until.is_none() || is_lost(world, owner) {
+                if until.is_none()
+                    || is_lost(world, owner)
+                    || world.unreadable_leases.contains_key(&owner.node)
+                {
                     plan.wait("OwnerUnknown", because);
                 }
                 return None;

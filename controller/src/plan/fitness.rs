@@ -3,6 +3,7 @@
 use zsha_crds::document::Watchdog;
 use zsha_crds::{Condition, ConditionStatus, NodeName, condition};
 
+use super::stability;
 use crate::host::{BridgeFact, HostFacts, ImageFact, ImageWant, MountFact, MountWant, SeedFact};
 use crate::intents::Cordon;
 use crate::keeper::WatchdogState;
@@ -39,6 +40,7 @@ pub fn conditions(world: &World) -> Vec<Condition> {
         ("SeedReady", host(world, |desired, facts| seed(&world.me, desired, facts))),
         ("WatchdogReady", watchdog(world)),
         (SCHEDULABLE, schedulable(world)),
+        (stability::STABLE, stable(world)),
     ];
     let generation = world.document().map(|d| d.generation);
     let condition = |kind: &str, (status, reason, message): Verdict| Condition {
@@ -75,7 +77,7 @@ pub fn first_unknown(conditions: &[Condition]) -> Option<String> {
 
 /// Whether the summary rests on it.
 fn counts(part: &Condition) -> bool {
-    part.kind != READY && part.kind != SPEC_VALID
+    part.kind != READY && part.kind != SPEC_VALID && part.kind != stability::STABLE
 }
 
 fn summary(parts: &[Condition]) -> Verdict {
@@ -159,6 +161,13 @@ fn lease(world: &World) -> Verdict {
         Observed::Known(verdict) => {
             bad("NotValid", format!("this node's lease is not valid: {}", verdict.message))
         }
+    }
+}
+
+fn stable(world: &World) -> Verdict {
+    match stability::stable(world) {
+        (true, reason, message) => good(reason, message),
+        (false, reason, message) => bad(reason, message),
     }
 }
 

@@ -159,7 +159,8 @@ impl Upkeep<'_> {
         let place = desired.order.iter().position(|node| node == me);
         let better = |node: &&NodeName| {
             let at = desired.order.iter().position(|other| other == *node);
-            leaving || (at < place && at.is_some_and(|at| at < desired.fail_back_to))
+            let calls_back = at < place && at.is_some_and(|at| at < desired.fail_back_to);
+            leaving || (calls_back && !placement::is_unstable(self.world, node))
         };
         let Some(to) = line.fit.iter().find(|node| *node != me && better(node)) else {
             notes.migration.preferred = None;

@@ -2,7 +2,7 @@
 
 use zsha_crds::records::VmPhase;
 
-use super::Notes;
+use super::{Notes, stability};
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::world::World;
 
@@ -18,7 +18,8 @@ pub fn news(world: &World, notes: &mut Notes) -> Vec<News> {
     let late = late(world, notes).map(|message| News { reason: "LeaseAtRisk", message });
     let paused = paused(world, notes).map(|message| News { reason: "Paused", message });
     let unexpected = unexpected(world, notes).map(|message| News { reason: "UnexpectedCopyEnded", message });
-    late.into_iter().chain(paused).chain(unexpected).collect()
+    let unstable = unstable(world, notes).map(|message| News { reason: "Unstable", message });
+    late.into_iter().chain(paused).chain(unexpected).chain(unstable).collect()
 }
 
 /// The lease of the node that runs the VM was in danger, and nothing came of it.
@@ -51,6 +52,14 @@ fn unexpected(world: &World, notes: &mut Notes) -> Option<String> {
             world.me
         )
     })
+}
+
+/// This node has lost its lease too often.
+fn unstable(world: &World, notes: &mut Notes) -> Option<String> {
+    let said = world.nodes.get(&world.me).is_some_and(|status| stability::says_unstable(status));
+    let (stable, _, message) = stability::stable(world);
+    let told = notes.unstable_told.replace(!stable).unwrap_or(said);
+    (!stable && !told).then_some(message)
 }
 
 /// The guest of the VM's owner stands still, and not because zsha wanted it.

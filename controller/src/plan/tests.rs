@@ -37,9 +37,11 @@ mod news;
 mod orders;
 mod restored;
 mod seed;
+mod stability;
 mod starts;
 mod storage;
 mod unnamed;
+mod unreadable;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
 const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
@@ -116,6 +118,7 @@ fn ready(number: u32) -> NodeStatus {
         document_format: zsha_crds::format::FIRST,
         runs_unnamed: false,
         migrated_percent: None,
+        lost_leases: vec![],
         controller_version: "test".to_owned(),
         local_vm: "Off".to_owned(),
         waiting: vec![],
@@ -162,6 +165,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             ended: None,
             unexpected: None,
             late: None,
+            lost: Vec::new(),
             watchdog: WatchdogState::None,
         }),
         sights: (1..=3).map(|n| (node(n), sight(n, Duration::from_millis(300)))).collect(),
@@ -175,6 +179,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         local: Observed::Known(local),
         domain: Observed::Known(DomainFacts { defined: false, autostart: false, origin: Origin::None }),
         unreadable_leases: BTreeMap::new(),
+        vm_overwritten: None,
         vanished_leases: BTreeMap::new(),
         went_back: false,
         running_domain: None,
@@ -931,16 +936,6 @@ fn an_owner_whose_copy_runs_writes_itself_down_again_when_the_store_went_back() 
         matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]),
         "so is another life of this node"
     );
-}
-
-#[test]
-fn a_lease_that_cannot_be_read_is_said_so_and_never_replaced() {
-    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
-    world.sights.remove(&node(1));
-    world.unreadable_leases.insert(node(1), "unknown variant `Lent`".to_owned());
-    let plan = decide(&world);
-    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["OwnerUnknown"]));
-    assert!(plan.waiting[0].message.contains("unknown variant `Lent`"));
 }
 
 #[test]

@@ -41,6 +41,7 @@ fn report(name: &str, local_vm: &str) -> NodeStatus {
         document_format: crate::format::FIRST,
         runs_unnamed: false,
         migrated_percent: None,
+        lost_leases: vec![],
         node: node(name),
         conditions: vec![Condition::new("Ready", ConditionStatus::True, "Fit", "fit", at(10))],
         observed_generation: 4,
