@@ -1,24 +1,42 @@
 //! Plants every bug there is, one by one, and sees that each is found by what is said to find it: `make planted`. Ends
 //! with 1 if one is not. The arguments are the programs of the controller's and of the lease machine's unit tests.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zsha_controller::planted::{self, Bug};
 use zsha_controller::sim;
-use zsha_controller::sim::proof::{Finder, finder};
 use zsha_runtime::Clock;
 
-/// The programs that hold the tests.
-struct Programs<'p> {
-    controller: &'p str,
-    lease: &'p str,
+/// What is said to find each.
+const FINDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/planted.txt");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finder<'t> {
+    /// The simulator violates something within so many seeds.
+    Seeds(u64),
+    /// This test of this program fails.
+    Test { program: &'t str, name: &'t str },
 }
 
-/// Where it showed, or why it did not.
-type Outcome = Result<String, String>;
+/// By the name of the bug.
+type Finders<'t> = BTreeMap<&'t str, Finder<'t>>;
+
+fn finders<'t>(table: &'t str, [controller, lease]: [&'t str; 2]) -> Result<Finders<'t>, String> {
+    let lines = table.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+    let finder = |line: &'t str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [bug, "seeds", most] => Some((*bug, Finder::Seeds(most.parse().ok()?))),
+        [bug, "test", name] => Some((*bug, Finder::Test { program: controller, name })),
+        [bug, "lease", name] => Some((*bug, Finder::Test { program: lease, name })),
+        _ => None,
+    };
+    lines.map(|line| finder(line).ok_or_else(|| format!("{FINDERS}: '{line}' names no finder"))).collect()
+}
+
+/// By what and where it showed, or why it did not.
+type Outcome = Result<(&'static str, String), String>;
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -26,23 +44,26 @@ fn main() -> ExitCode {
         eprintln!("usage: planted TESTS-OF-THE-CONTROLLER TESTS-OF-THE-LEASE");
         return ExitCode::from(2);
     };
-    let programs = Programs { controller, lease };
     let started = Clock::Boottime.now();
-    if let Err(error) = all_pass_without(&programs) {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
-    let outcomes = each_planted(&programs);
+    let outcomes =
+        std::fs::read_to_string(FINDERS).map_err(|error| format!("{FINDERS}: {error}")).and_then(|table| {
+            let finders = finders(&table, [controller, lease])?;
+            all_pass_without(&finders)?;
+            Ok(each_planted(&finders))
+        });
+    let outcomes = match outcomes {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut missed = 0;
     for (bug, outcome) in Bug::ALL.iter().zip(outcomes) {
-        let (by, place) = match (finder(*bug), outcome) {
-            (_, Err(why)) => {
-                missed += 1;
-                ("NOT FOUND", why)
-            }
-            (Finder::Seeds(_), Ok(place)) => ("simulator", place),
-            (Finder::Test(_) | Finder::LeaseTest(_), Ok(place)) => ("test", place),
-        };
+        let (by, place) = outcome.unwrap_or_else(|why| {
+            missed += 1;
+            ("NOT FOUND", why)
+        });
         println!("{:<26} {by:<10} {place}", bug.name());
     }
     let secs = Clock::Boottime.now().since(started).as_secs_f64();
@@ -51,7 +72,7 @@ fn main() -> ExitCode {
 }
 
 /// On every core, one bug after another.
-fn each_planted(programs: &Programs<'_>) -> Vec<Outcome> {
+fn each_planted(finders: &Finders<'_>) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(vec![Err("it was not tried".to_owned()); Bug::ALL.len()]);
     std::thread::scope(|scope| {
@@ -60,7 +81,7 @@ fn each_planted(programs: &Programs<'_>) -> Vec<Outcome> {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(bug) = Bug::ALL.get(number) else { return };
-                    let outcome = found(programs, *bug);
+                    let outcome = found(*bug, finders.get(bug.name()));
                     if let Ok(mut outcomes) = outcomes.lock() {
                         outcomes[number] = outcome;
                     }
@@ -71,23 +92,23 @@ fn each_planted(programs: &Programs<'_>) -> Vec<Outcome> {
     outcomes.into_inner().unwrap_or_default()
 }
 
-fn found(programs: &Programs<'_>, bug: Bug) -> Outcome {
-    match finder(bug) {
-        Finder::Seeds(most) => {
+fn found(bug: Bug, finder: Option<&Finder<'_>>) -> Outcome {
+    match finder {
+        None => Err(format!("{FINDERS} does not say what finds it")),
+        Some(Finder::Seeds(most)) => {
             planted::plant(Some(bug));
-            let found = (0..most).find_map(|seed| Some((seed, sim::run(seed).violations.first()?.clone())));
+            let found = (0..*most).find_map(|seed| Some((seed, sim::run(seed).violations.first()?.clone())));
             planted::plant(None);
             found
-                .map(|(seed, violation)| format!("seed {seed}: {violation}"))
+                .map(|(seed, violation)| ("simulator", format!("seed {seed}: {violation}")))
                 .ok_or_else(|| format!("{most} seeds violate nothing"))
         }
-        Finder::Test(name) => fails(programs.controller, name, bug),
-        Finder::LeaseTest(name) => fails(programs.lease, name, bug),
+        Some(Finder::Test { program, name }) => fails(program, name, bug).map(|place| ("test", place)),
     }
 }
 
 /// Whether this test fails with the bug in it, and at which line.
-fn fails(program: &str, name: &str, bug: Bug) -> Outcome {
+fn fails(program: &str, name: &str, bug: Bug) -> Result<String, String> {
     let run = Command::new(program)
         .args(["--exact", name])
         .env(zsha_runtime::planted::VARIABLE, bug.name())
@@ -102,16 +123,14 @@ fn fails(program: &str, name: &str, bug: Bug) -> Outcome {
 }
 
 /// A test that is not there, or that fails by itself, finds nothing.
-fn all_pass_without(programs: &Programs<'_>) -> Result<(), String> {
-    let of = |lease: bool| -> BTreeSet<&str> {
-        let names = Bug::ALL.iter().filter_map(|bug| match finder(*bug) {
-            Finder::Test(name) if !lease => Some(name),
-            Finder::LeaseTest(name) if lease => Some(name),
-            Finder::Seeds(_) | Finder::Test(_) | Finder::LeaseTest(_) => None,
-        });
-        names.collect()
-    };
-    for (program, names) in [(programs.controller, of(false)), (programs.lease, of(true))] {
+fn all_pass_without(finders: &Finders<'_>) -> Result<(), String> {
+    let mut tests: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for finder in finders.values() {
+        if let Finder::Test { program, name } = finder {
+            tests.entry(program).or_default().push(name);
+        }
+    }
+    for (program, names) in tests {
         let run = Command::new(program).arg("--exact").args(&names).output();
         let run = run.map_err(|error| format!("{program}: {error}"))?;
         let said = String::from_utf8_lossy(&run.stdout).into_owned();

@@ -126,6 +126,14 @@ bugs! {
     ListNotShownToBeNow,
     /// The VM is taken over while operators want nothing begun.
     TakenWhileFrozen,
+    /// The keeper lets a copy live that nobody has said to be there, because the lease is valid.
+    KeepsTheUnexpected,
+    /// A guest that was moved away past zsha is started afresh.
+    DepartedIsGone,
+    /// A copy of this life of the lease is ended because a record names somebody else.
+    RecordOutweighsTheCopy,
+    /// What somebody has restored from a file is taken for the VM.
+    SavedFileIsTheVm,
 }
 
 /// Breaks it on this thread, or mends it.

@@ -18,7 +18,6 @@ pub mod matrix;
 pub mod net;
 pub mod node;
 pub mod operator;
-pub mod proof;
 pub mod reasons;
 pub mod scenario;
 pub mod situation;

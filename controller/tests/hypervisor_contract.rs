@@ -63,7 +63,9 @@ async fn a_guests_own_end_is_known_to_a_controller_that_was_away_meanwhile() {
     rig.cut().await;
     rig.mend().await;
     let after = rig.another_hypervisor(None);
+    rig::until(|| async { after.look().await.is_ok() }).await;
     assert_eq!(after.look().await, Ok(LocalVm::Off { reason: OffReason::Shutdown }));
+    rig::until(|| async { rig.hypervisor().look().await.is_ok() }).await;
     run(&rig).await;
     rig.kill_qemu().await;
     rig::until(|| async { !after.look().await.unwrap().has_process() }).await;

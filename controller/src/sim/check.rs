@@ -53,7 +53,7 @@ impl<T: serde::de::DeserializeOwned> Cached<T> {
 const UNSETTLED: Duration = Duration::from_secs(30);
 
 /// Whether a copy that executed under a valid lease when a snapshot was restored may be ended for nothing meanwhile.
-const RESTORED_IS_NO_EXCUSE: bool = false;
+const RESTORED_IS_NO_EXCUSE: bool = true;
 
 /// K of a node whose lease nobody knows: the shortest.
 const KILL: Duration = Duration::from_millis(500);

@@ -18,7 +18,7 @@ use super::agent;
 use super::events::{self, Bell};
 use super::log;
 use super::origin;
-use super::refusal::{Refusal, plain};
+use super::refusal::{Refusal, not_looked, plain};
 use super::states::{self, Told};
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
 use crate::hypervisor::{DomainFacts, GuestRan, LocalVm, OffReason, Origin};
@@ -73,7 +73,7 @@ impl Vm {
 
     fn has_copy(&self) -> Result<bool, Refusal> {
         let copies =
-            self.copies.alive().map_err(|error| plain(format!("cannot look for processes: {error}")))?;
+            self.copies.alive().map_err(|error| not_looked(format!("cannot look for processes: {error}")))?;
         Ok(!copies.is_empty())
     }
 
@@ -96,9 +96,15 @@ impl Vm {
     fn look_once(&self, connect: &Connect) -> Result<LocalVm, Refusal> {
         let Some(domain) = self.find(connect)? else { return Ok(self.off(None)) };
         let (state, reason) = domain.state()?;
-        let told = states::read(state, reason).ok_or_else(|| {
-            plain(format!("libvirt does not know the domain's state ({state:?}, {reason:?})"))
-        })?;
+        let Some(told) = states::read(state, reason) else {
+            // It may have ended since it was found, and been forgotten with that.
+            return match self.find(connect)? {
+                None => Ok(self.off(None)),
+                Some(_) => {
+                    Err(plain(format!("libvirt does not know the domain's state ({state:?}, {reason:?})")))
+                }
+            };
+        };
         Ok(match told {
             Told::Off(reason) => self.off(Some(reason)),
             Told::Crashed => LocalVm::Crashed,
@@ -118,13 +124,9 @@ impl Vm {
     /// There is no process. How the last one ended: by what the definition says, where there is one that knows, by what
     /// this process was told, and by libvirt's log of what happened while it was away.
     fn off(&self, by_definition: Option<OffReason>) -> LocalVm {
-        let known = by_definition.filter(|reason| *reason != OffReason::Unknown);
-        let told = known.or_else(|| self.bell.life().told().ended).or_else(|| {
-            log::last_end(&self.log).unwrap_or_else(|error| {
-                tracing::debug!(log = %self.log.display(), %error, "libvirt's log of the VM cannot be read");
-                None
-            })
-        });
+        let is_known = |reason: &OffReason| *reason != OffReason::Unknown;
+        let said = by_definition.filter(is_known).or(self.bell.life().told().ended);
+        let told = said.filter(is_known).or_else(|| self.ended_by_log()).or(said);
         match told {
             // To libvirt a SIGKILL looks like a crash.
             Some(OffReason::Died) if self.ended_by_us.load(Ordering::SeqCst) => {
@@ -133,6 +135,13 @@ impl Vm {
             Some(reason) => LocalVm::Off { reason },
             None => LocalVm::Absent,
         }
+    }
+
+    fn ended_by_log(&self) -> Option<OffReason> {
+        log::last_end(&self.log).unwrap_or_else(|error| {
+            tracing::debug!(log = %self.log.display(), %error, "libvirt's log of the VM cannot be read");
+            None
+        })
     }
 
     pub(super) fn domain(&self, connect: &Connect) -> Result<DomainFacts, Refusal> {

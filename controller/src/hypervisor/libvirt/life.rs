@@ -40,7 +40,8 @@ impl Life {
                 *self.lock() = Told { began: Some(began(detail)), ended: None };
             }
             sys::VIR_DOMAIN_EVENT_STOPPED => {
-                *self.lock() = Told { began: None, ended: Some(ended(detail)) };
+                let mut told = self.lock();
+                *told = Told { began: None, ended: Some(ended(detail, told.began)) };
             }
             _ => {}
         }
@@ -62,11 +63,14 @@ fn began(detail: u32) -> Origin {
     }
 }
 
-fn ended(detail: u32) -> OffReason {
+/// A QEMU that dies is told as one that failed, and so is one that was given up before its guest had arrived.
+fn ended(detail: u32, began: Option<Origin>) -> OffReason {
+    let was_here = matches!(began, Some(Origin::Booted | Origin::Restored));
     match detail {
         sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN => OffReason::Shutdown,
         sys::VIR_DOMAIN_EVENT_STOPPED_DESTROYED => OffReason::Destroyed,
         sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED => OffReason::Died,
+        sys::VIR_DOMAIN_EVENT_STOPPED_FAILED if was_here => OffReason::Died,
         sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED => OffReason::Migrated,
         _ => OffReason::Unknown,
     }
@@ -110,6 +114,12 @@ mod tests {
         assert_eq!(life.told(), Told::default());
         hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_FAILED);
         assert_eq!(life.told().ended, Some(OffReason::Unknown));
+        hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED);
+        hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_FAILED);
+        assert_eq!(life.told().ended, Some(OffReason::Unknown), "it may not have arrived");
+        hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_BOOTED);
+        hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_FAILED);
+        assert_eq!(life.told().ended, Some(OffReason::Died));
         hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, 99);
         assert_eq!(life.told().began, Some(Origin::Unknown));
     }
