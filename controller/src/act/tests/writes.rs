@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use tokio::sync::watch;
 use zsha_crds::records::{LeaseState, LeaseTimings, Owner};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::{Observer, Sight};
+use zsha_runtime::lease::{Expectation, Observer, Sight};
 
 use super::*;
 use crate::keeper::{KeeperError, Lease, Verdict};
@@ -62,6 +62,10 @@ impl Lease for Unseeing {
 
     async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
         self.0.set_watchdog(wanted).await
+    }
+
+    async fn expect(&self, what: Expectation) -> Result<(), KeeperError> {
+        self.0.expect(what).await
     }
 
     async fn release(&self) -> Result<(), KeeperError> {
