@@ -28,6 +28,7 @@ use crate::world::{MigrateRequest, StoredVm, World};
 
 mod claims;
 mod fitness;
+mod host_down;
 mod migrations;
 mod news;
 mod orders;
@@ -53,6 +54,7 @@ fn desired() -> Desired {
         fail_back_to: 0,
         timings: LeaseTimings::BALANCED,
         power_off: GuestPowerOff::Restart,
+        guest_shutdown: Duration::from_secs(60),
         watchdog: Watchdog::Automatic,
         may_reset_password: false,
         domain: DomainSpec {
