@@ -103,6 +103,8 @@ pub struct Checker {
     pub by_hand: ByHand,
     /// Nodes that do not reach the VM's disk: what executes there may be ended.
     pub without_disk: BTreeSet<NodeName>,
+    /// Nodes whose hosts shut down: a guest there ends with them.
+    pub going_down: BTreeSet<NodeName>,
     /// Every fault, every change of the ownership record and of who executes, by virtual time.
     pub log: String,
 }
@@ -143,6 +145,7 @@ impl Checker {
             excused: BTreeSet::new(),
             by_hand: ByHand::default(),
             without_disk: BTreeSet::new(),
+            going_down: BTreeSet::new(),
             log: String::new(),
         }
     }
@@ -405,6 +408,7 @@ impl Checker {
         if excused_by_restore
             || self.excused.contains(node)
             || self.without_disk.contains(node)
+            || self.going_down.contains(node)
             || it.stop_asked
             || self.stop_in_force()
             || self.is_moving_from(node)
