@@ -66,7 +66,7 @@ seeds: ## Simulator: 20,000 seeds that are always the same, and 2,000 that the c
 	target/debug/examples/sim --seeds 20000
 	target/debug/examples/sim --from $$(printf '%d' 0x$$(git rev-parse --short=10 HEAD)) --seeds 2000
 
-# One build, as the tests of the controller alone are built.
+# Built as the tests of the controller alone are.
 WITH_BUGS := -p zsha-controller -p zsha-runtime --no-default-features --features zsha-controller/sim
 PROGRAM = $(shell $(CARGO) test $(WITH_BUGS) --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"name":"$(1)".*"executable":"\([^"]*\)".*/\1/p')
 
