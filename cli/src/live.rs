@@ -36,7 +36,7 @@ impl Live {
             // An empty value only keeps the key in being, so that a watch of it is quiet.
             None => Ok(None),
             Some(text) if text.trim().is_empty() => Ok(None),
-            Some(text) => serde_json::from_str(text).map(Some).map_err(|error| error.to_string()),
+            Some(text) => StoredSpec::read(text).map(Some),
         };
         Ok(Self { entry, spec })
     }
@@ -72,6 +72,22 @@ impl Live {
             Ok(Some(spec)) => decode_value(&spec.document).map(Some).map_err(|faults| faults.to_string()),
         }
     }
+}
+
+/// What lies under the key of the document is none, and a command cannot do without.
+pub(crate) fn unreadable(keys: &Keys, why: String) -> Failure {
+    Failure::new(Exit::General, "LiveUnreadable", "what is stored as the document cannot be read")
+        .cause(why)
+        .hint(way_out(keys))
+}
+
+/// Nothing that a newer zsha may have written is written over by itself.
+pub(crate) fn way_out(keys: &Keys) -> String {
+    format!(
+        "a newer zsha may have written it: `zsha -v` on the other nodes. If none has: `consul kv delete {}`, and then \
+         `zsha apply -f FILE`; the nodes go on with the last good document meanwhile",
+        keys.spec()
+    )
 }
 
 /// `generation 13, applied by alice@nfs-1 at 2026-11-22T10:00:00Z ("more memory")`.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use zsha_crds::records::Intent;
+use zsha_crds::records::{self, Intent};
 use zsha_crds::status::{Asked, ClusterStatus, ClusterView, DataAge, summarise};
 use zsha_crds::{ClusterName, Keys, NodeName};
 use zsha_runtime::Clock;
 use zsha_runtime::store::{Op, Read, StoreError, Txn};
 
 use crate::commands::status::look;
+use crate::live;
 use crate::output::escape::plain;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -79,6 +80,8 @@ pub(crate) struct Order<'a> {
     pub(crate) view: ClusterView,
     pub(crate) status: ClusterStatus,
     pub(crate) changed: bool,
+    /// What could not be read and was written over: its key, and why.
+    overwritten: Option<(String, String)>,
     node: Option<NodeName>,
     reach: &'a Reach,
     args: &'a Common,
@@ -106,12 +109,26 @@ impl<'a> Order<'a> {
     ) -> Result<Self, Failure> {
         let (cluster, keys) = reach.keys().await?;
         let view = confirmed(command, reach, &cluster, session.clock).await?;
+        if let Some(why) = view.unreadable.get(&keys.spec()) {
+            return Err(live::unreadable(&keys, why.clone()));
+        }
         if view.spec.is_none() {
             return Err(Failure::new(Exit::General, "NotFound", "no document has been applied")
                 .hint("zsha apply -f FILE"));
         }
         let status = summarise(&view);
-        Ok(Self { command, keys, cluster, view, status, changed: false, node: None, reach, args })
+        Ok(Self {
+            command,
+            keys,
+            cluster,
+            view,
+            status,
+            changed: false,
+            overwritten: None,
+            node: None,
+            reach,
+            args,
+        })
     }
 
     /// Refused while the cluster is frozen: it would wait for something that is not to be.
@@ -154,7 +171,7 @@ impl<'a> Order<'a> {
                 }
                 Err(error) => return Err(failed(&doing, &error, in_doubt)),
             };
-            let before = there.as_ref().map(|entry| serde_json::from_str(&entry.value));
+            let before = there.as_ref().map(|entry| records::read(&entry.value));
             let same = match &before {
                 Some(Ok(before)) => is_same(before),
                 // Nobody has ever asked for anything: that is the same as what takes something back.
@@ -164,6 +181,9 @@ impl<'a> Order<'a> {
             let sent_before = there.as_ref().is_some_and(|entry| entry.value == value);
             if same || sent_before {
                 return Ok(());
+            }
+            if let Some(Err(why)) = before {
+                self.overwritten = Some((key.clone(), why));
             }
             let op = match there {
                 Some(entry) => Op::Cas { key: key.clone(), value: value.clone(), index: entry.modify_index },
@@ -331,6 +351,9 @@ impl<'a> Order<'a> {
 
     /// The end of it. `done`: it has come true.
     pub(crate) fn end(&self, done: bool, message: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        if let Some((key, why)) = &self.overwritten {
+            self.tell(session, &format!("WARNING: {key} could not be read, and was written over: {why}"))?;
+        }
         if self.args.json() {
             session.output.json(&Told {
                 api_version: zsha_crds::API_VERSION,

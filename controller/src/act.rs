@@ -91,6 +91,10 @@ pub async fn act(
             edges.host.write_seed(seed).await?;
             vec![]
         }
+        Step::Expect(what) => {
+            edges.lease.expect(*what).await?;
+            vec![]
+        }
         Step::KillCopy { because, if_still } => {
             match if_still {
                 None => {}
@@ -182,14 +186,13 @@ async fn still_holds(edges: &Edges, views: &Views, epoch: u64) -> Result<(), Act
     Err(ActError::Moved("the store has gone back to before this node became the owner".to_owned()))
 }
 
-/// A renewal may have come in since it was decided. A keeper that does not answer has not said so.
+/// A renewal may have come in since it was decided. Only the keeper can tell: of one that does not answer, nothing is
+/// known, and its last deadline is obeyed by others (`keeper::guard`, `keeper::second_net`).
 async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
-    match edges.lease.verdict().await {
-        Ok(verdict) if verdict.valid(edges.clock.now()) => {
-            Err(ActError::Moved(format!("the lease of {} is valid again", edges.me)))
-        }
-        Ok(_) | Err(_) => Ok(()),
+    if edges.lease.verdict().await?.valid(edges.clock.now()) {
+        return Err(ActError::Moved(format!("the lease of {} is valid again", edges.me)));
     }
+    Ok(())
 }
 
 /// A stop may have been taken back since this node last heard of it: it may have been cut off, or be shown old data.
@@ -228,6 +231,7 @@ fn settle_start(
     let now = edges.clock.now();
     match result {
         Ok(()) => {
+            notes.ran = false;
             notes.blocked = None;
             notes.retry_at = None;
             notes.shutdown_asked = None;
@@ -249,6 +253,7 @@ fn settle_resume(
     because: ResumeBecause,
     notes: &mut Notes,
 ) -> Result<Vec<Happened>, ActError> {
+    notes.ran |= result.is_ok();
     match (result, because) {
         (Ok(()), ResumeBecause::Started) => {
             Ok(vec![happened(EventType::Normal, "Started", format!("the VM runs on {}", edges.me))])
@@ -329,20 +334,20 @@ async fn write_record(
     }
 }
 
-/// Only where there is none, or still the one at `over`: whoever renews meanwhile wins.
+/// Only where there is none, or still what is at `over`: whoever renews meanwhile wins.
 async fn replace_lease(edges: &Edges, owner: &Owner, over: Option<u64>) -> Result<Vec<Happened>, ActError> {
     let key = edges.keys.lease(&owner.node);
     let value = json(&LeaseRecord::lost(owner, edges.clock.wall()))?;
-    let op = match over {
-        None => Op::Create { key, value },
-        Some(index) => Op::Cas { key, value, index },
+    let (op, what) = match over {
+        None => (Op::Create { key, value }, "was gone from the store"),
+        Some(index) => (Op::Cas { key, value, index }, "was gone from the store, or could not be read"),
     };
     match edges.store.txn(vec![op]).await? {
         Txn::Committed { .. } => Ok(vec![happened(
             EventType::Warning,
             "LeaseReplaced",
             format!(
-                "the lease of {} was gone from the store; if the node lives it goes on with the new one, if not its \
+                "the lease of {} {what}; if the node lives it goes on with the new one, if not its \
                  VM is taken over {} s from now",
                 owner.node,
                 LeaseTimings::LONGEST.fence_after().as_secs()
@@ -380,7 +385,7 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
     let read = |node: &NodeName| -> Option<(LeaseRecord, u64)> {
         let key = edges.keys.lease(node);
         let entry = listing.entries.iter().find(|entry| entry.key == key)?;
-        Some((serde_json::from_str(&entry.value).ok()?, entry.modify_index))
+        Some((LeaseRecord::read(&entry.value, node).ok()?, entry.modify_index))
     };
     let earlier =
         |(node, sight): (&NodeName, &Sight)| read(node).is_some_and(|(_, index)| index < sight.index);

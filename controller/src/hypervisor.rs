@@ -225,7 +225,7 @@ pub enum GuestRan {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HypervisorError {
-    /// No connection to the hypervisor. The VM may well be running; and what was asked may have happened, where the
+    /// No connection to the hypervisor, or nothing to ask by (no process table, no thread). The VM may well be running; and what was asked may have happened, where the
     /// connection broke while it was asked.
     #[error("{operation}: the hypervisor cannot be reached: {reason}")]
     Unreachable { operation: &'static str, reason: String },

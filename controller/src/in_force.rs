@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use zsha_crds::decode::decode_value;
 use zsha_crds::diagnostic::Diagnostics;
-use zsha_crds::records::{EventType, HistoryRecord, NodeStatus, StoredSpec};
+use zsha_crds::records::{EventType, HistoryRecord, NodeStatus, StoredSpec, brief};
 use zsha_crds::{ClusterName, HaCluster, NodeName, format};
 use zsha_runtime::store::Entry;
 
@@ -32,7 +32,7 @@ pub struct Document {
 impl Document {
     /// Of the key's value, or why it cannot be used. `reads`: the highest format this build reads.
     pub fn read(value: &str, cluster: &ClusterName, reads: u32) -> Result<Self, String> {
-        let stored = serde_json::from_str(value)
+        let stored = StoredSpec::read(value)
             .map_err(|error| format!("it cannot be read, perhaps since a newer zsha wrote it: {error}"))?;
         Self::of(stored, cluster, reads)
     }
@@ -63,7 +63,7 @@ fn first_of(faults: &Diagnostics) -> String {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    format!("{}{more}", told[..told.len().min(FAULTS_TOLD)].join("; "))
+    format!("{}{more}", brief(&told[..told.len().min(FAULTS_TOLD)].join("; ")))
 }
 
 /// The document of the newest of these records of the history that can be used, and waits for nobody.

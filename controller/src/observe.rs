@@ -111,6 +111,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         vanished_leases: views.vanished_leases(),
         vm: views.vm(),
         vm_before: views.vm_before(),
+        vm_overwritten: views.vm_overwritten(),
         nodes: views.nodes(),
         running_domain: running_domain(edges, views, &local, &desired).await,
         local,

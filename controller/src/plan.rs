@@ -12,18 +12,29 @@
 //! - `migration`: how the VM moves to another node while it runs.
 //! - `ended`: whether it was the keeper that ended the VM.
 //! - `claim`: what the others do when nobody may run it any more.
+//! - `unnamed`: a copy that is here, where the record names another node, or none.
+//! - `departed`: the owner's copy has gone by no step of ours.
+//! - `expecting`: what the keeper is told of all that.
+//! - `stability`: whether this node loses its lease again and again.
+//! - `unreadable`: what is done about records that make no sense.
 
 pub mod blindness;
 pub mod claim;
+pub mod departed;
 pub mod ended;
+mod expecting;
 pub mod fitness;
+pub mod heard;
 pub mod migration;
 pub mod news;
 pub mod orders;
 pub mod ownership;
 pub mod password;
 pub mod placement;
+pub mod stability;
 pub mod storage;
+mod unnamed;
+pub mod unreadable;
 pub mod upkeep;
 
 #[cfg(test)]
@@ -37,7 +48,7 @@ use zsha_crds::Condition;
 use zsha_crds::document::Watchdog;
 use zsha_crds::records::{Answer, LeaseTimings, Owner, VmRecord, Waiting};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Sight;
+use zsha_runtime::lease::{Expectation, Sight};
 
 use crate::guest::Seed;
 use crate::host::{MountWant, SeedFact};
@@ -47,6 +58,7 @@ use crate::keeper::WatchdogState;
 use crate::observed::Observed;
 use crate::world::World;
 use blindness::Blindness;
+use heard::Heard;
 use migration::MigrationNotes;
 use ownership::Right;
 
@@ -69,6 +81,8 @@ pub enum Step {
     /// Tell the keeper whether the document wants its watchdog.
     SetWatchdog(bool),
     Mount(MountWant),
+    /// Tell the keeper which copy is to be found here.
+    Expect(Expectation),
     /// End the local copy now.
     KillCopy {
         because: String,
@@ -131,6 +145,7 @@ impl Step {
             Self::SetTimings(_) => "SetTimings",
             Self::SetWatchdog(_) => "SetWatchdog",
             Self::Mount(_) => "Mount",
+            Self::Expect(_) => "Expect",
             Self::WriteSeed(_) => "WriteSeed",
             Self::KillCopy { .. } => "KillCopy",
             Self::ReplaceLease { .. } => "ReplaceLease",
@@ -180,6 +195,8 @@ pub struct Plan {
     pub recheck: Option<Moment>,
     /// The conditions of this node.
     pub conditions: Vec<Condition>,
+    /// The VM is here, and the record names another: told to the one that is named.
+    pub runs_unnamed: bool,
 }
 
 impl Plan {
@@ -231,13 +248,23 @@ pub struct Notes {
     /// Whether another node may have a copy (a controller that restarted without one, a migration that broke): the
     /// others are asked before the next start.
     pub ask_others: bool,
+    /// Since when a copy has been here that the record does not name.
+    pub unnamed: Option<Heard>,
+    /// Since when the owner's copy has been gone, where it may have been moved away past zsha.
+    pub gone: Option<Heard>,
+    /// Whether the copy that this process has started last was let run: before the record says so.
+    pub ran: bool,
     /// Whether a paused copy here may be one that a migration brought and nothing tells of any more.
     pub unexplained: bool,
     pub migration: MigrationNotes,
     /// What was last told of the stored document.
     pub spec_problem: Option<SpecProblem>,
+    /// Whether this node was told to be unstable. None: not asked yet.
+    pub unstable_told: Option<bool>,
     /// How many late renewals of the lease are told already. None: not asked yet.
     pub late_told: Option<u64>,
+    /// How many copies that the keeper has ended as unexpected are told already. None: not asked yet.
+    pub unexpected_told: Option<u64>,
     /// What came of the last request to reset the guest's password, until it is in the record.
     pub password: Option<Answer>,
     /// Why the guest stands still, as it was last told.
@@ -257,13 +284,19 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     }
     if not_mine.is_none() {
         notes.migration.unnamed = None;
+        notes.unnamed = None;
     }
-    match right {
+    if matches!(right, Right::NotMine { .. } | Right::NoLease { .. }) {
+        // What ran by another right than the present one is no copy of this one.
+        notes.ran = false;
+        notes.gone = None;
+    }
+    match right.clone() {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),
         Right::Unconfirmed { epoch } => upkeep::adopt(world, notes, epoch, &mut plan),
         Right::NotMine { because } => {
             if !migration::comes_before_its_record(world, notes, &mut plan)
-                && !kill_if_there(world, &because, None, &mut plan)
+                && !unnamed::deal(world, &because, notes, &mut plan)
             {
                 claim::consider(world, notes, &mut plan);
             }
@@ -275,7 +308,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
             plan.wait("NoLease", because);
         }
         Right::Missing => upkeep::missing(world, &mut plan),
-        Right::Unknown { because } => plan.wait("Unknown", because),
+        Right::Unknown { because } => unreadable::hold(world, because, &mut plan),
     }
     // Last: a mount that fails must not keep the VM from what it needs.
     keep_timings(world, &mut plan);
@@ -283,6 +316,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     keep_mounts(world, notes, &mut plan);
     keep_seed(world, notes, &mut plan);
     forget_definition(world, &mut plan);
+    expecting::tell(world, &right, &mut plan);
     plan
 }
 

@@ -328,13 +328,15 @@ impl Reconciler {
         let vm_before = self.views.vm_status();
         let vm = status::of_vm(world, self.guest.told().as_ref(), vm_before.as_ref());
         let mut ops = Vec::new();
-        if before.as_deref() != Some(&mine) {
-            self.replace(keys.node_status(&world.me), serde_json::to_string(&mine), &mut ops);
+        let (node_key, vm_key) = (keys.node_status(&world.me), keys.vm_status(&VmName::management()));
+        // Of a key that somebody has written nonsense over, the last good value is what is known.
+        if before.as_deref() != Some(&mine) || self.views.status_is_bad(&node_key) {
+            self.replace(node_key, serde_json::to_string(&mine), &mut ops);
         }
         if let Some(vm) = vm
-            && vm_before.as_ref() != Some(&vm)
+            && (vm_before.as_ref() != Some(&vm) || self.views.status_is_bad(&vm_key))
         {
-            self.replace(keys.vm_status(&vm.name), serde_json::to_string(&vm), &mut ops);
+            self.replace(vm_key, serde_json::to_string(&vm), &mut ops);
         }
         if ops.is_empty() {
             return true;

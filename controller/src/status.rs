@@ -7,7 +7,7 @@ use crate::guest::agent::Told;
 use crate::hypervisor::{LocalVm, MigrationJob};
 use crate::observe;
 use crate::observed::Observed;
-use crate::plan::Plan;
+use crate::plan::{Plan, stability};
 use crate::reconcile::Build;
 use crate::world::World;
 
@@ -27,7 +27,9 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
         observed_generation: world.document().map_or(0, |desired| desired.generation),
         controller_version: build.version.clone(),
         document_format: build.reads,
+        runs_unnamed: plan.runs_unnamed,
         migrated_percent: migrated_percent(world),
+        lost_leases: stability::lost_leases(world),
         local_vm: world.local.known().map_or(UNKNOWN, LocalVm::word).to_owned(),
         waiting: plan.waiting.clone(),
         updated_at: world.wall,

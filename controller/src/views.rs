@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 use zsha_crds::records::{
-    EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState, NodeStatus, StoredSpec, VmRecord,
+    self, EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState, NodeStatus, StoredSpec, VmRecord,
     VmStatus,
 };
 use zsha_crds::status::{ClusterView, DataAge, LeaseSight};
@@ -27,7 +27,7 @@ use crate::hypervisor::DomainSpec;
 use crate::in_force::{self, Awaited, Document, InForce, Others, Shown, SpecProblem};
 use crate::intents::{self, Intents};
 use crate::observed::Observed;
-use crate::world::{MigrateRequest, StoredVm};
+use crate::world::{MigrateRequest, Overwritten, StoredVm, UnreadableLease};
 use own::{LookedUp, Own};
 use sighting::{counting, forgetting, lease_news, saw, sighting};
 
@@ -72,8 +72,8 @@ struct Shared {
     own: Own,
     /// Domains of earlier generations as the history has them, looked up once; None: it does not have it.
     past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
-    /// Leases that are there and make no sense, and why.
-    unreadable: BTreeMap<NodeName, String>,
+    /// Leases that are there and make no sense.
+    unreadable: BTreeMap<NodeName, UnreadableLease>,
     /// Whether the leases have been listed, and whether that had to be begun again: the store went back in time.
     listed: bool,
     went_back: bool,
@@ -123,11 +123,18 @@ pub fn watch(
     let (spec, spec_writer) =
         reflector::store_with(clock, move |entry| Document::read(&entry.value, &decoding, reads));
     let (intents, intents_writer) = reflector::store(clock);
-    let (vms, vms_writer) = reflector::store(clock);
-    let prefix = keys.node_statuses();
-    let (statuses, statuses_writer) = reflector::store_with(clock, move |entry| status(entry, &prefix));
+    let of_cluster = cluster.clone();
+    let (vms, vms_writer) = reflector::store_with(clock, move |entry| {
+        VmRecord::read(&entry.value, &VmName::management(), &of_cluster)
+    });
+    let (prefix, of_cluster) = (keys.node_statuses(), cluster.clone());
+    let (statuses, statuses_writer) =
+        reflector::store_with(clock, move |entry| status(entry, &prefix, &of_cluster));
     let (events, events_writer) = reflector::store(clock);
-    let (leases, leases_writer) = reflector::store(clock);
+    let prefix = keys.leases();
+    let (leases, leases_writer) = reflector::store_with(clock, move |entry| {
+        LeaseRecord::read(&entry.value, &records::node_of(&entry.key, &prefix)?)
+    });
     let patiently = |prefix: String, look: u64, wait: Duration| {
         let min_interval = Duration::from_millis(look);
         let config = watcher::Config { seed, min_interval, wait, backoff: BACKOFF };
@@ -166,13 +173,12 @@ pub fn watch(
     Watched { views, changes, display }
 }
 
-fn status(entry: &Entry, node_prefix: &str) -> Result<StatusRecord, String> {
-    let record = if entry.key.starts_with(node_prefix) {
-        serde_json::from_str(&entry.value).map(|status| StatusRecord::Node(Arc::new(status)))
-    } else {
-        serde_json::from_str(&entry.value).map(StatusRecord::Vm)
-    };
-    record.map_err(|error| error.to_string())
+fn status(entry: &Entry, node_prefix: &str, cluster: &ClusterName) -> Result<StatusRecord, String> {
+    if !entry.key.starts_with(node_prefix) {
+        return VmStatus::read(&entry.value, &VmName::management(), cluster).map(StatusRecord::Vm);
+    }
+    let node = records::node_of(&entry.key, node_prefix)?;
+    NodeStatus::read(&entry.value, &node).map(|status| StatusRecord::Node(Arc::new(status)))
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -330,18 +336,25 @@ impl Views {
     pub fn vm(&self) -> Observed<Option<StoredVm>> {
         let key = self.keys.vm(&VmName::management());
         let seen = self.vms.get(&key);
+        let bad = self.vms.undecodable().remove(&key);
+        // What is there now, whether or not it can be read: the last good one may be older.
+        let index = bad.as_ref().map(|bad| bad.modify_index).or(seen.as_ref().map(|seen| seen.modify_index));
         let own = {
             let mut shared = lock(&self.shared);
-            if let Some(seen) = &seen {
-                shared.own.saw(self.clock.now(), seen.modify_index);
+            if let Some(index) = index {
+                shared.own.saw(self.clock.now(), index);
             }
-            shared.own.newest(seen.as_ref().map(|seen| seen.modify_index))
+            shared.own.newest(index)
         };
         if own.is_some() {
             return Observed::Known(own);
         }
-        if let Some(bad) = self.vms.undecodable().remove(&key) {
-            return Observed::Unknown(format!("{key} cannot be read: {}", bad.reason));
+        if let Some(bad) = bad {
+            return Observed::Unknown(format!(
+                "{key} cannot be read: {}. Nobody starts the VM, and a running one is left alone; see 'The ownership \
+                 record cannot be read' in the README",
+                bad.reason
+            ));
         }
         if !self.vms.ready() {
             return Observed::Unknown(not_ready(&self.vms, "the ownership record"));
@@ -351,6 +364,13 @@ impl Views {
             index: seen.modify_index,
             written: None,
         }))
+    }
+
+    /// What this process wrote last, where something has been written over it that cannot be read.
+    pub fn vm_overwritten(&self) -> Option<Overwritten> {
+        let bad = self.vms.undecodable().remove(&self.keys.vm(&VmName::management()))?;
+        let (ours, index, sent) = lock(&self.shared).own.last()?;
+        (bad.modify_index > index).then_some(Overwritten { index: bad.modify_index, ours, sent })
     }
 
     /// What this process last wrote, and was told to be in force, before the store went back in time.
@@ -407,8 +427,8 @@ impl Views {
         lock(&self.shared).observer.sights().clone()
     }
 
-    /// Leases that are there and cannot be read, and why.
-    pub fn unreadable_leases(&self) -> BTreeMap<NodeName, String> {
+    /// Leases that are there and cannot be read.
+    pub fn unreadable_leases(&self) -> BTreeMap<NodeName, UnreadableLease> {
         lock(&self.shared).unreadable.clone()
     }
 
@@ -438,6 +458,11 @@ impl Views {
             StatusRecord::Vm(_) => None,
         });
         nodes.collect()
+    }
+
+    /// Whether what is stored under this key cannot be read.
+    pub fn status_is_bad(&self, key: &str) -> bool {
+        self.statuses.undecodable().contains_key(key)
     }
 
     /// A status record as it is in the store, for the cas that replaces it. None before the first look.

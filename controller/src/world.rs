@@ -29,6 +29,25 @@ pub struct StoredVm {
     pub written: Option<Moment>,
 }
 
+/// A lease key that holds something which cannot be a lease of its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableLease {
+    pub index: u64,
+    /// Since when it has been exactly so.
+    pub since: Moment,
+    pub why: String,
+}
+
+/// The ownership record was written over with something that cannot be read, after this process had written it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overwritten {
+    /// Of what cannot be read.
+    pub index: u64,
+    /// The record as this process wrote it last, with nothing in doubt, and when that was sent.
+    pub ours: VmRecord,
+    pub sent: Moment,
+}
+
 /// A live migration that was asked for by command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrateRequest {
@@ -78,8 +97,8 @@ pub struct World {
     pub lease: Observed<Verdict>,
     /// Every node's lease as last seen, and since when.
     pub sights: BTreeMap<NodeName, Sight>,
-    /// Leases that are there and cannot be read, and why.
-    pub unreadable_leases: BTreeMap<NodeName, String>,
+    /// Leases that are there and cannot be read.
+    pub unreadable_leases: BTreeMap<NodeName, UnreadableLease>,
     /// Nodes whose leases were seen before the store went back in time, and not since; with their last epoch.
     pub vanished_leases: BTreeMap<NodeName, u64>,
     /// Whether the store has gone back in time since this process began: what others wrote may be of any time.
@@ -87,6 +106,8 @@ pub struct World {
     pub vm: Observed<Option<StoredVm>>,
     /// The record as this process had written it when the store went back in time.
     pub vm_before: Option<VmRecord>,
+    /// What this process wrote in the place of what cannot be read now.
+    pub vm_overwritten: Option<Overwritten>,
     /// What the nodes say of themselves.
     pub nodes: BTreeMap<NodeName, Arc<NodeStatus>>,
     pub local: Observed<LocalVm>,
@@ -197,8 +218,12 @@ mod tests {
             confirmed: 0,
             copies: Some(0),
             counted_at: None,
+            incoming: false,
+            expects: Some(zsha_runtime::lease::Expectation::Nothing),
             ended: None,
+            unexpected: None,
             late: None,
+            lost: Vec::new(),
             watchdog: WatchdogState::None,
         }
     }

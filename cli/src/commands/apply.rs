@@ -12,13 +12,13 @@ use clap::ValueEnum;
 use zsha_crds::decode::{Decoded, Format, Options, decode_bytes};
 use zsha_crds::diff::{Change, Impact, diff, impact, summary};
 use zsha_crds::normalise::{normalised, same};
-use zsha_crds::records::NodeStatus;
+use zsha_crds::records::{self, NodeStatus};
 use zsha_crds::{ClusterName, HaCluster, Keys, NodeName, decode_value, format};
 use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::{Entry, Read, Store};
 
 use super::check_config::warn;
-use crate::live::{Live, provenance};
+use crate::live::{self, Live, provenance};
 use crate::session::{Reach, Session, read_document};
 use crate::{Exit, Failure};
 use commit::{Fate, commit};
@@ -175,7 +175,7 @@ async fn transaction(
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             Failure::new(Exit::General, "LiveUnreadable", error.to_string())
                 .cause(cause)
-                .hint("a newer zsha may have written it: `zsha -v` on the other nodes")
+                .hint(live::way_out(keys))
         })?;
     if let Outcome::Write { generation, .. } = &outcome {
         tell_who_waits(*generation, new, &statuses, session)?;
@@ -193,7 +193,10 @@ async fn transaction(
 async fn statuses(store: &dyn Store, keys: &Keys) -> Result<BTreeMap<NodeName, NodeStatus>, Failure> {
     let listing = store.list(&keys.node_statuses(), Read::Consistent).await;
     let entries = listing.map_err(|error| Failure::store("reading what the nodes act on", &error))?.entries;
-    let status = |entry: &Entry| serde_json::from_str::<NodeStatus>(&entry.value).ok();
+    let status = |entry: &Entry| {
+        let node = records::node_of(&entry.key, &keys.node_statuses()).ok()?;
+        NodeStatus::read(&entry.value, &node).ok()
+    };
     Ok(entries.iter().filter_map(status).map(|status| (status.node.clone(), status)).collect())
 }
 

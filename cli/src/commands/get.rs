@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use zsha_crds::decode_value;
 use zsha_crds::normalise::to_yaml;
 
-use crate::live::{Live, provenance};
+use crate::live::{self, Live, provenance};
 use crate::output::escape::plain;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -29,11 +29,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     let (cluster, keys) = reach.keys().await?;
     let live = Live::read(reach.store.as_ref(), &keys).await?;
     let index = live.index();
-    let spec = live.spec.map_err(|why| {
-        Failure::new(Exit::General, "LiveUnreadable", "what is stored as the document cannot be read")
-            .cause(why)
-            .hint("a newer zsha may have written it: `zsha -v` on the other nodes")
-    })?;
+    let spec = live.spec.map_err(|why| live::unreadable(&keys, why))?;
     let Some(spec) = spec else {
         return Err(Failure::new(
             Exit::General,

@@ -2,7 +2,7 @@
 
 use zsha_crds::decode_value;
 use zsha_crds::normalise::to_yaml;
-use zsha_crds::records::HistoryRecord;
+use zsha_crds::records::{self, HistoryRecord};
 use zsha_runtime::store::Read;
 
 use crate::output::list::{Form, List};
@@ -25,9 +25,9 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     let listing = listing.map_err(|error| Failure::store("reading the history", &error))?;
     let mut records: Vec<HistoryRecord> = Vec::new();
     for entry in &listing.entries {
-        match serde_json::from_str(&entry.value) {
+        match records::read(&entry.value) {
             Ok(record) => records.push(record),
-            Err(error) => session.output.tell(&format!("warning: {} cannot be read: {error}", entry.key))?,
+            Err(why) => session.output.tell(&format!("warning: {} cannot be read: {why}", entry.key))?,
         }
     }
     if let Some(wanted) = args.generation {

@@ -12,6 +12,7 @@ use serde::Serialize;
 use zsha_crds::status::{ClusterStatus, DataAge, summarise};
 use zsha_runtime::store::consul::Member;
 
+use crate::output::escape::plain;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -89,6 +90,9 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     let status = summarise(&view);
     if let Some(banner) = banner(&status) {
         session.output.tell(&banner)?;
+    }
+    for (key, why) in &view.unreadable {
+        session.output.tell(&plain(&format!("WARNING: {key} cannot be read: {why}")))?;
     }
     match args.output {
         Form::Json => session.output.json(&Whole::of(&status, reach).await)?,

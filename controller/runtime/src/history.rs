@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 use zsha_crds::Keys;
-use zsha_crds::records::{HistoryRecord, StoredSpec};
+use zsha_crds::records::{HIGHEST, HistoryRecord, StoredSpec};
 
 use jiff::Timestamp;
 
@@ -89,6 +89,7 @@ fn generations<'a>(keys: &Keys, history: &'a [Entry]) -> Vec<(u64, &'a Entry)> {
     let mut recorded: Vec<_> = history
         .iter()
         .filter_map(|entry| Some((entry.key.strip_prefix(&keys.history())?.parse().ok()?, entry)))
+        .filter(|(generation, _)| *generation < HIGHEST)
         .collect();
     recorded.sort_by_key(|(generation, _)| *generation);
     recorded

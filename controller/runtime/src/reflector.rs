@@ -101,7 +101,7 @@ impl<T> fmt::Debug for Writer<T> {
 
 /// A store of JSON values.
 pub fn store<T: DeserializeOwned>(clock: Clock) -> (Store<T>, Writer<T>) {
-    store_with(clock, |entry| serde_json::from_str(&entry.value).map_err(|error| error.to_string()))
+    store_with(clock, |entry| zsha_crds::records::read(&entry.value))
 }
 
 /// A store of values that `decode` makes, or says why not.

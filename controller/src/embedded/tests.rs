@@ -15,6 +15,8 @@ use crate::observed::Observed;
 use crate::plan::fitness::{READY, SPEC_VALID};
 use crate::sim::operator::example;
 
+mod nonsense;
+
 /// Of virtual time: what takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -155,7 +155,7 @@ impl LibvirtHypervisor {
     pub async fn probe_domain_type(&self) -> Result<DomainType, HypervisorError> {
         let probe = || {
             self.call("probe for KVM", CHANGE_DEADLINE, |_, connect| {
-                Ok(probe::domain_type(&connect.capabilities()?)?)
+                probe::domain_type(&connect.capabilities()?)
             })
         };
         self.domain_type.get_or_try_init(probe).await.copied()
@@ -356,6 +356,8 @@ fn explained(operation: &'static str, refusal: Refusal, connected: bool) -> Hype
         }
         Refusal::Libvirt(error) => one_line(error.message()),
         Refusal::Plain(reason) => reason,
+        // It costs a start nothing: see `Refused`.
+        Refusal::NotLooked(reason) => return unreachable(operation, reason),
     };
     if connected {
         HypervisorError::Refused { operation, reason }

@@ -36,6 +36,8 @@ pub struct Copy {
     pub executing: bool,
     /// It was killed in uninterruptible sleep: it executes nothing any more, and what it was writing may still land.
     pub may_write: bool,
+    /// Whether it was made to take in a guest from elsewhere.
+    pub incoming: bool,
     /// Generation of the definition it was started from.
     pub generation: u64,
     pub started: Instant,

@@ -65,8 +65,12 @@ mod tests {
             store_went_back: None,
             confirmed: 0,
             counted_at: Some(Moment::from_millis(counted * 1_000)),
+            incoming: false,
+            expects: Some(zsha_runtime::lease::Expectation::Nothing),
             ended: None,
+            unexpected: None,
             late: None,
+            lost: Vec::new(),
             watchdog: WatchdogState::None,
         };
         blindness.see(Moment::from_millis(now * 1_000), &Observed::Known(local), &Observed::Known(verdict))

@@ -2,7 +2,7 @@
 
 use zsha_crds::records::VmPhase;
 
-use super::Notes;
+use super::{Notes, stability};
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::world::World;
 
@@ -17,7 +17,9 @@ pub struct News {
 pub fn news(world: &World, notes: &mut Notes) -> Vec<News> {
     let late = late(world, notes).map(|message| News { reason: "LeaseAtRisk", message });
     let paused = paused(world, notes).map(|message| News { reason: "Paused", message });
-    late.into_iter().chain(paused).collect()
+    let unexpected = unexpected(world, notes).map(|message| News { reason: "UnexpectedCopyEnded", message });
+    let unstable = unstable(world, notes).map(|message| News { reason: "Unstable", message });
+    late.into_iter().chain(paused).chain(unexpected).chain(unstable).collect()
 }
 
 /// The lease of the node that runs the VM was in danger, and nothing came of it.
@@ -36,6 +38,28 @@ fn late(world: &World, notes: &mut Notes) -> Option<String> {
             late.of.as_secs_f64()
         )
     })
+}
+
+/// The keeper has ended a copy that zsha has not started.
+fn unexpected(world: &World, notes: &mut Notes) -> Option<String> {
+    let verdict = world.lease.known()?;
+    let count = verdict.unexpected.map_or(0, |ended| ended.count);
+    let told = notes.unexpected_told.replace(count)?;
+    (count > told).then(|| {
+        format!(
+            "a copy of the VM was started on {} by somebody else than zsha (`virsh start`, a definition that was left, a \
+             QEMU by hand), and the keeper has ended it: the VM was not to run there",
+            world.me
+        )
+    })
+}
+
+/// This node has lost its lease too often.
+fn unstable(world: &World, notes: &mut Notes) -> Option<String> {
+    let said = world.nodes.get(&world.me).is_some_and(|status| stability::says_unstable(status));
+    let (stable, _, message) = stability::stable(world);
+    let told = notes.unstable_told.replace(!stable).unwrap_or(said);
+    (!stable && !told).then_some(message)
 }
 
 /// The guest of the VM's owner stands still, and not because zsha wanted it.

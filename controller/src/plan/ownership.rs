@@ -7,7 +7,7 @@ use zsha_crds::records::{LeaseState, Owner, VmRecord};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
-use super::migration;
+use super::{migration, unreadable};
 use crate::hypervisor::LocalVm;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
@@ -96,7 +96,7 @@ pub enum Standing {
     /// It has not renewed for D: it may be fenced.
     Expired { sight: Box<Sight> },
     /// Its lease is not in the store, so nobody can wait for it to run out; nor what was put in its place (at this index)
-    /// by somebody who did not know the epoch.
+    /// by somebody who did not know the epoch, or wrote nonsense.
     Gone { over: Option<u64> },
     /// It may live; not before `until` can anything be said (None: no limit is known).
     MayLive { until: Option<Moment>, because: String },
@@ -112,15 +112,8 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
         };
     }
     let Some(sight) = world.sights.get(&named.node) else {
-        if let Some(why) = world.unreadable_leases.get(&named.node) {
-            return Standing::MayLive {
-                until: None,
-                because: format!(
-                    "the lease of {} is there and cannot be read ({why}), so nothing is known of its copy; if a newer \
-                     zsha wrote it, upgrade this node",
-                    named.node
-                ),
-            };
+        if let Some(lease) = world.unreadable_leases.get(&named.node) {
+            return unreadable::standing(world, &named.node, lease);
         }
         if planted::is_planted(Bug::MissingIsDead) {
             return Standing::Dead { because: "a bug is planted".to_owned() };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use zsha_crds::records::{LeaseState, VmRecord};
 use zsha_crds::{NodeName, condition};
 
-use super::fitness;
+use super::{fitness, stability};
 use crate::desired::Desired;
 use crate::world::World;
 
@@ -35,17 +35,29 @@ impl Candidates {
 
 pub fn candidates(world: &World, desired: &Desired, record: &VmRecord) -> Candidates {
     let mut candidates = Candidates::default();
+    // Fit, and better than nothing.
+    let mut last = Vec::new();
     for node in &desired.order {
         let unfit = if *node == world.me { own_unfitness(world) } else { unfitness(world, desired, node) };
         let unfit = unfit.or_else(|| world.cordon(node).map(ToString::to_string));
         match unfit.or_else(|| failures(record, desired, node)) {
+            None if is_unstable(world, node) => last.push(node.clone()),
             None => candidates.fit.push(node.clone()),
             Some(why) => {
                 candidates.unfit.insert(node.clone(), why);
             }
         }
     }
+    candidates.fit.append(&mut last);
     candidates
+}
+
+/// Whether the node loses its lease again and again, as it says itself.
+pub(super) fn is_unstable(world: &World, node: &NodeName) -> bool {
+    if *node == world.me {
+        return stability::is_unstable(&fitness::conditions(world));
+    }
+    world.nodes.get(node).is_some_and(|status| stability::says_unstable(status))
 }
 
 /// Whether this node has failed too often under the document in force.

@@ -83,6 +83,11 @@ impl Own {
         self.written.as_ref().filter(|_| !self.in_doubt).map(|own| own.sent)
     }
 
+    /// What was written last, with its index and when it was sent, if nothing is in doubt.
+    pub(super) fn last(&self) -> Option<(VmRecord, u64, Moment)> {
+        self.written.as_ref().filter(|_| !self.in_doubt).map(|own| (own.record.clone(), own.index, own.sent))
+    }
+
     /// Whether it has not been seen in the store for so long that it must be asked for.
     pub(super) fn is_unconfirmed(&self, now: Moment) -> bool {
         self.written.as_ref().is_some_and(|own| now >= own.confirmed + UNCONFIRMED)

@@ -7,11 +7,12 @@ use futures::{Stream, StreamExt};
 use tokio::sync::watch;
 use zsha_crds::NodeName;
 use zsha_crds::records::LeaseRecord;
-use zsha_runtime::store::StoreError;
+use zsha_runtime::store::{Entry, StoreError};
 use zsha_runtime::watcher::Event;
 use zsha_runtime::{Clock, Moment, predicates};
 
 use super::{Shared, lock};
+use crate::world::UnreadableLease;
 
 /// Shows every lease to the observer on its way.
 pub(super) fn sighting<S>(stream: S, shared: Arc<Mutex<Shared>>, clock: Clock) -> impl Stream<Item = S::Item>
@@ -24,18 +25,30 @@ where
             return;
         };
         match event {
-            Event::InitApply(entry) | Event::Apply(entry) => match serde_json::from_str(&entry.value) {
-                Ok(record) => saw(&shared, clock.now(), record, entry.modify_index),
-                Err(error) => {
-                    tracing::warn!(key = entry.key, %error, "a lease cannot be read");
-                    forget(&shared, &entry.key, Some(error.to_string()));
-                }
-            },
-            Event::Delete(key) => forget(&shared, key, None),
+            Event::InitApply(entry) | Event::Apply(entry) => see(&shared, clock.now(), entry),
+            Event::Delete(key) => forget(&shared, key),
             Event::Init => begin_again(&shared),
             Event::InitDone | Event::Bookmark => {}
         }
     })
+}
+
+fn see(shared: &Mutex<Shared>, now: Moment, entry: &Entry) {
+    let Some(node) = node_of(&entry.key) else {
+        tracing::warn!(key = entry.key, "no node has this name, so it is not taken for a lease");
+        return;
+    };
+    match LeaseRecord::read(&entry.value, &node) {
+        Ok(record) => saw(shared, now, record, entry.modify_index),
+        Err(why) => {
+            tracing::warn!(key = entry.key, error = why, "a lease cannot be read");
+            let mut shared = lock(shared);
+            shared.observer.missing(&node);
+            let before = shared.unreadable.get(&node).filter(|before| before.index == entry.modify_index);
+            let since = before.map_or(now, |before| before.since);
+            shared.unreadable.insert(node, UnreadableLease { index: entry.modify_index, since, why });
+        }
+    }
 }
 
 pub(super) fn saw(shared: &Mutex<Shared>, now: Moment, record: LeaseRecord, index: u64) {
@@ -44,15 +57,12 @@ pub(super) fn saw(shared: &Mutex<Shared>, now: Moment, record: LeaseRecord, inde
     shared.observer.see(now, record, index);
 }
 
-/// Nothing can be concluded from a lease that is not there or cannot be read (and then, why).
-fn forget(shared: &Mutex<Shared>, key: &str, unreadable: Option<String>) {
+/// Nothing can be concluded from a lease that is not there.
+fn forget(shared: &Mutex<Shared>, key: &str) {
     let Some(node) = node_of(key) else { return };
     let mut shared = lock(shared);
     shared.observer.missing(&node);
-    match unreadable {
-        Some(why) => shared.unreadable.insert(node, why),
-        None => shared.unreadable.remove(&node),
-    };
+    shared.unreadable.remove(&node);
 }
 
 /// A full listing begins: the first, or one more because the store went back.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Facts, LeaseSight, Observed};
 use crate::records::{LeaseRecord, LeaseState, NodeStatus};
-use crate::{ConditionStatus, NodeName, condition};
+use crate::{Condition, ConditionStatus, NodeName, condition};
 
 /// A node's lease in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -150,6 +150,10 @@ fn one(facts: &Facts<'_>, name: NodeName, address: Option<String>) -> NodeSummar
         reasons.push("the document does not name it".to_owned());
     }
     let ready = reasons.is_empty();
+    // No reason against it: it is the last to be given the VM.
+    if ready && let Some(unstable) = status.and_then(|status| unstable(&status.conditions)) {
+        reasons.push(unstable);
+    }
     let speaking = status.filter(|_| controller == ControllerState::Up);
     NodeSummary {
         role: role(facts, &name, ready, removed),
@@ -220,6 +224,12 @@ fn lease_reasons(
         }
     };
     vec![sentence]
+}
+
+/// A node that loses its lease again and again.
+fn unstable(conditions: &[Condition]) -> Option<String> {
+    let stable = condition::find(conditions, "Stable").filter(|stable| !stable.is_true())?;
+    Some(format!("{}: {}", stable.reason, stable.message))
 }
 
 fn unfit_reasons(status: Option<&NodeStatus>) -> Vec<String> {

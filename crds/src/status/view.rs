@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::records::{
-    EventRecord, Intent, LeaseRecord, LeaseTimings, NodeStatus, StoredSpec, VmRecord, VmStatus,
+    self, EventRecord, Intent, LeaseRecord, LeaseTimings, NodeStatus, StoredSpec, VmRecord, VmStatus,
 };
 use crate::{ClusterName, HaCluster, Keys, NodeName, VmName, decode_value};
 
@@ -170,36 +169,40 @@ impl ClusterView {
             if record.value.trim().is_empty() {
                 return;
             }
-            self.spec = self.read(record);
+            self.spec = self.read(record, StoredSpec::read);
             self.spec_problem = self.unreadable.get(key).cloned();
         } else if key == keys.vm(&vm) {
-            self.vm = self.read(record);
+            let cluster = self.cluster.clone();
+            self.vm = self.read(record, |value| VmRecord::read(value, &vm, &cluster));
         } else if key == keys.vm_status(&vm) {
-            self.vm_status = self.read(record);
+            let cluster = self.cluster.clone();
+            self.vm_status = self.read(record, |value| VmStatus::read(value, &vm, &cluster));
         } else if let Some(name) = key.strip_prefix(&keys.intents()) {
-            if let Some(intent) = self.read(record) {
+            if let Some(intent) = self.read(record, records::read) {
                 self.intents.insert(name.to_owned(), intent);
             }
         } else if key.starts_with(&keys.leases()) {
-            if let Some(lease) = self.read::<LeaseRecord>(record) {
+            let of = |value: &str| LeaseRecord::read(value, &records::node_of(key, &keys.leases())?);
+            if let Some(lease) = self.read(record, of) {
                 self.leases.insert(lease.node.clone(), lease);
             }
         } else if key.starts_with(&keys.node_statuses()) {
-            if let Some(status) = self.read::<NodeStatus>(record) {
+            let of = |value: &str| NodeStatus::read(value, &records::node_of(key, &keys.node_statuses())?);
+            if let Some(status) = self.read(record, of) {
                 self.node_statuses.insert(status.node.clone(), status);
             }
         } else if key.starts_with(&keys.events())
-            && let Some(event) = self.read(record)
+            && let Some(event) = self.read(record, records::read)
         {
             self.events.push(event);
         }
     }
 
-    fn read<T: DeserializeOwned>(&mut self, record: RawRecord<'_>) -> Option<T> {
-        match serde_json::from_str(record.value) {
+    fn read<T>(&mut self, record: RawRecord<'_>, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        match read(record.value) {
             Ok(value) => Some(value),
-            Err(error) => {
-                self.unreadable.insert(record.key.to_owned(), error.to_string());
+            Err(why) => {
+                self.unreadable.insert(record.key.to_owned(), why);
                 None
             }
         }

@@ -1,15 +1,20 @@
 //! The side that keeps the lease: a sequential machine of `next`, do it, `on_read` or `on_write`.
 
+mod foreign;
+mod lost;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
+use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, brief};
 
+use super::Expected;
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
+use lost::Lost;
 
 /// Pause after a read or write that failed, before the next try: short against F, long against a round trip.
 const RETRY: Duration = Duration::from_millis(200);
@@ -52,6 +57,10 @@ pub struct Memory {
     /// As [`Holder::unbroken_since`]. Not known from a file from before this was kept: then it begins anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unbroken: Option<Moment>,
+    /// Which copy is to be found here; the keeper's affair, and only kept here. Not known from a file from before this
+    /// was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
 }
 
 /// D after a renewal was sent, on the clock of another node that runs 1 % fast where this one runs 1 % slow.
@@ -126,6 +135,11 @@ enum Own {
         epoch: u64,
         index: u64,
     },
+    /// Nonsense, or the record of another machine. From when on a new life may be written over it, if it stays as it is.
+    Foreign {
+        index: u64,
+        take_over_at: Moment,
+    },
     /// Anything else: fenced, released, an earlier life, another machine.
     Other {
         record: LeaseRecord,
@@ -159,6 +173,7 @@ pub struct Holder {
     /// Of the last renewal that was confirmed to this process.
     confirmed: u64,
     late: Option<Late>,
+    lost: Lost,
     not_before: Moment,
     /// Since when the controller has been silent, and which life was led then: any other one has set free what that
     /// life owned.
@@ -188,6 +203,7 @@ impl Holder {
             went_back: None,
             confirmed: 0,
             late: None,
+            lost: Lost::default(),
             deadline: memory.and_then(|m| m.deadline),
             not_before: Moment::default(),
             silent: None,
@@ -207,13 +223,14 @@ impl Holder {
                         && (now >= self.due(now)
                             || self.silent.is_some_and(|(_, life)| record.incarnation == life))
                 }
-                Own::Absent | Own::Lost { .. } | Own::Other { .. } => true,
+                Own::Absent | Own::Lost { .. } | Own::Foreign { .. } | Own::Other { .. } => true,
                 Own::Unread => false,
             }
     }
 
     /// What to do now.
     pub fn next(&mut self, now: Moment, inputs: Inputs) -> Next {
+        self.notice_lapse(now);
         if now < self.not_before {
             return Next::Sleep { until: self.not_before };
         }
@@ -222,6 +239,7 @@ impl Holder {
             Own::Mine { record, index } => self.renew(now, inputs, &record, index),
             Own::Absent => self.write_anew(now, inputs, 0, None),
             Own::Lost { epoch, index } => self.write_anew(now, inputs, epoch, Some(index)),
+            Own::Foreign { index, take_over_at } => self.over_foreign(now, inputs, index, take_over_at),
             Own::Other { record, index, first_seen } => {
                 self.take_over(now, inputs, &record, index, first_seen)
             }
@@ -245,6 +263,7 @@ impl Holder {
                 "the controller is silent and no copy is alive here: what this node owned is set free"
                     .to_owned();
             let life = Life { incarnation: inputs.fresh_incarnation, epoch: record.epoch + 1, seq: 1 };
+            self.lost.given_up();
             self.deadline = None;
             let attempt = self.attempt(now, inputs, life, LeaseState::Held);
             return self.write(attempt, Some(index));
@@ -417,7 +436,10 @@ impl Holder {
                 self.not_before = now + pause_after(&error, RETRY);
             }
             Ok(None) => {
-                self.unbroken = None;
+                // Deleted by hand, or the whole store was emptied: what others wrote may be gone as well, or of any time.
+                if self.unbroken.take().is_some() {
+                    self.went_back = Some(now);
+                }
                 self.own = Own::Absent;
                 self.not_before = now;
             }
@@ -455,16 +477,32 @@ impl Holder {
             self.not_before = now;
             return;
         }
+        if self.valid(now)
+            && record.state == LeaseState::Held
+            && record.machine_id != self.identity.machine_id
+        {
+            let machine = brief(&record.machine_id);
+            self.message =
+                format!("the record of another machine ({machine}) lies under this node's lease key");
+            self.foreign(now, index, None);
+            return;
+        }
         if let Some(by) = &record.fenced_by {
             self.message = format!("fenced by {by}");
         }
         // Our life, if we had one, is over.
+        self.notice_fence(now, &record);
         self.deadline = None;
         let first_seen = match &self.own {
             Own::Other { record: before, index: i, first_seen } if *before == record && *i == index => {
                 *first_seen
             }
-            Own::Unread | Own::Absent | Own::Mine { .. } | Own::Lost { .. } | Own::Other { .. } => now,
+            Own::Unread
+            | Own::Absent
+            | Own::Mine { .. }
+            | Own::Lost { .. }
+            | Own::Foreign { .. }
+            | Own::Other { .. } => now,
         };
         let again = matches!(self.own, Own::Other { .. });
         self.own = Own::Other { record, index, first_seen };
@@ -525,6 +563,7 @@ impl Holder {
             self.granted = None;
             self.unbroken = None;
             self.message = "released".to_owned();
+            self.lost.given_up();
             self.own = Own::Other { record: attempt.record, index, first_seen: now };
             return;
         }
@@ -533,6 +572,7 @@ impl Holder {
         }
         self.note_late(attempt.sent);
         self.confirmed = attempt.record.seq;
+        self.lost.renewed(attempt.record.epoch);
         self.deadline = Some(attempt.sent + attempt.record.timings.ttl());
         self.granted = Some((attempt.record.timings, attempt.sent));
         self.fence = Some(fence(attempt.sent, attempt.record.timings.fence_after()));
@@ -597,6 +637,11 @@ impl Holder {
         self.unbroken.filter(|_| self.valid(now))
     }
 
+    /// Lives that have ended though this process was renewing them, each by its epoch and the moment: the last few.
+    pub fn lost(&self) -> &[(u64, Moment)] {
+        self.lost.lives()
+    }
+
     /// None: every renewal so far came in good time, or not at all.
     pub fn late(&self) -> Option<Late> {
         self.late
@@ -658,6 +703,7 @@ impl Holder {
             timings: self.granted(),
             fence: self.fence,
             unbroken: self.unbroken,
+            expected: None,
         })
     }
 }

@@ -13,6 +13,8 @@ use super::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next, Obser
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
 
+mod lost;
+mod nonsense;
 mod reading;
 mod watching;
 

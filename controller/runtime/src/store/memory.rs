@@ -93,6 +93,19 @@ impl MemoryStore {
         Ok(result)
     }
 
+    /// What an administrator does with the store's own tools: whatever is there is written over, whatever it is with, and
+    /// however large. For simulators.
+    pub fn overwrite(&self, key: &str, value: &str) {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        let op = match self.index_of(&key) {
+            Some(index) => Op::Cas { key, value, index },
+            None => Op::Create { key, value },
+        };
+        let mut inner = self.lock();
+        let (_, changed) = inner.content.apply(&[op]);
+        inner.wake(|waiter| changed.iter().any(|key| covers(&waiter.target, key)));
+    }
+
     /// The index of the last change anywhere.
     pub fn index(&self) -> u64 {
         self.lock().content.index

@@ -18,7 +18,7 @@ use super::agent;
 use super::events::{self, Bell};
 use super::log;
 use super::origin;
-use super::refusal::{Refusal, plain};
+use super::refusal::{Refusal, not_looked, plain};
 use super::states::{self, Told};
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
 use crate::hypervisor::{DomainFacts, GuestRan, LocalVm, OffReason, Origin};
@@ -73,7 +73,7 @@ impl Vm {
 
     fn has_copy(&self) -> Result<bool, Refusal> {
         let copies =
-            self.copies.alive().map_err(|error| plain(format!("cannot look for processes: {error}")))?;
+            self.copies.alive().map_err(|error| not_looked(format!("cannot look for processes: {error}")))?;
         Ok(!copies.is_empty())
     }
 

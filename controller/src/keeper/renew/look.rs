@@ -28,14 +28,19 @@ pub struct Apart {
     /// To the thread that kills.
     tell: mpsc::Sender<Vec<VmCopy>>,
     stuck: Option<JoinHandle<io::Result<Vec<VmCopy>>>>,
+    /// Those that were found last.
+    who: Option<String>,
 }
+
+/// Of those that are named; there should be one at most.
+const NAMED: usize = 3;
 
 impl Apart {
     pub fn new(copies: Arc<dyn Copies>, tell: mpsc::Sender<Vec<VmCopy>>) -> Self {
-        Self { copies, tell, stuck: None }
+        Self { copies, tell, stuck: None, who: None }
     }
 
-    async fn look(&mut self) -> io::Result<u32> {
+    async fn look(&mut self) -> io::Result<Vec<VmCopy>> {
         if let Some(stuck) = &mut self.stuck {
             // Its answer is of a time before the question.
             tokio::time::timeout(LOOK_LIMIT, stuck)
@@ -52,25 +57,38 @@ impl Apart {
             return Err(hangs());
         };
         let found = done.map_err(io::Error::other)??;
-        let count = count(&found);
+        let named: Vec<String> = found.iter().take(NAMED).map(ToString::to_string).collect();
+        self.who = (!named.is_empty()).then(|| named.join(", "));
         // Nobody listening means no thread that kills: the process is ending.
-        let _ = self.tell.send(found);
-        Ok(count)
+        let _ = self.tell.send(found.clone());
+        Ok(found)
     }
 }
 
 impl Looking {
-    /// How many copies are alive, looked for after this was called.
-    pub async fn look(&mut self) -> io::Result<u32> {
+    /// The copies that are alive, looked for after this was called.
+    pub async fn look(&mut self) -> io::Result<Vec<VmCopy>> {
         match self {
-            Self::Inline(copies) => copies.alive().map(|found| count(&found)),
+            Self::Inline(copies) => copies.alive(),
             Self::Apart(apart) => apart.look().await,
         }
     }
-}
 
-fn count(found: &[VmCopy]) -> u32 {
-    u32::try_from(found.len()).unwrap_or(u32::MAX)
+    /// The processes that were found last, for people. None: there was none, or none that has a name.
+    pub fn who(&self) -> Option<&str> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Apart(apart) => apart.who.as_deref(),
+        }
+    }
+
+    /// Sends SIGKILL, which waits for nothing.
+    pub fn kill(&self, copy: &VmCopy) -> io::Result<()> {
+        match self {
+            Self::Inline(copies) => copies.kill(copy),
+            Self::Apart(apart) => apart.copies.kill(copy),
+        }
+    }
 }
 
 fn hangs() -> io::Error {

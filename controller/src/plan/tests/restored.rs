@@ -93,18 +93,6 @@ fn leases_of_before_the_present_life_are_not_gone_by() {
 }
 
 #[test]
-fn after_a_step_back_a_lease_that_cannot_be_read_stands_in_the_way() {
-    let mut world = returned();
-    world.sights.remove(&node(3));
-    world.unreadable_leases.insert(node(3), "unknown variant `Lent`".to_owned());
-    assert_eq!(only_write(&decide(&world)).reason, "Returned", "only the owner could have had a copy");
-    world.went_back = true;
-    let waiting = decide(&world);
-    assert_eq!(reasons(&waiting), ["CopiesUnknown"]);
-    assert!(waiting.waiting[0].message.contains("unknown variant `Lent`"), "{waiting:?}");
-}
-
-#[test]
 fn what_was_written_does_not_count_until_the_lease_is_renewed_after_a_step_back() {
     let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use zsha_crds::NodeName;
 use zsha_crds::records::LeaseTimings;
+use zsha_runtime::lease::Expectation;
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
 use super::{Gate, LATE, TIMEOUT};
@@ -174,6 +175,10 @@ impl Lease for GatedLease {
 
     async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
         self.pass("watchdog", self.inner.set_watchdog(wanted)).await
+    }
+
+    async fn expect(&self, what: Expectation) -> Result<(), KeeperError> {
+        self.pass("expect", self.inner.expect(what)).await
     }
 
     async fn release(&self) -> Result<(), KeeperError> {

@@ -1,0 +1,74 @@
+//! Whether this node loses its lease again and again: then it is fit, and the last to be given the VM.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use zsha_crds::records::{LostLease, NodeStatus};
+use zsha_crds::{Condition, condition};
+
+use crate::world::World;
+
+/// Told, and no reason against a node: one that is the only one left is given the VM all the same.
+pub const STABLE: &str = "Stable";
+
+/// The reason of a node that is not.
+const LOSES_LEASES: &str = "LosesLeases";
+
+/// So many lost leases within [`REMEMBERED`] make a node unstable.
+const TOO_MANY: usize = 3;
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// The leases that this node has lost within the last hour, oldest first: as it has said itself, and as its keeper says. It
+/// is told in the node's status, and so outlives every process of it; a life is told from another by its epoch.
+pub fn lost_leases(world: &World) -> Vec<LostLease> {
+    let said = world.nodes.get(&world.me).map(|status| status.lost_leases.as_slice()).unwrap_or_default();
+    let mut lost: Vec<_> = said.iter().filter(|lost| is_recent(world.wall, lost.at)).cloned().collect();
+    let seen = world.lease.known().map(|verdict| verdict.lost.as_slice()).unwrap_or_default();
+    for life in seen.iter().filter(|life| world.now.since(life.at) < REMEMBERED) {
+        if lost.iter().all(|lost| lost.epoch != life.epoch) {
+            let ago = SignedDuration::try_from(world.now.since(life.at)).unwrap_or_default();
+            let at = world.wall.checked_sub(ago).unwrap_or(world.wall);
+            lost.push(LostLease { epoch: life.epoch, at });
+        }
+    }
+    lost.sort_by_key(|lost| lost.epoch);
+    lost
+}
+
+/// Also of one that a clock set back makes a little later than now.
+fn is_recent(now: Timestamp, at: Timestamp) -> bool {
+    now.duration_since(at).unsigned_abs() < REMEMBERED
+}
+
+/// Of this node.
+pub fn stable(world: &World) -> (bool, &'static str, String) {
+    let lost = lost_leases(world);
+    match lost.as_slice() {
+        [] => (true, "KeepsItsLease", "no lease was lost within the last hour".to_owned()),
+        few if few.len() < TOO_MANY => {
+            let message = format!("leases lost within the last hour: {}", few.len());
+            (true, "KeepsItsLease", message)
+        }
+        [first, ..] => {
+            let message = format!(
+                "{} has lost {} leases since {}: it is the last to be given the VM until an hour has passed without. Look \
+                 at its network, its Consul agent and its load",
+                world.me,
+                lost.len(),
+                first.at.strftime("%Y-%m-%d %H:%M:%SZ"),
+            );
+            (false, LOSES_LEASES, message)
+        }
+    }
+}
+
+/// Whether a node has said that it is not stable.
+pub fn says_unstable(status: &NodeStatus) -> bool {
+    is_unstable(&status.conditions)
+}
+
+/// The same of conditions as they were just computed.
+pub fn is_unstable(conditions: &[Condition]) -> bool {
+    condition::find(conditions, STABLE)
+        .is_some_and(|stable| stable.reason == LOSES_LEASES && !stable.is_true())
+}
