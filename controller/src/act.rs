@@ -98,8 +98,7 @@ pub async fn act(
         Step::KillCopy { because, if_still } => {
             match if_still {
                 None => {}
-                Some(Still::Lapsed) => still_lapsed(edges).await?,
-                Some(Still::ToStop) => still_to_stop(edges).await?,
+                Some(still) => still_so(edges, views, *still).await?,
             }
             edges.hypervisor.kill().await?;
             vec![happened(
@@ -151,8 +150,8 @@ pub async fn act(
                 format!("the definition of the VM on the disk of {} was removed: {because}", edges.me);
             vec![happened(EventType::Normal, "Undefined", message)]
         }
-        Step::Shutdown { because } => {
-            still_to_stop(edges).await?;
+        Step::Shutdown { because, if_still } => {
+            still_so(edges, views, *if_still).await?;
             edges.hypervisor.shutdown().await?;
             let now = edges.clock.now();
             let again = notes.shutdown_asked.is_some();
@@ -186,6 +185,14 @@ async fn still_holds(edges: &Edges, views: &Views, epoch: u64) -> Result<(), Act
     Err(ActError::Moved("the store has gone back to before this node became the owner".to_owned()))
 }
 
+async fn still_so(edges: &Edges, views: &Views, still: Still) -> Result<(), ActError> {
+    match still {
+        Still::Lapsed => still_lapsed(edges).await,
+        Still::ToStop => still_to_stop(edges).await,
+        Still::HostGoesDown => still_goes_down(edges, views).await,
+    }
+}
+
 /// A renewal may have come in since it was decided. Only the keeper can tell: of one that does not answer, nothing is
 /// known, and its last deadline is obeyed by others (`keeper::guard`, `keeper::second_net`).
 async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
@@ -201,6 +208,21 @@ async fn still_to_stop(edges: &Edges) -> Result<(), ActError> {
     match entry.as_ref().map(|entry| serde_json::from_str(&entry.value)) {
         Some(Ok(Intent::Stop { .. })) => Ok(()),
         _ => Err(ActError::Moved("no operator wants the VM stopped any more".to_owned())),
+    }
+}
+
+/// The host's word for its shutdown, as it is in the store now, is of its present boot.
+async fn still_goes_down(edges: &Edges, views: &Views) -> Result<(), ActError> {
+    let boot = views.sights().get(&edges.me).map(|sight| sight.record.boot_id.clone());
+    let key = edges.keys.intent(&Intent::drain_of(&edges.me));
+    let entry = edges.store.get(&key, Read::Consistent).await?;
+    match entry.as_ref().map(|entry| serde_json::from_str(&entry.value)) {
+        Some(Ok(Intent::Drain { shutdown: Some(shutdown), .. }))
+            if Some(&shutdown.boot_id) == boot.as_ref() =>
+        {
+            Ok(())
+        }
+        _ => Err(ActError::Moved("it is not known any more that this host shuts down".to_owned())),
     }
 }
 
@@ -469,7 +491,7 @@ fn events_of(edges: &Edges, write: &Write) -> Vec<Happened> {
         .collect();
     let kind = match write.reason {
         "Adopted" | "Running" | "FirstStart" | "Placed" | "Stopped" | "MigrationBegun" | "HandedOver"
-        | "Migrated" | "MigrationAnswered" => EventType::Normal,
+        | "Migrated" | "MigrationAnswered" | "HostShutDown" => EventType::Normal,
         _ => EventType::Warning,
     };
     // "Running" is told by the step that let it run.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use zsha_crds::document::{Failback, GuestPowerOff, HaCluster, ImageType, Node, RBD_IMAGE, Watchdog};
 use zsha_crds::records::LeaseTimings;
@@ -24,6 +25,8 @@ pub struct Desired {
     pub fail_back_to: usize,
     pub timings: LeaseTimings,
     pub power_off: GuestPowerOff,
+    /// How long the guest has to power off when its host shuts down and it can go nowhere else.
+    pub guest_shutdown: Duration,
     pub watchdog: Watchdog,
     /// Whether an operator may have root's password in the guest set back.
     pub may_reset_password: bool,
@@ -52,6 +55,7 @@ impl Desired {
             },
             timings: document.timings(),
             power_off: document.guest_power_off(),
+            guest_shutdown: Duration::from_secs(document.guest_shutdown_seconds().into()),
             watchdog: document.fencing().watchdog(),
             may_reset_password: document.allow_reset_root_password(),
             domain,

@@ -90,6 +90,11 @@ impl Machine {
         self.hosts.power_on(&self.name);
     }
 
+    /// Of the boot it is in.
+    pub fn boot_id(&self) -> String {
+        format!("boot-{}", *self.boot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The keeper: the line to it, and the future it lives in.
     pub fn keeper(&self) -> (LocalLease, impl Future<Output = ()> + Send + use<>) {
         let (line, enforcing, renewing) = self.keeper_apart();
@@ -109,6 +114,7 @@ impl Machine {
     ) -> (LocalLease, impl Future<Output = ()> + Send + use<>, impl Future<Output = ()> + Send + use<>) {
         let copies = Arc::new(SimulatedCopies::new(Arc::clone(&self.hosts), self.name.clone()));
         let boot = *self.boot.lock().unwrap_or_else(PoisonError::into_inner);
+        let boot_id = self.boot_id();
         let name = self.name.clone();
         let seed = self.seed;
         let mut lives = 0u64;
@@ -126,7 +132,7 @@ impl Machine {
                 node: self.name.clone(),
                 key: Keys::new(&self.cluster).lease(&self.name),
                 machine_id: format!("machine-of-{}", self.name),
-                boot_id: format!("boot-{boot}"),
+                boot_id,
             },
             timings: LeaseTimings::BALANCED,
             clock: self.clock,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::Intent;
+use zsha_crds::records::{HostShutdown, Intent};
 
 use crate::observed::Observed;
 
@@ -21,6 +21,8 @@ pub struct Intents {
     /// The last reset of the guest's password that was asked for, whether or not it is over.
     pub reset_password: Option<PasswordReset>,
     pub drained: BTreeMap<NodeName, Cordon>,
+    /// Hosts that shut down, as they said in some boot.
+    pub shutdowns: BTreeMap<NodeName, HostShutdown>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,9 +114,12 @@ impl Intents {
             Intent::Freeze { by, at, message } if name == Intent::FREEZE => {
                 self.freeze = Some(Asked { by: by.clone(), at: *at, message: message.clone() });
             }
-            Intent::Drain { by, at, message } => {
+            Intent::Drain { by, at, message, shutdown } => {
                 if let Some(node) = Intent::drained(name) {
                     let asked = Asked { by: by.clone(), at: *at, message: message.clone() };
+                    if let Some(shutdown) = shutdown {
+                        self.shutdowns.insert(node.clone(), shutdown.clone());
+                    }
                     self.drained.insert(node, Cordon::Drained(asked));
                 }
             }
@@ -143,7 +148,7 @@ mod tests {
     }
 
     fn drain() -> Intent {
-        order(|by, at, message| Intent::Drain { by, at, message })
+        order(|by, at, message| Intent::Drain { by, at, message, shutdown: None })
     }
 
     fn freeze() -> Intent {

@@ -1,23 +1,46 @@
-//! A host that shuts down is drained by itself: `zsha-controller leave` asks for that and waits, as the unit
-//! `zsha-host` has it done before anything the VM needs is stopped; the controller takes it back once the host has
-//! booted again. What operators asked for is left as it is. It moves nothing: the controllers carry the drain out.
+//! A host that shuts down: `zsha-controller leave` says so in the store and waits, as the unit `zsha-host` has it done
+//! before anything is stopped that the VM needs. The controllers do the rest: the VM leaves live, or, where no node could
+//! take it, its guest is shut down and the VM given up. Once the host has booted again its controller takes back what
+//! was said. What operators asked for is left as it is.
+//!
+//! Two things it does itself. It keeps this host, and with it this node's Consul, up while the guest is shut down on
+//! another that goes down as well: else the quorum goes first, and the guest is killed with the lease. And where nobody
+//! else can (Consul is silent and the lease runs out; the controller here is dead) it has the guest power off by itself.
+//! That is safe without asking anybody: it starts nothing, so there are never more copies by it, and the host goes down.
 
+mod decide;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use zsha_crds::records::{Intent, VmRecord};
+use zsha_crds::records::{HostShutdown, Intent, LeaseRecord, StoredSpec, VmRecord};
 use zsha_crds::{Keys, NodeName, VmName};
 use zsha_runtime::Clock;
 use zsha_runtime::store::{ConsulStore, Entry, Op, Read, Store, StoreError, Txn};
 
+use crate::hypervisor::Hypervisor;
+use crate::keeper::copies::ProcCopies;
+use crate::keeper::{Lease, SocketLease};
+use crate::observed::Observed;
+use crate::plan::ownership;
 use crate::settings::Settings;
+use decide::{Cluster, GoesDown, Next, Place, Seen, SoFar};
 
 const LOOK: Duration = Duration::from_secs(1);
+/// While the store is silent, and the lease may be running out.
+const LOOK_SOON: Duration = Duration::from_millis(250);
+/// So long one answer of the store is waited for, and a whole look at it: far less than a lease.
+const ANSWER: Duration = Duration::from_secs(1);
+const WHOLE_LOOK: Duration = Duration::from_secs(3);
 /// Consul comes after the network, and on all nodes of a cluster that is switched on at once only with the second.
 const BACK_LOOK: Duration = Duration::from_secs(5);
 
-/// A node that asks for its own drain, in one of its lives.
+/// A node that says that it shuts down, in one of its boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     pub node: NodeName,
@@ -25,17 +48,12 @@ pub struct Host {
     pub boot_id: String,
 }
 
-/// What stands under the node's own drain, as the node itself sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Nothing,
-    /// By an operator: not ours to take back.
-    ByOthers,
-    /// By this host, as it shuts down.
-    ByUs,
-    /// By this host, before it booted.
-    BeforeBoot,
-    /// Something that cannot be read is not ours either.
+/// What is to stand under the node's own drain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Wanted {
+    AsItIs,
+    This(Intent),
+    /// What cannot be read is not ours to write over.
     Unreadable,
 }
 
@@ -51,29 +69,67 @@ impl Host {
         format!("{} itself (boot {boot_id})", self.node)
     }
 
-    fn drain(&self, at: Timestamp) -> Intent {
-        let message = "the host shuts down; taken back once it has booted".to_owned();
-        Intent::Drain { by: self.name(&self.boot_id), at, message }
+    /// Whether this host asked for it, in some boot.
+    fn is_own(&self, by: &str) -> bool {
+        by.starts_with(&format!("{} itself (boot ", self.node))
     }
 
-    fn asked(&self, there: Option<&Entry>) -> Asked {
-        let Some(entry) = there else { return Asked::Nothing };
-        match serde_json::from_str(&entry.value) {
-            Ok(Intent::Drain { by, .. }) if by == self.name(&self.boot_id) => Asked::ByUs,
-            Ok(Intent::Drain { by, .. }) if by.starts_with(&format!("{} itself (boot ", self.node)) => {
-                Asked::BeforeBoot
+    /// Its own drain, or an operator's and beside it that the host shuts down.
+    fn shuts_down(&self, there: Option<&Entry>, no_time_to_move: bool, now: Timestamp) -> Wanted {
+        let shutdown = |before: Option<&HostShutdown>| {
+            let before = before.is_some_and(|it| it.boot_id == self.boot_id && it.no_time_to_move);
+            HostShutdown { boot_id: self.boot_id.clone(), no_time_to_move: no_time_to_move || before }
+        };
+        let own = |shutdown, at| Intent::Drain {
+            by: self.name(&self.boot_id),
+            at,
+            message: "the host shuts down; taken back once it has booted".to_owned(),
+            shutdown: Some(shutdown),
+        };
+        let before = match there.map(|entry| serde_json::from_str::<Intent>(&entry.value)) {
+            None | Some(Ok(Intent::None)) => return Wanted::This(own(shutdown(None), now)),
+            Some(Ok(before @ Intent::Drain { .. })) => before,
+            Some(Ok(_) | Err(_)) => return Wanted::Unreadable,
+        };
+        let wanted = match &before {
+            Intent::Drain { by, at, shutdown: said, .. } if self.is_own(by) => {
+                let of_this_boot = *by == self.name(&self.boot_id);
+                own(shutdown(said.as_ref()), if of_this_boot { *at } else { now })
             }
-            Ok(Intent::None) => Asked::Nothing,
-            Ok(Intent::Drain { .. }) => Asked::ByOthers,
-            Ok(_) | Err(_) => Asked::Unreadable,
+            Intent::Drain { by, at, message, shutdown: said } => Intent::Drain {
+                by: by.clone(),
+                at: *at,
+                message: message.clone(),
+                shutdown: Some(shutdown(said.as_ref())),
+            },
+            _ => return Wanted::Unreadable,
+        };
+        if wanted == before { Wanted::AsItIs } else { Wanted::This(wanted) }
+    }
+
+    /// Without what it said before it booted.
+    fn has_booted(&self, there: Option<&Entry>) -> Wanted {
+        match there.and_then(|entry| serde_json::from_str(&entry.value).ok()) {
+            Some(Intent::Drain { by, .. }) if self.is_own(&by) && by != self.name(&self.boot_id) => {
+                Wanted::This(Intent::None)
+            }
+            Some(Intent::Drain { by, at, message, shutdown: Some(shutdown) })
+                if !self.is_own(&by) && shutdown.boot_id != self.boot_id =>
+            {
+                Wanted::This(Intent::Drain { by, at, message, shutdown: None })
+            }
+            _ => Wanted::AsItIs,
         }
     }
 
-    /// Whether the VM is neither here nor on its way here.
-    fn has_left(&self, vm: &VmRecord) -> bool {
+    fn place(&self, vm: &VmRecord) -> Place {
         let owned = vm.owner.as_ref().is_some_and(|owner| owner.node == self.node);
         let arriving = vm.migration.as_ref().is_some_and(|migration| migration.to.node == self.node);
-        !owned && !arriving
+        match (owned, arriving) {
+            (true, _) => Place::Here,
+            (false, true) => Place::OnItsWayHere,
+            (false, false) => Place::NotHere,
+        }
     }
 }
 
@@ -83,77 +139,188 @@ pub fn host_shuts_down() -> bool {
     asked.is_ok_and(|said| said.stdout.trim_ascii() == b"stopping")
 }
 
-/// `zsha-controller leave`: until the VM has left this node, or `limit` has passed, which is an error.
+/// What `leave` looks at and acts through.
+#[derive(Debug)]
+pub struct Leaving {
+    pub host: Host,
+    pub keys: Keys,
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub lease: Arc<dyn Lease>,
+    /// None: this host's hypervisor cannot be used.
+    pub hypervisor: Option<Arc<dyn Hypervisor>>,
+}
+
+/// `zsha-controller leave`: until this node has nothing of the VM any more, or `limit` has passed, which is an error.
 pub fn run(settings: &Settings, limit: Duration) -> anyhow::Result<()> {
-    let host = Host::of(settings)?;
-    let store = ConsulStore::connect(settings.consul.for_store()?)?;
-    let keys = Keys::new(&settings.cluster);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(leave(&host, &keys, &store, limit, Clock::Boottime))
-}
-
-async fn leave(
-    host: &Host,
-    keys: &Keys,
-    store: &dyn Store,
-    limit: Duration,
-    clock: Clock,
-) -> anyhow::Result<()> {
-    let until = clock.now() + limit;
-    let mut asked = false;
-    let mut why;
-    loop {
-        let looked = async {
-            asked = asked || ask(host, keys, store, clock.wall()).await?;
-            left(host, keys, store).await
-        };
-        why = match looked.await {
-            Ok(true) if asked => {
-                tracing::info!(node = %host.node, "the VM has left this node");
-                return Ok(());
-            }
-            Ok(_) => "no other node has taken it yet: `zsha status` says what each of them lacks".to_owned(),
-            Err(error) => format!("{error:#}"),
-        };
-        if clock.now() >= until {
-            anyhow::bail!(
-                "the VM is still on {} after {} s: it ends with the host, and is started elsewhere then. {why}",
-                host.node,
-                limit.as_secs()
-            );
+    let done = runtime.block_on(async {
+        let uuid = VmName::management().domain_uuid(&settings.cluster);
+        let hypervisor = crate::run::hypervisor(settings, Arc::new(ProcCopies::new(uuid)));
+        if let Err(error) = &hypervisor {
+            tracing::warn!(error = format!("{error:#}"), "nothing can be asked of the guest from here");
         }
-        tracing::debug!(why, "the VM has not left yet");
-        tokio::time::sleep(LOOK).await;
+        let leaving = Leaving {
+            host: Host::of(settings)?,
+            keys: Keys::new(&settings.cluster),
+            clock: Clock::Boottime,
+            store: Arc::new(ConsulStore::connect(settings.consul.for_store()?)?),
+            lease: Arc::new(SocketLease::new(settings.keeper_socket())),
+            hypervisor: hypervisor.ok(),
+        };
+        leaving.until_it_may_go_down(limit).await
+    });
+    // A call to libvirt may hang for ever; the host does not wait for it.
+    runtime.shutdown_background();
+    done
+}
+
+impl Leaving {
+    pub async fn until_it_may_go_down(&self, limit: Duration) -> anyhow::Result<()> {
+        let mut so_far = SoFar::begin(self.clock.now(), limit);
+        loop {
+            let seen = self.look(&mut so_far).await;
+            let next = decide::decide(&seen, &mut so_far, self.clock.now());
+            let node = &self.host.node;
+            match next {
+                Next::Done(why) => {
+                    tracing::info!(%node, why, "the host may go down");
+                    return Ok(());
+                }
+                Next::GiveUp(why) => anyhow::bail!(
+                    "the VM is still on {node} after {} s: it ends with the host, and is started elsewhere then. {why}",
+                    limit.as_secs()
+                ),
+                // Said with the next look, which comes at once.
+                Next::SayNoTimeToMove => continue,
+                Next::PowerOff(why) => {
+                    tracing::warn!(%node, why, "the guest is asked to power off");
+                    self.ask_the_hypervisor(|hypervisor| async move { hypervisor.shutdown().await }).await;
+                }
+                Next::End(why) => {
+                    tracing::warn!(%node, why, "the guest is ended");
+                    self.ask_the_hypervisor(|hypervisor| async move { hypervisor.kill().await }).await;
+                }
+                Next::Wait(why) => tracing::debug!(%node, why, "the host may not go down yet"),
+            }
+            tokio::time::sleep(if seen.cluster.known().is_some() { LOOK } else { LOOK_SOON }).await;
+        }
+    }
+
+    async fn ask_the_hypervisor<F>(&self, ask: impl FnOnce(Arc<dyn Hypervisor>) -> F)
+    where
+        F: Future<Output = Result<(), crate::hypervisor::HypervisorError>>,
+    {
+        let Some(hypervisor) = &self.hypervisor else { return };
+        if let Err(error) = ask(Arc::clone(hypervisor)).await {
+            tracing::warn!(%error, "not done");
+        }
+    }
+
+    async fn look(&self, so_far: &mut SoFar) -> Seen {
+        let cluster = match tokio::time::timeout(WHOLE_LOOK, self.look_at_cluster(so_far)).await {
+            Ok(Ok(cluster)) => Observed::Known(cluster),
+            Ok(Err(error)) => Observed::Unknown(format!("{error:#}")),
+            Err(_) => Observed::unknown("Consul does not answer in time"),
+        };
+        // Whoever asks the keeper tells it that the controller lives: only where the store does not say whether it does.
+        let lease = match &cluster {
+            Observed::Known(_) => Observed::unknown("not asked"),
+            Observed::Unknown(_) => Observed::from_result(self.lease.verdict().await),
+        };
+        let local = match &self.hypervisor {
+            Some(hypervisor) => Observed::from_result(hypervisor.look().await),
+            None => Observed::unknown("this host's hypervisor cannot be used"),
+        };
+        Seen { cluster, lease, local }
+    }
+
+    /// What the store shows, once it says that this host shuts down.
+    async fn look_at_cluster(&self, so_far: &mut SoFar) -> anyhow::Result<Cluster> {
+        self.say(so_far.no_time_to_move).await?;
+        if !so_far.knows_the_document
+            && let Some(seconds) = self.guest_shutdown_seconds().await?
+        {
+            so_far.knows_the_document = true;
+            so_far.guest_time = Duration::from_secs(seconds.into());
+        }
+        let key = self.keys.vm(&VmName::management());
+        let Some(entry) = self.store.get(&key, Read::Consistent).await? else {
+            anyhow::bail!("{key} is missing: nobody knows where the VM is");
+        };
+        let vm: VmRecord =
+            serde_json::from_str(&entry.value).with_context(|| format!("{key} cannot be read"))?;
+        let leases = self.leases().await?;
+        let going_down = self.going_down(&leases).await?;
+        let other = |node: &NodeName| *node != self.host.node;
+        let goes_down = |node: &NodeName| {
+            let seq = leases.get(node)?.seq;
+            (other(node) && going_down.contains_key(node)).then(|| GoesDown { node: node.clone(), seq })
+        };
+        Ok(Cluster {
+            place: self.host.place(&vm),
+            owner_goes_down: ownership::named(&vm).find_map(|owner| goes_down(&owner.node)),
+            others_go_down: going_down.keys().any(other),
+            somebody_has_it: ownership::named(&vm).next().is_some(),
+            controller_alive: leases.get(&self.host.node).is_none_or(|lease| lease.controller_alive),
+        })
+    }
+
+    /// Sent twice it is one: what is found there the next time is this.
+    async fn say(&self, no_time_to_move: bool) -> anyhow::Result<()> {
+        let key = self.keys.intent(&Intent::drain_of(&self.host.node));
+        let asked = tokio::time::timeout(ANSWER, self.store.get(&key, Read::Consistent)).await;
+        let there = asked.context("Consul does not answer in time")??;
+        let value = match self.host.shuts_down(there.as_ref(), no_time_to_move, self.clock.wall()) {
+            Wanted::AsItIs => return Ok(()),
+            Wanted::This(drain) => serde_json::to_string(&drain)?,
+            Wanted::Unreadable => anyhow::bail!(
+                "{key} cannot be read, and is not written over: `zsha uncordon {}` clears it",
+                self.host.node
+            ),
+        };
+        anyhow::ensure!(
+            put(self.store.as_ref(), key, value, there).await?,
+            "somebody else wrote there at this moment"
+        );
+        Ok(())
+    }
+
+    /// Of the document as it is stored. None: there is none, or none that can be used.
+    async fn guest_shutdown_seconds(&self) -> anyhow::Result<Option<u32>> {
+        let Some(entry) = self.store.get(&self.keys.spec(), Read::Consistent).await? else { return Ok(None) };
+        let Ok(stored) = serde_json::from_str::<StoredSpec>(&entry.value) else { return Ok(None) };
+        Ok(zsha_crds::decode_value(&stored.document).ok().map(|document| document.guest_shutdown_seconds()))
+    }
+
+    async fn leases(&self) -> anyhow::Result<BTreeMap<NodeName, LeaseRecord>> {
+        let listing = self.store.list(&self.keys.leases(), Read::Consistent).await?;
+        let read = listing.entries.iter().filter_map(|entry| serde_json::from_str(&entry.value).ok());
+        Ok(read.map(|lease: LeaseRecord| (lease.node.clone(), lease)).collect())
+    }
+
+    /// Whose host says so, in the boot it is in by its lease.
+    async fn going_down(
+        &self,
+        leases: &BTreeMap<NodeName, LeaseRecord>,
+    ) -> anyhow::Result<BTreeMap<NodeName, HostShutdown>> {
+        let intents = self.keys.intents();
+        let listing = self.store.list(&intents, Read::Consistent).await?;
+        let said = listing.entries.iter().filter_map(|entry| {
+            let node = Intent::drained(entry.key.strip_prefix(&intents)?)?;
+            match serde_json::from_str(&entry.value).ok()? {
+                Intent::Drain { shutdown: Some(shutdown), .. } => Some((node, shutdown)),
+                _ => None,
+            }
+        });
+        let present = |(node, shutdown): &(NodeName, HostShutdown)| {
+            leases.get(node).is_some_and(|lease| lease.boot_id == shutdown.boot_id)
+        };
+        Ok(said.filter(present).collect())
     }
 }
 
-/// Whether the drain is in force, by whomever.
-async fn ask(host: &Host, keys: &Keys, store: &dyn Store, now: Timestamp) -> anyhow::Result<bool> {
-    let key = keys.intent(&Intent::drain_of(&host.node));
-    let there = store.get(&key, Read::Consistent).await?;
-    match host.asked(there.as_ref()) {
-        Asked::ByUs | Asked::ByOthers => return Ok(true),
-        Asked::Nothing | Asked::BeforeBoot => {}
-        Asked::Unreadable => anyhow::bail!(
-            "{key} cannot be read, and is not written over: `zsha uncordon {}` clears it",
-            host.node
-        ),
-    }
-    let value = serde_json::to_string(&host.drain(now))?;
-    // Sent twice it is one: what is found there the next time is this.
-    Ok(put(store, key, value, there).await?)
-}
-
-async fn left(host: &Host, keys: &Keys, store: &dyn Store) -> anyhow::Result<bool> {
-    let key = keys.vm(&VmName::management());
-    let Some(entry) = store.get(&key, Read::Consistent).await? else {
-        anyhow::bail!("{key} is missing: nobody knows where the VM is");
-    };
-    let vm = serde_json::from_str(&entry.value).with_context(|| format!("{key} cannot be read"))?;
-    Ok(host.has_left(&vm))
-}
-
-/// By the controller: takes back what this host asked for before it booted. Ends once nothing of that is there.
+/// By the controller: takes back what this host said before it booted. Ends once nothing of that is there.
 pub async fn back(host: &Host, keys: &Keys, store: &dyn Store) {
     loop {
         match take_back(host, keys, store).await {
@@ -170,12 +337,9 @@ pub async fn back(host: &Host, keys: &Keys, store: &dyn Store) {
 async fn take_back(host: &Host, keys: &Keys, store: &dyn Store) -> anyhow::Result<bool> {
     let key = keys.intent(&Intent::drain_of(&host.node));
     let there = store.get(&key, Read::Consistent).await?;
-    match host.asked(there.as_ref()) {
-        Asked::BeforeBoot => {}
-        Asked::Nothing | Asked::ByUs | Asked::ByOthers | Asked::Unreadable => return Ok(true),
-    }
-    if put(store, key, serde_json::to_string(&Intent::None)?, there).await? {
-        tracing::info!(node = %host.node, "the host has booted: it is not drained any more");
+    let Wanted::This(wanted) = host.has_booted(there.as_ref()) else { return Ok(true) };
+    if put(store, key, serde_json::to_string(&wanted)?, there).await? {
+        tracing::info!(node = %host.node, "the host has booted: what it said as it shut down is taken back");
         return Ok(true);
     }
     Ok(false)
@@ -193,116 +357,4 @@ async fn put(
         None => Op::Create { key, value },
     };
     Ok(matches!(store.txn(vec![op]).await?, Txn::Committed { .. }))
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-    use zsha_crds::ClusterName;
-    use zsha_crds::records::{Migration, Owner};
-    use zsha_runtime::store::MemoryStore;
-
-    use super::*;
-
-    fn host(boot_id: &str) -> Host {
-        Host { node: NodeName::new("nfs-1").unwrap(), boot_id: boot_id.to_owned() }
-    }
-
-    fn keys() -> Keys {
-        Keys::new(&ClusterName::new("prod").unwrap())
-    }
-
-    fn owner(node: &str) -> Owner {
-        Owner { node: NodeName::new(node).unwrap(), epoch: 1 }
-    }
-
-    fn vm_of(node: &str) -> VmRecord {
-        VmRecord { owner: Some(owner(node)), ..VmRecord::unplaced(VmName::management(), Uuid::nil()) }
-    }
-
-    async fn write<T: serde::Serialize>(store: &MemoryStore, key: String, value: &T) {
-        let there = store.get(&key, Read::Consistent).await.unwrap();
-        assert!(put(store, key, serde_json::to_string(value).unwrap(), there).await.unwrap());
-    }
-
-    async fn drain_in(store: &MemoryStore) -> Intent {
-        let key = keys().intent(&Intent::drain_of(&host("a").node));
-        serde_json::from_str(&store.get(&key, Read::Consistent).await.unwrap().unwrap().value).unwrap()
-    }
-
-    fn clock() -> Clock {
-        Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 }
-    }
-
-    #[test]
-    fn a_vm_that_is_owned_here_or_on_its_way_here_has_not_left() {
-        let host = host("a");
-        assert!(!host.has_left(&vm_of("nfs-1")));
-        assert!(host.has_left(&vm_of("nfs-2")));
-        let arriving =
-            VmRecord { migration: Some(Migration { to: owner("nfs-1"), id: Uuid::nil() }), ..vm_of("nfs-2") };
-        assert!(!host.has_left(&arriving));
-        assert!(host.has_left(&VmRecord { owner: None, ..vm_of("nfs-1") }), "it runs nowhere");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_host_is_drained_until_it_has_booted_again() {
-        let store = MemoryStore::new();
-        write(&store, keys().vm(&VmName::management()), &vm_of("nfs-1")).await;
-        let (host_now, names) = (host("a"), keys());
-        let leaving = leave(&host_now, &names, &store, Duration::from_secs(60), clock());
-        let moved = async {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            assert!(matches!(drain_in(&store).await, Intent::Drain { .. }));
-            write(&store, keys().vm(&VmName::management()), &vm_of("nfs-2")).await;
-        };
-        let (done, ()) = tokio::join!(leaving, moved);
-        done.unwrap();
-
-        back(&host("a"), &keys(), &store).await;
-        assert!(
-            matches!(drain_in(&store).await, Intent::Drain { .. }),
-            "a controller that was only restarted"
-        );
-        back(&host("b"), &keys(), &store).await;
-        assert_eq!(drain_in(&store).await, Intent::None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_an_operator_asked_for_is_neither_written_over_nor_taken_back() {
-        let store = MemoryStore::new();
-        write(&store, keys().vm(&VmName::management()), &vm_of("nfs-2")).await;
-        let asked = Intent::Drain {
-            by: "ann@desk".to_owned(),
-            at: Timestamp::UNIX_EPOCH,
-            message: "new memory".to_owned(),
-        };
-        write(&store, keys().intent(&Intent::drain_of(&host("a").node)), &asked).await;
-        leave(&host("a"), &keys(), &store, Duration::from_secs(60), clock()).await.unwrap();
-        back(&host("b"), &keys(), &store).await;
-        assert_eq!(drain_in(&store).await, asked);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_vm_that_cannot_leave_is_said_so_in_time() {
-        let store = MemoryStore::new();
-        write(&store, keys().vm(&VmName::management()), &vm_of("nfs-1")).await;
-        let clock = clock();
-        let began = clock.now();
-        let error = leave(&host("a"), &keys(), &store, Duration::from_secs(60), clock).await.unwrap_err();
-        assert!(error.to_string().starts_with("the VM is still on nfs-1 after 60 s"), "{error}");
-        assert!(began.until(clock.now()) < Duration::from_secs(62));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_order_that_cannot_be_read_is_not_written_over() {
-        let store = MemoryStore::new();
-        write(&store, keys().vm(&VmName::management()), &vm_of("nfs-2")).await;
-        write(&store, keys().intent(&Intent::drain_of(&host("a").node)), &"soon").await;
-        let error = leave(&host("a"), &keys(), &store, Duration::from_secs(3), clock())
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("zsha/prod/intent/drain.nfs-1 cannot be read"), "{error}");
-    }
 }

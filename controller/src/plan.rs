@@ -8,6 +8,7 @@
 //! - `fitness`: the conditions of this node.
 //! - `upkeep`: what the owner does with its VM: start, resume, restart, shut down, give up.
 //! - `orders`: what the owner does because an operator asked: shut the VM down, or begin nothing.
+//! - `host_down`: what the owner does as its host shuts down: the VM leaves live, or the guest is shut down.
 //! - `storage`: when it is ended for want of its disk.
 //! - `migration`: how the VM moves to another node while it runs.
 //! - `ended`: whether it was the keeper that ended the VM.
@@ -25,6 +26,7 @@ pub mod ended;
 mod expecting;
 pub mod fitness;
 pub mod heard;
+pub mod host_down;
 pub mod migration;
 pub mod news;
 pub mod orders;
@@ -59,6 +61,7 @@ use crate::observed::Observed;
 use crate::world::World;
 use blindness::Blindness;
 use heard::Heard;
+use host_down::HostDownNotes;
 use migration::MigrationNotes;
 use ownership::Right;
 
@@ -112,9 +115,10 @@ pub enum Step {
     Undefine {
         because: String,
     },
-    /// Ask the guest to power off, if operators still want that.
+    /// Ask the guest to power off, if that is still wanted.
     Shutdown {
         because: String,
+        if_still: Still,
     },
     /// Begin to move the running guest.
     Migrate(MigrationOrder),
@@ -129,13 +133,15 @@ pub enum Step {
     },
 }
 
-/// What must still be so when a copy is ended, where that may have changed since it was decided.
+/// What must still be so when a copy is ended or a guest asked to power off, where that may have changed since it was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Still {
     /// This node's lease is not valid.
     Lapsed,
     /// An operator wants the VM stopped.
     ToStop,
+    /// This node's host shuts down.
+    HostGoesDown,
 }
 
 impl Step {
@@ -232,6 +238,8 @@ pub struct Notes {
     pub shutdown_asked: Option<(Moment, Moment)>,
     /// By which stop: when that was asked for.
     pub stopping: Option<jiff::Timestamp>,
+    /// What this node remembers as its host shuts down.
+    pub host_down: HostDownNotes,
     /// Since when QEMU has been seen paused by a fault of its own.
     pub faulted_since: Option<Moment>,
     /// Since when the VM's disk has not been reached from here while another node is fit.

@@ -135,7 +135,10 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
 }
 
 #[cfg(feature = "libvirt")]
-fn hypervisor(settings: &Settings, copies: Arc<dyn Copies>) -> anyhow::Result<Arc<dyn Hypervisor>> {
+pub(crate) fn hypervisor(
+    settings: &Settings,
+    copies: Arc<dyn Copies>,
+) -> anyhow::Result<Arc<dyn Hypervisor>> {
     use crate::hypervisor::domain_xml;
     use crate::hypervisor::libvirt::{LibvirtHypervisor, LibvirtSettings, MigrationWay};
     use crate::settings::DomainType;
@@ -157,7 +160,7 @@ fn hypervisor(settings: &Settings, copies: Arc<dyn Copies>) -> anyhow::Result<Ar
 }
 
 #[cfg(not(feature = "libvirt"))]
-fn hypervisor(_: &Settings, _: Arc<dyn Copies>) -> anyhow::Result<Arc<dyn Hypervisor>> {
+pub(crate) fn hypervisor(_: &Settings, _: Arc<dyn Copies>) -> anyhow::Result<Arc<dyn Hypervisor>> {
     anyhow::bail!(
         "this build has no libvirt in it, so it can only run `dev`: build with the feature 'libvirt'"
     )

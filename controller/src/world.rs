@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::{NodeStatus, VmRecord};
+use zsha_crds::records::{HostShutdown, NodeStatus, VmRecord};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
@@ -148,6 +148,15 @@ impl World {
     /// Why the VM is not to be on this node, where an operator said so.
     pub fn cordon(&self, node: &NodeName) -> Option<&Cordon> {
         self.intents.known()?.drained.get(node)
+    }
+
+    /// What a host has said that shuts down, if it is still in the boot in which it said so. What lies in the store may
+    /// be of any time.
+    pub fn shutdown_of(&self, node: &NodeName) -> Option<&HostShutdown> {
+        let shutdown = self.intents.known()?.shutdowns.get(node)?;
+        let present = *node != self.me || self.sees_the_leases();
+        let boot = &self.sights.get(node).filter(|_| present)?.record.boot_id;
+        (shutdown.boot_id == *boot).then_some(shutdown)
     }
 
     /// The epoch of this node's lease, if it is valid now.

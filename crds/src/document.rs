@@ -178,12 +178,22 @@ pub struct Spec {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GuestPowerOff", extend("default" = "Restart"))]
     pub guest_power_off: Option<GuestPowerOff>,
+    /// How long the guest has to power off, in seconds, when its host shuts down and the VM can go nowhere else. Then
+    /// it is ended; and it is started again once a node is fit, whatever `GuestPowerOff` says.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "GuestShutdownSeconds", extend("default" = HaCluster::DEFAULT_GUEST_SHUTDOWN_SECONDS))]
+    pub guest_shutdown_seconds: Option<GuestShutdownSeconds>,
 }
+
+/// As much as the unit that waits for it has to spare beside a live migration.
+pub type GuestShutdownSeconds = Whole<10, 300>;
 
 from_mapping_only!(HaCluster, Metadata, Spec);
 from_word_only!(ApiVersion, Kind, ImageType);
 
 impl HaCluster {
+    pub const DEFAULT_GUEST_SHUTDOWN_SECONDS: u32 = 120;
+
     pub fn name(&self) -> &ClusterName {
         &self.metadata.name
     }
@@ -297,6 +307,13 @@ impl HaCluster {
 
     pub fn guest_power_off(&self) -> GuestPowerOff {
         self.spec.guest_power_off.unwrap_or(GuestPowerOff::Restart)
+    }
+
+    /// How long the guest has to power off when its host shuts down and it can go nowhere else.
+    pub fn guest_shutdown_seconds(&self) -> u32 {
+        self.spec
+            .guest_shutdown_seconds
+            .map_or(Self::DEFAULT_GUEST_SHUTDOWN_SECONDS, GuestShutdownSeconds::get)
     }
 }
 

@@ -13,11 +13,11 @@ use crate::{HaCluster, NodeName};
 pub const FIRST: u32 = 1;
 
 /// The highest format this build reads.
-pub const READS: u32 = 1;
+pub const READS: u32 = 2;
 
 /// The lowest format that has everything this document uses.
-pub fn needed(_document: &HaCluster) -> u32 {
-    FIRST
+pub fn needed(document: &HaCluster) -> u32 {
+    if document.spec.guest_shutdown_seconds.is_some() { 2 } else { FIRST }
 }
 
 /// The format of a record that does not say.

@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::HaCluster;
 use crate::document::{
-    Availability, BridgeCheck, FolderText, Mount, MountOptions, Nic, OptionalPerNode, PoolText, Profile,
-    Seconds, Spec, TimeServer, Written,
+    Availability, BridgeCheck, FolderText, GuestShutdownSeconds, Mount, MountOptions, Nic, OptionalPerNode,
+    PoolText, Profile, Seconds, Spec, TimeServer, Written,
 };
 use crate::records::LeaseTimings;
 
@@ -55,6 +55,9 @@ pub fn canonical(cluster: &HaCluster) -> HaCluster {
     drop_default(&mut spec.mounts, Vec::is_empty);
     drop_default(&mut spec.bridges, Vec::is_empty);
     drop_default(&mut spec.guest_power_off, |then| *then == crate::document::GuestPowerOff::Restart);
+    drop_default(&mut spec.guest_shutdown_seconds, |seconds| {
+        seconds.get() == HaCluster::DEFAULT_GUEST_SHUTDOWN_SECONDS
+    });
     for mount in spec.mounts.iter_mut().flatten() {
         drop_default(&mut mount.fs_type, |fs_type| fs_type.as_str() == "nfs4");
         drop_default(&mut mount.options, |options| options.as_str().is_empty());
@@ -115,6 +118,7 @@ pub fn effective(cluster: &HaCluster) -> HaCluster {
             availability: Some(effective_availability(cluster.availability())),
             fencing: Some(crate::document::Fencing { watchdog: Some(cluster.fencing().watchdog()) }),
             guest_power_off: Some(cluster.guest_power_off()),
+            guest_shutdown_seconds: GuestShutdownSeconds::new(cluster.guest_shutdown_seconds()),
         },
     }
 }

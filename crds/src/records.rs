@@ -373,7 +373,14 @@ pub enum Intent {
     /// are kept and obeyed as ever.
     Freeze { by: String, at: Timestamp, message: String },
     /// The VM is to leave the node of the key, and not to come there.
-    Drain { by: String, at: Timestamp, message: String },
+    Drain {
+        by: String,
+        at: Timestamp,
+        message: String,
+        /// By the host itself, while it shuts down: beside what an operator asked for, where one did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shutdown: Option<HostShutdown>,
+    },
     /// The VM is to be moved live to this node, once. What became of it is told in the ownership record, by the `id`;
     /// after that it means nothing any more.
     Migrate { id: Uuid, to: NodeName, by: String, at: Timestamp, message: String },
@@ -382,6 +389,17 @@ pub enum Intent {
     ResetPassword { id: Uuid, by: String, at: Timestamp, message: String },
     /// Placeholder that keeps the key, and so a quiet watch, in being: nothing is asked for.
     None,
+}
+
+/// A host that shuts down, with the VM or without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HostShutdown {
+    /// The kernel's, of the boot that ends. In another boot it means nothing any more.
+    pub boot_id: String,
+    /// Whether the time in which the VM could leave live is over: its guest is shut down then wherever it could go.
+    #[serde(default)]
+    pub no_time_to_move: bool,
 }
 
 impl Intent {

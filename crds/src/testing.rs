@@ -163,4 +163,7 @@ fn sections(pick: &mut Pick, nodes: u64, spec: &mut Map<String, Value>) {
     if pick.half() {
         spec.insert("GuestPowerOff".into(), json!(pick.of(&["Restart", "StayOff"])));
     }
+    if pick.half() {
+        spec.insert("GuestShutdownSeconds".into(), pick.of(&[json!(10), json!(120), json!(300)]));
+    }
 }

@@ -41,6 +41,7 @@ fn timings_fencing_mounts_bridges_and_the_password_switch_do_not_touch_the_vm() 
     none(&with(|s| s["Fencing"] = json!({ "Watchdog": "required" })), "spec.Fencing.Watchdog");
     none(&with(|s| s["AllowResetRootPassword"] = json!(true)), "spec.AllowResetRootPassword");
     none(&with(|s| s["GuestPowerOff"] = json!("StayOff")), "spec.GuestPowerOff");
+    none(&with(|s| s["GuestShutdownSeconds"] = json!(60)), "spec.GuestShutdownSeconds");
     let mounts = json!([{ "Source": "10.0.0.9:/m", "Target": "/opt/smp/mngt" }]);
     one(&with(|s| s["Mounts"] = mounts), "spec.Mounts[0]", Op::Added, Impact::None);
     one(&with(|s| s["Bridges"] = json!([{ "Name": "br_st" }])), "spec.Bridges[0]", Op::Added, Impact::None);
@@ -80,6 +81,7 @@ fn spelling_order_without_meaning_and_defaults_written_out_are_no_difference() {
         s["ImageFolder"] = json!("/opt/smp/mngt");
         s["Availability"] = json!({ "TtlSeconds": 8.0 });
         s["GuestPowerOff"] = json!("Restart");
+        s["GuestShutdownSeconds"] = json!(120);
         s["Placement"] = json!({});
     });
     assert_eq!(effects(&same), []);

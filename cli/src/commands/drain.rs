@@ -42,6 +42,7 @@ pub async fn run(
         by: session.who.clone(),
         at: session.clock.wall(),
         message: args.order.common.message.clone(),
+        shutdown: None,
     };
     let is_same = |there: &Intent| matches!(there, Intent::Drain { .. });
     order.put(&Intent::drain_of(&node), &drain, is_same).await?;

@@ -203,7 +203,7 @@ async fn intend(rig: &Rig, value: &str) {
 async fn a_guest_is_not_stopped_by_an_order_that_was_taken_back() {
     let rig = Rig::new().await;
     let steps = [
-        Step::Shutdown { because: "an operator asked for it".to_owned() },
+        Step::Shutdown { because: "an operator asked for it".to_owned(), if_still: Still::ToStop },
         Step::KillCopy { because: "it took too long".to_owned(), if_still: Some(Still::ToStop) },
     ];
     let at = "1970-01-01T00:00:00Z";
@@ -217,6 +217,42 @@ async fn a_guest_is_not_stopped_by_an_order_that_was_taken_back() {
         intend(&rig, &stop).await;
         let done = act(&rig.edges, &rig.views, step, &mut Notes::default()).await;
         assert!(!matches!(done, Err(ActError::Moved(_))), "{step:?}: {done:?}");
+    }
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_is_not_shut_down_with_a_host_that_does_not_say_so_or_said_it_in_another_boot() {
+    let rig = Rig::new().await;
+    let key = rig.edges.keys.intent(&Intent::drain_of(&rig.me));
+    let drain = |shutdown: &str| {
+        format!(r#"{{"kind":"drain","by":"ann","at":"1970-01-01T00:00:00Z","message":""{shutdown}}}"#)
+    };
+    let of_boot = |boot: &str| drain(&format!(r#","shutdown":{{"bootId":"{boot}"}}"#));
+    // The lease is of the first boot; its holder's views are filled by watching, which nobody does here.
+    let lease = rig.edges.store.get(&rig.edges.keys.lease(&rig.me), Read::Consistent).await.unwrap().unwrap();
+    rig.views.saw_lease(serde_json::from_str(&lease.value).unwrap(), lease.modify_index);
+    let steps = [
+        Step::Shutdown { because: "it shuts down".to_owned(), if_still: Still::HostGoesDown },
+        Step::KillCopy { because: "it took too long".to_owned(), if_still: Some(Still::HostGoesDown) },
+    ];
+    for step in &steps {
+        for (value, so) in [
+            (r#"{"kind":"none"}"#.to_owned(), false),
+            ("no JSON".to_owned(), false),
+            (drain(""), false),
+            (of_boot("boot-0"), false),
+            (of_boot("boot-1"), true),
+        ] {
+            let there = rig.edges.store.get(&key, Read::Consistent).await.unwrap();
+            let op = match there {
+                Some(entry) => Op::Cas { key: key.clone(), value: value.clone(), index: entry.modify_index },
+                None => Op::Create { key: key.clone(), value: value.clone() },
+            };
+            assert!(rig.edges.store.txn(vec![op]).await.unwrap().committed());
+            let done = act(&rig.edges, &rig.views, step, &mut Notes::default()).await;
+            assert_eq!(!matches!(done, Err(ActError::Moved(_))), so, "{step:?}, {value}: {done:?}");
+        }
     }
     rig.keeper.abort();
 }

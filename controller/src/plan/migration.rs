@@ -279,6 +279,14 @@ impl Upkeep<'_> {
         if self.world.stop().is_some() {
             return Some("the VM is to stop".to_owned());
         }
+        if self.world.shutdown_of(&self.world.me).is_some()
+            && self.world.shutdown_of(&migration.to.node).is_some()
+        {
+            return Some(format!("{} shuts down as well", migration.to.node));
+        }
+        if self.world.shutdown_of(&self.world.me).is_some_and(|shutdown| shutdown.no_time_to_move) {
+            return Some(format!("{} shuts down, and the time for a move is over", self.world.me));
+        }
         if late {
             return Some(format!("it was not over after {} s", PATIENCE.as_secs()));
         }

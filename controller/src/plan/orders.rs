@@ -91,16 +91,26 @@ impl Upkeep<'_> {
                 plan.step(end("it is to stop, and executes nothing"));
             }
             LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => {
-                self.shut_down(stop.limit.unwrap_or(SHUTDOWN_PATIENCE), notes, plan);
+                let limit = stop.limit.unwrap_or(SHUTDOWN_PATIENCE);
+                self.shut_down(limit, ("an operator asked for it", Still::ToStop), notes, plan);
             }
         }
     }
 
     /// Asks, and asks again; after a while it is ended. Without any time, at once.
-    fn shut_down(&self, limit: Duration, notes: &Notes, plan: &mut Plan) {
+    pub(super) fn shut_down(
+        &self,
+        limit: Duration,
+        (because, if_still): (&str, Still),
+        notes: &Notes,
+        plan: &mut Plan,
+    ) {
         let now = self.world.now;
+        let end = |because: String| Step::KillCopy { because, if_still: Some(if_still) };
         match notes.shutdown_asked {
-            None if limit.is_zero() => plan.step(end("an operator asked for it to be ended at once")),
+            None if limit.is_zero() => {
+                plan.step(end("an operator asked for it to be ended at once".to_owned()));
+            }
             Some((first, _)) if now >= first + limit => {
                 let secs = limit.as_secs();
                 plan.step(end(format!("the guest did not power off within {secs} s")));
@@ -109,7 +119,7 @@ impl Upkeep<'_> {
                 plan.recheck_at((first + limit).min(last + SHUTDOWN_AGAIN));
                 plan.wait("ShuttingDown", "the guest was asked to power off");
             }
-            Some(_) | None => plan.step(Step::Shutdown { because: "an operator asked for it".to_owned() }),
+            Some(_) | None => plan.step(Step::Shutdown { because: because.to_owned(), if_still }),
         }
     }
 

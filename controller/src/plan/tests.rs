@@ -32,6 +32,7 @@ mod claims;
 mod definitions;
 mod departed;
 mod fitness;
+mod host_down;
 mod migrations;
 mod news;
 mod orders;
@@ -60,6 +61,7 @@ fn desired() -> Desired {
         fail_back_to: 0,
         timings: LeaseTimings::BALANCED,
         power_off: GuestPowerOff::Restart,
+        guest_shutdown: Duration::from_secs(60),
         watchdog: Watchdog::Automatic,
         may_reset_password: false,
         domain: DomainSpec {

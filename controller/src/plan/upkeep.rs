@@ -51,6 +51,9 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         }
         return;
     }
+    if owner.goes_down(local, notes, plan) {
+        return;
+    }
     if owner.holds_still(local, notes, plan) {
         return;
     }

@@ -92,6 +92,8 @@ pub struct Checker {
     excused: BTreeSet<NodeName>,
     /// Nodes that do not reach the VM's disk: what executes there may be ended.
     pub without_disk: BTreeSet<NodeName>,
+    /// Nodes whose hosts shut down: a guest there ends with them.
+    pub going_down: BTreeSet<NodeName>,
     /// Every fault, every change of the ownership record and of who executes, by virtual time.
     pub log: String,
 }
@@ -130,6 +132,7 @@ impl Checker {
             stuck: BTreeSet::new(),
             excused: BTreeSet::new(),
             without_disk: BTreeSet::new(),
+            going_down: BTreeSet::new(),
             log: String::new(),
         }
     }
@@ -364,6 +367,7 @@ impl Checker {
         if self.is_unsettled()
             || self.excused.contains(node)
             || self.without_disk.contains(node)
+            || self.going_down.contains(node)
             || it.stop_asked
             || self.stop_in_force()
             || self.is_moving_from(node)

@@ -184,6 +184,7 @@ impl Simulation {
     }
 
     fn inflict_power_on(&mut self, node: &NodeName) {
+        check::lock(&self.checker).going_down.remove(node);
         self.node(node).power_on();
         self.trouble(node, "power", false);
     }

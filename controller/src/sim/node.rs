@@ -1,14 +1,21 @@
 //! A simulated node: a machine, and the processes on it, each of which dies and is started by itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
 use super::freeze::{Frost, Part};
 use super::gate::{Gate, GatedLease};
+use zsha_crds::Keys;
+
 use crate::api::Metrics;
 use crate::embedded::Machine;
 use crate::keeper::{Lease, LocalLease};
+use crate::leave::{self, Leaving};
+
+/// As in `manifests/systemd/zsha-host.service`.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// A node's machine and the processes on it.
 #[derive(Debug)]
@@ -19,6 +26,10 @@ pub struct SimNode {
     /// The thread that enforces, and the one that renews.
     keeper: Option<[JoinHandle<()>; 2]>,
     controller: Option<JoinHandle<()>>,
+    /// What `zsha-host` waits for while the host shuts down, and what takes that back after the boot.
+    leaving: Option<JoinHandle<anyhow::Result<()>>>,
+    back: Option<JoinHandle<()>>,
+    shut_down_before: bool,
     powered: bool,
     enforcing: Arc<Frost>,
     renewing: Arc<Frost>,
@@ -28,8 +39,21 @@ pub struct SimNode {
 impl SimNode {
     pub fn new(machine: Machine, gate: Arc<Gate>) -> Self {
         let (enforcing, renewing, controlling) = Default::default();
-        let (lease, keeper, controller) = (None, None, None);
-        Self { machine, gate, lease, keeper, controller, powered: true, enforcing, renewing, controlling }
+        let (lease, keeper, controller, leaving, back) = Default::default();
+        Self {
+            machine,
+            gate,
+            lease,
+            keeper,
+            controller,
+            leaving,
+            back,
+            shut_down_before: false,
+            powered: true,
+            enforcing,
+            renewing,
+            controlling,
+        }
     }
 
     pub fn is_powered(&self) -> bool {
@@ -82,7 +106,39 @@ impl SimNode {
         }
     }
 
+    /// As systemd does it: `zsha-controller leave` first, and everything else once that has ended.
+    pub fn shut_down(&mut self) {
+        if let (true, None, Some(line)) = (self.powered, &self.leaving, &self.lease) {
+            let leaving = Leaving {
+                host: self.host(),
+                keys: Keys::new(&self.machine.cluster),
+                clock: self.machine.clock,
+                store: Arc::clone(&self.machine.store),
+                lease: Arc::clone(line) as _,
+                hypervisor: Some(Arc::clone(&self.machine.hypervisor)),
+            };
+            self.leaving = Some(tokio::spawn(async move { leaving.until_it_may_go_down(LIMIT).await }));
+            self.shut_down_before = true;
+        }
+    }
+
+    /// What came of that, once it has ended.
+    pub async fn has_left(&mut self) -> Option<anyhow::Result<()>> {
+        let done = self.leaving.take_if(|leaving| leaving.is_finished())?;
+        Some(done.await.unwrap_or_else(|error| Err(error.into())))
+    }
+
+    fn host(&self) -> leave::Host {
+        leave::Host { node: self.machine.name.clone(), boot_id: self.machine.boot_id() }
+    }
+
     pub fn lose_power(&mut self) {
+        if let Some(leaving) = self.leaving.take() {
+            leaving.abort();
+        }
+        if let Some(back) = self.back.take() {
+            back.abort();
+        }
         self.stop_controller();
         self.stop_keeper();
         self.lease = None;
@@ -98,6 +154,12 @@ impl SimNode {
             self.powered = true;
             self.machine.power_on();
             self.start_keeper();
+            if std::mem::take(&mut self.shut_down_before) {
+                let (host, store) = (self.host(), Arc::clone(&self.machine.store));
+                let keys = Keys::new(&self.machine.cluster);
+                self.back =
+                    Some(tokio::spawn(async move { leave::back(&host, &keys, store.as_ref()).await }));
+            }
         }
     }
 }

@@ -135,8 +135,12 @@ impl Operator {
 
     /// `zsha drain`, `zsha uncordon`.
     pub fn drain(&self, node: &NodeName, drained: bool) {
-        let drain =
-            Intent::Drain { by: BY.to_owned(), at: jiff::Timestamp::UNIX_EPOCH, message: String::new() };
+        let drain = Intent::Drain {
+            by: BY.to_owned(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            message: String::new(),
+            shutdown: None,
+        };
         self.intend(&Intent::drain_of(node), if drained { &drain } else { &Intent::None });
     }
 

@@ -7,14 +7,15 @@
 //! `image locked for N s`, `stale reads NODE`, `fresh reads NODE`, `lease of NODE deleted`, `qemu dies`,
 //! `guest powers off`, `migrate to NODE`, `migrations break|lose the answer|work`, `prefer NODE [and fail back]`,
 //! `snapshot taken`, `snapshot restored`, `stop [within N s] asked`, `start asked`, `freeze asked`, `resume asked`, `drain NODE`, `uncordon NODE`, `apply PROFILE`, `apply N GiB`,
-//! `document deleted`, `share NODE hangs|gone|back`, `bridge NODE without carrier`, `kills fail NODE`, `kills work NODE`,
+//! `host NODE shuts down`, `document deleted`, `share NODE hangs|gone|back`, `bridge NODE without carrier`, `kills fail NODE`, `kills work NODE`,
 //! `guests ignore shutdown`, `watchdog required`, `watchdog NODE there|missing` (nobody has one at first),
 //! `build NODE reads format N`, `apply format N` (a document that no build knows that reads less), `wait N s`.
 //! The first step is `begin PROFILE`.
 //!
 //! What must come of it: `runs on NODE within N s`, `runs within N s`, `stays on NODE for N s` (the very same
 //! process), `stops within N s`, `nothing runs for N s`, `owned by NODE for N s` (so says the record), `NODE says within
-//! N s: WORDS` (among its faults and what it waits for), `NODE acts on generation N within|for N s`. The invariants of [`super::check`] are judged all along.
+//! N s: WORDS` (among its faults and what it waits for), `NODE acts on generation N within|for N s`,
+//! `NODE goes down within N s` (what `zsha-host` waits for has ended there; then its power goes). The invariants of [`super::check`] are judged all along.
 
 use std::fmt;
 use std::time::Duration;
@@ -42,6 +43,7 @@ pub enum Step {
     NothingRuns(Duration),
     Owned(NodeName, Duration),
     Says(NodeName, Duration, String),
+    GoesDown(NodeName, Duration),
     /// For all of the time, or at the end of it.
     ActsOn {
         node: NodeName,
@@ -88,6 +90,7 @@ fn step(words: &[&str]) -> Result<Step, String> {
         ["stays", "on", it, "for", n, "s"] => Step::Stays(node(it)?, seconds(n)?),
         ["stops", "within", n, "s"] => Step::Stops(seconds(n)?),
         ["nothing", "runs", "for", n, "s"] => Step::NothingRuns(seconds(n)?),
+        [it, "goes", "down", "within", n, "s"] => Step::GoesDown(node(it)?, seconds(n)?),
         ["owned", "by", it, "for", n, "s"] => Step::Owned(node(it)?, seconds(n)?),
         [it, "says", "within", n, "s:", words @ ..] => Step::Says(node(it)?, seconds(n)?, words.join(" ")),
         [it, "acts", "on", "generation", generation, how @ ("within" | "for"), n, "s"] => Step::ActsOn {
@@ -117,6 +120,7 @@ fn situation(words: &[&str]) -> Result<Option<Situation>, String> {
         ["watchdog", it, "missing"] => Situation::Watchdog(node(it)?, false),
         ["build", it, "reads", "format", n] => Situation::Build(node(it)?, number(n)?),
         ["apply", "format", n] => Situation::ApplyNewer(number(n)?),
+        ["host", it, "shuts", "down"] => Situation::HostShutsDown(node(it)?),
         ["document", "deleted"] => Situation::DocumentDeleted,
         _ => return Ok(None),
     }))
@@ -223,6 +227,7 @@ impl Simulation {
                 }
                 Step::Stops(limit) => self.reached(line, *limit, |host| host.is_none()).await,
                 Step::NothingRuns(time) => self.stays(line, *time, None).await,
+                Step::GoesDown(node, limit) => self.goes_down(line, node, *limit).await,
                 Step::Owned(node, time) => self.owned(line, node, *time).await,
                 Step::Says(node, limit, words) => self.says(line, node, words, *limit).await,
                 Step::ActsOn { node, generation, time, all_along } => {

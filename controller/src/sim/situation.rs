@@ -33,6 +33,8 @@ pub enum Situation {
     /// `zsha apply` of a document with `Fencing.Watchdog: required`.
     WatchdogRequired,
     DocumentDeleted,
+    /// Systemd begins to take the host down; it goes once `leave` has ended there.
+    HostShutsDown(NodeName),
     /// The node's controller is replaced by a build that reads documents up to this format.
     Build(NodeName, u32),
     /// `zsha apply` of a document that only builds know that read this format.
@@ -81,6 +83,10 @@ impl Simulation {
                 self.operator.apply(None, 8);
             }
             Situation::DocumentDeleted => self.operator.delete_document(),
+            Situation::HostShutsDown(node) => {
+                check::lock(&self.checker).going_down.insert(node.clone());
+                self.node(node).shut_down();
+            }
             Situation::Build(node, reads) => {
                 let node = self.node(node);
                 node.stop_controller();
@@ -99,6 +105,27 @@ impl Simulation {
             checker.without_disk.insert(node.clone());
         } else {
             checker.without_disk.remove(node);
+        }
+    }
+
+    /// Within this time `leave` has ended there, and the host goes down.
+    pub(super) async fn goes_down(&mut self, line: &str, node: &NodeName, limit: Duration) {
+        let begun = Instant::now();
+        while !self.violated() {
+            if let Some(left) = self.node(node).has_left().await {
+                let took = begun.elapsed().as_secs_f64();
+                match left {
+                    Ok(()) => self.note(format_args!("= {line}: after {took:.1} s")),
+                    Err(error) => self.note(format_args!("= {line}: after {took:.1} s, with {error:#}")),
+                }
+                self.inflict(&super::faults::Fault::PowerLoss(node.clone()));
+                return;
+            }
+            if begun.elapsed() >= limit {
+                self.violate(format_args!("not so: '{line}'"));
+                return;
+            }
+            self.wait_until(Instant::now() + TICK).await;
         }
     }
 

@@ -57,6 +57,7 @@ fn effect(difference: &Difference, new: &HaCluster) -> (Impact, &'static str) {
         ("Placement", _) => (Impact::None, "the VM stays where it is; in force when it is next placed"),
         ("Availability", _) => (Impact::None, "in force at once, with the next renewal of each lease"),
         ("Fencing", _) => (Impact::None, "in force at once"),
+        ("GuestShutdownSeconds", _) => (Impact::None, "in force the next time its host shuts down"),
         ("GuestPowerOff", _) => (Impact::None, "in force the next time the guest powers itself off"),
         _ => (Impact::Restart, "another name is another cluster, with a VM of its own"),
     }

@@ -365,7 +365,7 @@ fn by_alice(intent: fn(String, Timestamp, String) -> Intent) -> Intent {
 }
 
 fn drain(view: &mut ClusterView, name: &str) {
-    let drain = by_alice(|by, at, message| Intent::Drain { by, at, message });
+    let drain = by_alice(|by, at, message| Intent::Drain { by, at, message, shutdown: None });
     view.intents.insert(Intent::drain_of(&node(name)), drain);
 }
 

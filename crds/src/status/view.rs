@@ -255,7 +255,7 @@ impl ClusterView {
     /// Whether an operator asked for this node to be left.
     pub fn drained(&self, node: &NodeName) -> Option<Asked<'_>> {
         match self.intents.get(&Intent::drain_of(node))? {
-            Intent::Drain { by, at, message } => Some(Asked { by, at: *at, message }),
+            Intent::Drain { by, at, message, .. } => Some(Asked { by, at: *at, message }),
             _ => None,
         }
     }

@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zsha_crds::records::{
-    Answer, Departed, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings,
-    Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord,
-    VmStatus, Waiting,
+    Answer, Departed, EventRecord, EventType, HistoryRecord, HostShutdown, Intent, LeaseRecord, LeaseState,
+    LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase,
+    VmRecord, VmStatus, Waiting,
 };
 use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
 
@@ -137,7 +137,15 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
         of("intent", Intent::Stop { by: text(), at: at(), message: text(), timeout_seconds: Some(30) }),
         of("intent", Intent::Start { id: SOME, by: text(), at: at(), message: text() }),
         of("intent", Intent::Freeze { by: text(), at: at(), message: text() }),
-        of("intent", Intent::Drain { by: text(), at: at(), message: text() }),
+        of(
+            "intent",
+            Intent::Drain {
+                by: text(),
+                at: at(),
+                message: text(),
+                shutdown: Some(HostShutdown { boot_id: "boot".to_owned(), no_time_to_move: true }),
+            },
+        ),
         of("intent", Intent::Migrate { id: SOME, to: node(), by: text(), at: at(), message: text() }),
         of("intent", Intent::ResetPassword { id: SOME, by: text(), at: at(), message: text() }),
         of("intent", Intent::None),

@@ -1,0 +1,244 @@
+//! When a host may go down, and what `leave` does itself before that: a function of what was seen, of what it remembers
+//! and of the time.
+
+use std::time::Duration;
+
+use zsha_crds::{HaCluster, NodeName};
+use zsha_runtime::Moment;
+
+use crate::hypervisor::{LocalVm, PauseReason};
+use crate::keeper::Verdict;
+use crate::observed::Observed;
+use crate::plan::orders::SHUTDOWN_AGAIN;
+
+/// Of the whole limit this is kept beside the guest's own time: for the kill, and for what the record has to say.
+const SPARE: Duration = Duration::from_secs(20);
+/// Hosts that are shut down together are not asked in the same second: for so long one that goes down as the second waits
+/// for the one with the VM to say that it does as well.
+const TOGETHER: Duration = Duration::from_secs(5);
+/// A node that goes down waits for the guest of another for so much longer than that has to power off.
+const MORE_THAN_THE_GUEST: Duration = Duration::from_secs(60);
+/// One that has not renewed its lease for so long shuts nothing down any more.
+const OWNER_SILENT: Duration = Duration::from_secs(30);
+/// A controller that is only restarted is back by then.
+const CONTROLLER_PATIENCE: Duration = Duration::from_secs(15);
+/// Longer than Consul elects a leader, shorter than a lease: without the keeper's word it counts as gone after this.
+const STORE_PATIENCE: Duration = Duration::from_secs(4);
+/// Without a word of the store, a host on which nothing of the VM is seen goes down after this.
+const NOTHING_HERE: Duration = Duration::from_secs(10);
+
+/// One look at everything.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub cluster: Observed<Cluster>,
+    /// Asked where the cluster is unknown.
+    pub lease: Observed<Verdict>,
+    pub local: Observed<LocalVm>,
+}
+
+/// What the store shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Cluster {
+    pub place: Place,
+    /// The other node that has the VM, where its host shuts down as well.
+    pub owner_goes_down: Option<GoesDown>,
+    /// Whether any other host shuts down.
+    pub others_go_down: bool,
+    /// Whether anybody has the VM.
+    pub somebody_has_it: bool,
+    pub controller_alive: bool,
+}
+
+/// Where the VM is, by the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Here,
+    OnItsWayHere,
+    NotHere,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GoesDown {
+    pub node: NodeName,
+    /// Of its lease.
+    pub seq: u64,
+}
+
+/// What is remembered between looks.
+#[derive(Debug, Clone)]
+pub(super) struct SoFar {
+    began: Moment,
+    limit: Duration,
+    pub guest_time: Duration,
+    pub knows_the_document: bool,
+    /// The time in which the VM could leave live is over.
+    pub no_time_to_move: bool,
+    store_silent_since: Option<Moment>,
+    controller_silent_since: Option<Moment>,
+    gone_since: Option<Moment>,
+    /// When this very process first asked the guest to power off, and last.
+    asked: Option<(Moment, Moment)>,
+    /// The other that goes down with the VM, and since when its lease is seen as it is.
+    owner: Option<(GoesDown, Moment)>,
+}
+
+/// What is done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Next {
+    Done(String),
+    Wait(String),
+    /// The controllers are to be told that nothing is moved any more.
+    SayNoTimeToMove,
+    /// Ask the guest, past the controller.
+    PowerOff(String),
+    /// End the guest, past the controller.
+    End(String),
+    GiveUp(String),
+}
+
+impl SoFar {
+    pub(super) fn begin(now: Moment, limit: Duration) -> Self {
+        Self {
+            began: now,
+            limit,
+            guest_time: Duration::from_secs(HaCluster::DEFAULT_GUEST_SHUTDOWN_SECONDS.into()),
+            knows_the_document: false,
+            no_time_to_move: false,
+            store_silent_since: None,
+            controller_silent_since: None,
+            gone_since: None,
+            asked: None,
+            owner: None,
+        }
+    }
+
+    /// From then on the guest needs what is left.
+    fn move_until(&self) -> Moment {
+        self.began + self.limit.saturating_sub(self.guest_time + SPARE)
+    }
+
+    fn is_over(&self, now: Moment) -> bool {
+        now >= self.began + self.limit
+    }
+}
+
+pub(super) fn decide(seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
+    let cluster = match &seen.cluster {
+        Observed::Unknown(why) => return alone(why, seen, so_far, now),
+        Observed::Known(cluster) => cluster,
+    };
+    so_far.store_silent_since = None;
+    match cluster.place {
+        Place::NotHere => bystander(cluster, so_far, now),
+        Place::Here | Place::OnItsWayHere => with_the_vm(cluster, seen, so_far, now),
+    }
+}
+
+/// The VM is elsewhere. This node's Consul is part of the quorum that its owner needs until its guest is off.
+fn bystander(cluster: &Cluster, so_far: &mut SoFar, now: Moment) -> Next {
+    let Some(owner) = &cluster.owner_goes_down else {
+        let soon = so_far.began + TOGETHER;
+        if cluster.others_go_down && cluster.somebody_has_it && now < soon {
+            return Next::Wait(
+                "another host goes down as well: the one with the VM may be about to".to_owned(),
+            );
+        }
+        return Next::Done("the VM is not on this node".to_owned());
+    };
+    let since = match &so_far.owner {
+        Some((before, since)) if before == owner => *since,
+        _ => now,
+    };
+    so_far.owner = Some((owner.clone(), since));
+    let longest = so_far.began + so_far.guest_time + MORE_THAN_THE_GUEST;
+    if now >= longest || now >= since + OWNER_SILENT || so_far.is_over(now) {
+        return Next::Done(format!("{} shuts down with the VM, and has had its time", owner.node));
+    }
+    Next::Wait(format!("{} shuts down as well, and needs the quorum until the VM is off there", owner.node))
+}
+
+/// The VM is here, or on its way here.
+fn with_the_vm(cluster: &Cluster, seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
+    let gone = seen.local.known().is_some_and(|local| !local.has_process());
+    if gone && cluster.place == Place::Here {
+        let since = *so_far.gone_since.get_or_insert(now);
+        if now >= since + NOTHING_HERE {
+            return Next::Done("nothing of the VM runs here any more".to_owned());
+        }
+        return Next::Wait("the VM is off here, and the record is about to say so".to_owned());
+    }
+    so_far.gone_since = None;
+    if cluster.controller_alive {
+        so_far.controller_silent_since = None;
+    } else {
+        so_far.controller_silent_since.get_or_insert(now);
+    }
+    let silent = so_far.controller_silent_since;
+    let on_its_own = so_far.asked.is_some() || silent.is_some_and(|at| now >= at + CONTROLLER_PATIENCE);
+    if so_far.is_over(now) {
+        return Next::GiveUp("`zsha events` says what was tried".to_owned());
+    }
+    if !so_far.no_time_to_move && (on_its_own || now >= so_far.move_until()) {
+        so_far.no_time_to_move = true;
+        return Next::SayNoTimeToMove;
+    }
+    if on_its_own {
+        return powers_off("this node's controller is down", seen, so_far, now);
+    }
+    Next::Wait("no other node has taken it yet: `zsha status` says what each of them lacks".to_owned())
+}
+
+/// Without the store. Nobody can fence this node or start the VM meanwhile; and once the lease runs out, its keeper kills.
+fn alone(why: &str, seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
+    let silent_since = *so_far.store_silent_since.get_or_insert(now);
+    let lease = seen.lease.known();
+    let gone = seen.local.known().is_some_and(|local| !local.has_process());
+    let lapsed = lease.is_some_and(|verdict| !verdict.valid(now));
+    if gone && so_far.asked.is_some() && lease.is_some() && !lapsed {
+        // Its controller would start it again if it saw the store now, or take it for a guest that wanted to be off.
+        return Next::Wait("the guest is off; its lease is waited for".to_owned());
+    }
+    if (gone || lapsed) && (so_far.asked.is_some() || now >= silent_since + NOTHING_HERE) {
+        return Next::Done(format!("nothing of the VM runs here. {why}"));
+    }
+    if so_far.is_over(now) {
+        return Next::GiveUp(why.to_owned());
+    }
+    let runs_out = match lease {
+        Some(verdict) => verdict.valid_until.is_none_or(|until| now + verdict.timings.ttl() / 2 >= until),
+        None => now >= silent_since + STORE_PATIENCE,
+    };
+    if !gone && (runs_out || so_far.asked.is_some() || now >= so_far.move_until()) {
+        return powers_off(why, seen, so_far, now);
+    }
+    Next::Wait(why.to_owned())
+}
+
+/// Asks the guest, and asks again; after its time it is ended.
+fn powers_off(why: &str, seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
+    match seen.local.known() {
+        Some(LocalVm::Paused { reason: PauseReason::Incoming, .. }) => {
+            return Next::Wait("a copy arrives here, and is its sender's".to_owned());
+        }
+        Some(LocalVm::Paused { .. } | LocalVm::Crashed | LocalVm::Unmanaged) => {
+            so_far.asked.get_or_insert((now, now));
+            return Next::End(format!("nothing that could be asked executes here. {why}"));
+        }
+        Some(LocalVm::Absent | LocalVm::Off { .. }) => return Next::Wait(why.to_owned()),
+        Some(LocalVm::Running { .. } | LocalVm::ShuttingDown { .. }) | None => {}
+    }
+    match so_far.asked {
+        Some((first, _)) if now >= first + so_far.guest_time => {
+            let secs = so_far.guest_time.as_secs();
+            Next::End(format!("the guest did not power off within {secs} s. {why}"))
+        }
+        Some((_, last)) if now < last + SHUTDOWN_AGAIN => Next::Wait(why.to_owned()),
+        asked => {
+            so_far.asked = Some((asked.map_or(now, |(first, _)| first), now));
+            Next::PowerOff(why.to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! What a host says as it shuts down, and what it waits for, on a store in memory.
+
+use uuid::Uuid;
+use zsha_crds::ClusterName;
+use zsha_crds::records::{LeaseRecord, Migration, Owner, VmPhase};
+use zsha_runtime::store::MemoryStore;
+
+use super::*;
+use crate::embedded::Machine;
+use crate::hypervisor::simulated::SimulatedHosts;
+
+fn host(boot_id: &str) -> Host {
+    Host { node: NodeName::new("nfs-1").unwrap(), boot_id: boot_id.to_owned() }
+}
+
+fn keys() -> Keys {
+    Keys::new(&ClusterName::new("prod").unwrap())
+}
+
+fn owner(node: &str) -> Owner {
+    Owner { node: NodeName::new(node).unwrap(), epoch: 1 }
+}
+
+fn vm_of(node: &str) -> VmRecord {
+    VmRecord { owner: Some(owner(node)), ..VmRecord::unplaced(VmName::management(), Uuid::nil()) }
+}
+
+async fn write<T: serde::Serialize>(store: &MemoryStore, key: String, value: &T) {
+    let there = store.get(&key, Read::Consistent).await.unwrap();
+    assert!(put(store, key, serde_json::to_string(value).unwrap(), there).await.unwrap());
+}
+
+async fn put_vm(store: &MemoryStore, vm: &VmRecord) {
+    write(store, keys().vm(&VmName::management()), vm).await;
+}
+
+async fn drain_in(store: &MemoryStore) -> Intent {
+    let key = keys().intent(&Intent::drain_of(&host("a").node));
+    serde_json::from_str(&store.get(&key, Read::Consistent).await.unwrap().unwrap().value).unwrap()
+}
+
+fn by_ann(shutdown: Option<HostShutdown>) -> Intent {
+    Intent::Drain {
+        by: "ann@desk".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+        message: "new memory".to_owned(),
+        shutdown,
+    }
+}
+
+fn in_boot(boot_id: &str, no_time_to_move: bool) -> HostShutdown {
+    HostShutdown { boot_id: boot_id.to_owned(), no_time_to_move }
+}
+
+/// The host nfs-1 in its boot a, whose keeper nobody has started.
+fn leaving(store: &MemoryStore) -> Leaving {
+    let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
+    let (cluster, vm) = (ClusterName::new("prod").unwrap(), VmName::management());
+    let hosts = SimulatedHosts::new(vm.clone(), vm.domain_uuid(&cluster));
+    let machine = Machine::new(cluster, host("a").node, clock, Arc::new(store.clone()), hosts, 1);
+    let (line, _) = machine.keeper();
+    Leaving {
+        host: host("a"),
+        keys: keys(),
+        clock,
+        store: Arc::new(store.clone()),
+        lease: Arc::new(line),
+        hypervisor: None,
+    }
+}
+
+#[test]
+fn a_vm_that_is_owned_here_or_on_its_way_here_has_not_left() {
+    let host = host("a");
+    assert_eq!(host.place(&vm_of("nfs-1")), Place::Here);
+    assert_eq!(host.place(&vm_of("nfs-2")), Place::NotHere);
+    let arriving =
+        VmRecord { migration: Some(Migration { to: owner("nfs-1"), id: Uuid::nil() }), ..vm_of("nfs-2") };
+    assert_eq!(host.place(&arriving), Place::OnItsWayHere);
+    assert_eq!(host.place(&VmRecord { owner: None, ..vm_of("nfs-1") }), Place::NotHere, "it runs nowhere");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_is_drained_until_it_has_booted_again() {
+    let store = MemoryStore::new();
+    put_vm(&store, &vm_of("nfs-1")).await;
+    let leaving = leaving(&store);
+    let moved = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let Intent::Drain { shutdown, .. } = drain_in(&store).await else { panic!("it is not drained") };
+        assert_eq!(shutdown, Some(in_boot("a", false)));
+        put_vm(&store, &vm_of("nfs-2")).await;
+    };
+    let (done, ()) = tokio::join!(leaving.until_it_may_go_down(Duration::from_secs(600)), moved);
+    done.unwrap();
+
+    back(&host("a"), &keys(), &store).await;
+    assert!(matches!(drain_in(&store).await, Intent::Drain { .. }), "a controller that was only restarted");
+    back(&host("b"), &keys(), &store).await;
+    assert_eq!(drain_in(&store).await, Intent::None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_asked_for_stays_beside_what_the_host_says() {
+    let store = MemoryStore::new();
+    put_vm(&store, &vm_of("nfs-2")).await;
+    write(&store, keys().intent(&Intent::drain_of(&host("a").node)), &by_ann(None)).await;
+    leaving(&store).until_it_may_go_down(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(drain_in(&store).await, by_ann(Some(in_boot("a", false))));
+    back(&host("b"), &keys(), &store).await;
+    assert_eq!(drain_in(&store).await, by_ann(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_that_cannot_leave_is_said_so_in_time() {
+    let store = MemoryStore::new();
+    put_vm(&store, &vm_of("nfs-1")).await;
+    let leaving = leaving(&store);
+    let began = leaving.clock.now();
+    let told = async {
+        tokio::time::sleep(Duration::from_secs(300 - 120 - 20 + 2)).await;
+        let Intent::Drain { shutdown, .. } = drain_in(&store).await else { panic!("it is not drained") };
+        assert_eq!(shutdown, Some(in_boot("a", true)), "the guest needs what is left");
+    };
+    let (left, ()) = tokio::join!(leaving.until_it_may_go_down(Duration::from_secs(300)), told);
+    let error = left.unwrap_err().to_string();
+    assert!(error.starts_with("the VM is still on nfs-1 after 300 s"), "{error}");
+    assert!(began.until(leaving.clock.now()) < Duration::from_secs(302));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_cannot_be_read_is_not_written_over() {
+    let store = MemoryStore::new();
+    put_vm(&store, &vm_of("nfs-2")).await;
+    write(&store, keys().intent(&Intent::drain_of(&host("a").node)), &"soon").await;
+    let error = leaving(&store).until_it_may_go_down(Duration::from_secs(3)).await.unwrap_err().to_string();
+    assert!(error.contains("zsha/prod/intent/drain.nfs-1 cannot be read"), "{error}");
+}
+
+/// The quorum must not go before the guest is off.
+#[tokio::test(start_paused = true)]
+async fn a_host_without_the_vm_waits_for_the_one_that_shuts_down_with_it() {
+    let store = MemoryStore::new();
+    put_vm(&store, &vm_of("nfs-2")).await;
+    let lease = |boot: &str, seq| LeaseRecord {
+        boot_id: boot.to_owned(),
+        seq,
+        ..LeaseRecord::lost(&owner("nfs-2"), Timestamp::UNIX_EPOCH)
+    };
+    let said = Intent::Drain {
+        by: "nfs-2 itself (boot x)".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+        message: String::new(),
+        shutdown: Some(in_boot("x", false)),
+    };
+    write(&store, keys().intent(&Intent::drain_of(&owner("nfs-2").node)), &said).await;
+    write(&store, keys().lease(&owner("nfs-2").node), &lease("later", 0)).await;
+    let leaving = leaving(&store);
+    let began = leaving.clock.now();
+    leaving.until_it_may_go_down(Duration::from_secs(600)).await.unwrap();
+    assert_eq!(began.until(leaving.clock.now()), Duration::ZERO, "nfs-2 has booted since it said so");
+
+    write(&store, keys().lease(&owner("nfs-2").node), &lease("x", 0)).await;
+    let powers_off = async {
+        for seq in 1..=50 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            write(&store, keys().lease(&owner("nfs-2").node), &lease("x", seq)).await;
+        }
+        put_vm(&store, &VmRecord { owner: None, phase: VmPhase::Stopped, ..vm_of("nfs-2") }).await;
+    };
+    let (left, ()) = tokio::join!(leaving.until_it_may_go_down(Duration::from_secs(600)), powers_off);
+    left.unwrap();
+    let took = began.until(leaving.clock.now());
+    assert!((Duration::from_secs(50)..Duration::from_secs(53)).contains(&took), "{took:?}");
+}
