@@ -58,7 +58,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
     let (feed, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let lease = Arc::new(SocketLease::new(settings.keeper_socket()));
     let uuid = VmName::management().domain_uuid(&settings.cluster);
-    let copies = Arc::new(ProcCopies::new(uuid));
+    let copies = Arc::new(ProcCopies::telling(uuid));
     let node = Node {
         cluster: settings.cluster.clone(),
         edges: Edges {

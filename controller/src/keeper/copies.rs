@@ -1,27 +1,43 @@
 //! Where copies of the VM are found and killed: in the process table, with nothing registered and nobody asked.
 //!
-//! A copy is a QEMU whose command line carries the VM's UUID. It decides nothing: who is to be killed, and when,
+//! A copy is a QEMU whose command line carries the VM's UUID, and that could run it: any user may call a process so, and
+//! one who could not run the VM must not keep it from running. It decides nothing: who is to be killed, and when,
 //! is [`super::enforce`]'s. Not being able to look is an error, never "none".
 
+mod bearing;
+mod users;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 use uuid::Uuid;
 use zsha_crds::NodeName;
+use zsha_runtime::Clock;
 
 use crate::hypervisor::simulated::SimulatedHosts;
+use bearing::Bearing;
+use users::Users;
 
 /// One process that runs the VM, executing or paused.
 #[derive(Debug, Clone)]
 pub struct VmCopy {
     /// The process id; in a simulation, the number of the start.
     pub process: u64,
+    /// In clock ticks since boot: with the process id, this very process and no later one. None: not known.
+    pub started: Option<u64>,
+    /// Whose it is. None: not known, or of no process.
+    pub user: Option<u32>,
+    /// What it was called by; of a simulation nothing.
+    pub command: String,
     /// A pidfd: refers to this very process for ever, whoever gets its number later.
     handle: Option<Arc<OwnedFd>>,
 }
@@ -29,7 +45,23 @@ pub struct VmCopy {
 impl VmCopy {
     /// One that no process stands behind: in a simulation, or in a test.
     pub fn numbered(process: u64) -> Self {
-        Self { process, handle: None }
+        Self { process, started: None, user: None, command: String::new(), handle: None }
+    }
+
+    /// Whether both are one process, and not one that got the number of the other.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        (self.process, self.started) == (other.process, other.started)
+    }
+}
+
+/// For people: what to look for on the node, and whom to ask.
+impl fmt::Display for VmCopy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}", self.process)?;
+        if let Some(user) = self.user {
+            write!(f, " of user {user}")?;
+        }
+        if self.command.is_empty() { Ok(()) } else { write!(f, " ({})", self.command) }
     }
 }
 
@@ -50,6 +82,9 @@ pub trait Copies: Send + Sync + fmt::Debug + 'static {
 pub struct ProcCopies {
     uuid: Uuid,
     proc: PathBuf,
+    users: Users,
+    /// Strangers who were told of; None where nobody may be told.
+    told: Option<Mutex<BTreeSet<(u64, Option<u64>)>>>,
 }
 
 /// More than Linux lets a command line be with the usual stack limit; what is longer is not read on.
@@ -58,40 +93,141 @@ const COMMAND_LINE_LIMIT: u64 = 4 << 20;
 /// Of /proc/PID/task: two, as of every directory, and one a thread.
 const LINKS_OF_ONE_THREAD: u64 = 3;
 
+/// Between the moment in which an exec puts the new program in the place of the old one and the one in which its
+/// arguments are there lie some microseconds; on a busy machine, a turn of somebody else's.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(500);
+/// All that are seen so are looked at again together, so that a scan takes no longer however many there are.
+const LOOKS_AGAIN: u32 = 20;
+/// And no longer where each look takes its time: whoever kills waits for this.
+const LOOKS_AGAIN_FOR: Duration = Duration::from_millis(20);
+
+/// Of strangers, in one scan: whoever makes thousands of them must not fill the log.
+const TOLD_AT_ONCE: usize = 4;
+
+/// For people; a command line may be megabytes.
+const COMMAND_TOLD: usize = 60;
+
+/// What a process is.
+#[derive(Debug)]
+enum Sight {
+    Copy(VmCopy),
+    /// Called as a copy is, by a user who could not run it.
+    Stranger(VmCopy),
+    Other,
+    /// In the middle of an exec, or without a command line of its own accord.
+    Unclear,
+}
+
+/// What a command line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    Copy,
+    Other,
+    Unclear,
+}
+
 impl ProcCopies {
+    /// Says nothing: for a thread that may not wait for a log.
     pub fn new(uuid: Uuid) -> Self {
-        Self { uuid, proc: PathBuf::from("/proc") }
+        let users = Users::default();
+        // They are read meanwhile.
+        let _ = users.that_count();
+        Self { uuid, proc: PathBuf::from("/proc"), users, told: None }
     }
 
-    /// The copy with this process number, if it is one. The handle is opened first: what is read after it is of
+    /// One that says, once, which processes it takes for none.
+    pub fn telling(uuid: Uuid) -> Self {
+        Self { told: Some(Mutex::default()), ..Self::new(uuid) }
+    }
+
+    /// What the process with this number is. The handle is opened before the last look: what is read after it is of
     /// the process it refers to, or that process is dead and the signal meets nobody.
-    fn opened(&self, number: i32) -> io::Result<Option<VmCopy>> {
-        let Some(pid) = Pid::from_raw(number) else { return Ok(None) };
+    fn look(&self, number: i32, buffer: &mut Vec<u8>) -> io::Result<Sight> {
+        let process = self.proc.join(number.to_string());
+        match self.claim(&process, buffer)? {
+            Claim::Copy => {}
+            Claim::Other => return Ok(Sight::Other),
+            Claim::Unclear => return Ok(Sight::Unclear),
+        }
+        let Some(pid) = Pid::from_raw(number) else { return Ok(Sight::Other) };
         let handle = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Ok(handle) => handle,
-            Err(error) => return none_if_gone(error.into()),
+            Err(error) => return none_if_gone::<()>(error.into()).map(|_| Sight::Other),
         };
-        let process = self.proc.join(number.to_string());
-        if !self.is_copy(&process, &mut Vec::new())? {
-            return Ok(None);
+        match self.claim(&process, buffer)? {
+            Claim::Copy => {}
+            Claim::Other => return Ok(Sight::Other),
+            Claim::Unclear => return Ok(Sight::Unclear),
         }
-        Ok(Some(VmCopy { process: u64::from(number.unsigned_abs()), handle: Some(Arc::new(handle)) }))
+        let bearing = Bearing::of(&process);
+        let copy = VmCopy {
+            process: u64::from(number.unsigned_abs()),
+            started: bearing.started,
+            user: bearing.users.map(|[_, effective, ..]| effective),
+            command: called(buffer),
+            handle: Some(Arc::new(handle)),
+        };
+        Ok(if self.could_run_vm(&bearing) { Sight::Copy(copy) } else { Sight::Stranger(copy) })
     }
 
-    fn is_copy(&self, process: &Path, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    /// Who may is only asked where it matters: of root's there is no doubt.
+    fn could_run_vm(&self, bearing: &Bearing) -> bool {
+        bearing.could_run_vm(Some(&BTreeSet::from([0])))
+            || bearing.could_run_vm(self.users.that_count().as_ref())
+    }
+
+    fn claim(&self, process: &Path, buffer: &mut Vec<u8>) -> io::Result<Claim> {
+        let claimed = |is_copy| if is_copy { Claim::Copy } else { Claim::Other };
         if !read_entry(&process.join("cmdline"), buffer)? {
-            return Ok(false);
+            return Ok(Claim::Other);
         }
         if !buffer.is_empty() {
-            return Ok(names_vm(buffer, &self.uuid) && is_qemu(buffer, process));
+            return Ok(claimed(names_vm(buffer, &self.uuid) && is_qemu(buffer, process)));
+        }
+        if has_memory(process) {
+            return Ok(Claim::Unclear);
         }
         // A kernel thread, a zombie, or the worst of both: a dead leader whose other threads still execute or
         // wait for their I/O. The leader's memory is gone then, its threads' is not.
         match fs::metadata(process.join("task")) {
-            Ok(threads) if threads.nlink() == LINKS_OF_ONE_THREAD => Ok(false),
-            Ok(_) => self.is_copy_by_threads(process, buffer),
-            Err(error) => none_if_gone::<()>(error).map(|_| false),
+            Ok(threads) if threads.nlink() == LINKS_OF_ONE_THREAD => Ok(Claim::Other),
+            Ok(_) => self.is_copy_by_threads(process, buffer).map(claimed),
+            Err(error) => none_if_gone::<()>(error).map(|_| Claim::Other),
         }
+    }
+
+    /// What is still unclear after all looks: an error where it could be a copy, since "none" would be a guess.
+    fn settle(&self, unclear: &[i32]) -> io::Result<()> {
+        for number in unclear {
+            let process = self.proc.join(number.to_string());
+            let is_qemu = fs::read_link(process.join("exe")).is_ok_and(|program| names_qemu(&program));
+            if is_qemu && self.could_run_vm(&Bearing::of(&process)) {
+                return Err(io::Error::other(format!(
+                    "process {number} is a QEMU and shows no command line: it may be one of the VM"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Each once. Those that are gone are forgotten.
+    fn tell(&self, strangers: &[VmCopy]) {
+        let Some(told) = &self.told else { return };
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = |stranger: &VmCopy| (stranger.process, stranger.started);
+        let new: Vec<&VmCopy> = strangers.iter().filter(|stranger| !told.contains(&key(stranger))).collect();
+        for stranger in new.iter().take(TOLD_AT_ONCE) {
+            tracing::warn!(
+                process = stranger.process,
+                user = stranger.user,
+                command = stranger.command,
+                "a process calls itself a QEMU of the VM and is none: its user could not run it. It is left alone"
+            );
+        }
+        if new.len() > TOLD_AT_ONCE {
+            tracing::warn!(more = new.len() - TOLD_AT_ONCE, "and others that call themselves so");
+        }
+        *told = strangers.iter().map(key).collect();
     }
 
     fn is_copy_by_threads(&self, process: &Path, buffer: &mut Vec<u8>) -> io::Result<bool> {
@@ -112,7 +248,7 @@ impl ProcCopies {
 
 impl Copies for ProcCopies {
     fn alive(&self) -> io::Result<Vec<VmCopy>> {
-        let mut copies = Vec::new();
+        let (mut copies, mut strangers, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
         let mut buffer = Vec::with_capacity(16 << 10);
         let mut first_seen = false;
         for entry in fs::read_dir(&self.proc)? {
@@ -121,10 +257,33 @@ impl Copies for ProcCopies {
                 continue;
             };
             first_seen |= number == 1;
-            if self.is_copy(&entry.path(), &mut buffer)? {
-                copies.extend(self.opened(number)?);
+            match self.look(number, &mut buffer)? {
+                Sight::Copy(copy) => copies.push(copy),
+                Sight::Stranger(stranger) => strangers.push(stranger),
+                Sight::Other => {}
+                Sight::Unclear => unclear.push(number),
             }
         }
+        let begun = Clock::Boottime.now();
+        for _ in 0..LOOKS_AGAIN {
+            if unclear.is_empty() || Clock::Boottime.now().since(begun) > LOOKS_AGAIN_FOR {
+                break;
+            }
+            thread::park_timeout(LOOK_AGAIN_AFTER);
+            for number in std::mem::take(&mut unclear) {
+                match self.look(number, &mut buffer)? {
+                    Sight::Copy(copy) => copies.push(copy),
+                    Sight::Stranger(stranger) => strangers.push(stranger),
+                    Sight::Other => {}
+                    Sight::Unclear => unclear.push(number),
+                }
+            }
+        }
+        // What is there must die, whatever else may be there.
+        if copies.is_empty() {
+            self.settle(&unclear)?;
+        }
+        self.tell(&strangers);
         if first_seen {
             Ok(copies)
         } else {
@@ -156,6 +315,25 @@ fn read_entry(path: &Path, buffer: &mut Vec<u8>) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(error) => none_if_gone::<()>(error).map(|_| false),
     }
+}
+
+/// Whether a process without a command line has memory of its own all the same. A kernel thread, a zombie and one that is
+/// ending have none, and no program either.
+fn has_memory(process: &Path) -> bool {
+    match fs::read_link(process.join("exe")) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::read_to_string(process.join("statm")).is_ok_and(|pages| !pages.starts_with("0 "))
+        }
+        Err(_) => false,
+    }
+}
+
+/// The first argument, as far as a person wants it.
+fn called(command_line: &[u8]) -> String {
+    let first = command_line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text: String = String::from_utf8_lossy(first).chars().take(COMMAND_TOLD).collect();
+    text.replace(char::is_control, " ")
 }
 
 /// Whether `-uuid` and this UUID stand side by side in a command line of zero-terminated arguments.

@@ -110,8 +110,8 @@ impl Killing {
     }
 
     fn forget_all_but(&mut self, found: &[VmCopy], reports: &mut Vec<Report>) {
-        self.killed.retain(|process, _| {
-            let there = found.iter().any(|copy| copy.process == *process);
+        self.killed.retain(|process, killed| {
+            let there = found.iter().any(|copy| copy.is_same_as(&killed.copy));
             if !there {
                 reports.push(Report::Gone { process: *process });
             }

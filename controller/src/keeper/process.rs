@@ -81,7 +81,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         timings: LeaseTimings::BALANCED,
         clock: Clock::Boottime,
         store,
-        looking: Looking::Apart(Apart::new(Arc::new(ProcCopies::new(uuid)), tell)),
+        looking: Looking::Apart(Apart::new(Arc::new(ProcCopies::telling(uuid)), tell)),
         enforcement,
         notebook,
         watchdog: watchdog.clone(),

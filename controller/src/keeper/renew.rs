@@ -370,6 +370,11 @@ impl Renewal {
             );
             view.message.push_str(&more);
         }
+        if let Some(who) =
+            self.settings.looking.who().filter(|_| view.copies.is_some_and(|copies| copies > 0))
+        {
+            view.message.push_str(&format!("; of the VM there is {who}"));
+        }
         let (valid, epoch, late) = (view.valid(now), view.epoch, view.late);
         let message = view.message.clone();
         self.desk.show(view);

@@ -74,8 +74,11 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         // Also for a moment while a process that was killed goes.
         LocalVm::Unmanaged => plan.wait(
             "Unmanaged",
-            "a QEMU of the VM runs that libvirt does not know. It is left alone; is this controller's --libvirt the \
-             daemon that started it?",
+            format!(
+                "a QEMU of the VM runs that libvirt does not know. It is left alone; is this controller's --libvirt the \
+                 daemon that started it? Its keeper says: {}",
+                world.lease.known().map_or("nothing", |verdict| &verdict.message)
+            ),
         ),
     }
 }

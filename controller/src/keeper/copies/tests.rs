@@ -8,6 +8,8 @@ use super::*;
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::simulated::SimulatedHosts;
 
+mod strangers;
+
 /// A real process that stands for a QEMU: it lives until it is killed, or this is dropped.
 #[derive(Debug)]
 pub(in crate::keeper) struct Impostor {
@@ -17,7 +19,17 @@ pub(in crate::keeper) struct Impostor {
 
 impl Impostor {
     pub(in crate::keeper) fn called(name: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new("/bin/sh")
+        Self::by(&mut Command::new("/bin/sh"), name, arguments)
+    }
+
+    /// As any user may start one. Needs root.
+    pub(in crate::keeper) fn of_user(user: u32, uuid: Uuid) -> Self {
+        let arguments = ["-uuid", &uuid.to_string()];
+        Self::by(Command::new("/bin/sh").uid(user).gid(user), "qemu-x", &arguments)
+    }
+
+    fn by(command: &mut Command, name: &str, arguments: &[&str]) -> Self {
+        let mut child = command
             .arg0(name)
             .args(["-c", "echo; read -r forever", "it"])
             .args(arguments)
@@ -103,6 +115,10 @@ fn a_copy_whose_process_number_is_gone_is_killed_again_without_harm() {
     copies.kill(&found[0]).unwrap();
 }
 
+fn within(proc: &Path, uuid: Uuid) -> ProcCopies {
+    ProcCopies { proc: proc.to_owned(), ..ProcCopies::new(uuid) }
+}
+
 /// A /proc with one process, this very one, as the files say.
 fn proc_with(own_files: &[(&str, Vec<u8>)], uuid: Uuid) -> (tempfile::TempDir, ProcCopies) {
     let directory = tempfile::tempdir().unwrap();
@@ -114,7 +130,7 @@ fn proc_with(own_files: &[(&str, Vec<u8>)], uuid: Uuid) -> (tempfile::TempDir, P
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, content).unwrap();
     }
-    let copies = ProcCopies { uuid, proc: directory.path().to_owned() };
+    let copies = within(directory.path(), uuid);
     (directory, copies)
 }
 
@@ -134,8 +150,8 @@ fn a_dead_leader_is_a_copy_as_long_as_another_of_its_threads_lives() {
 fn a_process_table_that_is_missing_or_hides_processes_is_an_error_and_not_empty() {
     let directory = tempfile::tempdir().unwrap();
     let uuid = Uuid::new_v4();
-    assert!(ProcCopies { uuid, proc: directory.path().to_owned() }.alive().is_err());
-    assert!(ProcCopies { uuid, proc: directory.path().join("none") }.alive().is_err());
+    assert!(within(directory.path(), uuid).alive().is_err());
+    assert!(within(&directory.path().join("none"), uuid).alive().is_err());
 }
 
 #[test]

@@ -28,11 +28,16 @@ pub struct Apart {
     /// To the thread that kills.
     tell: mpsc::Sender<Vec<VmCopy>>,
     stuck: Option<JoinHandle<io::Result<Vec<VmCopy>>>>,
+    /// Those that were found last.
+    who: Option<String>,
 }
+
+/// Of those that are named; there should be one at most.
+const NAMED: usize = 3;
 
 impl Apart {
     pub fn new(copies: Arc<dyn Copies>, tell: mpsc::Sender<Vec<VmCopy>>) -> Self {
-        Self { copies, tell, stuck: None }
+        Self { copies, tell, stuck: None, who: None }
     }
 
     async fn look(&mut self) -> io::Result<u32> {
@@ -53,6 +58,8 @@ impl Apart {
         };
         let found = done.map_err(io::Error::other)??;
         let count = count(&found);
+        let named: Vec<String> = found.iter().take(NAMED).map(ToString::to_string).collect();
+        self.who = (!named.is_empty()).then(|| named.join(", "));
         // Nobody listening means no thread that kills: the process is ending.
         let _ = self.tell.send(found);
         Ok(count)
@@ -65,6 +72,14 @@ impl Looking {
         match self {
             Self::Inline(copies) => copies.alive().map(|found| count(&found)),
             Self::Apart(apart) => apart.look().await,
+        }
+    }
+
+    /// The processes that were found last, for people. None: there was none, or none that has a name.
+    pub fn who(&self) -> Option<&str> {
+        match self {
+            Self::Inline(_) => None,
+            Self::Apart(apart) => apart.who.as_deref(),
         }
     }
 }

@@ -1,0 +1,105 @@
+//! Processes that call themselves a copy and are none, and copies that are hard to see.
+
+use super::*;
+
+const NOBODY: u32 = 65_534;
+
+/// What a process of this user that calls itself a QEMU of the VM is taken for, where these users run QEMU. Needs root.
+fn is_copy(user: u32, runs_qemu: &[u32]) -> bool {
+    let uuid = Uuid::new_v4();
+    let process = Impostor::of_user(user, uuid);
+    let users = Users::known_to_be(runs_qemu.iter().copied());
+    let found = ProcCopies { users, ..ProcCopies::telling(uuid) }.alive().unwrap();
+    assert!(process.lives());
+    if let Some(copy) = found.first() {
+        assert_eq!((copy.process, copy.user), (process.number(), Some(user)));
+        let told = copy.to_string();
+        let expected = format!("process {} of user {user} (qemu-x)", process.number());
+        assert_eq!(told, expected);
+        assert!(copy.started.is_some());
+    }
+    !found.is_empty()
+}
+
+#[test]
+fn an_impostor_of_a_user_who_could_not_run_the_vm_is_no_copy_and_any_other_is() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    assert!(!is_copy(NOBODY, &[0, 64_055]));
+    assert!(is_copy(64_055, &[0, 64_055]), "of the user that runs QEMU");
+    assert!(is_copy(0, &[0, 64_055]), "root's, started by hand");
+    assert!(is_copy(NOBODY, &[0, NOBODY]), "where QEMU runs as nobody");
+}
+
+#[test]
+fn while_nobody_knows_who_runs_qemu_everybody_counts() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let uuid = Uuid::new_v4();
+    let _process = Impostor::of_user(NOBODY, uuid);
+    // Nothing has been read, and nothing is.
+    let users = Users::default();
+    let first = users.that_count();
+    assert_eq!(first, None);
+    let copies = ProcCopies { users: Users::default(), ..ProcCopies::new(uuid) };
+    assert_eq!(copies.alive().unwrap().len(), 1);
+}
+
+/// How often the process below puts another program in its place.
+const EXECS: usize = 600;
+
+#[test]
+fn a_qemu_in_the_middle_of_an_exec_is_never_taken_for_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("qemu-system-x86_64");
+    fs::copy("/bin/sh", &program).unwrap();
+    let uuid = Uuid::new_v4();
+    // It executes itself over and over, with the same arguments but for the count, and then waits to be killed.
+    let script = "[ \"$1\" = 0 ] && { echo; read -r forever; }; exec \"$0\" -c \"$2\" \"$0\" $(($1 - 1)) \"$2\" -uuid \"$4\"";
+    let mut child = Command::new(&program)
+        .args(["-c", script])
+        .arg(&program)
+        .args([&EXECS.to_string(), script, "-uuid", &uuid.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut end = child.stdout.take().unwrap();
+    let copies = ProcCopies::new(uuid);
+    let (mut looks, mut missed, mut unclear) = (0, 0, 0);
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let waiting = thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let _ends_or_speaks = end.read(&mut [0]).unwrap();
+            over.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    while !over.load(std::sync::atomic::Ordering::SeqCst) {
+        looks += 1;
+        match copies.alive() {
+            Ok(found) => missed += usize::from(found.is_empty()),
+            Err(_) => unclear += 1,
+        }
+    }
+    waiting.join().unwrap();
+    println!("{looks} looks during {EXECS} execs: missed in {missed}, unclear in {unclear}");
+    assert_eq!(copies.alive().unwrap().len(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(looks > 10);
+    assert_eq!(missed, 0, "of {looks} looks");
+}
+
+#[test]
+fn a_qemu_without_a_command_line_is_unknown_and_any_other_program_without_one_is_none() {
+    let uuid = Uuid::new_v4();
+    for (program, is_known) in [("/usr/bin/qemu-system-x86_64", false), ("/usr/bin/vim", true)] {
+        let (directory, copies) = proc_with(&[("cmdline", Vec::new())], uuid);
+        let own = directory.path().join(std::process::id().to_string());
+        std::os::unix::fs::symlink(program, own.join("exe")).unwrap();
+        assert_eq!(copies.alive().map(|found| found.len()).ok(), is_known.then_some(0), "{program}");
+    }
+}
