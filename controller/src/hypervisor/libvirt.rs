@@ -130,8 +130,8 @@ impl LibvirtHypervisor {
         Ok(Self {
             domain_type: OnceCell::new_with(settings.domain_type),
             settings,
+            vm: Arc::new(Vm::new(uuid, &name, copies)),
             name,
-            vm: Arc::new(Vm::new(uuid, copies)),
             bell,
             link: state,
             link_task: task.abort_handle(),

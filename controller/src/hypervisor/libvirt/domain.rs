@@ -12,6 +12,7 @@ use virt::domain::{Domain, MigrateParameters};
 use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
+use zsha_crds::VmName;
 
 use super::agent;
 use super::events;
@@ -25,6 +26,7 @@ use crate::keeper::copies::Copies;
 #[derive(Debug)]
 pub(super) struct Vm {
     pub(super) uuid: Uuid,
+    name: String,
     copies: Arc<dyn Copies>,
     /// Whether its last process was ended by us: a SIGKILL looks like a crash to libvirt.
     ended_by_us: AtomicBool,
@@ -38,8 +40,15 @@ const DEATH_TICK: Duration = Duration::from_millis(5);
 const LOOKS: u32 = 3;
 
 impl Vm {
-    pub(super) fn new(uuid: Uuid, copies: Arc<dyn Copies>) -> Self {
-        Self { uuid, copies, ended_by_us: AtomicBool::new(false), asked_to_shut_down: AtomicU32::new(0) }
+    pub(super) fn new(uuid: Uuid, name: &VmName, copies: Arc<dyn Copies>) -> Self {
+        let name = name.to_string();
+        Self {
+            uuid,
+            name,
+            copies,
+            ended_by_us: AtomicBool::new(false),
+            asked_to_shut_down: AtomicU32::new(0),
+        }
     }
 
     /// None where libvirt knows no such domain; every other failure is one.
@@ -73,11 +82,42 @@ impl Vm {
             };
             // What libvirt does not know of may still hold the image.
             if vm.has_process() || !self.has_copy()? {
+                if vm == LocalVm::Absent {
+                    self.name_is_free(connect)?;
+                }
                 return Ok(vm);
             }
         }
-        tracing::warn!(uuid = %self.uuid, libvirt = vm.word(), "a process of the VM runs that libvirt does not know");
+        let who = self.who_copies_are();
+        tracing::warn!(uuid = %self.uuid, libvirt = vm.word(), who, "a process of the VM runs that libvirt does not know");
         Ok(LocalVm::Unmanaged)
+    }
+
+    /// For the log: which processes, whose, and what they are called.
+    fn who_copies_are(&self) -> String {
+        let copies = self.copies.alive().unwrap_or_default();
+        copies.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    /// A domain of our name that is not ours is another cluster's, or somebody's own. It is left alone, and this node
+    /// cannot run the VM beside it: libvirt has room for one domain of a name.
+    fn name_is_free(&self, connect: &Connect) -> Result<(), Refusal> {
+        let domain = match connect.lookup_domain_by_name(&self.name) {
+            Err(error) if is(&error, ErrorNumber::NoDomain) => return Ok(()),
+            other => other?,
+        };
+        let uuid = domain.uuid()?;
+        // Ours, defined by now.
+        if uuid == self.uuid {
+            return Ok(());
+        }
+        Err(plain(format!(
+            "this node's libvirt has another domain that is called {name} (UUID {uuid}; this cluster's has {ours}). It is \
+             left alone, and the VM cannot be here beside it: undefine or rename that one (`virsh domrename`), or take \
+             this node out of one of the two clusters",
+            name = self.name,
+            ours = self.uuid,
+        )))
     }
 
     fn look_once(&self, connect: &Connect) -> Result<LocalVm, Refusal> {
@@ -106,6 +146,7 @@ impl Vm {
     }
 
     pub(super) fn define(&self, connect: &Connect, xml: &str) -> Result<(), Refusal> {
+        self.name_is_free(connect)?;
         let domain = connect.define_domain_xml(xml)?;
         if domain.autostart()? {
             domain.set_autostart(false)?;
