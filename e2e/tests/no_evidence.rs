@@ -116,11 +116,11 @@ fn a_controller_out_of_descriptors_says_so_and_touches_nothing() -> Result<()> {
     let open: Vec<u32> = listed.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect();
     // What it has open stays open; what is left is enough for a word with its keeper or Consul, and for no child.
     let left = (0..).filter(|number| !open.contains(number)).nth(3).context("no number")?;
-    let limit = format!("--nofile={0}:{0}", left + 1);
+    let limit = format!("--nofile={}:", left + 1);
     owner.ok(&["prlimit", "--pid", &controller, &limit])?;
     running.says(owner, "CouldNotLook")?;
     running.untouched("a controller that can open nothing", owner, || Ok(()))?;
-    owner.ok(&["prlimit", "--pid", &controller, "--nofile=4096:4096"])?;
+    owner.ok(&["prlimit", "--pid", &controller, "--nofile=4096:"])?;
     running.finish()
 }
 
