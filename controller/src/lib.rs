@@ -34,4 +34,5 @@ pub mod keeper;
 pub mod api;
 pub mod leave;
 pub mod logs;
+pub mod outer;
 pub mod settings;

@@ -20,6 +20,7 @@ use crate::hypervisor::Hypervisor;
 use crate::keeper::copies::{Copies, ProcCopies};
 use crate::keeper::{SocketLease, StateFile, second_net};
 use crate::leave;
+use crate::outer::Outer;
 use crate::reconcile::{self, Build, Node};
 use crate::settings::Settings;
 
@@ -72,7 +73,10 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
         },
         recorder: recorder.clone(),
         metrics: Arc::clone(&metrics),
-        build: Build::this(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown"))),
+        build: Build {
+            virtual_host: Outer::look().said(),
+            ..Build::this(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown")))
+        },
         seed,
         feed: Some(feed),
     };

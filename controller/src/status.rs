@@ -28,6 +28,7 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
         controller_version: build.version.clone(),
         document_format: build.reads,
         migrated_percent: migrated_percent(world),
+        virtual_host: build.virtual_host.clone(),
         local_vm: world.local.known().map_or(UNKNOWN, LocalVm::word).to_owned(),
         waiting: plan.waiting.clone(),
         updated_at: world.wall,

@@ -164,7 +164,8 @@ pub struct LeaseRecord {
     #[serde(default)]
     pub copies: Option<u32>,
     /// The holder's `CLOCK_BOOTTIME` when this was sent, in milliseconds. Between two records of one life it says how
-    /// much later the second was sent, however late it was seen.
+    /// much later the second was sent, however late it was seen. None from a host that may be paused from outside: its
+    /// clock may not count that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_millis: Option<u64>,
     /// Wall clock of the holder. For display only.
@@ -400,6 +401,10 @@ pub struct NodeStatus {
     /// How far the live migration from this node is, where one is under way and it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrated_percent: Option<u8>,
+    /// What this host is, where it is no real machine or cannot tell: `a virtual machine (QEMU)`. Something outside may
+    /// then pause it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_host: Option<String>,
     /// What this node would do but does not, and why: one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,

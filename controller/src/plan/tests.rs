@@ -110,6 +110,7 @@ fn ready(number: u32) -> NodeStatus {
         observed_generation: 1,
         document_format: zsha_crds::format::FIRST,
         migrated_percent: None,
+        virtual_host: None,
         controller_version: "test".to_owned(),
         local_vm: "Off".to_owned(),
         waiting: vec![],

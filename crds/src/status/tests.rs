@@ -40,6 +40,7 @@ fn report(name: &str, local_vm: &str) -> NodeStatus {
     NodeStatus {
         document_format: crate::format::FIRST,
         migrated_percent: None,
+        virtual_host: None,
         node: node(name),
         conditions: vec![Condition::new("Ready", ConditionStatus::True, "Fit", "fit", at(10))],
         observed_generation: 4,

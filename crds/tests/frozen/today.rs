@@ -144,6 +144,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
             NodeStatus {
                 document_format: zsha_crds::format::FIRST,
                 migrated_percent: Some(42),
+                virtual_host: Some("a virtual machine (QEMU)".to_owned()),
                 node: node(),
                 conditions: vec![condition()],
                 observed_generation: 5,

@@ -13,6 +13,7 @@ use super::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next, Obser
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
 
+mod pauses;
 mod reading;
 mod watching;
 
@@ -33,6 +34,7 @@ fn inputs(copies: Copies, incarnation: u128) -> Inputs {
     Inputs {
         copies,
         controller_alive: true,
+        may_be_paused: false,
         counted: Some(0),
         wall: Timestamp::UNIX_EPOCH,
         fresh_incarnation: Uuid::from_u128(incarnation),
