@@ -156,6 +156,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 document_format: zsha_crds::format::FIRST,
                 runs_unnamed: true,
                 migrated_percent: Some(42),
+                virtual_host: Some("a virtual machine (QEMU)".to_owned()),
                 node: node(),
                 conditions: vec![condition()],
                 observed_generation: 5,
