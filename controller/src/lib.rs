@@ -22,6 +22,7 @@ pub mod status;
 
 pub mod dev;
 pub mod embedded;
+mod heard;
 pub mod planted;
 pub mod run;
 #[cfg(any(test, feature = "sim"))]

@@ -199,7 +199,11 @@ impl Renewal {
         if copies == lease::Copies::None && !self.releasing.is_empty() && self.holder.deadline().is_some() {
             // From here on no start can find the lease valid; one that did before is seen by a second
             // look, or comes to life paused and is killed.
-            copies = if self.publish(None) { self.look().await } else { lease::Copies::Unknown };
+            copies = match self.publish(None) {
+                true if planted::is_planted(Bug::NoLookAfterRelease) => lease::Copies::None,
+                true => self.look().await,
+                false => lease::Copies::Unknown,
+            };
         }
         Inputs {
             copies,
@@ -217,6 +221,7 @@ impl Renewal {
         let (count, copies) = match &found {
             Ok(found) if found.is_empty() => (Some(0), lease::Copies::None),
             Ok(found) => (Some(u32::try_from(found.len()).unwrap_or(u32::MAX)), lease::Copies::Some),
+            Err(_) if planted::is_planted(Bug::BlindIsNoCopy) => (Some(0), lease::Copies::None),
             Err(error) => {
                 tracing::debug!(error = %error, "cannot look for copies of the VM");
                 (None, lease::Copies::Unknown)

@@ -13,6 +13,7 @@ use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, brief};
 
 use super::Expected;
 use crate::Moment;
+use crate::planted::is_planted;
 use crate::store::{Op, StoreError, Txn};
 use lost::Lost;
 
@@ -192,7 +193,7 @@ impl Holder {
     /// `memory` counts only within the boot it was written in; without it the holder is strict: not valid.
     pub fn new(identity: Identity, timings: LeaseTimings, memory: Option<Memory>) -> Self {
         let memory = memory.filter(|m| {
-            m.boot_id == identity.boot_id
+            (m.boot_id == identity.boot_id || is_planted("MemoryOutlivesTheBoot"))
                 && m.key.as_ref().is_none_or(|key| *key == identity.key)
                 && m.timings.is_safe()
         });
@@ -265,7 +266,8 @@ impl Holder {
             // A life ends with its deadline. Others may have fenced it since, and a restored snapshot hidden that.
             return self.live_anew(now, inputs, record.epoch, Some(index));
         }
-        if self.silent_for_long(now, inputs, record) && inputs.copies == Copies::None {
+        let no_copy = inputs.copies == Copies::None || is_planted("FreedWithItsCopy");
+        if self.silent_for_long(now, inputs, record) && no_copy {
             self.message =
                 "the controller is silent and no copy is alive here: what this node owned is set free"
                     .to_owned();
@@ -353,9 +355,16 @@ impl Holder {
     /// A new life, or the wait for the last copy of the old one to be seen dead.
     fn reborn(&mut self, now: Moment, inputs: Inputs, epoch_before: u64) -> Result<Life, Moment> {
         self.deadline = None;
-        match inputs.copies {
+        let seen = match inputs.copies {
+            Copies::Some if is_planted("RebornBesideACopy") => Copies::None,
+            Copies::Unknown if is_planted("RebornBlind") => Copies::None,
+            seen => seen,
+        };
+        match seen {
             Copies::None => {
-                let epoch = self.life.map_or(0, |l| l.epoch).max(epoch_before) + 1;
+                let lived = self.life.map_or(0, |l| l.epoch);
+                let lived = if is_planted("EpochRepeats") { 0 } else { lived };
+                let epoch = lived.max(epoch_before) + 1;
                 Ok(Life { incarnation: inputs.fresh_incarnation, epoch, seq: 1 })
             }
             Copies::Some => {
@@ -395,7 +404,9 @@ impl Holder {
     fn attempt(&mut self, now: Moment, inputs: Inputs, life: Life, state: LeaseState) -> Attempt {
         let timings = self.announced(now);
         // Rule 2: what may be announced by this write must be obeyed before it is sent.
-        if let (Some((granted, sent)), Some(deadline)) = (self.granted, self.deadline) {
+        if let (Some((granted, sent)), Some(deadline)) = (self.granted, self.deadline)
+            && !is_planted("ObeyedAfterAnnounced")
+        {
             let ttl = granted.ttl().min(timings.ttl());
             self.deadline = Some(deadline.min(sent + ttl));
         }

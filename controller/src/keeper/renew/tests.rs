@@ -14,6 +14,8 @@ use crate::keeper::copies::{Copies, SimulatedCopies};
 use crate::keeper::enforce::enforce_task;
 use crate::keeper::{KeeperError, Lease};
 
+mod looking;
+
 pub(in crate::keeper) fn domain() -> DomainSpec {
     DomainSpec {
         name: VmName::management(),
