@@ -1,22 +1,24 @@
 //! An administrator who knows libvirt and Consul, and not zsha: what is done to the VM, or to the store, past it.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::guest::DOMAIN;
 use crate::host::Host;
 use crate::init::on_disk;
-use crate::services::{self, CLUSTER};
+use crate::services::{self, CLUSTER, SEED};
 use crate::{IMAGE, wait};
 
 /// The record of who owns the VM.
 pub const OWNERSHIP: &str = "zsha/lab/vms/mnvm";
 /// What a domain made by hand has for a disk, so that QEMU's image lock is not what ends it: not every storage has one.
 const OTHER_IMAGE: &str = "/opt/smp/mngt/by-hand.img";
+const VIRSH: [&str; 4] = ["virsh", "-q", "-c", "qemu:///system"];
 const MIGRATED_WITHIN: Duration = Duration::from_secs(60);
 /// Of a process that has ended: until the check has read /proc once more.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
@@ -25,35 +27,49 @@ impl Host {
     /// Moves the guest to another host as a person would, and waits for the end of it: the process that has it there.
     pub fn migrates_past_zsha(&self, to: &Host, options: &[&str]) -> Result<i32> {
         let uri = format!("qemu+tcp://{}/system", to.address());
-        let virsh = ["virsh", "-q", "-c", "qemu:///system", "migrate", "--live", "--p2p", "--unsafe"];
-        let words = [&virsh[..], options, &[DOMAIN, &uri]].concat();
+        let migrate = ["migrate", "--live", "--p2p", "--unsafe"];
+        let words = [&VIRSH[..], &migrate, options, &[DOMAIN, &uri]].concat();
         self.exec_with(&words, "", MIGRATED_WITHIN)?.success()?;
         to.pid_of_qemu()?.with_context(|| format!("no QEMU on {}, to which it was moved", to.name))
     }
 
-    /// Starts a domain of the VM's name and UUID, with another disk: its process.
-    pub fn starts_by_hand(&self, owner: &Host) -> Result<i32> {
-        let xml = other_disk(self, &owner.virsh(&["dumpxml", "--inactive", DOMAIN])?)?;
-        let words = ["virsh", "-q", "-c", "qemu:///system", "create", "/dev/stdin"];
-        self.exec_with(&words, &xml, MIGRATED_WITHIN)?.success()?;
-        self.by_hand().map(|pids| pids.first().copied())?.context("it has not stayed for a moment")
+    /// The disk that tells the guest where it is, without which no host takes it in; a node makes it for itself.
+    pub fn copies_seed_to(&self, to: &Host) -> Result<()> {
+        let seed = |host: &Host| Ok::<_, anyhow::Error>(format!("/proc/{}/root{SEED}", host.init()?));
+        let directory = Path::new(SEED).parent().context("the seed is in a directory")?.display().to_string();
+        to.ok(&["mkdir", "-p", &directory])?;
+        fs::copy(seed(self)?, seed(to)?).map(drop).context("copy the seed")
+    }
+
+    /// Starts a domain of the VM's name and UUID, with another disk: its process. None where that was ended before libvirt
+    /// had it up.
+    pub fn starts_by_hand(&self, owner: &Host) -> Result<Option<i32>> {
+        let xml = other_domain(self, owner)?;
+        self.begins_by_hand(&["create", "/dev/stdin"], &xml)
     }
 
     /// Defines such a domain, to be started when libvirtd is.
     pub fn defines_by_hand(&self, owner: &Host) -> Result<()> {
-        let xml = other_disk(self, &owner.virsh(&["dumpxml", "--inactive", DOMAIN])?)?;
-        let words = ["virsh", "-q", "-c", "qemu:///system", "define", "/dev/stdin"];
-        self.exec_with(&words, &xml, MIGRATED_WITHIN)?.success()?;
+        let xml = other_domain(self, owner)?;
+        self.exec_with(&[&VIRSH[..], &["define", "/dev/stdin"]].concat(), &xml, MIGRATED_WITHIN)?
+            .success()?;
         self.virsh(&["autostart", DOMAIN]).map(drop)
     }
 
-    /// Lets a guest that was saved to a file go on here, with another disk: its process.
-    pub fn restores_by_hand(&self, saved: &str) -> Result<i32> {
-        let xml = other_disk(self, &self.virsh(&["save-image-dumpxml", saved])?)?;
-        let words =
-            ["virsh", "-q", "-c", "qemu:///system", "restore", saved, "--xml", "/dev/stdin", "--running"];
-        self.exec_with(&words, &xml, MIGRATED_WITHIN)?.success()?;
-        self.by_hand().map(|pids| pids.first().copied())?.context("it has not stayed for a moment")
+    /// Lets a guest that was saved to a file go on here, with another disk: its process, or none as above.
+    pub fn restores_by_hand(&self, saved: &str) -> Result<Option<i32>> {
+        let xml = on_another_disk(self, &self.virsh(&["save-image-dumpxml", saved])?)?;
+        self.begins_by_hand(&["restore", saved, "--xml", "/dev/stdin", "--running"], &xml)
+    }
+
+    fn begins_by_hand(&self, words: &[&str], xml: &str) -> Result<Option<i32>> {
+        let before = self.starts()?;
+        let said = self.exec_with(&[&VIRSH[..], words].concat(), xml, MIGRATED_WITHIN)?;
+        if self.starts()? == before {
+            said.success()?;
+            bail!("virsh {} has begun nothing on {}", words.join(" "), self.name);
+        }
+        Ok(self.by_hand()?.first().copied())
     }
 
     /// Processes of a domain that was made by hand.
@@ -99,8 +115,19 @@ impl Host {
     }
 }
 
-/// The same domain with a disk that nobody else has open.
-fn other_disk(host: &Host, xml: &str) -> Result<String> {
+/// The owner's domain with a disk that nobody else has open, and without the one that tells the guest where it is, which a
+/// host makes only when it has booted.
+fn other_domain(host: &Host, owner: &Host) -> Result<String> {
+    let xml = owner.virsh(&["dumpxml", "--inactive", DOMAIN])?;
+    let (head, disks) = xml.split_once("<disk ").context("a domain without a disk")?;
+    let disks = disks.split("<disk ").map(|disk| match disk.split_once("</disk>") {
+        Some((disk, rest)) if disk.contains(SEED) => rest.to_owned(),
+        Some(_) | None => format!("<disk {disk}"),
+    });
+    on_another_disk(host, &format!("{head}{}", disks.collect::<String>()))
+}
+
+fn on_another_disk(host: &Host, xml: &str) -> Result<String> {
     ensure!(xml.contains(IMAGE), "the domain does not have {IMAGE}:\n{xml}");
     host.ok(&["qemu-img", "create", "-q", "-f", "qcow2", OTHER_IMAGE, "64M"])?;
     Ok(xml.replace(IMAGE, OTHER_IMAGE))

@@ -100,6 +100,7 @@ fn a_guest_moved_by_hand_to_a_host_of_another_cluster_is_started_only_by_command
     let owner = lab.settled(SETTLE_LIMIT)?;
     let process = owner.pid_of_qemu()?.context("no QEMU on the owner")?;
 
+    owner.copies_seed_to(stranger)?;
     let starts = Starts::so_far(&lab)?.and_one_on(stranger);
     let moved = owner.migrates_past_zsha(stranger, &[])?;
     println!("process {process} on {} became {moved} on {}", owner.name, stranger.name);
@@ -191,38 +192,57 @@ fn what_is_done_by_hand_to_the_owners_domain_costs_one_start_or_none() -> Result
         println!("virsh {}: process {process}, then {} after {:.2?}", words[0], back.pid, back.took);
     }
     // Its memory is older than its disk by now.
-    let (owner, process, other) = owner_and_other(&lab)?;
+    let (owner, process, _) = owner_and_other(&lab)?;
     ensure!(owner.virsh(&["restore", saved]).is_err(), "a saved guest went on beside the VM");
     let starts = Starts::so_far(&lab)?;
-    let by_hand = other.restores_by_hand(saved)?;
-    let took = lab.ended_by_hand(other, TOLD_APART_WITHIN)?;
-    println!("virsh restore on {}: its process {by_hand} was ended after {took:.2?}", other.name);
-    starts.and_one_on(other).only(process, LONG_ENOUGH)?;
-    ensure!(lab.settled(SETTLE_LIMIT)?.name == owner.name, "it has moved");
+    starts.only(process, LONG_ENOUGH)?;
     lab.finish()
+}
+
+/// A copy that is begun by hand on a host that is not the owner, with its controller and without, is ended, and the VM goes
+/// on.
+fn ended_beside_the_vm(
+    lab: &Cluster,
+    what: &str,
+    within: Duration,
+    begin: impl Fn(&Host, &Host) -> Result<Option<i32>>,
+) -> Result<()> {
+    for controller in ["runs", "is down"] {
+        let (owner, process, other) = owner_and_other(lab)?;
+        if controller == "is down" {
+            other.stop("controller")?;
+        }
+        let starts = Starts::so_far(lab)?.and_one_on(other);
+        let by_hand = begin(owner, other)?;
+        let what = format!("{what} on {}, whose controller {controller}: process {by_hand:?}", other.name);
+        let took = lab.ended_by_hand(other, within).with_context(|| what.clone())?;
+        println!("{what} was ended after {took:.2?}");
+        starts.only(process, LONG_ENOUGH).with_context(|| what.clone())?;
+        other.start("controller")?;
+        ensure!(lab.settled(SETTLE_LIMIT)?.name == owner.name, "{what}: the VM has moved");
+        starts.only(process, SECOND).with_context(|| what.clone())?;
+    }
+    Ok(())
 }
 
 #[test]
 fn a_second_copy_started_by_hand_is_ended_by_its_node_also_where_the_controller_is_down() -> Result<()> {
     let lab = running_lab(3)?;
-    for controller in ["runs", "is down"] {
-        let (owner, process, other) = owner_and_other(&lab)?;
-        if controller == "is down" {
-            other.stop("controller")?;
-        }
-        let starts = Starts::so_far(&lab)?.and_one_on(other);
-        let by_hand = other.starts_by_hand(owner)?;
-        let took = lab
-            .ended_by_hand(other, ENDED_WITHIN)
-            .with_context(|| format!("process {by_hand} on {}, whose controller {controller}", other.name))?;
-        println!(
-            "virsh create on {}, whose controller {controller}: process {by_hand} was ended after {took:.2?}",
-            other.name
-        );
-        starts.only(process, LONG_ENOUGH)?;
-        other.start("controller")?;
-        ensure!(lab.settled(SETTLE_LIMIT)?.name == owner.name, "it has moved");
-        starts.only(process, SECOND)?;
-    }
+    ended_beside_the_vm(&lab, "virsh create", ENDED_WITHIN, |owner, other| other.starts_by_hand(owner))?;
+    lab.finish()
+}
+
+/// It looks to its node like one that was moved there: its process was made to take a guest in.
+#[test]
+fn a_saved_guest_that_is_restored_beside_the_vm_is_ended_by_its_node_also_where_the_controller_is_down()
+-> Result<()> {
+    let lab = running_lab(3)?;
+    let (owner, _, _) = owner_and_other(&lab)?;
+    // Every host sees the lab's directory.
+    let saved = lab.dir().join("mnvm.saved").display().to_string();
+    let at = now();
+    owner.virsh(&["save", DOMAIN, &saved])?;
+    lab.recovered(at, FAILOVER_LIMIT)?;
+    ended_beside_the_vm(&lab, "virsh restore", TOLD_APART_WITHIN, |_, other| other.restores_by_hand(&saved))?;
     lab.finish()
 }
