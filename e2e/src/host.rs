@@ -304,6 +304,17 @@ impl Host {
             .with_context(|| format!("connect to port {port} on {}", self.name))
     }
 
+    /// A connection from here to the page of another host's controller, over their network.
+    pub fn connect_to_page_of(&self, other: &Self) -> Result<TcpStream> {
+        net::connect_from(self.init()?, (other.address(), services::STATUS_PORT).into(), HTTP_LIMIT)
+            .with_context(|| format!("connect to the page of {} from {}", other.name, self.name))
+    }
+
+    /// `GET` of the page of another host's controller, from here.
+    pub fn page_of(&self, other: &Self, path: &str) -> Result<String> {
+        net::get(self.connect_to_page_of(other)?, path).with_context(|| format!("page of {}", other.name))
+    }
+
     /// `GET` of the host's own Consul agent.
     pub fn consul(&self, path: &str) -> Result<String> {
         net::get(self.connect(CONSUL_PORT)?, path).with_context(|| format!("Consul on {}", self.name))

@@ -147,8 +147,13 @@ fn port(network: usize, number: usize) -> String {
 
 /// A connection made inside the network namespace of process `pid`.
 pub fn connect_inside(pid: i32, port: u16, limit: Duration) -> Result<TcpStream> {
+    connect_from(pid, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)
+}
+
+/// The same to any address that is reached from there.
+pub(crate) fn connect_from(pid: i32, address: SocketAddr, limit: Duration) -> Result<TcpStream> {
     inside(pid, move || {
-        let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)?;
+        let stream = TcpStream::connect_timeout(&address, limit)?;
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;
         Ok(stream)
