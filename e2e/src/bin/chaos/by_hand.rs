@@ -90,6 +90,8 @@ impl Act {
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
 /// As many as the page of an unlimited controller took every descriptor with.
 const HALF_OPEN: usize = 1000;
+/// As few as a process has that nobody has given more.
+const DESCRIPTORS: &str = "--nofile=1024:1024";
 const HELD_FOR: Duration = Duration::from_secs(40);
 /// At a time, so that the VM is looked at in between.
 const AT_A_TIME: usize = 100;
@@ -167,6 +169,8 @@ impl Chaos {
                 self.lab.start_controllers().map(|()| done)
             }
             Act::HalfOpenRequests => {
+                let controller = owner.services()?["controller"].pid.context("no controller")?.to_string();
+                owner.ok(&["prlimit", "--pid", &controller, DESCRIPTORS])?;
                 let mut flood = Vec::new();
                 wait::stays("the VM's process", HELD_FOR, || {
                     keep_up(&mut flood, other, owner);
@@ -211,23 +215,22 @@ impl Chaos {
 
     pub(crate) fn end_impostors(&mut self) {
         for (host, process) in std::mem::take(&mut self.impostors) {
-            let ended = self.host(&host).and_then(|host| host.ok(&["kill", "-9", &process]));
-            if let Err(error) = ended {
-                eprintln!("chaos: the impostor on {host}: {error:#}");
-            }
+            // Where it was taken for a copy it is gone already.
+            self.host(&host).and_then(|host| host.ok(&["kill", "-9", &process])).ok();
         }
     }
 
-    fn is_there(&self, process: i32) -> Result<()> {
-        let alive = self.lab.check().alive();
-        ensure!(alive.iter().any(|copy| copy.pid == process), "it was {process}, now there is {alive:?}");
+    pub(crate) fn is_there(&self, process: i32) -> Result<()> {
+        let alive = self.alive();
+        ensure!(alive.iter().any(|(_, pid)| *pid == process), "it was {process}, now there is {alive:?}");
         Ok(())
     }
 
     fn is_the_only_one(&self, process: i32, span: Duration) -> Result<()> {
         wait::until("only one process", SECOND, || Ok((self.lab.check().alive().len() == 1).then_some(())))?;
         wait::stays("the VM's process", span, || {
-            ensure!(self.lab.check().alive().len() == 1, "{:?}", self.lab.check().alive());
+            let alive = self.alive();
+            ensure!(alive.len() == 1, "it was {process}, now there is {alive:?}");
             self.is_there(process)
         })
     }

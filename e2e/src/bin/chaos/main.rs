@@ -371,9 +371,14 @@ impl Chaos {
         inflicted.map(|()| None)
     }
 
+    /// Where there is a process of the VM, and which.
+    fn alive(&self) -> Vec<(String, i32)> {
+        self.lab.check().alive().into_iter().map(|copy| (copy.host, copy.pid)).collect()
+    }
+
     /// From when its process is gone, for so long.
     fn nothing_runs(&self, span: Duration) -> Result<()> {
-        let alive = || self.lab.check().alive();
+        let alive = || self.alive();
         wait::until("the VM's process gone", SEEN_WITHIN, || Ok(alive().is_empty().then_some(())))?;
         wait::stays("nothing runs while frozen", span, || {
             let alive = alive();
@@ -388,14 +393,7 @@ impl Chaos {
             Expected::Recovers => Ok(Some(self.lab.recovered(at, FAILOVER_LIMIT)?.took)),
             Expected::Untouched => {
                 // Longer than any deadline that may still be open.
-                wait::stays("the VM's process", bound, || {
-                    let alive = self.lab.check().alive();
-                    ensure!(
-                        alive.iter().any(|copy| copy.pid == qemu),
-                        "it was {qemu}, now there is {alive:?}"
-                    );
-                    Ok(())
-                })?;
+                wait::stays("the VM's process", bound, || self.is_there(qemu))?;
                 Ok(None)
             }
             Expected::Runs => {
