@@ -40,24 +40,39 @@ fn said(host: &Host, words: &[&str]) -> Result<String> {
     host.exec_with(&[&["zsha"], words].concat(), "", COMMAND)?.success()
 }
 
-/// Moved by hand to a host, where `meanwhile` happens: one process all along, and in the end that host is the owner.
+/// A guest on its way by hand.
+struct Move<'a> {
+    owner: &'a Host,
+    target: &'a Host,
+}
+
+/// What a person types after `virsh migrate`: with a definition that is to stay at the target, and without.
+const BOTH: [&[&str]; 2] = [&[], &["--persistent"]];
+const PLAIN: [&[&str]; 1] = [&[]];
+
+/// Moved by hand while things are as `before` leaves them, and then `meanwhile` happens: one process at the target all along,
+/// and in the end that host is the owner.
 fn moved_and_claimed_where_it_runs(
-    before: impl Fn(&Host) -> Result<()>,
-    meanwhile: impl Fn(&Host, &Starts<'_>, i32) -> Result<()>,
+    each: &[&[&str]],
+    before: impl Fn(&Move<'_>) -> Result<()>,
+    meanwhile: impl Fn(&Move<'_>, &Starts<'_>, i32) -> Result<()>,
 ) -> Result<()> {
     let lab = running_lab(3)?;
-    for options in [&[][..], &["--persistent"]] {
+    for options in each {
         let (owner, process, target) = owner_and_other(&lab)?;
-        before(target)?;
+        let the_move = Move { owner, target };
+        before(&the_move)?;
         let starts = Starts::so_far(&lab)?.and_one_on(target);
         let moved = owner.migrates_past_zsha(target, options)?;
         let what = format!(
             "virsh migrate {options:?}: process {process} on {} became {moved} on {}",
             owner.name, target.name
         );
-        meanwhile(target, &starts, moved).with_context(|| what.clone())?;
+        meanwhile(&the_move, &starts, moved).with_context(|| what.clone())?;
         lab.recorded(target, SETTLE_LIMIT).with_context(|| what.clone())?;
         starts.only(moved, LONG_ENOUGH).with_context(|| what.clone())?;
+        lab.power_on_all()?;
+        lab.wait_until_up(SETTLE_LIMIT)?;
         let runs_on = lab.settled(SETTLE_LIMIT).with_context(|| what.clone())?;
         ensure!(runs_on.name == target.name, "{what}; status says {}", runs_on.name);
         starts.only(moved, SECOND).with_context(|| what.clone())?;
@@ -74,17 +89,40 @@ fn moved_and_claimed_where_it_runs(
 fn a_guest_moved_by_hand_to_a_node_whose_controller_is_down_goes_on_there_and_is_claimed_once_it_is_back()
 -> Result<()> {
     moved_and_claimed_where_it_runs(
-        |target| target.stop("controller"),
-        |target, starts, moved| {
+        &BOTH,
+        |moving| moving.target.stop("controller"),
+        |moving, starts, moved| {
             starts.only(moved, LONG_ENOUGH)?;
-            target.start("controller")
+            moving.target.start("controller")
         },
     )
 }
 
 #[test]
 fn a_guest_moved_by_hand_to_a_node_is_claimed_where_it_runs() -> Result<()> {
-    moved_and_claimed_where_it_runs(|_| Ok(()), |_, _, _| Ok(()))
+    moved_and_claimed_where_it_runs(&BOTH, |_| Ok(()), |_, _, _| Ok(()))
+}
+
+#[test]
+fn a_guest_moved_by_hand_while_its_owners_controller_is_down_is_handed_over_once_that_is_back() -> Result<()>
+{
+    moved_and_claimed_where_it_runs(
+        &PLAIN,
+        |moving| moving.owner.stop("controller"),
+        |moving, starts, moved| {
+            starts.only(moved, LONG_ENOUGH)?;
+            moving.owner.start("controller")
+        },
+    )
+}
+
+#[test]
+fn a_guest_moved_by_hand_from_a_node_that_dies_before_it_can_say_so_is_claimed_where_it_runs() -> Result<()> {
+    moved_and_claimed_where_it_runs(
+        &PLAIN,
+        |moving| moving.owner.stop("controller"),
+        |moving, _, _| moving.owner.power_off().map(drop),
+    )
 }
 
 #[test]
