@@ -92,7 +92,8 @@ const ENDED_WITHIN: Duration = Duration::from_secs(5);
 const HALF_OPEN: usize = 1000;
 /// As few as a process has that nobody has given more.
 const DESCRIPTORS: &str = "--nofile=1024:1024";
-const HELD_FOR: Duration = Duration::from_secs(40);
+/// A disk that is not reached costs the VM its process after 30 s, and it takes 10 s and a look to see that.
+const HELD_FOR: Duration = Duration::from_secs(50);
 /// At a time, so that the VM is looked at in between.
 const AT_A_TIME: usize = 100;
 const NONSENSE: &str = "{\"this\": \"is no lease\"";
