@@ -91,6 +91,10 @@ pub async fn act(
             edges.host.write_seed(seed).await?;
             vec![]
         }
+        Step::Expect(what) => {
+            edges.lease.expect(*what).await?;
+            vec![]
+        }
         Step::KillCopy { because, if_still } => {
             match if_still {
                 None => {}
@@ -143,7 +147,8 @@ pub async fn act(
         }
         Step::Undefine { because } => {
             edges.hypervisor.undefine().await?;
-            let message = format!("the domain is no longer defined on {}: {because}", edges.me);
+            let message =
+                format!("the definition of the VM on the disk of {} was removed: {because}", edges.me);
             vec![happened(EventType::Normal, "Undefined", message)]
         }
         Step::Shutdown { because } => {
@@ -181,14 +186,13 @@ async fn still_holds(edges: &Edges, views: &Views, epoch: u64) -> Result<(), Act
     Err(ActError::Moved("the store has gone back to before this node became the owner".to_owned()))
 }
 
-/// A renewal may have come in since it was decided. A keeper that does not answer has not said so.
+/// A renewal may have come in since it was decided. Only the keeper can tell: of one that does not answer, nothing is
+/// known, and its last deadline is obeyed by others (`keeper::guard`, `keeper::second_net`).
 async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
-    match edges.lease.verdict().await {
-        Ok(verdict) if verdict.valid(edges.clock.now()) => {
-            Err(ActError::Moved(format!("the lease of {} is valid again", edges.me)))
-        }
-        Ok(_) | Err(_) => Ok(()),
+    if edges.lease.verdict().await?.valid(edges.clock.now()) {
+        return Err(ActError::Moved(format!("the lease of {} is valid again", edges.me)));
     }
+    Ok(())
 }
 
 /// A stop may have been taken back since this node last heard of it: it may have been cut off, or be shown old data.
@@ -210,9 +214,8 @@ async fn start(
     if let Some(seed) = seed {
         edges.host.write_seed(seed).await?;
     }
-    edges.hypervisor.define(domain).await?;
     still_holds(edges, views, epoch).await?;
-    Ok(edges.hypervisor.start_paused().await?)
+    Ok(edges.hypervisor.start_paused(domain).await?)
 }
 
 async fn resume(edges: &Edges, views: &Views, epoch: u64) -> Result<(), ActError> {
@@ -228,6 +231,7 @@ fn settle_start(
     let now = edges.clock.now();
     match result {
         Ok(()) => {
+            notes.ran = false;
             notes.blocked = None;
             notes.retry_at = None;
             notes.shutdown_asked = None;
@@ -249,6 +253,7 @@ fn settle_resume(
     because: ResumeBecause,
     notes: &mut Notes,
 ) -> Result<Vec<Happened>, ActError> {
+    notes.ran |= result.is_ok();
     match (result, because) {
         (Ok(()), ResumeBecause::Started) => {
             Ok(vec![happened(EventType::Normal, "Started", format!("the VM runs on {}", edges.me))])

@@ -3,6 +3,7 @@
 //! It never asks Consul or the hypervisor anything, changes nothing, and never shows old data as if it were
 //! present: everything it says comes with its age.
 
+pub mod connections;
 pub mod consul_subset;
 mod guard;
 mod metrics;
@@ -28,6 +29,7 @@ use tokio::sync::{Semaphore, watch};
 use zsha_crds::status::ClusterStatus;
 use zsha_runtime::{Clock, Moment};
 
+pub use connections::Limits;
 pub use guard::OwnNames;
 use guard::refusal;
 pub use metrics::Metrics;
@@ -116,8 +118,18 @@ struct Shared {
     closing: watch::Receiver<bool>,
 }
 
-/// Serves until `shutdown`; open event streams end then.
+/// Serves until `shutdown`; open event streams end then. It takes no more of this process than is its share.
 pub async fn serve(
+    listener: TcpListener,
+    window: Window,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    serve_within(Limits::of_process(), listener, window, shutdown).await
+}
+
+/// The same within other limits.
+pub async fn serve_within(
+    limits: Limits,
     listener: TcpListener,
     window: Window,
     shutdown: impl Future<Output = ()> + Send + 'static,
@@ -128,7 +140,9 @@ pub async fn serve(
         // Nobody listens where there is no stream.
         let _ = close.send(true);
     };
-    serve_until(listener, router(window, closing), closed).await
+    let metrics = Arc::clone(&window.metrics);
+    connections::serve(listener, router(window, closing), limits, metrics, closed).await;
+    Ok(())
 }
 
 fn router(window: Window, closing: watch::Receiver<bool>) -> Router {
@@ -155,7 +169,7 @@ fn router(window: Window, closing: watch::Receiver<bool>) -> Router {
     guard::read_only(guard::against_rebinding(routes, own_names))
 }
 
-/// Answers under way get a moment at the end; a stream that does not end is cut.
+/// For the store of the development mode, which is on loopback alone: without limits.
 async fn serve_until(
     listener: TcpListener,
     routes: Router,

@@ -4,8 +4,11 @@
 //! What every implementation promises (one suite of contract tests runs on all of them):
 //!
 //! - [`Host::look`] answers every question it was asked and no other, and changes nothing. It always returns within a
-//!   bounded time, whatever hangs below a mount; what could not be found out is [`Observed::Unknown`] with a reason,
+//!   bounded time, whatever hangs below a mount; what could not be looked at is [`Observed::Unknown`] with a reason,
 //!   never "absent", and hides nothing else.
+//! - Storage that does not answer is a fact of its own (`NotAnswering`), and evidence: a look at it ran and hangs, or was told
+//!   an error by the storage itself. That no look could be had (no descriptor, no memory, no process, no time on the
+//!   processor) is unknown, and says nothing about the storage.
 //! - [`Host::mount`] mounts only where it is known that nothing is mounted. What is mounted already is no error and is
 //!   not mounted twice; something else that is mounted there is one, and is left alone.
 //! - [`Host::write_seed`] puts the seed in its place whole or not at all: whoever opens the file has this one or the one
@@ -15,10 +18,12 @@
 mod child;
 #[cfg(test)]
 mod contract;
+mod errors;
 mod links;
 mod linux;
 mod monitors;
 mod mounts;
+mod opened;
 pub mod probe;
 mod seed_file;
 mod simulated;
@@ -113,6 +118,10 @@ pub enum MountFact {
         fs_type: String,
         options: String,
     },
+    /// What is there, or leads there, hangs or gives errors.
+    NotAnswering {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +133,14 @@ pub enum ImageFact {
     },
     Present {
         bytes: u64,
+    },
+    /// The way to it hangs or gives errors; and the VM that runs here has it open, and reaches it all the same.
+    Hidden {
+        reason: String,
+    },
+    /// Its file system hangs or gives errors.
+    NotAnswering {
+        reason: String,
     },
     /// A monitor of Ceph takes connections; which one.
     Reached {

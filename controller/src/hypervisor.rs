@@ -7,7 +7,8 @@
 //!   that there is no process only where the process table shows none either.
 //! - Every call has a deadline of its own. [`HypervisorError::Unanswered`] means that it may or may not have
 //!   happened: look again.
-//! - Calls are idempotent towards the state they are for: killing what is dead, or defining what is defined, is
+//! - Nothing that it starts is left on the node's disk: a host that boots, or a `virsh start`, finds nothing to start.
+//! - Calls are idempotent towards the state they are for: killing what is dead, or undefining what is not defined, is
 //!   no error. The exceptions are [`Hypervisor::start_paused`] and [`Hypervisor::resume`], which say what stood in
 //!   the way.
 //! - [`Hypervisor::changes`] moves whenever anything about the VM may have changed, its guest's agent has come or gone, or the
@@ -60,7 +61,7 @@ pub struct DomainNic {
     pub mac: String,
 }
 
-/// Why a domain that is defined is not running.
+/// How the last process of the VM on this node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OffReason {
     /// The guest powered itself off, or followed a request to.
@@ -71,8 +72,33 @@ pub enum OffReason {
     Destroyed,
     /// It was migrated away.
     Migrated,
-    /// Not known, for instance since the hypervisor's daemon was restarted, or never started.
+    /// It has ended, and how is not known: a start that failed, for instance, or one that somebody saved.
     Unknown,
+}
+
+/// How the process that is there came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// There is no process.
+    None,
+    /// The guest was booted on this node, by whomever.
+    Booted,
+    /// It came from another node, or is just arriving.
+    Migrated,
+    /// From memory that somebody had saved to a file.
+    Restored,
+    /// It did not boot here, and nothing says any more whether it was moved here or restored.
+    Unknown,
+}
+
+/// What the hypervisor keeps of the VM beside the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DomainFacts {
+    /// A definition is on this node's disk, from which the VM could be started by hand or by a boot. None of ours.
+    pub defined: bool,
+    /// It is started when the host boots.
+    pub autostart: bool,
+    pub origin: Origin,
 }
 
 /// Why a QEMU that exists does not execute.
@@ -93,9 +119,9 @@ pub enum PauseReason {
 /// The VM on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LocalVm {
-    /// No process, and no domain defined.
+    /// No process, and nothing is known of an earlier one's end.
     Absent,
-    /// No process; a domain is defined.
+    /// No process. How the last one on this node ended, whether or not this program ran at that time.
     Off {
         reason: OffReason,
     },
@@ -199,7 +225,7 @@ pub enum GuestRan {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HypervisorError {
-    /// No connection to the hypervisor. The VM may well be running; and what was asked may have happened, where the
+    /// No connection to the hypervisor, or nothing to ask by (no process table, no thread). The VM may well be running; and what was asked may have happened, where the
     /// connection broke while it was asked.
     #[error("{operation}: the hypervisor cannot be reached: {reason}")]
     Unreachable { operation: &'static str, reason: String },
@@ -218,11 +244,12 @@ pub enum HypervisorError {
 pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
     async fn look(&self) -> Result<LocalVm, HypervisorError>;
 
-    /// Makes this the definition of the *next* start. Never autostarts. A running VM is not touched.
-    async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError>;
+    /// What is kept of the VM beside its process.
+    async fn domain(&self) -> Result<DomainFacts, HypervisorError>;
 
-    /// Makes the process of what was defined; the guest executes nothing yet.
-    async fn start_paused(&self) -> Result<(), HypervisorError>;
+    /// Makes the process of this domain, and nothing else: no definition is left on the disk, and one that was there
+    /// is put away first, as it would make a lasting one of what is started. The guest executes nothing yet.
+    async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError>;
 
     /// Lets the paused guest run.
     async fn resume(&self) -> Result<(), HypervisorError>;
@@ -249,7 +276,7 @@ pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
     /// The last one this process began.
     fn migration(&self) -> MigrationJob;
 
-    /// Removes the definition. Needs the process to be gone.
+    /// Removes the definition from the disk, and with it that it is started with the host. A process goes on as it was.
     async fn undefine(&self) -> Result<(), HypervisorError>;
 
     /// A counter that moves with every change. See the module.

@@ -26,7 +26,7 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::LeaseTimings;
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Late;
+use zsha_runtime::lease::{Expectation, Late};
 
 pub use process::KeeperSettings;
 pub use renew::LocalLease;
@@ -68,6 +68,15 @@ pub struct Verdict {
     /// What it has killed. None: nothing, or a keeper from before this was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// Which copy it expects here, as it was told in this life of the lease. None: a keeper from before it was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expects: Option<Expectation>,
+    /// Whether a copy that it last saw was made to take in a guest from elsewhere.
+    #[serde(default)]
+    pub incoming: bool,
+    /// What it has killed under a valid lease, because nobody had said that there is to be a copy. None: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unexpected: Option<Ended>,
     /// Renewals that came late. None: there was none, or a keeper from before this was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<Late>,
@@ -76,7 +85,7 @@ pub struct Verdict {
     pub watchdog: WatchdogState,
 }
 
-/// Copies of the VM that a keeper has killed for want of a valid lease, since its process was started.
+/// Copies of the VM that a keeper has killed, since its process was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ended {
@@ -102,6 +111,9 @@ pub enum KeeperError {
     /// Nobody listens, or the line broke.
     #[error("{operation}: the keeper cannot be reached: {reason}")]
     Unreachable { operation: &'static str, reason: String },
+    /// This process lacks what a question takes, so the keeper was not asked: it says nothing about the keeper.
+    #[error("{operation}: the keeper could not be asked: {reason}")]
+    NotAsked { operation: &'static str, reason: String },
     #[error("{operation}: the keeper refused: {reason}")]
     Refused { operation: &'static str, reason: String },
 }
@@ -117,6 +129,11 @@ pub trait Lease: Send + Sync + fmt::Debug + 'static {
 
     /// Whether the document wants a watchdog: turned off, it is disarmed. Only for a keeper whose verdict tells of one.
     async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError>;
+
+    /// Which copy is to be found here, in the present life of the lease. Said before one is started, or let in: any other
+    /// is ended. Refused where it could not be kept for the keeper's own restart. Only for a keeper whose verdict says
+    /// what it expects.
+    async fn expect(&self, what: Expectation) -> Result<(), KeeperError>;
 
     /// Gives the lease up for good (shutdown, uninstall). Refused while a copy lives.
     async fn release(&self) -> Result<(), KeeperError>;

@@ -33,5 +33,7 @@ pub mod keeper;
 
 pub mod api;
 pub mod leave;
+pub mod limits;
 pub mod logs;
+pub mod page;
 pub mod settings;

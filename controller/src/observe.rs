@@ -10,7 +10,7 @@ use zsha_runtime::store::Read;
 use crate::act::Edges;
 use crate::desired::Desired;
 use crate::host::{HostFacts, HostWants};
-use crate::hypervisor::{DomainSpec, HypervisorError, LocalVm};
+use crate::hypervisor::{DomainFacts, DomainSpec, HypervisorError, LocalVm};
 use crate::keeper::{KeeperError, Verdict};
 use crate::observed::Observed;
 use crate::plan::blindness::Blindness;
@@ -60,21 +60,32 @@ impl HostSight {
 /// beside it is asked for again. It must not be older than what is done by it.
 const VERDICT_HOLDS: Duration = Duration::from_millis(50);
 
+/// What the hypervisor says of the VM, and what it keeps of it.
+type Here = (Result<LocalVm, HypervisorError>, Result<DomainFacts, HypervisorError>);
+
 /// What the keeper says after the hypervisor has answered; it is asked before as well, as a sign of life to it.
-async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Result<LocalVm, HypervisorError>) {
+async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Here) {
     let began = edges.clock.now();
-    let (lease, local) = tokio::join!(edges.lease.verdict(), edges.hypervisor.look());
+    let (lease, here) = tokio::join!(edges.lease.verdict(), ask_hypervisor(edges));
     if edges.clock.now().since(began) <= VERDICT_HOLDS {
-        return (lease, local);
+        return (lease, here);
     }
-    (edges.lease.verdict().await, local)
+    (edges.lease.verdict().await, here)
+}
+
+/// One that did not answer is not asked again: it would cost the pass its deadline twice.
+async fn ask_hypervisor(edges: &Edges) -> Here {
+    match edges.hypervisor.look().await {
+        Ok(local) => (Ok(local), edges.hypervisor.domain().await),
+        Err(error) => (Err(error.clone()), Err(error)),
+    }
 }
 
 /// One look.
 pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: &mut Blindness) -> World {
     recover_document(edges, views).await;
     confirm_own_record(edges, views).await;
-    let (lease, local) = look_here(edges).await;
+    let (lease, (local, domain)) = look_here(edges).await;
     let local = match local {
         Err(_) if planted::is_planted(Bug::UnknownIsAbsent) => Ok(LocalVm::Absent),
         local => local,
@@ -103,6 +114,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         nodes: views.nodes(),
         running_domain: running_domain(edges, views, &local, &desired).await,
         local,
+        domain: Observed::from_result(domain),
         host: facts,
         desired,
         keeper_blind,

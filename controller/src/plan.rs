@@ -12,11 +12,17 @@
 //! - `migration`: how the VM moves to another node while it runs.
 //! - `ended`: whether it was the keeper that ended the VM.
 //! - `claim`: what the others do when nobody may run it any more.
+//! - `unnamed`: a copy that is here, where the record names another node, or none.
+//! - `departed`: the owner's copy has gone by no step of ours.
+//! - `expecting`: what the keeper is told of all that.
 
 pub mod blindness;
 pub mod claim;
+pub mod departed;
 pub mod ended;
+mod expecting;
 pub mod fitness;
+pub mod heard;
 pub mod migration;
 pub mod news;
 pub mod orders;
@@ -24,6 +30,7 @@ pub mod ownership;
 pub mod password;
 pub mod placement;
 pub mod storage;
+mod unnamed;
 pub mod upkeep;
 
 #[cfg(test)]
@@ -37,7 +44,7 @@ use zsha_crds::Condition;
 use zsha_crds::document::Watchdog;
 use zsha_crds::records::{Answer, LeaseTimings, Owner, VmRecord, Waiting};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Sight;
+use zsha_runtime::lease::{Expectation, Sight};
 
 use crate::guest::Seed;
 use crate::host::{MountWant, SeedFact};
@@ -47,6 +54,7 @@ use crate::keeper::WatchdogState;
 use crate::observed::Observed;
 use crate::world::World;
 use blindness::Blindness;
+use heard::Heard;
 use migration::MigrationNotes;
 use ownership::Right;
 
@@ -69,6 +77,8 @@ pub enum Step {
     /// Tell the keeper whether the document wants its watchdog.
     SetWatchdog(bool),
     Mount(MountWant),
+    /// Tell the keeper which copy is to be found here.
+    Expect(Expectation),
     /// End the local copy now.
     KillCopy {
         because: String,
@@ -82,7 +92,7 @@ pub enum Step {
     },
     /// Write the ownership record by cas, resting on this node's own lease.
     Write(Box<Write>),
-    /// Define the domain and make its process, paused, if the lease of this epoch still holds.
+    /// Make the process of the domain, paused, if the lease of this epoch still holds.
     Start {
         domain: DomainSpec,
         /// What the guest is told there. None: nothing new, the document no longer names this node.
@@ -94,7 +104,7 @@ pub enum Step {
         epoch: u64,
         because: ResumeBecause,
     },
-    /// Forget the domain's definition: nobody is to start it here by hand.
+    /// Remove the definition of the domain from the disk: neither a hand nor a boot is to start it here.
     Undefine {
         because: String,
     },
@@ -131,6 +141,7 @@ impl Step {
             Self::SetTimings(_) => "SetTimings",
             Self::SetWatchdog(_) => "SetWatchdog",
             Self::Mount(_) => "Mount",
+            Self::Expect(_) => "Expect",
             Self::WriteSeed(_) => "WriteSeed",
             Self::KillCopy { .. } => "KillCopy",
             Self::ReplaceLease { .. } => "ReplaceLease",
@@ -180,6 +191,8 @@ pub struct Plan {
     pub recheck: Option<Moment>,
     /// The conditions of this node.
     pub conditions: Vec<Condition>,
+    /// The VM is here, and the record names another: told to the one that is named.
+    pub runs_unnamed: bool,
 }
 
 impl Plan {
@@ -231,6 +244,12 @@ pub struct Notes {
     /// Whether another node may have a copy (a controller that restarted without one, a migration that broke): the
     /// others are asked before the next start.
     pub ask_others: bool,
+    /// Since when a copy has been here that the record does not name.
+    pub unnamed: Option<Heard>,
+    /// Since when the owner's copy has been gone, where it may have been moved away past zsha.
+    pub gone: Option<Heard>,
+    /// Whether the copy that this process has started last was let run: before the record says so.
+    pub ran: bool,
     /// Whether a paused copy here may be one that a migration brought and nothing tells of any more.
     pub unexplained: bool,
     pub migration: MigrationNotes,
@@ -238,6 +257,8 @@ pub struct Notes {
     pub spec_problem: Option<SpecProblem>,
     /// How many late renewals of the lease are told already. None: not asked yet.
     pub late_told: Option<u64>,
+    /// How many copies that the keeper has ended as unexpected are told already. None: not asked yet.
+    pub unexpected_told: Option<u64>,
     /// What came of the last request to reset the guest's password, until it is in the record.
     pub password: Option<Answer>,
     /// Why the guest stands still, as it was last told.
@@ -257,13 +278,19 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     }
     if not_mine.is_none() {
         notes.migration.unnamed = None;
+        notes.unnamed = None;
     }
-    match right {
+    if matches!(right, Right::NotMine { .. } | Right::NoLease { .. }) {
+        // What ran by another right than the present one is no copy of this one.
+        notes.ran = false;
+        notes.gone = None;
+    }
+    match right.clone() {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),
         Right::Unconfirmed { epoch } => upkeep::adopt(world, notes, epoch, &mut plan),
         Right::NotMine { because } => {
             if !migration::comes_before_its_record(world, notes, &mut plan)
-                && !kill_if_there(world, &because, None, &mut plan)
+                && !unnamed::deal(world, &because, notes, &mut plan)
             {
                 claim::consider(world, notes, &mut plan);
             }
@@ -282,21 +309,22 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     keep_watchdog(world, &mut plan);
     keep_mounts(world, notes, &mut plan);
     keep_seed(world, notes, &mut plan);
-    if let Some(because) = not_mine {
-        forget_definition(world, because, &mut plan);
-    }
+    forget_definition(world, &mut plan);
+    expecting::tell(world, &right, &mut plan);
     plan
 }
 
-/// A domain that is defined on a node which may not run it is one `virsh start` away from a second copy, and where the
-/// controller is down nobody ends that one: the node's lease holds. A start defines it again, so it is worth nothing.
-/// Only when there is nothing else to do, and not where a record of an earlier life still names this node: it must
-/// never keep a recovery waiting.
-fn forget_definition(world: &World, because: String, plan: &mut Plan) {
-    let owner = world.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.owner.as_ref());
-    let names_me = owner.is_some_and(|owner| owner.node == world.me);
-    let defined = matches!(world.local.known(), Some(LocalVm::Off { .. })) && !names_me;
-    if defined && plan.steps.is_empty() && !matches!(world.job, MigrationJob::Going { .. }) {
+/// A start leaves no definition behind, so one that is there was put there by hand or by an earlier version: one `virsh
+/// start`, or with its autostart flag one boot, away from a second copy. It goes wherever it is, also beside the copy
+/// that runs, which is not touched by it. Only when there is nothing else to do: it must never keep a recovery waiting.
+fn forget_definition(world: &World, plan: &mut Plan) {
+    let Some(facts) = world.domain.known().filter(|facts| facts.defined) else { return };
+    let leaves = matches!(world.job, MigrationJob::Going { .. });
+    let arrives = matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Incoming, .. }));
+    if plan.steps.is_empty() && !leaves && !arrives {
+        let how = if facts.autostart { " with the boot of this node, or" } else { "" };
+        let because =
+            format!("it could be started{how} by hand past zsha from there, which keeps none itself");
         plan.step(Step::Undefine { because });
     }
 }

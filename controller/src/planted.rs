@@ -35,6 +35,8 @@ pub enum Bug {
     ClockStopsInSuspend,
     /// The watchdog is petted whatever the copies do.
     AlwaysPetted,
+    /// The keeper lets a copy live that nobody has said to be there, because the lease is valid.
+    KeepsTheUnexpected,
 }
 
 impl Bug {

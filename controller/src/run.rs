@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zsha_crds::{Keys, VmName};
@@ -14,14 +12,14 @@ use zsha_runtime::events::{self, Recorder};
 use zsha_runtime::store::ConsulStore;
 
 use crate::act::Edges;
-use crate::api::{self, Metrics, OwnNames, Snapshot, Window};
+use crate::api::{Metrics, OwnNames, Snapshot, Window};
 use crate::host::LinuxHost;
 use crate::hypervisor::Hypervisor;
 use crate::keeper::copies::{Copies, ProcCopies};
 use crate::keeper::{SocketLease, StateFile, second_net};
-use crate::leave;
 use crate::reconcile::{self, Build, Node};
 use crate::settings::Settings;
+use crate::{leave, limits, page};
 
 /// How old a count of requests may be.
 const COUNTED_EVERY: Duration = Duration::from_secs(1);
@@ -33,9 +31,13 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// An agent that does not answer is asked again after this.
 const AGENT_ASKED_EVERY: Duration = Duration::from_secs(10);
 
+/// Of a thread that looks up a name or opens a file.
+const THREAD_STACK: usize = 2 << 20;
+
 /// Until SIGTERM or Ctrl-C. The VM is left as it is.
 pub fn run(settings: &Settings, commit: Option<&'static str>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    limits::take_descriptors();
+    let runtime = limits::runtime(THREAD_STACK)?;
     let done = runtime.block_on(serve(settings, commit));
     // A call to libvirt or a look at a share may hang for ever; nobody waits for it.
     runtime.shutdown_background();
@@ -48,9 +50,6 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
     let keys = Keys::new(&settings.cluster);
     let (host, own_keys) = (leave::Host::of(settings)?, keys.clone());
     let store = Arc::new(ConsulStore::connect(settings.consul.for_store()?)?);
-    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
-        format!("cannot listen on {}: name another address with --listen", settings.listen)
-    })?;
     let config = events::Config { seed, ..events::Config::default() };
     let (recorder, recording) =
         Recorder::new(Arc::clone(&store) as _, &keys, settings.node.clone(), clock, config);
@@ -67,7 +66,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             clock,
             store: Arc::clone(&store) as _,
             hypervisor: hypervisor(settings, Arc::clone(&copies) as _)?,
-            host: Arc::new(LinuxHost::new(settings.seed())),
+            host: Arc::new(LinuxHost::new(settings.seed()).of_vm(Arc::clone(&copies) as _)),
             lease: Arc::clone(&lease) as _,
         },
         recorder: recorder.clone(),
@@ -112,7 +111,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             async {
                 tokio::join!(reconcile::run(node, until(stopped.clone())), recording.run());
             },
-            api::serve(listener, window, until(stopped.clone())),
+            page::keep(settings.listen, window, recorder.clone(), stopped.clone()),
             async {
                 tokio::select! {
                     biased;
@@ -120,20 +119,17 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
                     () = beside => {}
                 }
             },
-        )
-        .2
+        );
     };
-    let served = tokio::select! {
-        served = all => served,
+    tokio::select! {
+        () = all => {}
         () = async {
             until(stopped.clone()).await;
             tokio::time::sleep(STOP_WITHIN).await;
         } => {
             tracing::warn!("what was under way has not ended within {} s and is left as it is", STOP_WITHIN.as_secs());
-            Ok(())
         }
-    };
-    served.context("the read-only HTTP failed")?;
+    }
     tracing::info!("controller stopped; the VM is left as it is");
     Ok(())
 }
@@ -149,6 +145,7 @@ fn hypervisor(settings: &Settings, copies: Arc<dyn Copies>) -> anyhow::Result<Ar
     let mut libvirt = LibvirtSettings::new(settings.libvirt.clone(), settings.cluster.clone());
     libvirt.seed = Some(settings.seed());
     libvirt.ceph = settings.ceph.clone();
+    libvirt.logs = settings.libvirt_logs.clone();
     libvirt.migration =
         MigrationWay { uri: settings.migration_uri.clone(), unchecked: settings.unsafe_migration };
     libvirt.domain_type = match settings.domain_type {

@@ -30,6 +30,8 @@ use values::Values;
 pub const DEFAULT_FILE: &str = "/etc/zsha/controller.yaml";
 pub const DEFAULT_CONSUL: &str = "http://127.0.0.1:8500";
 pub const DEFAULT_LIBVIRT: &str = "qemu:///system";
+/// Of the QEMU driver; a distribution may have moved them.
+pub const DEFAULT_LIBVIRT_LOGS: &str = "/var/log/libvirt/qemu";
 /// Loopback: status names hosts and addresses, so whoever wants it on the network says so.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 pub const DEFAULT_MIGRATION_URI: &str = "qemu+tls://{address}/system";
@@ -43,6 +45,8 @@ pub struct Settings {
     pub node: NodeName,
     pub consul: ConsulAccess,
     pub libvirt: String,
+    /// Where that libvirt writes how each of its domains ended.
+    pub libvirt_logs: PathBuf,
     pub listen: SocketAddr,
     /// Sockets and the keeper's memory of its last deadline.
     pub run_dir: PathBuf,

@@ -27,6 +27,7 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
         observed_generation: world.document().map_or(0, |desired| desired.generation),
         controller_version: build.version.clone(),
         document_format: build.reads,
+        runs_unnamed: plan.runs_unnamed,
         migrated_percent: migrated_percent(world),
         local_vm: world.local.known().map_or(UNKNOWN, LocalVm::word).to_owned(),
         waiting: plan.waiting.clone(),

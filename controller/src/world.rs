@@ -13,7 +13,7 @@ use zsha_runtime::lease::Sight;
 
 use crate::desired::Desired;
 use crate::host::HostFacts;
-use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob};
+use crate::hypervisor::{DomainFacts, DomainSpec, LocalVm, MigrationJob};
 use crate::in_force::SpecProblem;
 use crate::intents::{Asked, Cordon, Intents, Start, Stop};
 use crate::keeper::Verdict;
@@ -90,6 +90,8 @@ pub struct World {
     /// What the nodes say of themselves.
     pub nodes: BTreeMap<NodeName, Arc<NodeStatus>>,
     pub local: Observed<LocalVm>,
+    /// What the hypervisor keeps of the VM beside its process.
+    pub domain: Observed<DomainFacts>,
     /// The last live migration this process began.
     pub job: MigrationJob,
     /// The domain of the generation that runs here, where that is another than the one in force and could be looked
@@ -195,7 +197,10 @@ mod tests {
             confirmed: 0,
             copies: Some(0),
             counted_at: None,
+            incoming: false,
+            expects: Some(zsha_runtime::lease::Expectation::Nothing),
             ended: None,
+            unexpected: None,
             late: None,
             watchdog: WatchdogState::None,
         }

@@ -14,14 +14,16 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use contract::{Link, Rig, every_case};
+use contract::{Image, Link, Rig, every_case};
 use rig::{LinuxRig, inside, run};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zsha_controller::guest::Seed;
 use zsha_controller::host::{
     BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, LinuxHost,
     MountFact, MountWant, SeedFact,
 };
+use zsha_controller::keeper::copies::{Copies, VmCopy};
 use zsha_controller::observed::Observed;
 
 macro_rules! tests {
@@ -82,29 +84,116 @@ fn a_table_that_can_be_followed_again_is_an_event() {
 
 /// As NFS whose server is away: whoever touches it waits. Here nobody serves a FUSE.
 #[test]
-fn a_mount_whose_server_never_answers_or_is_gone_is_unknown() {
-    inside("a_mount_whose_server_never_answers_or_is_gone_is_unknown", async |rig| {
+fn a_mount_whose_server_never_answers_or_is_gone_is_told_so_and_hides_no_image_elsewhere() {
+    inside(
+        "a_mount_whose_server_never_answers_or_is_gone_is_told_so_and_hides_no_image_elsewhere",
+        async |rig| {
+            let Ok(server) = File::options().read(true).write(true).open("/dev/fuse") else {
+                println!("left out: the kernel lends no /dev/fuse");
+                return;
+            };
+            let want = MountWant { fs_type: "fuse".to_owned(), ..rig.share() };
+            std::fs::create_dir(&want.target).unwrap();
+            let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+            let options = std::ffi::CString::new(options).unwrap();
+            mount(&want.source, &want.target, "fuse", MountFlags::empty(), Some(options.as_c_str())).unwrap();
+            let on_it = HostWants {
+                mounts: vec![want.clone()],
+                image: Some(ImageWant::File(want.target.join("mnvm.img"))),
+                ..wants(&rig)
+            };
+            let silent = |looked: &HostFacts| {
+                let mount = &looked.mounts[&want.target];
+                assert!(matches!(mount, Observed::Known(MountFact::NotAnswering { .. })), "{looked:?}");
+            };
+            let looked =
+                tokio::time::timeout(Duration::from_secs(10), rig.host().look(&on_it)).await.unwrap();
+            silent(&looked);
+            assert!(
+                matches!(looked.image, Some(Observed::Known(ImageFact::NotAnswering { .. }))),
+                "{looked:?}"
+            );
+            assert_eq!(looked.bridges["zbr0"], Observed::Known(BridgeFact::Missing));
+
+            rig.set_image(Image::File { bytes: 7 }).await;
+            let beside = HostWants { image: Some(ImageWant::File(rig.image())), ..on_it.clone() };
+            // More often than there are places for what hangs.
+            for _ in 0..3 {
+                let looked = rig.host().look(&beside).await;
+                silent(&looked);
+                assert_eq!(looked.image, Some(Observed::Known(ImageFact::Present { bytes: 7 })));
+            }
+            drop(server);
+            let looked = rig.host().look(&on_it).await;
+            silent(&looked);
+            assert!(
+                matches!(looked.image, Some(Observed::Known(ImageFact::NotAnswering { .. }))),
+                "{looked:?}"
+            );
+        },
+    );
+}
+
+/// This very process, in the place of a QEMU.
+#[derive(Debug)]
+struct Us;
+
+impl Copies for Us {
+    fn alive(&self) -> std::io::Result<Vec<VmCopy>> {
+        Ok(vec![VmCopy::numbered(std::process::id().into())])
+    }
+
+    fn kill(&self, _: &VmCopy) -> std::io::Result<()> {
+        panic!("a look kills nobody")
+    }
+}
+
+/// The way to the image leads into a FUSE that nobody serves, which was mounted over its directory.
+#[test]
+fn an_image_whose_path_hangs_is_seen_to_be_reached_by_the_vm_that_has_it_open() {
+    inside("an_image_whose_path_hangs_is_seen_to_be_reached_by_the_vm_that_has_it_open", async |rig| {
         let Ok(server) = File::options().read(true).write(true).open("/dev/fuse") else {
             println!("left out: the kernel lends no /dev/fuse");
             return;
         };
-        let want = MountWant { fs_type: "fuse".to_owned(), ..rig.share() };
-        std::fs::create_dir(&want.target).unwrap();
+        let directory = rig.share().target;
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join("mnvm.img");
+        std::fs::write(&path, "an image").unwrap();
+        let open = File::open(&path).unwrap();
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
         let options = std::ffi::CString::new(options).unwrap();
-        mount(&want.source, &want.target, "fuse", MountFlags::empty(), Some(options.as_c_str())).unwrap();
-        let wants = HostWants {
-            mounts: vec![want.clone()],
-            image: Some(ImageWant::File(want.target.join("mnvm.img"))),
-            ..wants(&rig)
-        };
-        let looked = tokio::time::timeout(Duration::from_secs(10), rig.host().look(&wants)).await.unwrap();
-        assert!(matches!(looked.mounts[&want.target], Observed::Unknown(_)), "{looked:?}");
-        assert!(matches!(looked.image, Some(Observed::Unknown(_))), "{looked:?}");
-        assert_eq!(looked.bridges["zbr0"], Observed::Known(BridgeFact::Missing));
-        drop(server);
-        let looked = rig.host().look(&wants).await;
-        assert!(matches!(looked.mounts[&want.target], Observed::Unknown(_)), "{looked:?}");
-        assert!(matches!(looked.image, Some(Observed::Unknown(_))), "{looked:?}");
+        mount("nobody", &directory, "fuse", MountFlags::empty(), Some(options.as_c_str())).unwrap();
+        let host = rig.another_host().of_vm(std::sync::Arc::new(Us));
+        let wants = HostWants { image: Some(ImageWant::File(path)), ..HostWants::default() };
+        let seen = async || host.look(&wants).await.image;
+        assert!(matches!(seen().await, Some(Observed::Known(ImageFact::Hidden { .. }))));
+        drop(open);
+        assert!(matches!(seen().await, Some(Observed::Known(ImageFact::NotAnswering { .. }))));
+    });
+}
+
+/// Room for the one or other file, and for no child: its line alone takes more.
+#[test]
+fn a_look_for_which_no_child_can_be_made_says_nothing_about_the_image_or_a_mount() {
+    inside("a_look_for_which_no_child_can_be_made_says_nothing_about_the_image_or_a_mount", async |rig| {
+        rig.host().mount(&rig.share()).await.unwrap();
+        rig.set_image(Image::File { bytes: 7 }).await;
+        let wants = HostWants { image: Some(ImageWant::File(rig.image())), ..wants(&rig) };
+        let look = async || rig.host().look(&wants).await;
+        let well = look().await;
+        assert_eq!(well.image, Some(Observed::Known(ImageFact::Present { bytes: 7 })));
+        let limit = getrlimit(Resource::Nofile);
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        for spare in 0..3 {
+            setrlimit(Resource::Nofile, Rlimit { current: Some(open + spare), maximum: limit.maximum })
+                .unwrap();
+            let looked = look().await;
+            setrlimit(Resource::Nofile, limit).unwrap();
+            let Some(Observed::Unknown(why)) = &looked.image else { panic!("{spare} to spare: {looked:?}") };
+            assert!(why.contains("Too many open files"), "{why}");
+            assert!(matches!(looked.mounts[&rig.share().target], Observed::Unknown(_)), "{looked:?}");
+        }
+        assert_eq!(look().await, well);
     });
 }

@@ -21,7 +21,8 @@ use uuid::Uuid;
 use zsha_controller::hypervisor::domain_xml::{self, CephLogin, DomainSettings, DomainType};
 use zsha_controller::hypervisor::libvirt::{LibvirtHypervisor, LibvirtSettings};
 use zsha_controller::hypervisor::{
-    DomainImage, DomainNic, DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, PauseReason,
+    DomainFacts, DomainImage, DomainNic, DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, Origin,
+    PauseReason,
 };
 use zsha_crds::VmName;
 
@@ -36,18 +37,58 @@ macro_rules! tests {
 every_case!(tests);
 
 async fn run(rig: &LibvirtRig) {
-    rig.hypervisor().define(&rig.domain(1)).await.unwrap();
-    rig.hypervisor().start_paused().await.unwrap();
+    rig.hypervisor().start_paused(&rig.domain(1)).await.unwrap();
     rig.hypervisor().resume().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_definition_never_starts_with_the_host() {
+async fn libvirt_keeps_nothing_to_start_the_vm_from() {
     let rig = LibvirtRig::start().await;
-    rig.hypervisor().define(&rig.domain(1)).await.unwrap();
-    rig.virsh(&["autostart", "mnvm"]).await;
-    rig.hypervisor().define(&rig.domain(2)).await.unwrap();
-    assert_eq!(rig.virsh(&["list", "--autostart", "--all", "--name"]).await.trim(), "");
+    run(&rig).await;
+    assert_eq!(rig.virsh(&["list", "--persistent", "--all", "--name"]).await.trim(), "");
+    rig.hypervisor().kill().await.unwrap();
+    assert_eq!(rig.virsh(&["list", "--all", "--name"]).await.trim(), "");
+}
+
+#[tokio::test]
+async fn a_guests_own_end_is_known_to_a_controller_that_was_away_meanwhile() {
+    let rig = LibvirtRig::start().await;
+    run(&rig).await;
+    let away = rig.another_hypervisor(None);
+    contract::until_off_by_itself(&rig).await;
+    for after in [away, rig.another_hypervisor(None)] {
+        assert_eq!(after.look().await, Ok(LocalVm::Off { reason: OffReason::Shutdown }));
+    }
+    // Also when libvirt has been away since; but not what a later start came to.
+    rig.cut().await;
+    rig.mend().await;
+    let after = rig.another_hypervisor(None);
+    rig::until(|| async { after.look().await.is_ok() }).await;
+    assert_eq!(after.look().await, Ok(LocalVm::Off { reason: OffReason::Shutdown }));
+    rig::until(|| async { rig.hypervisor().look().await.is_ok() }).await;
+    run(&rig).await;
+    rig.kill_qemu().await;
+    rig::until(|| async { !after.look().await.unwrap().has_process() }).await;
+    let after = rig.another_hypervisor(None);
+    assert_eq!(after.look().await, Ok(LocalVm::Off { reason: OffReason::Died }));
+}
+
+#[tokio::test]
+async fn what_was_restored_from_a_file_is_not_said_to_have_booted() {
+    let rig = LibvirtRig::start().await;
+    run(&rig).await;
+    let directory = tempfile::tempdir().unwrap();
+    let saved = directory.path().join("saved");
+    let saved = saved.to_str().unwrap();
+    rig.virsh(&["save", "mnvm", saved]).await;
+    rig::until(|| async { !rig.hypervisor().look().await.unwrap().has_process() }).await;
+    assert_eq!(rig.hypervisor().look().await, Ok(LocalVm::Off { reason: OffReason::Unknown }));
+    rig.virsh(&["restore", saved]).await;
+    let facts = |origin| Ok(DomainFacts { defined: false, autostart: false, origin });
+    assert_eq!(rig.hypervisor().domain().await, facts(Origin::Restored));
+    rig.virsh(&["suspend", "mnvm"]).await;
+    assert_eq!(rig.hypervisor().domain().await, facts(Origin::Restored), "as it was told at its start");
+    assert_eq!(rig.another_hypervisor(None).domain().await, facts(Origin::Unknown), "nobody told that one");
 }
 
 #[tokio::test]
@@ -76,19 +117,20 @@ async fn a_qemu_that_dies_while_libvirt_is_down_is_not_taken_for_running_after()
             Ok(_) | Err(_) => changes.changed().await.unwrap(),
         }
     };
-    assert!(matches!(vm, LocalVm::Off { reason: OffReason::Died | OffReason::Unknown }), "{vm:?}");
+    let known = matches!(vm, LocalVm::Absent | LocalVm::Off { reason: OffReason::Died | OffReason::Unknown });
+    assert!(known, "{vm:?}");
 }
 
 #[tokio::test]
 async fn a_process_that_libvirt_does_not_know_is_not_called_off() {
     let rig = LibvirtRig::start().await;
-    rig.hypervisor().define(&rig.domain(1)).await.unwrap();
     let stray = rig.stray_qemu().await;
     assert_eq!(rig.hypervisor().look().await.unwrap(), LocalVm::Unmanaged);
-    let refused = rig.hypervisor().start_paused().await;
+    assert_eq!(rig.hypervisor().domain().await.unwrap().origin, Origin::Booted);
+    let refused = rig.hypervisor().start_paused(&rig.domain(1)).await;
     assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
     rig.hypervisor().kill().await.unwrap();
-    assert!(matches!(rig.hypervisor().look().await, Ok(LocalVm::Off { .. })));
+    assert_eq!(rig.hypervisor().look().await, Ok(LocalVm::Absent), "libvirt never knew of it");
     drop(stray);
 }
 

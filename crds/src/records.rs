@@ -1,7 +1,7 @@
 //! What is kept in Consul, key by key. Every record is JSON with camelCase names; a reader ignores fields it does
 //! not know (a newer node wrote them) and refuses one that lacks what it needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -247,6 +247,8 @@ pub struct StartRecord {
 impl StartRecord {
     /// The reason of one that is none: the guest was moved live, and runs as it booted elsewhere.
     pub const MIGRATED: &str = "Migrated";
+    /// And of another: the VM was found to run, where the ownership record did not say so.
+    pub const FOUND: &str = "Found";
 }
 
 /// `vms/<name>`: ownership. Only ever changed by a cas in one transaction with checks on the leases it rests on.
@@ -285,6 +287,23 @@ pub struct VmRecord {
     /// The last reset of the guest's password that was asked for and is over, one way or another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_reset: Option<Answer>,
+    /// The guest has left its owner by a migration that was not zsha's, and has not been found since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub departed: Option<Departed>,
+}
+
+/// A guest that was moved past zsha. It may run on a host that is no node of the cluster, of which nothing can be known:
+/// so nothing starts the VM by itself until it is found, or an operator says `start`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Departed {
+    /// The owner that it has left.
+    pub from: NodeName,
+    pub at: Timestamp,
+    /// Nodes that have said since that they have a process of the VM. Where there is one, the guest has gone there; so
+    /// once no node has any, it is nowhere.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub seen_on: BTreeSet<NodeName>,
 }
 
 /// What became of an [`Intent::Migrate`] or an [`Intent::ResetPassword`].
@@ -325,6 +344,7 @@ impl VmRecord {
             answered: None,
             start_taken_up: None,
             password_reset: None,
+            departed: None,
         }
     }
 }
@@ -397,6 +417,9 @@ pub struct NodeStatus {
     pub document_format: u32,
     /// The local hypervisor's word for the VM: `Absent`, `Running`, `Unknown`, ...
     pub local_vm: String,
+    /// The VM is here, and the ownership record names another node: one that has no copy hands it over to this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub runs_unnamed: bool,
     /// How far the live migration from this node is, where one is under way and it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrated_percent: Option<u8>,

@@ -312,7 +312,8 @@ impl Host {
 
     /// `GET` of the page of another host's controller, from here.
     pub fn page_of(&self, other: &Self, path: &str) -> Result<String> {
-        net::get(self.connect_to_page_of(other)?, path).with_context(|| format!("page of {}", other.name))
+        let whole = format!("{}{path}", other.status_http());
+        net::get(self.connect_to_page_of(other)?, &whole).with_context(|| format!("page of {}", other.name))
     }
 
     /// `GET` of the host's own Consul agent.

@@ -12,9 +12,11 @@
 //!    proof that the copies of its earlier epochs are dead.
 //! 4. A fence is a cas on exactly the index that was seen unchanged for D. If the owner renewed, it fails.
 
+mod expectation;
 mod holder;
 mod observer;
 
+pub use expectation::{Expectation, Expected};
 pub use holder::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next};
 pub use observer::{Observer, Sight};
 

@@ -242,8 +242,7 @@ async fn what_comes_of_a_password_is_kept_until_it_is_in_the_record() {
         nics: Vec::new(),
         guest: GuestWants::default(),
     };
-    rig.edges.hypervisor.define(&domain).await.unwrap();
-    rig.edges.hypervisor.start_paused().await.unwrap();
+    rig.edges.hypervisor.start_paused(&domain).await.unwrap();
     rig.edges.hypervisor.resume().await.unwrap();
     act(&rig.edges, &rig.views, &step, &mut notes).await.unwrap();
     assert_eq!(notes.password.take().unwrap().outcome, Outcome::Done);

@@ -26,6 +26,9 @@ struct Counts {
     /// By kind of request, as the store counts them.
     store_requests: BTreeMap<&'static str, u64>,
     streams: u64,
+    connections: usize,
+    /// By which limit.
+    refused: BTreeMap<&'static str, u64>,
 }
 
 impl Metrics {
@@ -52,6 +55,16 @@ impl Metrics {
     /// How many requests of a kind the store has sent since the start: it counts, this repeats.
     pub fn set_store_requests(&self, kind: &'static str, total: u64) {
         self.lock().store_requests.insert(kind, total);
+    }
+
+    /// How many connections of the page are open.
+    pub(super) fn set_connections(&self, open: usize) {
+        self.lock().connections = open;
+    }
+
+    /// One was closed at once: `all` together have their share, or its `address` has.
+    pub(super) fn refused_connection(&self, because: &'static str) {
+        *self.lock().refused.entry(because).or_default() += 1;
     }
 
     pub(super) fn set_streams(&self, open: u64) {
@@ -83,6 +96,16 @@ impl Metrics {
         let requests = counts.store_requests.iter().map(|(kind, count)| (vec![("kind", *kind)], *count));
         text.metric("zsha_store_requests_total", "counter", "Requests sent to the store.", requests);
         text.metric("zsha_event_streams", "gauge", "Open event streams.", [(vec![], counts.streams)]);
+        let open = [(vec![], counts.connections)];
+        text.metric("zsha_page_connections", "gauge", "Open connections of the page.", open);
+        let refused = ["address", "all"]
+            .map(|limit| (vec![("limit", limit)], counts.refused.get(limit).copied().unwrap_or_default()));
+        text.metric(
+            "zsha_page_connections_refused_total",
+            "counter",
+            "Connections of the page that were one too many, of all or of their address.",
+            refused,
+        );
         text.0
     }
 

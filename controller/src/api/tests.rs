@@ -1,6 +1,7 @@
 //! The window over a real socket, as a browser and a shell see it, and the stream by values.
 
 pub(crate) mod asking;
+mod connections;
 
 use std::future::pending;
 

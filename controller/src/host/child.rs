@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 /// Enough to look at a few mounts at once; few enough that hanging ones do no harm.
 const AT_ONCE: usize = 8;
@@ -30,21 +31,31 @@ pub(super) struct Ended {
 }
 
 /// Why there is no such thing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum NotEnded {
     NotStarted(String),
-    Hangs {
-        limit: Duration,
-    },
+    Hangs(Hung),
     /// So many earlier ones hang that no more are started.
     TooMany,
+}
+
+/// A child that was not done in time.
+#[derive(Debug)]
+pub(super) struct Hung {
+    pub(super) limit: Duration,
+    /// What it had said by then.
+    pub(super) said: String,
+    /// Whether it was waiting in a call to the kernel then: otherwise it was only not let run.
+    pub(super) in_a_call: bool,
+    /// Finished once it is really gone, which may be never.
+    pub(super) gone: JoinHandle<()>,
 }
 
 impl fmt::Display for NotEnded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotStarted(reason) => write!(f, "cannot start: {reason}"),
-            Self::Hangs { limit } => write!(f, "no answer within {} s", limit.as_secs_f64()),
+            Self::Hangs(hung) => write!(f, "no answer within {} s", hung.limit.as_secs_f64()),
             Self::TooMany => write!(f, "{AT_ONCE} earlier attempts still hang"),
         }
     }
@@ -67,35 +78,50 @@ impl Children {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| NotEnded::NotStarted(error.to_string()))?;
-        let (output, errors) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (mut output, mut errors) = (Vec::new(), Vec::new());
         let ending = async {
-            let (output, errors) = tokio::join!(text(output), text(errors));
-            (child.wait().await, output, errors)
+            tokio::join!(read(stdout, &mut output), read(stderr, &mut errors));
+            child.wait().await
         };
         match tokio::time::timeout(limit, ending).await {
-            Ok((Ok(status), output, errors)) => Ok(Ended { success: status.success(), output, errors }),
-            Ok((Err(error), ..)) => Err(NotEnded::NotStarted(error.to_string())),
+            Ok(Ok(status)) => {
+                Ok(Ended { success: status.success(), output: text(&output), errors: text(&errors) })
+            }
+            Ok(Err(error)) => Err(NotEnded::NotStarted(error.to_string())),
             Err(_) => {
-                tokio::spawn(async move {
+                let in_a_call = child.id().is_some_and(waits_in_a_call);
+                let gone = tokio::spawn(async move {
                     // Its place is free when it is really gone, which may be never.
                     if let Err(error) = child.kill().await {
                         tracing::debug!(error = %error, "child that hangs");
                     }
                     drop(place);
                 });
-                Err(NotEnded::Hangs { limit })
+                Err(NotEnded::Hangs(Hung { limit, said: text(&output), in_a_call, gone }))
             }
         }
     }
 }
 
-async fn text(from: Option<impl AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        // What was read before an error is all there is to tell.
-        let _ = from.take(OUTPUT_LIMIT).read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+/// What was read before an error, or before nobody waits any more, is all there is to tell.
+async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
+    let Some(from) = from else { return };
+    let mut from = from.take(OUTPUT_LIMIT);
+    while matches!(from.read_buf(into).await, Ok(1..)) {}
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Of one that runs, or would if it were let, the kernel says "running" in the place of a call, and a negative number of
+/// one that waits outside of any: for a page of its own program, for instance. One that was stopped is where it was.
+fn waits_in_a_call(process: u32) -> bool {
+    let read = |what: &str| std::fs::read_to_string(format!("/proc/{process}/{what}")).unwrap_or_default();
+    let (call, stat) = (read("syscall"), read("stat"));
+    let waits = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['D', 'S']));
+    waits && call.starts_with(|first: char| first.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -122,9 +148,21 @@ mod tests {
         let limit = Duration::from_millis(50);
         for _ in 0..AT_ONCE {
             let hangs = children.run(shell("exec cat /dev/zero >/dev/null"), limit).await;
-            assert_eq!(hangs, Err(NotEnded::Hangs { limit }));
+            assert!(matches!(hangs, Err(NotEnded::Hangs(_))), "{hangs:?}");
         }
         assert!(children.run(shell("true"), LONG).await.unwrap().success);
+    }
+
+    #[tokio::test]
+    async fn of_a_child_that_hangs_is_told_what_it_said_and_whether_it_waits_for_the_kernel() {
+        for (script, waits) in
+            [("echo begun; exec sleep 1000", true), ("echo begun; while :; do :; done", false)]
+        {
+            let hangs = Children::new().run(shell(script), Duration::from_millis(500)).await;
+            let Err(NotEnded::Hangs(hung)) = hangs else { panic!("{hangs:?}") };
+            assert_eq!((hung.said.as_str(), hung.in_a_call), ("begun\n", waits), "{script}");
+            tokio::time::timeout(LONG, hung.gone).await.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]
@@ -132,7 +170,7 @@ mod tests {
         let children = Children::new();
         let _stuck = Arc::clone(&children.places).acquire_many_owned(8).await.unwrap();
         let refused = children.run(shell("true"), Duration::from_millis(10)).await;
-        assert_eq!(refused, Err(NotEnded::TooMany));
+        assert!(matches!(refused, Err(NotEnded::TooMany)), "{refused:?}");
     }
 
     #[tokio::test]

@@ -90,7 +90,7 @@ macro_rules! every_case {
             a_seed_is_seen_once_it_is_written_and_is_an_event,
             a_seed_of_before_is_not_the_one_that_is_wanted,
             a_seed_that_is_refused_says_why_until_it_is_written,
-            storage_that_hangs_is_unknown_in_bounded_time_and_hides_no_bridge,
+            storage_that_hangs_is_told_so_in_bounded_time_and_hides_no_bridge,
             what_cannot_be_looked_at_is_unknown_and_never_absent,
             looking_twice_changes_nothing,
         }
@@ -375,15 +375,16 @@ pub(crate) async fn a_seed_that_is_refused_says_why_until_it_is_written(rig: &dy
     assert_eq!(seed_fact(rig, seed("one")).await, Observed::Known(SeedFact::Written));
 }
 
-pub(crate) async fn storage_that_hangs_is_unknown_in_bounded_time_and_hides_no_bridge(rig: &dyn Rig) {
+pub(crate) async fn storage_that_hangs_is_told_so_in_bounded_time_and_hides_no_bridge(rig: &dyn Rig) {
     rig.set_link(BRIDGE, Link::Dead).await;
     mount(rig).await.unwrap();
     rig.set_image(Image::File { bytes: 1 }).await;
     rig.hang_storage().await;
     for _ in 0..2 {
         let facts = look(rig).await;
-        assert!(matches!(facts.mounts[&rig.share().target], Observed::Unknown(_)), "{facts:?}");
-        assert!(matches!(facts.image, Some(Observed::Unknown(_))), "{facts:?}");
+        let mount = &facts.mounts[&rig.share().target];
+        assert!(matches!(mount, Observed::Known(MountFact::NotAnswering { .. })), "{facts:?}");
+        assert!(matches!(facts.image, Some(Observed::Known(ImageFact::NotAnswering { .. }))), "{facts:?}");
         assert!(matches!(facts.bridges[BRIDGE], Observed::Known(BridgeFact::Bridge { up: true, .. })));
     }
     rig.go_on().await;

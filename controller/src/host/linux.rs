@@ -2,6 +2,7 @@
 //! can be left behind.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,13 +11,14 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::child::Children;
-use super::probe::{Probe, Seen};
+use super::probe::{Leads, NotSeen, Probe, Seen};
 use super::seed_file::SeedFile;
 use super::{
-    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageWant, MountFact, MountWant, links,
-    monitors, mounts, probe,
+    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, MountFact,
+    MountWant, links, monitors, mounts, opened, probe,
 };
 use crate::guest::Seed;
+use crate::keeper::copies::Copies;
 use crate::observed::Observed;
 
 /// The mount table is read without touching any file system.
@@ -27,6 +29,8 @@ pub struct LinuxHost {
     children: Children,
     probe: Probe,
     seed: SeedFile,
+    /// The VM's processes here, where they are known.
+    copies: Option<Arc<dyn Copies>>,
     changes: watch::Sender<u64>,
     following: [AbortHandle; 2],
 }
@@ -43,48 +47,82 @@ impl LinuxHost {
         Self::probing(Probe::by(program), seed)
     }
 
+    /// An image whose path hangs is looked at as these have it open, too.
+    pub fn of_vm(mut self, copies: Arc<dyn Copies>) -> Self {
+        self.copies = Some(copies);
+        self
+    }
+
     fn probing(probe: Probe, seed: PathBuf) -> Self {
         let changes = watch::Sender::new(0);
         let following = [
             tokio::spawn(links::follow(changes.clone())).abort_handle(),
             tokio::spawn(mounts::follow(changes.clone())).abort_handle(),
         ];
-        Self { children: Children::new(), probe, seed: SeedFile::at(seed), changes, following }
+        Self { children: Children::new(), probe, seed: SeedFile::at(seed), copies: None, changes, following }
     }
 
     async fn bridge(&self, want: &BridgeWant) -> (String, Observed<BridgeFact>) {
         (want.name.clone(), links::bridge(&want.name).await)
     }
 
+    /// The way to it leads over other file systems than its own, and one of those may hang. So where it does, the file itself
+    /// is looked at, as the VM has it open; without a VM there is none to be told apart.
+    async fn image(&self, path: &Path) -> Observed<ImageFact> {
+        let fact = probe::image(self.probe.see(&self.children, path).await);
+        let (Observed::Known(ImageFact::NotAnswering { reason }), Some(copies)) = (&fact, &self.copies)
+        else {
+            return fact;
+        };
+        let opened = match opened::by(Arc::clone(copies), path).await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return fact,
+            Err(why) => return Observed::Unknown(format!("{reason}; and what the VM has open: {why}")),
+        };
+        match probe::image(self.probe.see(&self.children, &opened).await) {
+            Observed::Known(ImageFact::Present { .. }) => {
+                Observed::Known(ImageFact::Hidden { reason: reason.clone() })
+            }
+            Observed::Known(ImageFact::NotAnswering { .. }) => fact,
+            Observed::Known(_) => Observed::Unknown(format!("{reason}; and the VM has just closed it")),
+            unknown @ Observed::Unknown(_) => unknown,
+        }
+    }
+
     async fn mounted(&self, want: &MountWant) -> (PathBuf, Observed<MountFact>) {
         let fact = match self.in_table(want).await {
-            Err(reason) => Observed::Unknown(reason),
-            Ok(fact @ MountFact::Mounted { .. }) => self.answering(want, fact).await,
-            Ok(fact) => Observed::Known(fact),
+            Observed::Known(fact @ MountFact::Mounted { .. }) => self.answering(want, fact).await,
+            fact => fact,
         };
         (want.target.clone(), fact)
     }
 
     /// What the table has at the target, or at where the target leads by links: the kernel writes down only the latter.
-    async fn in_table(&self, want: &MountWant) -> Result<MountFact, String> {
-        match read_table(want, want.target.clone()).await? {
-            MountFact::NotMounted => {}
-            there => return Ok(there),
+    async fn in_table(&self, want: &MountWant) -> Observed<MountFact> {
+        match read_table(want, want.target.clone()).await {
+            Observed::Known(MountFact::NotMounted) => {}
+            there => return there,
         }
-        match self.probe.resolve(&self.children, &want.target).await? {
-            Some(real) if real != want.target => read_table(want, real).await,
-            Some(_) | None => Ok(MountFact::NotMounted),
+        match self.probe.resolve(&self.children, &want.target).await {
+            Ok(Leads::To { real }) if real != want.target => read_table(want, real).await,
+            Ok(Leads::To { .. } | Leads::Nowhere) => Observed::Known(MountFact::NotMounted),
+            Ok(Leads::Failed { reason }) | Err(NotSeen::Hangs(reason)) => {
+                Observed::Known(MountFact::NotAnswering { reason })
+            }
+            Ok(Leads::NotLooked { reason }) | Err(NotSeen::NotLooked(reason)) => Observed::Unknown(reason),
         }
     }
 
-    /// A mount that is in the table but does not answer is not known to be there.
+    /// One that is in the table and does not answer is not there for anybody.
     async fn answering(&self, want: &MountWant, fact: MountFact) -> Observed<MountFact> {
         match self.probe.see(&self.children, &want.target).await {
             Ok(Seen::Directory | Seen::File { .. } | Seen::NotAFile) => Observed::Known(fact),
             Ok(Seen::Missing) => Observed::unknown("the mount point vanished while it was looked at"),
-            Ok(Seen::Failed { reason } | Seen::NotReadable { reason }) | Err(reason) => {
-                Observed::unknown(format!("mounted, and does not answer: {reason}"))
+            Ok(Seen::Failed { reason }) | Err(NotSeen::Hangs(reason)) => {
+                Observed::Known(MountFact::NotAnswering { reason })
             }
+            Ok(Seen::NotReadable { reason } | Seen::NotLooked { reason })
+            | Err(NotSeen::NotLooked(reason)) => Observed::Unknown(reason),
         }
     }
 }
@@ -95,14 +133,14 @@ impl Drop for LinuxHost {
     }
 }
 
-async fn read_table(want: &MountWant, target: PathBuf) -> Result<MountFact, String> {
+async fn read_table(want: &MountWant, target: PathBuf) -> Observed<MountFact> {
     let want = want.clone();
     let read = tokio::task::spawn_blocking(move || mounts::fact(&want, &target));
     match tokio::time::timeout(TABLE_WITHIN, read).await {
-        Ok(Ok(Ok(fact))) => Ok(fact),
-        Ok(Ok(Err(error))) => Err(format!("cannot read the mount table: {error}")),
-        Ok(Err(error)) => Err(format!("cannot read the mount table: {error}")),
-        Err(_) => Err("reading the mount table hangs".to_owned()),
+        Ok(Ok(Ok(fact))) => Observed::Known(fact),
+        Ok(Ok(Err(error))) => Observed::Unknown(format!("cannot read the mount table: {error}")),
+        Ok(Err(error)) => Observed::Unknown(format!("cannot read the mount table: {error}")),
+        Err(_) => Observed::unknown("reading the mount table hangs"),
     }
 }
 
@@ -111,7 +149,7 @@ impl Host for LinuxHost {
     async fn look(&self, wants: &HostWants) -> HostFacts {
         let image = async {
             match &wants.image {
-                Some(ImageWant::File(path)) => Some(probe::image(self.probe.see(&self.children, path).await)),
+                Some(ImageWant::File(path)) => Some(self.image(path).await),
                 Some(ImageWant::Ceph(named)) => Some(monitors::fact(named).await),
                 None => None,
             }
@@ -138,10 +176,15 @@ impl Host for LinuxHost {
 
     async fn mount(&self, want: &MountWant) -> Result<(), HostError> {
         let refused = |reason| HostError::Mount { target: want.target.display().to_string(), reason };
-        match self.in_table(want).await.map_err(refused)? {
-            MountFact::NotMounted => mounts::mount(&self.children, want).await,
-            MountFact::Mounted { .. } => Ok(()),
-            MountFact::Other { source, .. } => Err(refused(format!("{source} is mounted there"))),
+        match self.in_table(want).await {
+            Observed::Known(MountFact::NotMounted) => mounts::mount(&self.children, want).await,
+            Observed::Known(MountFact::Mounted { .. }) => Ok(()),
+            Observed::Known(MountFact::Other { source, .. }) => {
+                Err(refused(format!("{source} is mounted there")))
+            }
+            Observed::Known(MountFact::NotAnswering { reason }) | Observed::Unknown(reason) => {
+                Err(refused(reason))
+            }
         }
     }
 
@@ -163,7 +206,7 @@ mod tests {
     use super::*;
 
     /// As the real child answers, of paths that are there.
-    const ANSWERS: &str = r#"if [ "$1" = --resolve ]; then printf '"%s"' "$(readlink -f "$2")"; else echo '{"seen":"directory"}'; fi"#;
+    const ANSWERS: &str = r#"if [ "$1" = --resolve ]; then printf '{"leads":"to","real":"%s"}' "$(readlink -f "$2")"; else echo '{"seen":"directory"}'; fi"#;
 
     fn proc_at(target: PathBuf) -> MountWant {
         let proc = || "proc".to_owned();
@@ -191,13 +234,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_a_path_leads_that_hangs_is_not_known_and_nothing_is_mounted_there() {
+    async fn where_a_path_leads_that_hangs_is_told_and_nothing_is_mounted_there() {
         let directory = tempfile::tempdir().unwrap();
-        let hanging = probe::scripted("exec cat /dev/zero >/dev/null", Duration::from_millis(50));
+        let hanging = probe::scripted("echo looking; exec sleep 1000", Duration::from_millis(500));
         let host = LinuxHost::probing(hanging, directory.path().join("seed.img"));
         let want = proc_at(directory.path().to_owned());
         let (_, fact) = host.mounted(&want).await;
-        assert!(matches!(fact, Observed::Unknown(_)), "{fact:?}");
+        assert!(matches!(fact, Observed::Known(MountFact::NotAnswering { .. })), "{fact:?}");
         assert!(host.mount(&want).await.is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
 
 use super::ImageFact;
 use crate::hypervisor::domain_xml::host_and_port;
@@ -51,9 +52,18 @@ fn ways(monitor: &str) -> Vec<(String, u16)> {
 }
 
 async fn reach(host: String, port: u16) -> Result<SocketAddr, Missed> {
+    let told = |why: &dyn std::fmt::Display| format!("{host} port {port}: {why}");
+    let late = told(&format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
+    let until = Instant::now() + ANSWER_WITHIN;
+    // A name that nobody looks up in time says nothing about the monitor: the look-up may not even have begun.
+    let addresses = match timeout_at(until, lookup_host((host.as_str(), port))).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(error)) => return Err(Missed::NotAsked(told(&error))),
+        Err(_) => return Err(Missed::NotAsked(told(&"its name was not looked up in time"))),
+    };
     let connected = async {
         let mut last = io::Error::new(io::ErrorKind::HostUnreachable, "the name has no address");
-        for address in lookup_host((host.as_str(), port)).await? {
+        for address in addresses {
             match TcpStream::connect(address).await {
                 Ok(_) => return Ok(address),
                 Err(error) => last = error,
@@ -61,8 +71,7 @@ async fn reach(host: String, port: u16) -> Result<SocketAddr, Missed> {
         }
         Err(last)
     };
-    let told = |why: &dyn std::fmt::Display| format!("{host} port {port}: {why}");
-    match tokio::time::timeout(ANSWER_WITHIN, connected).await {
+    match timeout_at(until, connected).await {
         Ok(Ok(address)) => Ok(address),
         Ok(Err(error)) => Err(match error.kind() {
             io::ErrorKind::ConnectionRefused
@@ -72,7 +81,7 @@ async fn reach(host: String, port: u16) -> Result<SocketAddr, Missed> {
             | io::ErrorKind::TimedOut => Missed::Refused(told(&error)),
             _ => Missed::NotAsked(told(&error)),
         }),
-        Err(_) => Err(Missed::Refused(told(&format!("no answer within {} s", ANSWER_WITHIN.as_secs())))),
+        Err(_) => Err(Missed::Refused(late)),
     }
 }
 

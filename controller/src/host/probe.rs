@@ -1,21 +1,28 @@
 //! A look at one path that may hang for ever: done by this same program in a child of its own, under a hidden
-//! command, which says what it saw in one line.
+//! command, which says that it begins to look, and then what it saw, in a line each.
 //!
 //! The child opens and looks; it writes nothing.
+//!
+//! What it comes to is evidence about the storage only where a child has begun to look and waits for the kernel, or was told
+//! an error by the storage itself ([`Whose`]). A child that could not be made, or did not get to run, says nothing.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
+use tokio::task::JoinHandle;
 
 use super::ImageFact;
-use super::child::Children;
+use super::child::{Children, Hung, NotEnded};
+use super::errors::Whose;
 use crate::observed::Observed;
 
 /// The hidden command; one argument follows, the path.
@@ -37,33 +44,73 @@ pub(super) enum Seen {
     File {
         bytes: u64,
     },
-    /// There is an answer, and it is an error: a stale handle, a share that was shut down.
+    /// There is an answer, and it is an error of the storage: a stale handle, a share that was shut down.
     Failed {
         reason: String,
     },
+    /// There is an error, and it is none of the storage's.
+    NotLooked {
+        reason: String,
+    },
 }
+
+/// Why a look came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotSeen {
+    /// It was begun, and does not come back.
+    Hangs(String),
+    /// There was none, which says nothing about the path.
+    NotLooked(String),
+}
+
+impl fmt::Display for NotSeen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Hangs(reason) | Self::NotLooked(reason)) = self;
+        f.write_str(reason)
+    }
+}
+
+/// Said by the child as soon as nothing is left to do but to look.
+const LOOKING: &str = "looking";
 
 /// Before the path: the other question, where it leads.
 pub const RESOLVE: &str = "--resolve";
 
 /// The child's whole work: what is at the path, or where it leads.
 pub fn run(path: &Path, resolving: bool) -> anyhow::Result<()> {
-    let told = if resolving {
-        let real = resolve(path).with_context(|| path.display().to_string())?;
-        serde_json::to_string(&real)?
-    } else {
-        serde_json::to_string(&see(path))?
-    };
+    println!("{LOOKING}");
+    let told =
+        if resolving { serde_json::to_string(&resolve(path))? } else { serde_json::to_string(&see(path))? };
     println!("{told}");
     Ok(())
 }
 
-/// The path without links; None: it leads to nothing.
-fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
+/// Where a path leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "leads", rename_all = "camelCase")]
+pub(super) enum Leads {
+    To {
+        real: PathBuf,
+    },
+    Nowhere,
+    /// The storage has an error in the place of an answer.
+    Failed {
+        reason: String,
+    },
+    NotLooked {
+        reason: String,
+    },
+}
+
+/// The path without links.
+fn resolve(path: &Path) -> Leads {
     match fs::canonicalize(path) {
-        Ok(real) => Ok(Some(real)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Ok(real) => Leads::To { real },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Leads::Nowhere,
+        Err(error) => match Whose::is(&error) {
+            Whose::Storage => Leads::Failed { reason: error.to_string() },
+            Whose::Path | Whose::Nobodys => Leads::NotLooked { reason: error.to_string() },
+        },
     }
 }
 
@@ -71,23 +118,43 @@ fn see(path: &Path) -> Seen {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Seen::Missing,
-        Err(error) => return Seen::Failed { reason: error.to_string() },
+        Err(error) => return Seen::of(&error),
     };
+    // Beyond what the client has in its cache: the file system itself has to answer.
+    let answers = match rustix::fs::statfs(path).map_err(io::Error::from) {
+        Err(error) if Whose::is(&error) == Whose::Storage => Err(error),
+        other if metadata.is_dir() => other.map(drop),
+        // One that does not tell of itself lets its files be read all the same.
+        _ => Ok(()),
+    };
+    if let Err(error) = answers {
+        return Seen::of(&error);
+    }
     if metadata.is_dir() {
-        // Beyond what the client has in its cache: the file system itself has to answer.
-        return match rustix::fs::statfs(path) {
-            Ok(_) => Seen::Directory,
-            Err(error) => Seen::Failed { reason: io::Error::from(error).to_string() },
-        };
+        return Seen::Directory;
     }
     if !metadata.is_file() {
         return Seen::NotAFile;
     }
     match File::open(path).and_then(|mut file| file.read(&mut [0_u8; 512])) {
         Ok(_) => Seen::File { bytes: metadata.len() },
-        Err(error) => Seen::NotReadable { reason: error.to_string() },
+        Err(error) => Seen::of(&error),
     }
 }
+
+impl Seen {
+    fn of(error: &io::Error) -> Self {
+        let reason = error.to_string();
+        match Whose::is(error) {
+            Whose::Storage => Self::Failed { reason },
+            Whose::Path => Self::NotReadable { reason },
+            Whose::Nobodys => Self::NotLooked { reason },
+        }
+    }
+}
+
+/// Looks that did not come back and are not gone yet, by what was asked.
+type Hanging = BTreeMap<(Option<&'static str>, PathBuf), JoinHandle<()>>;
 
 /// How the child is called.
 #[derive(Debug, Clone)]
@@ -95,6 +162,7 @@ pub(super) struct Probe {
     program: PathBuf,
     arguments: Vec<OsString>,
     limit: Duration,
+    hanging: Arc<Mutex<Hanging>>,
 }
 
 impl Probe {
@@ -104,44 +172,84 @@ impl Probe {
     }
 
     pub(super) fn by(program: &Path) -> Self {
-        Self { program: program.to_owned(), arguments: vec![COMMAND.into()], limit: ANSWER_WITHIN }
+        Self::asking(program, vec![COMMAND.into()], ANSWER_WITHIN)
     }
 
-    /// An error is a sentence on why it is not known.
-    pub(super) async fn see(&self, children: &Children, path: &Path) -> Result<Seen, String> {
+    fn asking(program: &Path, arguments: Vec<OsString>, limit: Duration) -> Self {
+        Self { program: program.to_owned(), arguments, limit, hanging: Arc::default() }
+    }
+
+    pub(super) async fn see(&self, children: &Children, path: &Path) -> Result<Seen, NotSeen> {
         self.ask(children, None, path).await
     }
 
-    /// Where the path leads, as the mount table has it; None: to nothing.
-    pub(super) async fn resolve(&self, children: &Children, path: &Path) -> Result<Option<PathBuf>, String> {
+    /// Where the path leads, as the mount table has it.
+    pub(super) async fn resolve(&self, children: &Children, path: &Path) -> Result<Leads, NotSeen> {
         self.ask(children, Some(RESOLVE), path).await
     }
 
+    /// One look that hangs is enough for a path: while its child cannot even be killed, what it looked at still hangs. And
+    /// so a path that hangs takes no other's place.
     async fn ask<T: DeserializeOwned>(
         &self,
         children: &Children,
-        question: Option<&str>,
+        question: Option<&'static str>,
         path: &Path,
-    ) -> Result<T, String> {
+    ) -> Result<T, NotSeen> {
+        let told = |reason: &dyn fmt::Display| format!("looking at {}: {reason}", path.display());
+        let not_looked = |reason: &dyn fmt::Display| NotSeen::NotLooked(told(reason));
+        let asked = (question, path.to_owned());
+        {
+            let mut hanging = self.hanging();
+            hanging.retain(|_, gone| !gone.is_finished());
+            if hanging.contains_key(&asked) {
+                return Err(NotSeen::Hangs(told(&"an earlier look has not come back")));
+            }
+        }
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).args(question).arg(path);
-        let told = |reason: &dyn std::fmt::Display| format!("looking at {}: {reason}", path.display());
-        let ended = children.run(command, self.limit).await.map_err(|error| told(&error))?;
+        let ended = match children.run(command, self.limit).await {
+            Ok(ended) => ended,
+            Err(NotEnded::Hangs(hung)) => return Err(self.hangs(asked, hung, &told)),
+            Err(why @ (NotEnded::NotStarted(_) | NotEnded::TooMany)) => return Err(not_looked(&why)),
+        };
         if !ended.success {
-            return Err(told(&ended.errors.trim()));
+            return Err(not_looked(&ended.errors.trim()));
         }
-        serde_json::from_str(ended.output.trim()).map_err(|error| told(&error))
+        let answer = ended.output.lines().last().unwrap_or_default();
+        serde_json::from_str(answer).map_err(|error| not_looked(&error))
+    }
+
+    fn hangs(
+        &self,
+        asked: (Option<&'static str>, PathBuf),
+        hung: Hung,
+        told: &impl Fn(&dyn fmt::Display) -> String,
+    ) -> NotSeen {
+        let secs = hung.limit.as_secs_f64();
+        if hung.said.lines().next() != Some(LOOKING) || !hung.in_a_call {
+            return NotSeen::NotLooked(told(&format!("this host did not get to it within {secs} s")));
+        }
+        self.hanging().insert(asked, hung.gone);
+        NotSeen::Hangs(told(&format!("no answer within {secs} s")))
+    }
+
+    fn hanging(&self) -> std::sync::MutexGuard<'_, Hanging> {
+        self.hanging.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The image, from what was seen at its path.
-pub(super) fn image(seen: Result<Seen, String>) -> Observed<ImageFact> {
+pub(super) fn image(seen: Result<Seen, NotSeen>) -> Observed<ImageFact> {
     match seen {
         Ok(Seen::Missing) => Observed::Known(ImageFact::Missing),
         Ok(Seen::Directory | Seen::NotAFile) => Observed::Known(ImageFact::NotAFile),
         Ok(Seen::NotReadable { reason }) => Observed::Known(ImageFact::NotReadable { reason }),
         Ok(Seen::File { bytes }) => Observed::Known(ImageFact::Present { bytes }),
-        Ok(Seen::Failed { reason }) | Err(reason) => Observed::Unknown(reason),
+        Ok(Seen::Failed { reason }) | Err(NotSeen::Hangs(reason)) => {
+            Observed::Known(ImageFact::NotAnswering { reason })
+        }
+        Ok(Seen::NotLooked { reason }) | Err(NotSeen::NotLooked(reason)) => Observed::Unknown(reason),
     }
 }
 
@@ -149,7 +257,7 @@ pub(super) fn image(seen: Result<Seen, String>) -> Observed<ImageFact> {
 #[cfg(test)]
 pub(super) fn scripted(script: &str, limit: Duration) -> Probe {
     let arguments = ["-c", script, "probe"].map(OsString::from).to_vec();
-    Probe { program: "/bin/sh".into(), arguments, limit }
+    Probe::asking(Path::new("/bin/sh"), arguments, limit)
 }
 
 #[cfg(test)]
@@ -169,9 +277,9 @@ mod tests {
         assert_eq!(see(&file), Seen::File { bytes: 4096 });
         assert_eq!(see(directory.path()), Seen::Directory);
         assert_eq!(see(Path::new("/dev/null")), Seen::NotAFile);
-        assert!(matches!(see(&file.join("below")), Seen::Failed { .. }));
-        // Its first bytes are no page of anybody's: an error of reading, whoever reads.
-        assert!(matches!(see(Path::new("/proc/self/mem")), Seen::NotReadable { .. }));
+        assert!(matches!(see(&file.join("below")), Seen::NotReadable { .. }));
+        // Its first bytes are no page of anybody's: an I/O error, whoever reads.
+        assert!(matches!(see(Path::new("/proc/self/mem")), Seen::Failed { .. }));
     }
 
     #[test]
@@ -183,11 +291,12 @@ mod tests {
         symlink("disk", below("link")).unwrap();
         symlink("gone", below("broken")).unwrap();
         symlink("circle", below("circle")).unwrap();
-        assert_eq!(resolve(&below("link/share")).unwrap(), Some(real.join("disk/share")));
-        assert_eq!(resolve(&below("disk")).unwrap(), Some(real.join("disk")));
-        assert_eq!(resolve(&below("none")).unwrap(), None);
-        assert_eq!(resolve(&below("broken")).unwrap(), None);
-        assert!(resolve(&below("circle")).is_err());
+        let to = |real| Leads::To { real };
+        assert_eq!(resolve(&below("link/share")), to(real.join("disk/share")));
+        assert_eq!(resolve(&below("disk")), to(real.join("disk")));
+        assert_eq!(resolve(&below("none")), Leads::Nowhere);
+        assert_eq!(resolve(&below("broken")), Leads::Nowhere);
+        assert!(matches!(resolve(&below("circle")), Leads::NotLooked { .. }));
     }
 
     #[tokio::test]
@@ -199,21 +308,66 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_look_that_hangs_fails_or_babbles_is_not_known_and_never_absent() {
+    async fn a_look_that_fails_or_babbles_is_not_known_and_never_absent() {
         let path = Path::new("/share/mnvm.img");
         let children = Children::new();
-        for script in ["exit 1", "echo nonsense", "true", "kill -9 $$"] {
+        for script in ["exit 1", "echo nonsense", "true", "kill -9 $$", "echo looking"] {
             let seen = scripted(script, LONG).see(&children, path).await;
             assert!(matches!(image(seen), Observed::Unknown(_)), "{script}");
         }
-        let hanging = scripted("exec cat /dev/zero >/dev/null", Duration::from_millis(50));
-        let Observed::Unknown(why) = image(hanging.see(&children, path).await) else { panic!("known") };
-        assert!(why.contains("/share/mnvm.img") && why.contains("0.05 s"), "{why}");
+        let nobody = Probe::by(Path::new("/nonexistent"));
+        assert!(matches!(image(nobody.see(&children, path).await), Observed::Unknown(_)));
+    }
+
+    #[tokio::test]
+    async fn a_look_that_was_begun_and_waits_for_the_kernel_says_that_the_storage_does_not_answer() {
+        let path = Path::new("/share/mnvm.img");
+        let children = Children::new();
+        let hanging = scripted("echo looking; exec sleep 1000", Duration::from_millis(500));
+        let Observed::Known(ImageFact::NotAnswering { reason }) = image(hanging.see(&children, path).await)
+        else {
+            panic!("not told")
+        };
+        assert!(reason.contains("/share/mnvm.img") && reason.contains("0.5 s"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_look_that_never_got_to_run_says_nothing_about_the_storage() {
+        let path = Path::new("/share/mnvm.img");
+        let children = Children::new();
+        // One that is still being started; one that is never let run; one that waits its turn for a processor.
+        for script in ["exec sleep 1000", "echo looking; kill -STOP $$", "echo looking; while :; do :; done"]
+        {
+            let seen = scripted(script, Duration::from_millis(500)).see(&children, path).await;
+            let Observed::Unknown(why) = image(seen) else { panic!("{script}") };
+            assert!(why.contains("did not get to it"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_path_that_hangs_is_told_so_by_its_first_look_and_takes_one_place_alone() {
+        let path = Path::new("/share/mnvm.img");
+        let (probe, children) = (scripted("true", LONG), Children::new());
+        let never = tokio::spawn(std::future::pending());
+        probe.hanging().insert((None, path.to_owned()), never);
+        let seen = probe.see(&children, path).await;
+        assert!(matches!(&seen, Err(NotSeen::Hangs(why)) if why.contains("has not come back")), "{seen:?}");
+        let another = probe.see(&children, Path::new("/another")).await;
+        assert!(
+            matches!(another, Err(NotSeen::NotLooked(_))),
+            "{another:?}: asked, and the script says nothing"
+        );
     }
 
     #[test]
-    fn an_error_from_the_share_is_not_a_missing_image() {
-        let stale = Seen::Failed { reason: "Stale file handle".to_owned() };
-        assert_eq!(image(Ok(stale)), Observed::unknown("Stale file handle"));
+    fn an_error_from_the_share_is_not_a_missing_image_and_one_of_this_process_says_nothing() {
+        let of = |errno: rustix::io::Errno| image(Ok(Seen::of(&errno.into())));
+        for errno in [rustix::io::Errno::STALE, rustix::io::Errno::IO] {
+            assert!(matches!(of(errno), Observed::Known(ImageFact::NotAnswering { .. })), "{errno}");
+        }
+        for errno in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOMEM] {
+            assert!(matches!(of(errno), Observed::Unknown(_)), "{errno}");
+        }
+        assert!(matches!(of(rustix::io::Errno::ACCESS), Observed::Known(ImageFact::NotReadable { .. })));
     }
 }

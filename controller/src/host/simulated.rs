@@ -152,7 +152,9 @@ impl Host for SimulatedHost {
             Observed::Known(MountFact::Other { source, .. }) => {
                 return refused(format!("{source} is mounted there"));
             }
-            Observed::Unknown(reason) => return refused(reason),
+            Observed::Known(MountFact::NotAnswering { reason }) | Observed::Unknown(reason) => {
+                return refused(reason);
+            }
         }
         if let Some(reason) = &set.refuse_mounts {
             return refused(reason.clone());

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, PauseReason};
+use super::{DomainFacts, DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, Origin, PauseReason};
 
 /// A fresh hypervisor that has never heard of the VM, and the hands that do to it what no caller can.
 #[async_trait]
@@ -16,8 +16,11 @@ pub(crate) trait Rig: Send + Sync {
     fn hypervisor(&self) -> &dyn Hypervisor;
     /// A domain with a guest that follows a request to shut down.
     fn domain(&self, generation: u64) -> DomainSpec;
-    /// Processes of the VM, as the kernel sees them.
-    fn processes(&self) -> usize;
+    /// Processes of the VM, as the kernel sees them: no two ever have the same number.
+    fn process_numbers(&self) -> Vec<u64>;
+    fn processes(&self) -> usize {
+        self.process_numbers().len()
+    }
     /// SIGKILL to QEMU, from outside.
     async fn kill_qemu(&self);
     /// Nobody answers at the hypervisor's address any more; its QEMU goes on.
@@ -29,6 +32,8 @@ pub(crate) trait Rig: Send + Sync {
     /// Somebody else opens the image for writing.
     async fn lock_image(&self);
     async fn unlock_image(&self);
+    /// An administrator defines the VM on the node's disk, to be started with the host or not.
+    async fn define_by_hand(&self, autostart: bool);
 }
 
 /// Hands the name of every case to a macro.
@@ -36,11 +41,10 @@ macro_rules! every_case {
     ($tests:ident) => {
         $tests! {
             a_vm_never_heard_of_is_absent,
-            defining_starts_nothing,
-            a_definition_for_another_vm_is_refused,
+            another_vm_is_not_started,
             a_paused_start_makes_a_process_that_does_not_execute,
             resuming_lets_the_guest_run,
-            what_is_not_there_can_be_neither_started_nor_resumed,
+            what_is_not_there_cannot_be_resumed,
             a_second_start_is_refused_and_makes_no_second_process,
             a_locked_image_is_told_from_other_refusals,
             killing_ends_a_running_guest,
@@ -51,8 +55,10 @@ macro_rules! every_case {
             what_does_not_execute_takes_no_password_and_runs_no_script,
             a_qemu_killed_from_outside_is_seen_as_died_by_its_event,
             a_paused_qemu_killed_from_outside_is_seen_as_died_by_its_event,
-            a_definition_made_during_a_run_is_that_of_the_next_start,
-            undefining_leaves_nothing_and_spares_what_runs,
+            a_start_leaves_nothing_on_the_disk,
+            a_definition_left_by_hand_is_put_away_by_a_start,
+            a_definition_made_beside_a_running_guest_goes_and_the_guest_stays,
+            undefining_what_is_not_defined_is_no_error,
             a_hypervisor_out_of_reach_is_an_error_and_its_return_an_event,
             a_hypervisor_that_hangs_costs_its_deadline_and_harms_nothing,
         }
@@ -91,13 +97,17 @@ async fn is(rig: &dyn Rig, wanted: LocalVm) {
     assert_eq!(rig.hypervisor().look().await.unwrap(), wanted);
 }
 
-async fn define(rig: &dyn Rig, generation: u64) {
-    rig.hypervisor().define(&rig.domain(generation)).await.unwrap();
+async fn start(rig: &dyn Rig, generation: u64) -> Result<(), HypervisorError> {
+    rig.hypervisor().start_paused(&rig.domain(generation)).await
 }
 
 async fn pause_at_start(rig: &dyn Rig, generation: u64) {
-    define(rig, generation).await;
-    rig.hypervisor().start_paused().await.unwrap();
+    start(rig, generation).await.unwrap();
+}
+
+async fn kept(rig: &dyn Rig, defined: bool, autostart: bool, origin: Origin) {
+    let facts = rig.hypervisor().domain().await.unwrap();
+    assert_eq!(facts, DomainFacts { defined, autostart, origin });
 }
 
 async fn run(rig: &dyn Rig, generation: u64) {
@@ -118,19 +128,12 @@ pub(crate) async fn a_vm_never_heard_of_is_absent(rig: &dyn Rig) {
     is(rig, LocalVm::Absent).await;
 }
 
-pub(crate) async fn defining_starts_nothing(rig: &dyn Rig) {
-    define(rig, 1).await;
-    is(rig, off(OffReason::Unknown)).await;
-    define(rig, 2).await;
-    is(rig, off(OffReason::Unknown)).await;
-    assert_eq!(rig.processes(), 0);
-}
-
-pub(crate) async fn a_definition_for_another_vm_is_refused(rig: &dyn Rig) {
+pub(crate) async fn another_vm_is_not_started(rig: &dyn Rig) {
     let other = DomainSpec { uuid: Uuid::from_u128(1), ..rig.domain(1) };
-    let refused = rig.hypervisor().define(&other).await;
+    let refused = rig.hypervisor().start_paused(&other).await;
     assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
     is(rig, LocalVm::Absent).await;
+    assert_eq!(rig.processes(), 0);
 }
 
 pub(crate) async fn a_paused_start_makes_a_process_that_does_not_execute(rig: &dyn Rig) {
@@ -146,11 +149,10 @@ pub(crate) async fn resuming_lets_the_guest_run(rig: &dyn Rig) {
     assert_eq!(rig.processes(), 1);
 }
 
-pub(crate) async fn what_is_not_there_can_be_neither_started_nor_resumed(rig: &dyn Rig) {
-    for result in [rig.hypervisor().start_paused().await, rig.hypervisor().resume().await] {
-        assert!(matches!(result, Err(HypervisorError::Refused { .. })), "{result:?}");
-    }
-    define(rig, 1).await;
+pub(crate) async fn what_is_not_there_cannot_be_resumed(rig: &dyn Rig) {
+    let refused = rig.hypervisor().resume().await;
+    assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
+    rig.define_by_hand(false).await;
     let refused = rig.hypervisor().resume().await;
     assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
     assert_eq!(rig.processes(), 0);
@@ -158,9 +160,9 @@ pub(crate) async fn what_is_not_there_can_be_neither_started_nor_resumed(rig: &d
 
 pub(crate) async fn a_second_start_is_refused_and_makes_no_second_process(rig: &dyn Rig) {
     pause_at_start(rig, 1).await;
-    let while_paused = rig.hypervisor().start_paused().await;
+    let while_paused = start(rig, 1).await;
     rig.hypervisor().resume().await.unwrap();
-    let while_running = rig.hypervisor().start_paused().await;
+    let while_running = start(rig, 1).await;
     for refused in [while_paused, while_running] {
         assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
     }
@@ -169,14 +171,13 @@ pub(crate) async fn a_second_start_is_refused_and_makes_no_second_process(rig: &
 }
 
 pub(crate) async fn a_locked_image_is_told_from_other_refusals(rig: &dyn Rig) {
-    define(rig, 1).await;
     rig.lock_image().await;
-    let locked = rig.hypervisor().start_paused().await;
+    let locked = start(rig, 1).await;
     assert!(matches!(locked, Err(HypervisorError::ImageLocked { .. })), "{locked:?}");
     is(rig, off(OffReason::Unknown)).await;
     assert_eq!(rig.processes(), 0);
     rig.unlock_image().await;
-    rig.hypervisor().start_paused().await.unwrap();
+    pause_at_start(rig, 1).await;
 }
 
 pub(crate) async fn killing_ends_a_running_guest(rig: &dyn Rig) {
@@ -207,6 +208,13 @@ pub(crate) async fn a_guest_asked_to_shut_down_is_off_by_its_own_doing_and_can_b
     rig: &dyn Rig,
 ) {
     run(rig, 1).await;
+    until_off_by_itself(rig).await;
+    assert_eq!(rig.processes(), 0);
+    run(rig, 1).await;
+}
+
+/// A running guest is asked to shut down until it has.
+pub(crate) async fn until_off_by_itself(rig: &dyn Rig) {
     within(LONG, "the guest's end", async {
         rig.hypervisor().shutdown().await.unwrap();
         let asked = rig.hypervisor().look().await.unwrap();
@@ -217,17 +225,13 @@ pub(crate) async fn a_guest_asked_to_shut_down_is_off_by_its_own_doing_and_can_b
         }
     })
     .await;
-    assert_eq!(rig.processes(), 0);
-    rig.hypervisor().start_paused().await.unwrap();
-    rig.hypervisor().resume().await.unwrap();
-    is(rig, LocalVm::Running { generation: 1 }).await;
 }
 
 pub(crate) async fn asking_what_does_not_run_to_shut_down_is_no_error(rig: &dyn Rig) {
     rig.hypervisor().shutdown().await.unwrap();
-    define(rig, 1).await;
+    rig.define_by_hand(false).await;
     rig.hypervisor().shutdown().await.unwrap();
-    is(rig, off(OffReason::Unknown)).await;
+    is(rig, LocalVm::Absent).await;
 }
 
 pub(crate) async fn what_does_not_execute_takes_no_password_and_runs_no_script(rig: &dyn Rig) {
@@ -248,7 +252,7 @@ pub(crate) async fn a_qemu_killed_from_outside_is_seen_as_died_by_its_event(rig:
     rig.kill_qemu().await;
     within(PROMPT, "its death", comes_to(rig, off(OffReason::Died))).await;
     // And it is not taken for the end of the next one.
-    rig.hypervisor().start_paused().await.unwrap();
+    pause_at_start(rig, 1).await;
     is(rig, paused(1)).await;
 }
 
@@ -258,25 +262,45 @@ pub(crate) async fn a_paused_qemu_killed_from_outside_is_seen_as_died_by_its_eve
     within(PROMPT, "its death", comes_to(rig, off(OffReason::Died))).await;
 }
 
-pub(crate) async fn a_definition_made_during_a_run_is_that_of_the_next_start(rig: &dyn Rig) {
-    run(rig, 1).await;
-    define(rig, 2).await;
-    is(rig, LocalVm::Running { generation: 1 }).await;
-    assert_eq!(rig.processes(), 1);
+pub(crate) async fn a_start_leaves_nothing_on_the_disk(rig: &dyn Rig) {
+    kept(rig, false, false, Origin::None).await;
+    pause_at_start(rig, 1).await;
+    kept(rig, false, false, Origin::Booted).await;
+    rig.hypervisor().resume().await.unwrap();
+    kept(rig, false, false, Origin::Booted).await;
     rig.hypervisor().kill().await.unwrap();
-    rig.hypervisor().start_paused().await.unwrap();
-    is(rig, paused(2)).await;
+    kept(rig, false, false, Origin::None).await;
 }
 
-pub(crate) async fn undefining_leaves_nothing_and_spares_what_runs(rig: &dyn Rig) {
+pub(crate) async fn a_definition_left_by_hand_is_put_away_by_a_start(rig: &dyn Rig) {
+    rig.define_by_hand(true).await;
+    is(rig, LocalVm::Absent).await;
+    kept(rig, true, true, Origin::None).await;
+    pause_at_start(rig, 2).await;
+    is(rig, paused(2)).await;
+    kept(rig, false, false, Origin::Booted).await;
+    rig.hypervisor().kill().await.unwrap();
+    kept(rig, false, false, Origin::None).await;
+}
+
+pub(crate) async fn a_definition_made_beside_a_running_guest_goes_and_the_guest_stays(rig: &dyn Rig) {
+    run(rig, 1).await;
+    rig.define_by_hand(true).await;
+    kept(rig, true, true, Origin::Booted).await;
+    let before = rig.process_numbers();
+    rig.hypervisor().undefine().await.unwrap();
+    kept(rig, false, false, Origin::Booted).await;
+    is(rig, LocalVm::Running { generation: 1 }).await;
+    assert_eq!((before.len(), rig.process_numbers()), (1, before));
+    rig.hypervisor().kill().await.unwrap();
+    is(rig, off(OffReason::Destroyed)).await;
+}
+
+pub(crate) async fn undefining_what_is_not_defined_is_no_error(rig: &dyn Rig) {
     rig.hypervisor().undefine().await.unwrap();
     run(rig, 1).await;
-    let refused = rig.hypervisor().undefine().await;
-    assert!(matches!(refused, Err(HypervisorError::Refused { .. })), "{refused:?}");
-    is(rig, LocalVm::Running { generation: 1 }).await;
-    rig.hypervisor().kill().await.unwrap();
     rig.hypervisor().undefine().await.unwrap();
-    is(rig, LocalVm::Absent).await;
+    is(rig, LocalVm::Running { generation: 1 }).await;
 }
 
 pub(crate) async fn a_hypervisor_out_of_reach_is_an_error_and_its_return_an_event(rig: &dyn Rig) {

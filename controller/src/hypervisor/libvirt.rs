@@ -8,7 +8,10 @@ mod agent;
 mod domain;
 mod events;
 mod job;
+mod life;
 mod link;
+mod log;
+mod origin;
 mod probe;
 mod refusal;
 mod states;
@@ -34,9 +37,11 @@ use self::link::{Link, Session};
 use self::refusal::{Refusal, is_image_lock, one_line};
 use self::worker::{NoAnswer, Workers, on_own_thread};
 use super::domain_xml::{self, CephLogin, DomainSettings, DomainType};
-use super::{DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder};
+use super::{
+    DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+};
 use crate::keeper::copies::Copies;
-use crate::settings::DEFAULT_MIGRATION_URI;
+use crate::settings::{DEFAULT_LIBVIRT_LOGS, DEFAULT_MIGRATION_URI};
 
 /// Milliseconds where all is well. Within the time a lease holds, so that a hang is seen while there is a choice.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
@@ -65,6 +70,8 @@ pub struct LibvirtSettings {
     pub seed: Option<PathBuf>,
     pub ceph: Option<CephLogin>,
     pub migration: MigrationWay,
+    /// Where that daemon writes what became of each domain, one file a domain.
+    pub logs: PathBuf,
 }
 
 /// How guests get from this node's libvirt to another's.
@@ -92,6 +99,7 @@ impl LibvirtSettings {
             seed: None,
             ceph: None,
             migration: MigrationWay::default(),
+            logs: DEFAULT_LIBVIRT_LOGS.into(),
         }
     }
 }
@@ -127,11 +135,12 @@ impl LibvirtHypervisor {
         let bell = Arc::new(Bell::new(uuid));
         let (link, state) = watch::channel(Link::Opening);
         let task = tokio::spawn(link::keep(settings.uri.clone(), Arc::clone(&bell), link));
+        let log = settings.logs.join(format!("{name}.log"));
         Ok(Self {
             domain_type: OnceCell::new_with(settings.domain_type),
             settings,
             name,
-            vm: Arc::new(Vm::new(uuid, copies)),
+            vm: Arc::new(Vm::new(uuid, copies, Arc::clone(&bell), log)),
             bell,
             link: state,
             link_task: task.abort_handle(),
@@ -146,7 +155,7 @@ impl LibvirtHypervisor {
     pub async fn probe_domain_type(&self) -> Result<DomainType, HypervisorError> {
         let probe = || {
             self.call("probe for KVM", CHANGE_DEADLINE, |_, connect| {
-                Ok(probe::domain_type(&connect.capabilities()?)?)
+                probe::domain_type(&connect.capabilities()?)
             })
         };
         self.domain_type.get_or_try_init(probe).await.copied()
@@ -241,8 +250,12 @@ impl Hypervisor for LibvirtHypervisor {
         Ok(local)
     }
 
-    async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
-        let refused = |reason: String| HypervisorError::Refused { operation: "define", reason };
+    async fn domain(&self) -> Result<DomainFacts, HypervisorError> {
+        self.call("look at the domain", LOOK_DEADLINE, Vm::domain).await
+    }
+
+    async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
+        let refused = |reason: String| HypervisorError::Refused { operation: "start", reason };
         if domain.uuid != self.vm.uuid || domain.name != self.name {
             return Err(refused("this hypervisor is bound to another VM".to_owned()));
         }
@@ -254,11 +267,7 @@ impl Hypervisor for LibvirtHypervisor {
             ceph: self.settings.ceph.clone(),
         };
         let xml = domain_xml::write(domain, &settings).map_err(|error| refused(error.to_string()))?;
-        self.call("define", CHANGE_DEADLINE, move |vm, connect| vm.define(connect, &xml)).await
-    }
-
-    async fn start_paused(&self) -> Result<(), HypervisorError> {
-        self.call("start", START_DEADLINE, Vm::start_paused).await
+        self.call("start", START_DEADLINE, move |vm, connect| vm.start_paused(connect, &xml)).await
     }
 
     async fn resume(&self) -> Result<(), HypervisorError> {
@@ -347,6 +356,8 @@ fn explained(operation: &'static str, refusal: Refusal, connected: bool) -> Hype
         }
         Refusal::Libvirt(error) => one_line(error.message()),
         Refusal::Plain(reason) => reason,
+        // It costs a start nothing: see `Refused`.
+        Refusal::NotLooked(reason) => return unreachable(operation, reason),
     };
     if connected {
         HypervisorError::Refused { operation, reason }

@@ -36,6 +36,8 @@ pub struct Copy {
     pub executing: bool,
     /// It was killed in uninterruptible sleep: it executes nothing any more, and what it was writing may still land.
     pub may_write: bool,
+    /// Whether it was made to take in a guest from elsewhere.
+    pub incoming: bool,
     /// Generation of the definition it was started from.
     pub generation: u64,
     pub started: Instant,
@@ -177,9 +179,15 @@ impl SimulatedHosts {
         self.settled().power_loss(node);
     }
 
-    /// The host boots. It runs nothing: there is no autostart.
+    /// The host boots. It runs nothing, but what somebody had defined to be started with it.
     pub fn power_on(&self, node: &NodeName) {
-        self.settled().power_on(node);
+        self.settled().power_on(node, Instant::now());
+    }
+
+    /// An administrator defines the VM there by hand (`virsh define`, `virsh edit`), to be started with the host or
+    /// not. It is on the disk: power does not matter to it.
+    pub fn define_by_hand(&self, node: &NodeName, autostart: bool) {
+        self.settled().define(node, true, autostart);
     }
 
     /// From now on, until `None`.

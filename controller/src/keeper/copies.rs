@@ -15,13 +15,15 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use uuid::Uuid;
 use zsha_crds::NodeName;
 
-use crate::hypervisor::simulated::SimulatedHosts;
+use crate::hypervisor::simulated::{Copy, SimulatedHosts};
 
 /// One process that runs the VM, executing or paused.
 #[derive(Debug, Clone)]
 pub struct VmCopy {
     /// The process id; in a simulation, the number of the start.
     pub process: u64,
+    /// Whether it was made to take in a guest from elsewhere (`-incoming`): by a live migration, or from a file.
+    pub incoming: bool,
     /// A pidfd: refers to this very process for ever, whoever gets its number later.
     handle: Option<Arc<OwnedFd>>,
 }
@@ -29,7 +31,7 @@ pub struct VmCopy {
 impl VmCopy {
     /// One that no process stands behind: in a simulation, or in a test.
     pub fn numbered(process: u64) -> Self {
-        Self { process, handle: None }
+        Self { process, incoming: false, handle: None }
     }
 }
 
@@ -72,10 +74,15 @@ impl ProcCopies {
             Err(error) => return none_if_gone(error.into()),
         };
         let process = self.proc.join(number.to_string());
-        if !self.is_copy(&process, &mut Vec::new())? {
+        let mut command_line = Vec::new();
+        if !self.is_copy(&process, &mut command_line)? {
             return Ok(None);
         }
-        Ok(Some(VmCopy { process: u64::from(number.unsigned_abs()), handle: Some(Arc::new(handle)) }))
+        Ok(Some(VmCopy {
+            process: u64::from(number.unsigned_abs()),
+            incoming: is_incoming(&command_line),
+            handle: Some(Arc::new(handle)),
+        }))
     }
 
     fn is_copy(&self, process: &Path, buffer: &mut Vec<u8>) -> io::Result<bool> {
@@ -167,6 +174,10 @@ fn names_vm(command_line: &[u8], uuid: &Uuid) -> bool {
     })
 }
 
+fn is_incoming(command_line: &[u8]) -> bool {
+    command_line.split(|byte| *byte == 0).any(|argument| matches!(argument, b"-incoming" | b"--incoming"))
+}
+
 /// By the name it was called by, or by its program: either may have been chosen freely, hardly both.
 fn is_qemu(command_line: &[u8], process: &Path) -> bool {
     let called = command_line.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -196,7 +207,8 @@ impl SimulatedCopies {
 impl Copies for SimulatedCopies {
     fn alive(&self) -> io::Result<Vec<VmCopy>> {
         let copies = self.hosts.copies_on(&self.node);
-        Ok(copies.iter().map(|copy| VmCopy::numbered(copy.process)).collect())
+        let seen = |copy: &Copy| VmCopy { incoming: copy.incoming, ..VmCopy::numbered(copy.process) };
+        Ok(copies.iter().map(seen).collect())
     }
 
     fn kill(&self, _copy: &VmCopy) -> io::Result<()> {

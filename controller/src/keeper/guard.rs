@@ -208,6 +208,7 @@ mod tests {
             timings: LeaseTimings::FAST,
             fence: None,
             unbroken: None,
+            expected: None,
         }
     }
 

@@ -27,6 +27,7 @@ use super::killing;
 use super::premises::{self, Premises};
 use super::renew::{self, Apart, Looking, Notebook, RenewSettings};
 use super::watchdog::{Watchdog, WatchdogState};
+use crate::limits;
 
 #[derive(Debug, Clone)]
 pub struct KeeperSettings {
@@ -54,6 +55,7 @@ pub fn socket_path(run_dir: &Path, cluster: &ClusterName) -> PathBuf {
 
 /// Runs until it is asked to stop.
 pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
+    limits::take_descriptors();
     let directory = directory(&settings.run_dir, &settings.cluster);
     let premises = Premises::claim(&directory)?;
     let identity = identity(settings)?;
@@ -88,11 +90,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         incarnations: Box::new(Uuid::new_v4),
     };
     let guard = GuardSettings { cluster: settings.cluster.clone(), directory: directory.clone() };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_stack_size(256 << 10)
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = limits::runtime(256 << 10).context("cannot start the runtime")?;
     runtime.block_on(serve(renewing, premises, uuid, &guard))?;
     leave(&watchdog, uuid);
     // A thread that hangs in /proc must not keep the process.

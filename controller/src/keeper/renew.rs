@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
-use zsha_runtime::lease::{self, Attempt, Holder, Identity, Inputs, Next};
+use zsha_runtime::lease::{self, Attempt, Expectation, Expected, Holder, Identity, Inputs, Next};
 use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
 
@@ -23,9 +23,10 @@ use desk::{Command, Desk, Reply};
 pub use look::{Apart, Looking};
 pub use notebook::Notebook;
 
-use super::Verdict;
+use super::copies::VmCopy;
 use super::enforce::Enforcement;
 use super::watchdog::{Watchdog, WatchdogState};
+use super::{Ended, Verdict};
 use crate::planted::{self, Bug};
 
 /// What the loop needs.
@@ -56,8 +57,12 @@ pub struct Renewal {
     desk: Desk,
     releasing: Vec<Reply>,
     adopt_timings: bool,
-    /// When it was last begun to read the process table, and what was in it.
-    looked: Option<(Moment, Option<u32>)>,
+    /// The last look into the process table.
+    looked: Option<Looked>,
+    /// Which copy the controller has said to be here.
+    expected: Expected,
+    /// What was killed because nobody had said so, and which process was the last of it.
+    unexpected: Option<(Ended, u64)>,
     told: Told,
 }
 
@@ -67,12 +72,23 @@ impl fmt::Debug for Renewal {
     }
 }
 
+/// When it was last begun to read the process table, and what was in it.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    at: Moment,
+    /// None: it could not be read.
+    count: Option<u32>,
+    /// Whether one of them was made to take in a guest from elsewhere.
+    incoming: bool,
+}
+
 /// What was last said, so that only changes are.
 #[derive(Debug, Default)]
 struct Told {
     valid: bool,
     epoch: u64,
     late: Option<lease::Late>,
+    unexpected: u64,
     failing: bool,
 }
 
@@ -80,16 +96,29 @@ struct Told {
 pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
     let memory = settings.notebook.read();
     let adopt_timings = memory.is_none();
+    let expected = memory.as_ref().map_or(Expected::NOTHING, |memory| {
+        let unsaid = Expected { incarnation: memory.incarnation, what: Expectation::Unsaid };
+        memory.expected.unwrap_or(unsaid)
+    });
     let holder = Holder::new(settings.identity.clone(), settings.timings, memory);
     let now = settings.clock.now();
     settings.enforcement.fenced_from(holder.fence());
     settings.enforcement.publish(holder.deadline(), holder.kill_within());
-    let first = verdict(&holder, now, holder.deadline(), None);
+    let first = verdict(&holder, now, holder.deadline(), None, expected);
     let told = Told { valid: first.valid(now), epoch: first.epoch, ..Told::default() };
     let (desk, line) =
         Desk::new(settings.clock, first, Arc::clone(&settings.enforcement), settings.watchdog.clone());
-    let renewal =
-        Renewal { settings, holder, desk, releasing: Vec::new(), adopt_timings, looked: None, told };
+    let renewal = Renewal {
+        settings,
+        holder,
+        desk,
+        releasing: Vec::new(),
+        adopt_timings,
+        looked: None,
+        expected,
+        unexpected: None,
+        told,
+    };
     (renewal, line)
 }
 
@@ -97,7 +126,8 @@ fn verdict(
     holder: &Holder,
     now: Moment,
     deadline: Option<Moment>,
-    looked: Option<(Moment, Option<u32>)>,
+    looked: Option<Looked>,
+    expected: Expected,
 ) -> Verdict {
     Verdict {
         node: holder.node().clone(),
@@ -110,9 +140,12 @@ fn verdict(
         unbroken_since: holder.unbroken_since(now),
         store_went_back: holder.store_went_back(),
         confirmed: holder.confirmed(),
-        copies: looked.and_then(|(_, count)| count),
-        counted_at: looked.map(|(at, _)| at),
+        copies: looked.and_then(|looked| looked.count),
+        counted_at: looked.map(|looked| looked.at),
+        incoming: looked.is_some_and(|looked| looked.incoming),
+        expects: Some(expected.in_life(holder.incarnation())),
         ended: None,
+        unexpected: None,
         late: holder.late(),
         watchdog: WatchdogState::default(),
     }
@@ -164,7 +197,7 @@ impl Renewal {
         Inputs {
             copies,
             controller_alive: self.desk.controller_alive(),
-            counted: self.looked.and_then(|(_, count)| count),
+            counted: self.looked.and_then(|looked| looked.count),
             wall: self.settings.clock.wall(),
             fresh_incarnation: (self.settings.incarnations)(),
         }
@@ -173,22 +206,53 @@ impl Renewal {
     async fn look(&mut self) -> lease::Copies {
         let begun = self.settings.clock.now();
         let found = self.settings.looking.look().await;
-        let (count, copies) = match found {
-            Ok(0) => (Some(0), lease::Copies::None),
-            Ok(count) => (Some(count), lease::Copies::Some),
+        let (count, copies) = match &found {
+            Ok(found) if found.is_empty() => (Some(0), lease::Copies::None),
+            Ok(found) => (Some(u32::try_from(found.len()).unwrap_or(u32::MAX)), lease::Copies::Some),
             Err(error) => {
                 tracing::debug!(error = %error, "cannot look for copies of the VM");
                 (None, lease::Copies::Unknown)
             }
         };
-        self.looked = Some((begun, count));
+        let found = found.unwrap_or_default();
+        self.looked = Some(Looked { at: begun, count, incoming: found.iter().any(|copy| copy.incoming) });
+        self.end_the_unexpected(&found);
         copies
+    }
+
+    /// What the lease does not stand for. Without a valid one every copy is ended by the thread that enforces.
+    fn end_the_unexpected(&mut self, found: &[VmCopy]) {
+        let now = self.settings.clock.now();
+        let expects = self.expected.in_life(self.holder.incarnation());
+        if !self.holder.valid(now) || planted::is_planted(Bug::KeepsTheUnexpected) {
+            return;
+        }
+        for copy in found.iter().filter(|copy| expects.forbids(copy.incoming)) {
+            let killed = self.settings.looking.kill(copy);
+            let (count, last) = self.unexpected.map_or((0, 0), |(ended, last)| (ended.count, last));
+            if last == copy.process && count > 0 {
+                // It has been sent SIGKILL before, and is still on its way out.
+                continue;
+            }
+            self.unexpected = Some((Ended { count: count + 1, at: now }, copy.process));
+            match killed {
+                Ok(()) => tracing::warn!(
+                    process = copy.process,
+                    "a copy of the VM was killed: the lease is valid, and this node was not to run the VM"
+                ),
+                Err(error) => tracing::error!(
+                    process = copy.process,
+                    %error,
+                    "a copy of the VM that is not to be here cannot be killed"
+                ),
+            }
+        }
     }
 
     async fn rest(&mut self, until: Moment) {
         let now = self.settings.clock.now();
         let every = self.holder.timings().renew();
-        if self.looked.is_none_or(|(at, _)| now.since(at) >= every) {
+        if self.looked.is_none_or(|looked| now.since(looked.at) >= every) {
             // For the verdict, and so that the thread that kills knows them beforehand.
             self.look().await;
             self.publish(self.holder.deadline());
@@ -310,6 +374,7 @@ impl Renewal {
                 }
                 reply.say(outcome);
             }
+            Command::Expect(what, reply) => reply.say(self.expect(what)),
             Command::Release(reply) => match self.look().await {
                 lease::Copies::None => {
                     self.holder.release();
@@ -322,6 +387,24 @@ impl Renewal {
                     ));
                 }
             },
+        }
+    }
+
+    /// In force, and kept for the keeper that is started next, when this returns `Ok`.
+    fn expect(&mut self, what: Expectation) -> Result<(), String> {
+        let before = self.expected;
+        self.expected = Expected { incarnation: self.holder.incarnation(), what };
+        self.publish(self.holder.deadline());
+        match self.settings.notebook.trouble() {
+            Some(trouble) if what != Expectation::Nothing => {
+                let why = format!(
+                    "a keeper started anew would not know of it: the state file cannot be written ({trouble}); make room \
+                     in its directory"
+                );
+                self.expected = before;
+                Err(why)
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -348,7 +431,8 @@ impl Renewal {
         let closer = deadline < self.settings.enforcement.deadline();
         self.settings.enforcement.fenced_from(self.holder.fence());
         self.settings.watchdog.fit([&self.holder.timings(), &self.holder.granted()]);
-        let memory = self.holder.memory().map(|memory| lease::Memory { deadline, ..memory });
+        let expected = Some(self.expected);
+        let memory = self.holder.memory().map(|memory| lease::Memory { deadline, expected, ..memory });
         if closer {
             self.settings.enforcement.publish(deadline, self.holder.kill_within());
         }
@@ -363,7 +447,8 @@ impl Renewal {
 
     fn tell(&mut self, deadline: Option<Moment>) {
         let now = self.settings.clock.now();
-        let mut view = verdict(&self.holder, now, deadline, self.looked);
+        let mut view = verdict(&self.holder, now, deadline, self.looked, self.expected);
+        view.unexpected = self.unexpected.map(|(ended, _)| ended);
         if let Some(trouble) = self.settings.notebook.trouble() {
             let more = format!(
                 "; the keeper's state file cannot be written ({trouble}): make room in its directory"
@@ -371,9 +456,11 @@ impl Renewal {
             view.message.push_str(&more);
         }
         let (valid, epoch, late) = (view.valid(now), view.epoch, view.late);
+        let unexpected = view.unexpected.map_or(0, |ended| ended.count);
         let message = view.message.clone();
         self.desk.show(view);
-        if std::mem::replace(&mut self.told.late, late) != late {
+        let news = std::mem::replace(&mut self.told.late, late) != late;
+        if std::mem::replace(&mut self.told.unexpected, unexpected) != unexpected || news {
             self.desk.bump();
         }
         if (valid, epoch) == (self.told.valid, self.told.epoch) {

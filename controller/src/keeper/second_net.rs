@@ -2,9 +2,11 @@
 //! has passed.
 //!
 //! It never acts while the keeper answers, and never on a deadline it made up. What it does not know (the keeper's
-//! own restart, a renewal it was not told of) it is told from the keeper's state file before it decides.
+//! own restart, a renewal it was not told of) it is told from the keeper's state file before it decides. Where this process
+//! lacks what it takes to ask or to read (descriptors, memory), nothing is learnt, and nobody is killed on that.
 
 use std::convert::Infallible;
+use std::io;
 use std::time::Duration;
 
 use zsha_runtime::{Clock, Moment};
@@ -12,7 +14,8 @@ use zsha_runtime::{Clock, Moment};
 use super::copies::Copies;
 use super::enforce::{Enforce, enforce};
 use super::killing::{self, Killing};
-use super::{Lease, StateFile, Verdict};
+use super::{KeeperError, Lease, StateFile, Verdict};
+use crate::limits;
 
 /// Often enough for what no deadline is known of.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -30,8 +33,13 @@ pub async fn watch(file: &StateFile, lease: &dyn Lease, copies: &dyn Copies, clo
     let mut net = SecondNet::default();
     let mut killing = Killing::default();
     loop {
-        let remembered = file.read().ok().flatten().and_then(|memory| memory.deadline);
+        let read = file.read();
         let now = clock.now();
+        if read.as_ref().is_err_and(is_a_lack) {
+            clock.sleep_until(now + LOOK_EVERY).await;
+            continue;
+        }
+        let remembered = read.ok().flatten().and_then(|memory| memory.deadline);
         if let Some(deadline) = remembered.filter(|deadline| now + ASK_BEFORE < *deadline) {
             net.remembered(deadline);
             clock.sleep_until((deadline - ASK_BEFORE).min(now + LOOK_EVERY)).await;
@@ -44,6 +52,10 @@ pub async fn watch(file: &StateFile, lease: &dyn Lease, copies: &dyn Copies, clo
         kill_if_right(&net, &mut killing, copies, now);
         match tokio::time::timeout(ANSWER_WITHIN, lease.verdict()).await {
             Ok(Ok(verdict)) => net.answered(&verdict),
+            Ok(Err(KeeperError::NotAsked { .. })) => {
+                clock.sleep_until(clock.now() + LOOK_EVERY).await;
+                continue;
+            }
             Ok(Err(_)) | Err(_) => net.unanswered(clock.now(), remembered),
         }
         let now = clock.now();
@@ -54,6 +66,10 @@ pub async fn watch(file: &StateFile, lease: &dyn Lease, copies: &dyn Copies, clo
         };
         clock.sleep_until(next).await;
     }
+}
+
+fn is_a_lack(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(limits::is_a_lack)
 }
 
 fn kill_if_right(net: &SecondNet, killing: &mut Killing, copies: &dyn Copies, now: Moment) {
@@ -113,6 +129,7 @@ impl SecondNet {
 mod tests {
     use std::io;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use async_trait::async_trait;
     use uuid::Uuid;
@@ -141,7 +158,10 @@ mod tests {
             confirmed: 0,
             copies: None,
             counted_at: None,
+            incoming: false,
+            expects: Some(zsha_runtime::lease::Expectation::Nothing),
             ended: None,
+            unexpected: None,
             late: None,
             watchdog: crate::keeper::WatchdogState::None,
         }
@@ -151,11 +171,23 @@ mod tests {
     #[derive(Debug, Default)]
     struct Line {
         answer: Option<Verdict>,
+        /// Asked for the first time it answers; from then on whoever asks has no descriptor to ask with.
+        then_not_asked: Option<AtomicBool>,
+    }
+
+    impl Line {
+        fn answering(answer: Verdict) -> Self {
+            Self { answer: Some(answer), ..Self::default() }
+        }
     }
 
     #[async_trait]
     impl Lease for Line {
         async fn verdict(&self) -> Result<Verdict, KeeperError> {
+            if self.then_not_asked.as_ref().is_some_and(|asked| asked.swap(true, Ordering::Relaxed)) {
+                let reason = "Too many open files (os error 24)".to_owned();
+                return Err(KeeperError::NotAsked { operation: "verdict", reason });
+            }
             match &self.answer {
                 Some(verdict) => Ok(verdict.clone()),
                 None => std::future::pending().await,
@@ -167,6 +199,10 @@ mod tests {
         }
 
         async fn set_watchdog(&self, _: bool) -> Result<(), KeeperError> {
+            Ok(())
+        }
+
+        async fn expect(&self, _: zsha_runtime::lease::Expectation) -> Result<(), KeeperError> {
             Ok(())
         }
 
@@ -214,6 +250,7 @@ mod tests {
             timings: LeaseTimings::FAST,
             fence: None,
             unbroken: None,
+            expected: None,
         };
         file.write(&memory).unwrap();
         let one = One { clock, killed: Mutex::default() };
@@ -241,8 +278,27 @@ mod tests {
     async fn a_keeper_that_answers_is_left_to_enforce_whatever_its_file_says() {
         let valid = verdict(Some(Moment::from_nanos(u64::MAX)));
         for answer in [valid, verdict(None)] {
-            assert_eq!(killed_after(1_000, Line { answer: Some(answer) }, 20_000).await, None);
+            assert_eq!(killed_after(1_000, Line::answering(answer), 20_000).await, None);
         }
+    }
+
+    /// What it was told last has long run out by then, and was renewed without its knowing.
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_could_not_be_asked_is_not_one_that_is_gone() {
+        let told = Some(Moment::from_millis(1_500));
+        let line = Line { answer: Some(verdict(told)), then_not_asked: Some(AtomicBool::default()) };
+        assert_eq!(killed_after(1_000, line, 60_000).await, None);
+    }
+
+    #[test]
+    fn a_state_file_that_could_not_be_opened_for_want_of_a_descriptor_is_not_one_that_is_gone() {
+        use anyhow::Context;
+        let opened = |errno: rustix::io::Errno| {
+            Err::<(), _>(io::Error::from(errno)).context("cannot read /run/zsha/lab/keeper.json").unwrap_err()
+        };
+        assert!(is_a_lack(&opened(rustix::io::Errno::MFILE)));
+        assert!(!is_a_lack(&opened(rustix::io::Errno::ACCESS)));
+        assert!(!is_a_lack(&anyhow::anyhow!("it holds timings that are not safe")));
     }
 
     #[test]

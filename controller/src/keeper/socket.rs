@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use zsha_crds::records::LeaseTimings;
+use zsha_runtime::lease::Expectation;
 
 use super::Verdict;
 pub use client::SocketLease;
@@ -36,6 +37,10 @@ enum Request {
     /// Whether a watchdog is wanted.
     SetWatchdog {
         wanted: bool,
+    },
+    /// Which copy is to be found here.
+    Expect {
+        what: Expectation,
     },
     Release,
     /// From now on a [`Answer::Changed`] follows with every change, and one for every ping.

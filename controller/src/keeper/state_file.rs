@@ -109,6 +109,7 @@ mod tests {
             timings: LeaseTimings::FAST,
             fence: None,
             unbroken: None,
+            expected: None,
         }
     }
 

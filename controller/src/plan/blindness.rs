@@ -65,7 +65,10 @@ mod tests {
             store_went_back: None,
             confirmed: 0,
             counted_at: Some(Moment::from_millis(counted * 1_000)),
+            incoming: false,
+            expects: Some(zsha_runtime::lease::Expectation::Nothing),
             ended: None,
+            unexpected: None,
             late: None,
             watchdog: WatchdogState::None,
         };

@@ -12,7 +12,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use super::ownership::{self, Standing};
-use super::{Notes, Plan, ResumeBecause, Step, Write, ended, fitness, placement};
+use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, fitness, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::intents::Intents;
@@ -108,7 +108,8 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
         return;
     };
     let unnamed = stored.record.owner.is_none() || world.went_back;
-    let guard = Guard { fenced: &freed.fence, strict: unnamed, target: None };
+    let strict = unnamed || stored.record.departed.is_some();
+    let guard = Guard { fenced: &freed.fence, strict, target: None, starts: true };
     let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
     let since = *notes.claimable_since.get_or_insert(world.now);
     let due = since + STAGGER * rank;
@@ -187,6 +188,9 @@ pub(super) struct Guard<'a> {
     pub strict: bool,
     /// Where the VM is being moved to: that node may have a copy, which does not run.
     pub target: Option<&'a NodeName>,
+    /// Whether a copy is to be started by it. What only writes down what runs already does not wait for members of which
+    /// there is no trace.
+    pub starts: bool,
 }
 
 /// Second guard of a start, for when the record is not what it was (deleted, restored from a snapshot): every other node
@@ -268,7 +272,9 @@ fn has_returned(world: &World) -> bool {
 /// may be of another time. A lease may have been deleted by hand.
 fn silent_member<'w>(world: &'w World, guard: &Guard<'_>) -> Option<&'w NodeName> {
     let record = &world.vm.known()?.as_ref()?.record;
-    if record.last_start.is_none() || !(guard.strict || has_returned(world)) {
+    // The first document of a cluster finds nodes that have still to come; but an emptied store is none of a new cluster.
+    let is_first = record.last_start.is_none() && !world.went_back;
+    if is_first || !guard.starts || !(guard.strict || has_returned(world)) {
         return None;
     }
     let has_none = |node: &&NodeName| {
@@ -337,12 +343,12 @@ fn word_of(world: &World, strict: bool, sight: &Sight) -> Word {
 }
 
 /// What frees the VM from everybody who is named: the leases to fence, and why. None: somebody may still run it.
-struct Freed {
-    fence: Vec<Sight>,
-    because: String,
+pub(super) struct Freed {
+    pub(super) fence: Vec<Sight>,
+    pub(super) because: String,
 }
 
-fn freed(world: &World, stored: &StoredVm, plan: &mut Plan) -> Option<Freed> {
+pub(super) fn freed(world: &World, stored: &StoredVm, plan: &mut Plan) -> Option<Freed> {
     let mut freed = Freed { fence: Vec::new(), because: String::new() };
     for owner in ownership::named(&stored.record) {
         // Where the VM was being moved to this very node, and no copy is here, nobody else can have one by that.
@@ -404,6 +410,13 @@ fn wanted<'w>(world: &'w World, record: &VmRecord, plan: &mut Plan) -> Option<&'
             return None;
         }
     }
+    if let Some(departed) = &record.departed
+        && departed.seen_on.is_empty()
+        && world.start_asked().is_none()
+    {
+        plan.wait("MovedAway", departed::moved_away(departed));
+        return None;
+    }
     let desired = world.document()?;
     match record.phase {
         VmPhase::PoweredOff
@@ -455,6 +468,7 @@ fn claim(
     let record = VmRecord {
         owner: Some(Owner { node: world.me.clone(), epoch }),
         migration: None,
+        departed: None,
         phase: VmPhase::Starting,
         failures: if same_document { before.failures.clone() } else { Default::default() },
         failures_generation: desired.generation,

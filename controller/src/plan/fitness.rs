@@ -3,7 +3,7 @@
 use zsha_crds::document::Watchdog;
 use zsha_crds::{Condition, ConditionStatus, NodeName, condition};
 
-use crate::host::{BridgeFact, HostFacts, ImageFact, ImageWant, MountFact, SeedFact};
+use crate::host::{BridgeFact, HostFacts, ImageFact, ImageWant, MountFact, MountWant, SeedFact};
 use crate::intents::Cordon;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
@@ -19,12 +19,12 @@ pub const SPEC_VALID: &str = "SpecValid";
 /// Of operators, not of the machine: see [`first_fault_of_its_own`].
 const SCHEDULABLE: &str = "Schedulable";
 
-const MOUNTS_READY: &str = "MountsReady";
-const IMAGE_PRESENT: &str = "ImagePresent";
 /// The reason of what cannot be told yet: the host has not been asked.
 const NOT_LOOKED: &str = "NotLooked";
+/// Of what cannot be told although it was asked: this process lacks what a look takes.
+const COULD_NOT_LOOK: &str = "CouldNotLook";
 
-type Verdict = (ConditionStatus, &'static str, String);
+pub(super) type Verdict = (ConditionStatus, &'static str, String);
 
 /// All conditions of this node, the summary first.
 pub fn conditions(world: &World) -> Vec<Condition> {
@@ -33,9 +33,9 @@ pub fn conditions(world: &World) -> Vec<Condition> {
         (SPEC_VALID, spec(world)),
         ("LeaseValid", lease(world)),
         ("HypervisorReachable", hypervisor(world)),
-        (MOUNTS_READY, host(world, mounts)),
+        ("MountsReady", host(world, mounts)),
         ("BridgesReady", host(world, bridges)),
-        (IMAGE_PRESENT, host(world, image)),
+        ("ImagePresent", host(world, image)),
         ("SeedReady", host(world, |desired, facts| seed(&world.me, desired, facts))),
         ("WatchdogReady", watchdog(world)),
         (SCHEDULABLE, schedulable(world)),
@@ -73,12 +73,6 @@ pub fn first_unknown(conditions: &[Condition]) -> Option<String> {
     conditions.iter().find(unknown).map(|c| c.message.clone())
 }
 
-/// What the host says, where it has looked, that keeps the VM's disk from being reached from here.
-pub fn storage_fault(conditions: &[Condition]) -> Option<&Condition> {
-    let storage = |c: &&Condition| [MOUNTS_READY, IMAGE_PRESENT].contains(&c.kind.as_str());
-    conditions.iter().filter(storage).find(|c| !c.is_true() && c.reason != NOT_LOOKED)
-}
-
 /// Whether the summary rests on it.
 fn counts(part: &Condition) -> bool {
     part.kind != READY && part.kind != SPEC_VALID
@@ -101,6 +95,17 @@ fn bad(reason: &'static str, message: impl Into<String>) -> Verdict {
 
 fn unknown(reason: &'static str, message: impl Into<String>) -> Verdict {
     (ConditionStatus::Unknown, reason, message.into())
+}
+
+/// Says nothing about what was to be looked at, and so nothing is ended for it.
+fn could_not_look(what: impl std::fmt::Display, why: &str) -> Verdict {
+    unknown(
+        COULD_NOT_LOOK,
+        format!(
+            "{what} could not be looked at ({why}), which says nothing about it: what runs here is left as it is. See \
+             what this node is short of (open files, memory, processes)"
+        ),
+    )
 }
 
 fn document(world: &World) -> Verdict {
@@ -173,24 +178,29 @@ fn host(world: &World, of: impl Fn(&crate::desired::Desired, &HostFacts) -> Verd
 }
 
 fn mounts(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
-    for want in &desired.wants.mounts {
-        let target = want.target.display();
-        match facts.mounts.get(&want.target) {
-            None => return unknown(NOT_LOOKED, format!("{target} has not been looked at yet")),
-            Some(Observed::Unknown(why)) => return unknown("NotAnswering", format!("{target}: {why}")),
-            Some(Observed::Known(MountFact::NotMounted)) => {
-                return bad("NotMounted", format!("{} is not mounted on {target}", want.source));
-            }
-            Some(Observed::Known(MountFact::Other { source, .. })) => {
-                return bad(
-                    "OtherMounted",
-                    format!("{source} is mounted on {target}, where {} is wanted: unmount it", want.source),
-                );
-            }
-            Some(Observed::Known(MountFact::Mounted { .. })) => {}
+    let verdicts = desired.wants.mounts.iter().map(|want| mount(want, facts));
+    let all = || good("Mounted", "every mount of the document is there and answers");
+    verdicts.into_iter().find(|verdict| verdict.0 != ConditionStatus::True).unwrap_or_else(all)
+}
+
+/// What is to be said of one of them.
+pub(super) fn mount(want: &MountWant, facts: &HostFacts) -> Verdict {
+    let target = want.target.display();
+    match facts.mounts.get(&want.target) {
+        None => unknown(NOT_LOOKED, format!("{target} has not been looked at yet")),
+        Some(Observed::Unknown(why)) => could_not_look(target, why),
+        Some(Observed::Known(MountFact::NotAnswering { reason })) => {
+            unknown("NotAnswering", format!("{target}: {reason}"))
         }
+        Some(Observed::Known(MountFact::NotMounted)) => {
+            bad("NotMounted", format!("{} is not mounted on {target}", want.source))
+        }
+        Some(Observed::Known(MountFact::Other { source, .. })) => bad(
+            "OtherMounted",
+            format!("{source} is mounted on {target}, where {} is wanted: unmount it", want.source),
+        ),
+        Some(Observed::Known(MountFact::Mounted { .. })) => good("Mounted", "it is there and answers"),
     }
-    good("Mounted", "every mount of the document is there and answers")
 }
 
 fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
@@ -198,7 +208,7 @@ fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
         let name = &want.name;
         match facts.bridges.get(name) {
             None => return unknown(NOT_LOOKED, format!("bridge {name} has not been looked at yet")),
-            Some(Observed::Unknown(why)) => return unknown(NOT_LOOKED, format!("bridge {name}: {why}")),
+            Some(Observed::Unknown(why)) => return could_not_look(format!("bridge {name}"), why),
             Some(Observed::Known(BridgeFact::Missing)) => {
                 return bad("BridgeMissing", format!("there is no bridge {name} on this node"));
             }
@@ -223,18 +233,21 @@ fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
     good("BridgesUp", "every bridge of the document is up")
 }
 
-fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
+pub(super) fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
     let path = match &desired.wants.image {
         None => return good("NothingAsked", "nothing is asked of the image"),
         Some(ImageWant::File(path)) => path.display().to_string(),
         Some(ImageWant::Ceph(monitors)) => format!("Ceph's monitors ({})", monitors.join(", ")),
     };
-    let in_ceph = matches!(desired.wants.image, Some(ImageWant::Ceph(_)));
     match &facts.image {
         None => unknown(NOT_LOOKED, format!("{path} has not been looked at yet")),
-        // Never unknown, as a share that hangs is: what a guest that runs has open in Ceph it may well reach.
-        Some(Observed::Unknown(why)) if in_ceph => bad("CephNotReached", format!("{path}: {why}")),
-        Some(Observed::Unknown(why)) => unknown("NotAnswering", format!("{path}: {why}")),
+        Some(Observed::Unknown(why)) => could_not_look(path, why),
+        Some(Observed::Known(ImageFact::NotAnswering { reason })) => {
+            unknown("NotAnswering", format!("{path}: {reason}"))
+        }
+        Some(Observed::Known(ImageFact::Hidden { reason })) => {
+            bad("ImageHidden", format!("{path}: {reason}. What runs here has it open, and reaches it"))
+        }
         Some(Observed::Known(ImageFact::Missing)) => {
             bad("ImageMissing", format!("{path} is not there: is the share mounted, and the image on it?"))
         }
@@ -258,7 +271,7 @@ fn seed(me: &NodeName, desired: &crate::desired::Desired, facts: &HostFacts) -> 
     }
     match &facts.seed {
         None => unknown(NOT_LOOKED, "the guest's configuration has not been looked for yet"),
-        Some(Observed::Unknown(why)) => unknown("NotAnswering", format!("the guest's configuration: {why}")),
+        Some(Observed::Unknown(why)) => could_not_look("the guest's configuration", why),
         Some(Observed::Known(SeedFact::NotWritten)) => {
             unknown("NotWritten", "the guest's configuration for this node is about to be written")
         }

@@ -15,6 +15,7 @@ use zsha_crds::NodeName;
 use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
 
+use super::heard::Heard;
 use super::upkeep::Upkeep;
 use super::{Notes, Plan, ResumeBecause, Step, placement};
 use crate::desired::Desired;
@@ -204,7 +205,9 @@ impl Upkeep<'_> {
             let moved = local == LocalVm::Off { reason: OffReason::Migrated };
             let done = is_this && matches!(job, MigrationJob::Done { .. });
             match self.lost(migration) {
-                None if done || moved => self.hand_over(migration, plan),
+                None if done => self.hand_over(migration, plan),
+                // Moved it was, and nobody in this process has seen where to: an operator may have done it.
+                None if moved => self.find_where_it_went(migration, notes, plan),
                 None => self.go_back("the VM ended during its migration", notes, plan),
                 Some(why) => self.go_back(&why, notes, plan),
             }
@@ -294,6 +297,25 @@ impl Upkeep<'_> {
             }
             Some(_) => Some(format!("{} does not hold its lease any more", to.node)),
             None => Some(format!("the lease of {} cannot be seen", to.node)),
+        }
+    }
+
+    /// To the node of the record, if that says so; else to one of which nothing is known.
+    fn find_where_it_went(&self, migration: &Migration, notes: &mut Notes, plan: &mut Plan) {
+        let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
+        let target = self.world.sights.get(&migration.to.node);
+        match target.map(|sight| (sight.record.copies, heard.is_before(sight))) {
+            Some((Some(copies), _)) if copies > 0 => self.hand_over(migration, plan),
+            Some((Some(0), true)) => {
+                self.is_elsewhere(OffReason::Migrated, notes, plan);
+            }
+            _ => {
+                plan.recheck_at(self.world.now + SOON);
+                plan.wait(
+                    "Migrating",
+                    format!("the VM has left; {} has to say that it has it", migration.to.node),
+                );
+            }
         }
     }
 

@@ -17,7 +17,8 @@ pub struct News {
 pub fn news(world: &World, notes: &mut Notes) -> Vec<News> {
     let late = late(world, notes).map(|message| News { reason: "LeaseAtRisk", message });
     let paused = paused(world, notes).map(|message| News { reason: "Paused", message });
-    late.into_iter().chain(paused).collect()
+    let unexpected = unexpected(world, notes).map(|message| News { reason: "UnexpectedCopyEnded", message });
+    late.into_iter().chain(paused).chain(unexpected).collect()
 }
 
 /// The lease of the node that runs the VM was in danger, and nothing came of it.
@@ -34,6 +35,20 @@ fn late(world: &World, notes: &mut Notes) -> Option<String> {
             world.me,
             late.gap.as_secs_f64(),
             late.of.as_secs_f64()
+        )
+    })
+}
+
+/// The keeper has ended a copy that zsha has not started.
+fn unexpected(world: &World, notes: &mut Notes) -> Option<String> {
+    let verdict = world.lease.known()?;
+    let count = verdict.unexpected.map_or(0, |ended| ended.count);
+    let told = notes.unexpected_told.replace(count)?;
+    (count > told).then(|| {
+        format!(
+            "a copy of the VM was started on {} by somebody else than zsha (`virsh start`, a definition that was left, a \
+             QEMU by hand), and the keeper has ended it: the VM was not to run there",
+            world.me
         )
     })
 }

@@ -1,28 +1,33 @@
 //! What the owner does with a VM whose disk is not reached from its node.
+//!
+//! Only the image and the file system that it lies on are that disk: another mount, a bridge or the guest's seed may be as
+//! broken as it likes. And only a look that ran counts: what could not be looked at is told as a condition, and ends
+//! nothing.
 
 use std::time::Duration;
 
-use zsha_crds::{Condition, ConditionStatus, NodeName};
+use zsha_crds::NodeName;
 
 use super::upkeep::{Upkeep, kill};
 use super::{Notes, Plan, fitness, placement};
+use crate::desired::Desired;
+use crate::host::{HostFacts, ImageFact, ImageWant, MountFact, MountWant};
 use crate::hypervisor::{LocalVm, PauseReason};
+use crate::observed::Observed;
 
 /// A disk that is not reached from here for so long, while another node is fit, is not reached again soon: three looks at
 /// the host, and longer than the others need to find that they do not reach it either.
 const STORAGE_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Upkeep<'_> {
-    /// The host says that the VM's disk is not reached from here. Such a guest is of no use and cannot be moved live; where
+    /// The host has seen that the VM's disk is not reached from here. Such a guest is of no use and cannot be moved live; where
     /// another node is fit, and so reaches the disk, it is ended after a while, and started there. Where nobody is, that
     /// would help nobody, and a guest that is paused for it is let go on when the share is back. Whether this is all that
     /// is to be done.
     pub(super) fn without_storage(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         let waits_for_it = matches!(local, LocalVm::Paused { reason: PauseReason::IoError, .. });
-        // What QEMU has open it may still reach where a look at the path finds something wrong, unless that hangs.
-        let counts = |c: &&Condition| waits_for_it || c.status == ConditionStatus::Unknown;
-        let fault = fitness::storage_fault(&plan.conditions).filter(counts);
-        let why = fault.filter(|_| local.has_process()).map(|fault| fault.message.clone());
+        let looked = self.world.document().zip(self.world.host.known()).filter(|_| local.has_process());
+        let why = looked.and_then(|(desired, facts)| fault(desired, facts, waits_for_it));
         let (Some(why), Some(desired)) = (why, self.world.document()) else {
             notes.storage_lost_since = None;
             return false;
@@ -53,4 +58,42 @@ impl Upkeep<'_> {
         );
         waits_for_it
     }
+}
+
+/// What a look has found wrong with the VM's disk. Of a guest that runs only an image that does not answer counts, which is
+/// for its own file system to say: what QEMU has open it may still reach where something else is wrong at the path. One that
+/// `waits_for_it` has had the same from its disk.
+fn fault(desired: &Desired, facts: &HostFacts, waits_for_it: bool) -> Option<String> {
+    let image = match facts.image.as_ref()? {
+        Observed::Known(ImageFact::NotAnswering { .. }) => true,
+        Observed::Known(
+            ImageFact::Missing
+            | ImageFact::NotAFile
+            | ImageFact::NotReadable { .. }
+            | ImageFact::NotReached { .. },
+        ) => waits_for_it,
+        Observed::Known(ImageFact::Present { .. } | ImageFact::Reached { .. }) => false,
+        // The very file that is open answers, whatever is on the way to it; or nobody has looked.
+        Observed::Known(ImageFact::Hidden { .. }) | Observed::Unknown(_) => return None,
+    };
+    if image {
+        return Some(fitness::image(desired, facts).2);
+    }
+    // Another image may lie where the share is to be.
+    let want = carrying(desired).filter(|_| waits_for_it)?;
+    match facts.mounts.get(&want.target)? {
+        Observed::Known(MountFact::NotMounted | MountFact::Other { .. }) => {
+            Some(fitness::mount(want, facts).2)
+        }
+        // Where it hangs, and the image does not, it is not what the image lies on.
+        Observed::Known(MountFact::NotAnswering { .. } | MountFact::Mounted { .. })
+        | Observed::Unknown(_) => None,
+    }
+}
+
+/// The mount of the document that the image lies on: of those above it the nearest.
+fn carrying(desired: &Desired) -> Option<&MountWant> {
+    let Some(ImageWant::File(image)) = &desired.wants.image else { return None };
+    let above = desired.wants.mounts.iter().filter(|want| image.starts_with(&want.target));
+    above.max_by_key(|want| want.target.components().count())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Sight;
+use zsha_runtime::lease::Expectation;
 
 use super::claim::{Guard, nobody_else_has_a_copy};
 use super::orders::SHUTDOWN_PATIENCE;
@@ -95,8 +95,11 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let expected = stored.record.migration.as_ref().is_some_and(|migration| {
         migration.to.node == world.me && notes.migration.expected == Some(migration.id)
     });
+    // Nor can the VM have gone on elsewhere where the copy is this node's own in the present life of its lease.
+    let own = world.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own));
     if world.went_back
         && !expected
+        && !own
         && let Some(LocalVm::Paused { reason, .. }) = world.local.known()
         && is_unexplained(*reason)
     {
@@ -113,8 +116,11 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         Observed::Unknown(_) => world.lease.known().is_some_and(seen),
     };
     let target = stored.record.migration.as_ref().map(|migration| &migration.to.node);
-    let guard = Guard { fenced: &[], strict: world.went_back, target };
+    let guard = Guard { fenced: &[], strict: world.went_back, target, starts: true };
     notes.ask_others |= !copy_here;
+    if !copy_here && world.frozen().is_none() && (Upkeep { world, stored, epoch }).hands_to_heir(plan) {
+        return;
+    }
     let rests_on = if copy_here {
         Vec::new()
     } else {
@@ -138,7 +144,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         |before: &&VmRecord| before.revision > stored.record.revision && before.owner == stored.record.owner;
     let known = world.vm_before.as_ref().filter(later).unwrap_or(&stored.record);
     let record = VmRecord { revision: known.revision + 1, ..known.clone() };
-    notes.unexplained = world.went_back;
+    notes.unexplained = world.went_back && !own;
     plan.step(Step::Write(Box::new(Write {
         record,
         index: Some(stored.index),
@@ -251,6 +257,7 @@ impl Upkeep<'_> {
         notes.failed_rounds = 0;
         notes.faulted_since = None;
         notes.unexplained = false;
+        notes.gone = None;
         if let Some((first, _)) = notes.shutdown_asked
             && self.world.now >= first + SHUTDOWN_PATIENCE
         {
@@ -265,10 +272,16 @@ impl Upkeep<'_> {
                 record.phase = VmPhase::Running;
                 record.start_taken_up = taken_up.or(record.start_taken_up);
                 record.failures.clear();
-                let reason =
-                    record.last_start.take().map_or_else(|| "Found".to_owned(), |start| start.reason);
+                record.departed = None;
+                let reason = record
+                    .last_start
+                    .take()
+                    .map_or_else(|| StartRecord::FOUND.to_owned(), |start| start.reason);
                 record.last_start = Some(StartRecord { node: me, at, reason, generation });
             }));
+        } else if self.record().departed.is_some() {
+            let message = format!("the VM that was moved away is back on {}", self.world.me);
+            plan.step(self.change("FoundAgain", message, |record| record.departed = None));
         } else if let Some(start) = self.world.start_asked() {
             // Else it would start the VM once more, whenever that is left off.
             let message = format!("{} said `zsha start`, and the VM runs", start.by);
@@ -347,6 +360,9 @@ impl Upkeep<'_> {
         {
             return;
         }
+        if self.is_elsewhere(reason, notes, plan) {
+            return;
+        }
         if self.count_failure(notes, plan) {
             return;
         }
@@ -372,10 +388,12 @@ impl Upkeep<'_> {
             plan.wait("StartDelayed", format!("the next try is in {secs:.0} s: {why}"));
             return;
         }
-        let Some(rests_on) = self.others_have_none(notes, plan) else { return };
-        if self.record().phase != VmPhase::Starting || !rests_on.is_empty() {
+        if self.is_to_ask(notes) {
+            let guard = Guard { fenced: &[], strict: self.asks_strictly(notes), target: None, starts: true };
+            let Some(rests_on) = nobody_else_has_a_copy(self.world, &guard, plan) else { return };
             // With the others' word in the write: whoever has a copy by then makes it fail.
             notes.ask_others = false;
+            notes.ran = false;
             let mut step = self.starting(reason, notes, &desired);
             if let Step::Write(write) = &mut step {
                 write.rests_on = rests_on;
@@ -390,13 +408,15 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The word of the other nodes that they have no copy, where this start needs it; None while it is not there.
-    fn others_have_none(&self, notes: &Notes, plan: &mut Plan) -> Option<Vec<Sight>> {
-        if !notes.ask_others {
-            return Some(Vec::new());
-        }
-        let guard = Guard { fenced: &[], strict: self.world.went_back, target: None };
-        nobody_else_has_a_copy(self.world, &guard, plan)
+    /// Whether the other nodes are to say that they have no copy, before one is started here: wherever the last one has
+    /// ended by no step of ours, and where it is not known what became of it.
+    pub(super) fn is_to_ask(&self, notes: &Notes) -> bool {
+        self.record().phase != VmPhase::Starting || self.record().departed.is_some() || notes.ask_others
+    }
+
+    /// Whether a node that cannot see its own processes stands in the way.
+    fn asks_strictly(&self, notes: &Notes) -> bool {
+        self.world.went_back || self.record().departed.is_some() || notes.gone.is_some()
     }
 
     fn starting(&self, off: OffReason, notes: &Notes, desired: &Desired) -> Step {
@@ -425,6 +445,7 @@ impl Upkeep<'_> {
         self.change(reason, message.to_owned(), |record| {
             record.phase = VmPhase::Starting;
             record.last_start = Some(start);
+            record.departed = None;
         })
     }
 

@@ -31,6 +31,7 @@ pub(super) struct FileSettings {
     pub(super) consul_client_cert: Option<String>,
     pub(super) consul_client_key: Option<String>,
     pub(super) libvirt: Option<String>,
+    pub(super) libvirt_log_directory: Option<String>,
     pub(super) listen: Option<String>,
     pub(super) run_dir: Option<String>,
     pub(super) state_dir: Option<String>,

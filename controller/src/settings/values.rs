@@ -11,8 +11,9 @@ use zsha_runtime::store::consul::Endpoint;
 
 use super::file::{Addresses, FileSettings};
 use super::{
-    ConsulAccess, DEFAULT_CONSUL, DEFAULT_LIBVIRT, DEFAULT_LISTEN, DEFAULT_MIGRATION_URI, DEFAULT_RUN_DIR,
-    DEFAULT_STATE_DIR, Environment, Flags, Origin, Problem, Settings, set,
+    ConsulAccess, DEFAULT_CONSUL, DEFAULT_LIBVIRT, DEFAULT_LIBVIRT_LOGS, DEFAULT_LISTEN,
+    DEFAULT_MIGRATION_URI, DEFAULT_RUN_DIR, DEFAULT_STATE_DIR, Environment, Flags, Origin, Problem, Settings,
+    set,
 };
 use crate::hypervisor::domain_xml::CephLogin;
 use crate::logs::{LogFileSettings, LogFormat, LogSettings};
@@ -83,12 +84,14 @@ impl Values<'_> {
         let log = self.log(flags, file);
         let migration_uri = self.migration_uri(file);
         let state_dir = self.state_dir(file);
+        let libvirt_logs = self.libvirt_logs(file);
         let ceph = self.ceph(file);
         Some(Settings {
             cluster: cluster?,
             node: node?,
             consul: consul?,
             libvirt: libvirt?,
+            libvirt_logs: libvirt_logs?,
             listen: listen?,
             run_dir: run_dir?,
             state_dir: state_dir?,
@@ -105,6 +108,13 @@ impl Values<'_> {
     fn state_dir(&mut self, file: &FileSettings) -> Option<PathBuf> {
         let given = self.only_in_file("stateDir", file.state_dir.clone(), absolute_path)?;
         Some(given.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))
+    }
+
+    /// Only the file can set it.
+    fn libvirt_logs(&mut self, file: &FileSettings) -> Option<PathBuf> {
+        let given =
+            self.only_in_file("libvirtLogDirectory", file.libvirt_log_directory.clone(), absolute_path)?;
+        Some(given.unwrap_or_else(|| DEFAULT_LIBVIRT_LOGS.into()))
     }
 
     /// Only the file can set it.

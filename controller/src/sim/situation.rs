@@ -44,7 +44,8 @@ impl Simulation {
         self.note(format_args!("! {situation:?}"));
         match situation {
             Situation::ShareHangs(node) => {
-                let fact = Observed::unknown("it does not answer within 3 s");
+                let reason = "it does not answer within 3 s".to_owned();
+                let fact = Observed::Known(ImageFact::NotAnswering { reason });
                 self.node(node).machine.host.set_image(fact);
                 self.without_disk(node, true);
             }

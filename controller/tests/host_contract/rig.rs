@@ -62,11 +62,11 @@ impl Drop for LinuxRig {
 
 impl LinuxRig {
     fn new(directory: &Path) -> Self {
-        // This process is no zsha-controller, and so is asked for its looks in that one's place; it hangs when told to.
+        // This process is no zsha-controller, and so is asked for its looks in that one's place; it hangs in them when told to.
         let prober = directory.join("prober");
         let hangs = directory.join("hangs");
         let script = format!(
-            "#!/bin/sh\nif [ -e {} ]; then exec sleep 1000; fi\nexec {} \"$@\"\n",
+            "#!/bin/sh\nif [ -e {} ]; then echo looking; exec sleep 1000; fi\nexec {} \"$@\"\n",
             hangs.display(),
             env!("CARGO_BIN_EXE_zsha-controller"),
         );

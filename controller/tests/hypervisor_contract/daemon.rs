@@ -87,6 +87,11 @@ impl Daemon {
         self.directory.join("run/libvirt/libvirt-sock")
     }
 
+    /// Where it writes what became of each domain.
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.directory.join("log/qemu")
+    }
+
     pub(crate) async fn tell(&self, word: &str) {
         let mut line = self.line.lock().await;
         line.0.write_all(format!("{word}\n").as_bytes()).await.unwrap();

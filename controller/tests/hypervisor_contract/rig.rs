@@ -14,7 +14,10 @@ use zsha_crds::{ClusterName, VmName};
 
 use super::contract::Rig;
 use super::daemon::Daemon;
-use super::{DomainImage, DomainNic, DomainSpec, DomainType, Hypervisor, LibvirtHypervisor, LibvirtSettings};
+use super::{
+    DomainImage, DomainNic, DomainSettings, DomainSpec, DomainType, Hypervisor, LibvirtHypervisor,
+    LibvirtSettings, domain_xml,
+};
 
 const HINT: &str = "run `make setup` as root first";
 
@@ -99,7 +102,11 @@ impl LibvirtRig {
 }
 
 fn connect(daemon: &Daemon, uuid: Uuid, domain_type: Option<DomainType>) -> LibvirtHypervisor {
-    let settings = LibvirtSettings { domain_type, ..LibvirtSettings::new(uri(&daemon.socket()), cluster()) };
+    let settings = LibvirtSettings {
+        domain_type,
+        logs: daemon.logs(),
+        ..LibvirtSettings::new(uri(&daemon.socket()), cluster())
+    };
     LibvirtHypervisor::new(settings, VmName::management(), uuid, copies(uuid)).unwrap()
 }
 
@@ -145,8 +152,8 @@ impl Rig for LibvirtRig {
         }
     }
 
-    fn processes(&self) -> usize {
-        copies(self.uuid).alive().unwrap().len()
+    fn process_numbers(&self) -> Vec<u64> {
+        copies(self.uuid).alive().unwrap().iter().map(|copy| copy.process).collect()
     }
 
     async fn kill_qemu(&self) {
@@ -181,5 +188,16 @@ impl Rig for LibvirtRig {
     async fn unlock_image(&self) {
         let user = self.image_user.lock().await.take();
         user.unwrap().kill().await.unwrap();
+    }
+
+    async fn define_by_hand(&self, autostart: bool) {
+        let settings = DomainSettings::new(cluster(), DomainType::Qemu);
+        let xml = domain_xml::write(&self.domain(9), &settings).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &xml).unwrap();
+        self.virsh(&["define", file.path().to_str().unwrap()]).await;
+        if autostart {
+            self.virsh(&["autostart", "mnvm"]).await;
+        }
     }
 }

@@ -39,6 +39,7 @@ fn lease(name: &str) -> LeaseRecord {
 fn report(name: &str, local_vm: &str) -> NodeStatus {
     NodeStatus {
         document_format: crate::format::FIRST,
+        runs_unnamed: false,
         migrated_percent: None,
         node: node(name),
         conditions: vec![Condition::new("Ready", ConditionStatus::True, "Fit", "fit", at(10))],
@@ -91,6 +92,7 @@ fn healthy() -> ClusterView {
         answered: None,
         start_taken_up: None,
         password_reset: None,
+        departed: None,
         uuid,
         owner: Some(Owner { node: node("nfs-1"), epoch: 3 }),
         migration: None,

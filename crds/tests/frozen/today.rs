@@ -1,15 +1,16 @@
 //! What this release writes, of every kind: every field has something in it, so that a field added to a record does not
 //! compile here before it has been thought of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zsha_crds::records::{
-    Answer, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings, Migration,
-    NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord, VmStatus, Waiting,
+    Answer, Departed, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings,
+    Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord,
+    VmStatus, Waiting,
 };
 use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
 
@@ -85,6 +86,7 @@ fn vm(phase: VmPhase, outcome: Outcome) -> VmRecord {
         answered: Some(Answer { id: SOME, outcome, message: "it was not fit".to_owned() }),
         start_taken_up: Some(SOME),
         password_reset: Some(Answer { id: SOME, outcome, message: "the agent does not answer".to_owned() }),
+        departed: Some(Departed { from: node(), at: at(), seen_on: BTreeSet::from([node()]) }),
     }
 }
 
@@ -143,6 +145,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
             "node-status",
             NodeStatus {
                 document_format: zsha_crds::format::FIRST,
+                runs_unnamed: true,
                 migrated_percent: Some(42),
                 node: node(),
                 conditions: vec![condition()],

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
 
+use super::Expected;
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
 
@@ -52,6 +53,10 @@ pub struct Memory {
     /// As [`Holder::unbroken_since`]. Not known from a file from before this was kept: then it begins anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unbroken: Option<Moment>,
+    /// Which copy is to be found here; the keeper's affair, and only kept here. Not known from a file from before this
+    /// was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
 }
 
 /// D after a renewal was sent, on the clock of another node that runs 1 % fast where this one runs 1 % slow.
@@ -417,7 +422,10 @@ impl Holder {
                 self.not_before = now + pause_after(&error, RETRY);
             }
             Ok(None) => {
-                self.unbroken = None;
+                // Deleted by hand, or the whole store was emptied: what others wrote may be gone as well, or of any time.
+                if self.unbroken.take().is_some() {
+                    self.went_back = Some(now);
+                }
                 self.own = Own::Absent;
                 self.not_before = now;
             }
@@ -658,6 +666,7 @@ impl Holder {
             timings: self.granted(),
             fence: self.fence,
             unbroken: self.unbroken,
+            expected: None,
         })
     }
 }

@@ -110,8 +110,9 @@ impl Rig for SimulatedRig {
     }
 
     async fn hang_storage(&self) {
-        self.set_share(Observed::unknown("it hangs"));
-        self.host.set_image(Observed::unknown("it hangs"));
+        let reason = || "it hangs".to_owned();
+        self.set_share(Observed::Known(MountFact::NotAnswering { reason: reason() }));
+        self.host.set_image(Observed::Known(ImageFact::NotAnswering { reason: reason() }));
     }
 
     async fn go_on(&self) {
@@ -123,7 +124,8 @@ impl Rig for SimulatedRig {
         for name in self.links() {
             self.host.set_bridge(&name, Observed::unknown("no answer"));
         }
-        self.hang_storage().await;
+        self.set_share(Observed::unknown("too many open files"));
+        self.host.set_image(Observed::unknown("too many open files"));
         self.host.hide_seed(Some("no answer"));
     }
 

@@ -1,6 +1,7 @@
 //! The blocking half: one function a call, each over a connection that is up. It waits as long as libvirt does;
 //! who calls it has a deadline. It never touches a domain of another UUID.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -14,11 +15,13 @@ use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
 use super::agent;
-use super::events;
-use super::refusal::{Refusal, plain};
+use super::events::{self, Bell};
+use super::log;
+use super::origin;
+use super::refusal::{Refusal, not_looked, plain};
 use super::states::{self, Told};
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
-use crate::hypervisor::{GuestRan, LocalVm, OffReason};
+use crate::hypervisor::{DomainFacts, GuestRan, LocalVm, OffReason, Origin};
 use crate::keeper::copies::Copies;
 
 /// The VM this hypervisor is bound to, and what libvirt cannot tell of it.
@@ -26,6 +29,9 @@ use crate::keeper::copies::Copies;
 pub(super) struct Vm {
     pub(super) uuid: Uuid,
     copies: Arc<dyn Copies>,
+    bell: Arc<Bell>,
+    /// libvirt's own, of this domain.
+    log: PathBuf,
     /// Whether its last process was ended by us: a SIGKILL looks like a crash to libvirt.
     ended_by_us: AtomicBool,
     /// The run (libvirt's number of it) that was asked to shut down; 0 for none, libvirt counts from 1.
@@ -38,8 +44,15 @@ const DEATH_TICK: Duration = Duration::from_millis(5);
 const LOOKS: u32 = 3;
 
 impl Vm {
-    pub(super) fn new(uuid: Uuid, copies: Arc<dyn Copies>) -> Self {
-        Self { uuid, copies, ended_by_us: AtomicBool::new(false), asked_to_shut_down: AtomicU32::new(0) }
+    pub(super) fn new(uuid: Uuid, copies: Arc<dyn Copies>, bell: Arc<Bell>, log: PathBuf) -> Self {
+        Self {
+            uuid,
+            copies,
+            bell,
+            log,
+            ended_by_us: AtomicBool::new(false),
+            asked_to_shut_down: AtomicU32::new(0),
+        }
     }
 
     /// None where libvirt knows no such domain; every other failure is one.
@@ -60,7 +73,7 @@ impl Vm {
 
     fn has_copy(&self) -> Result<bool, Refusal> {
         let copies =
-            self.copies.alive().map_err(|error| plain(format!("cannot look for processes: {error}")))?;
+            self.copies.alive().map_err(|error| not_looked(format!("cannot look for processes: {error}")))?;
         Ok(!copies.is_empty())
     }
 
@@ -81,16 +94,19 @@ impl Vm {
     }
 
     fn look_once(&self, connect: &Connect) -> Result<LocalVm, Refusal> {
-        let Some(domain) = self.find(connect)? else { return Ok(LocalVm::Absent) };
+        let Some(domain) = self.find(connect)? else { return Ok(self.off(None)) };
         let (state, reason) = domain.state()?;
-        let told = states::read(state, reason).ok_or_else(|| {
-            plain(format!("libvirt does not know the domain's state ({state:?}, {reason:?})"))
-        })?;
+        let Some(told) = states::read(state, reason) else {
+            // It may have ended since it was found, and been forgotten with that.
+            return match self.find(connect)? {
+                None => Ok(self.off(None)),
+                Some(_) => {
+                    Err(plain(format!("libvirt does not know the domain's state ({state:?}, {reason:?})")))
+                }
+            };
+        };
         Ok(match told {
-            Told::Off(OffReason::Died) if self.ended_by_us.load(Ordering::SeqCst) => {
-                LocalVm::Off { reason: OffReason::Destroyed }
-            }
-            Told::Off(reason) => LocalVm::Off { reason },
+            Told::Off(reason) => self.off(Some(reason)),
             Told::Crashed => LocalVm::Crashed,
             Told::Paused(reason) => LocalVm::Paused { reason, generation: live_generation(&domain)? },
             Told::ShuttingDown => LocalVm::ShuttingDown { generation: live_generation(&domain)? },
@@ -105,23 +121,59 @@ impl Vm {
         })
     }
 
-    pub(super) fn define(&self, connect: &Connect, xml: &str) -> Result<(), Refusal> {
-        let domain = connect.define_domain_xml(xml)?;
-        if domain.autostart()? {
-            domain.set_autostart(false)?;
+    /// There is no process. How the last one ended: by what the definition says, where there is one that knows, by what
+    /// this process was told, and by libvirt's log of what happened while it was away.
+    fn off(&self, by_definition: Option<OffReason>) -> LocalVm {
+        let is_known = |reason: &OffReason| *reason != OffReason::Unknown;
+        let said = by_definition.filter(is_known).or(self.bell.life().told().ended);
+        let told = said.filter(is_known).or_else(|| self.ended_by_log()).or(said);
+        match told {
+            // To libvirt a SIGKILL looks like a crash.
+            Some(OffReason::Died) if self.ended_by_us.load(Ordering::SeqCst) => {
+                LocalVm::Off { reason: OffReason::Destroyed }
+            }
+            Some(reason) => LocalVm::Off { reason },
+            None => LocalVm::Absent,
         }
-        Ok(())
     }
 
-    pub(super) fn start_paused(&self, connect: &Connect) -> Result<(), Refusal> {
-        let Some(domain) = self.find(connect)? else { return Err(plain("no domain is defined")) };
-        if domain.is_active()? || self.has_copy()? {
+    fn ended_by_log(&self) -> Option<OffReason> {
+        log::last_end(&self.log).unwrap_or_else(|error| {
+            tracing::debug!(log = %self.log.display(), %error, "libvirt's log of the VM cannot be read");
+            None
+        })
+    }
+
+    pub(super) fn domain(&self, connect: &Connect) -> Result<DomainFacts, Refusal> {
+        let mut facts = DomainFacts { defined: false, autostart: false, origin: Origin::None };
+        let known = self.find(connect)?;
+        if let Some(domain) = &known {
+            match (|| Ok::<_, Error>((domain.is_persistent()?, domain.autostart()?)))() {
+                Ok((defined, autostart)) => (facts.defined, facts.autostart) = (defined, autostart),
+                // It has gone since; and one without a definition has no such flag.
+                Err(error) if is(&error, ErrorNumber::NoDomain) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let copies =
+            self.copies.alive().map_err(|error| plain(format!("cannot look for processes: {error}")))?;
+        if !copies.is_empty() {
+            let state = known.and_then(|domain| domain.state().ok());
+            facts.origin = origin::of(&copies, state, self.bell.life().told().began);
+        }
+        Ok(facts)
+    }
+
+    pub(super) fn start_paused(&self, connect: &Connect, xml: &str) -> Result<(), Refusal> {
+        if self.find_active(connect)?.is_some() || self.has_copy()? {
             return Err(plain("a process of the VM is there already"));
         }
+        self.undefine(connect)?;
+        // The event of this start may come after the end of what it makes.
+        self.bell.life().forget();
         self.ended_by_us.store(false, Ordering::SeqCst);
         self.asked_to_shut_down.store(0, Ordering::SeqCst);
-        // Memory saved by somebody does not belong to the disk as it is now: the guest boots.
-        domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED | sys::VIR_DOMAIN_START_FORCE_BOOT)?;
+        connect.create_domain_xml(xml, sys::VIR_DOMAIN_START_PAUSED)?;
         Ok(())
     }
 
@@ -196,7 +248,6 @@ impl Vm {
         let mut flags = sys::VIR_MIGRATE_LIVE
             | sys::VIR_MIGRATE_PEER2PEER
             | sys::VIR_MIGRATE_PAUSED
-            | sys::VIR_MIGRATE_PERSIST_DEST
             | sys::VIR_MIGRATE_AUTO_CONVERGE
             | sys::VIR_MIGRATE_ABORT_ON_ERROR;
         if unchecked {
@@ -224,16 +275,23 @@ impl Vm {
         }
     }
 
+    /// Of a domain that runs only the definition goes; its QEMU goes on as it was.
     pub(super) fn undefine(&self, connect: &Connect) -> Result<(), Refusal> {
         let Some(domain) = self.find(connect)? else { return Ok(()) };
-        if domain.is_active()? {
-            return Err(plain("the domain is running"));
+        if !domain.is_persistent()? {
+            return Ok(());
         }
+        // What runs uses its firmware's variables.
+        let firmware = if domain.is_active()? {
+            sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+        } else {
+            sys::VIR_DOMAIN_UNDEFINE_NVRAM
+        };
         // Each of these, left behind, would keep libvirt from forgetting the domain.
         let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-            | sys::VIR_DOMAIN_UNDEFINE_NVRAM
             | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-            | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+            | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+            | firmware;
         match domain.undefine_flags(all) {
             Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(()),
             other => Ok(other?),

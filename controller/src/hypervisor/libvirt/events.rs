@@ -1,7 +1,7 @@
 //! libvirt's events, and the one file that calls it without the safe binding, which has none for them.
 //!
 //! What happens inside a callback is bounded and never calls the daemon: it holds an object's UUID against ours,
-//! and counts.
+//! notes, and counts.
 
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, OnceLock};
@@ -15,16 +15,24 @@ use virt::domain::Domain;
 use virt::error::Error;
 use virt::sys;
 
+use super::life::Life;
+
 /// Rung when something about the VM may have changed.
 #[derive(Debug)]
 pub(super) struct Bell {
     uuid: Uuid,
     changes: watch::Sender<u64>,
+    life: Life,
 }
 
 impl Bell {
     pub(super) fn new(uuid: Uuid) -> Self {
-        Self { uuid, changes: watch::Sender::new(0) }
+        Self { uuid, changes: watch::Sender::new(0), life: Life::default() }
+    }
+
+    /// What was told by the events of the connection that is up.
+    pub(super) fn life(&self) -> &Life {
+        &self.life
     }
 
     pub(super) fn ring(&self) {
@@ -115,6 +123,7 @@ pub(super) fn listen(
     bell: &Arc<Bell>,
     closed: &watch::Sender<Option<Closed>>,
 ) -> Result<Listening, Error> {
+    bell.life.forget();
     let listener = Arc::new(Listener { bell: Arc::clone(bell), closed: closed.clone() });
     // SAFETY: libvirt hands each kind of event to a callback of the kind's own type, all of them passed through
     // this one; VIR_DOMAIN_EVENT_ID_LIFECYCLE below is the kind that `on_lifecycle` has the type of. The ABI is the
@@ -212,12 +221,12 @@ pub(super) fn abort_job(domain: &Domain) -> Result<(), Error> {
 unsafe extern "C" fn on_lifecycle(
     _connect: sys::virConnectPtr,
     domain: sys::virDomainPtr,
-    _event: c_int,
-    _detail: c_int,
+    event: c_int,
+    detail: c_int,
     opaque: *mut c_void,
 ) -> c_int {
     // SAFETY: what libvirt lends for the time of this call is handed on within it.
-    unsafe { ring_if_ours(domain, opaque) };
+    unsafe { ring_if_ours(domain, opaque, |life| life.hear(event, detail)) };
     0
 }
 
@@ -230,18 +239,22 @@ unsafe extern "C" fn on_agent(
     opaque: *mut c_void,
 ) {
     // SAFETY: as in `on_lifecycle`.
-    unsafe { ring_if_ours(domain, opaque) };
+    unsafe { ring_if_ours(domain, opaque, |_| {}) };
 }
 
 #[expect(unsafe_code, reason = "for what is called by libvirt")]
-unsafe fn ring_if_ours(domain: sys::virDomainPtr, opaque: *mut c_void) {
+unsafe fn ring_if_ours(domain: sys::virDomainPtr, opaque: *mut c_void, note: impl FnOnce(&Life)) {
     // SAFETY: `opaque` is the listener whose count was given to libvirt at registration and not yet taken back.
     let listener = unsafe { &*opaque.cast_const().cast::<Listener>() };
     let mut uuid = [0; sys::VIR_UUID_BUFLEN as usize];
     // SAFETY: libvirt lends a valid domain for the time of the call, and the buffer is as long as it says.
     // This one reads the object in hand; it does not call the daemon.
     let known = unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) } == 0;
-    if !known || Uuid::from_bytes(uuid) == listener.bell.uuid {
+    let ours = known && Uuid::from_bytes(uuid) == listener.bell.uuid;
+    if ours {
+        note(&listener.bell.life);
+    }
+    if ours || !known {
         listener.bell.ring();
     }
 }

@@ -9,12 +9,20 @@ use quick_xml::events::Event;
 use quick_xml::reader::Reader;
 
 use super::super::domain_xml::{DomainType, DomainXmlError};
+use super::refusal::{Refusal, not_looked};
+use crate::limits;
 
 const KVM_DEVICE: &str = "/dev/kvm";
 
-/// KVM where the kernel has it for us and libvirt's QEMU can use it.
-pub(super) fn domain_type(capabilities: &str) -> Result<DomainType, DomainXmlError> {
+/// KVM where the kernel has it for us and libvirt's QEMU can use it. A device that could not be tried for want of a
+/// descriptor is tried again: what is found is kept for good.
+pub(super) fn domain_type(capabilities: &str) -> Result<DomainType, Refusal> {
     let device = OpenOptions::new().read(true).write(true).open(KVM_DEVICE);
+    if let Err(error) = device.as_ref()
+        && limits::is_a_lack(error)
+    {
+        return Err(not_looked(format!("cannot try {KVM_DEVICE}: {error}")));
+    }
     let offered = offers_kvm(capabilities)?;
     let chosen = if offered && device.is_ok() { DomainType::Kvm } else { DomainType::Qemu };
     let device = device.map_or_else(|error| error.to_string(), |_| "usable".to_owned());

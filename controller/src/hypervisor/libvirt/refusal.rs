@@ -10,6 +10,8 @@ pub(super) enum Refusal {
     Libvirt(Error),
     /// Not libvirt's words but ours.
     Plain(String),
+    /// Nobody has said no: what had to be looked at first could not be.
+    NotLooked(String),
 }
 
 impl From<Error> for Refusal {
@@ -26,6 +28,10 @@ impl From<DomainXmlError> for Refusal {
 
 pub(super) fn plain(reason: impl Into<String>) -> Refusal {
     Refusal::Plain(reason.into())
+}
+
+pub(super) fn not_looked(reason: impl Into<String>) -> Refusal {
+    Refusal::NotLooked(reason.into())
 }
 
 /// Whether QEMU could not have the image because somebody else has it open.

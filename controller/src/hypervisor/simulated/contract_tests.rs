@@ -61,8 +61,8 @@ impl Rig for SimulatedRig {
         }
     }
 
-    fn processes(&self) -> usize {
-        self.hosts.copies().len()
+    fn process_numbers(&self) -> Vec<u64> {
+        self.hosts.copies().iter().map(|copy| copy.process).collect()
     }
 
     async fn kill_qemu(&self) {
@@ -91,6 +91,10 @@ impl Rig for SimulatedRig {
 
     async fn unlock_image(&self) {
         self.hosts.leave_image_locked(Instant::now());
+    }
+
+    async fn define_by_hand(&self, autostart: bool) {
+        self.hosts.define_by_hand(&self.node, autostart);
     }
 }
 

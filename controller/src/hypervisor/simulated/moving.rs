@@ -8,7 +8,7 @@ use zsha_crds::NodeName;
 
 use super::state::{Activity, Due, Process, Request, State};
 use super::{Fault, MigrationFault};
-use crate::hypervisor::{HypervisorError, MigrationJob, MigrationOrder, OffReason, PauseReason};
+use crate::hypervisor::{HypervisorError, MigrationJob, MigrationOrder, OffReason, Origin, PauseReason};
 
 /// The source stands still and the target has not been heard of yet.
 const SWITCH: Duration = Duration::from_millis(60);
@@ -61,8 +61,8 @@ impl State {
         }
         self.counter += 1;
         let number = self.counter;
-        let activity = Activity::Paused(PauseReason::Incoming);
-        let incoming = Process::new(number, generation, activity, now);
+        let made = (Activity::Paused(PauseReason::Incoming), Origin::Migrated);
+        let incoming = Process::new(number, generation, made, now);
         let target = self.host(&order.to);
         target.process = Some(incoming);
         target.changed();

@@ -11,14 +11,14 @@ use zsha_crds::{NodeName, VmName};
 use super::moving::Moving;
 use super::{Copy, Delays, DoubleExecution, Fault, MigrationFault, StaleResume};
 use crate::hypervisor::{
-    DomainSpec, HypervisorError, LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason,
+    DomainFacts, DomainSpec, HypervisorError, LocalVm, MigrationJob, MigrationOrder, OffReason, Origin,
+    PauseReason,
 };
 
 /// What can be asked of a hypervisor, as a value: it may have to wait.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
-    Define(Box<DomainSpec>),
-    StartPaused,
+    StartPaused(Box<DomainSpec>),
     Resume,
     Shutdown,
     /// Something that the guest's agent is to do.
@@ -34,8 +34,7 @@ pub(super) enum Request {
 impl Request {
     pub(super) fn operation(&self) -> &'static str {
         match self {
-            Self::Define(_) => "define",
-            Self::StartPaused => "start",
+            Self::StartPaused(_) => "start",
             Self::Resume => "resume",
             Self::Shutdown => "shut down",
             Self::AskAgent { operation } => operation,
@@ -72,6 +71,9 @@ pub(super) struct Process {
     pub(super) number: u64,
     pub(super) generation: u64,
     pub(super) activity: Activity,
+    /// It was made to take in a guest from elsewhere.
+    incoming: bool,
+    pub(super) origin: Origin,
     started: Instant,
     /// Its memory is that of another process as it was then: stale, if anybody has executed since.
     pub(super) memory_of: Option<Instant>,
@@ -85,11 +87,18 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(number: u64, generation: u64, activity: Activity, started: Instant) -> Self {
+    pub(super) fn new(
+        number: u64,
+        generation: u64,
+        (activity, origin): (Activity, Origin),
+        started: Instant,
+    ) -> Self {
         Self {
             number,
             generation,
+            incoming: activity == Activity::Paused(PauseReason::Incoming),
             activity,
+            origin,
             started,
             memory_of: None,
             ran: false,
@@ -112,8 +121,11 @@ pub(super) struct Host {
     postponed: Vec<Due>,
     /// Counts boots: what was asked before a boot never happens after it.
     boot: u64,
-    defined: Option<DomainSpec>,
-    off: OffReason,
+    /// On its disk, by somebody's hand.
+    defined: bool,
+    autostart: bool,
+    /// How the last process ended, if one has.
+    ended: Option<OffReason>,
     pub(super) process: Option<Process>,
     pub(super) fault: Option<Fault>,
     pub(super) moving: Option<Moving>,
@@ -141,8 +153,9 @@ impl Host {
             suspended: false,
             postponed: Vec::new(),
             boot: 0,
-            defined: None,
-            off: OffReason::Unknown,
+            defined: false,
+            autostart: false,
+            ended: None,
             process: None,
             fault: None,
             moving: None,
@@ -162,7 +175,7 @@ impl Host {
 
     /// Its process has ended; or will, once it can.
     pub(super) fn ended(&mut self, reason: OffReason) {
-        self.off = reason;
+        self.ended = Some(reason);
         match &mut self.process {
             Some(process) if self.unkillable => process.killed = true,
             _ => self.process = None,
@@ -179,7 +192,7 @@ impl Host {
     }
 
     fn local(&self) -> LocalVm {
-        match (&self.process, &self.defined) {
+        match (&self.process, self.ended) {
             (Some(process), _) => {
                 let generation = process.generation;
                 match process.activity {
@@ -188,8 +201,16 @@ impl Host {
                     Activity::ShuttingDown => LocalVm::ShuttingDown { generation },
                 }
             }
-            (None, Some(_)) => LocalVm::Off { reason: self.off },
+            (None, Some(reason)) => LocalVm::Off { reason },
             (None, None) => LocalVm::Absent,
+        }
+    }
+
+    fn domain(&self) -> DomainFacts {
+        DomainFacts {
+            defined: self.defined,
+            autostart: self.autostart,
+            origin: self.process.as_ref().map_or(Origin::None, |process| process.origin),
         }
     }
 }
@@ -284,6 +305,7 @@ impl State {
                 process: process.number,
                 executing: process.executing(),
                 may_write: process.killed && process.ran,
+                incoming: process.incoming,
                 generation: process.generation,
                 started: process.started,
             })
@@ -348,11 +370,24 @@ impl State {
 
     /// A look that has reached the hypervisor of `node`, in the boot it was asked in.
     pub(super) fn look(&mut self, node: &NodeName, boot: u64) -> Reached<LocalVm> {
+        self.seen(node, (boot, "look"), Host::local)
+    }
+
+    pub(super) fn domain(&mut self, node: &NodeName, boot: u64) -> Reached<DomainFacts> {
+        self.seen(node, (boot, "look at the domain"), Host::domain)
+    }
+
+    fn seen<T>(
+        &mut self,
+        node: &NodeName,
+        (boot, operation): (u64, &'static str),
+        see: impl FnOnce(&Host) -> T,
+    ) -> Reached<T> {
         let host = self.host(node);
-        match host.reachable(boot, "look") {
+        match host.reachable(boot, operation) {
             Err(error) => Reached::Answered(Err(error)),
             Ok(Some(Fault::Hangs | Fault::AnswersLost | Fault::Late(_))) => Reached::Silent,
-            Ok(Some(Fault::Unreachable) | None) => Reached::Answered(Ok(host.local())),
+            Ok(Some(Fault::Unreachable) | None) => Reached::Answered(Ok(see(host))),
         }
     }
 
@@ -383,8 +418,7 @@ impl State {
 
     fn perform(&mut self, node: &NodeName, request: &Request, now: Instant) -> Result<(), HypervisorError> {
         match request {
-            Request::Define(domain) => self.define(node, domain, request),
-            Request::StartPaused => self.start_paused(node, request, now),
+            Request::StartPaused(domain) => self.start_paused(node, domain, request, now),
             Request::Resume => self.resume(node, request, now),
             Request::Shutdown => {
                 self.shutdown(node, now);
@@ -395,7 +429,10 @@ impl State {
                 self.end(node, Ending::Destroyed);
                 Ok(())
             }
-            Request::Undefine => self.undefine(node, request),
+            Request::Undefine => {
+                self.define(node, false, false);
+                Ok(())
+            }
             Request::Migrate(order) => self.migrate(node, order, request, now),
             Request::AbortMigration => {
                 self.abort(node, "operation aborted: migration out job: canceled by client");
@@ -404,48 +441,44 @@ impl State {
         }
     }
 
-    fn define(
-        &mut self,
-        node: &NodeName,
-        domain: &DomainSpec,
-        request: &Request,
-    ) -> Result<(), HypervisorError> {
-        if domain.uuid != self.uuid || domain.name != self.name {
-            return Err(request.refused("this hypervisor is bound to another VM"));
-        }
+    /// What is on the disk of `node` to start the VM from, from now on.
+    pub(super) fn define(&mut self, node: &NodeName, defined: bool, autostart: bool) {
         let host = self.host(node);
-        if host.defined.is_none() && host.process.is_none() {
-            host.off = OffReason::Unknown;
+        if (host.defined, host.autostart) != (defined, autostart) {
+            (host.defined, host.autostart) = (defined, autostart);
+            host.changed();
         }
-        host.defined = Some(domain.clone());
-        host.changed();
-        Ok(())
     }
 
     fn start_paused(
         &mut self,
         node: &NodeName,
+        domain: &DomainSpec,
         request: &Request,
         now: Instant,
     ) -> Result<(), HypervisorError> {
+        if domain.uuid != self.uuid || domain.name != self.name {
+            return Err(request.refused("this hypervisor is bound to another VM"));
+        }
         let locked = self.image_lock_holder(node, now);
-        self.counter += 1;
-        let number = self.counter;
         let host = self.host(node);
         if host.process.is_some() {
             return Err(request.refused("the domain is already running"));
         }
-        let Some(generation) = host.defined.as_ref().map(|domain| domain.generation) else {
-            return Err(request.refused("no domain is defined"));
-        };
-        if let Some(reason) = &host.start_failure {
-            return Err(request.refused(reason));
+        (host.defined, host.autostart) = (false, false);
+        if let Some(reason) = host.start_failure.clone() {
+            host.ended(OffReason::Unknown);
+            return Err(request.refused(&reason));
         }
         if let Some(reason) = locked {
+            host.ended(OffReason::Unknown);
             return Err(HypervisorError::ImageLocked { operation: request.operation(), reason });
         }
-        let activity = Activity::Paused(PauseReason::Asked);
-        host.process = Some(Process::new(number, generation, activity, now));
+        let made = (Activity::Paused(PauseReason::Asked), Origin::Booted);
+        self.counter += 1;
+        let number = self.counter;
+        let host = self.host(node);
+        host.process = Some(Process::new(number, domain.generation, made, now));
         host.changed();
         Ok(())
     }
@@ -524,17 +557,6 @@ impl State {
             Some(process) if process.activity == Activity::Running => Ok(()),
             Some(_) => Err(request.refused("the guest's agent does not answer")),
         }
-    }
-
-    fn undefine(&mut self, node: &NodeName, request: &Request) -> Result<(), HypervisorError> {
-        let host = self.host(node);
-        if host.process.is_some() {
-            return Err(request.refused("the domain is running"));
-        }
-        if host.defined.take().is_some() {
-            host.changed();
-        }
-        Ok(())
     }
 
     /// If a process executes there, it has done so until now.
@@ -639,8 +661,9 @@ impl State {
         host.job = MigrationJob::None;
         host.powered = false;
         host.boot += 1;
-        host.process = None;
-        host.off = OffReason::Unknown;
+        if host.process.take().is_some() {
+            host.ended = None;
+        }
         host.changed();
         for due in postponed {
             self.later(Instant::now(), due);
@@ -652,10 +675,24 @@ impl State {
         });
     }
 
-    pub(super) fn power_on(&mut self, node: &NodeName) {
+    /// What is defined to start with the host runs before anything of ours does.
+    pub(super) fn power_on(&mut self, node: &NodeName, now: Instant) {
+        self.counter += 1;
+        let number = self.counter;
         let host = self.host(node);
         host.powered = true;
+        let starts = host.defined && host.autostart && host.process.is_none();
+        if starts {
+            // Somebody else's definition: it says no generation of ours.
+            host.process = Some(Process {
+                ran: true,
+                ..Process::new(number, 0, (Activity::Running, Origin::Booted), now)
+            });
+        }
         host.changed();
+        if starts {
+            self.executes_beside_others(node, now);
+        }
     }
 
     pub(super) fn set_fault(&mut self, node: &NodeName, fault: Option<Fault>) {
@@ -686,7 +723,7 @@ impl Host {
 /// Half of how long a call takes: it happens in the middle.
 pub(super) fn half_of(delays: Delays, request: Option<&Request>) -> Duration {
     match request {
-        Some(Request::StartPaused) => delays.start / 2,
+        Some(Request::StartPaused(_)) => delays.start / 2,
         Some(_) | None => delays.call / 2,
     }
 }

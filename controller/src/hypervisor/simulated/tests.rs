@@ -31,8 +31,7 @@ fn world() -> (Arc<SimulatedHosts>, SimulatedHypervisor, SimulatedHypervisor) {
 }
 
 async fn run_on(hypervisor: &SimulatedHypervisor) {
-    hypervisor.define(&domain(1)).await.unwrap();
-    hypervisor.start_paused().await.unwrap();
+    hypervisor.start_paused(&domain(1)).await.unwrap();
     hypervisor.resume().await.unwrap();
 }
 
@@ -40,11 +39,10 @@ async fn run_on(hypervisor: &SimulatedHypervisor) {
 async fn a_copy_on_another_node_locks_the_image() {
     let (hosts, one, two) = world();
     run_on(&one).await;
-    two.define(&domain(1)).await.unwrap();
-    let refused = two.start_paused().await;
+    let refused = two.start_paused(&domain(1)).await;
     assert!(matches!(refused, Err(HypervisorError::ImageLocked { .. })), "{refused:?}");
     assert_eq!(hosts.kill_now(&node("n1")), 1);
-    two.start_paused().await.unwrap();
+    two.start_paused(&domain(1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,8 +50,7 @@ async fn without_image_locks_two_executing_copies_are_told() {
     let (hosts, one, two) = world();
     hosts.set_image_locks(false);
     run_on(&one).await;
-    two.define(&domain(1)).await.unwrap();
-    two.start_paused().await.unwrap();
+    two.start_paused(&domain(1)).await.unwrap();
     assert_eq!(hosts.copies().len(), 2);
     assert!(hosts.double_executions().is_empty(), "a paused copy executes nothing");
     two.resume().await.unwrap();
@@ -66,18 +63,16 @@ async fn without_image_locks_two_executing_copies_are_told() {
 async fn a_server_that_has_not_let_go_of_the_lock_keeps_everybody_from_starting_for_a_while() {
     let (hosts, one, _) = world();
     hosts.leave_image_locked(Instant::now() + Duration::from_secs(90));
-    one.define(&domain(1)).await.unwrap();
-    assert!(matches!(one.start_paused().await, Err(HypervisorError::ImageLocked { .. })));
+    assert!(matches!(one.start_paused(&domain(1)).await, Err(HypervisorError::ImageLocked { .. })));
     tokio::time::advance(Duration::from_secs(90)).await;
-    one.start_paused().await.unwrap();
+    one.start_paused(&domain(1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_late_start_happens_after_it_was_given_up() {
     let (hosts, one, _) = world();
-    one.define(&domain(1)).await.unwrap();
     hosts.set_fault(&node("n1"), Some(Fault::Late(Duration::from_secs(8))));
-    assert!(matches!(one.start_paused().await, Err(HypervisorError::Unanswered { .. })));
+    assert!(matches!(one.start_paused(&domain(1)).await, Err(HypervisorError::Unanswered { .. })));
     assert!(hosts.copies().is_empty());
     tokio::time::advance(Duration::from_secs(3)).await;
     assert_eq!(hosts.copies().len(), 1);
@@ -86,9 +81,8 @@ async fn a_late_start_happens_after_it_was_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_not_a_thing_undone() {
     let (hosts, one, _) = world();
-    one.define(&domain(1)).await.unwrap();
     hosts.set_fault(&node("n1"), Some(Fault::AnswersLost));
-    assert!(matches!(one.start_paused().await, Err(HypervisorError::Unanswered { .. })));
+    assert!(matches!(one.start_paused(&domain(1)).await, Err(HypervisorError::Unanswered { .. })));
     hosts.set_fault(&node("n1"), None);
     assert!(one.look().await.unwrap().has_process());
 }
@@ -103,8 +97,8 @@ async fn after_a_loss_of_power_nothing_runs_and_nothing_asked_before_happens() {
     assert!(matches!(one.look().await, Err(HypervisorError::Unreachable { .. })));
     hosts.power_on(&node("n1"));
     hosts.set_fault(&node("n1"), None);
-    assert_eq!(one.look().await.unwrap(), LocalVm::Off { reason: OffReason::Unknown });
-    one.start_paused().await.unwrap();
+    assert_eq!(one.look().await.unwrap(), LocalVm::Absent);
+    one.start_paused(&domain(1)).await.unwrap();
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(hosts.copies().len(), 1, "the kill belonged to the boot before");
 }
@@ -182,5 +176,22 @@ async fn a_suspended_guest_stands_still_and_wakes_beside_whoever_took_over() {
     run_on(&two).await;
     assert_eq!(hosts.double_executions(), vec![]);
     hosts.wake(&node("n1"));
+    assert_eq!(hosts.double_executions().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_boots_runs_what_was_defined_to_be_started_with_it_and_nothing_else() {
+    let (hosts, one, two) = world();
+    hosts.set_image_locks(false);
+    run_on(&one).await;
+    hosts.define_by_hand(&node("n1"), false);
+    hosts.power_loss(&node("n1"));
+    hosts.power_on(&node("n1"));
+    assert_eq!(hosts.copies(), vec![]);
+    run_on(&two).await;
+    hosts.define_by_hand(&node("n1"), true);
+    hosts.power_loss(&node("n1"));
+    hosts.power_on(&node("n1"));
+    assert_eq!(one.look().await.unwrap(), LocalVm::Running { generation: 0 });
     assert_eq!(hosts.double_executions().len(), 1);
 }

@@ -12,7 +12,7 @@ use zsha_crds::NodeName;
 use super::SimulatedHosts;
 use super::state::{Reached, Request, half_of};
 use crate::hypervisor::{
-    DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+    DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
 };
 
 /// The hypervisor of one simulated node. Clones are the same one.
@@ -60,12 +60,16 @@ impl Hypervisor for SimulatedHypervisor {
         answer(reached, "look", half, delays.deadline).await
     }
 
-    async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
-        self.ask(Request::Define(Box::new(domain.clone()))).await
+    async fn domain(&self) -> Result<DomainFacts, HypervisorError> {
+        let (boot, delays) = self.on_arrival();
+        let half = half_of(delays, None);
+        pass(half).await;
+        let reached = self.hosts.settled().domain(&self.node, boot);
+        answer(reached, "look at the domain", half, delays.deadline).await
     }
 
-    async fn start_paused(&self) -> Result<(), HypervisorError> {
-        self.ask(Request::StartPaused).await
+    async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
+        self.ask(Request::StartPaused(Box::new(domain.clone()))).await
     }
 
     async fn resume(&self) -> Result<(), HypervisorError> {

@@ -152,8 +152,7 @@ async fn simulated_copies_are_those_of_their_node_and_die_when_killed() {
     hosts.set_image_locks(false);
     for name in &names {
         let hypervisor = hosts.hypervisor(name);
-        hypervisor.define(&crate::keeper::renew::tests::domain()).await.unwrap();
-        hypervisor.start_paused().await.unwrap();
+        hypervisor.start_paused(&crate::keeper::renew::tests::domain()).await.unwrap();
     }
     let copies = SimulatedCopies::new(Arc::clone(&hosts), names[0].clone());
     let found = copies.alive().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot, watch};
 use zsha_crds::records::LeaseTimings;
-use zsha_runtime::lease::Memory;
+use zsha_runtime::lease::{Expectation, Memory};
 use zsha_runtime::{Clock, Moment};
 
 use crate::keeper::enforce::Enforcement;
@@ -24,6 +24,7 @@ const WAITING_COMMANDS: usize = 16;
 #[derive(Debug)]
 pub(super) enum Command {
     SetTimings(LeaseTimings, Reply),
+    Expect(Expectation, Reply),
     Release(Reply),
 }
 
@@ -179,6 +180,10 @@ impl Lease for LocalLease {
     async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
         let refused = |reason| KeeperError::Refused { operation: "setWatchdog", reason };
         self.watchdog.want(wanted).await.map_err(refused)
+    }
+
+    async fn expect(&self, what: Expectation) -> Result<(), KeeperError> {
+        self.ask("expect", |reply| Command::Expect(what, reply)).await
     }
 
     async fn release(&self) -> Result<(), KeeperError> {

@@ -35,7 +35,7 @@ impl Apart {
         Self { copies, tell, stuck: None }
     }
 
-    async fn look(&mut self) -> io::Result<u32> {
+    async fn look(&mut self) -> io::Result<Vec<VmCopy>> {
         if let Some(stuck) = &mut self.stuck {
             // Its answer is of a time before the question.
             tokio::time::timeout(LOOK_LIMIT, stuck)
@@ -52,25 +52,28 @@ impl Apart {
             return Err(hangs());
         };
         let found = done.map_err(io::Error::other)??;
-        let count = count(&found);
         // Nobody listening means no thread that kills: the process is ending.
-        let _ = self.tell.send(found);
-        Ok(count)
+        let _ = self.tell.send(found.clone());
+        Ok(found)
     }
 }
 
 impl Looking {
-    /// How many copies are alive, looked for after this was called.
-    pub async fn look(&mut self) -> io::Result<u32> {
+    /// The copies that are alive, looked for after this was called.
+    pub async fn look(&mut self) -> io::Result<Vec<VmCopy>> {
         match self {
-            Self::Inline(copies) => copies.alive().map(|found| count(&found)),
+            Self::Inline(copies) => copies.alive(),
             Self::Apart(apart) => apart.look().await,
         }
     }
-}
 
-fn count(found: &[VmCopy]) -> u32 {
-    u32::try_from(found.len()).unwrap_or(u32::MAX)
+    /// Sends SIGKILL, which waits for nothing.
+    pub fn kill(&self, copy: &VmCopy) -> io::Result<()> {
+        match self {
+            Self::Inline(copies) => copies.kill(copy),
+            Self::Apart(apart) => apart.copies.kill(copy),
+        }
+    }
 }
 
 fn hangs() -> io::Error {

@@ -134,8 +134,12 @@ impl Node {
     }
 
     async fn start_vm(&self) {
-        self.hypervisor.define(&domain()).await.unwrap();
-        self.hypervisor.start_paused().await.unwrap();
+        self.line.expect(Expectation::Own).await.unwrap();
+        self.start_past_zsha().await;
+    }
+
+    async fn start_past_zsha(&self) {
+        self.hypervisor.start_paused(&domain()).await.unwrap();
         self.hypervisor.resume().await.unwrap();
     }
 
@@ -282,6 +286,62 @@ async fn when_the_store_falls_silent_the_copy_dies_at_the_deadline_and_not_befor
     node.clock.sleep_until(deadline + Duration::from_millis(2)).await;
     assert_eq!(node.copies(), 0);
     assert!(!node.valid().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_nobody_has_said_to_be_there_is_ended_though_the_lease_is_valid() {
+    let node = Node::new();
+    node.until_valid().await;
+    assert_eq!(node.line.verdict().await.unwrap().expects, Some(Expectation::Nothing));
+    for count in 1..=2 {
+        node.start_past_zsha().await;
+        pass(TIMINGS.renew() + Duration::from_millis(1)).await;
+        let verdict = node.line.verdict().await.unwrap();
+        assert!(node.copies() == 0 && node.valid().await, "within R, and the lease goes on: {verdict:?}");
+        assert_eq!((verdict.unexpected.unwrap().count, verdict.ended), (count, None));
+        pass(Duration::from_secs(1)).await;
+    }
+    node.start_vm().await;
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(node.copies(), 1, "it was said to be there");
+    node.line.expect(Expectation::Nothing).await.unwrap();
+    pass(TIMINGS.renew() + Duration::from_millis(1)).await;
+    assert_eq!(node.copies(), 0, "and then that there is none");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_expected_outlives_the_keeper_and_not_the_life_of_the_lease() {
+    let mut node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    pass(Duration::from_secs(2)).await;
+    node.restart_keeper();
+    pass(Duration::from_secs(5)).await;
+    assert_eq!((node.copies(), node.line.verdict().await.unwrap().expects), (1, Some(Expectation::Own)));
+    node.store.set(Fault::Silent);
+    node.until_invalid().await;
+    pass(TIMINGS.kill()).await;
+    node.store.set(Fault::None);
+    node.until_valid().await;
+    assert_eq!(node.line.verdict().await.unwrap().expects, Some(Expectation::Nothing), "of a new life");
+    node.start_past_zsha().await;
+    pass(TIMINGS.renew() + Duration::from_millis(1)).await;
+    assert_eq!(node.copies(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_memory_from_before_this_was_kept_ends_nothing() {
+    let mut node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    pass(Duration::from_secs(2)).await;
+    node.keeper.abort();
+    if let Some(memory) = node.memory.lock().unwrap().as_mut() {
+        memory.expected = None;
+    }
+    node.restart_keeper();
+    pass(Duration::from_secs(5)).await;
+    assert_eq!((node.copies(), node.line.verdict().await.unwrap().expects), (1, Some(Expectation::Unsaid)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -494,6 +554,7 @@ async fn a_closer_deadline_that_cannot_be_written_down_is_not_believed_by_anybod
         timings: TIMINGS,
         fence: None,
         unbroken: None,
+        expected: None,
     };
     let contents = || file.read().unwrap();
     let path = |name: &str| directory.path().join(name);
@@ -548,6 +609,7 @@ fn of_the_file_and_what_was_handed_over_the_later_renewal_is_remembered() {
         timings: TIMINGS,
         fence: None,
         unbroken: None,
+        expected: None,
     };
     let file = crate::keeper::StateFile::in_directory(directory.path());
     let read = |handed: Option<Memory>| Notebook::file_or(file.clone(), handed).read();

@@ -11,9 +11,11 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use zsha_crds::records::LeaseTimings;
+use zsha_runtime::lease::Expectation;
 
 use super::{Answer, PING_EVERY, Request, SILENCE, receive, send, within};
 use crate::keeper::{KeeperError, Lease, Verdict};
+use crate::limits;
 
 /// The keeper answers from memory.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
@@ -83,7 +85,11 @@ impl Drop for SocketLease {
 }
 
 fn unreachable(operation: &'static str, error: &io::Error) -> KeeperError {
-    KeeperError::Unreachable { operation, reason: error.to_string() }
+    let reason = error.to_string();
+    match limits::is_a_lack(error) {
+        true => KeeperError::NotAsked { operation, reason },
+        false => KeeperError::Unreachable { operation, reason },
+    }
 }
 
 fn senseless(operation: &'static str, answer: &Answer) -> KeeperError {
@@ -111,6 +117,10 @@ impl Lease for SocketLease {
 
     async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
         self.ask_done("setWatchdog", Request::SetWatchdog { wanted }, RELEASED_WITHIN).await
+    }
+
+    async fn expect(&self, what: Expectation) -> Result<(), KeeperError> {
+        self.ask_done("expect", Request::Expect { what }, RELEASED_WITHIN).await
     }
 
     async fn release(&self) -> Result<(), KeeperError> {

@@ -129,13 +129,16 @@ async fn answer(lease: &LocalLease, request: Request) -> Answer {
         },
         Request::SetTimings { timings } => lease.set_timings(timings).await,
         Request::SetWatchdog { wanted } => lease.set_watchdog(wanted).await,
+        Request::Expect { what } => lease.expect(what).await,
         Request::Release => lease.release().await,
         Request::Subscribe | Request::Ping => Ok(()),
     };
     match outcome {
         Ok(()) => Answer::Done,
-        Err(KeeperError::Refused { reason, .. } | KeeperError::Unreachable { reason, .. }) => {
-            Answer::Refused { reason }
-        }
+        Err(
+            KeeperError::Refused { reason, .. }
+            | KeeperError::Unreachable { reason, .. }
+            | KeeperError::NotAsked { reason, .. },
+        ) => Answer::Refused { reason },
     }
 }

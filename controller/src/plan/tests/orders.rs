@@ -123,7 +123,9 @@ fn what_was_begun_before_a_freeze_is_finished() {
 
 #[test]
 fn a_freeze_takes_nothing_from_what_keeps_two_copies_apart() {
-    let elsewhere = frozen(world(2, Some(1), VmPhase::Running, RUNNING));
+    let mut elsewhere = frozen(world(2, Some(1), VmPhase::Running, RUNNING));
+    assert_eq!(reasons(&decide(&elsewhere)), ["Frozen"], "it is the only one");
+    elsewhere.sights.get_mut(&node(1)).unwrap().record.copies = Some(1);
     assert!(matches!(decide(&elsewhere).steps.as_slice(), [Step::KillCopy { .. }]));
 }
 

@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use zsha_crds::NodeName;
 use zsha_crds::records::LeaseTimings;
+use zsha_runtime::lease::Expectation;
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
 use super::{Gate, LATE, TIMEOUT};
 use crate::hypervisor::{
-    DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+    DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
 };
 use crate::keeper::{KeeperError, Lease, Verdict};
 
@@ -94,12 +95,12 @@ impl Hypervisor for GatedHypervisor {
         self.pass("look", self.inner.look()).await
     }
 
-    async fn define(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
-        self.pass("define", self.inner.define(domain)).await
+    async fn domain(&self) -> Result<DomainFacts, HypervisorError> {
+        self.pass("look at the domain", self.inner.domain()).await
     }
 
-    async fn start_paused(&self) -> Result<(), HypervisorError> {
-        self.pass("start", self.inner.start_paused()).await
+    async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
+        self.pass("start", self.inner.start_paused(domain)).await
     }
 
     async fn resume(&self) -> Result<(), HypervisorError> {
@@ -174,6 +175,10 @@ impl Lease for GatedLease {
 
     async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
         self.pass("watchdog", self.inner.set_watchdog(wanted)).await
+    }
+
+    async fn expect(&self, what: Expectation) -> Result<(), KeeperError> {
+        self.pass("expect", self.inner.expect(what)).await
     }
 
     async fn release(&self) -> Result<(), KeeperError> {

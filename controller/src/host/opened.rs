@@ -1,0 +1,63 @@
+//! Where the VM's own process has its image open: a path below /proc that leads to the very file, over no directory.
+//!
+//! It reads names that the kernel has in memory, and touches no file system but /proc.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::keeper::copies::Copies;
+
+/// The kernel answers from memory, unless a process of the VM hangs in the middle of a change of its own.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// None: no process of the VM is here, or none has it open. An error is a sentence on why that is not known.
+pub(super) async fn by(copies: Arc<dyn Copies>, image: &Path) -> Result<Option<PathBuf>, String> {
+    let image = image.to_owned();
+    let looking = tokio::task::spawn_blocking(move || {
+        let found = copies.alive()?;
+        let processes = found.iter().map(|copy| PathBuf::from(format!("/proc/{}/fd", copy.process)));
+        processes.map(|open| among(&open, &image)).find_map(Result::transpose).transpose()
+    });
+    match tokio::time::timeout(WITHIN, looking).await {
+        Ok(Ok(found)) => found.map_err(|error| error.to_string()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer from /proc within {} s", WITHIN.as_secs())),
+    }
+}
+
+/// By the file's name alone: over which links its path leads cannot be asked while it hangs, and a VM has one image.
+fn among(open: &Path, image: &Path) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(open)? {
+        let entry = entry?.path();
+        match fs::read_link(&entry) {
+            Ok(leads) if leads.file_name() == image.file_name() => return Ok(Some(entry)),
+            Ok(_) => {}
+            // It was closed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_found_where_it_is_open_and_not_once_it_is_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("mnvm.img");
+        fs::write(&image, "an image").unwrap();
+        let open = Path::new("/proc/self/fd");
+        assert_eq!(among(open, &image).unwrap(), None);
+        let file = fs::File::open(&image).unwrap();
+        let found = among(open, Path::new("/by/another/way/mnvm.img")).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(found).unwrap(), "an image");
+        drop(file);
+        assert_eq!(among(open, &image).unwrap(), None);
+    }
+}

@@ -1,0 +1,126 @@
+//! What libvirt has told this process of the VM's coming and going, while one connection lasts. A domain without a
+//! definition is forgotten by libvirt when it ends, and with it why.
+
+use std::ffi::c_int;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use virt::sys;
+
+use crate::hypervisor::{OffReason, Origin};
+
+/// The last thing that was told, if anything was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Told {
+    /// How the process that is there came to be.
+    pub(super) began: Option<Origin>,
+    /// How the last one ended; None while there is one, or where that was not told.
+    pub(super) ended: Option<OffReason>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    told: Mutex<Told>,
+}
+
+impl Life {
+    pub(super) fn told(&self) -> Told {
+        *self.lock()
+    }
+
+    /// What happened since the connection was lost was told to nobody, so what was told before it counts no more.
+    pub(super) fn forget(&self) {
+        *self.lock() = Told::default();
+    }
+
+    /// A lifecycle event, in libvirt's numbers.
+    pub(super) fn hear(&self, event: c_int, detail: c_int) {
+        let (Ok(event), Ok(detail)) = (u32::try_from(event), u32::try_from(detail)) else { return };
+        match event {
+            sys::VIR_DOMAIN_EVENT_STARTED => {
+                *self.lock() = Told { began: Some(began(detail)), ended: None };
+            }
+            sys::VIR_DOMAIN_EVENT_STOPPED => {
+                let mut told = self.lock();
+                *told = Told { began: None, ended: Some(ended(detail, told.began)) };
+            }
+            _ => {}
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn began(detail: u32) -> Origin {
+    match detail {
+        sys::VIR_DOMAIN_EVENT_STARTED_BOOTED => Origin::Booted,
+        sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED => Origin::Migrated,
+        sys::VIR_DOMAIN_EVENT_STARTED_RESTORED | sys::VIR_DOMAIN_EVENT_STARTED_FROM_SNAPSHOT => {
+            Origin::Restored
+        }
+        _ => Origin::Unknown,
+    }
+}
+
+/// A QEMU that dies is told as one that failed, and so is one that was given up before its guest had arrived.
+fn ended(detail: u32, began: Option<Origin>) -> OffReason {
+    let was_here = matches!(began, Some(Origin::Booted | Origin::Restored));
+    match detail {
+        sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN => OffReason::Shutdown,
+        sys::VIR_DOMAIN_EVENT_STOPPED_DESTROYED => OffReason::Destroyed,
+        sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED => OffReason::Died,
+        sys::VIR_DOMAIN_EVENT_STOPPED_FAILED if was_here => OffReason::Died,
+        sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED => OffReason::Migrated,
+        _ => OffReason::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(life: &Life, event: u32, detail: u32) {
+        life.hear(event.cast_signed(), detail.cast_signed());
+    }
+
+    #[test]
+    fn an_end_is_known_until_the_next_start_and_an_origin_until_the_next_end() {
+        let life = Life::default();
+        assert_eq!(life.told(), Told::default());
+        hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED);
+        assert_eq!(life.told(), Told { began: Some(Origin::Migrated), ended: None });
+        hear(&life, sys::VIR_DOMAIN_EVENT_SUSPENDED, 0);
+        hear(&life, sys::VIR_DOMAIN_EVENT_UNDEFINED, 0);
+        assert_eq!(life.told().began, Some(Origin::Migrated));
+        hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN);
+        assert_eq!(life.told(), Told { began: None, ended: Some(OffReason::Shutdown) });
+        hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_BOOTED);
+        assert_eq!(life.told(), Told { began: Some(Origin::Booted), ended: None });
+    }
+
+    #[test]
+    fn what_was_told_before_the_connection_was_lost_counts_no_more() {
+        let life = Life::default();
+        hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN);
+        life.forget();
+        assert_eq!(life.told(), Told::default());
+    }
+
+    #[test]
+    fn what_libvirt_does_not_say_is_not_made_up() {
+        let life = Life::default();
+        life.hear(-1, -1);
+        assert_eq!(life.told(), Told::default());
+        hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_FAILED);
+        assert_eq!(life.told().ended, Some(OffReason::Unknown));
+        hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED);
+        hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_FAILED);
+        assert_eq!(life.told().ended, Some(OffReason::Unknown), "it may not have arrived");
+        hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_BOOTED);
+        hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_FAILED);
+        assert_eq!(life.told().ended, Some(OffReason::Died));
+        hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, 99);
+        assert_eq!(life.told().began, Some(Origin::Unknown));
+    }
+}

@@ -1,0 +1,119 @@
+//! libvirt's own log of the domain: the one place that still says how a process ended once it has, whoever was away
+//! meanwhile. Only its tail is read, and only what libvirt itself wrote counts: QEMU writes into the same file.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::hypervisor::OffReason;
+
+/// A start writes some 6 KiB, an end one line.
+const TAIL: u64 = 64 << 10;
+
+/// How the process that was started last has ended. None where the log does not say that it has.
+pub(super) fn last_end(log: &Path) -> io::Result<Option<OffReason>> {
+    let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let mut file = OpenOptions::new().read(true).custom_flags(nonblock).open(log)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    file.seek(SeekFrom::Start(metadata.len().saturating_sub(TAIL)))?;
+    let mut tail = Vec::new();
+    file.take(TAIL).read_to_end(&mut tail)?;
+    Ok(read(&String::from_utf8_lossy(&tail)))
+}
+
+/// By the last line that tells of a start or an end: after a start, nothing is known of an end.
+fn read(tail: &str) -> Option<OffReason> {
+    tail.lines().rev().find_map(told_by).flatten()
+}
+
+/// None: the line tells of neither. Inside None: it tells of a start.
+fn told_by(line: &str) -> Option<Option<OffReason>> {
+    let said = after_time(line)?;
+    if said.starts_with("starting up libvirt version") || said == "starting up" {
+        return Some(None);
+    }
+    Some(Some(match said.strip_prefix("shutting down")? {
+        ", reason=shutdown" => OffReason::Shutdown,
+        // The daemon ended a process that it could not talk to any more.
+        ", reason=crashed" | ", reason=daemon" => OffReason::Died,
+        ", reason=destroyed" => OffReason::Destroyed,
+        ", reason=migrated" => OffReason::Migrated,
+        // A start that failed, a guest that was saved, and what a later libvirt may say.
+        _ => OffReason::Unknown,
+    }))
+}
+
+/// What follows `2026-11-29 14:30:00.123+0000: `, which libvirt puts before its own lines and QEMU before none.
+fn after_time(line: &str) -> Option<&str> {
+    const SHAPE: &[u8] = b"0000-00-00 00:00:00.000+0000: ";
+    let (time, said) = line.split_at_checked(SHAPE.len())?;
+    let fits = |(byte, shape): (u8, &u8)| match shape {
+        b'0' => byte.is_ascii_digit(),
+        shape => byte == *shape,
+    };
+    time.bytes().zip(SHAPE).all(fits).then_some(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = "2026-11-29 14:30:00.123+0000: starting up libvirt version: 9.0.0, package: 4, qemu version: 10.0.2\n\
+        LC_ALL=C \\\n/usr/bin/qemu-system-x86_64 \\\n-name guest=mnvm \\\n";
+
+    fn end(reason: &str) -> String {
+        format!("2026-11-29 14:31:00.123+0000: shutting down, reason={reason}\n")
+    }
+
+    #[test]
+    fn the_last_end_is_told_by_libvirts_word_for_it() {
+        for (word, reason) in [
+            ("shutdown", OffReason::Shutdown),
+            ("crashed", OffReason::Died),
+            ("daemon", OffReason::Died),
+            ("destroyed", OffReason::Destroyed),
+            ("migrated", OffReason::Migrated),
+            ("failed", OffReason::Unknown),
+            ("saved", OffReason::Unknown),
+            ("of a later version", OffReason::Unknown),
+        ] {
+            assert_eq!(
+                read(&format!("{START}{}{START}{}", end("shutdown"), end(word))),
+                Some(reason),
+                "{word}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_end_before_the_last_start_says_nothing() {
+        assert_eq!(read(&format!("{START}{}{START}", end("shutdown"))), None);
+        assert_eq!(read(START), None);
+        assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn only_libvirts_own_lines_count() {
+        let forged = "qemu-system-x86_64: 2026-11-29 14:31:00.123+0000: shutting down, reason=shutdown\n\
+             shutting down, reason=shutdown\n2026-11-29T14:31:00.123456Z shutting down, reason=shutdown\n";
+        assert_eq!(read(&format!("{START}{forged}")), None);
+        let talk = "2026-11-29T14:31:00Z qemu-system-x86_64: terminating on signal 15 from pid 77\n";
+        assert_eq!(read(&format!("{START}{talk}{}{talk}", end("destroyed"))), Some(OffReason::Destroyed));
+    }
+
+    #[test]
+    fn of_a_long_log_the_tail_is_read_and_one_that_is_not_there_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("mnvm.log");
+        assert!(last_end(&log).is_err());
+        std::fs::write(&log, format!("{START}{}", "x".repeat(200_000))).unwrap();
+        assert_eq!(last_end(&log).unwrap(), None);
+        std::fs::write(&log, format!("{START}{}\n{}", "x".repeat(200_000), end("shutdown"))).unwrap();
+        assert_eq!(last_end(&log).unwrap(), Some(OffReason::Shutdown));
+        assert!(last_end(directory.path()).is_err());
+    }
+}

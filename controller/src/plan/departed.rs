@@ -1,0 +1,162 @@
+//! The owner has no copy any more, and no step of ours explains where it went.
+//!
+//! A guest that was moved by a command that was not zsha's runs somewhere. Where that is a node that says so, the
+//! owner hands the VM over to it. Where it is seen nowhere, it may be on a host of which nothing can be known: then the
+//! VM is not started before an operator has looked, and says `zsha start`.
+
+use zsha_crds::NodeName;
+use zsha_crds::records::{Departed, LeaseState, Owner, VmPhase};
+use zsha_runtime::lease::Sight;
+
+use super::claim::{Guard, nobody_else_has_a_copy};
+use super::heard::Heard;
+use super::upkeep::Upkeep;
+use super::{Notes, Plan};
+use crate::hypervisor::OffReason;
+use crate::world::World;
+
+/// Between two looks at the leases.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Who runs the VM though nobody has named it, and would keep it. None also where two say so.
+pub(super) fn heir(world: &World) -> Option<Owner> {
+    let mut heirs = world.nodes.values().filter(|status| status.runs_unnamed && status.node != world.me);
+    let heir = heirs.next().filter(|_| heirs.next().is_none())?;
+    let sight = world.sights.get(&heir.node)?;
+    let lives = sight.record.state == LeaseState::Held
+        && world.now < sight.sent_by + sight.record.timings.ttl()
+        && sight.record.copies.is_some_and(|copies| copies > 0);
+    lives.then(|| Owner { node: heir.node.clone(), epoch: sight.record.epoch })
+}
+
+/// Whether this node's keeper has lately counted, and found no process of the VM.
+fn none_here(world: &World) -> bool {
+    world.lease.known().and_then(|verdict| verdict.copies) == Some(0)
+        && world.local.known().is_some_and(|local| !local.has_process())
+}
+
+impl Upkeep<'_> {
+    /// The owner, with no copy, gives the VM to the node that runs it. It starts nothing, so it needs nobody's word.
+    pub(super) fn hands_to_heir(&self, plan: &mut Plan) -> bool {
+        let Some(heir) = heir(self.world).filter(|_| none_here(self.world)) else { return false };
+        let me = &self.world.me;
+        let message = format!(
+            "the VM runs on {}, and not on {me}: it was moved there past zsha, or the store was put back; {} goes on \
+             with it",
+            heir.node, heir.node
+        );
+        plan.step(self.change("FoundElsewhere", message, |record| {
+            record.owner = Some(heir);
+            record.migration = None;
+            record.phase = VmPhase::Running;
+            record.departed = None;
+        }));
+        true
+    }
+
+    /// Whether the VM may not be started here as far as that goes: it is somewhere else, or may be.
+    pub(super) fn is_elsewhere(&self, reason: OffReason, notes: &mut Notes, plan: &mut Plan) -> bool {
+        // libvirt says so for ever of the last copy here, be it one of years ago that was handed over.
+        let left = reason == OffReason::Migrated && (notes.ran || self.record().phase == VmPhase::Running);
+        let moved = left || self.record().departed.is_some();
+        let may_have_moved = moved || reason == OffReason::Unknown && self.is_to_ask(notes);
+        if !may_have_moved {
+            notes.gone = None;
+            return false;
+        }
+        let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
+        if self.hands_to_heir(plan) {
+            return true;
+        }
+        if moved && self.writes_down(&heard, plan) {
+            return true;
+        }
+        if moved && !self.may_be_started(plan) {
+            return true;
+        }
+        if let Some(node) = silent_since(self.world, &heard) {
+            plan.recheck_at(self.world.now + LOOK);
+            plan.wait(
+                "CopiesNotConfirmed",
+                format!("{node} has to renew its lease, to show that the VM was not moved there"),
+            );
+            return true;
+        }
+        false
+    }
+
+    /// What everybody has to know of it.
+    fn writes_down(&self, heard: &Heard, plan: &mut Plan) -> bool {
+        let known = self.record().departed.as_ref();
+        let mut seen_on = known.map(|departed| departed.seen_on.clone()).unwrap_or_default();
+        seen_on.extend(who_has_a_copy(self.world, heard).cloned());
+        let me = &self.world.me;
+        let (reason, message) = match known {
+            None => (
+                "MovedAway",
+                format!(
+                    "the VM has left {me} by a migration that was not zsha's; it is started nowhere before it is known \
+                     what became of it"
+                ),
+            ),
+            Some(departed) if departed.seen_on != seen_on => {
+                let names: Vec<_> = seen_on.iter().map(NodeName::as_str).collect();
+                ("SeenElsewhere", format!("the VM that has left {me} is seen on {}", names.join(", ")))
+            }
+            Some(_) => return false,
+        };
+        let departed = Departed {
+            from: known.map_or_else(|| me.clone(), |departed| departed.from.clone()),
+            at: known.map_or(self.world.wall, |departed| departed.at),
+            seen_on,
+        };
+        plan.step(self.change(reason, message, |record| {
+            record.migration = None;
+            record.departed = Some(departed);
+        }));
+        true
+    }
+
+    /// An operator says so, or it was seen where it went and is there no more.
+    fn may_be_started(&self, plan: &mut Plan) -> bool {
+        let Some(departed) = &self.record().departed else { return true };
+        if self.world.start_asked().is_none() && departed.seen_on.is_empty() {
+            plan.recheck_at(self.world.now + LOOK);
+            plan.wait("MovedAway", moved_away(departed));
+            return false;
+        }
+        let guard = Guard { fenced: &[], strict: true, target: None, starts: true };
+        nobody_else_has_a_copy(self.world, &guard, plan).is_some()
+    }
+}
+
+/// Why nothing is started, and what to do.
+pub(super) fn moved_away(departed: &Departed) -> String {
+    format!(
+        "the VM was moved away from {} by a command that was not zsha's, and no node says that it has it. It may run on \
+         a host that is no node of this cluster, so it is not started: a second copy would destroy its disk. Look for \
+         it (`virsh list` on the host it was moved to) and end it there, or move it back to a node; then `zsha start`",
+        departed.from
+    )
+}
+
+fn who_has_a_copy<'w>(world: &'w World, heard: &'w Heard) -> impl Iterator<Item = &'w NodeName> {
+    let has_one = |sight: &&Sight| {
+        sight.record.node != world.me
+            && sight.record.state == LeaseState::Held
+            && sight.record.copies.is_some_and(|copies| copies > 0)
+            && heard.is_before(sight)
+    };
+    world.sights.values().filter(has_one).map(|sight| &sight.record.node)
+}
+
+/// A node that may live, and has not said anything since.
+fn silent_since<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
+    let silent = |sight: &&Sight| {
+        sight.record.node != world.me
+            && sight.record.state == LeaseState::Held
+            && !sight.is_expired(world.now)
+            && !heard.is_before(sight)
+    };
+    world.sights.values().find(silent).map(|sight| &sight.record.node)
+}

@@ -1,0 +1,37 @@
+//! Whose word is of after a certain moment. A guest that is moved by hand is at its target before its source has seen it
+//! go; so what the others said of their processes before that says nothing of where it is now.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+use zsha_crds::NodeName;
+use zsha_runtime::Moment;
+use zsha_runtime::lease::Sight;
+
+use crate::world::World;
+
+/// A moment, and the renewals that had been seen by then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    pub at: Moment,
+    renewals: BTreeMap<NodeName, (Uuid, u64)>,
+}
+
+impl Heard {
+    pub fn now(world: &World) -> Self {
+        let renewal = |sight: &Sight| (sight.record.incarnation, sight.record.seq);
+        let renewals = world.sights.iter().map(|(node, sight)| (node.clone(), renewal(sight))).collect();
+        Self { at: world.now, renewals }
+    }
+
+    /// Whether this was sent since. The next renewal after the one that had been seen may have been on its way already,
+    /// so it takes two; of a life that had not been seen, two that both came since.
+    pub fn is_before(&self, sight: &Sight) -> bool {
+        match self.renewals.get(&sight.record.node) {
+            Some((life, seq)) if *life == sight.record.incarnation => {
+                sight.is_news && sight.record.seq >= seq.saturating_add(2)
+            }
+            Some(_) | None => sight.is_news && sight.follows >= self.at,
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The owner's copy has gone by no step of ours.
+
+use zsha_crds::records::Departed;
+
+use super::*;
+use crate::intents::Start;
+
+const MOVED: LocalVm = LocalVm::Off { reason: OffReason::Migrated };
+
+fn departed(seen_on: &[u32]) -> Departed {
+    Departed { from: node(1), at: Timestamp::UNIX_EPOCH, seen_on: seen_on.iter().map(|n| node(*n)).collect() }
+}
+
+/// n1 is the owner, and its guest has been moved away by somebody.
+fn moved_away(seen_on: &[u32]) -> World {
+    let mut world = world(1, Some(1), VmPhase::Running, MOVED);
+    vm(&mut world).record.departed = Some(departed(seen_on));
+    world
+}
+
+/// The others have renewed twice, and n2 says that it has so many copies.
+fn heard(world: &mut World, of_n2: u32) {
+    for number in [2, 3] {
+        let now = world.now;
+        let sight = world.sights.get_mut(&node(number)).unwrap();
+        sight.record.seq += 2;
+        sight.record.copies = Some(if number == 2 { of_n2 } else { 0 });
+        (sight.first_seen, sight.sent_by, sight.follows) = (now, now, now);
+    }
+}
+
+fn says_start(world: &mut World) {
+    let start = Start { id: Uuid::from_u128(5), by: "anna".to_owned() };
+    world.intents = Observed::Known(Intents { start: Some(start), ..Intents::default() });
+}
+
+#[test]
+fn a_guest_that_was_moved_past_zsha_is_started_by_nobody_and_that_is_written_down() {
+    let plan = decide(&world(1, Some(1), VmPhase::Running, MOVED));
+    let write = only_write(&plan);
+    assert_eq!((write.reason, &write.record.owner), ("MovedAway", &Some(Owner { node: node(1), epoch: 1 })));
+    assert_eq!(write.record.departed, Some(departed(&[])));
+    let (mut world, mut notes) = (moved_away(&[]), Notes::default());
+    for secs in [0, 10, 10_000] {
+        renewed_at(&mut world, NOW + Duration::from_secs(secs));
+        heard(&mut world, 0);
+        let plan = super::plan(&world, &mut notes);
+        assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["MovedAway"]), "after {secs} s");
+    }
+    let told = &super::plan(&world, &mut notes).waiting[0].message;
+    assert!(told.contains("virsh list") && told.contains("zsha start"), "{told}");
+}
+
+#[test]
+fn no_other_node_takes_it_over_either_when_its_owner_dies() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    vm(&mut world).record.departed = Some(departed(&[]));
+    expire(&mut world, 1);
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["MovedAway"]));
+    says_start(&mut world);
+    let write = decide(&world);
+    let write = only_write(&write);
+    assert_eq!((write.reason, &write.record.departed), ("Failover", &None));
+    vm(&mut world).record.departed = Some(departed(&[3]));
+    world.intents = Observed::Known(Intents::default());
+    assert_eq!(only_write(&decide(&world)).reason, "Failover", "n3 had it, and says that it has it no more");
+}
+
+#[test]
+fn an_operator_who_says_start_is_obeyed_once_the_others_have_said_that_they_have_none() {
+    let (mut world, mut notes) = (moved_away(&[]), Notes::default());
+    says_start(&mut world);
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"], "{:?}", notes.gone);
+    heard(&mut world, 1);
+    plan(&world, &mut notes);
+    assert!(plan(&world, &mut notes).steps.iter().all(|step| !matches!(step, Step::Start { .. })));
+    heard(&mut world, 0);
+    let starting = plan(&world, &mut notes);
+    let write = only_write(&starting);
+    assert_eq!((write.record.phase, &write.record.departed), (VmPhase::Starting, &None));
+    assert_eq!(write.rests_on.len(), 2, "with their word in the write");
+    vm(&mut world).record = write.record.clone();
+    let start = plan(&world, &mut notes);
+    assert!(matches!(start.steps.as_slice(), [Step::Start { .. }]), "libvirt says Migrated still: {start:?}");
+}
+
+#[test]
+fn where_it_was_seen_to_go_is_written_down_and_once_it_is_gone_from_there_it_is_started() {
+    let (mut world, mut notes) = (moved_away(&[]), Notes::default());
+    plan(&world, &mut notes);
+    heard(&mut world, 1);
+    let seen = plan(&world, &mut notes);
+    let write = only_write(&seen);
+    assert_eq!((write.reason, &write.record.departed), ("SeenElsewhere", &Some(departed(&[2]))));
+    vm(&mut world).record = write.record.clone();
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["CopyElsewhere"]);
+    heard(&mut world, 0);
+    assert_eq!(only_write(&plan(&world, &mut notes)).record.phase, VmPhase::Starting);
+}
+
+#[test]
+fn the_node_that_runs_it_is_handed_it_by_an_owner_that_has_none() {
+    for (local, written) in [(MOVED, Some(NOW)), (LocalVm::Absent, None)] {
+        let mut world = world(1, Some(1), VmPhase::Running, local);
+        vm(&mut world).written = written;
+        heard(&mut world, 1);
+        let mut status = ready(2);
+        status.runs_unnamed = true;
+        world.nodes.insert(node(2), Arc::new(status.clone()));
+        let plan = decide(&world);
+        let write = only_write(&plan);
+        assert_eq!((write.reason, write.record.phase), ("FoundElsewhere", VmPhase::Running));
+        assert_eq!(write.record.owner, Some(Owner { node: node(2), epoch: 1 }));
+        if let Observed::Known(verdict) = &mut world.lease {
+            verdict.copies = Some(1);
+        }
+        let plan = decide(&world);
+        let hands_over = |step: &Step| matches!(step, Step::Write(write) if write.reason == "FoundElsewhere");
+        assert!(!plan.steps.iter().any(hands_over), "the keeper still sees one here: {plan:?}");
+        if let Observed::Known(verdict) = &mut world.lease {
+            verdict.copies = Some(0);
+        }
+        status.node = node(3);
+        world.nodes.insert(node(3), Arc::new(status));
+        assert!(!decide(&world).steps.iter().any(hands_over), "two say so");
+    }
+}
+
+#[test]
+fn whoever_has_a_copy_keeps_the_owner_from_starting_one_however_its_own_has_ended() {
+    for reason in [OffReason::Died, OffReason::Shutdown, OffReason::Destroyed, OffReason::Unknown] {
+        let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Off { reason });
+        let mut notes = Notes::default();
+        plan(&world, &mut notes);
+        heard(&mut world, 1);
+        let waits = plan(&world, &mut notes);
+        assert_eq!((waits.steps.as_slice(), reasons(&waits)), (&[][..], vec!["CopyElsewhere"]), "{reason:?}");
+        heard(&mut world, 0);
+        assert_eq!(only_write(&plan(&world, &mut notes)).rests_on.len(), 2, "{reason:?}");
+    }
+}
+
+#[test]
+fn an_end_of_which_nothing_is_known_is_no_end_before_the_others_have_spoken_since() {
+    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
+    let mut notes = Notes::default();
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"]);
+    heard(&mut world, 0);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "NotRunning");
+}
+
+#[test]
+fn one_that_is_back_is_no_longer_said_to_be_away() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    vm(&mut world).record.departed = Some(departed(&[2]));
+    let plan = decide(&world);
+    assert_eq!((only_write(&plan).reason, &only_write(&plan).record.departed), ("FoundAgain", &None));
+}
+
+#[test]
+fn a_migration_of_ours_whose_end_nobody_saw_hands_over_only_to_a_target_that_has_it() {
+    let mut world = moving(1, 1, 2, MOVED);
+    world.job = MigrationJob::None;
+    let mut notes = Notes::default();
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["Migrating"], "n2 has not said anything since");
+    heard(&mut world, 0);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MovedAway");
+    heard(&mut world, 1);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "HandedOver");
+}

@@ -1,0 +1,216 @@
+//! A copy that is here, where the ownership record names another node, or none.
+
+use super::*;
+use crate::intents::Asked;
+
+/// n2 has a copy that executes; the record names n1.
+fn unnamed(expects: Expectation, incoming: bool) -> World {
+    let mut world = world(2, Some(1), VmPhase::Running, RUNNING);
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    (verdict.expects, verdict.incoming, verdict.copies) = (Some(expects), incoming, Some(1));
+    world
+}
+
+/// Every other node has renewed so often, and says that it has so many copies.
+fn renewed(world: &mut World, times: u64, number: u32, copies: u32) {
+    let now = world.now;
+    let sight = world.sights.get_mut(&node(number)).unwrap();
+    sight.record.seq += times;
+    sight.record.copies = Some(copies);
+    (sight.first_seen, sight.sent_by, sight.follows) = (now, now, now);
+}
+
+fn killed(plan: &Plan) -> bool {
+    matches!(plan.steps.as_slice(), [Step::KillCopy { .. }])
+}
+
+fn freeze(world: &mut World) {
+    let asked = Asked { by: "anna".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+    world.intents = Observed::Known(Intents { freeze: Some(asked), ..Intents::default() });
+}
+
+#[test]
+fn what_nobody_of_zsha_has_started_is_ended_at_once() {
+    assert!(killed(&decide(&unnamed(Expectation::Nothing, false))));
+    assert!(
+        killed(&decide(&unnamed(Expectation::Arrival, false))),
+        "a migration was to come, and did not bring it"
+    );
+}
+
+#[test]
+fn what_was_restored_from_a_file_is_nobodys_though_it_was_not_booted_here() {
+    let mut restored = unnamed(Expectation::Nothing, true);
+    restored.domain =
+        Observed::Known(DomainFacts { defined: false, autostart: false, origin: Origin::Restored });
+    assert!(killed(&decide(&restored)), "its memory is older than the disk");
+}
+
+#[test]
+fn what_was_moved_here_by_hand_is_left_alone_and_told_while_its_owner_may_live() {
+    let world = unnamed(Expectation::Nothing, true);
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["RunsUnnamed"]));
+    assert!(plan.runs_unnamed, "the owner hands it over");
+    assert!(plan.waiting[0].message.contains("n1 hands it over"), "{:?}", plan.waiting);
+}
+
+#[test]
+fn what_was_moved_here_is_claimed_where_it_runs_once_its_owner_is_dead_and_the_others_have_spoken() {
+    let mut world = unnamed(Expectation::Nothing, true);
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    expire(&mut world, 1);
+    renewed(&mut world, 1, 3, 0);
+    assert_eq!(
+        reasons(&plan(&world, &mut notes)),
+        ["CopiesNotConfirmed"],
+        "it may have been on its way before"
+    );
+    renewed(&mut world, 1, 3, 0);
+    let claimed = plan(&world, &mut notes);
+    let write = only_write(&claimed);
+    assert_eq!((write.reason, write.record.phase), ("ClaimedInPlace", VmPhase::Running));
+    assert_eq!(write.record.owner, Some(Owner { node: node(2), epoch: 1 }));
+    assert_eq!(write.fence.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(1)]);
+    assert_eq!(write.rests_on.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(3)]);
+}
+
+#[test]
+fn a_copy_of_this_life_of_the_lease_is_never_ended_on_the_word_of_a_record() {
+    for expects in [Expectation::Own, Expectation::Unsaid] {
+        for owner in [Some(1), None] {
+            let mut world = unnamed(expects, false);
+            world.went_back = true;
+            vm(&mut world).record = record(owner, VmPhase::Running);
+            let mut notes = Notes::default();
+            let first = plan(&world, &mut notes);
+            assert!(!killed(&first), "{expects:?} {owner:?}: {first:?}");
+            if owner.is_some() {
+                expire(&mut world, 1);
+            } else {
+                renewed(&mut world, 2, 1, 0);
+            }
+            renewed(&mut world, 2, 3, 0);
+            assert_eq!(
+                only_write(&plan(&world, &mut notes)).reason,
+                "ClaimedInPlace",
+                "{expects:?} {owner:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_store_that_was_emptied_and_a_first_document_end_nothing() {
+    let mut world = unnamed(Expectation::Own, false);
+    vm(&mut world).record = VmRecord::unplaced(VmName::management(), Uuid::nil());
+    // The others have not written their leases again yet, and one never will.
+    world.sights.remove(&node(1));
+    let mut notes = Notes::default();
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"]);
+    renewed(&mut world, 2, 3, 0);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "ClaimedInPlace");
+}
+
+#[test]
+fn where_the_one_that_is_named_says_for_ten_seconds_that_it_has_one_too_the_unnamed_one_is_ended() {
+    for (expects, incoming) in [(Expectation::Own, false), (Expectation::Nothing, true)] {
+        let mut world = unnamed(expects, incoming);
+        let mut notes = Notes::default();
+        renewed(&mut world, 0, 1, 1);
+        assert!(!killed(&plan(&world, &mut notes)), "said before it came here");
+        renewed(&mut world, 2, 1, 1);
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
+        renewed_at(&mut world, NOW + Duration::from_millis(9_999));
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
+        renewed_at(&mut world, NOW + Duration::from_secs(10));
+        assert!(killed(&plan(&world, &mut notes)), "{expects:?}");
+    }
+}
+
+#[test]
+fn one_that_another_unnamed_node_claims_to_have_is_no_reason_to_end_this_one() {
+    let mut world = unnamed(Expectation::Own, false);
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    renewed(&mut world, 2, 3, 1);
+    renewed_at(&mut world, NOW + Duration::from_secs(60));
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
+}
+
+#[test]
+fn while_frozen_nothing_is_ended_or_claimed_unless_another_has_it_too() {
+    for (expects, incoming) in
+        [(Expectation::Nothing, false), (Expectation::Nothing, true), (Expectation::Own, false)]
+    {
+        let mut world = unnamed(expects, incoming);
+        freeze(&mut world);
+        expire(&mut world, 1);
+        let mut notes = Notes::default();
+        plan(&world, &mut notes);
+        renewed(&mut world, 2, 3, 0);
+        let plan = plan(&world, &mut notes);
+        assert_eq!(
+            (plan.steps.as_slice(), reasons(&plan)),
+            (&[][..], vec!["Frozen"]),
+            "{expects:?} {incoming}"
+        );
+    }
+    let mut world = unnamed(Expectation::Nothing, false);
+    freeze(&mut world);
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    renewed(&mut world, 2, 1, 1);
+    assert!(killed(&plan(&world, &mut notes)), "two of them would destroy the disk");
+}
+
+#[test]
+fn what_still_arrives_by_a_hand_made_migration_is_let_arrive_and_put_away_when_nothing_can_come_of_it() {
+    let incoming = LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 };
+    let mut world = unnamed(Expectation::Nothing, true);
+    world.local = Observed::Known(incoming);
+    let mut notes = Notes::default();
+    for secs in [0, 5, 60] {
+        renewed_at(&mut world, NOW + Duration::from_secs(secs));
+        renewed(&mut world, 2, 1, 1);
+        renewed(&mut world, 2, 3, 0);
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["Arriving"], "its source has it still");
+    }
+    renewed(&mut world, 2, 1, 0);
+    assert!(killed(&plan(&world, &mut notes)), "the source has it no more, and it did not get here");
+    let mut world = unnamed(Expectation::Nothing, true);
+    world.local = Observed::Known(incoming);
+    expire(&mut world, 1);
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    at(&mut world, NOW + Duration::from_secs(1));
+    assert!(killed(&plan(&world, &mut notes)), "its source is dead");
+}
+
+#[test]
+fn the_keeper_is_told_what_to_expect_before_a_copy_is_started_and_that_there_is_none_when_it_is_gone() {
+    let expect = |plan: &Plan| match plan.steps.first() {
+        Some(Step::Expect(what)) => Some(*what),
+        _ => None,
+    };
+    let mut mine = world(1, Some(1), VmPhase::Starting, LocalVm::Absent);
+    let said = |world: &mut World, what| match &mut world.lease {
+        Observed::Known(verdict) => verdict.expects = what,
+        Observed::Unknown(_) => panic!("no verdict"),
+    };
+    said(&mut mine, Some(Expectation::Nothing));
+    let plan = decide(&mine);
+    assert_eq!(expect(&plan), Some(Expectation::Own));
+    assert!(matches!(plan.steps[1], Step::Start { .. }), "{plan:?}");
+    said(&mut mine, None);
+    assert!(matches!(decide(&mine).steps[0], Step::Start { .. }), "a keeper of an earlier build is not told");
+    let mut other = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    said(&mut other, Some(Expectation::Own));
+    assert_eq!(expect(&decide(&other)), Some(Expectation::Nothing));
+    other.local = Observed::unknown("it hangs");
+    assert_eq!(expect(&decide(&other)), None, "what cannot be seen may be here");
+    let mut target = moving(3, 1, 3, LocalVm::Absent);
+    said(&mut target, Some(Expectation::Nothing));
+    assert_eq!(expect(&decide(&target)), Some(Expectation::Arrival));
+}

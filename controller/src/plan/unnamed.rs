@@ -1,0 +1,225 @@
+//! A copy of the VM is here, and the ownership record does not name this node.
+//!
+//! It may be the VM: the record is of another time (a snapshot was restored, the store was emptied and a document
+//! applied), or somebody has moved the guest here past zsha. Then it is kept, and claimed where it runs, once everybody
+//! who is named is dead and nobody else has a copy; while the owner lives, that one hands it over (`departed`).
+//! Or it is nobody's (started by hand, by what was left on disk, from a file), and is ended.
+//!
+//! Claiming in place starts nothing, so it can make no second copy. Ending a copy that may be the VM waits for the word
+//! of another node that it has one.
+
+use std::time::Duration;
+
+use zsha_crds::NodeName;
+use zsha_crds::records::{LeaseState, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_runtime::lease::{Expectation, Sight};
+
+use super::claim::{self, Guard, nobody_else_has_a_copy};
+use super::heard::Heard;
+use super::{Notes, Plan, Step, Write, kill_if_there};
+use crate::hypervisor::{LocalVm, Origin, PauseReason};
+use crate::world::{StoredVm, World};
+
+/// Two nodes that both say they have the VM: one of them has just been left by it, or is about to end what it has.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Between two looks at the leases.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Is {
+    /// This node's own in the present life of its lease, by what its keeper was told; or one of before that was kept.
+    Ours,
+    /// Brought by a migration that was not zsha's, and whole.
+    Brought,
+    /// The same, while its source still has the guest: it does not execute.
+    Arriving,
+    /// Neither: nobody of zsha has started it.
+    Nobodys,
+}
+
+fn what_it_is(world: &World, local: LocalVm) -> Is {
+    let Some(verdict) = world.lease.known() else { return Is::Nobodys };
+    let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
+    match (local, verdict.expects) {
+        // QEMU is there and does not work: there is nothing to keep.
+        (LocalVm::Crashed, _) => Is::Nobodys,
+        (_, Some(Expectation::Own | Expectation::Unsaid)) => Is::Ours,
+        // Of a migration of ours that is over: its source goes on, or has gone on, with the disk.
+        (_, Some(Expectation::Arrival) | None) if !executes => Is::Nobodys,
+        // A file is as old as the moment it was saved in: the VM has gone on since.
+        _ if world.domain.known().is_some_and(|facts| facts.origin == Origin::Restored) => Is::Nobodys,
+        (LocalVm::Paused { reason: PauseReason::Incoming, .. }, _) => Is::Arriving,
+        _ if verdict.incoming => Is::Brought,
+        (_, Some(Expectation::Nothing | Expectation::Arrival) | None) => Is::Nobodys,
+    }
+}
+
+/// Whether there is one. `because`: why it is not this node's, in the words of a reason to end it.
+pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut Plan) -> bool {
+    let Some(local) = world.local.known().copied().filter(LocalVm::has_process) else {
+        notes.unnamed = None;
+        return false;
+    };
+    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return true };
+    let heard = notes.unnamed.get_or_insert_with(|| Heard::now(world)).clone();
+    let elsewhere = elsewhere(world, &heard);
+    let settled = heard.at + SETTLED;
+    match (what_it_is(world, local), elsewhere) {
+        (Is::Nobodys, _) if world.frozen().is_some() && !anybody_has_one(world) => {
+            frozen(world, "is not ended", plan);
+        }
+        (Is::Nobodys, _) => {
+            kill_if_there(world, because, None, plan);
+        }
+        (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
+        (Is::Ours | Is::Brought, Some(other)) if world.now >= settled && is_named(stored, other) => {
+            kill_if_there(world, &format!("{because}, and has it too"), None, plan);
+        }
+        (Is::Ours | Is::Brought, Some(other)) => {
+            plan.recheck_at(settled.max(world.now + LOOK));
+            plan.wait(
+                "TwoCopies",
+                format!(
+                    "a copy of the VM is on {}, where nobody is named for it, and {other} says that it has one; it is \
+                     seen which of them stays",
+                    world.me
+                ),
+            );
+        }
+        (Is::Ours | Is::Brought, None) => {
+            plan.runs_unnamed = true;
+            match world.frozen() {
+                Some(_) => frozen(world, "is not claimed", plan),
+                None => claim_in_place(world, stored, &heard, plan),
+            }
+        }
+    }
+    true
+}
+
+fn frozen(world: &World, what: &str, plan: &mut Plan) {
+    if let Some(asked) = world.frozen() {
+        let me = &world.me;
+        plan.wait(
+            "Frozen",
+            format!("a copy of the VM is on {me}, which the record does not name. It {what}: frozen {asked}"),
+        );
+    }
+}
+
+/// Whether any other node has said, whenever that was, that it has a copy.
+fn anybody_has_one(world: &World) -> bool {
+    let has_one = |sight: &Sight| {
+        sight.record.node != world.me
+            && sight.record.state == LeaseState::Held
+            && sight.record.copies.is_some_and(|copies| copies > 0)
+    };
+    world.sights.values().any(has_one)
+}
+
+/// Who says, since it was first seen here, that it has a copy as well.
+fn elsewhere<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
+    let has_one = |sight: &&Sight| {
+        sight.record.node != world.me
+            && sight.record.state == LeaseState::Held
+            && sight.record.copies.is_some_and(|copies| copies > 0)
+            && !sight.is_expired(world.now)
+            && heard.is_before(sight)
+    };
+    world.sights.values().find(has_one).map(|sight| &sight.record.node)
+}
+
+fn is_named(stored: &StoredVm, node: &NodeName) -> bool {
+    stored.record.owner.as_ref().is_some_and(|owner| owner.node == *node)
+}
+
+/// It executes nothing while its source lives: that one has the guest. It is put away where nothing can come of it any
+/// more, and not before: a kill in the moment of the change would end the VM.
+fn arriving(
+    world: &World,
+    stored: &StoredVm,
+    (heard, elsewhere): (&Heard, Option<&NodeName>),
+    plan: &mut Plan,
+) {
+    let mut aside = Plan::default();
+    let source_is_dead = claim::freed(world, stored, &mut aside).is_some() && stored.record.owner.is_some();
+    let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && all_heard(world, heard);
+    if world.frozen().is_none() && (source_is_dead || nowhere) {
+        kill_if_there(world, "what began to arrive here by a migration will not get further", None, plan);
+        return;
+    }
+    plan.recheck_at(world.now + LOOK);
+    plan.wait("Arriving", "a copy of the VM arrives here by a migration that no record names");
+}
+
+/// Whether every other node that holds its lease has said something since.
+fn all_heard(world: &World, heard: &Heard) -> bool {
+    let mut living = world.sights.values().filter(|sight| {
+        sight.record.node != world.me
+            && sight.record.state == LeaseState::Held
+            && !sight.is_expired(world.now)
+    });
+    living.all(|sight| heard.is_before(sight))
+}
+
+/// This node becomes the owner of what runs here. The same is needed as for any claim, but for the word of members that
+/// have no lease: nothing is started.
+fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Plan) {
+    let Some(freed) = claim::freed(world, stored, plan) else {
+        let owner = stored.record.owner.as_ref().map_or("its owner", |owner| owner.node.as_str());
+        plan.recheck_at(world.now + LOOK);
+        plan.wait(
+            "RunsUnnamed",
+            format!(
+                "the VM runs on {}, and the record names {owner}. It is left running; {owner} hands it over once its \
+                 controller sees that, and if {owner} is dead it is claimed where it runs",
+                world.me
+            ),
+        );
+        return;
+    };
+    let guard = Guard { fenced: &freed.fence, strict: true, target: None, starts: false };
+    let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
+    if !all_heard(world, heard) {
+        plan.recheck_at(world.now + LOOK);
+        plan.wait(
+            "CopiesNotConfirmed",
+            "the VM runs here, where the record does not name anybody who lives; the other nodes have to renew their \
+             leases, to show that they have no copy",
+        );
+        return;
+    }
+    let Some(epoch) = world.valid_epoch() else { return };
+    let before = &stored.record;
+    let message = format!(
+        "{} goes on with the VM, which runs here already, and writes down that it is its own ({})",
+        world.me,
+        if before.owner.is_some() { freed.because.as_str() } else { "nobody was named" }
+    );
+    let record = VmRecord {
+        owner: Some(Owner { node: world.me.clone(), epoch }),
+        migration: None,
+        phase: VmPhase::Running,
+        departed: None,
+        last_start: Some(StartRecord {
+            node: world.me.clone(),
+            at: world.wall,
+            reason: StartRecord::FOUND.to_owned(),
+            generation: world.local.known().and_then(LocalVm::generation).unwrap_or_default(),
+        }),
+        note: message.clone(),
+        revision: before.revision + 1,
+        ..before.clone()
+    };
+    plan.step(Step::Write(Box::new(Write {
+        record,
+        index: Some(stored.index),
+        epoch,
+        incarnation: world.incarnation(),
+        rests_on,
+        fence: freed.fence,
+        reason: "ClaimedInPlace",
+        message,
+    })));
+}
