@@ -274,16 +274,16 @@ impl Host {
         Ok(proc::all()?.iter().find(|process| is_vm(process)).map(|process| process.pid))
     }
 
-    /// Pids, as the machine sees them, of every QEMU here that has this word on its command line.
+    /// Pid, as the machine sees it, of every QEMU here that has this among its arguments, whoever started it.
     pub fn qemus_with(&self, word: &str) -> Result<Vec<i32>> {
         let ours = proc::pid_namespace(self.init()?);
-        let all = proc::all()?.into_iter().filter(|process| {
+        let has_it = |process: &proc::Process| {
             process.name.starts_with("qemu-system")
                 && !process.is_dead()
                 && proc::pid_namespace(process.pid) == ours
-                && process.command_line().iter().any(|said| said.contains(word))
-        });
-        Ok(all.map(|process| process.pid).collect())
+                && process.command_line().iter().any(|argument| argument.contains(word))
+        };
+        Ok(proc::all()?.iter().filter(|process| has_it(process)).map(|process| process.pid).collect())
     }
 
     // --- commands and connections
