@@ -19,7 +19,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build zin run test ci e2e lint sim seeds fuzz bench chaos lab fmt schema
+.PHONY: help setup build zin run test ci e2e lint sim seeds planted fuzz bench chaos lab fmt schema
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -65,6 +65,15 @@ seeds: ## Simulator: 20,000 seeds that are always the same, and 2,000 that the c
 	$(CARGO) build -p zsha-controller --no-default-features --features sim --example sim
 	target/debug/examples/sim --seeds 20000
 	target/debug/examples/sim --from $$(printf '%d' 0x$$(git rev-parse --short=10 HEAD)) --seeds 2000
+
+# Built as the tests of the controller alone are.
+WITH_BUGS := -p zsha-controller -p zsha-runtime --no-default-features --features zsha-controller/sim
+PROGRAM = $(shell $(CARGO) test $(WITH_BUGS) --lib --no-run --message-format=json 2>/dev/null | sed -n 's/.*"name":"$(1)".*"executable":"\([^"]*\)".*/\1/p')
+
+planted: ## Plant every bug of controller/src/planted.rs, and see that each is found by the simulator or by the test named for it
+	$(CARGO) test $(WITH_BUGS) --lib --no-run
+	$(CARGO) build -p zsha-controller --no-default-features --features sim --example planted
+	target/debug/examples/planted $(call PROGRAM,zsha_controller) $(call PROGRAM,zsha_runtime)
 
 fuzz: ## Coverage-guided fuzzing of both decoders, SECONDS=60 each; the compiler's hooks need its unstable switches
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked

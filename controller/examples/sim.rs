@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let (bug, arguments) = match arguments.as_slice() {
         ["--plant", name, rest @ ..] => {
-            let Some(bug) = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == *name) else {
+            let Some(bug) = Bug::ALL.iter().copied().find(|bug| bug.name() == *name) else {
                 eprintln!("'{name}' is no bug; there are {:?}", Bug::ALL);
                 return ExitCode::from(2);
             };

@@ -11,6 +11,7 @@ use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
 
 use crate::guest::{self, Seed};
+use crate::heard::Doing;
 use crate::host::{Host, HostError};
 use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError};
 use crate::keeper::{KeeperError, Lease};
@@ -70,6 +71,7 @@ pub async fn act(
     step: &Step,
     notes: &mut Notes,
 ) -> Result<Vec<Happened>, ActError> {
+    let _heard = Doing::begin(&edges.me, step);
     let done = match step {
         Step::SetTimings(timings) => {
             edges.lease.set_timings(*timings).await?;
@@ -179,7 +181,8 @@ async fn still_holds(edges: &Edges, views: &Views, epoch: u64) -> Result<(), Act
         let lapsed = format!("the lease of {} in epoch {epoch} is not valid any more", edges.me);
         return Err(ActError::Moved(lapsed));
     }
-    if views.written().is_some_and(|written| verdict.covers(written)) {
+    let counts = |written| verdict.covers(written) || planted::is_planted(Bug::OldWriteStartedBy);
+    if views.written().is_some_and(counts) {
         return Ok(());
     }
     Err(ActError::Moved("the store has gone back to before this node became the owner".to_owned()))
@@ -196,7 +199,8 @@ async fn still_so(edges: &Edges, views: &Views, still: Still) -> Result<(), ActE
 /// A renewal may have come in since it was decided. Only the keeper can tell: of one that does not answer, nothing is
 /// known, and its last deadline is obeyed by others (`keeper::guard`, `keeper::second_net`).
 async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
-    if edges.lease.verdict().await?.valid(edges.clock.now()) {
+    let valid = edges.lease.verdict().await?.valid(edges.clock.now());
+    if valid && !planted::is_planted(Bug::EndedThoughRenewed) {
         return Err(ActError::Moved(format!("the lease of {} is valid again", edges.me)));
     }
     Ok(())
@@ -204,6 +208,9 @@ async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
 
 /// A stop may have been taken back since this node last heard of it: it may have been cut off, or be shown old data.
 async fn still_to_stop(edges: &Edges) -> Result<(), ActError> {
+    if planted::is_planted(Bug::StoppedThoughTakenBack) {
+        return Ok(());
+    }
     let entry = edges.store.get(&edges.keys.intent(Intent::POWER), Read::Consistent).await?;
     match entry.as_ref().map(|entry| serde_json::from_str(&entry.value)) {
         Some(Ok(Intent::Stop { .. })) => Ok(()),
@@ -241,7 +248,9 @@ async fn start(
 }
 
 async fn resume(edges: &Edges, views: &Views, epoch: u64) -> Result<(), ActError> {
-    still_holds(edges, views, epoch).await?;
+    if !planted::is_planted(Bug::ResumeUnasked) {
+        still_holds(edges, views, epoch).await?;
+    }
     Ok(edges.hypervisor.resume().await?)
 }
 
@@ -350,7 +359,9 @@ async fn write_record(
         }
         Err(error) => {
             // Perhaps it is in force, perhaps it will be.
-            views.write_is_unknown(&write.record);
+            if !planted::is_planted(Bug::UnansweredWriteForgotten) {
+                views.write_is_unknown(&write.record);
+            }
             Err(error.into())
         }
     }
@@ -391,6 +402,7 @@ async fn nothing_alive(edges: &Edges) -> Result<(), ActError> {
         Some(0) => Ok(()),
         Some(_) if !edges.hypervisor.look().await?.has_process() => Ok(()),
         Some(n) => Err(ActError::Moved(format!("{n} QEMU process of the VM is still alive on {}", edges.me))),
+        None if planted::is_planted(Bug::GivenUpUnseen) => Ok(()),
         None => Err(ActError::Moved(format!("the processes of {} cannot be seen", edges.me))),
     }
 }
@@ -419,6 +431,10 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
     for sight in &write.fence {
         let node = &sight.record.node;
         match read(node) {
+            Some((_, index)) if planted::is_planted(Bug::FenceUnread) => {
+                let value = json(&sight.fenced(&edges.me))?;
+                ops.push(Op::Cas { key: edges.keys.lease(node), value, index });
+            }
             Some((record, index)) if sight.is_same(&record, index) => {
                 ops.push(Op::Cas {
                     key: edges.keys.lease(node),
@@ -439,6 +455,9 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
         None => Op::Create { key, value },
     });
     for sight in &write.rests_on {
+        if planted::is_planted(Bug::OthersWordNotInTheWrite) {
+            continue;
+        }
         match read(&sight.record.node) {
             Some((record, index)) if sight.is_borne_out(&record, index) => {
                 ops.push(Op::CheckIndex { key: edges.keys.lease(&sight.record.node), index });
@@ -459,6 +478,9 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
                 && record.epoch == write.epoch
                 && record.incarnation == write.incarnation =>
         {
+            if planted::is_planted(Bug::OwnLeaseNotInTheWrite) {
+                return Ok(ops);
+            }
             ops.push(Op::CheckIndex { key: edges.keys.lease(&edges.me), index });
         }
         _ => {

@@ -136,8 +136,12 @@ impl Machine {
             },
             timings: LeaseTimings::BALANCED,
             clock: self.clock,
+            may_be_paused: false,
             store: Arc::clone(&self.store),
-            looking: Looking::Inline(Arc::clone(&copies) as _),
+            looking: Looking::Inline(Arc::new(SimulatedCopies::counting(
+                Arc::clone(&self.hosts),
+                self.name.clone(),
+            ))),
             enforcement: Arc::clone(&self.enforcement),
             notebook: Notebook::Shared(Arc::clone(&self.memory)),
             watchdog,

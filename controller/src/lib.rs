@@ -22,6 +22,7 @@ pub mod status;
 
 pub mod dev;
 pub mod embedded;
+mod heard;
 pub mod planted;
 pub mod run;
 #[cfg(any(test, feature = "sim"))]
@@ -35,5 +36,6 @@ pub mod api;
 pub mod leave;
 pub mod limits;
 pub mod logs;
+pub mod outer;
 pub mod page;
 pub mod settings;

@@ -58,6 +58,7 @@ use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder, Pause
 use crate::in_force::SpecProblem;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
+use crate::planted::{self, Bug};
 use crate::world::World;
 use blindness::Blindness;
 use heard::Heard;
@@ -333,6 +334,9 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
 /// that runs, which is not touched by it. Only when there is nothing else to do: it must never keep a recovery waiting.
 fn forget_definition(world: &World, plan: &mut Plan) {
     let Some(facts) = world.domain.known().filter(|facts| facts.defined) else { return };
+    if planted::is_planted(Bug::DefinitionLeft) {
+        return;
+    }
     let leaves = matches!(world.job, MigrationJob::Going { .. });
     let arrives = matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Incoming, .. }));
     if plan.steps.is_empty() && !leaves && !arrives {

@@ -1,12 +1,27 @@
-//! Bugs planted on purpose, to show that the simulator would find them. In a build without the simulator there are
-//! none, and the compiler removes every question after them.
+//! Bugs planted on purpose, to show that the simulator and the tests would find them: `make planted` plants each of them.
+//! In a build without the simulator there are none, and the compiler removes every question after them.
 
-#[cfg(any(test, feature = "sim"))]
-use std::cell::Cell;
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $bug:ident,)*) => {
+        /// What is broken.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[$doc])* $bug,)*
+        }
 
-/// What is broken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
+        impl Bug {
+            pub const ALL: &[Self] = &[$(Self::$bug,)*];
+
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$bug => stringify!($bug),)*
+                }
+            }
+        }
+    };
+}
+
+bugs! {
     /// Ownership is given up before the copy is dead.
     ReleaseBeforeStop,
     /// The VM is started, and kept, whatever the lease says.
@@ -35,43 +50,101 @@ pub enum Bug {
     ClockStopsInSuspend,
     /// The watchdog is petted whatever the copies do.
     AlwaysPetted,
+    /// A write of the ownership record goes out without the check that this node's own lease is still the one it rests on.
+    OwnLeaseNotInTheWrite,
+    /// The same without the check that the others' leases still say that they have no copy.
+    OthersWordNotInTheWrite,
+    /// What was written before the store went back in time is started under: where that is decided.
+    OldWritePlannedBy,
+    /// The same where the decision is carried out.
+    OldWriteStartedBy,
+    /// Ownership is given up while nobody can see the processes of this node.
+    GivenUpUnseen,
+    /// An ownership write that was not answered is forgotten.
+    UnansweredWriteForgotten,
+    /// The epoch of a new life is counted from what the store shows, however old that is.
+    EpochRepeats,
+    /// A keeper that gives its lease up does not look again once no start can find it valid any more.
+    NoLookAfterRelease,
+    /// A lease that is there and cannot be read is taken for one that is over.
+    UnreadableIsDead,
+    /// Anything that is wrong with the VM's disk as the host sees it counts as a disk that is not reached.
+    AnyFaultIsLostStorage,
+    /// What the host was seen to be wrong with ends the VM at once.
+    StorageNeedsNoPatience,
+    /// A definition of the domain is left on a node that may not run it.
+    DefinitionLeft,
+    /// A lease that is seen for the first time counts as one that was just renewed.
+    NewsFromOneLook,
+    /// The same after looks that failed.
+    NewsAcrossAGap,
+    /// A fence rests on what was watched, without a look at what is there now.
+    FenceUnread,
+    /// D counts from when the node was first seen, whatever it has renewed since.
+    CountedFromFirstSight,
+    /// After a restored snapshot D is what the store shows, not the longest that was seen.
+    LongerDForgotten,
+    /// A member without a lease is not waited for.
+    SilentMemberIgnored,
+    /// A lease that was there before the store went back is not missed after it.
+    VanishedLeaseForgotten,
+    /// That a keeper has seen the store go back is forgotten at once.
+    WentBackForgotten,
+    /// What was seen of others while this node's own lease was broken counts like what it sees now.
+    JudgedWhileCutOff,
+    /// A guest is let run without asking the keeper again.
+    ResumeUnasked,
+    /// A copy is ended for want of a lease, though the keeper has renewed it meanwhile.
+    EndedThoughRenewed,
+    /// A guest is shut down by an order that was taken back.
+    StoppedThoughTakenBack,
+    /// The source of a migration that cannot see its hypervisor gives the VM over.
+    HandedOverBlind,
+    /// A process table that cannot be read counts as one without a copy.
+    BlindIsNoCopy,
+    /// A shorter F is obeyed once it is confirmed, and not from its sending on.
+    ObeyedAfterAnnounced,
+    /// The watchdog is petted for as long as the lease holds, however soon others may fence after it.
+    PettedPastFence,
+    /// A node's word that it has a copy is not listened to.
+    CopyElsewhereIgnored,
+    /// A controller that was restarted acts on the record as it finds it.
+    AdoptedUnwritten,
+    /// A controller that was restarted without a copy does not ask the others.
+    AdoptedUnasked,
+    /// A new life begins while a copy of the one before is alive.
+    RebornBesideACopy,
+    /// A new life begins though nobody can see whether a copy is alive.
+    RebornBlind,
+    /// What a keeper remembers counts after a boot too.
+    MemoryOutlivesTheBoot,
+    /// What a node owns is set free for the silence of its controller, with its copy alive.
+    FreedWithItsCopy,
+    /// A record put in the place of a lease that was gone is fenced after the D of its holder, which nobody knows.
+    LostIsFencedEarly,
+    /// A node whose own lease is not in the list takes the list for what is there.
+    ListNotShownToBeNow,
+    /// The VM is taken over while operators want nothing begun.
+    TakenWhileFrozen,
     /// The keeper lets a copy live that nobody has said to be there, because the lease is valid.
     KeepsTheUnexpected,
-}
-
-impl Bug {
-    pub const ALL: [Self; 14] = [
-        Self::ReleaseBeforeStop,
-        Self::StartWithoutLease,
-        Self::NeverFence,
-        Self::DeadlineFromReply,
-        Self::RestartKills,
-        Self::LostReplyCounts,
-        Self::FenceOnFirstSight,
-        Self::MissingIsDead,
-        Self::RenewAfterFenced,
-        Self::HandOverEarly,
-        Self::ResumeEarly,
-        Self::UnknownIsAbsent,
-        Self::ClockStopsInSuspend,
-        Self::AlwaysPetted,
-    ];
-}
-
-#[cfg(any(test, feature = "sim"))]
-thread_local! {
-    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    /// A guest that was moved away past zsha is started afresh.
+    DepartedIsGone,
+    /// A copy of this life of the lease is ended because a record names somebody else.
+    RecordOutweighsTheCopy,
+    /// What somebody has restored from a file is taken for the VM.
+    SavedFileIsTheVm,
 }
 
 /// Breaks it on this thread, or mends it.
 #[cfg(any(test, feature = "sim"))]
 pub fn plant(bug: Option<Bug>) {
-    PLANTED.with(|planted| planted.set(bug));
+    zsha_runtime::planted::plant(bug.map(Bug::name));
 }
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) fn is_planted(bug: Bug) -> bool {
-    PLANTED.with(|planted| planted.get() == Some(bug))
+    zsha_runtime::planted::is_planted(bug.name())
 }
 
 #[cfg(not(any(test, feature = "sim")))]

@@ -6,16 +6,19 @@
 //! the owner lost for good, and the cluster must settle: one copy, on a node that is there. The same seed gives the
 //! same log.
 
+pub mod by_hand;
 pub mod check;
 pub mod faults;
 pub mod freeze;
 pub mod gate;
+mod hands;
 mod inflict;
 pub mod lag;
 pub mod matrix;
 pub mod net;
 pub mod node;
 pub mod operator;
+pub mod reasons;
 pub mod scenario;
 pub mod situation;
 pub mod validity;
@@ -111,6 +114,7 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
+        crate::heard::forget();
         let mut rng = SmallRng::seed_from_u64(seed);
         let start = Instant::now();
         let document = operator::example();

@@ -18,6 +18,7 @@ use crate::in_force::SpecProblem;
 use crate::intents::{Asked, Cordon, Intents, Start, Stop};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
+use crate::planted::{self, Bug};
 
 /// The ownership record as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,9 @@ pub fn sights(
     lease: &Observed<Verdict>,
 ) -> BTreeMap<NodeName, Sight> {
     let Some(verdict) = lease.known() else { return seen };
+    if planted::is_planted(Bug::JudgedWhileCutOff) {
+        return seen;
+    }
     let since = verdict.unbroken_since.unwrap_or(now);
     seen.into_iter().map(|(node, sight)| (node, sight.since(since))).collect()
 }
@@ -75,7 +79,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// Whether what others wrote may be of any time: this process has seen the store go back, or its keeper has lately.
 pub fn went_back(seen: bool, now: Moment, lease: &Observed<Verdict>) -> bool {
     let lately = |verdict: &Verdict| verdict.store_went_back.is_some_and(|at| now.since(at) < REMEMBERED);
-    seen || lease.known().is_some_and(lately)
+    seen || lease.known().is_some_and(lately) && !planted::is_planted(Bug::WentBackForgotten)
 }
 
 /// One look at everything, as one node sees it.

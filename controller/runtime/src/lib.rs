@@ -7,6 +7,7 @@ pub mod controller;
 pub mod events;
 pub mod history;
 pub mod lease;
+pub mod planted;
 pub mod predicates;
 pub mod queue;
 pub mod reflector;

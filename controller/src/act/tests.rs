@@ -21,6 +21,8 @@ use crate::plan::blindness::Blindness;
 use crate::plan::{Notes, Step, Still, Write};
 use crate::views::{self, Views};
 
+mod writes;
+
 struct Rig {
     edges: Edges,
     views: Views,

@@ -10,6 +10,7 @@
 //! QEMU's image lock is on by default, as in reality. Whoever wants to show that the *lease* alone keeps copies
 //! apart turns it off with [`SimulatedHosts::set_image_locks`], or it will hide the bugs looked for.
 
+mod administrator;
 mod moving;
 mod state;
 mod view;

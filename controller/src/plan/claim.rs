@@ -77,7 +77,7 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
 /// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
 pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
-    if let Some(asked) = world.frozen() {
+    if let Some(asked) = world.frozen().filter(|_| !planted::is_planted(Bug::TakenWhileFrozen)) {
         notes.claimable_since = None;
         plan.wait("Frozen", format!("the VM is not taken over whatever happens: frozen {asked}"));
         return;
@@ -207,7 +207,7 @@ pub(super) fn nobody_else_has_a_copy(
         ask_for_lease(Owner { node: node.clone(), epoch: *epoch }, &why, plan);
         return None;
     }
-    if !world.sees_the_leases() {
+    if !world.sees_the_leases() && !planted::is_planted(Bug::ListNotShownToBeNow) {
         // An empty list may be one that has not been read yet, and a list without this life may be one of before it.
         plan.recheck_at(world.now + LOOK);
         plan.wait(
@@ -271,7 +271,8 @@ fn silent_member<'w>(world: &'w World, guard: &Guard<'_>) -> Option<&'w NodeName
     let record = &world.vm.known()?.as_ref()?.record;
     // The first document of a cluster finds nodes that have still to come; but an emptied store is none of a new cluster.
     let is_first = record.last_start.is_none() && !world.went_back;
-    if is_first || !guard.starts || !(guard.strict || has_returned(world)) {
+    let matters = guard.starts && (guard.strict || has_returned(world));
+    if is_first || !matters || planted::is_planted(Bug::SilentMemberIgnored) {
         return None;
     }
     let has_none = |node: &&NodeName| {
@@ -316,6 +317,7 @@ fn word_of(world: &World, strict: bool, sight: &Sight) -> Word {
                 let why = format!("{node} has to renew its lease once, to show that it lives");
                 in_the_way("CopiesNotConfirmed", sight.fence_due(), why)
             }
+            Some(_) if planted::is_planted(Bug::CopyElsewhereIgnored) => Word::Nothing,
             Some(_) => {
                 let why = format!(
                     "{node} still has a process of the VM, which it does not own; it ends it by itself"

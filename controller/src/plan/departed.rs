@@ -13,6 +13,7 @@ use super::heard::Heard;
 use super::upkeep::Upkeep;
 use super::{Notes, Plan};
 use crate::hypervisor::OffReason;
+use crate::planted::{self, Bug};
 use crate::world::World;
 
 /// Between two looks at the leases.
@@ -60,7 +61,7 @@ impl Upkeep<'_> {
         let left = reason == OffReason::Migrated && (notes.ran || self.record().phase == VmPhase::Running);
         let moved = left || self.record().departed.is_some();
         let may_have_moved = moved || reason == OffReason::Unknown && self.is_to_ask(notes);
-        if !may_have_moved {
+        if !may_have_moved || planted::is_planted(Bug::DepartedIsGone) {
             notes.gone = None;
             return false;
         }

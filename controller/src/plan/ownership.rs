@@ -56,7 +56,10 @@ pub fn right(world: &World) -> Right {
     let named = stored.record.owner.as_ref();
     if named.is_some_and(|o| o.node == world.me && o.epoch == verdict.epoch) {
         // What was written before the keeper saw the store go back may not be there any more.
-        return if stored.written.is_some_and(|written| verdict.covers(written)) {
+        return if stored.written.is_some_and(|written| verdict.covers(written))
+            || planted::is_planted(Bug::OldWritePlannedBy) && stored.written.is_some()
+            || planted::is_planted(Bug::AdoptedUnwritten)
+        {
             Right::Mine { epoch: verdict.epoch }
         } else {
             Right::Unconfirmed { epoch: verdict.epoch }
@@ -113,6 +116,9 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
     }
     let Some(sight) = world.sights.get(&named.node) else {
         if let Some(lease) = world.unreadable_leases.get(&named.node) {
+            if planted::is_planted(Bug::UnreadableIsDead) {
+                return Standing::Dead { because: "a bug is planted".to_owned() };
+            }
             return unreadable::standing(world, &named.node, lease);
         }
         if planted::is_planted(Bug::MissingIsDead) {

@@ -14,6 +14,7 @@ use crate::desired::Desired;
 use crate::host::{HostFacts, ImageFact, ImageWant, MountFact, MountWant};
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::observed::Observed;
+use crate::planted::{self, Bug};
 
 /// A disk that is not reached from here for so long, while another node is fit, is not reached again soon: three looks at
 /// the host, and longer than the others need to find that they do not reach it either.
@@ -27,7 +28,8 @@ impl Upkeep<'_> {
     pub(super) fn without_storage(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         let waits_for_it = matches!(local, LocalVm::Paused { reason: PauseReason::IoError, .. });
         let looked = self.world.document().zip(self.world.host.known()).filter(|_| local.has_process());
-        let why = looked.and_then(|(desired, facts)| fault(desired, facts, waits_for_it));
+        let all_counts = waits_for_it || planted::is_planted(Bug::AnyFaultIsLostStorage);
+        let why = looked.and_then(|(desired, facts)| fault(desired, facts, all_counts));
         let (Some(why), Some(desired)) = (why, self.world.document()) else {
             notes.storage_lost_since = None;
             return false;
@@ -44,7 +46,7 @@ impl Upkeep<'_> {
         };
         let since = *notes.storage_lost_since.get_or_insert(self.world.now);
         let due = since + STORAGE_PATIENCE;
-        if self.world.now >= due {
+        if self.world.now >= due || planted::is_planted(Bug::StorageNeedsNoPatience) {
             // Nothing is waited for a second time once it is dead.
             notes.blind_since = Some(since);
             plan.step(kill(format!("its disk is not reached from here ({why}), and {other} is fit")));

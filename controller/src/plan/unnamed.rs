@@ -18,6 +18,7 @@ use super::claim::{self, Guard, nobody_else_has_a_copy};
 use super::heard::Heard;
 use super::{Notes, Plan, Step, Write, kill_if_there};
 use crate::hypervisor::{LocalVm, Origin, PauseReason};
+use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
 /// Two nodes that both say they have the VM: one of them has just been left by it, or is about to end what it has.
@@ -41,14 +42,17 @@ enum Is {
 fn what_it_is(world: &World, local: LocalVm) -> Is {
     let Some(verdict) = world.lease.known() else { return Is::Nobodys };
     let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
+    let restored = world.domain.known().is_some_and(|facts| facts.origin == Origin::Restored)
+        && !planted::is_planted(Bug::SavedFileIsTheVm);
     match (local, verdict.expects) {
         // QEMU is there and does not work: there is nothing to keep.
         (LocalVm::Crashed, _) => Is::Nobodys,
+        _ if planted::is_planted(Bug::RecordOutweighsTheCopy) => Is::Nobodys,
         (_, Some(Expectation::Own | Expectation::Unsaid)) => Is::Ours,
         // Of a migration of ours that is over: its source goes on, or has gone on, with the disk.
         (_, Some(Expectation::Arrival) | None) if !executes => Is::Nobodys,
         // A file is as old as the moment it was saved in: the VM has gone on since.
-        _ if world.domain.known().is_some_and(|facts| facts.origin == Origin::Restored) => Is::Nobodys,
+        _ if restored => Is::Nobodys,
         (LocalVm::Paused { reason: PauseReason::Incoming, .. }, _) => Is::Arriving,
         _ if verdict.incoming => Is::Brought,
         (_, Some(Expectation::Nothing | Expectation::Arrival) | None) => Is::Nobodys,

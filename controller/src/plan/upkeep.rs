@@ -37,6 +37,11 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
     let owner = Upkeep { world, stored, epoch };
     let local = match &world.local {
+        Observed::Unknown(_)
+            if planted::is_planted(Bug::HandedOverBlind) && stored.record.migration.is_some() =>
+        {
+            LocalVm::Absent
+        }
         Observed::Unknown(why) => {
             owner.blind(why, notes, plan);
             return;
@@ -127,7 +132,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     if !copy_here && world.frozen().is_none() && (Upkeep { world, stored, epoch }).hands_to_heir(plan) {
         return;
     }
-    let rests_on = if copy_here {
+    let rests_on = if copy_here || planted::is_planted(Bug::AdoptedUnasked) {
         Vec::new()
     } else {
         let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };

@@ -3,6 +3,7 @@
 //!
 //! - I1: at most one copy executes.
 //! - I2: a copy executes only with its node's lease valid (`validity`), its node and epoch named as owner, unfenced.
+//! - R1 to R4: what is begun, ended and written has a reason, and the reason is so (`reasons`).
 //! - I3: a copy that executes goes on doing so, unless its node's lease lapsed, and for a reason; or it was killed,
 //!   lost power or was powered off; or an operator asked for the stop.
 
@@ -16,6 +17,8 @@ use zsha_crds::records::{EventRecord, Intent, LeaseRecord, LeaseState, VmPhase, 
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
 
+use super::by_hand::ByHand;
+use super::reasons::{self, Reasons};
 use super::validity::Validity;
 use crate::hypervisor::simulated::{Copy, SimulatedHosts, StaleResume};
 use crate::keeper::watchdog::simulated::SimulatedDevice;
@@ -33,21 +36,24 @@ impl<T: serde::de::DeserializeOwned> Cached<T> {
         Self { key, index: 0, value: None }
     }
 
-    /// Whether it has changed.
-    fn refresh(&mut self, store: &MemoryStore) -> bool {
+    /// What it was, if it has changed.
+    fn refresh(&mut self, store: &MemoryStore) -> Option<Option<T>> {
         let index = store.index_of(&self.key).unwrap_or_default();
         if index == self.index {
-            return false;
+            return None;
         }
         self.index = index;
-        self.value = store.read(&self.key).and_then(|entry| serde_json::from_str(&entry.value).ok());
-        true
+        let value = store.read(&self.key).and_then(|entry| serde_json::from_str(&entry.value).ok());
+        Some(std::mem::replace(&mut self.value, value))
     }
 }
 
 /// After a restore, until every node has seen it, and whoever is entitled has written itself down again; or, cut off
 /// before it could, has outlived the longest F and K that are drawn.
 const UNSETTLED: Duration = Duration::from_secs(30);
+
+/// Whether a copy that executed under a valid lease when a snapshot was restored may be ended for nothing meanwhile.
+const RESTORED_IS_NO_EXCUSE: bool = true;
 
 /// K of a node whose lease nobody knows: the shortest.
 const KILL: Duration = Duration::from_millis(500);
@@ -58,6 +64,8 @@ struct Executing {
     process: u64,
     /// Whether a stop was in force at any time since it began.
     stop_asked: bool,
+    /// Whether it executed by a valid lease when a snapshot was last restored.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -71,6 +79,7 @@ pub struct Checker {
     events: String,
     leases: BTreeMap<NodeName, Cached<LeaseRecord>>,
     pub validity: Validity,
+    pub reasons: Reasons,
     pub violations: Vec<String>,
     doubles: usize,
     stale: usize,
@@ -90,6 +99,8 @@ pub struct Checker {
     stuck: BTreeSet<u64>,
     /// Nodes on which a copy may end at this moment.
     excused: BTreeSet<NodeName>,
+    /// What somebody has made execute by hand, past zsha.
+    pub by_hand: ByHand,
     /// Nodes that do not reach the VM's disk: what executes there may be ended.
     pub without_disk: BTreeSet<NodeName>,
     /// Nodes whose hosts shut down: a guest there ends with them.
@@ -119,6 +130,7 @@ impl Checker {
             events: keys.events(),
             leases: BTreeMap::new(),
             validity: Validity::default(),
+            reasons: Reasons::default(),
             violations: Vec::new(),
             doubles: 0,
             stale: 0,
@@ -131,6 +143,7 @@ impl Checker {
             watchdogs: BTreeMap::new(),
             stuck: BTreeSet::new(),
             excused: BTreeSet::new(),
+            by_hand: ByHand::default(),
             without_disk: BTreeSet::new(),
             going_down: BTreeSet::new(),
             log: String::new(),
@@ -151,6 +164,9 @@ impl Checker {
     /// A snapshot is about to be restored: for a while the records are of another time.
     pub fn restoring(&mut self) {
         self.check();
+        for (node, it) in &mut self.executing {
+            it.held = self.validity.grant(node).is_some_and(|grant| self.validity.now(node) < grant.until());
+        }
         self.unsettled_until = Some(Instant::now() + UNSETTLED);
     }
 
@@ -173,7 +189,11 @@ impl Checker {
         self.refresh();
         for double in self.hosts.double_executions().iter().skip(self.doubles) {
             self.doubles += 1;
-            if self.has_just_woken(&double.first) || self.has_just_woken(&double.second) {
+            let [first, second] = [&double.first, &double.second];
+            if [first, second]
+                .into_iter()
+                .any(|node| self.has_just_woken(node) || self.by_hand.excuses(node, double.at))
+            {
                 continue;
             }
             self.violations
@@ -190,6 +210,8 @@ impl Checker {
         }
         let copies = self.hosts.copies();
         self.check_stuck(&copies);
+        let begun = self.reasons.begun(&copies, &self.validity);
+        self.violations.extend(begun);
         let now: BTreeMap<NodeName, u64> =
             copies.into_iter().filter(|copy| copy.executing).map(|copy| (copy.node, copy.process)).collect();
         let before = std::mem::take(&mut self.executing);
@@ -198,17 +220,25 @@ impl Checker {
             if now.get(node) != Some(&it.process) {
                 changed = true;
                 self.too_late(node);
-                self.harmed(node, *it);
+                if !self.by_hand.ended_by_it(it.process) {
+                    self.harmed(node, *it);
+                }
             }
         }
         for (node, process) in &now {
             let known = before.get(node).filter(|it| it.process == *process);
             changed |= known.is_none();
-            self.may_execute(node, known.is_some());
+            self.by_hand.seen(node, *process, self.validity.grant(node), now.len() > 1);
+            if !self.by_hand.excuses(node, Instant::now()) {
+                self.may_execute(node, known.is_some());
+            }
             let stop_asked = self.stop_in_force() || known.is_some_and(|it| it.stop_asked);
-            self.executing.insert(node.clone(), Executing { process: *process, stop_asked });
+            let held = known.is_some_and(|it| it.held);
+            self.executing.insert(node.clone(), Executing { process: *process, stop_asked, held });
         }
-        let awake: Vec<_> = now.keys().filter(|node| !self.has_just_woken(node)).collect();
+        let at = Instant::now();
+        let counts = |node: &&NodeName| !self.has_just_woken(node) && !self.by_hand.excuses(node, at);
+        let awake: Vec<_> = now.keys().filter(counts).collect();
         if let [first, second, ..] = awake.as_slice() {
             self.violations.push(format!("I1: {first} and {second} execute the VM at once"));
         }
@@ -282,11 +312,16 @@ impl Checker {
     fn refresh(&mut self) {
         self.power.refresh(&self.store);
         for lease in self.leases.values_mut() {
-            if lease.refresh(&self.store) {
+            if lease.refresh(&self.store).is_some() {
                 self.lost |= lease.value.as_ref().is_some_and(|lease| lease.state == LeaseState::Lost);
             }
         }
-        if self.vm.refresh(&self.store) {
+        if let Some(before) = self.vm.refresh(&self.store) {
+            if !self.is_unsettled() {
+                let truth = (self.hosts.copies(), &self.validity);
+                let after = self.vm.value.as_ref();
+                self.violations.extend(self.reasons.recorded(before.as_ref(), after, (&truth.0, truth.1)));
+            }
             let line = match &self.vm.value {
                 Some(record) => format!("record: {:?} {:?} {}", record.owner, record.phase, record.note),
                 None => "record: gone".to_owned(),
@@ -364,7 +399,13 @@ impl Checker {
 
     /// A copy has ended now, or was paused: there must be a reason.
     fn harmed(&mut self, node: &NodeName, it: Executing) {
-        if self.is_unsettled()
+        let ending = reasons::ending(node);
+        let for_its_disk = ending.as_deref().is_some_and(reasons::is_for_want_of_its_disk);
+        if for_its_disk && !self.without_disk.contains(node) {
+            self.violations.push(format!("R2: {node} ends the VM for want of its disk, which it reaches"));
+        }
+        let excused_by_restore = self.is_unsettled() && !(RESTORED_IS_NO_EXCUSE && it.held);
+        if excused_by_restore
             || self.excused.contains(node)
             || self.without_disk.contains(node)
             || self.going_down.contains(node)
@@ -379,7 +420,8 @@ impl Checker {
         let until = grant.surely_until();
         if self.validity.now(node) < until && !self.validity.was_renewed_too_late(node) {
             self.violations.push(format!(
-                "I3: process {process} on {node} no longer executes, and its lease was valid until {until:?}"
+                "I3: process {process} on {node} no longer executes, and its lease was valid until {until:?} ({})",
+                ending.map_or_else(|| "its controller has not ended it".to_owned(), |because| because)
             ));
         } else if let Some(quiet) = self.validity.lapsed_in_vain(node) {
             self.violations.push(format!(
@@ -410,6 +452,13 @@ impl Checker {
     /// Whether a node had to put a record in the place of another's lease, which may have cost the longest D.
     pub fn a_lease_was_lost(&self) -> bool {
         self.lost
+    }
+
+    /// The guest is about to be moved from there by hand: its process will end, or go on.
+    pub fn moved_by_hand(&mut self, from: &NodeName) {
+        if let Some(it) = self.executing.get(from) {
+            self.by_hand.leaves(it.process);
+        }
     }
 
     /// The node that is named.

@@ -8,11 +8,13 @@ use zsha_crds::NodeName;
 
 use super::freeze::Part;
 use super::gate::CallFault;
+use super::hands::Hand;
 use super::net::Way;
 use super::operator::Profile;
 use crate::hypervisor::simulated;
 
 mod calls;
+mod hands;
 mod lines;
 mod machines;
 mod moves;
@@ -99,6 +101,8 @@ pub enum Fault {
     ImageLocked(Duration),
     BridgeMissing(NodeName),
     HostRepaired(NodeName),
+    /// Somebody does this past zsha.
+    ByHand(Hand),
     /// A snapshot of the store is taken; the last one is restored.
     Snapshot,
     Restore,
@@ -164,6 +168,7 @@ impl Fault {
             Self::BridgeMissing(_) => "bridge missing",
             Self::Lossy(true) => "lossy network",
             Self::Lost { .. } => "owner lost for good",
+            Self::ByHand(hand) => hand.kind(),
             Self::CallsFail { per_mille: 1.., .. } | Self::CallFails { .. } => "calls fail",
             Self::CallsFail { per_mille: 0, .. }
             | Self::CallsMended
@@ -292,6 +297,7 @@ fn all_mended<'a>(nodes: &'a [NodeName], left: &Left) -> impl Iterator<Item = Fa
             Fault::Lossy(false),
             Fault::Migrations(None),
         ])
+        .chain(hands::mended(nodes))
         .chain(taken_back)
         .chain(again)
 }
@@ -308,7 +314,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
     let until = at + length;
     let pair = |begin: Fault, end: Fault| (vec![(at, begin), (until, end)], until);
     let once = |fault: Fault| (vec![(at, fault)], at);
-    match rng.random_range(0..48) {
+    match rng.random_range(0..54) {
         0 | 1 => pair(Fault::PowerLoss(node.clone()), Fault::PowerOn(node)),
         2 | 3 => pair(Fault::Cut(node.clone()), Fault::Mend(node)),
         4 => pair(Fault::StoreDown, Fault::StoreUp),
@@ -346,6 +352,7 @@ fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Durati
         43 | 44 => restored(rng, at),
         45 => moves::frozen(rng, node, at, until),
         46 | 47 => moves::drained(rng, node, at),
+        48..=53 => hands::drawn(rng, node, at, until),
         25..=27 => calls::fail(rng, node, at, until),
         28 => lines::flap(rng, node, at),
         29 | 30 => lines::one_way(rng, node, at, until),

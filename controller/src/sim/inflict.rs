@@ -112,6 +112,7 @@ impl Simulation {
             Fault::Stop(limit) => self.operator.stop(*limit),
             Fault::Start => self.operator.start(),
             Fault::Frozen(frozen) => self.operator.freeze(*frozen),
+            Fault::ByHand(hand) => self.by_hand(hand),
             Fault::Drain(node, drained) => self.operator.drain(node, *drained),
             Fault::Apply { profile, memory_gib } => self.operator.apply(*profile, *memory_gib),
             Fault::Snapshot => self.snapshot = Some((Instant::now(), self.store.snapshot())),
@@ -183,7 +184,7 @@ impl Simulation {
         Some(host)
     }
 
-    fn inflict_power_on(&mut self, node: &NodeName) {
+    pub(super) fn inflict_power_on(&mut self, node: &NodeName) {
         check::lock(&self.checker).going_down.remove(node);
         self.node(node).power_on();
         self.trouble(node, "power", false);
@@ -235,7 +236,7 @@ impl Simulation {
         }
     }
 
-    fn lose_power(&mut self, node: &NodeName) {
+    pub(super) fn lose_power(&mut self, node: &NodeName) {
         self.trouble(node, "power", true);
         let checker = Arc::clone(&self.checker);
         let mut checker = check::lock(&checker);
@@ -321,7 +322,7 @@ impl Simulation {
         }
     }
 
-    fn on_every_host(&self, act: impl Fn(&SimulatedHosts, &NodeName)) {
+    pub(super) fn on_every_host(&self, act: impl Fn(&SimulatedHosts, &NodeName)) {
         let nodes: Vec<_> = self.nodes.keys().cloned().collect();
         check::lock(&self.checker).excusing(nodes.clone(), |hosts| {
             for node in &nodes {

@@ -186,7 +186,7 @@ struct Fate {
 #[derive(Debug)]
 pub struct NodeStore {
     node: NodeName,
-    lease: String,
+    writer: Writer,
     store: MemoryStore,
     net: Arc<Mutex<Net>>,
     checker: Arc<Mutex<Checker>>,
@@ -201,7 +201,8 @@ impl NodeStore {
         net: Arc<Mutex<Net>>,
         checker: Arc<Mutex<Checker>>,
     ) -> Self {
-        Self { node, lease, store, net, checker }
+        let writer = Writer { node: node.clone(), lease };
+        Self { node, writer, store, net, checker }
     }
 
     fn net(&self) -> MutexGuard<'_, Net> {
@@ -259,10 +260,10 @@ impl NodeStore {
             Leaderless::Lost => tokio::time::sleep(TIMEOUT).await,
             Leaderless::Held => {
                 let (net, store) = (Arc::clone(&self.net), self.store.clone());
-                let (checker, lease) = (Arc::clone(&self.checker), self.lease.clone());
+                let (checker, writer) = (Arc::clone(&self.checker), self.writer.clone());
                 let done = tokio::spawn(async move {
                     led(&net).await;
-                    apply(&store, &checker, &ops, &lease)
+                    apply(&store, &checker, &ops, &writer)
                 });
                 if let Ok(Ok(answer)) = tokio::time::timeout(TIMEOUT, done).await
                     && self.hears()
@@ -338,15 +339,25 @@ async fn led(net: &Mutex<Net>) {
     }
 }
 
+/// Who has sent it.
+#[derive(Debug, Clone)]
+struct Writer {
+    node: NodeName,
+    /// The key of the node's lease.
+    lease: String,
+}
+
 /// It has arrived.
-fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], lease: &str) -> Result<Txn, StoreError> {
+fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], by: &Writer) -> Result<Txn, StoreError> {
     let result = store.apply(ops);
     if result.as_ref().is_ok_and(Txn::committed) {
         let mut checker = check::lock(checker);
-        if let Some(record) = renewed(ops, lease) {
+        checker.reasons.writer = Some(by.node.clone());
+        if let Some(record) = renewed(ops, &by.lease) {
             checker.validity.committed(&record);
         }
         checker.check();
+        checker.reasons.writer = None;
     }
     result
 }
@@ -394,11 +405,11 @@ impl Store for NodeStore {
         }
         if let Some(late) = fate.late {
             let (store, checker) = (self.store.clone(), Arc::clone(&self.checker));
-            let lease = self.lease.clone();
+            let writer = self.writer.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(late).await;
                 // Nobody waits for the answer any more.
-                let _ = apply(&store, &checker, &ops, &lease);
+                let _ = apply(&store, &checker, &ops, &writer);
             });
             tokio::time::sleep(TIMEOUT).await;
             self.awake().await;
@@ -411,7 +422,7 @@ impl Store for NodeStore {
         if electing {
             return self.leaderless(ops).await;
         }
-        let result = apply(&self.store, &self.checker, &ops, &self.lease);
+        let result = apply(&self.store, &self.checker, &ops, &self.writer);
         tokio::time::sleep(fate.back).await;
         self.awake().await;
         let unsaid = self.net().leader_left_unsaid(elections);

@@ -182,6 +182,19 @@ impl Operator {
         self.delete(self.keys.lease(node));
     }
 
+    /// The key of a node's lease is written over by hand.
+    pub fn overwrite_lease(&self, node: &NodeName, value: String) {
+        self.commit(&[self.put(self.keys.lease(node), value)]);
+    }
+
+    /// Every key of the cluster is gone: the next document is the first again.
+    pub fn wipe(&mut self) {
+        self.generation = 0;
+        for entry in self.store.read_all(self.keys.root()).entries {
+            self.delete(entry.key);
+        }
+    }
+
     fn delete(&self, key: String) {
         if let Some(index) = self.store.index_of(&key) {
             self.commit(&[Op::DeleteCas { key, index }]);

@@ -30,11 +30,18 @@ pub struct Grant {
     announced: Duration,
     /// K: what still executes this much after [`Grant::until`] is too late.
     pub kill: Duration,
+    /// R.
+    pub renew: Duration,
 }
 
 impl Grant {
     pub fn until(&self) -> Moment {
         self.sent + self.ttl
+    }
+
+    /// Whether it is valid by a clock that runs as it should: for what need not be known to the moment.
+    pub fn lives_at(&self, at: Instant) -> bool {
+        at.saturating_duration_since(self.sent_at) < self.ttl
     }
 
     /// A copy that ends before this is harmed.
@@ -142,6 +149,7 @@ impl Validity {
                 ttl: record.timings.ttl(),
                 announced: record.timings.ttl(),
                 kill: record.timings.kill(),
+                renew: record.timings.renew(),
             });
         }
     }

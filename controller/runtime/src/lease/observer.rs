@@ -7,6 +7,7 @@ use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState};
 
 use crate::Moment;
+use crate::planted::is_planted;
 
 /// A lease as last seen, and since when it has been exactly so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,9 @@ impl Sight {
 
     /// D: how long after it was sent its holder may still go by it.
     fn fence_after(&self) -> Duration {
+        if self.record.state == LeaseState::Lost && is_planted("LostIsFencedEarly") {
+            return zsha_crds::records::LeaseTimings::BALANCED.fence_after();
+        }
         self.record.timings.fence_after().max(self.d_at_least)
     }
 
@@ -93,6 +97,9 @@ impl Sight {
 /// When a renewal was sent at the latest, by the one seen before it. That one was sent before it was seen; the holder's
 /// clock says how much later this one was sent; and two clocks, each up to 1 % off, differ by up to 1/49 of that. The
 /// last sight's own `sent_by` is not used: an error of a clock that is over must not be carried on.
+///
+/// That holds only of a clock that did not stand still between the two, which nobody but its holder can know. So one
+/// whose clock may (`Inputs::may_be_paused`) does not say when it sent, and its renewal counts from its sight.
 fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
     let old = &before.record;
     // Whoever fences sends nothing in its holder's name: that has been silent for as long as before.
@@ -114,6 +121,9 @@ fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
 
 /// Its holder may go by this D, whatever the store shows next.
 fn outlive(outlived: &mut BTreeMap<NodeName, Duration>, sight: &Sight) {
+    if is_planted("LongerDForgotten") {
+        return;
+    }
     let longest = outlived.entry(sight.record.node.clone()).or_default();
     *longest = sight.fence_after().max(*longest);
 }
@@ -138,7 +148,10 @@ impl Observer {
         match self.sights.get_mut(&record.node) {
             Some(sight) if sight.index == index && sight.record == record => {}
             Some(sight) => {
-                let sent_by = sent_after(sight, &record).map_or(now, |sent| sent.min(now));
+                let sent_by = match is_planted("CountedFromFirstSight") {
+                    true => sight.sent_by,
+                    false => sent_after(sight, &record).map_or(now, |sent| sent.min(now)),
+                };
                 let is_news = !self.after_gap.remove(&record.node);
                 // Only its holder's own word says by what it lives.
                 if is_news && record.state == LeaseState::Held {
@@ -156,7 +169,7 @@ impl Observer {
                     first_seen: now,
                     sent_by: now,
                     d_at_least,
-                    is_news: false,
+                    is_news: is_planted("NewsFromOneLook"),
                     follows: now,
                 };
                 self.sights.insert(sight.record.node.clone(), sight);
@@ -174,6 +187,9 @@ impl Observer {
     /// The store could not be looked at. What comes next may be of another time (a snapshot may have been restored
     /// meanwhile), so it is no news before it has changed once more.
     pub fn gap(&mut self) {
+        if is_planted("NewsAcrossAGap") {
+            return;
+        }
         for (node, sight) in &mut self.sights {
             sight.is_news = false;
             self.after_gap.insert(node.clone());
@@ -184,8 +200,11 @@ impl Observer {
     pub fn forget_all(&mut self) {
         let sights = std::mem::take(&mut self.sights);
         sights.values().for_each(|sight| outlive(&mut self.outlived, sight));
-        self.vanished.extend(sights.into_iter().map(|(node, sight)| (node, sight.record.epoch)));
         self.after_gap.clear();
+        if is_planted("VanishedLeaseForgotten") {
+            return;
+        }
+        self.vanished.extend(sights.into_iter().map(|(node, sight)| (node, sight.record.epoch)));
     }
 
     /// The same, where what is there will not be shown anew: the count begins again.

@@ -15,6 +15,7 @@ use crate::store::{Op, StoreError, Txn};
 
 mod lost;
 mod nonsense;
+mod pauses;
 mod reading;
 mod watching;
 
@@ -35,6 +36,7 @@ fn inputs(copies: Copies, incarnation: u128) -> Inputs {
     Inputs {
         copies,
         controller_alive: true,
+        may_be_paused: false,
         counted: Some(0),
         wall: Timestamp::UNIX_EPOCH,
         fresh_incarnation: Uuid::from_u128(incarnation),
@@ -319,6 +321,25 @@ fn a_store_that_went_back_to_an_earlier_life_is_written_over_without_harm() {
     holder.on_write(attempt, at(2_005), Ok(key.apply(&op)));
     assert_eq!((holder.epoch(), holder.deadline()), (3, Some(at(10_004))));
     assert_eq!(key.value.unwrap().0.epoch, 3);
+}
+
+/// After the step back the node is away for longer than its lease: the life it led is in nothing that the store shows.
+#[test]
+fn an_epoch_never_comes_again_though_the_store_shows_an_earlier_one() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    let snapshot = key.value.clone().unwrap();
+    let (op, attempt) = write(holder.next(at(9_000), inputs(Copies::None, 2)));
+    holder.on_write(attempt, at(9_001), Ok(key.apply(&op)));
+    assert_eq!(holder.epoch(), 2);
+    key.value = Some(snapshot);
+    let (op, attempt) = write(holder.next(at(10_000), inputs(Copies::None, 3)));
+    holder.on_write(attempt, at(10_001), Ok(key.apply(&op)));
+    assert_eq!(holder.next(at(10_001), inputs(Copies::None, 3)), Next::Read);
+    holder.on_read(at(30_000), Ok(key.value.clone()));
+    let (op, attempt) = write(holder.next(at(30_000), inputs(Copies::None, 4)));
+    holder.on_write(attempt, at(30_001), Ok(key.apply(&op)));
+    assert_eq!((holder.epoch(), key.value.unwrap().0.epoch), (3, 3));
 }
 
 #[test]

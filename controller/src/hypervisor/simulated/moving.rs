@@ -22,12 +22,19 @@ pub(super) struct Moving {
     target: u64,
     /// The source is stopped, and its memory is at the target.
     switched: bool,
+    /// Nobody has asked for it to be paused where it arrives.
+    pub(super) runs_on_arrival: bool,
 }
 
 impl Moving {
     /// The guest stands still, and only the daemons may let it go on, here or there.
     pub(super) fn is_switched(&self) -> bool {
         self.switched
+    }
+
+    /// The process that waits for it.
+    pub(super) fn target(&self) -> u64 {
+        self.target
     }
 }
 
@@ -67,7 +74,9 @@ impl State {
         target.process = Some(incoming);
         target.changed();
         let to = order.to.clone();
-        self.host(node).moving = Some(Moving { id: order.id, to, source, target: number, switched: false });
+        let moving =
+            Moving { id: order.id, to, source, target: number, switched: false, runs_on_arrival: false };
+        self.host(node).moving = Some(moving);
         let takes =
             if fault == Some(MigrationFault::Breaks) { delays.migration / 2 } else { delays.migration };
         self.later(now + takes, Due::Switch { from: node.clone(), id: order.id });
@@ -139,6 +148,15 @@ impl State {
         }
         if there {
             self.host(from).ended(OffReason::Migrated);
+        }
+        if there && moving.runs_on_arrival {
+            if let Some(process) = self.process_at(&moving.to, moving.target) {
+                process.activity = Activity::Running;
+                process.ran = true;
+                process.memory_of = None;
+            }
+            self.host(&moving.to).changed();
+            self.executes_beside_others(&moving.to, now);
         }
         let job = if there && arrived {
             MigrationJob::Done { id }

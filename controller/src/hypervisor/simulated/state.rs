@@ -138,6 +138,8 @@ pub(super) struct Host {
     pub(super) unkillable: bool,
     /// Whatever executes is paused again by its first word with the disk.
     pub(super) disk_gone: bool,
+    /// Whoever counts processes there cannot read the table.
+    pub(super) uncounted: bool,
     changes: watch::Sender<u64>,
 }
 
@@ -165,6 +167,7 @@ impl Host {
             start_failure: None,
             unkillable: false,
             disk_gone: false,
+            uncounted: false,
             changes: watch::Sender::new(0),
         }
     }

@@ -14,6 +14,8 @@ use crate::keeper::copies::{Copies, SimulatedCopies};
 use crate::keeper::enforce::enforce_task;
 use crate::keeper::{KeeperError, Lease};
 
+mod looking;
+
 pub(in crate::keeper) fn domain() -> DomainSpec {
     DomainSpec {
         name: VmName::management(),
@@ -213,6 +215,7 @@ fn keeper(
         },
         timings: TIMINGS,
         clock,
+        may_be_paused: false,
         store: Arc::clone(store) as Arc<dyn Store>,
         looking: Looking::Inline(Arc::clone(&copies)),
         enforcement: Arc::clone(&store.enforcement),
@@ -244,6 +247,7 @@ pub(in crate::keeper) fn keeper_on_memory_store(
         },
         timings: TIMINGS,
         clock,
+        may_be_paused: false,
         store: Arc::new(MemoryStore::new()),
         looking: Looking::Inline(Arc::clone(&copies)),
         enforcement: Arc::new(Enforcement::default()),

@@ -1,0 +1,220 @@
+//! What is part of a write of the ownership record, and what an answer that did not come leaves behind.
+
+use std::sync::Mutex;
+
+use tokio::sync::watch;
+use zsha_crds::records::{LeaseState, LeaseTimings, Owner};
+use zsha_runtime::Moment;
+use zsha_runtime::lease::{Expectation, Observer, Sight};
+
+use super::*;
+use crate::keeper::{KeeperError, Lease, Verdict};
+use crate::plan::ResumeBecause;
+
+/// Somebody writes after the leases were read and before the record is; or the answer to that is lost.
+#[derive(Debug)]
+struct Meanwhile {
+    inner: Arc<dyn Store>,
+    others: Mutex<Vec<Op>>,
+    answer_lost: bool,
+}
+
+#[async_trait]
+impl Store for Meanwhile {
+    async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key, read).await
+    }
+
+    async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
+        self.inner.list(prefix, read).await
+    }
+
+    async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
+        self.inner.watch(prefix, after, wait).await
+    }
+
+    async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
+        let others = std::mem::take(&mut *self.others.lock().unwrap());
+        if !others.is_empty() {
+            assert!(self.inner.txn(others).await?.committed());
+        }
+        let done = self.inner.txn(ops).await;
+        if self.answer_lost {
+            return Err(StoreError::Unknown { operation: "txn".to_owned(), reason: "lost".to_owned() });
+        }
+        done
+    }
+}
+
+/// The keeper, without a word of what processes there are.
+#[derive(Debug)]
+struct Unseeing(Arc<dyn Lease>);
+
+#[async_trait]
+impl Lease for Unseeing {
+    async fn verdict(&self) -> Result<Verdict, KeeperError> {
+        Ok(Verdict { copies: None, ..self.0.verdict().await? })
+    }
+
+    async fn set_timings(&self, timings: LeaseTimings) -> Result<(), KeeperError> {
+        self.0.set_timings(timings).await
+    }
+
+    async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError> {
+        self.0.set_watchdog(wanted).await
+    }
+
+    async fn expect(&self, what: Expectation) -> Result<(), KeeperError> {
+        self.0.expect(what).await
+    }
+
+    async fn release(&self) -> Result<(), KeeperError> {
+        self.0.release().await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes()
+    }
+}
+
+async fn lease_of(rig: &Rig, node: &NodeName) -> (LeaseRecord, u64) {
+    let entry = rig.edges.store.get(&rig.edges.keys.lease(node), Read::Consistent).await.unwrap().unwrap();
+    (serde_json::from_str(&entry.value).unwrap(), entry.modify_index)
+}
+
+/// Another node's lease, as it is in the store now.
+async fn another(rig: &Rig) -> Sight {
+    let node = NodeName::new("nfs-2").unwrap();
+    let lost = LeaseRecord::lost(&Owner { node: node.clone(), epoch: 1 }, jiff::Timestamp::UNIX_EPOCH);
+    let held = LeaseRecord { state: LeaseState::Held, seq: 5, copies: Some(0), ..lost };
+    let value = serde_json::to_string(&held).unwrap();
+    let create = Op::Create { key: rig.edges.keys.lease(&node), value };
+    assert!(rig.edges.store.txn(vec![create]).await.unwrap().committed());
+    let (record, index) = lease_of(rig, &node).await;
+    let mut observer = Observer::default();
+    observer.see(rig.edges.clock.now(), record, index);
+    observer.get(&node).unwrap().clone()
+}
+
+/// What the record becomes; it is written by this node with its own lease as it is now.
+async fn own_write(rig: &Rig) -> Write {
+    rests_on_the_lease(&lease_of(rig, &rig.me).await.0)
+}
+
+async fn written(rig: &Rig, write: Write) -> Result<(), ActError> {
+    act(&rig.edges, &rig.views, &Step::Write(Box::new(write)), &mut Notes::default()).await.map(|_| ())
+}
+
+async fn record_is_there(rig: &Rig) -> bool {
+    let key = rig.edges.keys.vm(&VmName::management());
+    rig.edges.store.get(&key, Read::Consistent).await.unwrap().is_some()
+}
+
+/// Between the read of the leases and the write of the record this is written to the store.
+fn meanwhile(rig: &mut Rig, record: &LeaseRecord, index: u64) {
+    let (key, value) = (rig.edges.keys.lease(&record.node), serde_json::to_string(record).unwrap());
+    rig.edges.store = Arc::new(Meanwhile {
+        inner: Arc::clone(&rig.edges.store),
+        others: Mutex::new(vec![Op::Cas { key, value, index }]),
+        answer_lost: false,
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_fails_where_the_own_lease_is_fenced_after_it_was_read() {
+    let mut rig = Rig::new().await;
+    let write = own_write(&rig).await;
+    let (lease, index) = lease_of(&rig, &rig.me).await;
+    let fenced = LeaseRecord { state: LeaseState::Fenced, epoch: lease.epoch + 1, ..lease };
+    meanwhile(&mut rig, &fenced, index);
+    let done = written(&rig, write).await;
+    assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
+    assert!(!record_is_there(&rig).await);
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_fails_where_another_that_said_it_had_no_copy_says_otherwise_after_it_was_read() {
+    let mut rig = Rig::new().await;
+    let sight = another(&rig).await;
+    let write = Write { rests_on: vec![sight.clone()], ..own_write(&rig).await };
+    let has_one = LeaseRecord { copies: Some(1), seq: 6, ..sight.record };
+    meanwhile(&mut rig, &has_one, sight.index);
+    let done = written(&rig, write).await;
+    assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
+    assert!(!record_is_there(&rig).await);
+    rig.keeper.abort();
+}
+
+/// A restored snapshot can bring an index round again, with another renewal under it.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_fenced_by_an_index_alone() {
+    let rig = Rig::new().await;
+    let now = another(&rig).await;
+    let watched = Sight { record: LeaseRecord { seq: 4, ..now.record.clone() }, ..now.clone() };
+    let done = written(&rig, Write { fence: vec![watched], ..own_write(&rig).await }).await;
+    assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
+    assert_eq!(lease_of(&rig, &now.record.node).await.0.state, LeaseState::Held);
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ownership_is_not_given_up_while_nobody_can_see_the_processes() {
+    let mut rig = Rig::new().await;
+    rig.edges.lease = Arc::new(Unseeing(Arc::clone(&rig.edges.lease)));
+    let write = own_write(&rig).await;
+    let done = written(&rig, write).await;
+    assert!(matches!(&done, Err(ActError::Moved(why)) if why.contains("cannot be seen")), "{done:?}");
+    assert!(!record_is_there(&rig).await);
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_write_that_was_not_answered_nothing_is_started_by_what_was_written_before() {
+    let mut rig = Rig::new().await;
+    let write = own_write(&rig).await;
+    rig.views.wrote(write.record.clone(), 1, rig.edges.clock.now());
+    assert!(rig.views.written().is_some());
+    let others = Mutex::default();
+    rig.edges.store = Arc::new(Meanwhile { inner: Arc::clone(&rig.edges.store), others, answer_lost: true });
+    let done = written(&rig, write).await;
+    assert!(matches!(done, Err(ActError::Store(StoreError::Unknown { .. }))), "{done:?}");
+    assert_eq!(rig.views.written(), None);
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_let_run_by_what_was_written_before_the_store_went_back() {
+    let rig = Rig::new().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (lease, index) = lease_of(&rig, &rig.me).await;
+    let write = own_write(&rig).await;
+    let sent = rig.edges.clock.now();
+    rig.views.wrote(write.record, 1, sent);
+    let resume = Step::Resume { epoch: lease.epoch, because: ResumeBecause::Started };
+    let resumed = async || act(&rig.edges, &rig.views, &resume, &mut Notes::default()).await;
+    let done = resumed().await;
+    assert!(matches!(done, Err(ActError::Hypervisor(_))), "there is only nothing to let run: {done:?}");
+    let earlier = serde_json::to_string(&LeaseRecord { seq: 1, ..lease }).unwrap();
+    let put_back = Op::Cas { key: rig.edges.keys.lease(&rig.me), value: earlier, index };
+    assert!(rig.edges.store.txn(vec![put_back]).await.unwrap().committed());
+    let renewed_since = async || rig.edges.lease.verdict().await.unwrap().unbroken_since;
+    while renewed_since().await.is_none_or(|since: Moment| since <= sent) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let done = resumed().await;
+    assert!(matches!(&done, Err(ActError::Moved(why)) if why.contains("gone back")), "{done:?}");
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_let_run_in_an_epoch_that_is_over() {
+    let rig = Rig::new().await;
+    let write = own_write(&rig).await;
+    let epoch = write.epoch;
+    rig.views.wrote(write.record, 1, rig.edges.clock.now());
+    let resume = Step::Resume { epoch: epoch + 1, because: ResumeBecause::Started };
+    let done = act(&rig.edges, &rig.views, &resume, &mut Notes::default()).await;
+    assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
+    rig.keeper.abort();
+}

@@ -1,0 +1,67 @@
+//! What a node's controller is doing at this moment, said aloud for the simulator's judge. In a build without it nobody
+//! listens, and the compiler removes the saying.
+
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use listening::{Doing, forget, last_start, of};
+
+#[cfg(any(test, feature = "sim"))]
+mod listening {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    use zsha_crds::NodeName;
+
+    use crate::plan::Step;
+
+    thread_local! {
+        static DOING: RefCell<BTreeMap<NodeName, Step>> = RefCell::default();
+        static STARTED: RefCell<BTreeMap<NodeName, u64>> = RefCell::default();
+    }
+
+    /// One step, from its beginning until it is done or given up.
+    #[derive(Debug)]
+    pub(crate) struct Doing(NodeName);
+
+    impl Doing {
+        pub(crate) fn begin(node: &NodeName, step: &Step) -> Self {
+            DOING.with_borrow_mut(|doing| doing.insert(node.clone(), step.clone()));
+            if let Step::Start { epoch, .. } = step {
+                STARTED.with_borrow_mut(|started| started.insert(node.clone(), *epoch));
+            }
+            Self(node.clone())
+        }
+    }
+
+    impl Drop for Doing {
+        fn drop(&mut self) {
+            DOING.with_borrow_mut(|doing| doing.remove(&self.0));
+        }
+    }
+
+    /// What the controller of that node is doing.
+    pub(crate) fn of(node: &NodeName) -> Option<Step> {
+        DOING.with_borrow(|doing| doing.get(node).cloned())
+    }
+
+    /// The epoch in which the controller of that node last began a start.
+    pub(crate) fn last_start(node: &NodeName) -> Option<u64> {
+        STARTED.with_borrow(|started| started.get(node).copied())
+    }
+
+    /// Another simulation begins on this thread.
+    pub(crate) fn forget() {
+        DOING.with_borrow_mut(BTreeMap::clear);
+        STARTED.with_borrow_mut(BTreeMap::clear);
+    }
+}
+
+#[cfg(not(any(test, feature = "sim")))]
+#[derive(Debug)]
+pub(crate) struct Doing;
+
+#[cfg(not(any(test, feature = "sim")))]
+impl Doing {
+    pub(crate) const fn begin(_: &zsha_crds::NodeName, _: &crate::plan::Step) -> Self {
+        Self
+    }
+}

@@ -1,0 +1,98 @@
+//! What somebody does with a host's daemon by hand, past zsha.
+
+use tokio::time::Instant;
+use uuid::Uuid;
+use zsha_crds::NodeName;
+
+use super::SimulatedHosts;
+use super::state::{Activity, Ending, Process, Request, State};
+use crate::hypervisor::{MigrationOrder, OffReason, Origin, PauseReason};
+
+impl SimulatedHosts {
+    /// `virsh start` of a definition of one's own. The process, if there is none there already.
+    pub fn start_by_hand(&self, node: &NodeName) -> Option<u64> {
+        self.settled().start_by_hand(node, Instant::now())
+    }
+
+    /// `virsh destroy`.
+    pub fn destroy_by_hand(&self, node: &NodeName) {
+        self.settled().end(node, Ending::Destroyed);
+    }
+
+    /// `virsh managedsave`, of which the file is never used.
+    pub fn save_by_hand(&self, node: &NodeName) {
+        let mut state = self.settled();
+        state.executed_until_now(node);
+        if state.host(node).process.as_ref().is_some_and(Process::executing) {
+            state.host(node).ended(OffReason::Unknown);
+        }
+    }
+
+    /// `virsh suspend` and `virsh resume` of the guest. Whether it was so done.
+    pub fn pause_by_hand(&self, node: &NodeName, paused: bool) -> bool {
+        self.settled().pause_by_hand(node, paused, Instant::now())
+    }
+
+    /// `virsh migrate --live`: nothing pauses it where it arrives. The process that waits for it there.
+    pub fn migrate_by_hand(&self, from: &NodeName, to: &NodeName) -> Option<u64> {
+        let process = self.settled().migrate_by_hand(from, to, Instant::now());
+        self.tell_due();
+        process
+    }
+
+    /// From now on the process table there can be read by what kills, and not by what counts.
+    pub fn set_uncounted(&self, node: &NodeName, uncounted: bool) {
+        self.settled().host(node).uncounted = uncounted;
+    }
+
+    pub fn is_uncounted(&self, node: &NodeName) -> bool {
+        self.settled().host(node).uncounted
+    }
+}
+
+impl State {
+    fn start_by_hand(&mut self, node: &NodeName, now: Instant) -> Option<u64> {
+        self.counter += 1;
+        let number = self.counter;
+        let host = self.host(node);
+        if !host.powered || host.suspended || host.process.is_some() {
+            return None;
+        }
+        let mut process = Process::new(number, 0, (Activity::Running, Origin::Booted), now);
+        process.ran = true;
+        host.process = Some(process);
+        host.changed();
+        self.executes_beside_others(node, now);
+        Some(number)
+    }
+
+    fn pause_by_hand(&mut self, node: &NodeName, paused: bool, now: Instant) -> bool {
+        self.executed_until_now(node);
+        let host = self.host(node);
+        let Some(process) = &mut host.process else { return false };
+        let by_hand = Activity::Paused(PauseReason::Other);
+        match (paused, process.activity) {
+            (true, Activity::Running) => process.activity = by_hand,
+            (false, activity) if activity == by_hand => process.activity = Activity::Running,
+            (true | false, _) => return false,
+        }
+        host.changed();
+        if !paused {
+            self.executes_beside_others(node, now);
+        }
+        true
+    }
+
+    fn migrate_by_hand(&mut self, from: &NodeName, to: &NodeName, now: Instant) -> Option<u64> {
+        let address = std::net::Ipv4Addr::LOCALHOST;
+        let id = Uuid::from_u128(u128::from(self.counter) + (1 << 100));
+        let order = MigrationOrder { id, to: to.clone(), address };
+        if from == to || !self.host(from).powered || self.host(from).suspended {
+            return None;
+        }
+        self.migrate(from, &order, &Request::Migrate(order.clone()), now).ok()?;
+        let moving = self.host(from).moving.as_mut()?;
+        moving.runs_on_arrival = true;
+        Some(moving.target())
+    }
+}

@@ -1,0 +1,130 @@
+//! What the keeper makes of a look at the processes that comes too early, or fails.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+use crate::keeper::copies::VmCopy;
+
+/// A process table that cannot be read; or one in which a start that still found the lease valid shows only once that is
+/// withdrawn.
+#[derive(Debug, Default)]
+struct Table {
+    enforcement: Arc<Enforcement>,
+    unreadable: AtomicBool,
+    started: AtomicBool,
+    killed: AtomicBool,
+}
+
+impl Copies for Table {
+    fn alive(&self) -> io::Result<Vec<VmCopy>> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the table cannot be read"));
+        }
+        let shows = self.started.load(Ordering::SeqCst) && self.enforcement.deadline().is_none();
+        let there = shows && !self.killed.load(Ordering::SeqCst);
+        Ok(there.then(|| VmCopy::numbered(1)).into_iter().collect())
+    }
+
+    fn kill(&self, _: &VmCopy) -> io::Result<()> {
+        self.killed.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Keeps whether the lease was released with a copy alive.
+#[derive(Debug)]
+struct Beside {
+    inner: MemoryStore,
+    table: Arc<Table>,
+    released_beside_a_copy: AtomicBool,
+}
+
+#[async_trait]
+impl Store for Beside {
+    async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
+        self.inner.get(key, read).await
+    }
+
+    async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
+        self.inner.list(prefix, read).await
+    }
+
+    async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
+        self.inner.watch(prefix, after, wait).await
+    }
+
+    async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
+        let releases = crate::sim::net::renewed(&ops, "zsha/c/leases/n1")
+            .is_some_and(|record| record.state == LeaseState::Released);
+        if releases && !self.table.alive().unwrap().is_empty() {
+            self.released_beside_a_copy.store(true, Ordering::SeqCst);
+        }
+        self.inner.txn(ops).await
+    }
+}
+
+struct Rig {
+    table: Arc<Table>,
+    store: Arc<Beside>,
+    line: LocalLease,
+    keeper: tokio::task::JoinHandle<()>,
+}
+
+fn rig() -> Rig {
+    let enforcement = Arc::new(Enforcement::default());
+    let table = Arc::new(Table { enforcement: Arc::clone(&enforcement), ..Table::default() });
+    let store = Arc::new(Beside {
+        inner: MemoryStore::new(),
+        table: Arc::clone(&table),
+        released_beside_a_copy: AtomicBool::new(false),
+    });
+    let mut lives = 0;
+    let settings = RenewSettings {
+        identity: Identity {
+            node: name(),
+            key: "zsha/c/leases/n1".to_owned(),
+            machine_id: "machine".to_owned(),
+            boot_id: "boot".to_owned(),
+        },
+        timings: TIMINGS,
+        clock: Clock::Tokio { start: Instant::now(), rate_ppm: 0 },
+        store: Arc::clone(&store) as Arc<dyn Store>,
+        looking: Looking::Inline(Arc::clone(&table) as Arc<dyn Copies>),
+        enforcement,
+        notebook: Notebook::Shared(Arc::default()),
+        watchdog: Watchdog::none(),
+        incarnations: Box::new(move || {
+            lives += 1;
+            Uuid::from_u128(lives)
+        }),
+    };
+    let (line, run) = in_process(settings, Arc::clone(&table) as Arc<dyn Copies>);
+    Rig { table, store, line, keeper: tokio::spawn(run) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_released_only_when_nobody_is_seen_after_no_start_can_find_it_valid() {
+    let rig = rig();
+    pass(TIMINGS.renew() * 3).await;
+    rig.table.started.store(true, Ordering::SeqCst);
+    rig.line.release().await.unwrap();
+    assert!(rig.table.killed.load(Ordering::SeqCst), "what was started meanwhile is ended");
+    assert!(!rig.store.released_beside_a_copy.load(Ordering::SeqCst));
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_table_that_cannot_be_read_shows_in_the_record_as_unknown() {
+    let rig = rig();
+    let said = || {
+        let entry = rig.store.inner.read("zsha/c/leases/n1")?;
+        serde_json::from_str::<LeaseRecord>(&entry.value).ok()
+    };
+    pass(TIMINGS.renew() * 3).await;
+    assert_eq!(said().unwrap().copies, Some(0));
+    rig.table.unreadable.store(true, Ordering::SeqCst);
+    pass(TIMINGS.renew() * 3).await;
+    assert_eq!(said().unwrap().copies, None);
+    rig.keeper.abort();
+}

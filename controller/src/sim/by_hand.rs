@@ -1,0 +1,81 @@
+//! What the judge allows for what somebody has made execute by hand, past zsha: nobody can keep it from beginning. Beside
+//! another copy it is to be ended within R (until the next look at the processes), K, and a second for a look at the
+//! hypervisor and its answer. Where it is the only copy, since it was moved there past zsha, it may go on, as long as the
+//! node's lease is valid, until the record names it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use zsha_crds::NodeName;
+use zsha_crds::records::LeaseTimings;
+
+use super::validity::Grant;
+
+/// A look at the hypervisor that is slow, and the call that follows.
+const LOOKS: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Default)]
+pub struct ByHand {
+    processes: BTreeSet<u64>,
+    /// Those of them that nobody was to start: they are moved copies of the one VM, and not to be harmed.
+    moved: BTreeSet<u64>,
+    /// Those that were on their way to another node.
+    leaving: BTreeSet<u64>,
+    /// Until when what executes there is not held against anybody.
+    until: BTreeMap<NodeName, Instant>,
+}
+
+impl ByHand {
+    /// This process was made to execute there, or will be.
+    pub fn made(&mut self, node: &NodeName, process: u64) {
+        self.processes.insert(process);
+        self.until.insert(node.clone(), Instant::now() + within(None));
+    }
+
+    /// This one waits there for the guest, which is moved past zsha.
+    pub fn awaits(&mut self, node: &NodeName, process: u64) {
+        self.made(node, process);
+        self.moved.insert(process);
+    }
+
+    /// This process is being moved away.
+    pub fn leaves(&mut self, process: u64) {
+        self.leaving.insert(process);
+    }
+
+    /// Whether it may end for nothing: somebody has started it past zsha, or it has left.
+    pub fn ended_by_it(&self, process: u64) -> bool {
+        self.is(process) && !self.moved.contains(&process) || self.leaving.contains(&process)
+    }
+
+    fn is(&self, process: u64) -> bool {
+        self.processes.contains(&process)
+    }
+
+    /// It executes there, alone or beside another.
+    pub fn seen(&mut self, node: &NodeName, process: u64, grant: Option<&Grant>, beside: bool) {
+        if !self.is(process) {
+            self.until.remove(node);
+            return;
+        }
+        let now = Instant::now();
+        let lives = grant.is_some_and(|grant| grant.lives_at(now));
+        if !beside && lives {
+            self.until.insert(node.clone(), now + within(grant));
+        }
+    }
+
+    pub fn excuses(&self, node: &NodeName, at: Instant) -> bool {
+        self.until.get(node).is_some_and(|until| at <= *until)
+    }
+}
+
+/// R of a node whose lease nobody knows: it has none to renew, and looks all the time.
+fn within(grant: Option<&Grant>) -> Duration {
+    let (renew, kill) = grant
+        .map_or((LeaseTimings::PATIENT.renew(), LeaseTimings::PATIENT.kill()), |grant| {
+            (grant.renew, grant.kill)
+        });
+    renew + kill + LOOKS
+}

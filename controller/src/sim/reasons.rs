@@ -1,0 +1,97 @@
+//! The judge's questions about reasons: who began or ended a process, by what decision, and whether what it was decided
+//! by was so. It knows the truth of every host; the decision is what the controller says that it is doing (`heard`).
+//!
+//! - R1: a start only where no other host has a process that could execute: one that does, or one under a valid lease
+//!   that did not come with a migration.
+//! - R2: a copy that executes is ended "for want of its disk" only where its host does not reach that.
+//! - R3: the record lets go of a node whose lease is valid only by that node's own write.
+//! - R4: and only while no process of the VM is there.
+
+use std::collections::BTreeSet;
+
+use zsha_crds::NodeName;
+use zsha_crds::records::{Owner, VmRecord};
+
+use super::validity::Validity;
+use crate::heard;
+use crate::hypervisor::simulated::Copy;
+use crate::plan::Step;
+
+/// What the judge remembers for them.
+#[derive(Debug, Default)]
+pub struct Reasons {
+    /// Every process that was there at the last look.
+    known: BTreeSet<u64>,
+    /// Those of them that a start has made.
+    started: BTreeSet<u64>,
+    /// Whose write is being taken in.
+    pub writer: Option<NodeName>,
+}
+
+/// Whether a lease in this epoch is valid by the judge's own account.
+fn is_valid(validity: &Validity, node: &NodeName, epoch: Option<u64>) -> bool {
+    validity.grant(node).is_some_and(|grant| {
+        epoch.is_none_or(|epoch| grant.epoch == epoch) && validity.now(node) < grant.until()
+    })
+}
+
+impl Reasons {
+    /// R1: what has begun since the last look.
+    pub fn begun(&mut self, copies: &[Copy], validity: &Validity) -> Vec<String> {
+        let mut violations = Vec::new();
+        for copy in copies.iter().filter(|copy| !self.known.contains(&copy.process)) {
+            if !matches!(heard::of(&copy.node), Some(Step::Start { .. })) {
+                continue;
+            }
+            self.started.insert(copy.process);
+            let could_execute = |other: &&Copy| {
+                let started = self.started.contains(&other.process);
+                other.node != copy.node
+                    && (other.executing || started && is_valid(validity, &other.node, None))
+            };
+            if let Some(other) = copies.iter().find(could_execute) {
+                violations.push(format!(
+                    "R1: {} starts the VM in epoch {:?}, and {} has a process of it",
+                    copy.node,
+                    heard::last_start(&copy.node),
+                    other.node
+                ));
+            }
+        }
+        self.known = copies.iter().map(|copy| copy.process).collect();
+        violations
+    }
+
+    /// R3 and R4: a change of the ownership record.
+    pub fn recorded(
+        &self,
+        before: Option<&VmRecord>,
+        after: Option<&VmRecord>,
+        (copies, validity): (&[Copy], &Validity),
+    ) -> Option<String> {
+        let writer = self.writer.as_ref()?;
+        let Owner { node, epoch } = before?.owner.as_ref()?;
+        let kept = after?.owner.as_ref().is_some_and(|owner| owner.node == *node && owner.epoch == *epoch);
+        if kept || !is_valid(validity, node, Some(*epoch)) {
+            return None;
+        }
+        if writer != node {
+            return Some(format!("R3: {writer} takes the VM from {node}, whose lease is valid"));
+        }
+        let there = copies.iter().any(|copy| copy.node == *node);
+        there.then(|| format!("R4: {node} gives the VM up, and a process of it is there"))
+    }
+}
+
+/// Why the controller of this node is ending its copy, if it is.
+pub fn ending(node: &NodeName) -> Option<String> {
+    match heard::of(node)? {
+        Step::KillCopy { because, .. } => Some(because),
+        _ => None,
+    }
+}
+
+/// R2.
+pub fn is_for_want_of_its_disk(because: &str) -> bool {
+    because.contains("its disk is not reached")
+}
