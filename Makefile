@@ -84,9 +84,9 @@ bench: setup ## Measure failover, restart, idle cost; a report, no verdict
 	$(CARGO) build --release --workspace --bins
 	ZSHA_BIN_DIR=$(CURDIR)/target/release $(CARGO) run --release -p zsha-e2e --bin bench
 
-chaos: setup ## Random faults on the real lab: `make chaos MINUTES=30 SEED=7 PROFILE=Fast`; ends with a table
+chaos: setup ## Random faults on the real lab: `make chaos MINUTES=30 SEED=7 PROFILE=Fast FAULTS=ByHand`; ends with a table
 	$(CARGO) build --workspace --bins
-	MINUTES=$(MINUTES) SEED=$(or $(SEED),1) PROFILE=$(PROFILE) $(CARGO) run -p zsha-e2e --bin chaos
+	MINUTES=$(MINUTES) SEED=$(or $(SEED),1) PROFILE=$(PROFILE) FAULTS=$(FAULTS) $(CARGO) run -p zsha-e2e --bin chaos
 
 lab: setup ## Three real hosts in namespaces, with Consul, libvirt and a VM; Ctrl-C leaves nothing behind
 	$(CARGO) build --workspace --bins

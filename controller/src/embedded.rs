@@ -136,6 +136,7 @@ impl Machine {
             },
             timings: LeaseTimings::BALANCED,
             clock: self.clock,
+            may_be_paused: false,
             store: Arc::clone(&self.store),
             looking: Looking::Inline(Arc::new(SimulatedCopies::counting(
                 Arc::clone(&self.hosts),

@@ -9,6 +9,7 @@ pub mod enforce;
 pub mod guard;
 pub mod killing;
 mod names;
+pub mod pauses;
 mod premises;
 pub mod process;
 pub mod renew;

@@ -36,5 +36,6 @@ pub mod api;
 pub mod leave;
 pub mod limits;
 pub mod logs;
+pub mod outer;
 pub mod page;
 pub mod settings;

@@ -148,6 +148,19 @@ mod tests {
         assert_eq!(asked(&[probe::RESOLVE, "/share"]), (true, PathBuf::from("/share")));
     }
 
+    /// libvirt orders the scope of a QEMU before this target: it outlives whatever is stopped before the target is, and
+    /// only where that is up.
+    #[test]
+    fn what_a_host_does_first_when_it_shuts_down_is_done_before_qemus_own_scope_is_stopped() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/systemd/zsha-host.service");
+        let text = std::fs::read_to_string(file).unwrap();
+        for word in ["After=", "Wants="] {
+            let lines = text.lines().filter_map(|line| line.strip_prefix(word));
+            let mut units = lines.flat_map(str::split_whitespace);
+            assert!(units.any(|unit| unit == "virt-guest-shutdown.target"), "{word}");
+        }
+    }
+
     #[test]
     fn the_units_start_what_exists_with_settings_from_the_file_alone() {
         let started = |unit: &str| {

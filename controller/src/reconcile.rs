@@ -30,18 +30,20 @@ use crate::world::World;
 /// More steps than any way from nothing to a running VM takes; a pass that needs more begins again as a new one.
 const MOST_ROUNDS: usize = 12;
 
-/// What the others are told of this build.
+/// What the others are told of this build, and of what it runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
     pub version: String,
     /// The highest format of a document that it reads.
     pub reads: u32,
+    /// As in a node's status.
+    pub virtual_host: Option<String>,
 }
 
 impl Build {
     /// This one, called so.
     pub fn this(version: impl Into<String>) -> Self {
-        Self { version: version.into(), reads: format::READS }
+        Self { version: version.into(), reads: format::READS, virtual_host: None }
     }
 }
 

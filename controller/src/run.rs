@@ -17,6 +17,7 @@ use crate::host::LinuxHost;
 use crate::hypervisor::Hypervisor;
 use crate::keeper::copies::{Copies, ProcCopies};
 use crate::keeper::{SocketLease, StateFile, second_net};
+use crate::outer::Outer;
 use crate::reconcile::{self, Build, Node};
 use crate::settings::Settings;
 use crate::{leave, limits, page};
@@ -71,7 +72,10 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
         },
         recorder: recorder.clone(),
         metrics: Arc::clone(&metrics),
-        build: Build::this(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown"))),
+        build: Build {
+            virtual_host: Outer::look().said(),
+            ..Build::this(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown")))
+        },
         seed,
         feed: Some(feed),
     };

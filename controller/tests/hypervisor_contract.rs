@@ -92,6 +92,24 @@ async fn what_was_restored_from_a_file_is_not_said_to_have_booted() {
 }
 
 #[tokio::test]
+async fn of_two_clusters_under_one_libvirt_the_second_is_told_of_the_first_and_never_touches_its_vm() {
+    let rig = LibvirtRig::start().await;
+    run(&rig).await;
+    let uuid = Uuid::new_v4();
+    let second = rig.hypervisor_of_another_cluster(uuid);
+    let spec = DomainSpec { uuid, ..rig.domain(7) };
+    for refused in [second.start_paused(&spec).await.unwrap_err(), second.look().await.unwrap_err()] {
+        let told = refused.to_string();
+        assert!(told.contains("another domain that is called mnvm"), "{told}");
+    }
+    // What is not there is dead, and the other's is not it.
+    second.kill().await.unwrap();
+    second.undefine().await.unwrap();
+    assert_eq!(rig.hypervisor().look().await, Ok(LocalVm::Running { generation: 1 }));
+    assert_eq!(rig.processes(), 1);
+}
+
+#[tokio::test]
 async fn a_kill_reaches_qemu_also_where_libvirt_hangs() {
     let rig = LibvirtRig::start().await;
     run(&rig).await;

@@ -168,7 +168,8 @@ pub struct LeaseRecord {
     #[serde(default)]
     pub copies: Option<u32>,
     /// The holder's `CLOCK_BOOTTIME` when this was sent, in milliseconds. Between two records of one life it says how
-    /// much later the second was sent, however late it was seen.
+    /// much later the second was sent, however late it was seen. None from a host that may be paused from outside: its
+    /// clock may not count that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_millis: Option<u64>,
     /// Wall clock of the holder. For display only.
@@ -448,6 +449,10 @@ pub struct NodeStatus {
     /// Leases that this node has lost within the last hour though its keeper was renewing them, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost_leases: Vec<LostLease>,
+    /// What this host is, where it is no real machine or cannot tell: `a virtual machine (QEMU)`. Something outside may
+    /// then pause it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_host: Option<String>,
     /// What this node would do but does not, and why: one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,

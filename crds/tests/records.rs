@@ -149,6 +149,18 @@ fn what_this_release_writes_is_read_by_those_before_it_and_what_they_write_back_
     }
 }
 
+/// What a host says beside a drain is not written back by who does not know it: to them it is drained, and no more.
+#[test]
+fn a_host_that_shuts_down_is_drained_for_a_release_that_knows_no_more() {
+    let drain = include_str!("records/0.1.0/intent.drain.json");
+    let mut said: Value = serde_json::from_str(drain).unwrap();
+    said["shutdown"] = json!({ "bootId": "b" });
+    let back = again::<Intent>(&said.to_string()).unwrap();
+    assert_eq!(back["shutdown"], json!({ "bootId": "b", "noTimeToMove": false }));
+    let by_old = v0_1_0::read_and_written("intent", &said.to_string()).unwrap().unwrap();
+    assert_eq!(by_old, serde_json::from_str::<Value>(drain).unwrap());
+}
+
 /// Whatever `part` has, `whole` has too, and the same.
 fn assert_kept(part: &Value, whole: &Value, release: &str) {
     match (part, whole) {

@@ -157,6 +157,11 @@ impl Check {
         copies
     }
 
+    /// How many copies have ended that were the VM, and not only about to take it in.
+    pub fn ended(&self) -> usize {
+        locked(&self.sightings).gone.iter().filter(|copy| copy.counts).count()
+    }
+
     pub fn violations(&self) -> Vec<Violation> {
         locked(&self.sightings).violations.clone()
     }

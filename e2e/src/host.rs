@@ -68,10 +68,21 @@ impl Host {
 
     /// Boots: new namespaces, a new boot id, every service started. Disks are as the last power loss left them.
     pub fn power_on(&self) -> Result<()> {
+        self.power_on_holding(&[])
+    }
+
+    /// The same, but these services start only when they are asked to: who comes first in a boot is for the test to say.
+    pub fn power_on_holding(&self, held: &[&str]) -> Result<()> {
         let mut running = self.running();
         if running.is_some() {
             bail!("{} is on already", self.name);
         }
+        let mut config = self.config.clone();
+        for service in &mut config.services {
+            service.held = held.contains(&service.name.as_str());
+        }
+        fs::write(self.config.dir.join("host.json"), serde_json::to_string_pretty(&config)?)
+            .context("write what its init is told")?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/uuid").context("make up a boot id")?;
         fs::write(self.config.dir.join("boot_id"), boot_id).context("write the boot id")?;
         let mut command = Command::new("unshare");
@@ -261,6 +272,18 @@ impl Host {
                 && crate::is_of_the_vm(&process.command_line())
         };
         Ok(proc::all()?.iter().find(|process| is_vm(process)).map(|process| process.pid))
+    }
+
+    /// Pid, as the machine sees it, of every QEMU here that has this among its arguments, whoever started it.
+    pub fn qemus_with(&self, word: &str) -> Result<Vec<i32>> {
+        let ours = proc::pid_namespace(self.init()?);
+        let has_it = |process: &proc::Process| {
+            process.name.starts_with("qemu-system")
+                && !process.is_dead()
+                && proc::pid_namespace(process.pid) == ours
+                && process.command_line().iter().any(|argument| argument.contains(word))
+        };
+        Ok(proc::all()?.iter().filter(|process| has_it(process)).map(|process| process.pid).collect())
     }
 
     // --- commands and connections

@@ -57,6 +57,9 @@ pub struct Service {
     pub environment: Vec<(String, String)>,
     /// systemd's `RestartSec`; 100 ms is systemd's own default.
     pub restart_delay_millis: u64,
+    /// Not started with the host, but only when asked for.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// Runs as PID 1. Returns only where the boot failed; otherwise ends with the process.

@@ -19,6 +19,7 @@
 // The lab is an edge: it measures real time on a real machine, where nothing is simulated.
 #![allow(clippy::disallowed_methods)]
 
+pub mod administrator;
 pub mod ceph;
 pub mod check;
 mod cluster;

@@ -147,6 +147,7 @@ fn services(plan: &Plan<'_>, number: usize, name: &str, dir: &Path) -> Result<Ve
         command,
         environment: environment(plan.programs),
         restart_delay_millis,
+        held: false,
     };
     let consul = plan.programs.consul.display().to_string();
     let mut services = vec![

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use zsha_e2e::scenario::{BOOT_LIMIT, RESTART_LIMIT, SECOND, SETTLE_LIMIT, booted_lab};
+use zsha_e2e::scenario::{BOOT_LIMIT, RESTART_LIMIT, SETTLE_LIMIT, booted_lab};
 use zsha_e2e::{Cluster, Host};
 
 /// Of a whole `leave`, and a little: the guest's 120 s are within it.

@@ -236,18 +236,25 @@ fn stop_services() -> String {
     )
 }
 
+/// What somebody, or an earlier version, has left defined: the definition alone, since the VM does not run, and its disk is
+/// not libvirt's. By its UUID: what only has its name is another's.
+fn undefine(cluster: &str) -> String {
+    let Ok(cluster) = cluster.parse() else { return String::new() };
+    let uuid = VmName::management().domain_uuid(&cluster);
+    let virsh = "virsh -q -c qemu:///system";
+    format!(
+        "if {virsh} dominfo {uuid} >/dev/null 2>&1; then\n  \
+         {virsh} undefine {uuid} --managed-save --snapshots-metadata --checkpoints-metadata --nvram >/dev/null 2>&1 || \
+         {virsh} undefine {uuid} --managed-save --snapshots-metadata >/dev/null\nfi\n"
+    )
+}
+
 /// The record of what was made goes last: what breaks off is gone on with.
 fn clean(installed: &Installed, ceph: &CephLogin) -> String {
-    let domain = VmName::management();
     let mut script = String::from("set -e\n");
     let stop =
         |unit: &str| format!("! systemctl cat {unit} >/dev/null 2>&1 || systemctl disable -q --now {unit}\n");
-    // The definition alone: the VM does not run, and its disk is not libvirt's.
-    let _ = writeln!(
-        script,
-        "! virsh -q -c qemu:///system dominfo {domain} >/dev/null 2>&1 || \
-         virsh -q -c qemu:///system undefine {domain} --nvram 2>/dev/null || virsh -q -c qemu:///system undefine {domain}"
-    );
+    script.push_str(&undefine(&installed.cluster));
     if installed.ceph {
         script.push_str(&ceph.forget());
     }
@@ -281,4 +288,45 @@ fn clean(installed: &Installed, ceph: &CephLogin) -> String {
         logs = layout::LOGS,
     );
     script
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    /// What the script asks of a libvirt where these succeed, whose `virsh` only writes down what it is asked.
+    fn asked_of(succeeds: &str, script: &str) -> (bool, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let virsh = directory.path().join("virsh");
+        let log = directory.path().join("log");
+        let text = format!(
+            "#!/bin/sh\necho \"$*\" >>{}\ncase \"$*\" in {succeeds}) ;; *) exit 1 ;; esac\n",
+            log.display()
+        );
+        std::fs::write(&virsh, text).unwrap();
+        std::fs::set_permissions(&virsh, PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", directory.path().display());
+        let status = Command::new("/bin/sh").args(["-ec", script]).env("PATH", path).status().unwrap();
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        (status.success(), log.lines().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn a_definition_that_was_left_is_removed_by_the_uuid_of_this_cluster_alone() {
+        let script = undefine("prod");
+        let uuid = VmName::management().domain_uuid(&"prod".parse().unwrap()).to_string();
+        let (done, asked) = asked_of("*", &script);
+        assert!(done && asked.len() == 2 && asked.iter().all(|line| line.contains(&uuid)), "{asked:?}");
+        assert!(asked[1].contains(&format!("undefine {uuid} --managed-save")), "{asked:?}");
+        // Nothing there is nothing to do, and what cannot be removed is said.
+        assert_eq!(
+            asked_of("nothing", &script),
+            (true, vec![format!("-q -c qemu:///system dominfo {uuid}")])
+        );
+        let (done, asked) = asked_of("*dominfo*", &script);
+        assert!(!done && asked.len() == 3, "{asked:?}");
+    }
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zsha_crds::HaCluster;
+use zsha_crds::{HaCluster, VmName};
 
 use super::ceph::CephLogin;
 use super::layout;
@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     /// Of the daemon; none where there is none.
     pub(crate) libvirt: Option<String>,
     pub(crate) qemu: Option<String>,
+    /// What libvirt has by the VM's name, whosever it is.
+    pub(crate) domain: Option<DomainFact>,
     /// Seconds since 1970 by the node's clock.
     pub(crate) now: i64,
     /// Whether something keeps its clock; none where it does not say.
@@ -46,6 +48,16 @@ pub(crate) struct Facts {
     pub(crate) settings: Option<String>,
     /// Only where the image is in Ceph.
     pub(crate) ceph: Option<CephFacts>,
+}
+
+/// A domain of libvirt's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DomainFact {
+    pub(crate) uuid: String,
+    /// Its definition is on the disk, beside a process or without one.
+    pub(crate) defined: bool,
+    /// It is started when the host boots.
+    pub(crate) autostart: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,8 +169,9 @@ pub(crate) fn script(document: &HaCluster) -> String {
     let ceph = CephLogin::of(document);
     let of_ceph = |word: fn(&CephLogin) -> String| quoted(&ceph.as_ref().map(word).unwrap_or_default());
     format!(
-        "IMAGE={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
+        "DOMAIN={}\nIMAGE={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
          CEPH_CAPS={}\nCEPH_MONITORS={}\n{SCRIPT}",
+        quoted(VmName::management().as_str()),
         quoted(&image),
         words(bridges.iter().map(String::as_str).collect()),
         words(layout::FILES.to_vec()),
@@ -188,6 +201,7 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
         systemd: word("systemd")?.parse().unwrap_or(0),
         libvirt: filled(word("libvirt")?),
         qemu: filled(word("qemu")?),
+        domain: None,
         now: word("now")?.parse().map_err(|_| Unread::Lacks("now"))?,
         synchronized: match word("synchronized")? {
             "yes" => Some(true),
@@ -228,6 +242,10 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
                     key: filled(key),
                     held: filled(held),
                 });
+            }
+            ["domain", uuid, persistent, autostart] => {
+                let (defined, autostart) = (*persistent == "yes", *autostart == "enable");
+                facts.domain = Some(DomainFact { uuid: (*uuid).to_owned(), defined, autostart });
             }
             ["image", "there", kind] if kind.starts_with("regular") => facts.image = Some(Image::There),
             ["image", "there", kind] => facts.image = Some(Image::Unknown(format!("it is a {kind}"))),
@@ -306,6 +324,15 @@ mod tests {
         assert_eq!((facts.consul.clone(), facts.firewalls.clone()), (None, vec![Firewall::Nftables]));
         let installed = facts.installed.unwrap();
         assert!(installed.consul && !installed.masked_libvirt_guests, "{installed:?}");
+    }
+
+    #[test]
+    fn what_libvirt_has_by_the_vms_name_is_told() {
+        let of = |line: &str| parse(&ANSWER.replace("end\n", &format!("{line}end\n"))).unwrap().domain;
+        assert_eq!(of(""), None);
+        let fact = |defined, autostart| Some(DomainFact { uuid: "u-1".into(), defined, autostart });
+        assert_eq!(of("domain\tu-1\tyes\tenable\n"), fact(true, true));
+        assert_eq!(of("domain\tu-1\tno\tdisable\n"), fact(false, false));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-# What a node says of itself, a line a fact, its words apart by tabs. Reads only. IMAGE, BRIDGES, FILES and UNITS are
-# set in front of it.
+# What a node says of itself, a line a fact, its words apart by tabs. Reads only. IMAGE, BRIDGES, FILES, UNITS and DOMAIN
+# are set in front of it.
 say() { printf '%s' "$1"; shift; for word; do printf '\t%s' "$word"; done; printf '\n'; }
 first() { for one; do command -v "$one" 2>/dev/null && return; [ -x "$one" ] && echo "$one" && return; done; }
 
@@ -11,6 +11,11 @@ libvirt=$(first libvirtd virtqemud)
 say libvirt "$([ -z "$libvirt" ] || "$libvirt" --version 2>/dev/null | sed 's/.* //')"
 qemu=$(first qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm)
 say qemu "$([ -z "$qemu" ] || "$qemu" --version 2>/dev/null | sed -n '1s/.*version \([^ (]*\).*/\1/p')"
+if command -v virsh >/dev/null 2>&1 && uuid=$(timeout 10 virsh -q -c qemu:///system domuuid "$DOMAIN" 2>/dev/null); then
+  LC_ALL=C timeout 10 virsh -q -c qemu:///system dominfo "$DOMAIN" 2>/dev/null |
+    awk -F': *' -v uuid="$(printf %s "$uuid" | tr -d '[:space:]')" '{ v[$1] = $2 }
+      END { printf "domain\t%s\t%s\t%s\n", uuid, v["Persistent"], v["Autostart"] }'
+fi
 say now "$(date +%s)"
 say synchronized "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
 if [ -n "$IMAGE" ]; then

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use zsha_crds::document::Node;
-use zsha_crds::{HaCluster, NodeName};
+use zsha_crds::{HaCluster, NodeName, VmName};
 
 use super::ceph::CephLogin;
 use super::facts::{Facts, Firewall, Image, Link};
@@ -104,10 +104,33 @@ pub(crate) fn check(
         }
     }
     checked.lines.extend(versions(facts));
+    domain(document, node, facts, &mut checked);
     image(document, node, facts, choice, &mut checked);
     bridges(node, facts, &mut checked);
     checked.remarks.extend(remarks(node, facts, now));
     checked
+}
+
+/// What libvirt could start past zsha, by hand or with the boot. The VM's own definition goes once zsha runs there, and one
+/// of an earlier version is no fault; what only has its name would stand in its way, and may have its disk.
+fn domain(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
+    let Some(domain) = &facts.domain else { return };
+    let name = VmName::management();
+    let boots = if domain.autostart { ", to be started with the host" } else { "" };
+    if domain.uuid != name.domain_uuid(document.name()).to_string() {
+        checked.objections.push(Objection {
+            node: node.name.clone(),
+            what: format!("libvirt there has another domain named {name}, {}{boots}", domain.uuid),
+            hint: format!(
+                "if it is the VM of an earlier installation, shut it down, and `virsh undefine {name}` there: its image \
+                 stays"
+            ),
+        });
+    } else if domain.defined {
+        checked.remarks.push(format!(
+            "libvirt there has {name} on its disk{boots}; zsha removes it, whether or not it runs"
+        ));
+    }
 }
 
 /// What is there, for whoever reads the log of an installation later.
@@ -319,6 +342,33 @@ mod tests {
         let shown: Vec<_> =
             bad.objections.iter().map(|one| format!("{}\n  {}", one.what, one.hint)).collect();
         insta::assert_snapshot!(shown.join("\n"));
+    }
+
+    #[test]
+    fn what_libvirt_could_start_past_zsha_is_said() {
+        use crate::install::facts::DomainFact;
+        let ours = VmName::management().domain_uuid(document().name()).to_string();
+        let with = |uuid: &str, defined, autostart| {
+            let domain = DomainFact { uuid: uuid.to_owned(), defined, autostart };
+            let checked = checked(|facts| facts.domain = Some(domain), true);
+            let objections: Vec<_> = checked.objections.into_iter().map(|one| one.what).collect();
+            (objections, checked.remarks)
+        };
+        assert_eq!(with(&ours, false, false), (vec![], vec![]), "it runs, and nothing is on the disk");
+        let (objections, remarks) = with(&ours, true, true);
+        assert_eq!(objections, Vec::<String>::new());
+        assert_eq!(
+            remarks,
+            [
+                "libvirt there has mnvm on its disk, to be started with the host; zsha removes it, whether or not it runs"
+            ]
+        );
+        let (objections, remarks) = with("173de36b-4a5d-458e-a5e3-9a99584551ef", true, false);
+        assert_eq!(
+            objections,
+            ["libvirt there has another domain named mnvm, 173de36b-4a5d-458e-a5e3-9a99584551ef"]
+        );
+        assert_eq!(remarks, Vec::<String>::new());
     }
 
     #[test]

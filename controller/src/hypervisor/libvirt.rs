@@ -139,8 +139,8 @@ impl LibvirtHypervisor {
         Ok(Self {
             domain_type: OnceCell::new_with(settings.domain_type),
             settings,
+            vm: Arc::new(Vm::new(uuid, &name, copies, Arc::clone(&bell), log)),
             name,
-            vm: Arc::new(Vm::new(uuid, copies, Arc::clone(&bell), log)),
             bell,
             link: state,
             link_task: task.abort_handle(),

@@ -21,6 +21,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use uuid::Uuid;
 use zsha_crds::NodeName;
+use zsha_runtime::Clock;
 
 use crate::hypervisor::simulated::{Copy, SimulatedHosts};
 use bearing::Bearing;
@@ -99,6 +100,8 @@ const LINKS_OF_ONE_THREAD: u64 = 3;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(500);
 /// All that are seen so are looked at again together, so that a scan takes no longer however many there are.
 const LOOKS_AGAIN: u32 = 20;
+/// And no longer where each look takes its time: whoever kills waits for this.
+const LOOKS_AGAIN_FOR: Duration = Duration::from_millis(20);
 
 /// Of strangers, in one scan: whoever makes thousands of them must not fill the log.
 const TOLD_AT_ONCE: usize = 4;
@@ -264,8 +267,9 @@ impl Copies for ProcCopies {
                 Sight::Unclear => unclear.push(number),
             }
         }
+        let begun = Clock::Boottime.now();
         for _ in 0..LOOKS_AGAIN {
-            if unclear.is_empty() {
+            if unclear.is_empty() || Clock::Boottime.now().since(begun) > LOOKS_AGAIN_FOR {
                 break;
             }
             thread::park_timeout(LOOK_AGAIN_AFTER);
@@ -278,7 +282,10 @@ impl Copies for ProcCopies {
                 }
             }
         }
-        self.settle(&unclear)?;
+        // What is there must die, whatever else may be there.
+        if copies.is_empty() {
+            self.settle(&unclear)?;
+        }
         self.tell(&strangers);
         if first_seen {
             Ok(copies)

@@ -23,6 +23,7 @@ use zsha_runtime::{Clock, Moment};
 use super::Ended;
 use super::copies::{Copies, VmCopy};
 use super::killing::{Killing, Report, log};
+use super::pauses::{self, SecondClock};
 
 /// Between two rounds of killing: a tenth of the smallest K, so that a start racing with the deadline dies in time.
 const TICK: Duration = Duration::from_millis(50);
@@ -68,6 +69,9 @@ pub struct Enforcement {
     /// How many copies were killed, and when the last of them was.
     ended: AtomicU64,
     ended_at: AtomicU64,
+    /// How long this host stood still without its clock counting it, all in all, and when that was last noticed.
+    paused: AtomicU64,
+    woke: AtomicU64,
     lowered: Notify,
     bell: Option<OwnedFd>,
 }
@@ -81,6 +85,8 @@ impl Default for Enforcement {
             clear: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             ended_at: AtomicU64::new(0),
+            paused: AtomicU64::new(0),
+            woke: AtomicU64::new(0),
             lowered: Notify::new(),
             bell: None,
         }
@@ -100,12 +106,34 @@ impl Enforcement {
         let new = deadline.map_or(0, Moment::as_nanos);
         let old = self.deadline.swap(new, Ordering::SeqCst);
         if new < old {
-            self.lowered.notify_one();
-            if let Some(bell) = &self.bell {
-                // Fails only when the bell is ringing already.
-                let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
-            }
+            self.ring();
         }
+    }
+
+    fn ring(&self) {
+        self.lowered.notify_one();
+        if let Some(bell) = &self.bell {
+            // Fails only when the bell is ringing already.
+            let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// This host stood still for so long and its clock did not count it: what is in force was granted before that. In
+    /// this order: whoever publishes a deadline in between finds afterwards that there was a pause it did not know of.
+    pub fn paused(&self, woke: Moment, by: Duration) {
+        self.woke.store(woke.as_nanos(), Ordering::SeqCst);
+        self.paused.fetch_add(nanos(by), Ordering::SeqCst);
+        let closer = |deadline: u64| (deadline > 0).then(|| deadline.saturating_sub(nanos(by)).max(1));
+        // Fails only where nothing is in force.
+        let _ = self.deadline.fetch_update(Ordering::SeqCst, Ordering::SeqCst, closer);
+        let _ = self.fence.fetch_update(Ordering::SeqCst, Ordering::SeqCst, closer);
+        self.ring();
+    }
+
+    /// All pauses that were noticed, and when the last of them was.
+    pub fn pauses(&self) -> (Duration, Moment) {
+        let all = Duration::from_nanos(self.paused.load(Ordering::SeqCst));
+        (all, Moment::from_nanos(self.woke.load(Ordering::SeqCst)))
     }
 
     /// From then on others may fence. None: nobody knows, so it is taken to be long past.
@@ -174,12 +202,13 @@ pub struct Lines {
     pub reports: mpsc::Sender<Report>,
 }
 
-/// Starts the enforcing thread. It never ends, and takes the process with it if it should panic. The second value
+/// Starts the enforcing thread. `second`: by which it sees pauses that its clock does not count. It never ends, and takes the process with it if it should panic. The second value
 /// is why it has no real-time priority, if it has none.
 pub fn start(
     enforcement: Arc<Enforcement>,
     copies: impl Copies,
     lines: Lines,
+    second: Option<SecondClock>,
 ) -> io::Result<(thread::JoinHandle<Infallible>, Option<io::Error>)> {
     let alarm = Alarm::new()?;
     let (say, hear) = mpsc::sync_channel(1);
@@ -188,13 +217,19 @@ pub fn start(
             let _abort = AbortOnPanic;
             // The receiver waits for exactly this message.
             let _ = say.send(be_real_time());
-            run(&enforcement, &copies, &lines, &alarm)
+            run(&enforcement, &copies, &lines, &alarm, second)
         })?;
     let priority = hear.recv().map_err(io::Error::other)?;
     Ok((thread, priority.err()))
 }
 
-fn run(enforcement: &Enforcement, copies: &dyn Copies, lines: &Lines, alarm: &Alarm) -> Infallible {
+fn run(
+    enforcement: &Enforcement,
+    copies: &dyn Copies,
+    lines: &Lines,
+    alarm: &Alarm,
+    mut second: Option<SecondClock>,
+) -> Infallible {
     let clock = Clock::Boottime;
     let mut killing = Killing::default();
     loop {
@@ -202,7 +237,11 @@ fn run(enforcement: &Enforcement, copies: &dyn Copies, lines: &Lines, alarm: &Al
             killing.told(copies);
         }
         let now = clock.now();
+        if let Some(by) = second.as_mut().and_then(|second| second.see(now, pauses::count())) {
+            enforcement.paused(now, by);
+        }
         let wake = match enforce(now, enforcement.deadline()) {
+            Enforce::Valid { until } if second.is_some() => until.min(now + pauses::LOOK),
             Enforce::Valid { until } => until,
             Enforce::Kill { overdue } => {
                 let (clear, reports) = enforcement.round(&mut killing, copies, now);

@@ -189,6 +189,9 @@ fn watch_over(
 }
 
 #[cfg(test)]
+mod strangers;
+
+#[cfg(test)]
 mod tests {
     use uuid::Uuid;
 
@@ -197,7 +200,7 @@ mod tests {
 
     const K: Duration = LeaseTimings::FAST.kill();
 
-    fn memory(deadline: Moment, seq: u64) -> Memory {
+    pub(super) fn memory(deadline: Moment, seq: u64) -> Memory {
         Memory {
             key: None,
             boot_id: "boot".to_owned(),

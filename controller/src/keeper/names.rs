@@ -55,3 +55,6 @@ pub(super) async fn connect(name: &str) -> io::Result<UnixStream> {
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
+
+#[cfg(test)]
+pub(super) mod stranger;

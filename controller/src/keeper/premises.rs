@@ -201,6 +201,9 @@ fn holder(name: &str) -> io::Result<Holder> {
 }
 
 #[cfg(test)]
+mod strangers;
+
+#[cfg(test)]
 mod tests {
     use zsha_runtime::Clock;
 

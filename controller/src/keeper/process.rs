@@ -24,10 +24,12 @@ use super::copies::{Copies, ProcCopies};
 use super::enforce::{self, Enforcement, Lines};
 use super::guard::{self, GuardSettings};
 use super::killing;
+use super::pauses::{self, SecondClock};
 use super::premises::{self, Premises};
 use super::renew::{self, Apart, Looking, Notebook, RenewSettings};
 use super::watchdog::{Watchdog, WatchdogState};
 use crate::limits;
+use crate::outer::Outer;
 
 #[derive(Debug, Clone)]
 pub struct KeeperSettings {
@@ -72,7 +74,8 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         enforcement.fenced_from(memory.fence.or(memory.deadline));
         enforcement.publish(memory.deadline, memory.timings.kill());
     }
-    let tell = start_enforcing(&enforcement, uuid)?;
+    let outer = Outer::look();
+    let tell = start_enforcing(&enforcement, uuid, second_clock(&outer))?;
     if let Some(standing) = standing {
         standing.relieve();
     }
@@ -82,6 +85,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         identity,
         timings: LeaseTimings::BALANCED,
         clock: Clock::Boottime,
+        may_be_paused: outer.may_be_paused(),
         store,
         looking: Looking::Apart(Apart::new(Arc::new(ProcCopies::telling(uuid)), tell)),
         enforcement,
@@ -212,15 +216,28 @@ fn take_care_of_memory_and_time() {
     }
 }
 
+/// What shows a pause from outside, and a word to the log where such a pause may stay unseen.
+fn second_clock(outer: &Outer) -> Option<SecondClock> {
+    match (pauses::available(outer), outer.said()) {
+        (Ok(()), _) => Some(SecondClock::default()),
+        (Err(_), None) => None,
+        (Err(reason), Some(host)) => {
+            tracing::warn!(host, reason, "a pause of this host from outside may not be noticed");
+            None
+        }
+    }
+}
+
 /// The thread that kills, and one that writes down what it says. Returns the line by which it is told of copies.
 fn start_enforcing(
     enforcement: &Arc<Enforcement>,
     uuid: Uuid,
+    second: Option<SecondClock>,
 ) -> anyhow::Result<mpsc::Sender<Vec<super::copies::VmCopy>>> {
     let (tell, told) = mpsc::channel();
     let (reports, said) = mpsc::channel();
     let lines = Lines { told, reports };
-    let (_, no_real_time) = enforce::start(Arc::clone(enforcement), ProcCopies::new(uuid), lines)
+    let (_, no_real_time) = enforce::start(Arc::clone(enforcement), ProcCopies::new(uuid), lines, second)
         .context("cannot start the thread that kills")?;
     if let Some(error) = no_real_time {
         tracing::warn!(what = "real-time priority", error = %error, "not permitted");

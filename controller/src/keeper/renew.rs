@@ -35,6 +35,8 @@ pub struct RenewSettings {
     /// To begin with, until a memory, the own record or the controller says otherwise.
     pub timings: LeaseTimings,
     pub clock: Clock,
+    /// As [`Inputs::may_be_paused`].
+    pub may_be_paused: bool,
     pub store: Arc<dyn Store>,
     pub looking: Looking,
     pub enforcement: Arc<Enforcement>,
@@ -63,6 +65,8 @@ pub struct Renewal {
     expected: Expected,
     /// What was killed because nobody had said so, and which process was the last of it.
     unexpected: Option<(Ended, u64)>,
+    /// All pauses of this host that the holder knows of.
+    paused: Duration,
     told: Told,
 }
 
@@ -117,6 +121,7 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         looked: None,
         expected,
         unexpected: None,
+        paused: Duration::ZERO,
         told,
     };
     (renewal, line)
@@ -170,6 +175,7 @@ impl Renewal {
                 self.obey(command).await;
             }
             let inputs = self.inputs().await;
+            self.notice_pause();
             let now = self.settings.clock.now();
             let next = self.holder.next(now, inputs);
             let written = self.publish(self.holder.deadline());
@@ -202,6 +208,7 @@ impl Renewal {
         Inputs {
             copies,
             controller_alive: self.desk.controller_alive(),
+            may_be_paused: self.settings.may_be_paused,
             counted: self.looked.and_then(|looked| looked.count),
             wall: self.settings.clock.wall(),
             fresh_incarnation: (self.settings.incarnations)(),
@@ -362,6 +369,7 @@ impl Renewal {
 
     fn written(&mut self, attempt: Attempt, result: Result<Txn, StoreError>) {
         let failing = !matches!(&result, Ok(txn) if txn.committed());
+        self.notice_pause();
         self.holder.on_write(attempt, self.settings.clock.now(), result);
         self.note(failing);
     }
@@ -441,9 +449,35 @@ impl Renewal {
         }
     }
 
+    /// Where the thread that kills has noticed that this host stood still, and moved the deadline already.
+    fn notice_pause(&mut self) {
+        let (all, woke) = self.settings.enforcement.pauses();
+        let by = all.saturating_sub(self.paused);
+        if by.is_zero() {
+            return;
+        }
+        self.paused = all;
+        self.holder.paused(woke, by);
+        tracing::warn!(
+            millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX),
+            "this host was paused from outside: its lease is older by that"
+        );
+    }
+
+    /// Puts a deadline in force, and once more where the host stood still meanwhile.
+    fn publish(&mut self, deadline: Option<Moment>) -> bool {
+        loop {
+            self.notice_pause();
+            let written = self.put_in_force(deadline.min(self.holder.deadline()));
+            if self.settings.enforcement.pauses().0 == self.paused {
+                return written;
+            }
+        }
+    }
+
     /// Puts a deadline in force: the enforcing side first where it moves closer, the state file before anybody
     /// else hears of it. False if a keeper started anew would find a later one.
-    fn publish(&mut self, deadline: Option<Moment>) -> bool {
+    fn put_in_force(&mut self, deadline: Option<Moment>) -> bool {
         let closer = deadline < self.settings.enforcement.deadline();
         self.settings.enforcement.fenced_from(self.holder.fence());
         self.settings.watchdog.fit([&self.holder.timings(), &self.holder.granted()]);

@@ -121,6 +121,7 @@ fn ready(number: u32) -> NodeStatus {
         runs_unnamed: false,
         migrated_percent: None,
         lost_leases: vec![],
+        virtual_host: None,
         controller_version: "test".to_owned(),
         local_vm: "Off".to_owned(),
         waiting: vec![],

@@ -259,3 +259,24 @@ fn a_named_file_that_is_not_there_is_an_error_and_the_default_one_may_be_missing
     let text = read_file(&named(), &by_variable).unwrap().unwrap();
     assert_eq!(text.text, "listen: 127.0.0.1:1\n");
 }
+
+#[test]
+fn two_clusters_on_one_host_and_one_consul_share_no_file_no_key_and_no_vm_but_the_port_until_one_is_given_another()
+ {
+    // One name begins with the other: nothing of the one may lie within the other's.
+    let of = |cluster: &str| {
+        resolve(&Flags { cluster: Some(cluster.to_owned()), ..named() }, &Environment::new(), None).unwrap()
+    };
+    let (one, two) = (of("prod"), of("prod2"));
+    let apart = |a: &Path, b: &Path| !a.starts_with(b) && !b.starts_with(a);
+    assert!(apart(&one.keeper_directory(), &two.keeper_directory()));
+    assert!(apart(&one.keeper_socket(), &two.keeper_socket()));
+    assert!(apart(&one.seed(), &two.seed()));
+    let key = |settings: &Settings| zsha_crds::Keys::new(&settings.cluster).lease(&settings.node);
+    assert_eq!(key(&one), "zsha/prod/leases/nfs-1");
+    assert_eq!(key(&two), "zsha/prod2/leases/nfs-1");
+    // By this a keeper knows whose QEMU it may count and kill.
+    let vm = zsha_crds::VmName::management();
+    assert_ne!(vm.domain_uuid(&one.cluster), vm.domain_uuid(&two.cluster));
+    assert_eq!(one.listen, two.listen, "the second says at its start that the port is taken");
+}

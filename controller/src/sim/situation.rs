@@ -90,7 +90,7 @@ impl Simulation {
             Situation::Build(node, reads) => {
                 let node = self.node(node);
                 node.stop_controller();
-                node.machine.build = Build { version: format!("0.{reads}.0"), reads: *reads };
+                node.machine.build = Build { reads: *reads, ..Build::this(format!("0.{reads}.0")) };
                 node.start_controller();
             }
             Situation::ApplyNewer(format) => self.operator.apply_as(*format, None, 8),

@@ -62,6 +62,11 @@ impl LibvirtRig {
         connect(&self.daemon, self.uuid, domain_type)
     }
 
+    /// Bound to a VM of the same name under the same libvirt.
+    pub(crate) fn hypervisor_of_another_cluster(&self, uuid: Uuid) -> LibvirtHypervisor {
+        connect(&self.daemon, uuid, Some(DomainType::Qemu))
+    }
+
     pub(crate) async fn virsh(&self, arguments: &[&str]) -> String {
         let uri = uri(&self.daemon.socket());
         let output = Command::new("virsh").args(["-c", &uri]).args(arguments).output().await.unwrap();

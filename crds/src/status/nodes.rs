@@ -78,6 +78,9 @@ pub struct NodeSummary {
     pub storage: ConditionStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<u64>,
+    /// As its controller said last: what this host is, where it is no real machine or cannot tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_host: Option<String>,
 }
 
 fn unknown() -> ConditionStatus {
@@ -161,6 +164,7 @@ fn one(facts: &Facts<'_>, name: NodeName, address: Option<String>) -> NodeSummar
         storage: storage(speaking),
         observed_generation: status.map(|status| status.observed_generation),
         controller_version: status.map(|status| status.controller_version.clone()),
+        virtual_host: status.and_then(|status| status.virtual_host.clone()),
         name,
         address,
         lease,

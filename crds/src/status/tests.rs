@@ -42,6 +42,7 @@ fn report(name: &str, local_vm: &str) -> NodeStatus {
         runs_unnamed: false,
         migrated_percent: None,
         lost_leases: vec![],
+        virtual_host: None,
         node: node(name),
         conditions: vec![Condition::new("Ready", ConditionStatus::True, "Fit", "fit", at(10))],
         observed_generation: 4,

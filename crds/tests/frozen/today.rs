@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zsha_crds::records::{
-    Answer, Departed, EventRecord, EventType, HistoryRecord, HostShutdown, Intent, LeaseRecord, LeaseState,
-    LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase,
-    VmRecord, VmStatus, Waiting,
+    Answer, Departed, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings,
+    Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord,
+    VmStatus, Waiting,
 };
 use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
 
@@ -143,7 +143,8 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 by: text(),
                 at: at(),
                 message: text(),
-                shutdown: Some(HostShutdown { boot_id: "boot".to_owned(), no_time_to_move: true }),
+                // Later than the folder of the last release: see `a_host_that_shuts_down_is_drained_for_a_release_that_knows_no_more`.
+                shutdown: None,
             },
         ),
         of("intent", Intent::Migrate { id: SOME, to: node(), by: text(), at: at(), message: text() }),
@@ -155,6 +156,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 document_format: zsha_crds::format::FIRST,
                 runs_unnamed: true,
                 migrated_percent: Some(42),
+                virtual_host: Some("a virtual machine (QEMU)".to_owned()),
                 node: node(),
                 conditions: vec![condition()],
                 observed_generation: 5,

@@ -40,8 +40,14 @@ struct State {
 impl Supervisor {
     pub(super) fn start(log: PathBuf, services: Vec<Service>) -> Arc<Self> {
         let now = Instant::now();
-        let state =
-            |service| State { service, wanted: true, pid: None, starts: 0, not_before: now, last_end: None };
+        let state = |service: Service| State {
+            wanted: !service.held,
+            service,
+            pid: None,
+            starts: 0,
+            not_before: now,
+            last_end: None,
+        };
         let services = services.into_iter().map(|service| (service.name.clone(), state(service))).collect();
         let supervisor = Arc::new(Self { log, services: Mutex::new(services), changed: Condvar::new() });
         let (reaper, starter) = (supervisor.clone(), supervisor.clone());

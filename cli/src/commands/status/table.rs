@@ -89,6 +89,14 @@ fn summary(status: &ClusterStatus, wide: bool, colour: bool) -> String {
             bound.terms().iter().map(|(name, s)| format!("{name} {}", seconds(*s))).collect();
         lines.push(("Failover", if wide { format!("{total} ({})", terms.join(" + ")) } else { total }));
     }
+    let virtual_hosts = status.nodes.iter().filter_map(|node| {
+        node.virtual_host.as_ref().map(|host| format!("{} is {}", node.name, plain(host)))
+    });
+    let virtual_hosts: Vec<_> = virtual_hosts.collect();
+    if !virtual_hosts.is_empty() {
+        let risk = "paused from outside for long, it may run the VM for a moment beside a new owner";
+        lines.push(("Caution", format!("{}: {risk}", virtual_hosts.join(", "))));
+    }
     lines.insert(0, ("Cluster", status.cluster.to_string()));
     lines
         .iter()

@@ -82,6 +82,9 @@ pub enum Copies {
 pub struct Inputs {
     pub copies: Copies,
     pub controller_alive: bool,
+    /// Whether something outside may stop this host so that its own clock does not count it. Then it does not say when
+    /// it sent a renewal: others would date the first one after such a pause before the pause.
+    pub may_be_paused: bool,
     /// For the record: processes as last counted, whenever that was.
     pub counted: Option<u32>,
     /// For display only.
@@ -175,6 +178,9 @@ pub struct Holder {
     confirmed: u64,
     late: Option<Late>,
     lost: Lost,
+    /// When the last pause from outside was noticed, and how long those were that were noticed since the last attempt
+    /// was made.
+    paused: (Moment, Duration),
     not_before: Moment,
     /// Since when the controller has been silent, and which life was led then: any other one has set free what that
     /// life owned.
@@ -205,6 +211,7 @@ impl Holder {
             confirmed: 0,
             late: None,
             lost: Lost::default(),
+            paused: (Moment::default(), Duration::ZERO),
             deadline: memory.and_then(|m| m.deadline),
             not_before: Moment::default(),
             silent: None,
@@ -421,10 +428,11 @@ impl Holder {
             timings,
             controller_alive: inputs.controller_alive,
             copies: inputs.counted,
-            sent_millis: Some(now.as_millis()),
+            sent_millis: (!inputs.may_be_paused).then(|| now.as_millis()),
             renewed_at: inputs.wall,
             fenced_by: None,
         };
+        self.paused.1 = Duration::ZERO;
         Attempt { record, sent: now }
     }
 
@@ -582,11 +590,13 @@ impl Holder {
             self.unbroken = Some(attempt.sent);
         }
         self.note_late(attempt.sent);
+        let (woke, paused) = self.paused;
+        let sent = if attempt.sent <= woke { attempt.sent - paused } else { attempt.sent };
         self.confirmed = attempt.record.seq;
         self.lost.renewed(attempt.record.epoch);
-        self.deadline = Some(attempt.sent + attempt.record.timings.ttl());
-        self.granted = Some((attempt.record.timings, attempt.sent));
-        self.fence = Some(fence(attempt.sent, attempt.record.timings.fence_after()));
+        self.deadline = Some(sent + attempt.record.timings.ttl());
+        self.granted = Some((attempt.record.timings, sent));
+        self.fence = Some(fence(sent, attempt.record.timings.fence_after()));
         self.message = "renewed".to_owned();
         self.own = Own::Mine { record: attempt.record, index };
     }
@@ -597,6 +607,20 @@ impl Holder {
         let (gap, of) = (sent.since(before), timings.ttl());
         if gap > of / 2 {
             self.late = Some(Late { count: self.late.map_or(0, |late| late.count) + 1, gap, of });
+        }
+    }
+
+    /// This host stood still for so long and its clock did not count it, as was noticed at `woke`: what was sent before
+    /// is older by that than the clock says. What was sent between the pause and the moment it was noticed is taken to
+    /// have been sent before it.
+    pub fn paused(&mut self, woke: Moment, by: Duration) {
+        self.paused = (woke, self.paused.1 + by);
+        if let Some((_, sent)) = &mut self.granted
+            && *sent <= woke
+        {
+            *sent = *sent - by;
+            self.deadline = self.deadline.map(|deadline| deadline - by);
+            self.fence = self.fence.map(|fence| fence - by);
         }
     }
 

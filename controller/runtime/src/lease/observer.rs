@@ -97,6 +97,9 @@ impl Sight {
 /// When a renewal was sent at the latest, by the one seen before it. That one was sent before it was seen; the holder's
 /// clock says how much later this one was sent; and two clocks, each up to 1 % off, differ by up to 1/49 of that. The
 /// last sight's own `sent_by` is not used: an error of a clock that is over must not be carried on.
+///
+/// That holds only of a clock that did not stand still between the two, which nobody but its holder can know. So one
+/// whose clock may (`Inputs::may_be_paused`) does not say when it sent, and its renewal counts from its sight.
 fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
     let old = &before.record;
     // Whoever fences sends nothing in its holder's name: that has been silent for as long as before.

@@ -15,6 +15,7 @@ use crate::store::{Op, StoreError, Txn};
 
 mod lost;
 mod nonsense;
+mod pauses;
 mod reading;
 mod watching;
 
@@ -35,6 +36,7 @@ fn inputs(copies: Copies, incarnation: u128) -> Inputs {
     Inputs {
         copies,
         controller_alive: true,
+        may_be_paused: false,
         counted: Some(0),
         wall: Timestamp::UNIX_EPOCH,
         fresh_incarnation: Uuid::from_u128(incarnation),

@@ -13,6 +13,7 @@ use virt::domain::{Domain, MigrateParameters};
 use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
+use zsha_crds::VmName;
 
 use super::agent;
 use super::events::{self, Bell};
@@ -28,6 +29,7 @@ use crate::keeper::copies::Copies;
 #[derive(Debug)]
 pub(super) struct Vm {
     pub(super) uuid: Uuid,
+    name: String,
     copies: Arc<dyn Copies>,
     bell: Arc<Bell>,
     /// libvirt's own, of this domain.
@@ -44,9 +46,17 @@ const DEATH_TICK: Duration = Duration::from_millis(5);
 const LOOKS: u32 = 3;
 
 impl Vm {
-    pub(super) fn new(uuid: Uuid, copies: Arc<dyn Copies>, bell: Arc<Bell>, log: PathBuf) -> Self {
+    pub(super) fn new(
+        uuid: Uuid,
+        name: &VmName,
+        copies: Arc<dyn Copies>,
+        bell: Arc<Bell>,
+        log: PathBuf,
+    ) -> Self {
+        let name = name.to_string();
         Self {
             uuid,
+            name,
             copies,
             bell,
             log,
@@ -86,11 +96,42 @@ impl Vm {
             };
             // What libvirt does not know of may still hold the image.
             if vm.has_process() || !self.has_copy()? {
+                if vm == LocalVm::Absent {
+                    self.name_is_free(connect)?;
+                }
                 return Ok(vm);
             }
         }
-        tracing::warn!(uuid = %self.uuid, libvirt = vm.word(), "a process of the VM runs that libvirt does not know");
+        let who = self.who_copies_are();
+        tracing::warn!(uuid = %self.uuid, libvirt = vm.word(), who, "a process of the VM runs that libvirt does not know");
         Ok(LocalVm::Unmanaged)
+    }
+
+    /// For the log: which processes, whose, and what they are called.
+    fn who_copies_are(&self) -> String {
+        let copies = self.copies.alive().unwrap_or_default();
+        copies.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    /// A domain of our name that is not ours is another cluster's, or somebody's own. It is left alone, and this node
+    /// cannot run the VM beside it: libvirt has room for one domain of a name.
+    fn name_is_free(&self, connect: &Connect) -> Result<(), Refusal> {
+        let domain = match connect.lookup_domain_by_name(&self.name) {
+            Err(error) if is(&error, ErrorNumber::NoDomain) => return Ok(()),
+            other => other?,
+        };
+        let uuid = domain.uuid()?;
+        // Ours, defined by now.
+        if uuid == self.uuid {
+            return Ok(());
+        }
+        Err(plain(format!(
+            "this node's libvirt has another domain that is called {name} (UUID {uuid}; this cluster's has {ours}). It is \
+             left alone, and the VM cannot be here beside it: undefine or rename that one (`virsh domrename`), or take \
+             this node out of one of the two clusters",
+            name = self.name,
+            ours = self.uuid,
+        )))
     }
 
     fn look_once(&self, connect: &Connect) -> Result<LocalVm, Refusal> {
@@ -168,6 +209,7 @@ impl Vm {
         if self.find_active(connect)?.is_some() || self.has_copy()? {
             return Err(plain("a process of the VM is there already"));
         }
+        self.name_is_free(connect)?;
         self.undefine(connect)?;
         // The event of this start may come after the end of what it makes.
         self.bell.life().forget();

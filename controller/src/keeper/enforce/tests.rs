@@ -45,7 +45,7 @@ fn running(deadline: Option<Moment>) -> Running {
     enforcement.publish(deadline, K);
     let (tell, told) = mpsc::channel();
     let (say, reports) = mpsc::channel();
-    start(Arc::clone(&enforcement), ProcCopies::new(uuid), Lines { told, reports: say }).unwrap();
+    start(Arc::clone(&enforcement), ProcCopies::new(uuid), Lines { told, reports: say }, None).unwrap();
     Running { enforcement, uuid, tell, reports }
 }
 
@@ -74,6 +74,24 @@ fn a_deadline_taken_back_is_obeyed_at_once() {
     let qemu = Impostor::qemu(running.uuid);
     running.enforcement.publish(None, K);
     assert!(qemu.dies_within(K));
+}
+
+#[test]
+fn a_pause_of_the_host_moves_the_deadline_closer_and_is_obeyed_at_once() {
+    let running = running(soon(Duration::from_secs(8)));
+    let qemu = Impostor::qemu(running.uuid);
+    running.enforcement.paused(Clock::Boottime.now(), Duration::from_secs(3));
+    assert!(!qemu.dies_within(Duration::from_millis(200)), "5 s are left");
+    running.enforcement.paused(Clock::Boottime.now(), Duration::from_secs(14));
+    assert!(qemu.dies_within(K));
+    assert_eq!(running.enforcement.pauses().0, Duration::from_secs(17));
+}
+
+#[test]
+fn a_pause_puts_nothing_in_force_where_nothing_was() {
+    let enforcement = Enforcement::default();
+    enforcement.paused(Moment::from_millis(90_000), Duration::from_secs(14));
+    assert_eq!((enforcement.deadline(), enforcement.fence()), (None, Moment::default()));
 }
 
 #[test]

@@ -158,7 +158,10 @@ impl LocalLease {
     pub fn overheard(&self) -> Verdict {
         // What was killed is told at once, not with the next renewal: the controller asks why its VM is gone.
         let (ended, watchdog) = (self.enforcement.ended(), self.watchdog.state());
-        Verdict { ended, watchdog, ..self.view.borrow().clone() }
+        let view = self.view.borrow().clone();
+        // So is a deadline that has moved closer by itself, since this host was paused.
+        let valid_until = view.valid_until.min(self.enforcement.deadline());
+        Verdict { ended, watchdog, valid_until, ..view }
     }
 }
 

@@ -25,8 +25,6 @@ fn a_definition_on_the_disk_goes_wherever_it_is_and_whatever_runs() {
         is_removed(&defined(world(1, Some(1), VmPhase::Running, RUNNING))),
         "beside the copy of its owner"
     );
-    let stopped = world(1, None, VmPhase::PoweredOff, off(OffReason::Shutdown));
-    assert!(is_removed(&defined(stopped)));
     let mut blind = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     blind.vm = Observed::Unknown("Consul is out of reach".to_owned());
     assert!(is_removed(&defined(blind)), "whoever owns the VM");

@@ -16,6 +16,7 @@ fn losing(me: u32, lost: &[(u64, Duration)]) -> World {
     world.now = NOW + MINUTE * 120;
     world.wall = Timestamp::from_second(100_000).unwrap();
     let Observed::Known(verdict) = &mut world.lease else { panic!("no lease") };
+    verdict.valid_until = Some(world.now + MINUTE);
     verdict.lost = lost.iter().map(|(epoch, ago)| Lost { epoch: *epoch, at: world.now - *ago }).collect();
     world
 }
@@ -86,9 +87,6 @@ fn an_unstable_node_is_taken_where_no_other_is_fit_and_not_where_one_is() {
     let mut alone = losing(1, &[(2, MINUTE), (4, MINUTE), (6, MINUTE)]);
     alone.vm = super::world(1, None, VmPhase::Stopped, LocalVm::Absent).vm;
     alone.sights.retain(|other, _| *other == node(1));
-    if let Observed::Known(verdict) = &mut alone.lease {
-        verdict.valid_until = Some(alone.now + MINUTE);
-    }
     let mine = alone.sights.get_mut(&node(1)).unwrap();
     (mine.first_seen, mine.sent_by) = (alone.now, alone.now);
     assert_eq!(only_write(&decide(&alone)).reason, "FirstStart");

@@ -18,9 +18,10 @@ pub(crate) enum Expected {
 /// What was seen of one fault, from a cluster at rest to a cluster at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The VM's process before.
+    /// The VM's process before; where the fault was to move it, that to which it was moved.
     pub before: i32,
-    /// When another process ran the VM, counted from the fault; looked for only where it has to.
+    /// When another process ran the VM, or what was begun by hand was over, counted from the fault; looked for only where
+    /// it has to.
     pub took: Option<Duration>,
     /// What the product promises for that.
     pub bound: Duration,
@@ -28,6 +29,8 @@ pub(crate) struct Seen {
     pub after: Result<i32, String>,
     /// Moments with two copies.
     pub doubles: usize,
+    /// Processes of the VM that ended, beyond those that the fault ends.
+    pub ended: usize,
     /// What else went wrong on the way.
     pub trouble: Option<String>,
 }
@@ -38,10 +41,13 @@ pub(crate) fn judge(expected: Expected, seen: &Seen) -> Vec<String> {
     if seen.doubles > 0 {
         wrong.push(format!("two copies at once, {} times", seen.doubles));
     }
+    if seen.ended > 0 {
+        wrong.push(format!("healthy VMs ended: {}", seen.ended));
+    }
     wrong.extend(seen.trouble.clone());
     match (expected, seen.took) {
         (Expected::Recovers, None) if seen.trouble.is_none() => wrong.push("it did not run again".to_owned()),
-        (Expected::Recovers, Some(took)) if took > seen.bound => {
+        (_, Some(took)) if took > seen.bound => {
             wrong.push(format!("it took {took:.2?}, and {:.2?} are promised", seen.bound));
         }
         (Expected::Recovers | Expected::Untouched | Expected::Runs, _) => {}
@@ -60,13 +66,14 @@ pub(crate) fn judge(expected: Expected, seen: &Seen) -> Vec<String> {
 #[derive(Debug)]
 pub(crate) struct Outcome<F> {
     pub fault: F,
+    pub expected: Expected,
     pub seen: Seen,
     pub wrong: Vec<String>,
 }
 
 impl<F> Outcome<F> {
     pub(crate) fn of(fault: F, expected: Expected, seen: Seen) -> Self {
-        Self { fault, wrong: judge(expected, &seen), seen }
+        Self { fault, expected, wrong: judge(expected, &seen), seen }
     }
 }
 
@@ -75,7 +82,8 @@ pub(crate) fn passed<F>(outcomes: &[Outcome<F>], doubles: usize) -> bool {
     !outcomes.is_empty() && doubles == 0 && outcomes.iter().all(|outcome| outcome.wrong.is_empty())
 }
 
-/// A row a kind of fault, then a line for everything that was wrong.
+/// A row a kind of fault, then a line for everything that was wrong. Where nothing is timed, the last column says what was to
+/// come of it.
 pub(crate) fn table<F: Copy + Ord + Debug>(outcomes: &[Outcome<F>]) -> String {
     let mut rows: BTreeMap<F, Vec<&Outcome<F>>> = BTreeMap::new();
     for outcome in outcomes {
@@ -85,7 +93,13 @@ pub(crate) fn table<F: Copy + Ord + Debug>(outcomes: &[Outcome<F>]) -> String {
     for (fault, outcomes) in rows {
         let mut took: Vec<Duration> = outcomes.iter().filter_map(|outcome| outcome.seen.took).collect();
         took.sort();
-        let bound = outcomes.iter().map(|outcome| outcome.seen.bound).max().filter(|_| !took.is_empty());
+        let bound = outcomes.iter().map(|outcome| outcome.seen.bound).max();
+        let bound = match outcomes[0].expected {
+            _ if !took.is_empty() => seconds(bound.as_ref()),
+            Expected::Untouched => "untouched".to_owned(),
+            Expected::Runs => "runs".to_owned(),
+            Expected::Recovers => "-".to_owned(),
+        };
         let wrong = outcomes.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
         let doubles: usize = outcomes.iter().map(|outcome| outcome.seen.doubles).sum();
         let cells = [
@@ -94,7 +108,7 @@ pub(crate) fn table<F: Copy + Ord + Debug>(outcomes: &[Outcome<F>]) -> String {
             doubles.to_string(),
             seconds(took.get(took.len() / 2)),
             seconds(took.last()),
-            seconds(bound.as_ref()),
+            bound,
         ];
         text.push_str(&row(&format!("{fault:?}"), cells));
     }
@@ -107,7 +121,7 @@ pub(crate) fn table<F: Copy + Ord + Debug>(outcomes: &[Outcome<F>]) -> String {
 }
 
 fn row(name: &str, [times, wrong, doubles, median, max, bound]: [String; 6]) -> String {
-    format!("{name:<24} {times:>5} {wrong:>6} {doubles:>6} {median:>9} {max:>9} {bound:>9}\n")
+    format!("{name:<34} {times:>5} {wrong:>6} {doubles:>6} {median:>9} {max:>9} {bound:>9}\n")
 }
 
 fn seconds(span: Option<&Duration>) -> String {
@@ -124,7 +138,7 @@ mod tests {
     const BOUND: Duration = Duration::from_secs(13);
 
     fn untouched() -> Seen {
-        Seen { before: 7, took: None, bound: BOUND, after: Ok(7), doubles: 0, trouble: None }
+        Seen { before: 7, took: None, bound: BOUND, after: Ok(7), doubles: 0, ended: 0, trouble: None }
     }
 
     fn recovered(took: Duration) -> Seen {
@@ -143,6 +157,9 @@ mod tests {
             (Recovers, Seen { doubles: 1, ..recovered(BOUND) }, "two copies at once, 1 times"),
             (Untouched, Seen { doubles: 2, ..untouched() }, "two copies at once, 2 times"),
             (Runs, Seen { doubles: 1, ..untouched() }, "two copies at once, 1 times"),
+            (Untouched, Seen { ended: 1, ..untouched() }, "healthy VMs ended: 1"),
+            (Recovers, Seen { ended: 2, ..recovered(BOUND) }, "healthy VMs ended: 2"),
+            (Untouched, Seen { took: Some(LATE), ..untouched() }, "it took 13.00s, and 13.00s are promised"),
             (Untouched, Seen { after: Ok(8), ..untouched() }, "its process was 7, and is 8 now"),
             (Untouched, Seen { after: Err("not settled".to_owned()), ..untouched() }, "not settled"),
             (Runs, Seen { after: Err("not settled".to_owned()), ..untouched() }, "not settled"),
@@ -159,6 +176,7 @@ mod tests {
     fn what_came_as_it_must_is_no_fault() {
         for (expected, seen) in [
             (Expected::Untouched, untouched()),
+            (Expected::Untouched, Seen { took: Some(BOUND), ..untouched() }),
             (Expected::Recovers, recovered(BOUND)),
             (Expected::Runs, untouched()),
             (Expected::Runs, Seen { took: None, ..recovered(LATE) }),
@@ -202,5 +220,14 @@ mod tests {
         let table = table(&outcomes);
         let row: Vec<&str> = table.lines().nth(1).unwrap().split_ascii_whitespace().collect();
         assert_eq!(row, ["Fault", "3", "0", "0", "5.00", "s", "9.00", "s", "13.00", "s"], "{table}");
+    }
+
+    #[test]
+    fn where_nothing_is_timed_the_table_says_what_was_to_come_of_it() {
+        for (expected, said) in [(Expected::Untouched, "untouched"), (Expected::Runs, "runs")] {
+            let table = table(&[Outcome::of(Fault, expected, untouched())]);
+            let row: Vec<&str> = table.lines().nth(1).unwrap().split_ascii_whitespace().collect();
+            assert_eq!(row, ["Fault", "1", "0", "0", "-", "-", said], "{table}");
+        }
     }
 }

@@ -3,17 +3,20 @@
 //! recovery is timed beside the bound that the product computes. Ends with a table, and with an error where the promise,
 //! a bound or an expectation was broken.
 //!
-//! The seed chooses the faults and their lengths; how the machine takes them is its own.
+//! The seed chooses the faults and their lengths; how the machine takes them is its own. `FAULTS=ByHand,Migration` has only
+//! those whose name has one of these words.
 
 // It measures real time.
 #![allow(clippy::disallowed_methods)]
 
+mod by_hand;
 mod judge;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use by_hand::Act;
 use judge::{Expected, Outcome, Seen};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -48,10 +51,12 @@ enum Fault {
     /// The VM dies while the cluster is frozen: it comes back when that is over, and not before.
     FrozenAndQemuKilled,
     Apply,
+    /// Something that an administrator does past zsha, or a neighbour means harm by.
+    ByHand(Act),
 }
 
 impl Fault {
-    const ALL: [Self; 22] = [
+    const OF_MACHINES: [Self; 22] = [
         Self::OwnerLosesPower,
         Self::BystanderLosesPower,
         Self::OwnerCutOff,
@@ -76,6 +81,24 @@ impl Fault {
         Self::Apply,
     ];
 
+    /// All of them, or those whose name has one of these words, with a comma between.
+    fn named(words: &str) -> Vec<Self> {
+        let all = Self::OF_MACHINES.into_iter().chain(Act::ALL.map(Self::ByHand));
+        let is_named = |fault: &Self| words.split(',').any(|word| format!("{fault:?}").contains(word));
+        all.filter(is_named).collect()
+    }
+
+    /// How many processes that are the VM it may end. A migration that comes to nothing ends none.
+    fn ends(self) -> usize {
+        match (self, self.expected()) {
+            (Self::ByHand(act), _) => act.ends(),
+            // The source, and what had arrived when its source died.
+            (Self::MigrationAndPowerLoss, _) => 2,
+            (_, Expected::Recovers | Expected::Runs) => 1,
+            (_, Expected::Untouched) => 0,
+        }
+    }
+
     fn expected(self) -> Expected {
         match self {
             Self::OwnerLosesPower | Self::OwnerCutOff | Self::QemuKilled | Self::KeeperHangs => {
@@ -98,6 +121,7 @@ impl Fault {
             | Self::LibvirtKilled
             | Self::LibvirtHangs
             | Self::Apply => Expected::Untouched,
+            Self::ByHand(act) => act.expected(),
         }
     }
 }
@@ -114,6 +138,26 @@ struct Chaos {
     lab: Cluster,
     rng: SmallRng,
     memory_gib: u64,
+    /// Of the store, at some time when the cluster was at rest.
+    snapshot: String,
+    /// Processes that look like the VM: on which host, and which.
+    impostors: Vec<(String, String)>,
+}
+
+/// What was done, and what is to come of it.
+struct Inflicted {
+    /// When it began to matter.
+    at: Instant,
+    /// The VM's process that it leaves.
+    process: i32,
+    /// What has been timed already, beside what is promised of it.
+    took: Option<(Duration, Duration)>,
+}
+
+impl Inflicted {
+    fn now(process: i32) -> Self {
+        Self { at: Instant::now(), process, took: None }
+    }
 }
 
 fn main() -> ExitCode {
@@ -134,7 +178,10 @@ fn run() -> Result<bool> {
     let begun = Instant::now();
     let lab = Cluster::builder().nodes(3).profile(&profile).build()?;
     lab.start_vm()?;
-    let mut chaos = Chaos { lab, rng: SmallRng::seed_from_u64(seed), memory_gib: 8 };
+    let snapshot = lab.dir().join("store.snapshot").display().to_string();
+    lab.settled(SETTLE_LIMIT)?.saves_the_store(&snapshot)?;
+    let rng = SmallRng::seed_from_u64(seed);
+    let mut chaos = Chaos { lab, rng, memory_gib: 8, snapshot, impostors: Vec::new() };
     println!("chaos: seed {seed}, {profile}, {minutes} minutes");
     let mut outcomes = Vec::new();
     // An error is one of the lab, and ends it; what was seen until then is told all the same.
@@ -142,8 +189,10 @@ fn run() -> Result<bool> {
     let (readings, doubles) = (chaos.lab.check().readings(), chaos.lab.check().violations().len());
     println!("{}", judge::table(&outcomes));
     let wrong = outcomes.iter().filter(|outcome| !outcome.wrong.is_empty()).count();
+    let healthy: usize = outcomes.iter().map(|outcome| outcome.seen.ended).sum();
     println!(
-        "{} faults, {readings} readings of /proc, {doubles} double runs, {wrong} not as expected",
+        "{} faults, {readings} readings of /proc, {doubles} double runs, {healthy} healthy VMs ended, {wrong} not as \
+         expected",
         outcomes.len()
     );
     // Only what `finish` ends loses its logs.
@@ -166,8 +215,10 @@ impl Chaos {
     }
 
     fn play(&mut self, begun: Instant, minutes: f64, outcomes: &mut Vec<Outcome<Fault>>) -> Result<()> {
+        let faults = Fault::named(&setting::<String>("FAULTS", "")?);
+        ensure!(!faults.is_empty(), "FAULTS names none");
         while begun.elapsed().as_secs_f64() < minutes * 60.0 {
-            let fault = Fault::ALL[self.rng.random_range(0..Fault::ALL.len())];
+            let fault = faults[self.rng.random_range(0..faults.len())];
             let outcome = self.one(fault)?;
             let took = outcome.seen.took.map_or_else(|| "-".to_owned(), |took| format!("{took:.2?}"));
             let came =
@@ -190,18 +241,34 @@ impl Chaos {
         let length = self.millis(500, 9_000);
         let brief = self.millis(300, 2_000);
         let bystander = self.rng.random_range(0..2);
-        let doubles = self.lab.check().violations().len();
+        let (doubles, ended) = (self.lab.check().violations().len(), self.lab.check().ended());
         let at = Instant::now();
-        let inflicted = self.inflict(fault, &name, bystander, (length, brief), qemu);
-        let came = inflicted.and_then(|()| self.watch(fault, at, qemu, bound));
-        self.mend()?;
-        let after = self.at_rest();
-        let doubles = self.lab.check().violations().len() - doubles;
-        let (took, trouble) = match came {
-            Ok(took) => (took, None),
-            Err(error) => (None, Some(format!("{error:#}"))),
+        let mut seen = Seen {
+            before: qemu,
+            took: None,
+            bound,
+            after: Err("it was not looked at".to_owned()),
+            doubles: 0,
+            ended: 0,
+            trouble: None,
         };
-        let seen = Seen { before: qemu, took, bound, after, doubles, trouble };
+        let came = self.inflict(fault, &name, bystander, (length, brief), qemu).and_then(|done| {
+            let done = done.unwrap_or(Inflicted { at, process: qemu, took: None });
+            seen.before = done.process;
+            (seen.took, seen.bound) = done.took.map_or((None, bound), |(took, bound)| (Some(took), bound));
+            self.watch(fault, done.at, done.process, bound)
+        });
+        let mended = self.mend();
+        seen.after = self.at_rest();
+        seen.doubles = self.lab.check().violations().len() - doubles;
+        seen.ended = (self.lab.check().ended() - ended).saturating_sub(fault.ends());
+        match came.and_then(|took| mended.map(|()| took)) {
+            Ok(took) => seen.took = took.or(seen.took),
+            Err(error) => (seen.took, seen.trouble) = (None, Some(format!("{error:#}"))),
+        }
+        if fault == Fault::ByHand(Act::StorePutBack) && seen.after.is_ok() {
+            self.host(&name)?.saves_the_store(&self.snapshot)?;
+        }
         Ok(Outcome::of(fault, fault.expected(), seen))
     }
 
@@ -223,11 +290,14 @@ impl Chaos {
         bystander: usize,
         (length, brief): (Duration, Duration),
         qemu: i32,
-    ) -> Result<()> {
+    ) -> Result<Option<Inflicted>> {
         if fault == Fault::Apply {
             self.memory_gib = if self.memory_gib == 8 { 9 } else { 8 };
             let document = self.lab.document().with("MemorySizeInGB", self.memory_gib);
-            return self.lab.apply(&document, "chaos").map(drop);
+            return self.lab.apply(&document, "chaos").map(|_| None);
+        }
+        if let Fault::ByHand(act) = fault {
+            return self.by_hand(act, owner, bystander, (length, brief), qemu).map(Some);
         }
         let owner = self.host(owner)?;
         let other = self.lab.others(owner).nth(bystander).context("no bystander")?;
@@ -236,7 +306,7 @@ impl Chaos {
             pass(span)?;
             host.unhang(service)
         };
-        match fault {
+        let inflicted = match fault {
             Fault::OwnerLosesPower => owner.power_off().map(drop),
             Fault::BystanderLosesPower => other.power_off().and_then(|_| pass(length)),
             Fault::OwnerCutOff => owner.pull_cables().map(drop),
@@ -296,13 +366,19 @@ impl Chaos {
                 other.zsha(&["resume"], "")?.success()?;
                 frozen
             }
-            Fault::Apply => Ok(()),
-        }
+            Fault::Apply | Fault::ByHand(_) => Ok(()),
+        };
+        inflicted.map(|()| None)
+    }
+
+    /// Where there is a process of the VM, and which.
+    fn alive(&self) -> Vec<(String, i32)> {
+        self.lab.check().alive().into_iter().map(|copy| (copy.host, copy.pid)).collect()
     }
 
     /// From when its process is gone, for so long.
     fn nothing_runs(&self, span: Duration) -> Result<()> {
-        let alive = || self.lab.check().alive();
+        let alive = || self.alive();
         wait::until("the VM's process gone", SEEN_WITHIN, || Ok(alive().is_empty().then_some(())))?;
         wait::stays("nothing runs while frozen", span, || {
             let alive = alive();
@@ -317,14 +393,7 @@ impl Chaos {
             Expected::Recovers => Ok(Some(self.lab.recovered(at, FAILOVER_LIMIT)?.took)),
             Expected::Untouched => {
                 // Longer than any deadline that may still be open.
-                wait::stays("the VM's process", bound, || {
-                    let alive = self.lab.check().alive();
-                    ensure!(
-                        alive.iter().any(|copy| copy.pid == qemu),
-                        "it was {qemu}, now there is {alive:?}"
-                    );
-                    Ok(())
-                })?;
+                wait::stays("the VM's process", bound, || self.is_there(qemu))?;
                 Ok(None)
             }
             Expected::Runs => {
@@ -336,7 +405,8 @@ impl Chaos {
         }
     }
 
-    fn mend(&self) -> Result<()> {
+    fn mend(&mut self) -> Result<()> {
+        self.end_impostors();
         for host in self.lab.hosts() {
             if !host.is_on() {
                 host.power_on()?;
@@ -344,10 +414,12 @@ impl Chaos {
             }
             host.plug_cables()?;
             for service in ["consul", "libvirtd", "keeper", "controller"] {
+                host.start(service)?;
                 host.unhang(service).ok();
             }
         }
-        self.lab.wait_until_up(SETTLE_LIMIT)
+        self.lab.wait_until_up(SETTLE_LIMIT)?;
+        self.lab.hosts().iter().try_for_each(|host| self.lab.ended_by_hand(host, SETTLE_LIMIT).map(drop))
     }
 }
 

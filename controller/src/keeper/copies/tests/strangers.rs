@@ -48,7 +48,7 @@ fn while_nobody_knows_who_runs_qemu_everybody_counts() {
 }
 
 /// How often the process below puts another program in its place.
-const EXECS: usize = 1_500;
+const EXECS: usize = 600;
 
 #[test]
 fn a_qemu_in_the_middle_of_an_exec_is_never_taken_for_none() {

@@ -1,0 +1,253 @@
+//! What people do past zsha, to libvirt and to the store, and what a neighbour does who means harm.
+
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use zsha_e2e::guest::DOMAIN;
+use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND};
+use zsha_e2e::{Host, wait};
+
+use crate::judge::Expected;
+use crate::{Chaos, Inflicted, SEEN_WITHIN, pass};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Act {
+    /// `virsh migrate` to a bystander.
+    Moved,
+    /// The same to one whose controller is down, and comes back.
+    MovedWithoutController,
+    Destroyed,
+    /// `virsh save`: the guest is gone, and its memory in a file.
+    Saved,
+    Paused,
+    /// `virsh create` of a second domain of the VM's UUID on a bystander.
+    StartedTwice,
+    StartedTwiceWithoutController,
+    /// `virsh define` and `virsh autostart` on the owner, which then loses its power and boots again.
+    LeftToAutostart,
+    OwnersLeaseOverwritten,
+    OwnersLeaseDeleted,
+    BystandersLeaseOverwritten,
+    BystandersLeaseDeleted,
+    /// A snapshot restored while every controller is down.
+    StorePutBack,
+    /// Everything deleted, and the document applied, while every controller is down.
+    StoreEmptied,
+    /// Hundreds of requests to the owner's page that nobody goes on with.
+    HalfOpenRequests,
+    /// A process of nobody's that is called and looks like the VM's QEMU, where this has just died.
+    Impostor,
+}
+
+impl Act {
+    pub(crate) const ALL: [Self; 16] = [
+        Self::Moved,
+        Self::MovedWithoutController,
+        Self::Destroyed,
+        Self::Saved,
+        Self::Paused,
+        Self::StartedTwice,
+        Self::StartedTwiceWithoutController,
+        Self::LeftToAutostart,
+        Self::OwnersLeaseOverwritten,
+        Self::OwnersLeaseDeleted,
+        Self::BystandersLeaseOverwritten,
+        Self::BystandersLeaseDeleted,
+        Self::StorePutBack,
+        Self::StoreEmptied,
+        Self::HalfOpenRequests,
+        Self::Impostor,
+    ];
+
+    pub(crate) fn expected(self) -> Expected {
+        match self {
+            Self::Destroyed | Self::Saved | Self::LeftToAutostart | Self::Impostor => Expected::Recovers,
+            Self::Moved
+            | Self::MovedWithoutController
+            | Self::Paused
+            | Self::StartedTwice
+            | Self::StartedTwiceWithoutController
+            | Self::OwnersLeaseOverwritten
+            | Self::OwnersLeaseDeleted
+            | Self::BystandersLeaseOverwritten
+            | Self::BystandersLeaseDeleted
+            | Self::StorePutBack
+            | Self::StoreEmptied
+            | Self::HalfOpenRequests => Expected::Untouched,
+        }
+    }
+
+    /// How many processes that are the VM it ends.
+    pub(crate) fn ends(self) -> usize {
+        let moves = matches!(self, Self::Moved | Self::MovedWithoutController);
+        usize::from(moves || self.expected() == Expected::Recovers)
+    }
+}
+
+/// A copy begun by hand where the VM is not to be: until the node's keeper has looked, or its controller.
+const ENDED_WITHIN: Duration = Duration::from_secs(5);
+/// As many as the page of an unlimited controller took every descriptor with.
+const HALF_OPEN: usize = 1000;
+/// As few as a process has that nobody has given more.
+const DESCRIPTORS: &str = "--nofile=1024:1024";
+/// A disk that is not reached costs the VM its process after 30 s, and it takes 10 s and a look to see that.
+const HELD_FOR: Duration = Duration::from_secs(50);
+/// At a time, so that the VM is looked at in between.
+const AT_A_TIME: usize = 100;
+const NONSENSE: &str = "{\"this\": \"is no lease\"";
+
+impl Chaos {
+    /// The VM's process afterwards is the one returned, unless it is to be started again.
+    pub(crate) fn by_hand(
+        &mut self,
+        act: Act,
+        owner: &str,
+        bystander: usize,
+        (length, brief): (Duration, Duration),
+        qemu: i32,
+    ) -> Result<Inflicted> {
+        if act == Act::Impostor {
+            return self.impostor(owner, bystander, length, qemu);
+        }
+        let owner = self.host(owner)?;
+        let other = self.lab.others(owner).nth(bystander).context("no bystander")?;
+        let lease = |of: &Host| format!("zsha/lab/leases/{}", of.name);
+        let done = Inflicted::now(qemu);
+        match act {
+            Act::Moved => {
+                let process = owner.migrates_past_zsha(other, &[])?;
+                self.claimed(other, process)
+            }
+            Act::MovedWithoutController => {
+                other.stop("controller")?;
+                let process = owner.migrates_past_zsha(other, &["--persistent"])?;
+                self.is_the_only_one(process, length)?;
+                other.start("controller")?;
+                self.claimed(other, process)
+            }
+            Act::Destroyed => owner.virsh(&["destroy", DOMAIN]).map(|_| done),
+            Act::Saved => {
+                let file = self.lab.dir().join("mnvm.saved").display().to_string();
+                owner.virsh(&["save", DOMAIN, &file]).map(|_| done)
+            }
+            Act::Paused => {
+                owner.virsh(&["suspend", DOMAIN])?;
+                pass(brief)?;
+                owner.virsh(&["resume", DOMAIN]).map(|_| done)
+            }
+            Act::StartedTwice | Act::StartedTwiceWithoutController => {
+                if act == Act::StartedTwiceWithoutController {
+                    other.stop("controller")?;
+                }
+                other.starts_by_hand(owner)?;
+                let took = self.lab.ended_by_hand(other, FAILOVER_LIMIT)?;
+                Ok(Inflicted { took: Some((took, ENDED_WITHIN)), ..Inflicted::now(qemu) })
+            }
+            Act::LeftToAutostart => {
+                // Else it would forget the definition at once.
+                owner.hang("controller")?;
+                owner.defines_by_hand(owner)?;
+                let at = owner.power_off()?;
+                Ok(Inflicted { at, ..done })
+            }
+            Act::OwnersLeaseOverwritten => owner.put_key(&lease(owner), NONSENSE).map(|()| done),
+            Act::OwnersLeaseDeleted => owner.delete_key(&lease(owner)).map(|()| done),
+            Act::BystandersLeaseOverwritten => owner.put_key(&lease(other), NONSENSE).map(|()| done),
+            Act::BystandersLeaseDeleted => owner.delete_key(&lease(other)).map(|()| done),
+            Act::StorePutBack => {
+                self.lab.stop_controllers()?;
+                owner.restores_the_store(&self.snapshot)?;
+                self.is_the_only_one(qemu, length)?;
+                self.lab.start_controllers().map(|()| done)
+            }
+            Act::StoreEmptied => {
+                self.lab.stop_controllers()?;
+                owner.wipes_the_store()?;
+                self.is_the_only_one(qemu, length)?;
+                self.lab.apply(&self.lab.document(), "chaos emptied the store")?;
+                self.lab.start_controllers().map(|()| done)
+            }
+            Act::HalfOpenRequests => {
+                let controller = owner.services()?["controller"].pid.context("no controller")?.to_string();
+                owner.ok(&["prlimit", "--pid", &controller, DESCRIPTORS])?;
+                let mut flood = Vec::new();
+                wait::stays("the VM's process", HELD_FOR, || {
+                    keep_up(&mut flood, other, owner);
+                    self.is_there(qemu)
+                })?;
+                Ok(done)
+            }
+            Act::Impostor => Ok(done),
+        }
+    }
+
+    /// It is on the node that was to get it, and recorded there in no more time than a failover takes.
+    fn claimed(&self, on: &Host, process: i32) -> Result<Inflicted> {
+        let at = Instant::now();
+        self.lab.recorded(on, FAILOVER_LIMIT)?;
+        let took = Some((at.elapsed(), self.lab.failover_bound()?));
+        Ok(Inflicted { at, process, took })
+    }
+
+    /// On the owner or on a bystander, of which nobody may believe that it is a copy; and then the VM dies.
+    fn impostor(&mut self, owner: &str, bystander: usize, length: Duration, qemu: i32) -> Result<Inflicted> {
+        let owner = self.host(owner)?;
+        let uuid = owner.virsh(&["domuuid", DOMAIN])?.trim().to_owned();
+        let on = if length.as_millis().is_multiple_of(2) {
+            Some(owner)
+        } else {
+            self.lab.others(owner).nth(bystander)
+        };
+        let on = on.context("no bystander")?;
+        on.ok(&["cp", "/bin/sh", "/run/qemu-x"])?;
+        let looks_like_it = format!(
+            "setpriv --reuid=65534 --regid=65534 --clear-groups \
+             /run/qemu-x -c 'while :; do sleep 1; done' -uuid {uuid} </dev/null >/dev/null 2>&1 & echo $!"
+        );
+        let process = on.ok(&["sh", "-c", &looks_like_it])?.trim().to_owned();
+        pass(SEEN_WITHIN)?;
+        let at = owner.kill9("qemu")?;
+        let impostor = (on.name.clone(), process);
+        self.impostors.push(impostor);
+        Ok(Inflicted { at, process: qemu, took: None })
+    }
+
+    pub(crate) fn end_impostors(&mut self) {
+        for (host, process) in std::mem::take(&mut self.impostors) {
+            // Where it was taken for a copy it is gone already.
+            self.host(&host).and_then(|host| host.ok(&["kill", "-9", &process])).ok();
+        }
+    }
+
+    pub(crate) fn is_there(&self, process: i32) -> Result<()> {
+        let alive = self.alive();
+        ensure!(alive.iter().any(|(_, pid)| *pid == process), "it was {process}, now there is {alive:?}");
+        Ok(())
+    }
+
+    fn is_the_only_one(&self, process: i32, span: Duration) -> Result<()> {
+        wait::until("only one process", SECOND, || Ok((self.lab.check().alive().len() == 1).then_some(())))?;
+        wait::stays("the VM's process", span, || {
+            let alive = self.alive();
+            ensure!(alive.len() == 1, "it was {process}, now there is {alive:?}");
+            self.is_there(process)
+        })
+    }
+}
+
+/// Half a request each, from one host to the page of another; whichever was closed is made anew.
+fn keep_up(open: &mut Vec<TcpStream>, from: &Host, to: &Host) {
+    open.retain(|connection| {
+        connection.set_nonblocking(true).is_ok()
+            && matches!(connection.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    });
+    for _ in open.len()..HALF_OPEN.min(open.len() + AT_A_TIME) {
+        // One that is not taken now is tried again next time.
+        let Ok(mut connection) = from.connect_to_page_of(to) else { return };
+        if connection.write_all(b"GET / HTTP/1.1\r\nHost: lab\r\n").is_ok() {
+            open.push(connection);
+        }
+    }
+}
