@@ -207,8 +207,12 @@ impl Checker {
         }
         let copies = self.hosts.copies();
         self.check_stuck(&copies);
-        let begun = self.reasons.begun(&copies, &self.validity);
+        let mut reasons = std::mem::take(&mut self.reasons);
+        let at = Instant::now();
+        let excused = |node: &NodeName| self.has_just_woken(node) || self.by_hand.excuses(node, at);
+        let begun = reasons.begun((&copies, &self.validity), excused);
         self.violations.extend(begun);
+        self.reasons = reasons;
         let now: BTreeMap<NodeName, u64> =
             copies.into_iter().filter(|copy| copy.executing).map(|copy| (copy.node, copy.process)).collect();
         let before = std::mem::take(&mut self.executing);
@@ -216,8 +220,8 @@ impl Checker {
         for (node, it) in &before {
             if now.get(node) != Some(&it.process) {
                 changed = true;
-                self.too_late(node);
                 if !self.by_hand.ended_by_it(it.process) {
+                    self.too_late(node);
                     self.harmed(node, *it);
                 }
             }
@@ -233,7 +237,6 @@ impl Checker {
             let held = known.is_some_and(|it| it.held);
             self.executing.insert(node.clone(), Executing { process: *process, stop_asked, held });
         }
-        let at = Instant::now();
         let counts = |node: &&NodeName| !self.has_just_woken(node) && !self.by_hand.excuses(node, at);
         let awake: Vec<_> = now.keys().filter(counts).collect();
         if let [first, second, ..] = awake.as_slice() {

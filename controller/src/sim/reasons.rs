@@ -37,7 +37,12 @@ fn is_valid(validity: &Validity, node: &NodeName, epoch: Option<u64>) -> bool {
 
 impl Reasons {
     /// R1: what has begun since the last look.
-    pub fn begun(&mut self, copies: &[Copy], validity: &Validity) -> Vec<String> {
+    /// What `excused` hosts execute is no part of the promise.
+    pub fn begun(
+        &mut self,
+        (copies, validity): (&[Copy], &Validity),
+        excused: impl Fn(&NodeName) -> bool,
+    ) -> Vec<String> {
         let mut violations = Vec::new();
         for copy in copies.iter().filter(|copy| !self.known.contains(&copy.process)) {
             if !matches!(heard::of(&copy.node), Some(Step::Start { .. })) {
@@ -45,12 +50,13 @@ impl Reasons {
             }
             self.started.insert(copy.process);
             // One that was decided before the lease was over is made paused, finds that out, and is dead within K.
-            if !is_valid(validity, &copy.node, None) {
+            if !is_valid(validity, &copy.node, heard::last_start(&copy.node)) {
                 continue;
             }
             let could_execute = |other: &&Copy| {
                 let started = self.started.contains(&other.process);
                 other.node != copy.node
+                    && !excused(&other.node)
                     && (other.executing || started && is_valid(validity, &other.node, None))
             };
             if let Some(other) = copies.iter().find(could_execute) {

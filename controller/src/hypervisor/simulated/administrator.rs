@@ -68,15 +68,16 @@ impl State {
 
     fn pause_by_hand(&mut self, node: &NodeName, paused: bool, now: Instant) -> bool {
         self.executed_until_now(node);
-        let host = self.host(node);
-        let Some(process) = &mut host.process else { return false };
+        let number = self.host(node).process.as_ref().map_or(0, |process| process.number);
+        // The monitor of one that was killed is closed.
+        let Some(process) = self.process_at(node, number) else { return false };
         let by_hand = Activity::Paused(PauseReason::Other);
         match (paused, process.activity) {
             (true, Activity::Running) => process.activity = by_hand,
             (false, activity) if activity == by_hand => process.activity = Activity::Running,
             (true | false, _) => return false,
         }
-        host.changed();
+        self.host(node).changed();
         if !paused {
             self.executes_beside_others(node, now);
         }
