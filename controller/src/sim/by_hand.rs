@@ -24,12 +24,15 @@ pub struct ByHand {
     leaving: BTreeSet<u64>,
     /// Until when what executes there is not held against anybody.
     until: BTreeMap<NodeName, Instant>,
+    /// Whenever something was made to execute there.
+    made: BTreeMap<NodeName, Vec<Instant>>,
 }
 
 impl ByHand {
     /// This process was made to execute there, or will be.
     pub fn made(&mut self, node: &NodeName, process: u64) {
         self.processes.insert(process);
+        self.made.entry(node.clone()).or_default().push(Instant::now());
         self.until.insert(node.clone(), Instant::now() + within(None));
     }
 
@@ -64,6 +67,12 @@ impl ByHand {
         if !beside && lives {
             self.until.insert(node.clone(), now + within(grant));
         }
+    }
+
+    /// Whether what executed there at that time may be what was made to by hand.
+    pub fn excused(&self, node: &NodeName, at: Instant) -> bool {
+        let soon = |made: &Instant| (*made..=*made + within(None)).contains(&at);
+        self.made.get(node).is_some_and(|made| made.iter().any(soon))
     }
 
     pub fn excuses(&self, node: &NodeName, at: Instant) -> bool {

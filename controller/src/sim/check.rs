@@ -167,6 +167,13 @@ impl Checker {
         self.unsettled_until = Some(Instant::now() + UNSETTLED);
     }
 
+    /// It has only now become possible to write anything again.
+    pub fn reached_again(&mut self) {
+        if self.is_unsettled() {
+            self.unsettled_until = Some(Instant::now() + UNSETTLED);
+        }
+    }
+
     fn is_unsettled(&self) -> bool {
         self.unsettled_until.is_some_and(|until| Instant::now() < until)
     }
@@ -199,8 +206,10 @@ impl Checker {
         for StaleResume { node, newer } in self.hosts.stale_resumes().iter().skip(self.stale) {
             self.stale += 1;
             // What a host executes for K after it was suspended is no part of the promise.
-            if newer.iter().all(|(other, until)| self.had_just_woken(other, *until)) {
-                self.note(format_args!("excused: {node} resumes what is older than a host that woke"));
+            if newer.iter().all(|(other, until)| {
+                self.had_just_woken(other, *until) || self.by_hand.excused(other, *until)
+            }) {
+                self.note(format_args!("excused: {node} resumes what is older than a host that woke, or than what was made to run by hand"));
                 continue;
             }
             self.violations.push(format!("I1: {node} let a guest run whose memory is older than its disk"));

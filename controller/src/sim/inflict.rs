@@ -291,6 +291,9 @@ impl Simulation {
 
     fn store_down(&self, down: bool) {
         self.net().down = down;
+        if !down {
+            check::lock(&self.checker).reached_again();
+        }
         for node in self.nodes.keys() {
             self.trouble(node, "store", down);
         }
