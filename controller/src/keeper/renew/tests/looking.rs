@@ -88,6 +88,7 @@ fn rig() -> Rig {
             boot_id: "boot".to_owned(),
         },
         timings: TIMINGS,
+        may_be_paused: false,
         clock: Clock::Tokio { start: Instant::now(), rate_ppm: 0 },
         store: Arc::clone(&store) as Arc<dyn Store>,
         looking: Looking::Inline(Arc::clone(&table) as Arc<dyn Copies>),
