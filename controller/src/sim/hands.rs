@@ -77,13 +77,6 @@ impl Simulation {
             Hand::DefinesAndLosesPower(node) => {
                 self.hosts.define_by_hand(node, true);
                 self.lose_power(node);
-                self.hosts.power_on(node);
-                let mut checker = check::lock(&self.checker);
-                for copy in self.hosts.copies_on(node) {
-                    checker.by_hand.made(node, copy.process);
-                }
-                drop(checker);
-                // The daemons of the node come up after libvirt's.
                 self.inflict_power_on(node);
             }
             Hand::Migrates(to) => {

@@ -186,6 +186,12 @@ impl Simulation {
 
     pub(super) fn inflict_power_on(&mut self, node: &NodeName) {
         check::lock(&self.checker).going_down.remove(node);
+        // The daemons of the node come up after libvirt's, which starts what is on its disk to be started.
+        if !self.node(node).is_powered() {
+            self.hosts.power_on(node);
+            let mut checker = check::lock(&self.checker);
+            self.hosts.copies_on(node).iter().for_each(|copy| checker.by_hand.made(node, copy.process));
+        }
         self.node(node).power_on();
         self.trouble(node, "power", false);
     }

@@ -187,15 +187,13 @@ async fn after_a_write_that_was_not_answered_nothing_is_started_by_what_was_writ
 async fn nothing_is_let_run_by_what_was_written_before_the_store_went_back() {
     let rig = Rig::new().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let (lease, _) = lease_of(&rig, &rig.me).await;
     let write = own_write(&rig).await;
     let sent = rig.edges.clock.now();
-    rig.views.wrote(write.record, 1, sent);
-    let resume = Step::Resume { epoch: lease.epoch, because: ResumeBecause::Started };
+    rig.views.wrote(write.record.clone(), 1, sent);
+    let resume = Step::Resume { epoch: write.epoch, because: ResumeBecause::Started };
     let resumed = async || act(&rig.edges, &rig.views, &resume, &mut Notes::default()).await;
     let done = resumed().await;
     assert!(matches!(done, Err(ActError::Hypervisor(_))), "there is only nothing to let run: {done:?}");
-    // It has been renewed since.
     let (lease, index) = lease_of(&rig, &rig.me).await;
     let earlier = serde_json::to_string(&LeaseRecord { seq: 1, ..lease }).unwrap();
     let put_back = Op::Cas { key: rig.edges.keys.lease(&rig.me), value: earlier, index };

@@ -281,3 +281,14 @@ fn only_the_very_life_that_a_migration_names_is_its_target() {
     assert!(matches!(right(2, 2), Right::NotMine { .. }));
     assert!(matches!(right(3, 1), Right::NotMine { .. }));
 }
+
+#[test]
+fn a_source_that_cannot_see_its_hypervisor_hands_nothing_over() {
+    let mut world = under_way();
+    world.job = Done { id: THIS };
+    world.local = Observed::unknown("libvirt does not answer");
+    let plan = plan(&world, &mut begun());
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::Write(_))), "{plan:?}");
+    world.local = Observed::Known(MOVED_AWAY);
+    assert_eq!(only_write(&super::plan(&world, &mut begun())).reason, "HandedOver");
+}

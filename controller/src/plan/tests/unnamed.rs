@@ -8,6 +8,8 @@ fn unnamed(expects: Expectation, incoming: bool) -> World {
     let mut world = world(2, Some(1), VmPhase::Running, RUNNING);
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
     (verdict.expects, verdict.incoming, verdict.copies) = (Some(expects), incoming, Some(1));
+    let origin = if incoming { Origin::Migrated } else { Origin::Booted };
+    world.domain = Observed::Known(DomainFacts { defined: false, autostart: false, origin });
     world
 }
 
@@ -36,6 +38,52 @@ fn what_nobody_of_zsha_has_started_is_ended_at_once() {
         killed(&decide(&unnamed(Expectation::Arrival, false))),
         "a migration was to come, and did not bring it"
     );
+}
+
+#[test]
+fn how_it_came_is_told_by_the_keepers_next_look_where_libvirt_does_not_say() {
+    for incoming in [true, false] {
+        let mut world = unnamed(Expectation::Nothing, incoming);
+        world.domain = Observed::unknown("libvirt is busy");
+        let mut notes = Notes::default();
+        assert_eq!(
+            reasons(&plan(&world, &mut notes)),
+            ["CopyNotKnown"],
+            "its last look is of before it came"
+        );
+        let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+        verdict.counted_at = Some(NOW + Duration::from_millis(1));
+        assert_eq!(killed(&plan(&world, &mut notes)), !incoming);
+        if let Observed::Known(verdict) = &mut world.lease {
+            verdict.counted_at = None;
+        }
+        at(&mut world, NOW + Duration::from_secs(10));
+        assert!(killed(&plan(&world, &mut notes)), "nobody can tell");
+    }
+}
+
+#[test]
+fn the_last_word_of_a_source_that_has_died_since_is_no_reason_to_end_what_it_has_sent() {
+    let mut world = unnamed(Expectation::Nothing, true);
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 });
+    let mut notes = Notes::default();
+    for secs in 0..60 {
+        renewed_at(&mut world, NOW + Duration::from_secs(secs));
+        renewed(&mut world, 1, 1, 1);
+        renewed(&mut world, 1, 3, 0);
+        assert!(!killed(&plan(&world, &mut notes)), "it arrives");
+    }
+    world.local = Observed::Known(RUNNING);
+    let last = world.now;
+    for millis in (0..10_000).step_by(500) {
+        at(&mut world, last + Duration::from_millis(millis));
+        renewed(&mut world, 1, 3, 0);
+        let plan = plan(&world, &mut notes);
+        assert!(!killed(&plan), "{millis} ms after the source fell silent: {plan:?}");
+    }
+    at(&mut world, last + Duration::from_secs(10));
+    renewed(&mut world, 1, 3, 0);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "ClaimedInPlace");
 }
 
 #[test]

@@ -50,3 +50,11 @@ fn a_lease_that_was_gone_for_a_while_is_watched_from_the_beginning() {
     let sight = &observer.sights()[&node];
     assert_eq!((sight.fence_due(), sight.is_news), (Some(at(5_000 + D)), false));
 }
+
+/// Nobody knows by how long a lease its holder lives.
+#[test]
+fn a_record_in_the_place_of_a_lease_that_was_gone_is_fenced_after_the_longest_d_there_is() {
+    let lost = LeaseRecord::lost(&Owner { node: identity("").node, epoch: 1 }, Timestamp::UNIX_EPOCH);
+    let (sight, longest) = (seen(lost), LeaseTimings::LONGEST.fence_after_millis);
+    assert!(!sight.is_expired(at(longest - 1)) && sight.is_expired(at(longest)));
+}
