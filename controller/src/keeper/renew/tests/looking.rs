@@ -94,7 +94,6 @@ fn rig() -> Rig {
         looking: Looking::Inline(Arc::clone(&table) as Arc<dyn Copies>),
         enforcement,
         notebook: Notebook::Shared(Arc::default()),
-        may_be_paused: false,
         watchdog: Watchdog::none(),
         incarnations: Box::new(move || {
             lives += 1;
