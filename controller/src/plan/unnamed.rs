@@ -228,10 +228,14 @@ fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Pl
         world.me,
         if before.owner.is_some() { freed.because.as_str() } else { "nobody was named" }
     );
+    // One that a start of this node has made and not let run yet is let run by the same step as ever.
+    let own = world.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own));
+    let is_starting =
+        own && matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Asked, .. }));
     let record = VmRecord {
         owner: Some(Owner { node: world.me.clone(), epoch }),
         migration: None,
-        phase: VmPhase::Running,
+        phase: if is_starting { VmPhase::Starting } else { VmPhase::Running },
         departed: None,
         last_start: Some(StartRecord {
             node: world.me.clone(),

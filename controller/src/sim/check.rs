@@ -52,9 +52,6 @@ impl<T: serde::de::DeserializeOwned> Cached<T> {
 /// before it could, has outlived the longest F and K that are drawn.
 const UNSETTLED: Duration = Duration::from_secs(30);
 
-/// Whether a copy that executed under a valid lease when a snapshot was restored may be ended for nothing meanwhile.
-const RESTORED_IS_NO_EXCUSE: bool = true;
-
 /// K of a node whose lease nobody knows: the shortest.
 const KILL: Duration = Duration::from_millis(500);
 
@@ -254,7 +251,8 @@ impl Checker {
         for stuck in copies.iter().filter(|copy| copy.may_write) {
             let other = copies
                 .iter()
-                .find(|copy| copy.executing && copy.node != stuck.node && !self.has_just_woken(&copy.node));
+                .filter(|copy| copy.executing && copy.node != stuck.node && !self.has_just_woken(&copy.node))
+                .find(|copy| !self.by_hand.excuses(&copy.node, Instant::now()));
             let Some(other) = other.filter(|_| self.stuck.insert(stuck.process)) else { continue };
             let guarded = self.watchdogs.get(&stuck.node).is_some_and(|device| device.is_armed());
             if guarded && !self.slept.contains(&stuck.node) {
@@ -404,7 +402,9 @@ impl Checker {
         if for_its_disk && !self.without_disk.contains(node) {
             self.violations.push(format!("R2: {node} ends the VM for want of its disk, which it reaches"));
         }
-        let excused_by_restore = self.is_unsettled() && !(RESTORED_IS_NO_EXCUSE && it.held);
+        // One that stands still may be moved by what the store does not tell of any more.
+        let is_gone = self.hosts.copies_on(node).iter().all(|copy| copy.process != it.process);
+        let excused_by_restore = self.is_unsettled() && !(it.held && is_gone);
         if excused_by_restore
             || self.excused.contains(node)
             || self.without_disk.contains(node)

@@ -1,7 +1,7 @@
 //! The judge's questions about reasons: who began or ended a process, by what decision, and whether what it was decided
 //! by was so. It knows the truth of every host; the decision is what the controller says that it is doing (`heard`).
 //!
-//! - R1: a start only where no other host has a process that could execute: one that does, or one under a valid lease
+//! - R1: under a valid lease a start only where no other host has a process that could execute: one that does, or one under a valid lease
 //!   that did not come with a migration.
 //! - R2: a copy that executes is ended "for want of its disk" only where its host does not reach that.
 //! - R3: the record lets go of a node whose lease is valid only by that node's own write.
@@ -44,6 +44,10 @@ impl Reasons {
                 continue;
             }
             self.started.insert(copy.process);
+            // One that was decided before the lease was over is made paused, finds that out, and is dead within K.
+            if !is_valid(validity, &copy.node, None) {
+                continue;
+            }
             let could_execute = |other: &&Copy| {
                 let started = self.started.contains(&other.process);
                 other.node != copy.node

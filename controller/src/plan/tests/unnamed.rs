@@ -150,6 +150,32 @@ fn a_copy_of_this_life_of_the_lease_is_never_ended_on_the_word_of_a_record() {
 }
 
 #[test]
+fn a_start_that_was_not_over_when_the_store_went_back_is_finished() {
+    let mut world = unnamed(Expectation::Own, false);
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Asked, generation: 1 });
+    vm(&mut world).record.owner = None;
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    renewed(&mut world, 2, 1, 0);
+    renewed(&mut world, 2, 3, 0);
+    let claimed = plan(&world, &mut notes);
+    assert_eq!(
+        (only_write(&claimed).reason, only_write(&claimed).record.phase),
+        ("ClaimedInPlace", VmPhase::Starting)
+    );
+}
+
+#[test]
+fn a_record_of_the_middle_of_a_migration_that_is_over_ends_nothing_of_what_it_has_brought() {
+    let mut world = moving(3, 1, 3, RUNNING);
+    assert!(killed(&decide(&world)), "it has not been handed over");
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    (verdict.expects, verdict.copies) = (Some(Expectation::Own), Some(1));
+    let plan = decide(&world);
+    assert!(plan.runs_unnamed && !killed(&plan), "this life was handed it: {plan:?}");
+}
+
+#[test]
 fn a_store_that_was_emptied_and_a_first_document_end_nothing() {
     let mut world = unnamed(Expectation::Own, false);
     vm(&mut world).record = VmRecord::unplaced(VmName::management(), Uuid::nil());
