@@ -257,8 +257,8 @@ pub struct Notes {
     /// Whether another node may have a copy (a controller that restarted without one, a migration that broke): the
     /// others are asked before the next start.
     pub ask_others: bool,
-    /// Since when a copy has been here that the record does not name.
-    pub unnamed: Option<Heard>,
+    /// Since when a copy has been here that the record does not name, and whether it executes.
+    pub unnamed: Option<(Heard, bool)>,
     /// Since when the owner's copy has been gone, where it may have been moved away past zsha.
     pub gone: Option<Heard>,
     /// Whether the copy that this process has started last was let run: before the record says so.

@@ -292,7 +292,7 @@ fn clean(installed: &Installed, ceph: &CephLogin) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     use super::*;

@@ -5,7 +5,7 @@
 
 use zsha_crds::records::{LeaseState, Owner, VmRecord};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Sight;
+use zsha_runtime::lease::{Expectation, Sight};
 
 use super::{migration, unreadable};
 use crate::hypervisor::LocalVm;
@@ -65,7 +65,7 @@ pub fn right(world: &World) -> Right {
             Right::Unconfirmed { epoch: verdict.epoch }
         };
     }
-    if migration::is_target(world, verdict.epoch) {
+    if migration::is_target(world, verdict.epoch) && !runs_as_its_own(world) {
         return Right::Target;
     }
     Right::NotMine { because: not_mine(named, world, verdict.epoch) }
@@ -79,6 +79,13 @@ fn is_overtaken(world: &World, stored: &VmRecord, epoch: u64) -> bool {
     let runs_here =
         matches!(world.local.known(), Some(LocalVm::Running { .. } | LocalVm::ShuttingDown { .. }));
     mine && runs_here && stored.revision < before.revision
+}
+
+/// Whether what runs here is this node's own in the present life of its lease: a record by which it has still to be handed
+/// over is of an earlier time.
+fn runs_as_its_own(world: &World) -> bool {
+    let own = world.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own));
+    own && matches!(world.local.known(), Some(LocalVm::Running { .. } | LocalVm::ShuttingDown { .. }))
 }
 
 fn not_mine(named: Option<&Owner>, world: &World, epoch: u64) -> String {

@@ -180,7 +180,8 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         vm_before: None,
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
-        domain: Observed::Known(DomainFacts { defined: false, autostart: false, origin: Origin::None }),
+        // Of a process, where there is one: it was booted here.
+        domain: Observed::Known(DomainFacts { defined: false, autostart: false, origin: Origin::Booted }),
         unreadable_leases: BTreeMap::new(),
         vm_overwritten: None,
         vanished_leases: BTreeMap::new(),

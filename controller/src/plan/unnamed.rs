@@ -37,13 +37,23 @@ enum Is {
     Arriving,
     /// Neither: nobody of zsha has started it.
     Nobodys,
+    /// Nobody has looked yet since it came.
+    NotKnown,
 }
 
-fn what_it_is(world: &World, local: LocalVm) -> Is {
+fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
     let Some(verdict) = world.lease.known() else { return Is::Nobodys };
     let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
-    let restored = world.domain.known().is_some_and(|facts| facts.origin == Origin::Restored)
-        && !planted::is_planted(Bug::SavedFileIsTheVm);
+    let origin = world.domain.known().map(|facts| facts.origin);
+    // A file is as old as the moment it was saved in: the VM has gone on since.
+    let restored = origin == Some(Origin::Restored) && !planted::is_planted(Bug::SavedFileIsTheVm);
+    // The keeper's last look may be of before it came.
+    let counted = verdict.counted_at.is_some_and(|at| at > heard.at) && verdict.copies.is_some_and(|n| n > 0);
+    let brought = match origin {
+        Some(Origin::Migrated) => Some(true),
+        Some(Origin::Booted) => Some(false),
+        Some(Origin::Restored | Origin::None | Origin::Unknown) | None => counted.then_some(verdict.incoming),
+    };
     match (local, verdict.expects) {
         // QEMU is there and does not work: there is nothing to keep.
         (LocalVm::Crashed, _) => Is::Nobodys,
@@ -51,11 +61,13 @@ fn what_it_is(world: &World, local: LocalVm) -> Is {
         (_, Some(Expectation::Own | Expectation::Unsaid)) => Is::Ours,
         // Of a migration of ours that is over: its source goes on, or has gone on, with the disk.
         (_, Some(Expectation::Arrival) | None) if !executes => Is::Nobodys,
-        // A file is as old as the moment it was saved in: the VM has gone on since.
         _ if restored => Is::Nobodys,
         (LocalVm::Paused { reason: PauseReason::Incoming, .. }, _) => Is::Arriving,
-        _ if verdict.incoming => Is::Brought,
-        (_, Some(Expectation::Nothing | Expectation::Arrival) | None) => Is::Nobodys,
+        (_, Some(Expectation::Nothing | Expectation::Arrival) | None) => match brought {
+            Some(true) => Is::Brought,
+            Some(false) => Is::Nobodys,
+            None => Is::NotKnown,
+        },
     }
 }
 
@@ -66,14 +78,28 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         return false;
     };
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return true };
-    let heard = notes.unnamed.get_or_insert_with(|| Heard::now(world)).clone();
+    let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
+    // What the source of a migration says of its process counts once the guest executes here, and not before.
+    let since = match notes.unnamed.take() {
+        Some((heard, executed)) if executed == executes => heard,
+        Some(_) | None => Heard::now(world),
+    };
+    let heard = notes.unnamed.insert((since, executes)).0.clone();
     let elsewhere = elsewhere(world, &heard);
     let settled = heard.at + SETTLED;
-    match (what_it_is(world, local), elsewhere) {
-        (Is::Nobodys, _) if world.frozen().is_some() && !anybody_has_one(world) => {
+    match (what_it_is(world, local, &heard), elsewhere) {
+        // The keeper looks every R; one that cannot look has nothing to say.
+        (Is::NotKnown, _) if world.now < settled => {
+            plan.recheck_at(world.now + LOOK);
+            plan.wait(
+                "CopyNotKnown",
+                "a copy of the VM is here that nobody is named for; it is seen how it came",
+            );
+        }
+        (Is::Nobodys | Is::NotKnown, _) if world.frozen().is_some() && !anybody_has_one(world) => {
             frozen(world, "is not ended", plan);
         }
-        (Is::Nobodys, _) => {
+        (Is::Nobodys | Is::NotKnown, _) => {
             kill_if_there(world, because, None, plan);
         }
         (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
@@ -128,7 +154,8 @@ fn elsewhere<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
         sight.record.node != world.me
             && sight.record.state == LeaseState::Held
             && sight.record.copies.is_some_and(|copies| copies > 0)
-            && !sight.is_expired(world.now)
+            // The last word of one that is about to be fenced is of no use: what it had may be here.
+            && world.now < sight.sent_by + sight.record.timings.ttl()
             && heard.is_before(sight)
     };
     world.sights.values().find(has_one).map(|sight| &sight.record.node)
@@ -201,10 +228,14 @@ fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Pl
         world.me,
         if before.owner.is_some() { freed.because.as_str() } else { "nobody was named" }
     );
+    // One that a start of this node has made and not let run yet is let run by the same step as ever.
+    let own = world.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own));
+    let is_starting =
+        own && matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Asked, .. }));
     let record = VmRecord {
         owner: Some(Owner { node: world.me.clone(), epoch }),
         migration: None,
-        phase: VmPhase::Running,
+        phase: if is_starting { VmPhase::Starting } else { VmPhase::Running },
         departed: None,
         last_start: Some(StartRecord {
             node: world.me.clone(),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const NONE: DomainFacts = DomainFacts { defined: false, autostart: false, origin: Origin::None };
+const NONE: DomainFacts = DomainFacts { defined: false, autostart: false, origin: Origin::Booted };
 
 fn defined(mut world: World) -> World {
     world.domain = Observed::Known(DomainFacts { defined: true, ..NONE });

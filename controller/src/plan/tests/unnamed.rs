@@ -8,6 +8,8 @@ fn unnamed(expects: Expectation, incoming: bool) -> World {
     let mut world = world(2, Some(1), VmPhase::Running, RUNNING);
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
     (verdict.expects, verdict.incoming, verdict.copies) = (Some(expects), incoming, Some(1));
+    let origin = if incoming { Origin::Migrated } else { Origin::Booted };
+    world.domain = Observed::Known(DomainFacts { defined: false, autostart: false, origin });
     world
 }
 
@@ -36,6 +38,52 @@ fn what_nobody_of_zsha_has_started_is_ended_at_once() {
         killed(&decide(&unnamed(Expectation::Arrival, false))),
         "a migration was to come, and did not bring it"
     );
+}
+
+#[test]
+fn how_it_came_is_told_by_the_keepers_next_look_where_libvirt_does_not_say() {
+    for incoming in [true, false] {
+        let mut world = unnamed(Expectation::Nothing, incoming);
+        world.domain = Observed::unknown("libvirt is busy");
+        let mut notes = Notes::default();
+        assert_eq!(
+            reasons(&plan(&world, &mut notes)),
+            ["CopyNotKnown"],
+            "its last look is of before it came"
+        );
+        let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+        verdict.counted_at = Some(NOW + Duration::from_millis(1));
+        assert_eq!(killed(&plan(&world, &mut notes)), !incoming);
+        if let Observed::Known(verdict) = &mut world.lease {
+            verdict.counted_at = None;
+        }
+        at(&mut world, NOW + Duration::from_secs(10));
+        assert!(killed(&plan(&world, &mut notes)), "nobody can tell");
+    }
+}
+
+#[test]
+fn the_last_word_of_a_source_that_has_died_since_is_no_reason_to_end_what_it_has_sent() {
+    let mut world = unnamed(Expectation::Nothing, true);
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 });
+    let mut notes = Notes::default();
+    for secs in 0..60 {
+        renewed_at(&mut world, NOW + Duration::from_secs(secs));
+        renewed(&mut world, 1, 1, 1);
+        renewed(&mut world, 1, 3, 0);
+        assert!(!killed(&plan(&world, &mut notes)), "it arrives");
+    }
+    world.local = Observed::Known(RUNNING);
+    let last = world.now;
+    for millis in (0..10_000).step_by(500) {
+        at(&mut world, last + Duration::from_millis(millis));
+        renewed(&mut world, 1, 3, 0);
+        let plan = plan(&world, &mut notes);
+        assert!(!killed(&plan), "{millis} ms after the source fell silent: {plan:?}");
+    }
+    at(&mut world, last + Duration::from_secs(10));
+    renewed(&mut world, 1, 3, 0);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "ClaimedInPlace");
 }
 
 #[test]
@@ -99,6 +147,32 @@ fn a_copy_of_this_life_of_the_lease_is_never_ended_on_the_word_of_a_record() {
             );
         }
     }
+}
+
+#[test]
+fn a_start_that_was_not_over_when_the_store_went_back_is_finished() {
+    let mut world = unnamed(Expectation::Own, false);
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Asked, generation: 1 });
+    vm(&mut world).record.owner = None;
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    renewed(&mut world, 2, 1, 0);
+    renewed(&mut world, 2, 3, 0);
+    let claimed = plan(&world, &mut notes);
+    assert_eq!(
+        (only_write(&claimed).reason, only_write(&claimed).record.phase),
+        ("ClaimedInPlace", VmPhase::Starting)
+    );
+}
+
+#[test]
+fn a_record_of_the_middle_of_a_migration_that_is_over_ends_nothing_of_what_it_has_brought() {
+    let mut world = moving(3, 1, 3, RUNNING);
+    assert!(killed(&decide(&world)), "it has not been handed over");
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    (verdict.expects, verdict.copies) = (Some(Expectation::Own), Some(1));
+    let plan = decide(&world);
+    assert!(plan.runs_unnamed && !killed(&plan), "this life was handed it: {plan:?}");
 }
 
 #[test]

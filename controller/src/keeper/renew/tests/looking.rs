@@ -88,12 +88,12 @@ fn rig() -> Rig {
             boot_id: "boot".to_owned(),
         },
         timings: TIMINGS,
+        may_be_paused: false,
         clock: Clock::Tokio { start: Instant::now(), rate_ppm: 0 },
         store: Arc::clone(&store) as Arc<dyn Store>,
         looking: Looking::Inline(Arc::clone(&table) as Arc<dyn Copies>),
         enforcement,
         notebook: Notebook::Shared(Arc::default()),
-        may_be_paused: false,
         watchdog: Watchdog::none(),
         incarnations: Box::new(move || {
             lives += 1;
