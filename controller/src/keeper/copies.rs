@@ -76,6 +76,9 @@ pub trait Copies: Send + Sync + fmt::Debug + 'static {
     fn kill(&self, copy: &VmCopy) -> io::Result<()>;
 }
 
+/// A process number, and since when: no later process has both.
+type Identity = (u64, Option<u64>);
+
 /// The real ones, from /proc of this PID namespace.
 ///
 /// Every scan reads every command line afresh: whatever could be remembered of a process (number, start time,
@@ -86,7 +89,7 @@ pub struct ProcCopies {
     proc: PathBuf,
     users: Users,
     /// Strangers who were told of; None where nobody may be told.
-    told: Option<Mutex<BTreeSet<(u64, Option<u64>)>>>,
+    told: Option<Mutex<BTreeSet<Identity>>>,
 }
 
 /// More than Linux lets a command line be with the usual stack limit; what is longer is not read on.

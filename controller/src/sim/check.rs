@@ -433,7 +433,7 @@ impl Checker {
         if self.validity.now(node) < until && !self.validity.was_renewed_too_late(node) {
             self.violations.push(format!(
                 "I3: process {process} on {node} no longer executes, and its lease was valid until {until:?} ({})",
-                ending.map_or_else(|| "its controller has not ended it".to_owned(), |because| because)
+                ending.unwrap_or_else(|| "its controller has not ended it".to_owned())
             ));
         } else if let Some(quiet) = self.validity.lapsed_in_vain(node) {
             self.violations.push(format!(
