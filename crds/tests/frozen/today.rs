@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use zsha_crds::records::{
     Answer, Departed, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings,
-    Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord,
-    VmStatus, Waiting,
+    LostLease, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase,
+    VmRecord, VmStatus, Waiting,
 };
 use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
 
@@ -157,6 +157,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 runs_unnamed: true,
                 migrated_percent: Some(42),
                 virtual_host: Some("a virtual machine (QEMU)".to_owned()),
+                lost_leases: vec![LostLease { epoch: 3, at: at() }],
                 node: node(),
                 conditions: vec![condition()],
                 observed_generation: 5,
