@@ -265,14 +265,11 @@ fn has_returned(world: &World) -> bool {
     owner.is_some_and(|owner| owner.node == world.me && world.valid_epoch() != Some(owner.epoch))
 }
 
-/// A node of the document that has no lease at all, where that matters: the VM has run before, and the record is one that
-/// may be of another time. A lease may have been deleted by hand.
+/// A node of the document that has no lease at all, where that matters: the record is one that may be of another time. A
+/// lease may have been deleted by hand; and a record of a VM that has never run may be that of a store which was emptied.
 fn silent_member<'w>(world: &'w World, guard: &Guard<'_>) -> Option<&'w NodeName> {
-    let record = &world.vm.known()?.as_ref()?.record;
-    // The first document of a cluster finds nodes that have still to come; but an emptied store is none of a new cluster.
-    let is_first = record.last_start.is_none() && !world.went_back;
     let matters = guard.starts && (guard.strict || has_returned(world));
-    if is_first || !matters || planted::is_planted(Bug::SilentMemberIgnored) {
+    if !matters || planted::is_planted(Bug::SilentMemberIgnored) {
         return None;
     }
     let has_none = |node: &&NodeName| {

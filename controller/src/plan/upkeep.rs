@@ -154,7 +154,15 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let later =
         |before: &&VmRecord| before.revision > stored.record.revision && before.owner == stored.record.owner;
     let known = world.vm_before.as_ref().filter(later).unwrap_or(&stored.record);
-    let record = VmRecord { revision: known.revision + 1, ..known.clone() };
+    let mut record = VmRecord { revision: known.revision + 1, ..known.clone() };
+    if world.went_back
+        && own
+        && record.migration.is_none()
+        && let Some(LocalVm::Paused { reason: PauseReason::Asked, .. }) = world.local.known()
+    {
+        // It was being started, or let in, when the store went back: that is finished.
+        record.phase = VmPhase::Starting;
+    }
     notes.unexplained = world.went_back && !own;
     plan.step(Step::Write(Box::new(Write {
         record,

@@ -171,7 +171,7 @@ fn a_copy_that_qemu_itself_has_paused_explains_itself() {
 fn a_member_without_a_lease_is_waited_for_by_whoever_comes_back() {
     let mut world = returned();
     world.sights.remove(&node(3));
-    assert_eq!(only_write(&decide(&world)).reason, "Returned", "the VM has never run");
+    assert_eq!(reasons(&decide(&world)), ["LeaseGone"], "though the record says that the VM has never run");
     vm(&mut world).record.last_start = Some(StartRecord {
         node: node(1),
         at: Timestamp::UNIX_EPOCH,
