@@ -1,6 +1,8 @@
 //! The keeper as systemd has it: a process that says when it is ready, and leaves when it is asked to; and one that is
 //! there before libvirt and the network are, after a boot.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 use std::io::Read;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};

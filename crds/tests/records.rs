@@ -161,6 +161,38 @@ fn a_host_that_shuts_down_is_drained_for_a_release_that_knows_no_more() {
     assert_eq!(by_old, serde_json::from_str::<Value>(drain).unwrap());
 }
 
+/// What is added to a record is read here, may be missing, and is passed over by those before it.
+#[test]
+fn what_was_added_since_the_last_release_may_be_missing_and_is_passed_over_by_it() {
+    let added = [
+        (
+            "vm",
+            "vm.running.json",
+            "departed",
+            json!({ "from": "nfs-1", "at": "2026-11-29T15:00:00Z", "seenOn": ["nfs-2"] }),
+        ),
+        ("node-status", "node-status.json", "runsUnnamed", json!(true)),
+        ("node-status", "node-status.json", "virtualHost", json!("a virtual machine (QEMU)")),
+        (
+            "node-status",
+            "node-status.json",
+            "lostLeases",
+            json!([{ "epoch": 3, "at": "2026-11-29T15:00:00Z" }]),
+        ),
+    ];
+    for (kind, name, field, value) in added {
+        let before = std::fs::read_to_string(Path::new("tests/records/0.1.0").join(name)).unwrap();
+        let before: Value = serde_json::from_str(&before).unwrap();
+        let mut said = before.clone();
+        said[field] = value.clone();
+        assert_eq!(read_and_written(kind, &said.to_string()).unwrap()[field], value, "{field}");
+        let without = read_and_written(kind, &before.to_string()).unwrap();
+        assert!(without.get(field).is_none(), "{field}");
+        let by_old = v0_1_0::read_and_written(kind, &said.to_string()).unwrap().unwrap();
+        assert_eq!(by_old, v0_1_0::read_and_written(kind, &before.to_string()).unwrap().unwrap(), "{field}");
+    }
+}
+
 /// Whatever `part` has, `whole` has too, and the same.
 fn assert_kept(part: &Value, whole: &Value, release: &str) {
     match (part, whole) {

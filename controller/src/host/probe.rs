@@ -156,6 +156,9 @@ impl Seen {
 /// Looks that did not come back and are not gone yet, by what was asked.
 type Hanging = BTreeMap<(Option<&'static str>, PathBuf), JoinHandle<()>>;
 
+/// A process that may go is gone by then, on a busy machine too.
+const GOES_WITHIN: Duration = Duration::from_millis(500);
+
 /// How the child is called.
 #[derive(Debug, Clone)]
 pub(super) struct Probe {
@@ -199,12 +202,8 @@ impl Probe {
         let told = |reason: &dyn fmt::Display| format!("looking at {}: {reason}", path.display());
         let not_looked = |reason: &dyn fmt::Display| NotSeen::NotLooked(told(reason));
         let asked = (question, path.to_owned());
-        {
-            let mut hanging = self.hanging();
-            hanging.retain(|_, gone| !gone.is_finished());
-            if hanging.contains_key(&asked) {
-                return Err(NotSeen::Hangs(told(&"an earlier look has not come back")));
-            }
+        if !self.earlier_is_gone(&asked).await {
+            return Err(NotSeen::Hangs(told(&"an earlier look has not come back")));
         }
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).args(question).arg(path);
@@ -218,6 +217,17 @@ impl Probe {
         }
         let answer = ended.output.lines().last().unwrap_or_default();
         serde_json::from_str(answer).map_err(|error| not_looked(&error))
+    }
+
+    /// One that was killed goes once the storage answers, and not at once: it is given a moment, so that storage that is
+    /// back is not told as what hangs.
+    async fn earlier_is_gone(&self, asked: &(Option<&'static str>, PathBuf)) -> bool {
+        let Some(mut earlier) = self.hanging().remove(asked) else { return true };
+        if tokio::time::timeout(GOES_WITHIN, &mut earlier).await.is_ok() {
+            return true;
+        }
+        self.hanging().insert(asked.clone(), earlier);
+        false
     }
 
     fn hangs(

@@ -1,16 +1,15 @@
 //! What this release writes, of every kind: every field has something in it, so that a field added to a record does not
 //! compile here before it has been thought of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zsha_crds::records::{
-    Answer, Departed, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings,
-    Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord,
-    VmStatus, Waiting,
+    Answer, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings, Migration,
+    NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord, VmStatus, Waiting,
 };
 use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
 
@@ -86,7 +85,7 @@ fn vm(phase: VmPhase, outcome: Outcome) -> VmRecord {
         answered: Some(Answer { id: SOME, outcome, message: "it was not fit".to_owned() }),
         start_taken_up: Some(SOME),
         password_reset: Some(Answer { id: SOME, outcome, message: "the agent does not answer".to_owned() }),
-        departed: Some(Departed { from: node(), at: at(), seen_on: BTreeSet::from([node()]) }),
+        departed: None,
     }
 }
 
@@ -154,9 +153,10 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
             "node-status",
             NodeStatus {
                 document_format: zsha_crds::format::FIRST,
-                runs_unnamed: true,
+                runs_unnamed: false,
                 migrated_percent: Some(42),
-                virtual_host: Some("a virtual machine (QEMU)".to_owned()),
+                virtual_host: None,
+                lost_leases: vec![],
                 node: node(),
                 conditions: vec![condition()],
                 observed_generation: 5,
