@@ -7,6 +7,7 @@
 //! same log.
 
 pub mod by_hand;
+mod cached;
 pub mod check;
 pub mod faults;
 pub mod freeze;

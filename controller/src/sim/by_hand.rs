@@ -52,7 +52,7 @@ impl ByHand {
         self.is(process) && !self.moved.contains(&process) || self.leaving.contains(&process)
     }
 
-    fn is(&self, process: u64) -> bool {
+    pub fn is(&self, process: u64) -> bool {
         self.processes.contains(&process)
     }
 

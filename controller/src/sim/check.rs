@@ -18,35 +18,11 @@ use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
 
 use super::by_hand::ByHand;
+use super::cached::Cached;
 use super::reasons::{self, Reasons};
 use super::validity::Validity;
 use crate::hypervisor::simulated::{Copy, SimulatedHosts, StaleResume};
 use crate::keeper::watchdog::simulated::SimulatedDevice;
-
-/// A record as last read, decoded again only when its index has moved.
-#[derive(Debug)]
-struct Cached<T> {
-    key: String,
-    index: u64,
-    value: Option<T>,
-}
-
-impl<T: serde::de::DeserializeOwned> Cached<T> {
-    fn new(key: String) -> Self {
-        Self { key, index: 0, value: None }
-    }
-
-    /// What it was, if it has changed.
-    fn refresh(&mut self, store: &MemoryStore) -> Option<Option<T>> {
-        let index = store.index_of(&self.key).unwrap_or_default();
-        if index == self.index {
-            return None;
-        }
-        self.index = index;
-        let value = store.read(&self.key).and_then(|entry| serde_json::from_str(&entry.value).ok());
-        Some(std::mem::replace(&mut self.value, value))
-    }
-}
 
 /// After a restore, until every node has seen it, and whoever is entitled has written itself down again; or, cut off
 /// before it could, has outlived the longest F and K that are drawn.
@@ -260,7 +236,7 @@ impl Checker {
     /// it is there. Where a watchdog is petted, its host is reset before another may execute. Where there is none, no
     /// promise covers it; nor where the host was suspended, and its watchdog with it.
     fn check_stuck(&mut self, copies: &[Copy]) {
-        for stuck in copies.iter().filter(|copy| copy.may_write) {
+        for stuck in copies.iter().filter(|copy| copy.may_write && !self.by_hand.is(copy.process)) {
             let other = copies
                 .iter()
                 .filter(|copy| copy.executing && copy.node != stuck.node && !self.has_just_woken(&copy.node))

@@ -68,6 +68,9 @@ impl State {
 
     fn pause_by_hand(&mut self, node: &NodeName, paused: bool, now: Instant) -> bool {
         self.executed_until_now(node);
+        if !self.host(node).powered || self.host(node).suspended {
+            return false;
+        }
         let number = self.host(node).process.as_ref().map_or(0, |process| process.number);
         // The monitor of one that was killed is closed.
         let Some(process) = self.process_at(node, number) else { return false };

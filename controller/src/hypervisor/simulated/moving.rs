@@ -123,7 +123,9 @@ impl State {
         }
         if let Some(process) = self.process_at(&moving.to, moving.target) {
             process.memory_of = Some(now);
-            process.activity = Activity::Paused(PauseReason::Asked);
+            // Until the source's daemon says that it is over, where nobody has asked for it to be paused.
+            let stands = if moving.runs_on_arrival { PauseReason::Incoming } else { PauseReason::Asked };
+            process.activity = Activity::Paused(stands);
         }
         self.host(from).moving = Some(Moving { switched: true, ..moving.clone() });
         self.host(from).changed();
