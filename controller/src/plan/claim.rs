@@ -221,10 +221,43 @@ pub(super) fn nobody_else_has_a_copy(
         return None;
     }
     if let Some(node) = silent_member(world, guard) {
+        if let Some(until) = first_start_waits(world) {
+            if world.now < until {
+                plan.recheck_at(until);
+                let secs = world.now.until(until).as_secs_f64();
+                plan.wait(
+                    "MemberNotSeen",
+                    format!(
+                        "{node} has no lease. A new cluster is begun without it in {secs:.0} s: were this one whose store \
+                         was emptied, whoever lives by it has written its lease again by then, or has ended its copy"
+                    ),
+                );
+                return None;
+            }
+            return others_words(world, guard, plan);
+        }
         let why = format!("{node} has no lease, so nobody knows whether it runs the VM");
         ask_for_lease(Owner { node: node.clone(), epoch: 0 }, &why, plan);
         return None;
     }
+    others_words(world, guard, plan)
+}
+
+/// The first document of a cluster finds nodes that have still to come, and is not kept waiting for them for as long as
+/// the longest lease; but to a node that has just booted a store that was emptied looks the same. Whoever ran the VM then
+/// renewed last before the store was emptied, and so before this node's own life: by D after that it has written its
+/// lease again, or is dead. (By the D of the present document: that of the one before is gone with the store.)
+fn first_start_waits(world: &World) -> Option<Moment> {
+    let record = &world.vm.known()?.as_ref()?.record;
+    let is_first = record.last_start.is_none() && record.owner.is_none() && !world.went_back;
+    let since = world.lease.known()?.unbroken_since.unwrap_or(world.now);
+    is_first.then(|| {
+        since + world.document().map_or(LeaseTimings::LONGEST, |desired| desired.timings).fence_after()
+    })
+}
+
+/// Those whose word or silence it rests on.
+fn others_words(world: &World, guard: &Guard<'_>, plan: &mut Plan) -> Option<Vec<Sight>> {
     let mut rests_on = Vec::new();
     for (node, sight) in &world.sights {
         let fenced = guard.fenced.iter().any(|fenced| fenced.record.node == *node);

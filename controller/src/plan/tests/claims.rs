@@ -175,3 +175,25 @@ fn a_claim_notes_who_starts_the_vm_when_and_why() {
     assert_eq!((&start.node, start.at, start.reason.as_str()), (&node(2), world.wall, "Failover"));
     assert_eq!(&record.note, message);
 }
+
+#[test]
+fn a_new_cluster_is_begun_without_a_member_that_has_no_lease_only_d_after_this_nodes_own_life_began() {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    world.sights.remove(&node(3));
+    let began = |world: &mut World, ago| match &mut world.lease {
+        Observed::Known(verdict) => verdict.unbroken_since = ago,
+        Observed::Unknown(_) => panic!("no verdict"),
+    };
+    let d = LeaseTimings::BALANCED.fence_after();
+    for life in [None, Some(NOW), Some(NOW - (d - Duration::from_millis(1)))] {
+        began(&mut world, life);
+        let plan = decide(&world);
+        assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["MemberNotSeen"]), "{life:?}");
+        assert_eq!(plan.recheck, Some(life.unwrap_or(NOW) + d));
+    }
+    began(&mut world, Some(NOW - d));
+    let first = decide(&world);
+    assert_eq!(only_write(&first).reason, "FirstStart");
+    world.went_back = true;
+    assert_eq!(reasons(&decide(&world)), ["LeaseGone"], "this store was emptied, as this node knows");
+}
