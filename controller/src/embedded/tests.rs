@@ -18,7 +18,7 @@ use crate::sim::operator::example;
 mod nonsense;
 
 /// Of virtual time: what takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct OneNode {
     store: MemoryStore,
