@@ -18,7 +18,7 @@ use crate::sim::operator::example;
 mod nonsense;
 
 /// Of virtual time: what takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct OneNode {
     store: MemoryStore,
@@ -50,6 +50,8 @@ impl OneNode {
         node.put(node.keys.intent("power"), json!(Intent::None));
         node.apply(8);
         node.until(|node| node.machine.hosts.copies().len() == 1 && node.observes(1)).await;
+        // Let run, and not only made.
+        node.until(|node| node.machine.hosts.copies().iter().any(|copy| copy.executing)).await;
         node
     }
 
