@@ -33,7 +33,7 @@ enum Is {
     Ours,
     /// Brought by a migration that was not zsha's, and whole.
     Brought,
-    /// The same, while its source still has the guest: it does not execute.
+    /// The same, and it does not execute: its source has the guest still, or goes on with it after all.
     Arriving,
     /// Neither: nobody of zsha has started it.
     Nobodys,
@@ -64,7 +64,9 @@ fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
         _ if restored => Is::Nobodys,
         (LocalVm::Paused { reason: PauseReason::Incoming, .. }, _) => Is::Arriving,
         (_, Some(Expectation::Nothing | Expectation::Arrival) | None) => match brought {
-            Some(true) => Is::Brought,
+            Some(true) if executes => Is::Brought,
+            // Whole or not, it has never run here, and its source may have gone on with the disk.
+            Some(true) => Is::Arriving,
             Some(false) => Is::Nobodys,
             None => Is::NotKnown,
         },

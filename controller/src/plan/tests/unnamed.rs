@@ -263,6 +263,23 @@ fn what_still_arrives_by_a_hand_made_migration_is_let_arrive_and_put_away_when_n
 }
 
 #[test]
+fn what_was_brought_and_never_ran_here_is_never_claimed_since_its_source_may_have_gone_on() {
+    let mut world = unnamed(Expectation::Nothing, true);
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Asked, generation: 1 });
+    vm(&mut world).record.owner = None;
+    let mut notes = Notes::default();
+    for secs in [0, 9] {
+        renewed_at(&mut world, NOW + Duration::from_secs(secs));
+        renewed(&mut world, 2, 1, 0);
+        renewed(&mut world, 2, 3, 0);
+        let plan = plan(&world, &mut notes);
+        assert!(plan.steps.is_empty() && !plan.runs_unnamed, "{plan:?}");
+    }
+    renewed_at(&mut world, NOW + Duration::from_secs(10));
+    assert!(killed(&plan(&world, &mut notes)));
+}
+
+#[test]
 fn the_keeper_is_told_what_to_expect_before_a_copy_is_started_and_that_there_is_none_when_it_is_gone() {
     let expect = |plan: &Plan| match plan.steps.first() {
         Some(Step::Expect(what)) => Some(*what),
