@@ -4,7 +4,7 @@
 //! The child opens and looks; it writes nothing.
 //!
 //! What it comes to is evidence about the storage only where a child has begun to look and waits for the kernel, or was told
-//! an error by the storage itself ([`Whose`]). A child that could not be made, or did not get to run, says nothing.
+//! an error by the storage itself (`Whose`). A child that could not be made, or did not get to run, says nothing.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
