@@ -202,8 +202,8 @@ pub struct Lines {
     pub reports: mpsc::Sender<Report>,
 }
 
-/// Starts the enforcing thread. `second`: by which it sees pauses that its clock does not count. It never ends, and takes the process with it if it should panic. The second value
-/// is why it has no real-time priority, if it has none.
+/// Starts the enforcing thread, which sees by `second` what its own clock does not count. It never ends, and takes the
+/// process with it if it should panic. The second value is why it has no real-time priority, if it has none.
 pub fn start(
     enforcement: Arc<Enforcement>,
     copies: impl Copies,

@@ -1,4 +1,5 @@
-//! One round of killing after the other, while the lease is not valid: who was killed, who is gone, who will not go.
+//! One round of killing after the other, while the lease is not valid, or of what is not to be there under one that is: who
+//! was killed, who is gone, who will not go.
 //!
 //! It waits for nothing and logs nothing: the thread that runs it may do neither. What is worth telling comes back.
 
@@ -85,13 +86,26 @@ impl Killing {
         if std::mem::replace(&mut self.blind, false) {
             reports.push(Report::CanLookAgain);
         }
-        self.forget_all_but(&found, &mut reports);
         let clear = found.is_empty();
+        reports.extend(self.these(copies, found, now, kill_within));
+        Round { clear, reports }
+    }
+
+    /// Kills all of these, which are all that there are to be killed.
+    pub fn these(
+        &mut self,
+        copies: &dyn Copies,
+        found: Vec<VmCopy>,
+        now: Moment,
+        kill_within: Duration,
+    ) -> Vec<Report> {
+        let mut reports = Vec::new();
+        self.forget_all_but(&found, &mut reports);
         for copy in found {
             self.kill(copies, copy, now, &mut reports);
         }
         self.note_stuck(now, kill_within, &mut reports);
-        Round { clear, reports }
+        reports
     }
 
     fn kill(&mut self, copies: &dyn Copies, copy: VmCopy, now: Moment, reports: &mut Vec<Report>) {
@@ -129,12 +143,15 @@ impl Killing {
     }
 }
 
-/// Says it in the log. Not for the thread that kills: a log may block.
+/// Says it in the log, of what is killed for want of a lease. Not for the thread that kills: a log may block.
 pub fn log(report: &Report) {
+    log_because(report, "the lease is not valid");
+}
+
+/// The same of what is killed for another reason.
+pub fn log_because(report: &Report, because: &str) {
     match report {
-        Report::Killed { process } => {
-            tracing::warn!(process, "copy of the VM killed: the lease is not valid")
-        }
+        Report::Killed { process } => tracing::warn!(process, "copy of the VM killed: {because}"),
         Report::Gone { process } => tracing::info!(process, "killed copy of the VM is gone"),
         Report::Stuck { process } => tracing::error!(process, "killed copy of the VM will not die"),
         Report::CannotKill { process, reason } => {

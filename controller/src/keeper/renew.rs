@@ -25,6 +25,7 @@ pub use notebook::Notebook;
 
 use super::copies::VmCopy;
 use super::enforce::Enforcement;
+use super::killing::{self, Killing, Report};
 use super::watchdog::{Watchdog, WatchdogState};
 use super::{Ended, Lost, Verdict};
 use crate::planted::{self, Bug};
@@ -63,8 +64,9 @@ pub struct Renewal {
     looked: Option<Looked>,
     /// Which copy the controller has said to be here.
     expected: Expected,
-    /// What was killed because nobody had said so, and which process was the last of it.
-    unexpected: Option<(Ended, u64)>,
+    /// What was killed because nobody had said so.
+    unexpected: Option<Ended>,
+    killing: Killing,
     /// All pauses of this host that the holder knows of.
     paused: Duration,
     told: Told,
@@ -121,6 +123,7 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         looked: None,
         expected,
         unexpected: None,
+        killing: Killing::default(),
         paused: Duration::ZERO,
         told,
     };
@@ -229,36 +232,25 @@ impl Renewal {
         };
         let found = found.unwrap_or_default();
         self.looked = Some(Looked { at: begun, count, incoming: found.iter().any(|copy| copy.incoming) });
-        self.end_the_unexpected(&found);
+        self.end_the_unexpected(found);
         copies
     }
 
     /// What the lease does not stand for. Without a valid one every copy is ended by the thread that enforces.
-    fn end_the_unexpected(&mut self, found: &[VmCopy]) {
+    fn end_the_unexpected(&mut self, mut found: Vec<VmCopy>) {
         let now = self.settings.clock.now();
-        let expects = self.expected.in_life(self.holder.incarnation());
         if !self.holder.valid(now) || planted::is_planted(Bug::KeepsTheUnexpected) {
             return;
         }
-        for copy in found.iter().filter(|copy| expects.forbids(copy.incoming)) {
-            let killed = self.settings.looking.kill(copy);
-            let (count, last) = self.unexpected.map_or((0, 0), |(ended, last)| (ended.count, last));
-            if last == copy.process && count > 0 {
-                // It has been sent SIGKILL before, and is still on its way out.
-                continue;
+        let expects = self.expected.in_life(self.holder.incarnation());
+        found.retain(|copy| expects.forbids(copy.incoming));
+        let copies = self.settings.looking.copies();
+        for report in self.killing.these(copies, found, now, self.holder.kill_within()) {
+            if matches!(report, Report::Killed { .. }) {
+                let count = self.unexpected.map_or(0, |ended| ended.count) + 1;
+                self.unexpected = Some(Ended { count, at: now });
             }
-            self.unexpected = Some((Ended { count: count + 1, at: now }, copy.process));
-            match killed {
-                Ok(()) => tracing::warn!(
-                    process = copy.process,
-                    "a copy of the VM was killed: the lease is valid, and this node was not to run the VM"
-                ),
-                Err(error) => tracing::error!(
-                    process = copy.process,
-                    %error,
-                    "a copy of the VM that is not to be here cannot be killed"
-                ),
-            }
+            killing::log_because(&report, "this node was not to run the VM, though its lease is valid");
         }
     }
 
@@ -498,7 +490,7 @@ impl Renewal {
     fn tell(&mut self, deadline: Option<Moment>) {
         let now = self.settings.clock.now();
         let mut view = verdict(&self.holder, now, deadline, self.looked, self.expected);
-        view.unexpected = self.unexpected.map(|(ended, _)| ended);
+        view.unexpected = self.unexpected;
         if let Some(trouble) = self.settings.notebook.trouble() {
             let more = format!(
                 "; the keeper's state file cannot be written ({trouble}): make room in its directory"
