@@ -98,9 +98,8 @@ pub async fn act(
             vec![]
         }
         Step::KillCopy { because, if_still } => {
-            match if_still {
-                None => {}
-                Some(still) => still_so(edges, views, *still).await?,
+            if let Some(still) = if_still {
+                still_so(edges, views, *still).await?;
             }
             edges.hypervisor.kill().await?;
             vec![happened(

@@ -150,6 +150,11 @@ impl LocalVm {
         !matches!(self, Self::Absent | Self::Off { .. })
     }
 
+    /// Whether the guest executes.
+    pub fn executes(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::ShuttingDown { .. })
+    }
+
     /// Generation of the definition that runs, where one does.
     pub fn generation(&self) -> Option<u64> {
         match self {

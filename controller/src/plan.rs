@@ -194,6 +194,27 @@ pub struct Write {
     pub message: String,
 }
 
+impl Write {
+    /// In the place of what is stored at this index, by this node's lease in this epoch, resting on nobody else.
+    fn over(index: u64, world: &World, epoch: u64, record: VmRecord, told: (&'static str, String)) -> Self {
+        let (reason, message) = told;
+        Self {
+            record,
+            index: Some(index),
+            epoch,
+            incarnation: world.incarnation(),
+            rests_on: Vec::new(),
+            fence: Vec::new(),
+            reason,
+            message,
+        }
+    }
+
+    fn step(self) -> Step {
+        Step::Write(Box::new(self))
+    }
+}
+
 /// What is to be done, what is not and why, and when to think again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::{HostShutdown, NodeStatus, VmRecord};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Sight;
+use zsha_runtime::lease::{Expectation, Sight};
 
 use crate::desired::Desired;
 use crate::host::HostFacts;
@@ -185,6 +185,16 @@ impl World {
         let Some(verdict) = self.lease.known() else { return false };
         let mine = self.sights.get(&self.me).map(|sight| &sight.record);
         mine.is_some_and(|mine| (mine.incarnation, mine.epoch) == (verdict.incarnation, verdict.epoch))
+    }
+
+    /// Whether a copy that is here is this node's own in the present life of its lease, by what its keeper was told.
+    pub fn expects_own(&self) -> bool {
+        self.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own))
+    }
+
+    /// The leases of the other nodes.
+    pub fn others(&self) -> impl Iterator<Item = &Sight> {
+        self.sights.values().filter(|sight| sight.record.node != self.me)
     }
 
     /// Which life of this node's lease is meant; nil where it is not known.

@@ -25,7 +25,7 @@ use crate::world::{StoredVm, World};
 pub const STAGGER: Duration = Duration::from_secs(2);
 
 /// Between two looks at the leases.
-const LOOK: Duration = Duration::from_millis(LEASE_LOOK_MILLIS);
+pub(super) const LOOK: Duration = Duration::from_millis(LEASE_LOOK_MILLIS);
 
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(30);
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(600);
@@ -42,8 +42,7 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
         return;
     };
     notes.migration.expected = stored.record.migration.as_ref().map(|migration| migration.id);
-    let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
-    if executes {
+    if local.executes() {
         let because = "it runs before it was handed over".to_owned();
         plan.step(Step::KillCopy { because, if_still: None });
         return;
@@ -128,7 +127,7 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     if forgive {
         write.record.failures.clear();
     }
-    plan.step(Step::Write(Box::new(write)));
+    plan.step(write.step());
 }
 
 /// Whether failed starts that keep the VM from running anywhere are old enough to be tried again.
@@ -220,44 +219,27 @@ pub(super) fn nobody_else_has_a_copy(
     if (guard.strict || has_returned(world)) && unreadable::is_in_the_way(world, record, plan) {
         return None;
     }
-    if let Some(node) = silent_member(world, guard) {
-        if let Some(until) = first_start_waits(world) {
-            if world.now < until {
-                plan.recheck_at(until);
-                let secs = world.now.until(until).as_secs_f64();
-                plan.wait(
-                    "MemberNotSeen",
-                    format!(
-                        "{node} has no lease. A new cluster is begun without it in {secs:.0} s: were this one whose store \
-                         was emptied, whoever lives by it has written its lease again by then, or has ended its copy"
-                    ),
-                );
-                return None;
-            }
-            return others_words(world, guard, plan);
+    match (silent_member(world, guard), first_start_waits_until(world)) {
+        (None, _) => {}
+        (Some(node), None) => {
+            let why = format!("{node} has no lease, so nobody knows whether it runs the VM");
+            ask_for_lease(Owner { node: node.clone(), epoch: 0 }, &why, plan);
+            return None;
         }
-        let why = format!("{node} has no lease, so nobody knows whether it runs the VM");
-        ask_for_lease(Owner { node: node.clone(), epoch: 0 }, &why, plan);
-        return None;
+        (Some(node), Some(until)) if world.now < until => {
+            plan.recheck_at(until);
+            let secs = world.now.until(until).as_secs_f64();
+            plan.wait(
+                "MemberNotSeen",
+                format!(
+                    "{node} has no lease. A new cluster is begun without it in {secs:.0} s: were this one whose store \
+                     was emptied, whoever lives by it has written its lease again by then, or has ended its copy"
+                ),
+            );
+            return None;
+        }
+        (Some(_), Some(_)) => {}
     }
-    others_words(world, guard, plan)
-}
-
-/// The first document of a cluster finds nodes that have still to come, and is not kept waiting for them for as long as
-/// the longest lease; but to a node that has just booted a store that was emptied looks the same. Whoever ran the VM then
-/// renewed last before the store was emptied, and so before this node's own life: by D after that it has written its
-/// lease again, or is dead. (By the D of the present document: that of the one before is gone with the store.)
-fn first_start_waits(world: &World) -> Option<Moment> {
-    let record = &world.vm.known()?.as_ref()?.record;
-    let is_first = record.last_start.is_none() && record.owner.is_none() && !world.went_back;
-    let since = world.lease.known()?.unbroken_since.unwrap_or(world.now);
-    is_first.then(|| {
-        since + world.document().map_or(LeaseTimings::LONGEST, |desired| desired.timings).fence_after()
-    })
-}
-
-/// Those whose word or silence it rests on.
-fn others_words(world: &World, guard: &Guard<'_>, plan: &mut Plan) -> Option<Vec<Sight>> {
     let mut rests_on = Vec::new();
     for (node, sight) in &world.sights {
         let fenced = guard.fenced.iter().any(|fenced| fenced.record.node == *node);
@@ -277,6 +259,20 @@ fn others_words(world: &World, guard: &Guard<'_>, plan: &mut Plan) -> Option<Vec
         }
     }
     Some(rests_on)
+}
+
+/// The first document of a cluster finds nodes that have still to come, and is not kept waiting for them for as long as
+/// the longest lease; but to a node that has just booted a store that was emptied looks the same. Whoever ran the VM then
+/// renewed last before the store was emptied, and so before this node's own life: by D after that it has written its
+/// lease again, or is dead. (By the D of the present document: that of the one before is gone with the store.) None where
+/// it is no first start.
+fn first_start_waits_until(world: &World) -> Option<Moment> {
+    let record = &world.vm.known()?.as_ref()?.record;
+    let is_first = record.last_start.is_none() && record.owner.is_none() && !world.went_back;
+    let since = world.lease.known()?.unbroken_since.unwrap_or(world.now);
+    is_first.then(|| {
+        since + world.document().map_or(LeaseTimings::LONGEST, |desired| desired.timings).fence_after()
+    })
 }
 
 /// Has a record put in the place of a lease that is not there, and says what comes of it.
@@ -518,14 +514,6 @@ fn claim(
         revision: before.revision + 1,
         ..before.clone()
     };
-    Write {
-        record,
-        index: Some(stored.index),
-        epoch,
-        incarnation: world.incarnation(),
-        rests_on: Vec::new(),
-        fence: freed.fence,
-        reason,
-        message,
-    }
+    let write = Write::over(stored.index, world, epoch, record, (reason, message));
+    Write { fence: freed.fence, ..write }
 }

@@ -5,10 +5,9 @@
 //! VM is not started before an operator has looked, and says `zsha start`.
 
 use zsha_crds::NodeName;
-use zsha_crds::records::{Departed, LeaseState, Owner, VmPhase};
-use zsha_runtime::lease::Sight;
+use zsha_crds::records::{Departed, Owner, VmPhase};
 
-use super::claim::{Guard, nobody_else_has_a_copy};
+use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
 use super::heard::Heard;
 use super::upkeep::Upkeep;
 use super::{Notes, Plan};
@@ -16,17 +15,12 @@ use crate::hypervisor::OffReason;
 use crate::planted::{self, Bug};
 use crate::world::World;
 
-/// Between two looks at the leases.
-const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
-
 /// Who runs the VM though nobody has named it, and would keep it. None also where two say so.
 pub(super) fn heir(world: &World) -> Option<Owner> {
     let mut heirs = world.nodes.values().filter(|status| status.runs_unnamed && status.node != world.me);
     let heir = heirs.next().filter(|_| heirs.next().is_none())?;
     let sight = world.sights.get(&heir.node)?;
-    let lives = sight.record.state == LeaseState::Held
-        && world.now < sight.sent_by + sight.record.timings.ttl()
-        && sight.record.copies.is_some_and(|copies| copies > 0);
+    let lives = sight.is_renewed(world.now) && sight.has_copy();
     lives.then(|| Owner { node: heir.node.clone(), epoch: sight.record.epoch })
 }
 
@@ -75,7 +69,7 @@ impl Upkeep<'_> {
         if moved && !self.may_be_started(plan) {
             return true;
         }
-        if let Some(node) = silent_since(self.world, &heard) {
+        if let Some(node) = heard.silent(self.world) {
             plan.recheck_at(self.world.now + LOOK);
             plan.wait(
                 "CopiesNotConfirmed",
@@ -90,7 +84,8 @@ impl Upkeep<'_> {
     fn writes_down(&self, heard: &Heard, plan: &mut Plan) -> bool {
         let known = self.record().departed.as_ref();
         let mut seen_on = known.map(|departed| departed.seen_on.clone()).unwrap_or_default();
-        seen_on.extend(who_has_a_copy(self.world, heard).cloned());
+        let seen = self.world.others().filter(|sight| sight.has_copy() && heard.is_before(sight));
+        seen_on.extend(seen.map(|sight| sight.record.node.clone()));
         let me = &self.world.me;
         let (reason, message) = match known {
             None => (
@@ -139,25 +134,4 @@ pub(super) fn moved_away(departed: &Departed) -> String {
          it (`virsh list` on the host it was moved to) and end it there, or move it back to a node; then `zsha start`",
         departed.from
     )
-}
-
-fn who_has_a_copy<'w>(world: &'w World, heard: &'w Heard) -> impl Iterator<Item = &'w NodeName> {
-    let has_one = |sight: &&Sight| {
-        sight.record.node != world.me
-            && sight.record.state == LeaseState::Held
-            && sight.record.copies.is_some_and(|copies| copies > 0)
-            && heard.is_before(sight)
-    };
-    world.sights.values().filter(has_one).map(|sight| &sight.record.node)
-}
-
-/// A node that may live, and has not said anything since.
-fn silent_since<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
-    let silent = |sight: &&Sight| {
-        sight.record.node != world.me
-            && sight.record.state == LeaseState::Held
-            && !sight.is_expired(world.now)
-            && !heard.is_before(sight)
-    };
-    world.sights.values().find(silent).map(|sight| &sight.record.node)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 use zsha_crds::NodeName;
+use zsha_crds::records::LeaseState;
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
@@ -22,6 +23,14 @@ impl Heard {
         let renewal = |sight: &Sight| (sight.record.incarnation, sight.record.seq);
         let renewals = world.sights.iter().map(|(node, sight)| (node.clone(), renewal(sight))).collect();
         Self { at: world.now, renewals }
+    }
+
+    /// Another node that may live, and has not said anything since.
+    pub fn silent<'w>(&self, world: &'w World) -> Option<&'w NodeName> {
+        let silent = |sight: &&Sight| {
+            sight.record.state == LeaseState::Held && !sight.is_expired(world.now) && !self.is_before(sight)
+        };
+        world.others().find(silent).map(|sight| &sight.record.node)
     }
 
     /// Whether this was sent since. The next renewal after the one that had been seen may have been on its way already,

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_crds::records::{Answer, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
 
 use super::heard::Heard;
@@ -297,13 +297,7 @@ impl Upkeep<'_> {
     fn lost(&self, migration: &Migration) -> Option<String> {
         let to = &migration.to;
         match self.world.sights.get(&to.node) {
-            Some(sight)
-                if sight.record.state == LeaseState::Held
-                    && sight.record.epoch == to.epoch
-                    && self.world.now < sight.sent_by + sight.record.timings.ttl() =>
-            {
-                None
-            }
+            Some(sight) if sight.record.epoch == to.epoch && sight.is_renewed(self.world.now) => None,
             Some(_) => Some(format!("{} does not hold its lease any more", to.node)),
             None => Some(format!("the lease of {} cannot be seen", to.node)),
         }

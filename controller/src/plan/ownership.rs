@@ -5,7 +5,7 @@
 
 use zsha_crds::records::{LeaseState, Owner, VmRecord};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::{Expectation, Sight};
+use zsha_runtime::lease::Sight;
 
 use super::{migration, unreadable};
 use crate::hypervisor::LocalVm;
@@ -76,16 +76,14 @@ pub fn right(world: &World) -> Right {
 fn is_overtaken(world: &World, stored: &VmRecord, epoch: u64) -> bool {
     let Some(before) = &world.vm_before else { return false };
     let mine = before.owner.as_ref().is_some_and(|owner| owner.node == world.me && owner.epoch == epoch);
-    let runs_here =
-        matches!(world.local.known(), Some(LocalVm::Running { .. } | LocalVm::ShuttingDown { .. }));
+    let runs_here = world.local.known().is_some_and(LocalVm::executes);
     mine && runs_here && stored.revision < before.revision
 }
 
 /// Whether what runs here is this node's own in the present life of its lease: a record by which it has still to be handed
 /// over is of an earlier time.
 fn runs_as_its_own(world: &World) -> bool {
-    let own = world.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own));
-    own && matches!(world.local.known(), Some(LocalVm::Running { .. } | LocalVm::ShuttingDown { .. }))
+    world.expects_own() && world.local.known().is_some_and(LocalVm::executes)
 }
 
 fn not_mine(named: Option<&Owner>, world: &World, epoch: u64) -> String {

@@ -97,7 +97,7 @@ fn unfitness(world: &World, desired: &Desired, node: &NodeName) -> Option<String
         LeaseState::Lost => return Some("its lease was gone and it has not renewed it since".to_owned()),
         LeaseState::Held => {}
     }
-    if world.now >= sight.sent_by + sight.record.timings.ttl() {
+    if !sight.is_renewed(world.now) {
         return Some("it does not renew its lease".to_owned());
     }
     if !sight.record.controller_alive {

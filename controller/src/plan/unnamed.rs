@@ -11,20 +11,19 @@
 use std::time::Duration;
 
 use zsha_crds::NodeName;
-use zsha_crds::records::{LeaseState, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_crds::records::{Owner, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::lease::{Expectation, Sight};
 
-use super::claim::{self, Guard, nobody_else_has_a_copy};
+use super::claim::{self, Guard, LOOK, nobody_else_has_a_copy};
 use super::heard::Heard;
-use super::{Notes, Plan, Step, Write, kill_if_there};
+use super::upkeep::kill;
+use super::{Notes, Plan, Write};
 use crate::hypervisor::{LocalVm, Origin, PauseReason};
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
 /// Two nodes that both say they have the VM: one of them has just been left by it, or is about to end what it has.
 const SETTLED: Duration = Duration::from_secs(10);
-/// Between two looks at the leases.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// What is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +42,6 @@ enum Is {
 
 fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
     let Some(verdict) = world.lease.known() else { return Is::Nobodys };
-    let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
     let origin = world.domain.known().map(|facts| facts.origin);
     // A file is as old as the moment it was saved in: the VM has gone on since.
     let restored = origin == Some(Origin::Restored) && !planted::is_planted(Bug::SavedFileIsTheVm);
@@ -60,11 +58,11 @@ fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
         _ if planted::is_planted(Bug::RecordOutweighsTheCopy) => Is::Nobodys,
         (_, Some(Expectation::Own | Expectation::Unsaid)) => Is::Ours,
         // Of a migration of ours that is over: its source goes on, or has gone on, with the disk.
-        (_, Some(Expectation::Arrival) | None) if !executes => Is::Nobodys,
+        (_, Some(Expectation::Arrival) | None) if !local.executes() => Is::Nobodys,
         _ if restored => Is::Nobodys,
         (LocalVm::Paused { reason: PauseReason::Incoming, .. }, _) => Is::Arriving,
         (_, Some(Expectation::Nothing | Expectation::Arrival) | None) => match brought {
-            Some(true) if executes => Is::Brought,
+            Some(true) if local.executes() => Is::Brought,
             // Whole or not, it has never run here, and its source may have gone on with the disk.
             Some(true) => Is::Arriving,
             Some(false) => Is::Nobodys,
@@ -80,13 +78,12 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         return false;
     };
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return true };
-    let executes = matches!(local, LocalVm::Running { .. } | LocalVm::ShuttingDown { .. });
     // What the source of a migration says of its process counts once the guest executes here, and not before.
     let since = match notes.unnamed.take() {
-        Some((heard, executed)) if executed == executes => heard,
+        Some((heard, executed)) if executed == local.executes() => heard,
         Some(_) | None => Heard::now(world),
     };
-    let heard = notes.unnamed.insert((since, executes)).0.clone();
+    let heard = notes.unnamed.insert((since, local.executes())).0.clone();
     let elsewhere = elsewhere(world, &heard);
     let settled = heard.at + SETTLED;
     match (what_it_is(world, local, &heard), elsewhere) {
@@ -98,15 +95,17 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
                 "a copy of the VM is here that nobody is named for; it is seen how it came",
             );
         }
-        (Is::Nobodys | Is::NotKnown, _) if world.frozen().is_some() && !anybody_has_one(world) => {
+        (Is::Nobodys | Is::NotKnown, _)
+            if world.frozen().is_some() && !world.others().any(Sight::has_copy) =>
+        {
             frozen(world, "is not ended", plan);
         }
         (Is::Nobodys | Is::NotKnown, _) => {
-            kill_if_there(world, because, None, plan);
+            plan.step(kill(because));
         }
         (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
         (Is::Ours | Is::Brought, Some(other)) if world.now >= settled && is_named(stored, other) => {
-            kill_if_there(world, &format!("{because}, and has it too"), None, plan);
+            plan.step(kill(format!("{because}, and has it too")));
         }
         (Is::Ours | Is::Brought, Some(other)) => {
             plan.recheck_at(settled.max(world.now + LOOK));
@@ -140,27 +139,11 @@ fn frozen(world: &World, what: &str, plan: &mut Plan) {
     }
 }
 
-/// Whether any other node has said, whenever that was, that it has a copy.
-fn anybody_has_one(world: &World) -> bool {
-    let has_one = |sight: &Sight| {
-        sight.record.node != world.me
-            && sight.record.state == LeaseState::Held
-            && sight.record.copies.is_some_and(|copies| copies > 0)
-    };
-    world.sights.values().any(has_one)
-}
-
-/// Who says, since it was first seen here, that it has a copy as well.
+/// Who says, since it was first seen here, that it has a copy as well. The last word of one that is about to be fenced is
+/// of no use: what it had may be here.
 fn elsewhere<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
-    let has_one = |sight: &&Sight| {
-        sight.record.node != world.me
-            && sight.record.state == LeaseState::Held
-            && sight.record.copies.is_some_and(|copies| copies > 0)
-            // The last word of one that is about to be fenced is of no use: what it had may be here.
-            && world.now < sight.sent_by + sight.record.timings.ttl()
-            && heard.is_before(sight)
-    };
-    world.sights.values().find(has_one).map(|sight| &sight.record.node)
+    let has_one = |sight: &&Sight| sight.has_copy() && sight.is_renewed(world.now) && heard.is_before(sight);
+    world.others().find(has_one).map(|sight| &sight.record.node)
 }
 
 fn is_named(stored: &StoredVm, node: &NodeName) -> bool {
@@ -177,23 +160,13 @@ fn arriving(
 ) {
     let mut aside = Plan::default();
     let source_is_dead = claim::freed(world, stored, &mut aside).is_some() && stored.record.owner.is_some();
-    let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && all_heard(world, heard);
+    let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && heard.silent(world).is_none();
     if world.frozen().is_none() && (source_is_dead || nowhere) {
-        kill_if_there(world, "what began to arrive here by a migration will not get further", None, plan);
+        plan.step(kill("what began to arrive here by a migration will not get further"));
         return;
     }
     plan.recheck_at(world.now + LOOK);
     plan.wait("Arriving", "a copy of the VM arrives here by a migration that no record names");
-}
-
-/// Whether every other node that holds its lease has said something since.
-fn all_heard(world: &World, heard: &Heard) -> bool {
-    let mut living = world.sights.values().filter(|sight| {
-        sight.record.node != world.me
-            && sight.record.state == LeaseState::Held
-            && !sight.is_expired(world.now)
-    });
-    living.all(|sight| heard.is_before(sight))
 }
 
 /// This node becomes the owner of what runs here. The same is needed as for any claim, but for the word of members that
@@ -214,7 +187,7 @@ fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Pl
     };
     let guard = Guard { fenced: &freed.fence, strict: true, target: None, starts: false };
     let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
-    if !all_heard(world, heard) {
+    if heard.silent(world).is_some() {
         plan.recheck_at(world.now + LOOK);
         plan.wait(
             "CopiesNotConfirmed",
@@ -231,9 +204,8 @@ fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Pl
         if before.owner.is_some() { freed.because.as_str() } else { "nobody was named" }
     );
     // One that a start of this node has made and not let run yet is let run by the same step as ever.
-    let own = world.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own));
-    let is_starting =
-        own && matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Asked, .. }));
+    let is_starting = world.expects_own()
+        && matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Asked, .. }));
     let record = VmRecord {
         owner: Some(Owner { node: world.me.clone(), epoch }),
         migration: None,
@@ -249,14 +221,6 @@ fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Pl
         revision: before.revision + 1,
         ..before.clone()
     };
-    plan.step(Step::Write(Box::new(Write {
-        record,
-        index: Some(stored.index),
-        epoch,
-        incarnation: world.incarnation(),
-        rests_on,
-        fence: freed.fence,
-        reason: "ClaimedInPlace",
-        message,
-    })));
+    let write = Write::over(stored.index, world, epoch, record, ("ClaimedInPlace", message));
+    plan.step(Write { rests_on, fence: freed.fence, ..write }.step());
 }

@@ -65,7 +65,7 @@ pub fn hold(world: &World, because: String, plan: &mut Plan) {
     match world.vm_overwritten.as_ref().and_then(|overwritten| written_again(world, overwritten)) {
         Some(write) => {
             plan.wait("RecordOverwritten", write.message.clone());
-            plan.step(Step::Write(Box::new(write)));
+            plan.step(write.step());
         }
         None => plan.wait("Unknown", because),
     }
@@ -75,7 +75,7 @@ pub fn hold(world: &World, because: String, plan: &mut Plan) {
 /// this node's lease, and that has been renewed without a break; or a word of this process, and this was its last.
 fn written_again(world: &World, overwritten: &Overwritten) -> Option<Write> {
     let epoch = world.valid_epoch()?;
-    let verdict = world.lease.known().filter(|verdict| verdict.covers(overwritten.sent))?;
+    world.lease.known().filter(|verdict| verdict.covers(overwritten.sent))?;
     let ours = &overwritten.ours;
     let mine = ours.owner.as_ref().is_some_and(|owner| owner.node == world.me && owner.epoch == epoch);
     if !mine {
@@ -86,14 +86,6 @@ fn written_again(world: &World, overwritten: &Overwritten) -> Option<Write> {
          again",
         world.me
     );
-    Some(Write {
-        record: VmRecord { revision: ours.revision + 1, note: message.clone(), ..ours.clone() },
-        index: Some(overwritten.index),
-        epoch,
-        incarnation: verdict.incarnation,
-        rests_on: Vec::new(),
-        fence: Vec::new(),
-        reason: "Reclaimed",
-        message,
-    })
+    let record = VmRecord { revision: ours.revision + 1, note: message.clone(), ..ours.clone() };
+    Some(Write::over(overwritten.index, world, epoch, record, ("Reclaimed", message)))
 }

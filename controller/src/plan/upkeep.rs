@@ -6,7 +6,6 @@ use std::time::Duration;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Expectation;
 
 use super::claim::{Guard, nobody_else_has_a_copy};
 use super::orders::SHUTDOWN_PATIENCE;
@@ -107,7 +106,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         migration.to.node == world.me && notes.migration.expected == Some(migration.id)
     });
     // Nor can the VM have gone on elsewhere where the copy is this node's own in the present life of its lease.
-    let own = world.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own));
+    let own = world.expects_own();
     if world.went_back
         && !expected
         && !own
@@ -164,16 +163,8 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         record.phase = VmPhase::Starting;
     }
     notes.unexplained = world.went_back && !own;
-    plan.step(Step::Write(Box::new(Write {
-        record,
-        index: Some(stored.index),
-        epoch,
-        incarnation: world.incarnation(),
-        rests_on,
-        fence: Vec::new(),
-        reason: "Adopted",
-        message,
-    })));
+    let write = Write::over(stored.index, world, epoch, record, ("Adopted", message));
+    plan.step(Write { rests_on, ..write }.step());
 }
 
 /// The store went back to a time before this node became the owner, and its copy runs: what it had written is written
@@ -191,16 +182,7 @@ pub fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
         note: message.clone(),
         ..before.clone()
     };
-    plan.step(Step::Write(Box::new(Write {
-        record,
-        index: Some(stored.index),
-        epoch,
-        incarnation: world.incarnation(),
-        rests_on: Vec::new(),
-        fence: Vec::new(),
-        reason: "Reclaimed",
-        message,
-    })));
+    plan.step(Write::over(stored.index, world, epoch, record, ("Reclaimed", message)).step());
 }
 
 /// There is no ownership record. It proves nothing, so nothing is started or ended.
@@ -238,16 +220,7 @@ impl Upkeep<'_> {
         record.revision += 1;
         record.note.clone_from(&message);
         change(&mut record);
-        Step::Write(Box::new(Write {
-            record,
-            index: Some(self.stored.index),
-            epoch: self.epoch,
-            incarnation: self.world.incarnation(),
-            rests_on: Vec::new(),
-            fence: Vec::new(),
-            reason,
-            message,
-        }))
+        Write::over(self.stored.index, self.world, self.epoch, record, (reason, message)).step()
     }
 
     /// The hypervisor does not answer. A VM that runs is left as it is; one that surely does not is set free after a

@@ -50,6 +50,16 @@ impl Sight {
         self.record.timings.fence_after().max(self.d_at_least)
     }
 
+    /// Whether it is held, and its holder, for all that is seen of it, has not let it run out: F, and not D.
+    pub fn is_renewed(&self, now: Moment) -> bool {
+        self.record.state == LeaseState::Held && now < self.sent_by + self.record.timings.ttl()
+    }
+
+    /// Whether its holder says that it has a process of the VM.
+    pub fn has_copy(&self) -> bool {
+        self.record.state == LeaseState::Held && self.record.copies.is_some_and(|copies| copies > 0)
+    }
+
     pub fn is_silent(&self, now: Moment) -> bool {
         now >= self.silent_at()
     }
