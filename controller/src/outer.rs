@@ -84,6 +84,10 @@ fn judge(cpuinfo: &io::Result<String>, firmware: &[String; 2], xen: Option<&str>
             let by = firmware.iter().find(|name| !name.is_empty());
             Outer::Virtual { by: by.map_or("its processor says so", String::as_str).to_owned() }
         }
+        // Nothing is said of what a processor has no line for.
+        Ok(text) if !text.lines().any(|line| line.starts_with("flags")) => {
+            Outer::Unknown { reason: "/proc/cpuinfo has no flags".to_owned() }
+        }
         Ok(_) => Outer::Real,
         Err(error) => Outer::Unknown { reason: format!("/proc/cpuinfo cannot be read: {error}") },
     }

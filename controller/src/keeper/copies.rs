@@ -145,6 +145,11 @@ impl ProcCopies {
         Self { told: Some(Mutex::default()), ..Self::new(uuid) }
     }
 
+    /// One that says nothing, and knows the users that this one knows: whoever looks seldom does not begin with everybody.
+    pub fn silent(&self) -> Self {
+        Self { uuid: self.uuid, proc: self.proc.clone(), users: self.users.clone(), told: None }
+    }
+
     /// What the process with this number is. The handle is opened before the last look: what is read after it is of
     /// the process it refers to, or that process is dead and the signal meets nobody.
     fn look(&self, number: i32, buffer: &mut Vec<u8>) -> io::Result<Sight> {
@@ -206,7 +211,11 @@ impl ProcCopies {
     fn settle(&self, unclear: &[i32]) -> io::Result<()> {
         for number in unclear {
             let process = self.proc.join(number.to_string());
-            let is_qemu = fs::read_link(process.join("exe")).is_ok_and(|program| names_qemu(&program));
+            // A program that may not be seen may be one.
+            let is_qemu = match fs::read_link(process.join("exe")) {
+                Ok(program) => names_qemu(&program),
+                Err(error) => !is_gone(&error),
+            };
             if is_qemu && self.could_run_vm(&Bearing::of(&process)) {
                 return Err(io::Error::other(format!(
                     "process {number} is a QEMU and shows no command line: it may be one of the VM"
@@ -308,9 +317,12 @@ impl Copies for ProcCopies {
 
 /// A process that vanished while it was looked at is not there; any other error is one.
 fn none_if_gone<T>(error: io::Error) -> io::Result<Option<T>> {
-    let gone = error.kind() == io::ErrorKind::NotFound
-        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
-    if gone { Ok(None) } else { Err(error) }
+    if is_gone(&error) { Ok(None) } else { Err(error) }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
 }
 
 /// Fills `buffer`; false if the process is not there any more.
@@ -331,7 +343,7 @@ fn has_memory(process: &Path) -> bool {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             fs::read_to_string(process.join("statm")).is_ok_and(|pages| !pages.starts_with("0 "))
         }
-        Err(_) => false,
+        Err(error) => !is_gone(&error),
     }
 }
 

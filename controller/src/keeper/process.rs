@@ -75,7 +75,8 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         enforcement.publish(memory.deadline, memory.timings.kill());
     }
     let outer = Outer::look();
-    let tell = start_enforcing(&enforcement, uuid, second_clock(&outer))?;
+    let copies = Arc::new(ProcCopies::telling(uuid));
+    let tell = start_enforcing(&enforcement, copies.silent(), second_clock(&outer))?;
     if let Some(standing) = standing {
         standing.relieve();
     }
@@ -87,7 +88,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         clock: Clock::Boottime,
         may_be_paused: outer.may_be_paused(),
         store,
-        looking: Looking::Apart(Apart::new(Arc::new(ProcCopies::telling(uuid)), tell)),
+        looking: Looking::Apart(Apart::new(Arc::clone(&copies) as Arc<dyn Copies>, tell)),
         enforcement,
         notebook,
         watchdog: watchdog.clone(),
@@ -95,8 +96,8 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
     };
     let guard = GuardSettings { cluster: settings.cluster.clone(), directory: directory.clone() };
     let runtime = limits::runtime(256 << 10).context("cannot start the runtime")?;
-    runtime.block_on(serve(renewing, premises, uuid, &guard))?;
-    leave(&watchdog, uuid);
+    runtime.block_on(serve(renewing, premises, &copies, uuid, &guard))?;
+    leave(&watchdog, copies.as_ref());
     // A thread that hangs in /proc must not keep the process.
     runtime.shutdown_background();
     Ok(())
@@ -106,6 +107,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
 async fn serve(
     settings: RenewSettings,
     mut premises: Premises,
+    copies: &ProcCopies,
     uuid: Uuid,
     guard: &GuardSettings,
 ) -> anyhow::Result<()> {
@@ -129,7 +131,7 @@ async fn serve(
             _ = interrupt.recv() => {}
             () = &mut parts => anyhow::bail!("the keeper's loop has ended"),
         }
-        match may_leave(uuid, guard, line.memory().as_ref()) {
+        match may_leave(copies, guard, line.memory().as_ref()) {
             Ok(()) => return Ok(()),
             Err(error) => {
                 let error = format!("{error:#}");
@@ -141,8 +143,8 @@ async fn serve(
 
 /// With no copy alive nobody is needed; otherwise somebody must obey the deadline until the next keeper does, and have
 /// said that it is this very deadline.
-fn may_leave(uuid: Uuid, guard: &GuardSettings, memory: Option<&Memory>) -> anyhow::Result<()> {
-    if ProcCopies::new(uuid).alive().is_ok_and(|copies| copies.is_empty()) {
+fn may_leave(copies: &ProcCopies, guard: &GuardSettings, memory: Option<&Memory>) -> anyhow::Result<()> {
+    if copies.alive().is_ok_and(|copies| copies.is_empty()) {
         tracing::info!("keeper stops; no copy of the VM is alive here");
         return Ok(());
     }
@@ -152,12 +154,12 @@ fn may_leave(uuid: Uuid, guard: &GuardSettings, memory: Option<&Memory>) -> anyh
     Ok(())
 }
 
-fn leave(watchdog: &Watchdog, uuid: Uuid) {
+fn leave(watchdog: &Watchdog, copies: &ProcCopies) {
     let state = watchdog.state();
     if state == WatchdogState::None {
         return;
     }
-    match ProcCopies::new(uuid).alive() {
+    match copies.alive() {
         Ok(copies) if copies.is_empty() => {
             if let Err(error) = watchdog.disarm() {
                 let hint = "start a keeper again before it resets this host";
@@ -231,13 +233,13 @@ fn second_clock(outer: &Outer) -> Option<SecondClock> {
 /// The thread that kills, and one that writes down what it says. Returns the line by which it is told of copies.
 fn start_enforcing(
     enforcement: &Arc<Enforcement>,
-    uuid: Uuid,
+    copies: ProcCopies,
     second: Option<SecondClock>,
 ) -> anyhow::Result<mpsc::Sender<Vec<super::copies::VmCopy>>> {
     let (tell, told) = mpsc::channel();
     let (reports, said) = mpsc::channel();
     let lines = Lines { told, reports };
-    let (_, no_real_time) = enforce::start(Arc::clone(enforcement), ProcCopies::new(uuid), lines, second)
+    let (_, no_real_time) = enforce::start(Arc::clone(enforcement), copies, lines, second)
         .context("cannot start the thread that kills")?;
     if let Some(error) = no_real_time {
         tracing::warn!(what = "real-time priority", error = %error, "not permitted");

@@ -230,9 +230,12 @@ impl Renewal {
                 (None, lease::Copies::Unknown)
             }
         };
-        let found = found.unwrap_or_default();
-        self.looked = Some(Looked { at: begun, count, incoming: found.iter().any(|copy| copy.incoming) });
-        self.end_the_unexpected(found);
+        let incoming = found.as_ref().is_ok_and(|found| found.iter().any(|copy| copy.incoming));
+        self.looked = Some(Looked { at: begun, count, incoming });
+        // What could not be looked at is not gone.
+        if let Ok(found) = found {
+            self.end_the_unexpected(found);
+        }
         copies
     }
 
@@ -418,6 +421,7 @@ impl Renewal {
                      in its directory"
                 );
                 self.expected = before;
+                self.publish(self.holder.deadline());
                 Err(why)
             }
             Some(_) | None => Ok(()),

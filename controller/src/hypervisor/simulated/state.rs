@@ -71,8 +71,6 @@ pub(super) struct Process {
     pub(super) number: u64,
     pub(super) generation: u64,
     pub(super) activity: Activity,
-    /// It was made to take in a guest from elsewhere.
-    incoming: bool,
     pub(super) origin: Origin,
     started: Instant,
     /// Its memory is that of another process as it was then: stale, if anybody has executed since.
@@ -96,7 +94,6 @@ impl Process {
         Self {
             number,
             generation,
-            incoming: activity == Activity::Paused(PauseReason::Incoming),
             activity,
             origin,
             started,
@@ -308,7 +305,7 @@ impl State {
                 process: process.number,
                 executing: process.executing(),
                 may_write: process.killed && process.ran,
-                incoming: process.incoming,
+                incoming: process.origin == Origin::Migrated,
                 generation: process.generation,
                 started: process.started,
             })

@@ -31,7 +31,8 @@ impl Bearing {
             started: started(&text("stat")),
             users: users(&status),
             has_powers: !apart && has_powers(&status),
-            of_libvirt: is_of_libvirt(&text("cgroup")),
+            of_libvirt: fs::read_to_string(process.join("cgroup"))
+                .map_or(true, |groups| is_of_libvirt(&groups)),
         }
     }
 
