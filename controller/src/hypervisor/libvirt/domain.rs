@@ -1,6 +1,7 @@
 //! The blocking half: one function a call, each over a connection that is up. It waits as long as libvirt does;
 //! who calls it has a deadline. It never touches a domain of another UUID.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -23,7 +24,7 @@ use super::refusal::{Refusal, not_looked, plain};
 use super::states::{self, Told};
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
 use crate::hypervisor::{DomainFacts, GuestRan, LocalVm, OffReason, Origin};
-use crate::keeper::copies::Copies;
+use crate::keeper::copies::{Copies, VmCopy};
 
 /// The VM this hypervisor is bound to, and what libvirt cannot tell of it.
 #[derive(Debug)]
@@ -32,8 +33,9 @@ pub(super) struct Vm {
     name: String,
     copies: Arc<dyn Copies>,
     bell: Arc<Bell>,
-    /// libvirt's own, of this domain.
+    /// libvirt's own, of this domain; and whether it was told that it cannot be read.
     log: PathBuf,
+    log_is_told: AtomicBool,
     /// Whether its last process was ended by us: a SIGKILL looks like a crash to libvirt.
     ended_by_us: AtomicBool,
     /// The run (libvirt's number of it) that was asked to shut down; 0 for none, libvirt counts from 1.
@@ -60,6 +62,7 @@ impl Vm {
             copies,
             bell,
             log,
+            log_is_told: AtomicBool::new(false),
             ended_by_us: AtomicBool::new(false),
             asked_to_shut_down: AtomicU32::new(0),
         }
@@ -81,10 +84,12 @@ impl Vm {
         }
     }
 
+    fn alive(&self) -> Result<Vec<VmCopy>, Refusal> {
+        self.copies.alive().map_err(|error| not_looked(format!("cannot look for processes: {error}")))
+    }
+
     fn has_copy(&self) -> Result<bool, Refusal> {
-        let copies =
-            self.copies.alive().map_err(|error| not_looked(format!("cannot look for processes: {error}")))?;
-        Ok(!copies.is_empty())
+        Ok(!self.alive()?.is_empty())
     }
 
     pub(super) fn look(&self, connect: &Connect) -> Result<LocalVm, Refusal> {
@@ -96,7 +101,7 @@ impl Vm {
             };
             // What libvirt does not know of may still hold the image.
             if vm.has_process() || !self.has_copy()? {
-                if vm == LocalVm::Absent {
+                if !vm.has_process() {
                     self.name_is_free(connect)?;
                 }
                 return Ok(vm);
@@ -109,7 +114,7 @@ impl Vm {
 
     /// For the log: which processes, whose, and what they are called.
     fn who_copies_are(&self) -> String {
-        let copies = self.copies.alive().unwrap_or_default();
+        let copies = self.alive().unwrap_or_default();
         copies.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
@@ -179,8 +184,14 @@ impl Vm {
     }
 
     fn ended_by_log(&self) -> Option<OffReason> {
-        log::last_end(&self.log).unwrap_or_else(|error| {
-            tracing::debug!(log = %self.log.display(), %error, "libvirt's log of the VM cannot be read");
+        log::last_end(&self.log, self.uuid).unwrap_or_else(|error| {
+            if error.kind() != io::ErrorKind::NotFound && !self.log_is_told.swap(true, Ordering::SeqCst) {
+                let hint = "the node's setting libvirtLogDirectory says where it is";
+                tracing::warn!(
+                    log = %self.log.display(), %error, hint,
+                    "libvirt's log of the VM cannot be read: how it ended while this controller was away is not known"
+                );
+            }
             None
         })
     }
@@ -189,20 +200,35 @@ impl Vm {
         let mut facts = DomainFacts { defined: false, autostart: false, origin: Origin::None };
         let known = self.find(connect)?;
         if let Some(domain) = &known {
-            match (|| Ok::<_, Error>((domain.is_persistent()?, domain.autostart()?)))() {
+            match kept(domain) {
                 Ok((defined, autostart)) => (facts.defined, facts.autostart) = (defined, autostart),
-                // It has gone since; and one without a definition has no such flag.
+                // It has gone since.
                 Err(error) if is(&error, ErrorNumber::NoDomain) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let copies =
-            self.copies.alive().map_err(|error| plain(format!("cannot look for processes: {error}")))?;
-        if !copies.is_empty() {
-            let state = known.and_then(|domain| domain.state().ok());
-            facts.origin = origin::of(&copies, state, self.bell.life().told().began);
-        }
+        facts.origin = self.origin(known.as_ref())?;
         Ok(facts)
+    }
+
+    /// What was told of its start needs no look at the processes.
+    fn origin(&self, known: Option<&Domain>) -> Result<Origin, Refusal> {
+        let life = self.bell.life();
+        let runs = known.is_some_and(|domain| domain.is_active().unwrap_or(false));
+        let began = life.told().began.filter(|began| *began != Origin::Unknown);
+        if let Some(began) = began.filter(|_| runs) {
+            return Ok(began);
+        }
+        let copies = self.alive()?;
+        if copies.is_empty() {
+            return Ok(Origin::None);
+        }
+        let state = known.and_then(|domain| domain.state().ok());
+        let origin = origin::of(&copies, state, began);
+        if runs {
+            life.learn(origin);
+        }
+        Ok(origin)
     }
 
     pub(super) fn start_paused(&self, connect: &Connect, xml: &str) -> Result<(), Refusal> {
@@ -349,6 +375,11 @@ fn live_generation(domain: &Domain) -> Result<u64, Refusal> {
         Err(DomainXmlError::NoGeneration) => Ok(0),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether there is a definition, and whether a boot starts it.
+fn kept(domain: &Domain) -> Result<(bool, bool), Error> {
+    Ok((domain.is_persistent()?, domain.autostart()?))
 }
 
 fn is(error: &Error, number: ErrorNumber) -> bool {

@@ -32,6 +32,14 @@ impl Life {
         *self.lock() = Told::default();
     }
 
+    /// How the process that is there came to be, where it was seen since and nothing was told of it.
+    pub(super) fn learn(&self, began: Origin) {
+        let mut told = self.lock();
+        if *told == Told::default() && began != Origin::Unknown {
+            told.began = Some(began);
+        }
+    }
+
     /// A lifecycle event, in libvirt's numbers.
     pub(super) fn hear(&self, event: c_int, detail: c_int) {
         let (Ok(event), Ok(detail)) = (u32::try_from(event), u32::try_from(detail)) else { return };

@@ -6,13 +6,16 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use uuid::Uuid;
+
 use crate::hypervisor::OffReason;
 
 /// A start writes some 6 KiB, an end one line.
 const TAIL: u64 = 64 << 10;
 
-/// How the process that was started last has ended. None where the log does not say that it has.
-pub(super) fn last_end(log: &Path) -> io::Result<Option<OffReason>> {
+/// How the process that was started last has ended. None where the log does not say that it has, or tells of another domain:
+/// its name is of the domain's, which may have been another cluster's before.
+pub(super) fn last_end(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut file = OpenOptions::new().read(true).custom_flags(nonblock).open(log)?;
     let metadata = file.metadata()?;
@@ -22,7 +25,15 @@ pub(super) fn last_end(log: &Path) -> io::Result<Option<OffReason>> {
     file.seek(SeekFrom::Start(metadata.len().saturating_sub(TAIL)))?;
     let mut tail = Vec::new();
     file.take(TAIL).read_to_end(&mut tail)?;
-    Ok(read(&String::from_utf8_lossy(&tail)))
+    let tail = String::from_utf8_lossy(&tail);
+    Ok(if is_of_another(&tail, uuid) { None } else { read(&tail) })
+}
+
+/// By the command line that was written last, where one is in the tail.
+fn is_of_another(tail: &str, uuid: Uuid) -> bool {
+    let said = tail.lines().rev().find_map(|line| line.trim_start().strip_prefix("-uuid "));
+    let said = said.and_then(|rest| rest.split_whitespace().next()?.parse::<Uuid>().ok());
+    said.is_some_and(|said| said != uuid)
 }
 
 /// By the last line that tells of a start or an end: after a start, nothing is known of an end.
@@ -64,6 +75,24 @@ mod tests {
 
     const START: &str = "2026-11-29 14:30:00.123+0000: starting up libvirt version: 9.0.0, package: 4, qemu version: 10.0.2\n\
         LC_ALL=C \\\n/usr/bin/qemu-system-x86_64 \\\n-name guest=mnvm \\\n";
+
+    const OURS: Uuid = Uuid::from_u128(1);
+
+    #[test]
+    fn what_ended_another_domain_of_the_name_says_nothing_of_this_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("mnvm.log");
+        let of = |uuid: Uuid| format!("{START}-uuid {uuid} \\\n{}", end("shutdown"));
+        let (ours, other) = (of(OURS), of(Uuid::from_u128(2)));
+        for (text, ended) in [
+            (other.clone(), None),
+            (format!("{ours}{other}"), None),
+            (format!("{other}{ours}"), Some(OffReason::Shutdown)),
+        ] {
+            std::fs::write(&log, text).unwrap();
+            assert_eq!(last_end(&log, OURS).unwrap(), ended);
+        }
+    }
 
     fn end(reason: &str) -> String {
         format!("2026-11-29 14:31:00.123+0000: shutting down, reason={reason}\n")
@@ -109,11 +138,11 @@ mod tests {
     fn of_a_long_log_the_tail_is_read_and_one_that_is_not_there_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("mnvm.log");
-        assert!(last_end(&log).is_err());
+        assert!(last_end(&log, OURS).is_err());
         std::fs::write(&log, format!("{START}{}", "x".repeat(200_000))).unwrap();
-        assert_eq!(last_end(&log).unwrap(), None);
+        assert_eq!(last_end(&log, OURS).unwrap(), None);
         std::fs::write(&log, format!("{START}{}\n{}", "x".repeat(200_000), end("shutdown"))).unwrap();
-        assert_eq!(last_end(&log).unwrap(), Some(OffReason::Shutdown));
-        assert!(last_end(directory.path()).is_err());
+        assert_eq!(last_end(&log, OURS).unwrap(), Some(OffReason::Shutdown));
+        assert!(last_end(directory.path(), OURS).is_err());
     }
 }

@@ -2,8 +2,6 @@
 //! line: what does not wait for memory from elsewhere has booted here. libvirt's reason for the state it is in says
 //! more only until the guest is paused or let go on.
 
-use std::fs;
-
 use virt::domain::{
     DomainPausedReason, DomainRunningReason, DomainState, DomainStateEnum, DomainStateReason,
     DomainStateReasonEnum,
@@ -20,21 +18,15 @@ pub(super) fn of(
     told: Option<Origin>,
 ) -> Origin {
     let [copy] = copies else { return Origin::Unknown };
-    let came = match fs::read(format!("/proc/{}/cmdline", copy.process)) {
-        // Of a process that is going there is nothing to read.
-        Ok(command_line) if command_line.is_empty() => None,
-        Ok(command_line) => Some(waits_for_memory(&command_line)),
-        Err(_) => None,
-    };
-    decide(came, state, told)
+    decide(copy.incoming, state, told)
 }
 
 fn decide(
-    came: Option<bool>,
+    came: bool,
     state: Option<(DomainStateEnum, DomainStateReasonEnum)>,
     told: Option<Origin>,
 ) -> Origin {
-    if came == Some(false) {
+    if !came {
         return Origin::Booted;
     }
     let by_state = state.and_then(|(state, reason)| by_state(state, reason));
@@ -46,14 +38,10 @@ fn decide(
     };
     match said.or(told).or(hinted) {
         // It came from elsewhere, whatever is said of it.
-        Some(Origin::Booted) if came == Some(true) => Origin::Unknown,
+        Some(Origin::Booted) => Origin::Unknown,
         Some(origin) => origin,
         None => Origin::Unknown,
     }
-}
-
-fn waits_for_memory(command_line: &[u8]) -> bool {
-    command_line.split(|byte| *byte == 0).any(|argument| matches!(argument, b"-incoming" | b"--incoming"))
 }
 
 enum Said {
@@ -109,15 +97,13 @@ mod tests {
             paused(DomainPausedReason::Migration),
             None,
         ] {
-            assert_eq!(decide(Some(false), state, None), Origin::Booted);
+            assert_eq!(decide(false, state, None), Origin::Booted);
         }
-        assert!(waits_for_memory(b"qemu-system-x86_64\0-S\0-incoming\0defer\0"));
-        assert!(!waits_for_memory(b"qemu-system-x86_64\0-name\0guest=-incoming,x=y\0"));
     }
 
     #[test]
     fn what_came_from_elsewhere_is_told_by_its_state_or_by_what_was_told_of_its_start() {
-        let came = Some(true);
+        let came = true;
         assert_eq!(decide(came, running(DomainRunningReason::Migrated), None), Origin::Migrated);
         assert_eq!(decide(came, running(DomainRunningReason::Restored), None), Origin::Restored);
         assert_eq!(decide(came, paused(DomainPausedReason::Migration), None), Origin::Migrated);
@@ -134,9 +120,8 @@ mod tests {
     #[test]
     fn what_nothing_tells_of_is_unknown() {
         let hidden = paused(DomainPausedReason::User);
-        assert_eq!(decide(Some(true), hidden, None), Origin::Unknown);
-        assert_eq!(decide(Some(true), hidden, Some(Origin::Booted)), Origin::Unknown);
-        assert_eq!(decide(None, hidden, Some(Origin::Unknown)), Origin::Unknown);
-        assert_eq!(decide(None, running(DomainRunningReason::Booted), None), Origin::Booted);
+        assert_eq!(decide(true, hidden, None), Origin::Unknown);
+        assert_eq!(decide(true, hidden, Some(Origin::Booted)), Origin::Unknown);
+        assert_eq!(decide(true, hidden, Some(Origin::Unknown)), Origin::Unknown);
     }
 }
