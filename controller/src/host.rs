@@ -23,6 +23,7 @@ mod links;
 mod linux;
 mod monitors;
 mod mounts;
+mod one_thread;
 mod opened;
 pub mod probe;
 mod seed_file;

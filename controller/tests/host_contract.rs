@@ -12,6 +12,8 @@ mod rig;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use contract::{Image, Link, Rig, every_case};
@@ -134,13 +136,14 @@ fn a_mount_whose_server_never_answers_or_is_gone_is_told_so_and_hides_no_image_e
     );
 }
 
-/// This very process, in the place of a QEMU.
+/// This very process, in the place of a QEMU; or none.
 #[derive(Debug)]
-struct Us;
+struct Us(AtomicBool);
 
 impl Copies for Us {
     fn alive(&self) -> std::io::Result<Vec<VmCopy>> {
-        Ok(vec![VmCopy::numbered(std::process::id().into())])
+        let us = VmCopy::numbered(std::process::id().into());
+        Ok(self.0.load(Ordering::SeqCst).then_some(us).into_iter().collect())
     }
 
     fn kill(&self, _: &VmCopy) -> std::io::Result<()> {
@@ -164,11 +167,18 @@ fn an_image_whose_path_hangs_is_seen_to_be_reached_by_the_vm_that_has_it_open() 
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
         let options = std::ffi::CString::new(options).unwrap();
         mount("nobody", &directory, "fuse", MountFlags::empty(), Some(options.as_c_str())).unwrap();
-        let host = rig.another_host().of_vm(std::sync::Arc::new(Us));
+        let us = Arc::new(Us(AtomicBool::new(true)));
+        let host = rig.another_host().of_vm(Arc::<Us>::clone(&us));
         let wants = HostWants { image: Some(ImageWant::File(path)), ..HostWants::default() };
         let seen = async || host.look(&wants).await.image;
         assert!(matches!(seen().await, Some(Observed::Known(ImageFact::Hidden { .. }))));
         drop(open);
+        let by_another_name = seen().await;
+        let Some(Observed::Unknown(why)) = &by_another_name else {
+            panic!("it may have it open over a link: {by_another_name:?}")
+        };
+        assert!(why.contains("has no file of the name mnvm.img open"), "{why}");
+        us.0.store(false, Ordering::SeqCst);
         assert!(matches!(seen().await, Some(Observed::Known(ImageFact::NotAnswering { .. }))));
     });
 }

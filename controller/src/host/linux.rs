@@ -11,11 +11,13 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::child::Children;
+use super::one_thread::OneThread;
+use super::opened::{self, Opened};
 use super::probe::{Leads, NotSeen, Probe, Seen};
 use super::seed_file::SeedFile;
 use super::{
     BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, MountFact,
-    MountWant, links, monitors, mounts, opened, probe,
+    MountWant, links, monitors, mounts, probe,
 };
 use crate::guest::Seed;
 use crate::keeper::copies::Copies;
@@ -29,6 +31,8 @@ pub struct LinuxHost {
     children: Children,
     probe: Probe,
     seed: SeedFile,
+    table: OneThread,
+    open_files: OneThread,
     /// The VM's processes here, where they are known.
     copies: Option<Arc<dyn Copies>>,
     changes: watch::Sender<u64>,
@@ -59,7 +63,16 @@ impl LinuxHost {
             tokio::spawn(links::follow(changes.clone())).abort_handle(),
             tokio::spawn(mounts::follow(changes.clone())).abort_handle(),
         ];
-        Self { children: Children::new(), probe, seed: SeedFile::at(seed), copies: None, changes, following }
+        Self {
+            children: Children::new(),
+            probe,
+            seed: SeedFile::at(seed),
+            table: OneThread::default(),
+            open_files: OneThread::default(),
+            copies: None,
+            changes,
+            following,
+        }
     }
 
     async fn bridge(&self, want: &BridgeWant) -> (String, Observed<BridgeFact>) {
@@ -74,9 +87,16 @@ impl LinuxHost {
         else {
             return fact;
         };
-        let opened = match opened::by(Arc::clone(copies), path).await {
-            Ok(Some(opened)) => opened,
-            Ok(None) => return fact,
+        let opened = match opened::by(Arc::clone(copies), path, &self.open_files).await {
+            Ok(Opened::By(opened)) => opened,
+            Ok(Opened::NoProcess) => return fact,
+            Ok(Opened::NotFound) => {
+                let name = path.file_name().unwrap_or_default().display();
+                return Observed::Unknown(format!(
+                    "{reason}; and the VM's process here has no file of the name {name} open, so it is not known whether \
+                     it reaches its image by another"
+                ));
+            }
             Err(why) => return Observed::Unknown(format!("{reason}; and what the VM has open: {why}")),
         };
         match probe::image(self.probe.see(&self.children, &opened).await) {
@@ -97,14 +117,23 @@ impl LinuxHost {
         (want.target.clone(), fact)
     }
 
+    async fn read_table(&self, want: &MountWant, target: PathBuf) -> Observed<MountFact> {
+        let want = want.clone();
+        match self.table.run(TABLE_WITHIN, move || mounts::fact(&want, &target)).await {
+            Ok(Ok(fact)) => Observed::Known(fact),
+            Ok(Err(error)) => Observed::Unknown(format!("cannot read the mount table: {error}")),
+            Err(why) => Observed::Unknown(format!("cannot read the mount table: {why}")),
+        }
+    }
+
     /// What the table has at the target, or at where the target leads by links: the kernel writes down only the latter.
     async fn in_table(&self, want: &MountWant) -> Observed<MountFact> {
-        match read_table(want, want.target.clone()).await {
+        match self.read_table(want, want.target.clone()).await {
             Observed::Known(MountFact::NotMounted) => {}
             there => return there,
         }
         match self.probe.resolve(&self.children, &want.target).await {
-            Ok(Leads::To { real }) if real != want.target => read_table(want, real).await,
+            Ok(Leads::To { real }) if real != want.target => self.read_table(want, real).await,
             Ok(Leads::To { .. } | Leads::Nowhere) => Observed::Known(MountFact::NotMounted),
             Ok(Leads::Failed { reason }) | Err(NotSeen::Hangs(reason)) => {
                 Observed::Known(MountFact::NotAnswering { reason })
@@ -130,17 +159,6 @@ impl LinuxHost {
 impl Drop for LinuxHost {
     fn drop(&mut self) {
         self.following.iter().for_each(AbortHandle::abort);
-    }
-}
-
-async fn read_table(want: &MountWant, target: PathBuf) -> Observed<MountFact> {
-    let want = want.clone();
-    let read = tokio::task::spawn_blocking(move || mounts::fact(&want, &target));
-    match tokio::time::timeout(TABLE_WITHIN, read).await {
-        Ok(Ok(Ok(fact))) => Observed::Known(fact),
-        Ok(Ok(Err(error))) => Observed::Unknown(format!("cannot read the mount table: {error}")),
-        Ok(Err(error)) => Observed::Unknown(format!("cannot read the mount table: {error}")),
-        Err(_) => Observed::unknown("reading the mount table hangs"),
     }
 }
 

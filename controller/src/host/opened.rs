@@ -8,24 +8,38 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::one_thread::OneThread;
 use crate::keeper::copies::Copies;
 
 /// The kernel answers from memory, unless a process of the VM hangs in the middle of a change of its own.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// None: no process of the VM is here, or none has it open. An error is a sentence on why that is not known.
-pub(super) async fn by(copies: Arc<dyn Copies>, image: &Path) -> Result<Option<PathBuf>, String> {
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// No process of the VM is here.
+    NoProcess,
+    By(PathBuf),
+    /// One is here, and nothing that it has open is called so: it does not have the image open, or has it by another name,
+    /// as where the document's path is a link.
+    NotFound,
+}
+
+/// An error is a sentence on why that is not known.
+pub(super) async fn by(copies: Arc<dyn Copies>, image: &Path, thread: &OneThread) -> Result<Opened, String> {
     let image = image.to_owned();
-    let looking = tokio::task::spawn_blocking(move || {
+    let looking = move || -> io::Result<Opened> {
         let found = copies.alive()?;
-        let processes = found.iter().map(|copy| PathBuf::from(format!("/proc/{}/fd", copy.process)));
-        processes.map(|open| among(&open, &image)).find_map(Result::transpose).transpose()
-    });
-    match tokio::time::timeout(WITHIN, looking).await {
-        Ok(Ok(found)) => found.map_err(|error| error.to_string()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer from /proc within {} s", WITHIN.as_secs())),
-    }
+        if found.is_empty() {
+            return Ok(Opened::NoProcess);
+        }
+        for copy in found {
+            if let Some(at) = among(&PathBuf::from(format!("/proc/{}/fd", copy.process)), &image)? {
+                return Ok(Opened::By(at));
+            }
+        }
+        Ok(Opened::NotFound)
+    };
+    thread.run(WITHIN, looking).await?.map_err(|error| error.to_string())
 }
 
 /// By the file's name alone: over which links its path leads cannot be asked while it hangs, and a VM has one image.

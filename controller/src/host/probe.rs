@@ -63,13 +63,6 @@ pub(super) enum NotSeen {
     NotLooked(String),
 }
 
-impl fmt::Display for NotSeen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Hangs(reason) | Self::NotLooked(reason)) = self;
-        f.write_str(reason)
-    }
-}
-
 /// Said by the child as soon as nothing is left to do but to look.
 const LOOKING: &str = "looking";
 
@@ -158,6 +151,8 @@ type Hanging = BTreeMap<(Option<&'static str>, PathBuf), JoinHandle<()>>;
 
 /// A process that may go is gone by then, on a busy machine too.
 const GOES_WITHIN: Duration = Duration::from_millis(500);
+/// Between two looks whether it is.
+const GOING_LOOK: Duration = Duration::from_millis(20);
 
 /// How the child is called.
 #[derive(Debug, Clone)]
@@ -222,12 +217,14 @@ impl Probe {
     /// One that was killed goes once the storage answers, and not at once: it is given a moment, so that storage that is
     /// back is not told as what hangs.
     async fn earlier_is_gone(&self, asked: &(Option<&'static str>, PathBuf)) -> bool {
-        let Some(mut earlier) = self.hanging().remove(asked) else { return true };
-        if tokio::time::timeout(GOES_WITHIN, &mut earlier).await.is_ok() {
-            return true;
-        }
-        self.hanging().insert(asked.clone(), earlier);
-        false
+        let gone = async {
+            while self.hanging().get(asked).is_some_and(|earlier| !earlier.is_finished()) {
+                tokio::time::sleep(GOING_LOOK).await;
+            }
+        };
+        let is_gone = tokio::time::timeout(GOES_WITHIN, gone).await.is_ok();
+        self.hanging().retain(|_, earlier| !earlier.is_finished());
+        is_gone
     }
 
     fn hangs(

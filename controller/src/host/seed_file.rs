@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::SeedFact;
+use super::one_thread::OneThread;
 use crate::guest::Seed;
 use crate::observed::Observed;
 
@@ -18,20 +19,19 @@ const WITHIN: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) struct SeedFile {
     path: PathBuf,
-    /// Held by whoever is at the file, also when nobody waits for it any more: a disk that hangs costs one thread.
-    busy: Arc<tokio::sync::Mutex<()>>,
+    at_it: OneThread,
     /// The last one that could not be written, and why.
     refused: Arc<Mutex<Option<(Seed, String)>>>,
 }
 
 impl SeedFile {
     pub(super) fn at(path: PathBuf) -> Self {
-        Self { path, busy: Arc::default(), refused: Arc::default() }
+        Self { path, at_it: OneThread::default(), refused: Arc::default() }
     }
 
     pub(super) async fn look(&self, want: &Seed) -> Observed<SeedFact> {
         let (path, seed) = (self.path.clone(), want.clone());
-        match self.within(move || is_there(&path, &seed)).await {
+        match self.at_it.run(WITHIN, move || is_there(&path, &seed)).await {
             Ok(Ok(true)) => Observed::Known(SeedFact::Written),
             Ok(Ok(false)) => Observed::Known(match self.why_refused(want) {
                 Some(reason) => SeedFact::Refused { reason },
@@ -44,7 +44,7 @@ impl SeedFile {
 
     pub(super) async fn write(&self, seed: &Seed) -> Result<(), String> {
         let (path, wanted) = (self.path.clone(), seed.clone());
-        let written = match self.within(move || put(&path, &wanted)).await {
+        let written = match self.at_it.run(WITHIN, move || put(&path, &wanted)).await {
             Ok(outcome) => outcome.map_err(|error| self.told(&error)),
             Err(reason) => Err(self.told(&reason)),
         };
@@ -60,20 +60,6 @@ impl SeedFile {
 
     fn told(&self, what: &dyn std::fmt::Display) -> String {
         format!("{}: {what}", self.path.display())
-    }
-
-    async fn within<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, String> {
-        let hangs = |_| format!("no answer within {} s", WITHIN.as_secs());
-        let turn = tokio::time::timeout(WITHIN, Arc::clone(&self.busy).lock_owned()).await.map_err(hangs)?;
-        let working = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            work()
-        });
-        let done = tokio::time::timeout(WITHIN, working).await.map_err(hangs)?;
-        done.map_err(|error| error.to_string())
     }
 }
 
