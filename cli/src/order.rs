@@ -156,11 +156,19 @@ impl<'a> Order<'a> {
         intent: &Intent,
         is_same: impl Fn(&Intent) -> bool,
     ) -> Result<(), Failure> {
+        self.put_over(name, |before| (!before.is_some_and(&is_same)).then(|| intent.clone())).await
+    }
+
+    /// The same, where what is written depends on what is there, which is none where that cannot be read. Nothing is written
+    /// where nothing is wanted.
+    pub(crate) async fn put_over(
+        &mut self,
+        name: &str,
+        wanted: impl Fn(Option<&Intent>) -> Option<Intent>,
+    ) -> Result<(), Failure> {
         let doing = format!("asking for `{}`", self.command);
         let store = self.reach.store.as_ref();
         let key = self.keys.intent(name);
-        let value = serde_json::to_string(intent)
-            .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
         let mut in_doubt = false;
         for tries in 1.. {
             let there = match store.get(&key, Read::Consistent).await {
@@ -172,14 +180,16 @@ impl<'a> Order<'a> {
                 Err(error) => return Err(failed(&doing, &error, in_doubt)),
             };
             let before = there.as_ref().map(|entry| records::read(&entry.value));
-            let same = match &before {
-                Some(Ok(before)) => is_same(before),
+            let wanted = match &before {
+                Some(Ok(before)) => wanted(Some(before)),
                 // Nobody has ever asked for anything: that is the same as what takes something back.
-                None => is_same(&Intent::None),
-                Some(Err(_)) => false,
+                None => wanted(Some(&Intent::None)),
+                Some(Err(_)) => wanted(None),
             };
-            let sent_before = there.as_ref().is_some_and(|entry| entry.value == value);
-            if same || sent_before {
+            let Some(intent) = wanted else { return Ok(()) };
+            let value = serde_json::to_string(&intent)
+                .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
+            if there.as_ref().is_some_and(|entry| entry.value == value) {
                 return Ok(());
             }
             if let Some(Err(why)) = before {
@@ -195,7 +205,8 @@ impl<'a> Order<'a> {
             in_doubt |= matches!(done, Err(StoreError::Unknown { .. }));
             match done {
                 Ok(Txn::Committed { .. }) => return Ok(()),
-                Ok(Txn::Conflict { .. }) if tries < TRIES => {}
+                // It was not written over, and perhaps by now there is nothing to write over.
+                Ok(Txn::Conflict { .. }) if tries < TRIES => self.overwritten = None,
                 Err(error) if error.is_transient() && tries < TRIES => tokio::time::sleep(LOOK).await,
                 Ok(Txn::Conflict { .. }) => {
                     return Err(Failure::new(
@@ -352,7 +363,8 @@ impl<'a> Order<'a> {
     /// The end of it. `done`: it has come true.
     pub(crate) fn end(&self, done: bool, message: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
         if let Some((key, why)) = &self.overwritten {
-            self.tell(session, &format!("WARNING: {key} could not be read, and was written over: {why}"))?;
+            let told = format!("WARNING: {key} could not be read, and was written over: {why}");
+            self.tell(session, &plain(&told))?;
         }
         if self.args.json() {
             session.output.json(&Told {

@@ -141,6 +141,24 @@ async fn a_node_without_the_vm_is_drained_at_once_and_taken_back() {
     );
 }
 
+/// What the host says of itself ends with its boot; what an operator asks for meanwhile does not.
+#[tokio::test(start_paused = true)]
+async fn a_drain_of_a_host_that_shuts_down_is_asked_for_beside_what_the_host_says() {
+    let store = healthy().await;
+    let key = keys().intent("drain.nfs-3");
+    let shutdown = json!({"bootId": "a", "noTimeToMove": false});
+    let own = |by: &str| json!({"kind": "drain", "by": by, "at": "2026-11-29T10:00:00Z", "message": "", "shutdown": shutdown});
+    put(&store, key.clone(), &own("nfs-3 itself (boot a)"));
+    let ran = zsha(store.clone(), "", &["drain", "nfs-3", "-m", "new memory"]).await;
+    assert_eq!((ran.exit, ran.err.contains("already")), (Exit::Success, false), "{}", ran.err);
+    let there = intent(&store, "drain.nfs-3").unwrap();
+    assert_eq!((&there["by"], &there["message"]), (&json!("alice@desk"), &json!("new memory")));
+    assert_eq!(there["shutdown"], shutdown);
+    let again = zsha(store.clone(), "", &["drain", "nfs-3"]).await;
+    assert!(again.err.contains("nfs-3 was drained already"), "{}", again.err);
+    assert_eq!(intent(&store, "drain.nfs-3").unwrap(), there);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_that_takes_too_long_says_what_it_waits_for_and_stays_asked_for() {
     let store = healthy().await;

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use zsha_crds::records::{HostShutdown, Intent, LeaseRecord, StoredSpec, VmRecord};
-use zsha_crds::{Keys, NodeName, VmName};
+use zsha_crds::records::{self, HostShutdown, Intent, LeaseRecord, StoredSpec, VmRecord};
+use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::Clock;
 use zsha_runtime::store::{ConsulStore, Entry, Op, Read, Store, StoreError, Txn};
 
@@ -37,6 +37,8 @@ const LOOK_SOON: Duration = Duration::from_millis(250);
 /// So long one answer of the store is waited for, and a whole look at it: far less than a lease.
 const ANSWER: Duration = Duration::from_secs(1);
 const WHOLE_LOOK: Duration = Duration::from_secs(3);
+/// It is one write, and an election may be in its way.
+const GIVEN_UP: Duration = Duration::from_secs(5);
 /// Consul comes after the network, and on all nodes of a cluster that is switched on at once only with the second.
 const BACK_LOOK: Duration = Duration::from_secs(5);
 
@@ -48,14 +50,9 @@ pub struct Host {
     pub boot_id: String,
 }
 
-/// What is to stand under the node's own drain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Wanted {
-    AsItIs,
-    This(Intent),
-    /// What cannot be read is not ours to write over.
-    Unreadable,
-}
+/// By whom the drain is that stands in the place of one that nobody could read. The node was to be given nothing by that,
+/// and is not by this, also after it has booted.
+const UNREAD: &str = "an order that cannot be read";
 
 impl Host {
     pub fn of(settings: &Settings) -> anyhow::Result<Self> {
@@ -64,36 +61,43 @@ impl Host {
         Ok(Self { node: settings.node.clone(), boot_id: boot_id.trim().to_owned() })
     }
 
-    /// By whom a drain is that it asks for. Nobody else is called so: a command names `user@host`.
-    fn name(&self, boot_id: &str) -> String {
-        format!("{} itself (boot {boot_id})", self.node)
+    /// By whom a drain is that it asks for.
+    fn name(&self) -> String {
+        Intent::host_itself(&self.node, &self.boot_id)
     }
 
     /// Whether this host asked for it, in some boot.
     fn is_own(&self, by: &str) -> bool {
-        by.starts_with(&format!("{} itself (boot ", self.node))
+        Intent::is_host_itself(&self.node, by)
     }
 
-    /// Its own drain, or an operator's and beside it that the host shuts down.
-    fn shuts_down(&self, there: Option<&Entry>, no_time_to_move: bool, now: Timestamp) -> Wanted {
+    /// What is to stand under the node's drain, where that is another than does: its own, or an operator's and beside it
+    /// that the host shuts down.
+    fn shuts_down(&self, there: Option<&Entry>, no_time_to_move: bool, now: Timestamp) -> Option<Intent> {
         let shutdown = |before: Option<&HostShutdown>| {
             let before = before.is_some_and(|it| it.boot_id == self.boot_id && it.no_time_to_move);
             HostShutdown { boot_id: self.boot_id.clone(), no_time_to_move: no_time_to_move || before }
         };
         let own = |shutdown, at| Intent::Drain {
-            by: self.name(&self.boot_id),
+            by: self.name(),
             at,
             message: "the host shuts down; taken back once it has booted".to_owned(),
             shutdown: Some(shutdown),
         };
-        let before = match there.map(|entry| serde_json::from_str::<Intent>(&entry.value)) {
-            None | Some(Ok(Intent::None)) => return Wanted::This(own(shutdown(None), now)),
-            Some(Ok(before @ Intent::Drain { .. })) => before,
-            Some(Ok(_) | Err(_)) => return Wanted::Unreadable,
+        let before = match there.map(read) {
+            None | Some(Ok(Intent::None)) => return Some(own(shutdown(None), now)),
+            Some(Ok(before)) => before,
+            // No controller could act on it, and the guest is shut down in order only by one that reads this.
+            Some(Err(_)) => Intent::Drain {
+                by: UNREAD.to_owned(),
+                at: now,
+                message: format!("`zsha uncordon {}` clears it", self.node),
+                shutdown: None,
+            },
         };
         let wanted = match &before {
             Intent::Drain { by, at, shutdown: said, .. } if self.is_own(by) => {
-                let of_this_boot = *by == self.name(&self.boot_id);
+                let of_this_boot = *by == self.name();
                 own(shutdown(said.as_ref()), if of_this_boot { *at } else { now })
             }
             Intent::Drain { by, at, message, shutdown: said } => Intent::Drain {
@@ -102,23 +106,21 @@ impl Host {
                 message: message.clone(),
                 shutdown: Some(shutdown(said.as_ref())),
             },
-            _ => return Wanted::Unreadable,
+            before => before.clone(),
         };
-        if wanted == before { Wanted::AsItIs } else { Wanted::This(wanted) }
+        (wanted != before).then_some(wanted)
     }
 
-    /// Without what it said before it booted.
-    fn has_booted(&self, there: Option<&Entry>) -> Wanted {
-        match there.and_then(|entry| serde_json::from_str(&entry.value).ok()) {
-            Some(Intent::Drain { by, .. }) if self.is_own(&by) && by != self.name(&self.boot_id) => {
-                Wanted::This(Intent::None)
-            }
+    /// The same without what it said before it booted, where it said anything.
+    fn has_booted(&self, there: Option<&Entry>) -> Option<Intent> {
+        match there.and_then(|entry| read(entry).ok()) {
+            Some(Intent::Drain { by, .. }) if self.is_own(&by) && by != self.name() => Some(Intent::None),
             Some(Intent::Drain { by, at, message, shutdown: Some(shutdown) })
                 if !self.is_own(&by) && shutdown.boot_id != self.boot_id =>
             {
-                Wanted::This(Intent::Drain { by, at, message, shutdown: None })
+                Some(Intent::Drain { by, at, message, shutdown: None })
             }
-            _ => Wanted::AsItIs,
+            _ => None,
         }
     }
 
@@ -133,6 +135,13 @@ impl Host {
     }
 }
 
+/// An order that is a drain or none, as only those stand under a node's drain. An error is of no use but to be one.
+fn read(entry: &Entry) -> anyhow::Result<Intent> {
+    let intent = serde_json::from_str(&entry.value)?;
+    anyhow::ensure!(matches!(intent, Intent::None | Intent::Drain { .. }), "it is another order");
+    Ok(intent)
+}
+
 /// Whether systemd is taking the host down. Where it does not say, nothing is begun.
 pub fn host_shuts_down() -> bool {
     let asked = std::process::Command::new("systemctl").arg("is-system-running").output();
@@ -143,6 +152,7 @@ pub fn host_shuts_down() -> bool {
 #[derive(Debug)]
 pub struct Leaving {
     pub host: Host,
+    pub cluster: ClusterName,
     pub keys: Keys,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
@@ -162,13 +172,18 @@ pub fn run(settings: &Settings, limit: Duration) -> anyhow::Result<()> {
         }
         let leaving = Leaving {
             host: Host::of(settings)?,
+            cluster: settings.cluster.clone(),
             keys: Keys::new(&settings.cluster),
             clock: Clock::Boottime,
             store: Arc::new(ConsulStore::connect(settings.consul.for_store()?)?),
             lease: Arc::new(SocketLease::new(settings.keeper_socket())),
             hypervisor: hypervisor.ok(),
         };
-        leaving.until_it_may_go_down(limit).await
+        leaving.until_it_may_go_down(limit).await?;
+        if host_shuts_down() {
+            leaving.give_up_the_lease().await;
+        }
+        Ok(())
     });
     // A call to libvirt may hang for ever; the host does not wait for it.
     runtime.shutdown_background();
@@ -187,10 +202,7 @@ impl Leaving {
                     tracing::info!(%node, why, "the host may go down");
                     return Ok(());
                 }
-                Next::GiveUp(why) => anyhow::bail!(
-                    "the VM is still on {node} after {} s: it ends with the host, and is started elsewhere then. {why}",
-                    limit.as_secs()
-                ),
+                Next::GiveUp(why) => anyhow::bail!("{node} goes down after {} s: {why}", limit.as_secs()),
                 // Said with the next look, which comes at once.
                 Next::SayNoTimeToMove => continue,
                 Next::PowerOff(why) => {
@@ -204,6 +216,23 @@ impl Leaving {
                 Next::Wait(why) => tracing::debug!(%node, why, "the host may not go down yet"),
             }
             tokio::time::sleep(if seen.cluster.known().is_some() { LOOK } else { LOOK_SOON }).await;
+        }
+    }
+
+    /// Once nothing of the VM is here and the host does go down: others are told that it was switched off in order, and wait
+    /// for nothing. The keeper looks once more for a copy, and refuses where there is one. A lease that is not given up
+    /// runs out.
+    pub async fn give_up_the_lease(&self) {
+        let node = &self.host.node;
+        let key = self.keys.lease(node);
+        if !matches!(tokio::time::timeout(ANSWER, self.store.get(&key, Read::Consistent)).await, Ok(Ok(_))) {
+            tracing::info!(%node, "Consul does not answer: the lease is not given up, and runs out");
+            return;
+        }
+        match tokio::time::timeout(GIVEN_UP, self.lease.release()).await {
+            Ok(Ok(())) => tracing::info!(%node, "the lease is given up"),
+            Ok(Err(error)) => tracing::warn!(%node, %error, "the lease is not given up, and runs out"),
+            Err(_) => tracing::warn!(%node, "the lease is not given up in time, and runs out"),
         }
     }
 
@@ -248,8 +277,8 @@ impl Leaving {
         let Some(entry) = self.store.get(&key, Read::Consistent).await? else {
             anyhow::bail!("{key} is missing: nobody knows where the VM is");
         };
-        let vm: VmRecord =
-            serde_json::from_str(&entry.value).with_context(|| format!("{key} cannot be read"))?;
+        let vm = VmRecord::read(&entry.value, &VmName::management(), &self.cluster)
+            .map_err(|why| anyhow::anyhow!("{key} cannot be read: {why}"))?;
         let leases = self.leases().await?;
         let going_down = self.going_down(&leases).await?;
         let other = |node: &NodeName| *node != self.host.node;
@@ -271,14 +300,14 @@ impl Leaving {
         let key = self.keys.intent(&Intent::drain_of(&self.host.node));
         let asked = tokio::time::timeout(ANSWER, self.store.get(&key, Read::Consistent)).await;
         let there = asked.context("Consul does not answer in time")??;
-        let value = match self.host.shuts_down(there.as_ref(), no_time_to_move, self.clock.wall()) {
-            Wanted::AsItIs => return Ok(()),
-            Wanted::This(drain) => serde_json::to_string(&drain)?,
-            Wanted::Unreadable => anyhow::bail!(
-                "{key} cannot be read, and is not written over: `zsha uncordon {}` clears it",
-                self.host.node
-            ),
+        let Some(drain) = self.host.shuts_down(there.as_ref(), no_time_to_move, self.clock.wall()) else {
+            return Ok(());
         };
+        if let Some(before) = there.as_ref().filter(|there| read(there).is_err()) {
+            let before: String = before.value.chars().take(200).collect();
+            tracing::warn!(key, before, "an order cannot be read: a drain is written in its place");
+        }
+        let value = serde_json::to_string(&drain)?;
         anyhow::ensure!(
             put(self.store.as_ref(), key, value, there).await?,
             "somebody else wrote there at this moment"
@@ -289,14 +318,19 @@ impl Leaving {
     /// Of the document as it is stored. None: there is none, or none that can be used.
     async fn guest_shutdown_seconds(&self) -> anyhow::Result<Option<u32>> {
         let Some(entry) = self.store.get(&self.keys.spec(), Read::Consistent).await? else { return Ok(None) };
-        let Ok(stored) = serde_json::from_str::<StoredSpec>(&entry.value) else { return Ok(None) };
+        let Ok(stored) = StoredSpec::read(&entry.value) else { return Ok(None) };
         Ok(zsha_crds::decode_value(&stored.document).ok().map(|document| document.guest_shutdown_seconds()))
     }
 
     async fn leases(&self) -> anyhow::Result<BTreeMap<NodeName, LeaseRecord>> {
-        let listing = self.store.list(&self.keys.leases(), Read::Consistent).await?;
-        let read = listing.entries.iter().filter_map(|entry| serde_json::from_str(&entry.value).ok());
-        Ok(read.map(|lease: LeaseRecord| (lease.node.clone(), lease)).collect())
+        let prefix = self.keys.leases();
+        let listing = self.store.list(&prefix, Read::Consistent).await?;
+        let read = listing.entries.iter().filter_map(|entry| {
+            let node = records::node_of(&entry.key, &prefix).ok()?;
+            let lease = LeaseRecord::read(&entry.value, &node).ok()?;
+            Some((node, lease))
+        });
+        Ok(read.collect())
     }
 
     /// Whose host says so, in the boot it is in by its lease.
@@ -337,7 +371,7 @@ pub async fn back(host: &Host, keys: &Keys, store: &dyn Store) {
 async fn take_back(host: &Host, keys: &Keys, store: &dyn Store) -> anyhow::Result<bool> {
     let key = keys.intent(&Intent::drain_of(&host.node));
     let there = store.get(&key, Read::Consistent).await?;
-    let Wanted::This(wanted) = host.has_booted(there.as_ref()) else { return Ok(true) };
+    let Some(wanted) = host.has_booted(there.as_ref()) else { return Ok(true) };
     if put(store, key, serde_json::to_string(&wanted)?, there).await? {
         tracing::info!(node = %host.node, "the host has booted: what it said as it shut down is taken back");
         return Ok(true);

@@ -415,6 +415,17 @@ impl Intent {
     /// ... and, for each node, whether it is to be left.
     const DRAIN: &str = "drain.";
 
+    /// By whom a drain is that a host asks for itself, as it shuts down in this boot. Nobody else is called so: a command
+    /// names `user@host`.
+    pub fn host_itself(node: &NodeName, boot_id: &str) -> String {
+        format!("{node} itself (boot {boot_id})")
+    }
+
+    /// Whether the host asked for it, in some boot.
+    pub fn is_host_itself(node: &NodeName, by: &str) -> bool {
+        by.starts_with(&format!("{node} itself (boot "))
+    }
+
     pub fn drain_of(node: &NodeName) -> String {
         format!("{}{node}", Self::DRAIN)
     }

@@ -38,14 +38,18 @@ pub async fn run(
     let node = order.of_node(&args.node)?;
     order.not_frozen()?;
     reachable(&order.status, &node)?;
-    let drain = Intent::Drain {
-        by: session.who.clone(),
-        at: session.clock.wall(),
-        message: args.order.common.message.clone(),
-        shutdown: None,
+    let (by, at) = (session.who.clone(), session.clock.wall());
+    let drain =
+        |shutdown| Intent::Drain { by: by.clone(), at, message: args.order.common.message.clone(), shutdown };
+    let wanted = |there: Option<&Intent>| match there {
+        // What a host asks for as it shuts down ends once it has booted, and this does not.
+        Some(Intent::Drain { by, shutdown, .. }) if Intent::is_host_itself(&node, by) => {
+            Some(drain(shutdown.clone()))
+        }
+        Some(Intent::Drain { .. }) => None,
+        Some(_) | None => Some(drain(None)),
     };
-    let is_same = |there: &Intent| matches!(there, Intent::Drain { .. });
-    order.put(&Intent::drain_of(&node), &drain, is_same).await?;
+    order.put_over(&Intent::drain_of(&node), wanted).await?;
     if !order.changed {
         order.tell(session, &format!("{node} was drained already; nothing was changed."))?;
     }

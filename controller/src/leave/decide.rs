@@ -176,7 +176,8 @@ fn with_the_vm(cluster: &Cluster, seen: &Seen, so_far: &mut SoFar, now: Moment) 
     let silent = so_far.controller_silent_since;
     let on_its_own = so_far.asked.is_some() || silent.is_some_and(|at| now >= at + CONTROLLER_PATIENCE);
     if so_far.is_over(now) {
-        return Next::GiveUp("`zsha events` says what was tried".to_owned());
+        let why = "the VM is still on it, ends with it, and is started elsewhere then. `zsha events` says what was tried";
+        return Next::GiveUp(why.to_owned());
     }
     if !so_far.no_time_to_move && (on_its_own || now >= so_far.move_until()) {
         so_far.no_time_to_move = true;
@@ -192,17 +193,25 @@ fn with_the_vm(cluster: &Cluster, seen: &Seen, so_far: &mut SoFar, now: Moment) 
 fn alone(why: &str, seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     let silent_since = *so_far.store_silent_since.get_or_insert(now);
     let lease = seen.lease.known();
-    let gone = seen.local.known().is_some_and(|local| !local.has_process());
-    let lapsed = lease.is_some_and(|verdict| !verdict.valid(now));
-    if gone && so_far.asked.is_some() && lease.is_some() && !lapsed {
+    let there = seen.local.known().map(LocalVm::has_process);
+    let gone = there == Some(false);
+    // Its keeper has ended what was here, unless something is seen here still.
+    let lapsed = lease.is_some_and(|verdict| !verdict.valid(now)) && there != Some(true);
+    let over = so_far.is_over(now);
+    if gone && so_far.asked.is_some() && lease.is_some() && !lapsed && !over {
         // Its controller would start it again if it saw the store now, or take it for a guest that wanted to be off.
         return Next::Wait("the guest is off; its lease is waited for".to_owned());
     }
     if (gone || lapsed) && (so_far.asked.is_some() || now >= silent_since + NOTHING_HERE) {
-        return Next::Done(format!("nothing of the VM runs here. {why}"));
+        let what = if gone { "nothing of the VM runs here" } else { "this node's lease has run out" };
+        return Next::Done(format!("{what}. {why}"));
     }
-    if so_far.is_over(now) {
-        return Next::GiveUp(why.to_owned());
+    if over {
+        let what = match there {
+            Some(true) => "a copy of the VM is still on it, and ends with it",
+            Some(false) | None => "whether the VM is still on it is not known; if it is, it ends with it",
+        };
+        return Next::GiveUp(format!("{what}. {why}"));
     }
     let runs_out = match lease {
         Some(verdict) => verdict.valid_until.is_none_or(|until| now + verdict.timings.ttl() / 2 >= until),

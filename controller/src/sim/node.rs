@@ -111,13 +111,18 @@ impl SimNode {
         if let (true, None, Some(line)) = (self.powered, &self.leaving, &self.lease) {
             let leaving = Leaving {
                 host: self.host(),
+                cluster: self.machine.cluster.clone(),
                 keys: Keys::new(&self.machine.cluster),
                 clock: self.machine.clock,
                 store: Arc::clone(&self.machine.store),
                 lease: Arc::clone(line) as _,
                 hypervisor: Some(Arc::clone(&self.machine.hypervisor)),
             };
-            self.leaving = Some(tokio::spawn(async move { leaving.until_it_may_go_down(LIMIT).await }));
+            self.leaving = Some(tokio::spawn(async move {
+                leaving.until_it_may_go_down(LIMIT).await?;
+                leaving.give_up_the_lease().await;
+                Ok(())
+            }));
             self.shut_down_before = true;
         }
     }
