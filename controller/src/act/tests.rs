@@ -189,6 +189,18 @@ async fn a_copy_is_not_ended_for_a_lease_that_is_valid_again() {
     rig.keeper.abort();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_does_not_answer_is_no_reason_to_end_a_copy() {
+    let rig = Rig::new().await;
+    rig.keeper.abort();
+    while rig.edges.lease.verdict().await.is_ok() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let lapsed = Step::KillCopy { because: "its lease had lapsed".to_owned(), if_still: Some(Still::Lapsed) };
+    let done = act(&rig.edges, &rig.views, &lapsed, &mut Notes::default()).await;
+    assert!(matches!(done, Err(ActError::Keeper(_))), "{done:?}");
+}
+
 /// The intent is written as the only thing under its key.
 async fn intend(rig: &Rig, value: &str) {
     let key = rig.edges.keys.intent(Intent::POWER);

@@ -87,12 +87,14 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
     let elsewhere = elsewhere(world, &heard);
     let settled = heard.at + SETTLED;
     match (what_it_is(world, local, &heard), elsewhere) {
-        // The keeper looks every R; one that cannot look has nothing to say.
-        (Is::NotKnown, _) if world.now < settled => {
+        // The keeper looks every R. One that cannot look has nothing to say, and that nothing is said is no evidence.
+        (Is::NotKnown, other) if other.is_none() || world.now < settled => {
             plan.recheck_at(world.now + LOOK);
             plan.wait(
                 "CopyNotKnown",
-                "a copy of the VM is here that nobody is named for; it is seen how it came",
+                "a copy of the VM is here that nobody is named for, and neither libvirt nor the keeper can say yet how it \
+                 came: it is left running, and nobody else starts the VM beside it. If this stays so, see what the logs of \
+                 libvirt and of zsha-keeper on this node say",
             );
         }
         (Is::Nobodys | Is::NotKnown, _)
@@ -100,9 +102,8 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         {
             frozen(world, "is not ended", plan);
         }
-        (Is::Nobodys | Is::NotKnown, _) => {
-            plan.step(kill(because));
-        }
+        (Is::NotKnown, Some(other)) => plan.step(kill(format!("{because}, and {other} has it too"))),
+        (Is::Nobodys | Is::NotKnown, _) => plan.step(kill(because)),
         (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
         (Is::Ours | Is::Brought, Some(other)) if world.now >= settled && is_named(stored, other) => {
             plan.step(kill(format!("{because}, and has it too")));

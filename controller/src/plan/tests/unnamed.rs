@@ -57,8 +57,14 @@ fn how_it_came_is_told_by_the_keepers_next_look_where_libvirt_does_not_say() {
         if let Observed::Known(verdict) = &mut world.lease {
             verdict.counted_at = None;
         }
-        at(&mut world, NOW + Duration::from_secs(10));
-        assert!(killed(&plan(&world, &mut notes)), "nobody can tell");
+        renewed_at(&mut world, NOW + Duration::from_secs(100));
+        assert_eq!(
+            reasons(&plan(&world, &mut notes)),
+            ["CopyNotKnown"],
+            "that nobody could look is no evidence"
+        );
+        renewed(&mut world, 2, 1, 1);
+        assert!(killed(&plan(&world, &mut notes)), "another says that it has the VM");
     }
 }
 
