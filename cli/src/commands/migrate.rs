@@ -105,7 +105,10 @@ fn owned(view: &ClusterView) -> Result<&VmRecord, Failure> {
             let message = "the record of who owns the VM cannot be read";
             Err(Failure::new(Exit::General, "LiveUnreadable", message)
                 .cause(why.to_owned())
-                .hint("a newer zsha may have written it: `zsha -v` on the nodes"))
+                .hint(
+                    "a newer zsha may have written it: `zsha -v` on the nodes. If none has, see 'The ownership record \
+                     cannot be read' in the README",
+                ))
         }
     }
 }

@@ -227,6 +227,9 @@ fn failed(node: &Node, what: &str, error: &SshError) -> Failure {
         .hint("mend it, and run the same command again: it goes on from there")
 }
 
+/// Where libvirt keeps what is to be there after a boot.
+const LIBVIRTS_DEFINITIONS: &str = "/etc/libvirt/qemu";
+
 fn stop_services() -> String {
     format!(
         "for unit in {} {} {}; do\n  ! systemctl cat \"$unit\" >/dev/null 2>&1 || systemctl disable -q --now \"$unit\" || exit\ndone",
@@ -237,15 +240,22 @@ fn stop_services() -> String {
 }
 
 /// What somebody, or an earlier version, has left defined: the definition alone, since the VM does not run, and its disk is
-/// not libvirt's. By its UUID: what only has its name is another's.
-fn undefine(cluster: &str) -> String {
+/// not libvirt's. By its UUID: what only has its name is another's. A libvirt that does not answer has said nothing: then
+/// nothing is left behind only where libvirt keeps no definition of that name.
+fn undefine(cluster: &str, kept: &str) -> String {
     let Ok(cluster) = cluster.parse() else { return String::new() };
-    let uuid = VmName::management().domain_uuid(&cluster);
+    let name = VmName::management();
+    let uuid = name.domain_uuid(&cluster);
     let virsh = "virsh -q -c qemu:///system";
     format!(
-        "if {virsh} dominfo {uuid} >/dev/null 2>&1; then\n  \
+        "if said=$(LC_ALL=C {virsh} dominfo {uuid} 2>&1); then\n  \
          {virsh} undefine {uuid} --managed-save --snapshots-metadata --checkpoints-metadata --nvram >/dev/null 2>&1 || \
-         {virsh} undefine {uuid} --managed-save --snapshots-metadata >/dev/null\nfi\n"
+         {virsh} undefine {uuid} --managed-save --snapshots-metadata >/dev/null\n\
+         else case $said in\n  \
+         *'failed to get domain'*) ;;\n  \
+         *) if [ -e {kept}/{name}.xml ]; then\n    \
+         echo \"libvirt does not say what it has of {name}, whose definition is in {kept}: $said\" >&2; exit 1\n  fi ;;\n\
+         esac; fi\n"
     )
 }
 
@@ -254,7 +264,7 @@ fn clean(installed: &Installed, ceph: &CephLogin) -> String {
     let mut script = String::from("set -e\n");
     let stop =
         |unit: &str| format!("! systemctl cat {unit} >/dev/null 2>&1 || systemctl disable -q --now {unit}\n");
-    script.push_str(&undefine(&installed.cluster));
+    script.push_str(&undefine(&installed.cluster, LIBVIRTS_DEFINITIONS));
     if installed.ceph {
         script.push_str(&ceph.forget());
     }
@@ -297,13 +307,14 @@ mod tests {
 
     use super::*;
 
-    /// What the script asks of a libvirt where these succeed, whose `virsh` only writes down what it is asked.
-    fn asked_of(succeeds: &str, script: &str) -> (bool, Vec<String>) {
+    /// What the script asks of a libvirt where these succeed, whose `virsh` only writes down what it is asked, and says this
+    /// where it fails.
+    fn asked_of(succeeds: &str, says: &str, script: &str) -> (bool, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
         let virsh = directory.path().join("virsh");
         let log = directory.path().join("log");
         let text = format!(
-            "#!/bin/sh\necho \"$*\" >>{}\ncase \"$*\" in {succeeds}) ;; *) exit 1 ;; esac\n",
+            "#!/bin/sh\necho \"$*\" >>{}\ncase \"$*\" in {succeeds}) ;; *) echo '{says}' >&2; exit 1 ;; esac\n",
             log.display()
         );
         std::fs::write(&virsh, text).unwrap();
@@ -314,19 +325,32 @@ mod tests {
         (status.success(), log.lines().map(str::to_owned).collect())
     }
 
+    const NONE: &str = "error: failed to get domain";
+    const SILENT: &str = "error: failed to connect to the hypervisor";
+
     #[test]
     fn a_definition_that_was_left_is_removed_by_the_uuid_of_this_cluster_alone() {
-        let script = undefine("prod");
+        let script = undefine("prod", "/nowhere");
         let uuid = VmName::management().domain_uuid(&"prod".parse().unwrap()).to_string();
-        let (done, asked) = asked_of("*", &script);
+        let (done, asked) = asked_of("*", NONE, &script);
         assert!(done && asked.len() == 2 && asked.iter().all(|line| line.contains(&uuid)), "{asked:?}");
         assert!(asked[1].contains(&format!("undefine {uuid} --managed-save")), "{asked:?}");
         // Nothing there is nothing to do, and what cannot be removed is said.
         assert_eq!(
-            asked_of("nothing", &script),
+            asked_of("nothing", NONE, &script),
             (true, vec![format!("-q -c qemu:///system dominfo {uuid}")])
         );
-        let (done, asked) = asked_of("*dominfo*", &script);
+        let (done, asked) = asked_of("*dominfo*", NONE, &script);
         assert!(!done && asked.len() == 3, "{asked:?}");
+    }
+
+    #[test]
+    fn a_libvirt_that_does_not_answer_has_no_definition_only_where_none_is_on_the_disk() {
+        let kept = tempfile::tempdir().unwrap();
+        let script = undefine("prod", &kept.path().display().to_string());
+        assert!(asked_of("nothing", SILENT, &script).0);
+        std::fs::write(kept.path().join("mnvm.xml"), "<domain/>").unwrap();
+        assert!(!asked_of("nothing", SILENT, &script).0);
+        assert!(asked_of("nothing", NONE, &script).0, "it is another's");
     }
 }

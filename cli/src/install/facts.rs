@@ -25,8 +25,8 @@ pub(crate) struct Facts {
     /// Of the daemon; none where there is none.
     pub(crate) libvirt: Option<String>,
     pub(crate) qemu: Option<String>,
-    /// What libvirt has by the VM's name, whosever it is.
-    pub(crate) domain: Option<DomainFact>,
+    /// What libvirt has by the VM's name, whosever it is. An error is why it does not say.
+    pub(crate) domain: Result<Option<DomainFact>, String>,
     /// Seconds since 1970 by the node's clock.
     pub(crate) now: i64,
     /// Whether something keeps its clock; none where it does not say.
@@ -201,7 +201,7 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
         systemd: word("systemd")?.parse().unwrap_or(0),
         libvirt: filled(word("libvirt")?),
         qemu: filled(word("qemu")?),
-        domain: None,
+        domain: Ok(None),
         now: word("now")?.parse().map_err(|_| Unread::Lacks("now"))?,
         synchronized: match word("synchronized")? {
             "yes" => Some(true),
@@ -245,8 +245,9 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
             }
             ["domain", uuid, persistent, autostart] => {
                 let (defined, autostart) = (*persistent == "yes", *autostart == "enable");
-                facts.domain = Some(DomainFact { uuid: (*uuid).to_owned(), defined, autostart });
+                facts.domain = Ok(Some(DomainFact { uuid: (*uuid).to_owned(), defined, autostart }));
             }
+            ["domain-unknown", why] => facts.domain = Err((*why).to_owned()),
             ["image", "there", kind] if kind.starts_with("regular") => facts.image = Some(Image::There),
             ["image", "there", kind] => facts.image = Some(Image::Unknown(format!("it is a {kind}"))),
             ["image", "missing"] => facts.image = Some(Image::Missing),
@@ -329,8 +330,9 @@ mod tests {
     #[test]
     fn what_libvirt_has_by_the_vms_name_is_told() {
         let of = |line: &str| parse(&ANSWER.replace("end\n", &format!("{line}end\n"))).unwrap().domain;
-        assert_eq!(of(""), None);
-        let fact = |defined, autostart| Some(DomainFact { uuid: "u-1".into(), defined, autostart });
+        assert_eq!(of(""), Ok(None));
+        assert_eq!(of("domain-unknown\tno answer\n"), Err("no answer".to_owned()));
+        let fact = |defined, autostart| Ok(Some(DomainFact { uuid: "u-1".into(), defined, autostart }));
         assert_eq!(of("domain\tu-1\tyes\tenable\n"), fact(true, true));
         assert_eq!(of("domain\tu-1\tno\tdisable\n"), fact(false, false));
     }

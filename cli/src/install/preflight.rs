@@ -114,8 +114,18 @@ pub(crate) fn check(
 /// What libvirt could start past zsha, by hand or with the boot. The VM's own definition goes once zsha runs there, and one
 /// of an earlier version is no fault; what only has its name would stand in its way, and may have its disk.
 fn domain(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
-    let Some(domain) = &facts.domain else { return };
     let name = VmName::management();
+    let domain = match &facts.domain {
+        Ok(Some(domain)) => domain,
+        Ok(None) => return,
+        Err(why) => {
+            checked.remarks.push(format!(
+                "libvirt there does not say whether it has a domain named {name} ({why}); one of another kind would keep \
+                 the VM from starting there"
+            ));
+            return;
+        }
+    };
     let boots = if domain.autostart { ", to be started with the host" } else { "" };
     if domain.uuid != name.domain_uuid(document.name()).to_string() {
         checked.objections.push(Objection {
@@ -350,10 +360,12 @@ mod tests {
         let ours = VmName::management().domain_uuid(document().name()).to_string();
         let with = |uuid: &str, defined, autostart| {
             let domain = DomainFact { uuid: uuid.to_owned(), defined, autostart };
-            let checked = checked(|facts| facts.domain = Some(domain), true);
+            let checked = checked(|facts| facts.domain = Ok(Some(domain)), true);
             let objections: Vec<_> = checked.objections.into_iter().map(|one| one.what).collect();
             (objections, checked.remarks)
         };
+        let silent = checked(|facts| facts.domain = Err("no answer".to_owned()), true);
+        assert!(silent.remarks.iter().any(|said| said.contains("no answer")), "{:?}", silent.remarks);
         assert_eq!(with(&ours, false, false), (vec![], vec![]), "it runs, and nothing is on the disk");
         let (objections, remarks) = with(&ours, true, true);
         assert_eq!(objections, Vec::<String>::new());

@@ -38,7 +38,7 @@ pub(crate) fn bare(hostname: &str) -> Facts {
         systemd: 252,
         libvirt: Some("9.0.0".into()),
         qemu: Some("7.2.19".into()),
-        domain: None,
+        domain: Ok(None),
         now: 1_795_876_627,
         synchronized: Some(true),
         image: Some(Image::There),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use uuid::Uuid;
-use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
+use zsha_crds::records::{self, LeaseRecord, LeaseState, LeaseTimings};
 use zsha_crds::status::{ClusterView, DataAge, LeaseSight, RawRecord};
 use zsha_crds::{ClusterName, Keys, NodeName};
 use zsha_runtime::store::{Entry, Read, StoreError};
@@ -37,8 +37,10 @@ pub(crate) async fn once(
             Err(_) => return Ok(view),
         };
         index = listing.index;
-        let leases =
-            listing.entries.iter().filter_map(|e| serde_json::from_str::<LeaseRecord>(&e.value).ok());
+        let leases = listing.entries.iter().filter_map(|entry| {
+            let node = records::node_of(&entry.key, &keys.leases()).ok()?;
+            LeaseRecord::read(&entry.value, &node).ok()
+        });
         for lease in leases.filter(|lease| first.get(&lease.node).is_some_and(|first| renewed(first, lease)))
         {
             view.lease_ages.insert(lease.node.clone(), LeaseSight::Fresh);
