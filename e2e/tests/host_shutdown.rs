@@ -15,12 +15,39 @@ fn leave(host: &Host) -> Result<()> {
     host.exec_with(&words, "", LEAVE)?.success().map(drop)
 }
 
-/// As libvirt writes it down before it says that the VM is off: `shutdown` where the guest went by itself, `destroyed` or
-/// `crashed` where it was ended, `migrated` where it left.
+/// How each guest that ran on this host ended, as libvirt writes it down before it says that the VM is off: `shutdown` where
+/// it went by itself, `destroyed` or `crashed` where it was ended, `migrated` where it left. A process that waited for a
+/// guest and got none (`failed`: the other host went down in the middle of the move, and kept it) never ran one.
 fn how_it_ended(host: &Host) -> Result<Vec<String>> {
     let log = host.exec(&["cat", "/var/log/libvirt/qemu/mnvm.log"])?;
-    let reasons = log.stdout.lines().filter_map(|line| line.split_once("shutting down, reason="));
-    Ok(reasons.map(|(_, reason)| reason.trim().to_owned()).collect())
+    Ok(ends(&log.stdout))
+}
+
+fn ends(log: &str) -> Vec<String> {
+    let mut awaited_a_guest = false;
+    let mut ends = Vec::new();
+    for line in log.lines() {
+        if line.contains(": starting up libvirt version") {
+            awaited_a_guest = false;
+        } else if line.trim_start().starts_with("-incoming ") {
+            awaited_a_guest = true;
+        } else if let Some((_, reason)) = line.split_once("shutting down, reason=") {
+            let reason = reason.trim();
+            if !(awaited_a_guest && reason == "failed") {
+                ends.push(reason.to_owned());
+            }
+        }
+    }
+    ends
+}
+
+#[test]
+fn a_start_that_failed_is_told_from_a_guest_that_never_came() {
+    let start =
+        "2026-11-29 14:30:00.123+0000: starting up libvirt version: 9.0.0\n/usr/bin/qemu-system-x86_64 \\\n";
+    let failed = "2026-11-29 14:31:00.123+0000: shutting down, reason=failed\n";
+    assert_eq!(ends(&format!("{start}-incoming defer \\\n{failed}")), [""; 0]);
+    assert_eq!(ends(&format!("{start}-incoming defer \\\n{failed}{start}{failed}")), ["failed"]);
 }
 
 fn nothing_lives(lab: &Cluster) -> Result<()> {
@@ -75,7 +102,7 @@ fn hosts_that_shut_down_all_together_end_the_guest_in_order_and_have_the_vm_agai
         let joined = threads.into_iter().map(|it| it.join().map_err(|_| anyhow!("a thread has panicked"))?);
         joined.collect::<Result<Vec<_>>>()
     })?;
-    // It may have left the first of them for one that had not said yet that it goes down as well.
+    // It may have left the first of them, or have begun to, for one that had not said yet that it goes down as well.
     let ended: Vec<_> = went.concat().into_iter().filter(|reason| reason != "migrated").collect();
     ensure!(ended == ["shutdown"], "it ended by {ended:?}");
     nothing_lives(&lab)?;
