@@ -149,7 +149,12 @@ pub fn watch(
         reflector::reflector(intents_writer, follow(keys.intents(), 50)).boxed(),
         forgetting(reflector::reflector(vms_writer, follow(keys.vms(), 50)), Arc::clone(&shared), clock)
             .boxed(),
-        lease_news(sighting(of_leases, Arc::clone(&shared), clock), Arc::clone(&shared)).boxed(),
+        lease_news(
+            sighting(of_leases, keys.leases(), Arc::clone(&shared), clock),
+            keys.leases(),
+            Arc::clone(&shared),
+        )
+        .boxed(),
         reflector::reflector(statuses_writer, follow(keys.statuses(), 500)).boxed(),
     ];
     let display = vec![reflector::reflector(events_writer, follow(keys.events(), 1_000)).boxed()];
@@ -501,6 +506,14 @@ impl Views {
             view.lease_ages.insert(node.clone(), LeaseSight::from_age_millis(age, &sight.record.timings));
             view.leases.insert(node, sight.record);
         }
+        let bad = [
+            self.leases.undecodable(),
+            self.vms.undecodable(),
+            self.statuses.undecodable(),
+            self.intents.undecodable(),
+            self.events.undecodable(),
+        ];
+        view.unreadable.extend(bad.into_iter().flatten().map(|(key, bad)| (key, bad.reason)));
         let prefix = self.keys.intents();
         for (key, object) in self.intents.state() {
             view.intents.insert(key.trim_start_matches(&prefix).to_owned(), (*object.value).clone());

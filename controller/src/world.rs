@@ -86,7 +86,7 @@ pub fn went_back(seen: bool, now: Moment, lease: &Observed<Verdict>) -> bool {
 #[derive(Debug, Clone)]
 pub struct World {
     pub now: Moment,
-    /// For what people read, never for deciding.
+    /// For what people read. It decides nothing but for how long a lease that was lost is remembered.
     pub wall: Timestamp,
     pub me: NodeName,
     /// The last good document; `Known(None)`: there is none yet.

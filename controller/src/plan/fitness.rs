@@ -104,8 +104,9 @@ fn could_not_look(what: impl std::fmt::Display, why: &str) -> Verdict {
     unknown(
         COULD_NOT_LOOK,
         format!(
-            "{what} could not be looked at ({why}), which says nothing about it: what runs here is left as it is. See \
-             what this node is short of (open files, memory, processes)"
+            "{what} could not be looked at ({why}), which says nothing about it: what runs here is left as it is, and \
+             nothing is started here until somebody could look. A shortage of open files, memory or processes on this node \
+             is a cause of that"
         ),
     )
 }
@@ -254,9 +255,12 @@ pub(super) fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Ver
         Some(Observed::Known(ImageFact::NotAnswering { reason })) => {
             unknown("NotAnswering", format!("{path}: {reason}"))
         }
-        Some(Observed::Known(ImageFact::Hidden { reason })) => {
-            bad("ImageHidden", format!("{path}: {reason}. What runs here has it open, and reaches it"))
-        }
+        Some(Observed::Known(ImageFact::Hidden { reason })) => bad(
+            "ImageHidden",
+            format!(
+                "{path}: {reason}. What runs here has it open, and reaches it; see what is mounted over a directory of that path"
+            ),
+        ),
         Some(Observed::Known(ImageFact::Missing)) => {
             bad("ImageMissing", format!("{path} is not there: is the share mounted, and the image on it?"))
         }

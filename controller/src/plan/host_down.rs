@@ -29,7 +29,11 @@ impl Upkeep<'_> {
     /// False: the host stays up, or the VM may still leave live.
     pub(super) fn goes_down(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         let Some(shutdown) = self.world.shutdown_of(&self.world.me) else {
-            notes.host_down = HostDownNotes::default();
+            // That it cannot be told just now takes nothing back.
+            let said = self.world.intents.known().map(|intents| &intents.shutdowns);
+            if said.is_some_and(|said| !said.contains_key(&self.world.me)) {
+                notes.host_down = HostDownNotes::default();
+            }
             return false;
         };
         // An operator's stop does the same, in its own time and for longer.

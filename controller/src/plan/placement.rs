@@ -55,7 +55,7 @@ pub fn candidates(world: &World, desired: &Desired, record: &VmRecord) -> Candid
 /// Whether the node loses its lease again and again, as it says itself.
 pub(super) fn is_unstable(world: &World, node: &NodeName) -> bool {
     if *node == world.me {
-        return stability::is_unstable(&fitness::conditions(world));
+        return !stability::stable(world).0;
     }
     world.nodes.get(node).is_some_and(|status| stability::says_unstable(status))
 }
@@ -90,7 +90,13 @@ fn own_unfitness(world: &World) -> Option<String> {
 }
 
 fn unfitness(world: &World, desired: &Desired, node: &NodeName) -> Option<String> {
-    let Some(sight) = world.sights.get(node) else { return Some("its lease cannot be seen".to_owned()) };
+    let Some(sight) = world.sights.get(node) else {
+        let unreadable = world.unreadable_leases.get(node);
+        return Some(unreadable.map_or_else(
+            || "its lease cannot be seen".to_owned(),
+            |lease| format!("its lease cannot be read: {}", lease.why),
+        ));
+    };
     match sight.record.state {
         LeaseState::Fenced => return Some("it is fenced".to_owned()),
         LeaseState::Released => return Some("it has released its lease".to_owned()),

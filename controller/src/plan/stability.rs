@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use zsha_crds::condition;
 use zsha_crds::records::{LostLease, NodeStatus};
-use zsha_crds::{Condition, condition};
 
 use crate::world::World;
 
@@ -51,7 +51,7 @@ pub fn stable(world: &World) -> (bool, &'static str, String) {
         }
         [first, ..] => {
             let message = format!(
-                "{} has lost {} leases since {}: it is the last to be given the VM until an hour has passed without. Look \
+                "{} has lost {} leases since {}: it is the last to be given the VM until fewer than three lie within the last hour. Look \
                  at its network, its Consul agent and its load",
                 world.me,
                 lost.len(),
@@ -64,11 +64,6 @@ pub fn stable(world: &World) -> (bool, &'static str, String) {
 
 /// Whether a node has said that it is not stable.
 pub fn says_unstable(status: &NodeStatus) -> bool {
-    is_unstable(&status.conditions)
-}
-
-/// The same of conditions as they were just computed.
-pub fn is_unstable(conditions: &[Condition]) -> bool {
-    condition::find(conditions, STABLE)
+    condition::find(&status.conditions, STABLE)
         .is_some_and(|stable| stable.reason == LOSES_LEASES && !stable.is_true())
 }

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
-use zsha_crds::NodeName;
-use zsha_crds::records::LeaseRecord;
+use zsha_crds::records::{self, LeaseRecord};
 use zsha_runtime::store::{Entry, StoreError};
 use zsha_runtime::watcher::Event;
 use zsha_runtime::{Clock, Moment, predicates};
@@ -14,8 +13,13 @@ use zsha_runtime::{Clock, Moment, predicates};
 use super::{Shared, lock};
 use crate::world::UnreadableLease;
 
-/// Shows every lease to the observer on its way.
-pub(super) fn sighting<S>(stream: S, shared: Arc<Mutex<Shared>>, clock: Clock) -> impl Stream<Item = S::Item>
+/// Shows every lease to the observer on its way. `prefix`: below which they lie.
+pub(super) fn sighting<S>(
+    stream: S,
+    prefix: String,
+    shared: Arc<Mutex<Shared>>,
+    clock: Clock,
+) -> impl Stream<Item = S::Item>
 where
     S: Stream<Item = Result<Event, StoreError>>,
 {
@@ -25,18 +29,21 @@ where
             return;
         };
         match event {
-            Event::InitApply(entry) | Event::Apply(entry) => see(&shared, clock.now(), entry),
-            Event::Delete(key) => forget(&shared, key),
+            Event::InitApply(entry) | Event::Apply(entry) => see(&shared, clock.now(), entry, &prefix),
+            Event::Delete(key) => forget(&shared, key, &prefix),
             Event::Init => begin_again(&shared),
             Event::InitDone | Event::Bookmark => {}
         }
     })
 }
 
-fn see(shared: &Mutex<Shared>, now: Moment, entry: &Entry) {
-    let Some(node) = node_of(&entry.key) else {
-        tracing::warn!(key = entry.key, "no node has this name, so it is not taken for a lease");
-        return;
+fn see(shared: &Mutex<Shared>, now: Moment, entry: &Entry, prefix: &str) {
+    let node = match records::node_of(&entry.key, prefix) {
+        Ok(node) => node,
+        Err(why) => {
+            tracing::warn!(key = entry.key, why, "not taken for a lease");
+            return;
+        }
     };
     match LeaseRecord::read(&entry.value, &node) {
         Ok(record) => saw(shared, now, record, entry.modify_index),
@@ -58,8 +65,8 @@ pub(super) fn saw(shared: &Mutex<Shared>, now: Moment, record: LeaseRecord, inde
 }
 
 /// Nothing can be concluded from a lease that is not there.
-fn forget(shared: &Mutex<Shared>, key: &str) {
-    let Some(node) = node_of(key) else { return };
+fn forget(shared: &Mutex<Shared>, key: &str, prefix: &str) {
+    let Ok(node) = records::node_of(key, prefix) else { return };
     let mut shared = lock(shared);
     shared.observer.missing(&node);
     shared.unreadable.remove(&node);
@@ -72,11 +79,6 @@ fn begin_again(shared: &Mutex<Shared>) {
     shared.listed = true;
     shared.unreadable.clear();
     shared.observer.forget_all();
-}
-
-/// Whose lease lies under this key.
-fn node_of(key: &str) -> Option<NodeName> {
-    key.rsplit('/').next().and_then(|name| NodeName::new(name).ok())
 }
 
 /// Shows the store's steps back in time to what is remembered beside the views.
@@ -113,13 +115,17 @@ where
 }
 
 /// A renewal is no news; anything else about a lease that was sighted is.
-pub(super) fn lease_news<S>(stream: S, shared: Arc<Mutex<Shared>>) -> impl Stream<Item = S::Item>
+pub(super) fn lease_news<S>(
+    stream: S,
+    prefix: String,
+    shared: Arc<Mutex<Shared>>,
+) -> impl Stream<Item = S::Item>
 where
     S: Stream<Item = Result<Event, StoreError>>,
 {
     predicates::changed(stream, move |entry| {
         let shared = lock(&shared);
-        let sight = shared.observer.get(&node_of(&entry.key)?)?;
+        let sight = shared.observer.get(&records::node_of(&entry.key, &prefix).ok()?)?;
         if sight.index != entry.modify_index {
             return None;
         }
