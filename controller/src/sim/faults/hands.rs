@@ -1,6 +1,5 @@
 //! What people do by hand, and when.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use rand::Rng;
@@ -11,14 +10,6 @@ use super::{Fault, millis};
 use crate::sim::hands::{Hand, Nonsense};
 
 type Trouble = (Vec<(Duration, Fault)>, Duration);
-
-/// Troubles that the product does not stand yet are drawn with this variable only.
-const AWAITED: &str = "ZSHA_SIM_AWAITED";
-
-fn awaited() -> bool {
-    static AWAITED_TOO: OnceLock<bool> = OnceLock::new();
-    *AWAITED_TOO.get_or_init(|| std::env::var_os(AWAITED).is_some())
-}
 
 pub(super) fn drawn(rng: &mut SmallRng, node: NodeName, at: Duration, until: Duration) -> Trouble {
     let once = |hand: Hand| (vec![(at, Fault::ByHand(hand))], at);
@@ -34,9 +25,8 @@ pub(super) fn drawn(rng: &mut SmallRng, node: NodeName, at: Duration, until: Dur
         7 => once(Hand::DefinesAndLosesPower(node)),
         8 => once(Hand::Migrates(node)),
         9 => once(Hand::OverwritesLease(node, nonsense(rng))),
-        10 if awaited() => restored_meanwhile(rng, node, at),
-        11 if awaited() => wiped_meanwhile(rng, at),
-        _ => once(Hand::Destroys),
+        10 => restored_meanwhile(rng, node, at),
+        _ => wiped_meanwhile(rng, at),
     }
 }
 
