@@ -252,7 +252,7 @@ fn undefine(cluster: &str, kept: &str) -> String {
          {virsh} undefine {uuid} --managed-save --snapshots-metadata --checkpoints-metadata --nvram >/dev/null 2>&1 || \
          {virsh} undefine {uuid} --managed-save --snapshots-metadata >/dev/null\n\
          else case $said in\n  \
-         *'failed to get domain'*) ;;\n  \
+         *'Domain not found'*) ;;\n  \
          *) if [ -e {kept}/{name}.xml ]; then\n    \
          echo \"libvirt does not say what it has of {name}, whose definition is in {kept}: $said\" >&2; exit 1\n  fi ;;\n\
          esac; fi\n"
@@ -325,7 +325,7 @@ mod tests {
         (status.success(), log.lines().map(str::to_owned).collect())
     }
 
-    const NONE: &str = "error: failed to get domain";
+    const NONE: &str = "error: failed to get domain X\nerror: Domain not found: no domain with matching uuid";
     const SILENT: &str = "error: failed to connect to the hypervisor";
 
     #[test]
@@ -351,6 +351,8 @@ mod tests {
         assert!(asked_of("nothing", SILENT, &script).0);
         std::fs::write(kept.path().join("mnvm.xml"), "<domain/>").unwrap();
         assert!(!asked_of("nothing", SILENT, &script).0);
+        let reset = "error: failed to get domain X\nerror: Cannot recv data: Connection reset by peer";
+        assert!(!asked_of("nothing", reset, &script).0);
         assert!(asked_of("nothing", NONE, &script).0, "it is another's");
     }
 }

@@ -12,15 +12,18 @@ say libvirt "$([ -z "$libvirt" ] || "$libvirt" --version 2>/dev/null | sed 's/.*
 qemu=$(first qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm)
 say qemu "$([ -z "$qemu" ] || "$qemu" --version 2>/dev/null | sed -n '1s/.*version \([^ (]*\).*/\1/p')"
 if command -v virsh >/dev/null 2>&1; then
-  virsh_says() { LC_ALL=C timeout 10 virsh -q -c qemu:///system "$@" 2>&1; }
-  if said=$(virsh_says domuuid "$DOMAIN"); then
-    virsh_says dominfo "$DOMAIN" |
-      awk -F': *' -v uuid="$(printf %s "$said" | tr -d '[:space:]')" '{ v[$1] = $2 }
+  asked() { LC_ALL=C timeout 10 virsh -q -c qemu:///system "$@"; }
+  if uuid=$(asked domuuid "$DOMAIN" 2>/dev/null) && facts=$(asked dominfo "$DOMAIN" 2>/dev/null); then
+    printf '%s\n' "$facts" |
+      awk -F': *' -v uuid="$(printf %s "$uuid" | tr -d '[:space:]')" '{ v[$1] = $2 }
         END { printf "domain\t%s\t%s\t%s\n", uuid, v["Persistent"], v["Autostart"] }'
-  else case $said in
-    *'failed to get domain'*) ;; # There is none, by libvirt's own word.
-    *) say domain-unknown "$(printf %s "${said:-no answer within 10 s}" | tr '\n\t' '  ' | cut -c1-300)" ;;
-  esac; fi
+  else
+    why=$(asked dominfo "$DOMAIN" 2>&1 >/dev/null)
+    case $why in
+      *'Domain not found'*) ;; # There is none, by libvirt's own word.
+      *) say domain-unknown "$(printf %s "${why:-it does not answer in time}" | tr '\n\t' '  ' | cut -c1-300)" ;;
+    esac
+  fi
 fi
 say now "$(date +%s)"
 say synchronized "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
