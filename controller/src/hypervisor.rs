@@ -19,6 +19,7 @@ mod contract;
 pub mod domain_xml;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
+pub(crate) mod libvirt_log;
 pub mod simulated;
 
 use std::fmt;
@@ -110,8 +111,10 @@ pub enum PauseReason {
     IoError,
     /// QEMU or libvirt stopped it for a fault: an internal error, the guest's own watchdog, a step that failed.
     Fault,
-    /// The target of a migration that is not over.
+    /// The target of a migration that is not over; or its source, where nothing is under way any more.
     Incoming,
+    /// The source of a migration that is under way, whoever has begun it.
+    Leaving,
     /// Anything else, with no need to tell it apart.
     Other,
 }

@@ -83,6 +83,12 @@ pub fn read<'a>(
     unreadable: &BTreeMap<String, String>,
     expected: bool,
 ) -> Observed<Intents> {
+    let (there, misplaced): (Vec<_>, Vec<_>) =
+        records.into_iter().partition(|(name, intent)| intent.belongs_under(name));
+    // Whatever had been asked for there was written over: nobody knows it.
+    let misplaced = misplaced.into_iter().map(|(name, _)| (name, "an order of another kind stands there"));
+    let unreadable: BTreeMap<&str, &str> =
+        unreadable.iter().map(|(name, why)| (name.as_str(), why.as_str())).chain(misplaced).collect();
     for name in [Intent::POWER, Intent::FREEZE] {
         if let Some(why) = unreadable.get(name) {
             return Observed::unknown(format!("intent/{name} cannot be read: {why}"));
@@ -90,7 +96,7 @@ pub fn read<'a>(
     }
     let mut intents = Intents::default();
     let mut power = false;
-    for (name, intent) in records {
+    for (name, intent) in there {
         power |= name == Intent::POWER;
         intents.take(name, intent);
     }
@@ -99,7 +105,7 @@ pub fn read<'a>(
     }
     for (name, why) in unreadable {
         if let Some(node) = Intent::drained(name) {
-            intents.drained.insert(node, Cordon::Unreadable(why.clone()));
+            intents.drained.insert(node, Cordon::Unreadable(why.to_owned()));
         }
     }
     Observed::Known(intents)
@@ -108,10 +114,10 @@ pub fn read<'a>(
 impl Intents {
     fn take(&mut self, name: &str, intent: &Intent) {
         match intent {
-            Intent::Stop { timeout_seconds, at, .. } if name == Intent::POWER => {
+            Intent::Stop { timeout_seconds, at, .. } => {
                 self.stop = Some(Stop { at: *at, limit: timeout_seconds.map(Duration::from_secs) });
             }
-            Intent::Freeze { by, at, message } if name == Intent::FREEZE => {
+            Intent::Freeze { by, at, message } => {
                 self.freeze = Some(Asked { by: by.clone(), at: *at, message: message.clone() });
             }
             Intent::Drain { by, at, message, shutdown } => {
@@ -123,18 +129,13 @@ impl Intents {
                     self.drained.insert(node, Cordon::Drained(asked));
                 }
             }
-            Intent::Start { id, by, .. } if name == Intent::POWER => {
+            Intent::Start { id, by, .. } => {
                 self.start = Some(Start { id: *id, by: by.clone() });
             }
-            Intent::ResetPassword { id, by, .. } if name == Intent::RESET_PASSWORD => {
+            Intent::ResetPassword { id, by, .. } => {
                 self.reset_password = Some(PasswordReset { id: *id, by: by.clone() });
             }
-            Intent::Stop { .. }
-            | Intent::Start { .. }
-            | Intent::Freeze { .. }
-            | Intent::Migrate { .. }
-            | Intent::ResetPassword { .. }
-            | Intent::None => {}
+            Intent::Migrate { .. } | Intent::None => {}
         }
     }
 }
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_read_where_it_belongs_and_nowhere_else() {
+    fn each_is_read_where_it_belongs() {
         let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: Some(30) });
         let (drain, freeze) = (drain(), freeze());
         let records =
@@ -179,9 +180,21 @@ mod tests {
             Some("by root@nfs-1 at 1970-01-01 00:00:00Z: new memory")
         );
         assert_eq!(intents.drained.keys().collect::<Vec<_>>(), [&node("nfs-2")]);
-        let elsewhere = [("freeze", &stop), ("power", &freeze), ("other", &drain)];
-        let intents = read(elsewhere, &BTreeMap::new(), true);
-        assert_eq!(intents, Observed::Known(Intents::default()));
+    }
+
+    /// A stopped VM must not be started because somebody has copied another order over its key.
+    #[test]
+    fn an_order_under_the_name_of_another_hides_what_stood_there() {
+        let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: None });
+        let (drain, freeze, none) = (drain(), freeze(), Intent::None);
+        for misplaced in [("power", &freeze), ("power", &drain), ("freeze", &stop), ("freeze", &drain)] {
+            let records = [("power", &none), ("freeze", &none), misplaced];
+            assert!(read(records, &BTreeMap::new(), true).known().is_none(), "{misplaced:?}");
+        }
+        let records = [("power", &none), ("drain.nfs-2", &stop), ("other", &drain), ("migrate", &stop)];
+        let intents = read(records, &BTreeMap::new(), true).known().cloned().unwrap();
+        assert_eq!(intents.drained.keys().collect::<Vec<_>>(), [&node("nfs-2")]);
+        assert!(matches!(intents.drained[&node("nfs-2")], Cordon::Unreadable(_)));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod renew;
 pub mod second_net;
 pub mod socket;
 mod state_file;
+mod unexpected;
 pub mod watchdog;
 
 use std::fmt;

@@ -94,6 +94,10 @@ bugs! {
     JudgedWhileCutOff,
     /// A guest is let run without asking the keeper again.
     ResumeUnasked,
+    /// What a node owned is set free like a VM that has died, though libvirt has written down that it was moved away.
+    MovedAwayIsDead,
+    /// A second copy beside the owner's own is left running.
+    SecondBesideTheOwn,
     /// A copy is ended for want of a lease, though the keeper has renewed it meanwhile.
     EndedThoughRenewed,
     /// A guest is shut down by an order that was taken back.

@@ -92,6 +92,7 @@ impl Settings {
             machine_id: PathBuf::from("/etc/machine-id"),
             boot_id: PathBuf::from("/proc/sys/kernel/random/boot_id"),
             watchdog: self.watchdog_device.clone(),
+            libvirt_logs: self.libvirt_logs.clone(),
         })
     }
 }

@@ -172,6 +172,10 @@ pub struct LeaseRecord {
     /// clock may not count that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_millis: Option<u64>,
+    /// The epoch of the life in which the VM has left this node by a migration that was not zsha's, where the keeper has set
+    /// free what the node owned since its controller is silent. It may run anywhere: nothing is started for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved_away_in: Option<u64>,
     /// Wall clock of the holder. For display only.
     pub renewed_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,6 +197,7 @@ impl LeaseRecord {
             controller_alive: false,
             copies: None,
             sent_millis: None,
+            moved_away_in: None,
             renewed_at: wall,
             fenced_by: None,
         }
@@ -414,6 +419,18 @@ impl Intent {
     pub const RESET_PASSWORD: &str = "reset-password";
     /// ... and, for each node, whether it is to be left.
     const DRAIN: &str = "drain.";
+
+    /// Whether an order of this kind is asked for under this name. Under a name that is no order's nothing is asked for.
+    pub fn belongs_under(&self, name: &str) -> bool {
+        match self {
+            Self::Start { .. } | Self::Stop { .. } => name == Self::POWER,
+            Self::Freeze { .. } => name == Self::FREEZE,
+            Self::Migrate { .. } => name == Self::MIGRATE,
+            Self::ResetPassword { .. } => name == Self::RESET_PASSWORD,
+            Self::Drain { .. } => Self::drained(name).is_some(),
+            Self::None => true,
+        }
+    }
 
     /// By whom a drain is that a host asks for itself, as it shuts down in this boot. Nobody else is called so: a command
     /// names `user@host`.

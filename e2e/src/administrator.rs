@@ -27,7 +27,7 @@ impl Host {
     /// Moves the guest to another host as a person would, and waits for the end of it: the process that has it there.
     pub fn migrates_past_zsha(&self, to: &Host, options: &[&str]) -> Result<i32> {
         let uri = format!("qemu+tcp://{}/system", to.address());
-        let migrate = ["migrate", "--live", "--p2p", "--unsafe"];
+        let migrate = ["migrate", "--p2p", "--unsafe"];
         let words = [&VIRSH[..], &migrate, options, &[DOMAIN, &uri]].concat();
         self.exec_with(&words, "", MIGRATED_WITHIN)?.success()?;
         to.pid_of_qemu()?.with_context(|| format!("no QEMU on {}, to which it was moved", to.name))

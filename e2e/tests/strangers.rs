@@ -4,16 +4,23 @@ use anyhow::{Context, Result, ensure};
 use zsha_e2e::scenario::{FAILOVER_LIMIT, SETTLE_LIMIT, within_bound};
 use zsha_e2e::{Cluster, Host, wait};
 
-/// As `nobody`, a process that is called and told what a QEMU of the VM would be.
+/// As `nobody`, a process that is called and told what a QEMU of the VM would be; and one with root's powers, which a program
+/// that waits for a password has.
 fn pretend(host: &Host, uuid: &str) -> Result<()> {
     let script = format!(
-        "( exec -a qemu-x sh -c 'while :; do sleep 60; done' it -uuid {uuid} ) </dev/null >/dev/null 2>&1 &"
+        "( exec -a qemu-x sh -c 'while :; do sleep 60; done' it -uuid {uuid} ) </dev/null >/dev/null 2>&1 &
+        ( sleep infinity | ( exec -a qemu-x su -- root -uuid {uuid} -incoming x ) ) </dev/null >/dev/null 2>&1 &"
     );
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     host.ok(&[&nobody[..], &["bash", "-c", &script]].concat())?;
-    wait::until("the impostor is there", FAILOVER_LIMIT, || {
-        Ok(host.exec(&["pgrep", "-u", "65534", "-f", uuid])?.success().is_ok().then_some(()))
-    })
+    wait::until("the impostors are there", FAILOVER_LIMIT, || Ok(impostors(host, uuid)?.then_some(())))
+}
+
+/// Whether both are there: of `nobody`, whosever powers they have.
+fn impostors(host: &Host, uuid: &str) -> Result<bool> {
+    let of = |whose: &[&str]| host.exec(&[&["pgrep"], whose, &["-f", &format!("^qemu-x.*{uuid}")]].concat());
+    Ok(of(&["-U", "65534", "-u", "65534"])?.success().is_ok()
+        && of(&["-U", "65534", "-u", "0"])?.success().is_ok())
 }
 
 #[test]
@@ -37,7 +44,7 @@ fn an_impostor_on_every_node_keeps_the_vm_neither_from_starting_again_nor_from_f
     let back = lab.recovered(cut, FAILOVER_LIMIT).context("a failover to a node with an impostor")?;
     within_bound("Fast", "power loss, impostors on the others", back.took, bound)?;
     for host in lab.others(owner) {
-        host.ok(&["pgrep", "-u", "65534", "-f", &uuid]).context("the impostor was ended")?;
+        ensure!(impostors(host, &uuid)?, "an impostor on {} was ended", host.name);
     }
     lab.finish()
 }

@@ -10,7 +10,6 @@ mod events;
 mod job;
 mod life;
 mod link;
-mod log;
 mod origin;
 mod probe;
 mod refusal;

@@ -25,6 +25,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use zsha_crds::{NodeName, VmName};
 
+use super::OffReason;
+
 use self::state::{Ending, State};
 pub use self::view::SimulatedHypervisor;
 
@@ -147,6 +149,11 @@ impl SimulatedHosts {
     /// What a scan of one node's processes finds, whatever its hypervisor says.
     pub fn copies_on(&self, node: &NodeName) -> Vec<Copy> {
         self.settled().copies().into_iter().filter(|copy| copy.node == *node).collect()
+    }
+
+    /// How the last process on this node has ended, where there is none now.
+    pub fn last_end(&self, node: &NodeName) -> Option<OffReason> {
+        self.settled().last_end(node)
     }
 
     /// SIGKILL from outside the hypervisor, as the keeper sends it. How many processes are gone by it.

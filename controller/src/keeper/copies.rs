@@ -24,6 +24,7 @@ use zsha_crds::NodeName;
 use zsha_runtime::Clock;
 
 use crate::hypervisor::simulated::{Copy, SimulatedHosts};
+use crate::hypervisor::{OffReason, libvirt_log};
 use bearing::Bearing;
 use users::Users;
 
@@ -74,6 +75,11 @@ pub trait Copies: Send + Sync + fmt::Debug + 'static {
 
     /// Sends SIGKILL. A copy that is gone already is no error; that it was sent is no proof of death.
     fn kill(&self, copy: &VmCopy) -> io::Result<()>;
+
+    /// How the last copy here has ended, by what was written down of it. May wait for a disk.
+    fn last_end(&self) -> io::Result<Option<OffReason>> {
+        Ok(None)
+    }
 }
 
 /// A process number, and since when: no later process has both.
@@ -90,10 +96,15 @@ pub struct ProcCopies {
     users: Users,
     /// Strangers who were told of; None where nobody may be told.
     told: Option<Mutex<BTreeSet<Identity>>>,
+    /// Where libvirt writes down how the VM has ended.
+    log: Option<PathBuf>,
 }
 
 /// More than Linux lets a command line be with the usual stack limit; what is longer is not read on.
 const COMMAND_LINE_LIMIT: u64 = 4 << 20;
+/// libvirt's command lines take some 6 KiB. Of a process that could not run the VM no more than this is read: any user may
+/// have thousands with megabytes each, and whoever kills waits for the scan.
+const STRANGERS_LIMIT: u64 = 64 << 10;
 
 /// Of /proc/PID/task: two, as of every directory, and one a thread.
 const LINKS_OF_ONE_THREAD: u64 = 3;
@@ -137,7 +148,7 @@ impl ProcCopies {
         let users = Users::default();
         // They are read meanwhile.
         let _ = users.that_count();
-        Self { uuid, proc: PathBuf::from("/proc"), users, told: None }
+        Self { uuid, proc: PathBuf::from("/proc"), users, told: None, log: None }
     }
 
     /// One that says, once, which processes it takes for none.
@@ -145,9 +156,14 @@ impl ProcCopies {
         Self { told: Some(Mutex::default()), ..Self::new(uuid) }
     }
 
+    /// One that can say how the last copy has ended: libvirt writes it down here.
+    pub fn by_log(self, log: PathBuf) -> Self {
+        Self { log: Some(log), ..self }
+    }
+
     /// One that says nothing, and knows the users that this one knows: whoever looks seldom does not begin with everybody.
     pub fn silent(&self) -> Self {
-        Self { uuid: self.uuid, proc: self.proc.clone(), users: self.users.clone(), told: None }
+        Self { uuid: self.uuid, proc: self.proc.clone(), users: self.users.clone(), told: None, log: None }
     }
 
     /// What the process with this number is. The handle is opened before the last look: what is read after it is of
@@ -189,7 +205,14 @@ impl ProcCopies {
 
     fn claim(&self, process: &Path, buffer: &mut Vec<u8>) -> io::Result<Claim> {
         let claimed = |is_copy| if is_copy { Claim::Copy } else { Claim::Other };
-        if !read_entry(&process.join("cmdline"), buffer)? {
+        let line = process.join("cmdline");
+        if !read_entry(&line, buffer, STRANGERS_LIMIT)? {
+            return Ok(Claim::Other);
+        }
+        if buffer.len() as u64 >= STRANGERS_LIMIT
+            && self.could_run_vm(&Bearing::of(process))
+            && !read_entry(&line, buffer, COMMAND_LINE_LIMIT)?
+        {
             return Ok(Claim::Other);
         }
         if !buffer.is_empty() {
@@ -252,7 +275,7 @@ impl ProcCopies {
         };
         for thread in threads {
             let Ok(thread) = thread else { continue };
-            let read = read_entry(&thread.path().join("cmdline"), buffer)?;
+            let read = read_entry(&thread.path().join("cmdline"), buffer, COMMAND_LINE_LIMIT)?;
             if read && names_vm(buffer, &self.uuid) && is_qemu(buffer, &thread.path()) {
                 return Ok(true);
             }
@@ -313,6 +336,15 @@ impl Copies for ProcCopies {
             Err(error) => Err(error.into()),
         }
     }
+
+    fn last_end(&self) -> io::Result<Option<OffReason>> {
+        let Some(log) = &self.log else { return Ok(None) };
+        match libvirt_log::last_end(log, self.uuid) {
+            // libvirt has never started it, or writes elsewhere.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => other,
+        }
+    }
 }
 
 /// A process that vanished while it was looked at is not there; any other error is one.
@@ -326,9 +358,9 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Fills `buffer`; false if the process is not there any more.
-fn read_entry(path: &Path, buffer: &mut Vec<u8>) -> io::Result<bool> {
+fn read_entry(path: &Path, buffer: &mut Vec<u8>, limit: u64) -> io::Result<bool> {
     buffer.clear();
-    let read = File::open(path).and_then(|file| file.take(COMMAND_LINE_LIMIT).read_to_end(buffer));
+    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(buffer));
     match read {
         Ok(_) => Ok(true),
         Err(error) => none_if_gone::<()>(error).map(|_| false),
@@ -412,6 +444,10 @@ impl Copies for SimulatedCopies {
     fn kill(&self, _copy: &VmCopy) -> io::Result<()> {
         self.hosts.kill_now(&self.node);
         Ok(())
+    }
+
+    fn last_end(&self) -> io::Result<Option<OffReason>> {
+        Ok(self.hosts.last_end(&self.node))
     }
 }
 

@@ -58,6 +58,8 @@ struct Killed {
     since: Moment,
     stuck: bool,
     refused: bool,
+    /// Whether the signal was ever sent.
+    sent: bool,
 }
 
 impl Killing {
@@ -111,11 +113,12 @@ impl Killing {
     fn kill(&mut self, copies: &dyn Copies, copy: VmCopy, now: Moment, reports: &mut Vec<Report>) {
         let process = copy.process;
         let outcome = copies.kill(&copy);
-        let known = self.killed.entry(process).or_insert_with(|| {
-            reports.push(Report::Killed { process });
-            Killed { copy: copy.clone(), since: now, stuck: false, refused: false }
-        });
+        let new = || Killed { copy: copy.clone(), since: now, stuck: false, refused: false, sent: false };
+        let known = self.killed.entry(process).or_insert_with(new);
         known.copy = copy;
+        if outcome.is_ok() && !std::mem::replace(&mut known.sent, true) {
+            reports.push(Report::Killed { process });
+        }
         if let Err(error) = outcome
             && !std::mem::replace(&mut known.refused, true)
         {

@@ -44,6 +44,8 @@ pub struct KeeperSettings {
     pub boot_id: PathBuf,
     /// Armed where named; a node that names none has none.
     pub watchdog: Option<PathBuf>,
+    /// Where libvirt writes down how the VM has ended.
+    pub libvirt_logs: PathBuf,
 }
 
 /// Where the keeper of a cluster keeps its socket and its memory.
@@ -75,7 +77,8 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         enforcement.publish(memory.deadline, memory.timings.kill());
     }
     let outer = Outer::look();
-    let copies = Arc::new(ProcCopies::telling(uuid));
+    let log = settings.libvirt_logs.join(format!("{}.log", VmName::management()));
+    let copies = Arc::new(ProcCopies::telling(uuid).by_log(log));
     let tell = start_enforcing(&enforcement, copies.silent(), second_clock(&outer))?;
     if let Some(standing) = standing {
         standing.relieve();

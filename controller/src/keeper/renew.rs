@@ -8,6 +8,7 @@ mod look;
 mod notebook;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ use super::copies::VmCopy;
 use super::enforce::Enforcement;
 use super::killing::{self, Killing, Report};
 use super::watchdog::{Watchdog, WatchdogState};
-use super::{Ended, Lost, Verdict};
+use super::{Ended, Lost, Verdict, unexpected};
+use crate::hypervisor::OffReason;
 use crate::planted::{self, Bug};
 
 /// What the loop needs.
@@ -66,6 +68,8 @@ pub struct Renewal {
     expected: Expected,
     /// What was killed because nobody had said so.
     unexpected: Option<Ended>,
+    /// What the look before found beside this node's own copy.
+    beside: Vec<VmCopy>,
     killing: Killing,
     /// All pauses of this host that the holder knows of.
     paused: Duration,
@@ -123,11 +127,18 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         looked: None,
         expected,
         unexpected: None,
+        beside: Vec::new(),
         killing: Killing::default(),
         paused: Duration::ZERO,
         told,
     };
     (renewal, line)
+}
+
+/// Whether the disk has said so, or does not answer.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
 }
 
 fn verdict(
@@ -211,10 +222,30 @@ impl Renewal {
         Inputs {
             copies,
             controller_alive: self.desk.controller_alive(),
+            may_have_moved: copies == lease::Copies::None && self.may_have_moved().await,
             may_be_paused: self.settings.may_be_paused,
             counted: self.looked.and_then(|looked| looked.count),
             wall: self.settings.clock.wall(),
             fresh_incarnation: (self.settings.incarnations)(),
+        }
+    }
+
+    /// Whether the VM that this node was to have is somewhere else now, as far as is known: asked before what the node owned
+    /// is set free for want of a controller, which would know.
+    async fn may_have_moved(&mut self) -> bool {
+        let asked = self.holder.wants_how_it_ended(self.settings.clock.now())
+            && self.expected.in_life(self.holder.incarnation()) == Expectation::Own;
+        if !asked || planted::is_planted(Bug::MovedAwayIsDead) {
+            return false;
+        }
+        match self.settings.looking.last_end().await {
+            Ok(ended) => ended == Some(OffReason::Migrated),
+            // A dead disk takes libvirt and the guest with it. What has another cause says nothing, and nothing is believed.
+            Err(error) => {
+                let is_of_the_disk = is_of_the_disk(&error);
+                tracing::warn!(%error, is_of_the_disk, "libvirt's log does not say how the VM has ended");
+                !is_of_the_disk
+            }
         }
     }
 
@@ -246,7 +277,16 @@ impl Renewal {
             return;
         }
         let expects = self.expected.in_life(self.holder.incarnation());
-        found.retain(|copy| expects.forbids(copy.incoming));
+        if expects == Expectation::Own {
+            // For a moment, what a QEMU forks to run a helper looks like a second one: it takes two looks.
+            let beside = unexpected::beside_the_own(&found);
+            let before = std::mem::replace(&mut self.beside, beside.clone());
+            found = beside;
+            found.retain(|copy| before.iter().any(|seen| seen.is_same_as(copy)));
+        } else {
+            self.beside.clear();
+            found.retain(|copy| expects.forbids(copy.incoming));
+        }
         let copies = self.settings.looking.copies();
         for report in self.killing.these(copies, found, now, self.holder.kill_within()) {
             if matches!(report, Report::Killed { .. }) {

@@ -24,6 +24,8 @@ const OWNER_SILENT: Duration = Duration::from_secs(30);
 const CONTROLLER_PATIENCE: Duration = Duration::from_secs(15);
 /// Longer than Consul elects a leader, shorter than a lease: without the keeper's word it counts as gone after this.
 const STORE_PATIENCE: Duration = Duration::from_secs(4);
+/// A copy that is there so long after the lease has run out cannot be killed (it hangs in the kernel).
+const KEEPER_PATIENCE: Duration = Duration::from_secs(30);
 /// Without a word of the store, a host on which nothing of the VM is seen goes down after this.
 const NOTHING_HERE: Duration = Duration::from_secs(10);
 
@@ -195,21 +197,28 @@ fn alone(why: &str, seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     let lease = seen.lease.known();
     let there = seen.local.known().map(LocalVm::has_process);
     let gone = there == Some(false);
-    // Its keeper has ended what was here, unless something is seen here still.
-    let lapsed = lease.is_some_and(|verdict| !verdict.valid(now)) && there != Some(true);
+    // Its keeper has ended what was here, unless something is seen here still; and what it cannot end, nobody here can.
+    let over_since = lease.filter(|verdict| !verdict.valid(now));
+    let over_since = over_since.map(|verdict| verdict.valid_until.unwrap_or(silent_since));
+    let lapsed = over_since.is_some_and(|since| there != Some(true) || now >= since + KEEPER_PATIENCE);
     let over = so_far.is_over(now);
     if gone && so_far.asked.is_some() && lease.is_some() && !lapsed && !over {
         // Its controller would start it again if it saw the store now, or take it for a guest that wanted to be off.
         return Next::Wait("the guest is off; its lease is waited for".to_owned());
     }
     if (gone || lapsed) && (so_far.asked.is_some() || now >= silent_since + NOTHING_HERE) {
-        let what = if gone { "nothing of the VM runs here" } else { "this node's lease has run out" };
+        let what = match there {
+            Some(false) => "nothing of the VM runs here",
+            Some(true) => "this node's lease has run out, and its keeper cannot end what is here",
+            None => "this node's lease has run out, and its keeper ends what is here",
+        };
         return Next::Done(format!("{what}. {why}"));
     }
     if over {
         let what = match there {
             Some(true) => "a copy of the VM is still on it, and ends with it",
-            Some(false) | None => "whether the VM is still on it is not known; if it is, it ends with it",
+            Some(false) => "nothing of the VM is on it",
+            None => "whether the VM is still on it is not known; if it is, it ends with it",
         };
         return Next::GiveUp(format!("{what}. {why}"));
     }
@@ -228,6 +237,9 @@ fn powers_off(why: &str, seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     match seen.local.known() {
         Some(LocalVm::Paused { reason: PauseReason::Incoming, .. }) => {
             return Next::Wait("a copy arrives here, and is its sender's".to_owned());
+        }
+        Some(LocalVm::Paused { reason: PauseReason::Leaving, .. }) => {
+            return Next::Wait("the guest is leaving by a migration that is under way".to_owned());
         }
         Some(LocalVm::Paused { .. } | LocalVm::Crashed | LocalVm::Unmanaged) => {
             so_far.asked.get_or_insert((now, now));

@@ -76,6 +76,10 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
 /// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
 pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    if departed::is_first_written_down(world, stored, plan) {
+        notes.claimable_since = None;
+        return;
+    }
     if let Some(asked) = world.frozen().filter(|_| !planted::is_planted(Bug::TakenWhileFrozen)) {
         notes.claimable_since = None;
         plan.wait("Frozen", format!("the VM is not taken over whatever happens: frozen {asked}"));

@@ -4,16 +4,18 @@
 //! owner hands the VM over to it. Where it is seen nowhere, it may be on a host of which nothing can be known: then the
 //! VM is not started before an operator has looked, and says `zsha start`.
 
+use std::collections::BTreeSet;
+
 use zsha_crds::NodeName;
-use zsha_crds::records::{Departed, Owner, VmPhase};
+use zsha_crds::records::{Departed, Owner, VmPhase, VmRecord};
 
 use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
 use super::heard::Heard;
 use super::upkeep::Upkeep;
-use super::{Notes, Plan};
-use crate::hypervisor::OffReason;
+use super::{Notes, Plan, Write};
+use crate::hypervisor::{LocalVm, OffReason};
 use crate::planted::{self, Bug};
-use crate::world::World;
+use crate::world::{StoredVm, World};
 
 /// Who runs the VM though nobody has named it, and would keep it. None also where two say so.
 pub(super) fn heir(world: &World) -> Option<Owner> {
@@ -22,6 +24,50 @@ pub(super) fn heir(world: &World) -> Option<Owner> {
     let sight = world.sights.get(&heir.node)?;
     let lives = sight.is_renewed(world.now) && sight.has_copy();
     lives.then(|| Owner { node: heir.node.clone(), epoch: sight.record.epoch })
+}
+
+/// Whether the VM has left its owner by a migration that was not zsha's, and nobody has written that down: the owner had no
+/// controller, or lost its lease before it could. What is known of that is libvirt's word on this very node, and, of another,
+/// its keeper's. Then it is written down before anything else, by whoever may claim the VM.
+pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut Plan) -> bool {
+    let record = &stored.record;
+    // Before its first start here the last end is that of an earlier copy, which zsha may have moved.
+    let is_plain =
+        record.departed.is_none() && record.migration.is_none() && record.phase == VmPhase::Running;
+    let Some(owner) = record.owner.as_ref().filter(|_| is_plain) else { return false };
+    let by_keeper =
+        world.sights.get(&owner.node).is_some_and(|sight| sight.record.moved_away_in == Some(owner.epoch));
+    // After a step back of the store the record may be of a time before the VM was handed over.
+    let here = owner.node == world.me
+        && !world.went_back
+        && world.local.known() == Some(&LocalVm::Off { reason: OffReason::Migrated });
+    let Some(epoch) = world.valid_epoch().filter(|_| by_keeper || here) else { return false };
+    if planted::is_planted(Bug::DepartedIsGone) {
+        return false;
+    }
+    // Also one that has died since: then the VM has died there.
+    let seen_on: BTreeSet<_> =
+        world.others().filter(|sight| sight.has_copy()).map(|sight| sight.record.node.clone()).collect();
+    let departed = Departed { from: owner.node.clone(), at: world.wall, seen_on };
+    let how = if by_keeper {
+        ", as libvirt's log there says or, since it cannot be read, may say; the controller there is down"
+    } else {
+        ""
+    };
+    let message = format!(
+        "the VM has left {} by a migration that was not zsha's{how}; it is started nowhere before it is known what became \
+         of it",
+        owner.node
+    );
+    let record = VmRecord {
+        migration: None,
+        departed: Some(departed),
+        note: message.clone(),
+        revision: record.revision + 1,
+        ..record.clone()
+    };
+    plan.step(Write::over(stored.index, world, epoch, record, ("MovedAway", message)).step());
+    true
 }
 
 /// Whether this node's keeper has lately counted, and found no process of the VM.

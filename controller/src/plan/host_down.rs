@@ -9,7 +9,7 @@ use zsha_runtime::Moment;
 
 use super::upkeep::Upkeep;
 use super::{Notes, Plan, Step, Still, placement};
-use crate::hypervisor::{LocalVm, OffReason};
+use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::intents::Cordon;
 
 /// What keeps the other nodes from the VM may pass: a controller restarts, a host comes up. Where all of them are drained
@@ -46,6 +46,9 @@ impl Upkeep<'_> {
             LocalVm::Absent | LocalVm::Off { .. } => {
                 notes.shutdown_asked = None;
                 plan.step(self.shut_down_with_host(notes.host_down.powering_off.is_some()));
+            }
+            LocalVm::Paused { reason: PauseReason::Leaving, .. } if !shutdown.no_time_to_move => {
+                return false;
             }
             LocalVm::Paused { .. } | LocalVm::Crashed => plan.step(Step::KillCopy {
                 because: format!("{} shuts down, and it executes nothing that could leave", self.world.me),

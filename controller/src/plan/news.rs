@@ -82,6 +82,7 @@ fn paused(world: &World, notes: &mut Notes) -> Option<String> {
         PauseReason::Asked | PauseReason::Other => {
             "of a command that was not zsha's. `virsh resume mnvm` lets it go on"
         }
+        PauseReason::Leaving => "of a migration that was not zsha's and is under way",
         PauseReason::Incoming => return None,
     };
     notes.paused_told = Some(*reason);

@@ -94,6 +94,7 @@ fn sight(number: u32, age: Duration) -> Sight {
             controller_alive: true,
             copies: Some(0),
             sent_millis: None,
+            moved_away_in: None,
             renewed_at: Timestamp::UNIX_EPOCH,
             fenced_by: None,
         },
@@ -806,6 +807,22 @@ fn how_far_a_migration_is_is_told_of_the_one_in_the_record_by_its_source() {
     assert_eq!(told(&world), None);
     world.job = MigrationJob::None;
     assert_eq!(told(&world), None);
+}
+
+/// `virsh migrate` without `--live` pauses its source for as long as it takes.
+#[test]
+fn the_source_of_a_migration_by_hand_is_let_be_for_as_long_as_that_is_under_way() {
+    let leaving = LocalVm::Paused { reason: PauseReason::Leaving, generation: 1 };
+    let mut world = world(1, Some(1), VmPhase::Running, leaving);
+    let mut notes = Notes::default();
+    for secs in [0, 5, 60, 3_600] {
+        renewed_at(&mut world, NOW + Duration::from_secs(secs));
+        let plan = plan(&world, &mut notes);
+        assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["MovedByHand"]), "after {secs} s");
+    }
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 });
+    let plan = plan(&world, &mut notes);
+    assert!(matches!(plan.steps.as_slice(), [Step::Resume { .. }]), "it has failed: {plan:?}");
 }
 
 #[test]

@@ -87,14 +87,12 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
     let elsewhere = elsewhere(world, &heard);
     let settled = heard.at + SETTLED;
     match (what_it_is(world, local, &heard), elsewhere) {
-        // The keeper looks every R. One that cannot look has nothing to say, and that nothing is said is no evidence.
-        (Is::NotKnown, other) if other.is_none() || world.now < settled => {
+        // The keeper looks every R.
+        (Is::NotKnown, _) if world.now < settled => {
             plan.recheck_at(world.now + LOOK);
             plan.wait(
                 "CopyNotKnown",
-                "a copy of the VM is here that nobody is named for, and neither libvirt nor the keeper can say yet how it \
-                 came: it is left running, and nobody else starts the VM beside it. If this stays so, see what the logs of \
-                 libvirt and of zsha-keeper on this node say",
+                "a copy of the VM is here that nobody is named for; it is seen how it came",
             );
         }
         (Is::Nobodys | Is::NotKnown, _)
@@ -103,7 +101,9 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
             frozen(world, "is not ended", plan);
         }
         (Is::NotKnown, Some(other)) => plan.step(kill(format!("{because}, and {other} has it too"))),
-        (Is::Nobodys | Is::NotKnown, _) => plan.step(kill(because)),
+        // Its keeper looks, and sees none: it could not end it.
+        (Is::NotKnown, None) if keeper_sees_none(world, &heard) => plan.step(kill(because)),
+        (Is::Nobodys, _) => plan.step(kill(because)),
         (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
         (Is::Ours | Is::Brought, Some(other)) if world.now >= settled && is_named(stored, other) => {
             plan.step(kill(format!("{because}, and has it too")));
@@ -119,7 +119,15 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
                 ),
             );
         }
-        (Is::Ours | Is::Brought, None) => {
+        // That nobody could look how it came is no evidence against it: like one that was brought, it is kept where it is.
+        (Is::NotKnown, None) if !local.executes() => {
+            plan.recheck_at(world.now + LOOK);
+            plan.wait(
+                "CopyNotKnown",
+                "a copy of the VM is here that nobody is named for, and it does not execute",
+            );
+        }
+        (Is::Ours | Is::Brought | Is::NotKnown, None) => {
             plan.runs_unnamed = true;
             match world.frozen() {
                 Some(_) => frozen(world, "is not claimed", plan),
@@ -128,6 +136,12 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         }
     }
     true
+}
+
+/// Whether it has counted since this was first seen here, and found no process.
+fn keeper_sees_none(world: &World, heard: &Heard) -> bool {
+    let verdict = world.lease.known();
+    verdict.is_some_and(|it| it.copies == Some(0) && it.counted_at.is_some_and(|at| at > heard.at))
 }
 
 fn frozen(world: &World, what: &str, plan: &mut Plan) {

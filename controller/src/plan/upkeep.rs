@@ -307,7 +307,12 @@ impl Upkeep<'_> {
                 );
                 self.try_on(ResumeBecause::IoErrorOver, IO_ERROR_RETRY, notes, plan);
             }
-            // An owner's copy is in the middle of no migration: one has failed, and left it paused.
+            PauseReason::Leaving => plan.wait(
+                "MovedByHand",
+                "the guest is paused by a migration that is under way, and that zsha has not begun or has given up: it is \
+                 left alone until that has ended. `virsh domjobinfo mnvm` says how far it is, `virsh domjobabort mnvm` ends it",
+            ),
+            // No migration is under way: one has failed, and left it paused.
             PauseReason::Fault | PauseReason::Incoming => self.faulted(notes, plan),
             PauseReason::Asked | PauseReason::Other if notes.unexplained => plan.step(kill(
                 "nothing says what this paused copy is: the store has gone back in time, or a migration is said to \

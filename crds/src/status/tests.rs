@@ -31,6 +31,7 @@ fn lease(name: &str) -> LeaseRecord {
         controller_alive: true,
         copies: None,
         sent_millis: None,
+        moved_away_in: None,
         renewed_at: at(100),
         fenced_by: None,
     }

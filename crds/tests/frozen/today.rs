@@ -60,6 +60,7 @@ fn lease(state: LeaseState) -> LeaseRecord {
         controller_alive: true,
         copies: Some(1),
         sent_millis: Some(86_400_123),
+        moved_away_in: None,
         renewed_at: at(),
         fenced_by: Some(node()),
     }

@@ -87,6 +87,9 @@ pub struct Inputs {
     pub may_be_paused: bool,
     /// For the record: processes as last counted, whenever that was.
     pub counted: Option<u32>,
+    /// Whether the last copy here left by a migration, or may have: what its end was could not be read. Asked where
+    /// [`Holder::wants_how_it_ended`] says so.
+    pub may_have_moved: bool,
     /// For display only.
     pub wall: Timestamp,
     /// Used if a new incarnation begins now.
@@ -178,6 +181,8 @@ pub struct Holder {
     confirmed: u64,
     late: Option<Late>,
     lost: Lost,
+    /// See [`LeaseRecord::moved_away_in`].
+    moved_away_in: Option<u64>,
     /// When the last pause from outside was noticed, and how long those were that were noticed since the last attempt
     /// was made.
     paused: (Moment, Duration),
@@ -211,6 +216,7 @@ impl Holder {
             confirmed: 0,
             late: None,
             lost: Lost::default(),
+            moved_away_in: None,
             paused: (Moment::default(), Duration::ZERO),
             deadline: memory.and_then(|m| m.deadline),
             not_before: Moment::default(),
@@ -236,6 +242,11 @@ impl Holder {
             }
     }
 
+    /// Whether the next step may set free what the node owned, and so depends on [`Inputs::may_have_moved`].
+    pub fn wants_how_it_ended(&self, now: Moment) -> bool {
+        self.valid(now) && self.silent.is_some_and(|(since, _)| now >= since + SILENCE)
+    }
+
     /// What to do now.
     pub fn next(&mut self, now: Moment, inputs: Inputs) -> Next {
         self.notice_lapse(now);
@@ -255,6 +266,7 @@ impl Holder {
     }
 
     fn renew(&mut self, now: Moment, inputs: Inputs, record: &LeaseRecord, index: u64) -> Next {
+        self.moved_away_in = record.moved_away_in.or(self.moved_away_in);
         if self.release {
             if inputs.copies == Copies::None {
                 let attempt = self.attempt(now, inputs, self.life_of(record), LeaseState::Released);
@@ -272,6 +284,7 @@ impl Holder {
                 "the controller is silent and no copy is alive here: what this node owned is set free"
                     .to_owned();
             let life = Life { incarnation: inputs.fresh_incarnation, epoch: record.epoch + 1, seq: 1 };
+            self.moved_away_in = inputs.may_have_moved.then_some(record.epoch);
             self.lost.given_up();
             self.deadline = None;
             let attempt = self.attempt(now, inputs, life, LeaseState::Held);
@@ -429,6 +442,8 @@ impl Holder {
             controller_alive: inputs.controller_alive,
             copies: inputs.counted,
             sent_millis: (!inputs.may_be_paused).then(|| now.as_millis()),
+            // Said on in every later life: that the first of them was ever written is not sure.
+            moved_away_in: self.moved_away_in.filter(|epoch| *epoch < life.epoch),
             renewed_at: inputs.wall,
             fenced_by: None,
         };

@@ -38,6 +38,7 @@ fn inputs(copies: Copies, incarnation: u128) -> Inputs {
         controller_alive: true,
         may_be_paused: false,
         counted: Some(0),
+        may_have_moved: false,
         wall: Timestamp::UNIX_EPOCH,
         fresh_incarnation: Uuid::from_u128(incarnation),
     }
@@ -408,6 +409,62 @@ fn a_node_without_controller_keeps_its_copy() {
         }
     }
     assert_eq!(holder.epoch(), 1);
+}
+
+/// Others would take the new life for a copy that has died.
+#[test]
+fn what_is_set_free_after_a_guest_was_moved_away_by_hand_says_so_from_then_on() {
+    let mut key = Key::default();
+    let mut holder = held(&mut key);
+    assert!(!holder.wants_how_it_ended(at(0)));
+    for millis in (1_000..120_000).step_by(1_000) {
+        let now = at(millis);
+        let may_have_moved = holder.wants_how_it_ended(now);
+        let alone = Inputs { controller_alive: false, may_have_moved, ..inputs(Copies::None, 2) };
+        if let Next::Write { op, attempt } = holder.next(now, alone) {
+            holder.on_write(attempt, now, Ok(key.apply(&op)));
+        }
+        let record = &key.value.as_ref().unwrap().0;
+        assert_eq!(record.moved_away_in, (record.epoch == 2).then_some(1), "{record:?}");
+    }
+    assert_eq!(holder.epoch(), 2);
+    let memory = holder.memory().unwrap();
+    let mut restarted = Holder::new(identity("boot-1"), LeaseTimings::BALANCED, Some(memory));
+    restarted.on_read(at(120_000), Ok(key.value.clone()));
+    let (op, _) = write(restarted.next(at(121_000), inputs(Copies::None, 3)));
+    key.apply(&op);
+    assert_eq!(key.value.unwrap().0.moved_away_in, Some(1));
+}
+
+#[test]
+fn that_a_guest_was_moved_away_is_said_also_where_the_write_that_sets_it_free_fails() {
+    let refused = StoreError::Unavailable { operation: "txn".to_owned(), reason: "no leader".to_owned() };
+    for (failure, arrives) in [(refused, false), (lost("txn"), false), (lost("txn"), true)] {
+        let mut key = Key::default();
+        let mut holder = held(&mut key);
+        let mut failures = vec![failure.clone()];
+        for millis in (1_000..120_000).step_by(1_000) {
+            let now = at(millis);
+            let may_have_moved = holder.wants_how_it_ended(now);
+            let alone = Inputs {
+                controller_alive: false,
+                may_have_moved,
+                ..inputs(Copies::None, u128::from(millis))
+            };
+            match holder.next(now, alone) {
+                Next::Read => holder.on_read(now, Ok(key.value.clone())),
+                Next::Write { op, attempt } => {
+                    let failed = if may_have_moved { failures.pop() } else { None };
+                    let applied = if failed.is_none() || arrives { Some(key.apply(&op)) } else { None };
+                    let result = failed.map_or_else(|| Ok(applied.unwrap()), Err);
+                    holder.on_write(attempt, now, result);
+                }
+                Next::Sleep { .. } => {}
+            }
+        }
+        let record = key.value.unwrap().0;
+        assert!(record.epoch > 1 && record.moved_away_in == Some(1), "{failure}, {arrives}: {record:?}");
+    }
 }
 
 #[test]

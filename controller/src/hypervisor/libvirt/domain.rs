@@ -18,12 +18,11 @@ use zsha_crds::VmName;
 
 use super::agent;
 use super::events::{self, Bell};
-use super::log;
 use super::origin;
 use super::refusal::{Refusal, not_looked, plain};
 use super::states::{self, Told};
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
-use crate::hypervisor::{DomainFacts, GuestRan, LocalVm, OffReason, Origin};
+use crate::hypervisor::{DomainFacts, GuestRan, LocalVm, OffReason, Origin, PauseReason, libvirt_log};
 use crate::keeper::copies::{Copies, VmCopy};
 
 /// The VM this hypervisor is bound to, and what libvirt cannot tell of it.
@@ -101,7 +100,8 @@ impl Vm {
             };
             // What libvirt does not know of may still hold the image.
             if vm.has_process() || !self.has_copy()? {
-                if !vm.has_process() {
+                // How the last one ended is known all the same, and a start asks for the name again.
+                if vm == LocalVm::Absent {
                     self.name_is_free(connect)?;
                 }
                 return Ok(vm);
@@ -154,6 +154,9 @@ impl Vm {
         Ok(match told {
             Told::Off(reason) => self.off(Some(reason)),
             Told::Crashed => LocalVm::Crashed,
+            Told::Paused(PauseReason::Incoming) if is_leaving(&domain)? => {
+                LocalVm::Paused { reason: PauseReason::Leaving, generation: live_generation(&domain)? }
+            }
             Told::Paused(reason) => LocalVm::Paused { reason, generation: live_generation(&domain)? },
             Told::ShuttingDown => LocalVm::ShuttingDown { generation: live_generation(&domain)? },
             Told::Running => {
@@ -184,7 +187,7 @@ impl Vm {
     }
 
     fn ended_by_log(&self) -> Option<OffReason> {
-        log::last_end(&self.log, self.uuid).unwrap_or_else(|error| {
+        libvirt_log::last_end(&self.log, self.uuid).unwrap_or_else(|error| {
             if error.kind() != io::ErrorKind::NotFound && !self.log_is_told.swap(true, Ordering::SeqCst) {
                 let hint = "the node's setting libvirtLogDirectory says where it is";
                 tracing::warn!(
@@ -380,6 +383,17 @@ fn live_generation(domain: &Domain) -> Result<u64, Refusal> {
 /// Whether there is a definition, and whether a boot starts it.
 fn kept(domain: &Domain) -> Result<(bool, bool), Error> {
     Ok((domain.is_persistent()?, domain.autostart()?))
+}
+
+/// Of a domain that is paused for a migration: whether that is under way, and from here.
+fn is_leaving(domain: &Domain) -> Result<bool, Refusal> {
+    match domain.job_info() {
+        Ok(job) => Ok(u32::try_from(job.r#type)
+            .is_ok_and(|kind| [sys::VIR_DOMAIN_JOB_BOUNDED, sys::VIR_DOMAIN_JOB_UNBOUNDED].contains(&kind))),
+        // So libvirt answers at the target.
+        Err(error) if is(&error, ErrorNumber::OperationInvalid) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn is(error: &Error, number: ErrorNumber) -> bool {

@@ -441,6 +441,11 @@ impl State {
         }
     }
 
+    pub(super) fn last_end(&mut self, node: &NodeName) -> Option<OffReason> {
+        let host = self.host(node);
+        host.process.is_none().then_some(host.ended).flatten()
+    }
+
     /// What is on the disk of `node` to start the VM from, from now on.
     pub(super) fn define(&mut self, node: &NodeName, defined: bool, autostart: bool) {
         let host = self.host(node);

@@ -7,6 +7,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use rustix::io::Errno;
+
+use super::is_gone;
+
 /// A process apart from its command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Bearing {
@@ -19,6 +23,9 @@ pub(super) struct Bearing {
     has_powers: bool,
     /// Whether it is where libvirt, and no unprivileged user, puts processes.
     of_libvirt: bool,
+    /// Whether its program is an emulator, by the file that it is. Any user may run a program with powers that are not his
+    /// (`su`, `ping`), under any name.
+    emulates: bool,
 }
 
 impl Bearing {
@@ -31,8 +38,17 @@ impl Bearing {
             started: started(&text("stat")),
             users: users(&status),
             has_powers: !apart && has_powers(&status),
-            of_libvirt: fs::read_to_string(process.join("cgroup"))
-                .map_or(true, |groups| is_of_libvirt(&groups)),
+            of_libvirt: match fs::read_to_string(process.join("cgroup")) {
+                Ok(groups) => is_of_libvirt(&groups),
+                // A path of that length only a user makes who may name groups; libvirt's are short.
+                Err(error) => {
+                    !is_gone(&error) && error.raw_os_error() != Some(Errno::NAMETOOLONG.raw_os_error())
+                }
+            },
+            emulates: match fs::read_link(process.join("exe")) {
+                Ok(program) => is_emulator(&program),
+                Err(error) => !is_gone(&error),
+            },
         }
     }
 
@@ -40,11 +56,20 @@ impl Bearing {
     pub(super) fn could_run_vm(&self, users: Option<&BTreeSet<u32>>) -> bool {
         match (users, self.users) {
             (Some(users), Some(its)) => {
-                self.of_libvirt || self.has_powers || its.iter().any(|user| users.contains(user))
+                let has_means = self.has_powers || its.iter().any(|user| users.contains(user));
+                // Started by one of these, or by a stranger from a file that lends him their powers.
+                let is_theirs = users.contains(&its[0]) || self.emulates;
+                self.of_libvirt || has_means && is_theirs
             }
             (None, _) | (_, None) => true,
         }
     }
+}
+
+/// As distributions call the emulator itself; the helpers that lie beside it, some with powers of their own, run no guest.
+fn is_emulator(program: &Path) -> bool {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    (name.contains("qemu") && !name.contains("helper")) || name == "kvm" || name.starts_with("kvm ")
 }
 
 /// Field 22 of `stat`. The name, field 2, may hold anything, brackets too.
@@ -96,6 +121,33 @@ mod tests {
             users: users(status),
             has_powers: has_powers(status),
             of_libvirt: is_of_libvirt(groups),
+            emulates: true,
+        }
+    }
+
+    /// `su` waits for a password as root; the user who runs it chose its name and arguments.
+    #[test]
+    fn a_program_that_lends_a_stranger_powers_could_run_the_vm_only_if_it_is_an_emulator() {
+        let may = BTreeSet::from([0, 64_055]);
+        let su = STATUS
+            .replace("65534\t65534\t65534\t65534", "65534\t0\t0\t0")
+            .replace("0000\nCapEff", "ffff\nCapEff");
+        let groups = "0::/user.slice/user-65534.slice\n";
+        assert!(!Bearing { emulates: false, ..of(&su, groups) }.could_run_vm(Some(&may)));
+        assert!(of(&su, groups).could_run_vm(Some(&may)));
+        let roots = STATUS.replace("65534", "0");
+        assert!(
+            Bearing { emulates: false, ..of(&roots, groups) }.could_run_vm(Some(&may)),
+            "root chose its name"
+        );
+        for (program, is) in [
+            ("/usr/bin/qemu-system-x86_64", true),
+            ("/usr/libexec/qemu-kvm", true),
+            ("/usr/bin/qemu-system-x86_64 (deleted)", true),
+            ("/usr/lib/qemu/qemu-bridge-helper", false),
+            ("/usr/bin/su", false),
+        ] {
+            assert_eq!(is_emulator(Path::new(program)), is, "{program}");
         }
     }
 
@@ -125,6 +177,8 @@ mod tests {
     fn what_cannot_be_told_could_be_a_copy() {
         let may = BTreeSet::from([0]);
         assert!(Bearing::default().could_run_vm(Some(&may)));
+        let unnamed = Bearing { emulates: false, ..of("", "") };
+        assert!(unnamed.could_run_vm(Some(&may)), "nobody knows whose it is");
         assert!(of(STATUS, "").could_run_vm(None), "nobody knows who runs QEMU");
         assert!(of("Uid:\t65534\t65534\n", "").could_run_vm(Some(&may)));
         assert!(of("Uid:\t65534\t65534\t65534\t65534\n", "").could_run_vm(Some(&may)), "no word of powers");

@@ -42,8 +42,14 @@ impl Users {
     pub(super) fn that_count(&self) -> Option<BTreeSet<u32>> {
         let now = Clock::Boottime.now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.tried.is_none_or(|tried| now.since(tried) >= READ_EVERY) {
+        let is_due = known.tried.is_none_or(|tried| now.since(tried) >= READ_EVERY);
+        if is_due {
             known.tried = Some(now);
+        }
+        let users = known.read.filter(|read| now.since(*read) < BELIEVED_FOR).map(|_| known.users.clone());
+        // The thread that kills asks here too: nobody makes a thread while it may be waiting.
+        drop(known);
+        if is_due {
             let known = Arc::clone(&self.known);
             // One that cannot be started leaves it unknown.
             let _ = thread::Builder::new().name("users".to_owned()).stack_size(256 << 10).spawn(move || {
@@ -54,7 +60,7 @@ impl Users {
                 }
             });
         }
-        known.read.filter(|read| now.since(*read) < BELIEVED_FOR).map(|_| known.users.clone())
+        users
     }
 
     #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use crate::hypervisor::OffReason;
 use crate::keeper::copies::{Copies, VmCopy};
 
 /// A scan takes a millisecond or two. One that takes longer than this hangs (a process's command line can be
@@ -28,6 +29,8 @@ pub struct Apart {
     /// To the thread that kills.
     tell: mpsc::Sender<Vec<VmCopy>>,
     stuck: Option<JoinHandle<io::Result<Vec<VmCopy>>>>,
+    /// The same of libvirt's log.
+    reading: Option<JoinHandle<io::Result<Option<OffReason>>>>,
     /// Those that were found last.
     who: Option<String>,
 }
@@ -37,7 +40,19 @@ const NAMED: usize = 3;
 
 impl Apart {
     pub fn new(copies: Arc<dyn Copies>, tell: mpsc::Sender<Vec<VmCopy>>) -> Self {
-        Self { copies, tell, stuck: None, who: None }
+        Self { copies, tell, stuck: None, reading: None, who: None }
+    }
+
+    async fn last_end(&mut self) -> io::Result<Option<OffReason>> {
+        if self.reading.as_ref().is_none_or(JoinHandle::is_finished) {
+            let copies = Arc::clone(&self.copies);
+            let mut reading = tokio::task::spawn_blocking(move || copies.last_end());
+            if let Ok(done) = tokio::time::timeout(LOOK_LIMIT, &mut reading).await {
+                return done.map_err(io::Error::other)?;
+            }
+            self.reading = Some(reading);
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "reading libvirt's log hangs"))
     }
 
     async fn look(&mut self) -> io::Result<Vec<VmCopy>> {
@@ -66,6 +81,14 @@ impl Apart {
 }
 
 impl Looking {
+    /// How the last copy has ended. An error: that could not be read in time.
+    pub async fn last_end(&mut self) -> io::Result<Option<OffReason>> {
+        match self {
+            Self::Inline(copies) => copies.last_end(),
+            Self::Apart(apart) => apart.last_end().await,
+        }
+    }
+
     /// The copies that are alive, looked for after this was called.
     pub async fn look(&mut self) -> io::Result<Vec<VmCopy>> {
         match self {

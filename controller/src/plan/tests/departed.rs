@@ -3,7 +3,7 @@
 use zsha_crds::records::Departed;
 
 use super::*;
-use crate::intents::Start;
+use crate::intents::{Asked, Start};
 
 const MOVED: LocalVm = LocalVm::Off { reason: OffReason::Migrated };
 
@@ -27,6 +27,56 @@ fn heard(world: &mut World, of_n2: u32) {
         sight.record.copies = Some(if number == 2 { of_n2 } else { 0 });
         (sight.first_seen, sight.sent_by, sight.follows) = (now, now, now);
     }
+}
+
+/// Its owner had no controller, and its keeper set it free.
+#[test]
+fn what_the_keeper_of_a_dead_controller_says_of_it_is_written_down_before_anything_is_claimed() {
+    for frozen in [false, true] {
+        let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+        let sight = world.sights.get_mut(&node(1)).unwrap();
+        (sight.record.epoch, sight.record.moved_away_in) = (2, Some(1));
+        if frozen {
+            let asked = Asked { by: "anna".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+            world.intents = Observed::Known(Intents { freeze: Some(asked), ..Intents::default() });
+        }
+        let plan = decide(&world);
+        let write = only_write(&plan);
+        assert_eq!((write.reason, &write.record.owner), ("MovedAway", &vm_of(&world).owner));
+        assert_eq!(write.record.departed, Some(departed(&[])));
+        vm(&mut world).record.departed = Some(departed(&[]));
+        heard(&mut world, 0);
+        assert!(decide(&world).steps.is_empty(), "nobody takes it");
+    }
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    let sight = world.sights.get_mut(&node(1)).unwrap();
+    (sight.record.epoch, sight.record.moved_away_in) = (2, Some(1));
+    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
+    assert_eq!(only_write(&decide(&world)).record.departed, Some(departed(&[3])), "it was seen there");
+    vm(&mut world).record.phase = VmPhase::Starting;
+    assert_ne!(plan_write_reason(&world), Some("MovedAway"), "it was never started there");
+}
+
+/// It had lost its lease, or been frozen, before it could write that down.
+#[test]
+fn an_owner_that_returns_does_not_start_what_its_libvirt_says_was_moved_away() {
+    let mut world = world(1, Some(1), VmPhase::Running, MOVED);
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.epoch = 2;
+    world.sights.get_mut(&node(1)).unwrap().record.epoch = 2;
+    heard(&mut world, 0);
+    let plan = decide(&world);
+    assert_eq!(only_write(&plan).reason, "MovedAway");
+    assert_eq!(only_write(&plan).record.departed, Some(departed(&[])));
+    world.local = Observed::Known(LocalVm::Off { reason: OffReason::Died });
+    assert!(plan_write_reason(&world) != Some("MovedAway"), "it has died here");
+}
+
+fn plan_write_reason(world: &World) -> Option<&'static str> {
+    decide(world).steps.iter().find_map(|step| match step {
+        Step::Write(write) => Some(write.reason),
+        _ => None,
+    })
 }
 
 fn says_start(world: &mut World) {

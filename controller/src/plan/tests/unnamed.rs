@@ -58,13 +58,16 @@ fn how_it_came_is_told_by_the_keepers_next_look_where_libvirt_does_not_say() {
             verdict.counted_at = None;
         }
         renewed_at(&mut world, NOW + Duration::from_secs(100));
-        assert_eq!(
-            reasons(&plan(&world, &mut notes)),
-            ["CopyNotKnown"],
-            "that nobody could look is no evidence"
-        );
+        let kept = plan(&world, &mut notes);
+        assert_eq!(reasons(&kept), ["RunsUnnamed"], "that nobody could look is no evidence");
+        assert!(kept.runs_unnamed && !killed(&kept), "{kept:?}");
         renewed(&mut world, 2, 1, 1);
         assert!(killed(&plan(&world, &mut notes)), "another says that it has the VM");
+        renewed(&mut world, 2, 1, 0);
+        assert!(!killed(&plan(&world, &mut notes)));
+        let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+        (verdict.counted_at, verdict.copies) = (Some(world.now), Some(0));
+        assert!(killed(&plan(&world, &mut notes)), "the keeper does not see it, and could not end it");
     }
 }
 

@@ -117,12 +117,12 @@ impl Chaos {
         let done = Inflicted::now(qemu);
         match act {
             Act::Moved => {
-                let process = owner.migrates_past_zsha(other, &[])?;
+                let process = owner.migrates_past_zsha(other, &["--live"])?;
                 self.claimed(other, process)
             }
             Act::MovedWithoutController => {
                 other.stop("controller")?;
-                let process = owner.migrates_past_zsha(other, &["--persistent"])?;
+                let process = owner.migrates_past_zsha(other, &["--live", "--persistent"])?;
                 self.is_the_only_one(process, length)?;
                 other.start("controller")?;
                 self.claimed(other, process)

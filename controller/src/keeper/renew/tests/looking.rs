@@ -1,9 +1,11 @@
 //! What the keeper makes of a look at the processes that comes too early, or fails.
 
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::hypervisor::OffReason;
 use crate::keeper::copies::VmCopy;
 
 /// A process table that cannot be read; or one in which a start that still found the lease valid shows only once that is
@@ -14,6 +16,11 @@ struct Table {
     unreadable: AtomicBool,
     started: AtomicBool,
     killed: AtomicBool,
+    /// Further ones, that die when they are killed.
+    further: Mutex<Vec<VmCopy>>,
+    /// How the last one ended; or by which error that cannot be read.
+    ended: Mutex<Option<OffReason>>,
+    unread: Mutex<Option<i32>>,
 }
 
 impl Copies for Table {
@@ -23,12 +30,21 @@ impl Copies for Table {
         }
         let shows = self.started.load(Ordering::SeqCst) && self.enforcement.deadline().is_none();
         let there = shows && !self.killed.load(Ordering::SeqCst);
-        Ok(there.then(|| VmCopy::numbered(1)).into_iter().collect())
+        let further = self.further.lock().unwrap().clone();
+        Ok(there.then(|| VmCopy::numbered(1)).into_iter().chain(further).collect())
     }
 
-    fn kill(&self, _: &VmCopy) -> io::Result<()> {
+    fn kill(&self, copy: &VmCopy) -> io::Result<()> {
         self.killed.store(true, Ordering::SeqCst);
+        self.further.lock().unwrap().retain(|there| !there.is_same_as(copy));
         Ok(())
+    }
+
+    fn last_end(&self) -> io::Result<Option<OffReason>> {
+        match *self.unread.lock().unwrap() {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(*self.ended.lock().unwrap()),
+        }
     }
 }
 
@@ -128,4 +144,50 @@ async fn a_process_table_that_cannot_be_read_shows_in_the_record_as_unknown() {
     pass(TIMINGS.renew() * 3).await;
     assert_eq!(said().unwrap().copies, None);
     rig.keeper.abort();
+}
+
+fn process(number: u64) -> VmCopy {
+    let mut process = VmCopy::numbered(number);
+    process.started = Some(number);
+    process
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_copy_beside_the_own_is_ended_and_the_own_is_not() {
+    let rig = rig();
+    let there = || rig.table.further.lock().unwrap().iter().map(|copy| copy.process).collect::<Vec<_>>();
+    pass(TIMINGS.renew() * 3).await;
+    rig.line.expect(Expectation::Own).await.unwrap();
+    rig.table.further.lock().unwrap().push(process(7));
+    pass(TIMINGS.renew() * 3).await;
+    assert_eq!(there(), [7]);
+    rig.table.further.lock().unwrap().insert(0, process(8));
+    pass(TIMINGS.renew() * 2 + Duration::from_millis(1)).await;
+    assert_eq!(there(), [7]);
+    assert_eq!(rig.line.verdict().await.unwrap().unexpected.unwrap().count, 1);
+    rig.keeper.abort();
+}
+
+/// The controller, which would have written down that it is gone, is down.
+#[tokio::test(start_paused = true)]
+async fn a_vm_that_was_moved_away_by_hand_is_not_set_free_like_one_that_has_died() {
+    const EIO: i32 = 5;
+    const EMFILE: i32 = 24;
+    for (ended, unread, moved) in [
+        (OffReason::Migrated, None, Some(1)),
+        (OffReason::Died, None, None),
+        (OffReason::Died, Some(EMFILE), Some(1)),
+        (OffReason::Died, Some(EIO), None),
+    ] {
+        let rig = rig();
+        pass(TIMINGS.renew() * 3).await;
+        rig.line.expect(Expectation::Own).await.unwrap();
+        *rig.table.ended.lock().unwrap() = Some(ended);
+        *rig.table.unread.lock().unwrap() = unread;
+        pass(Duration::from_secs(60)).await;
+        let entry = rig.store.inner.read("zsha/c/leases/n1").unwrap();
+        let record = serde_json::from_str::<LeaseRecord>(&entry.value).unwrap();
+        assert_eq!((record.epoch, record.moved_away_in), (2, moved), "{ended:?}, {unread:?}");
+        rig.keeper.abort();
+    }
 }

@@ -15,7 +15,7 @@ const TAIL: u64 = 64 << 10;
 
 /// How the process that was started last has ended. None where the log does not say that it has, or tells of another domain:
 /// its name is of the domain's, which may have been another cluster's before.
-pub(super) fn last_end(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
+pub(crate) fn last_end(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut file = OpenOptions::new().read(true).custom_flags(nonblock).open(log)?;
     let metadata = file.metadata()?;
