@@ -111,12 +111,15 @@ impl Host {
         (wanted != before).then_some(wanted)
     }
 
-    /// The same without what it said before it booted, where it said anything.
-    fn has_booted(&self, there: Option<&Entry>) -> Option<Intent> {
+    /// The same without what it said before it booted, where it said anything. `goes_on`: it is up, so what it said in this
+    /// very boot is over as well (systemd alone was restarted, or the shutdown called off).
+    fn is_back(&self, there: Option<&Entry>, goes_on: bool) -> Option<Intent> {
         match there.and_then(|entry| read(entry).ok()) {
-            Some(Intent::Drain { by, .. }) if self.is_own(&by) && by != self.name() => Some(Intent::None),
+            Some(Intent::Drain { by, .. }) if self.is_own(&by) && (goes_on || by != self.name()) => {
+                Some(Intent::None)
+            }
             Some(Intent::Drain { by, at, message, shutdown: Some(shutdown) })
-                if !self.is_own(&by) && shutdown.boot_id != self.boot_id =>
+                if !self.is_own(&by) && (goes_on || shutdown.boot_id != self.boot_id) =>
             {
                 Some(Intent::Drain { by, at, message, shutdown: None })
             }
@@ -138,7 +141,7 @@ impl Host {
 /// An order that is a drain or none, as only those stand under a node's drain. An error is of no use but to be one.
 fn read(entry: &Entry) -> anyhow::Result<Intent> {
     let intent = serde_json::from_str(&entry.value)?;
-    anyhow::ensure!(matches!(intent, Intent::None | Intent::Drain { .. }), "it is another order");
+    anyhow::ensure!(matches!(intent, Intent::None | Intent::Drain { .. }), "it is an order of another kind");
     Ok(intent)
 }
 
@@ -146,6 +149,17 @@ fn read(entry: &Entry) -> anyhow::Result<Intent> {
 pub fn host_shuts_down() -> bool {
     let asked = std::process::Command::new("systemctl").arg("is-system-running").output();
     asked.is_ok_and(|said| said.stdout.trim_ascii() == b"stopping")
+}
+
+/// Whether systemd has the host up, and with it the unit that says that it shuts down. Where it does not say, what was said
+/// in this boot stands.
+pub fn host_goes_on() -> bool {
+    let says = |words: &[&str]| {
+        let said = std::process::Command::new("systemctl").args(words).output();
+        said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    matches!(says(&["is-system-running"]).as_str(), "running" | "degraded" | "starting")
+        && says(&["is-active", "zsha-host.service"]) == "active"
 }
 
 /// What `leave` looks at and acts through.
@@ -354,10 +368,11 @@ impl Leaving {
     }
 }
 
-/// By the controller: takes back what this host said before it booted. Ends once nothing of that is there.
-pub async fn back(host: &Host, keys: &Keys, store: &dyn Store) {
+/// By the controller as it starts: takes back what this host said before it booted. Ends once nothing of that is there.
+/// `goes_on`: what asks whether the host is up; none where there is nobody to ask.
+pub async fn back(host: &Host, keys: &Keys, store: &dyn Store, goes_on: Option<fn() -> bool>) {
     loop {
-        match take_back(host, keys, store).await {
+        match take_back(host, keys, store, goes_on).await {
             Ok(true) => return,
             Ok(false) => {}
             Err(error) => {
@@ -368,10 +383,22 @@ pub async fn back(host: &Host, keys: &Keys, store: &dyn Store) {
     }
 }
 
-async fn take_back(host: &Host, keys: &Keys, store: &dyn Store) -> anyhow::Result<bool> {
+async fn take_back(
+    host: &Host,
+    keys: &Keys,
+    store: &dyn Store,
+    goes_on: Option<fn() -> bool>,
+) -> anyhow::Result<bool> {
     let key = keys.intent(&Intent::drain_of(&host.node));
     let there = store.get(&key, Read::Consistent).await?;
-    let Some(wanted) = host.has_booted(there.as_ref()) else { return Ok(true) };
+    // systemd is asked only where that matters.
+    let asks = goes_on.filter(|_| host.is_back(there.as_ref(), true).is_some());
+    let is_up = match asks {
+        Some(goes_on) => tokio::task::spawn_blocking(goes_on).await?,
+        None => false,
+    };
+    // It may still come up, as far as systemd goes.
+    let Some(wanted) = host.is_back(there.as_ref(), is_up) else { return Ok(asks.is_none()) };
     if put(store, key, serde_json::to_string(&wanted)?, there).await? {
         tracing::info!(node = %host.node, "the host has booted: what it said as it shut down is taken back");
         return Ok(true);

@@ -106,7 +106,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             count_requests(Arc::clone(&store), metrics),
             check_consul(Arc::clone(&store), recorder.clone()),
             second_net(settings.keeper_directory(), lease, copies, clock),
-            leave::back(&host, &own_keys, store.as_ref()),
+            leave::back(&host, &own_keys, store.as_ref(), Some(leave::host_goes_on)),
         );
     };
     let all = async {

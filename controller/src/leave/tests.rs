@@ -121,10 +121,29 @@ async fn a_host_is_drained_until_it_has_booted_again() {
     let (done, ()) = tokio::join!(leaving.until_it_may_go_down(Duration::from_secs(600)), moved);
     done.unwrap();
 
-    back(&host("a"), &keys(), &store).await;
+    back(&host("a"), &keys(), &store, None).await;
     assert!(matches!(drain_in(&store).await, Intent::Drain { .. }), "a controller that was only restarted");
-    back(&host("b"), &keys(), &store).await;
+    back(&host("b"), &keys(), &store, None).await;
     assert_eq!(drain_in(&store).await, Intent::None);
+}
+
+/// `systemctl soft-reboot` keeps the kernel, and its name for the boot; so does a shutdown that is called off.
+#[tokio::test(start_paused = true)]
+async fn what_a_host_said_in_this_very_boot_is_taken_back_where_systemd_has_it_up() {
+    let store = MemoryStore::new();
+    put_vm(&store, &vm_of("nfs-2")).await;
+    leaving(&store).until_it_may_go_down(Duration::from_secs(60)).await.unwrap();
+    back(&host("a"), &keys(), &store, None).await;
+    assert!(matches!(drain_in(&store).await, Intent::Drain { .. }), "it may still go down");
+    let (a, under) = (host("a"), keys());
+    let stays = back(&a, &under, &store, Some(|| false));
+    assert!(tokio::time::timeout(Duration::from_secs(60), stays).await.is_err(), "it is asked again");
+    assert!(matches!(drain_in(&store).await, Intent::Drain { .. }), "systemd does not have it up yet");
+    back(&host("a"), &keys(), &store, Some(|| true)).await;
+    assert_eq!(drain_in(&store).await, Intent::None);
+    write(&store, keys().intent(&Intent::drain_of(&host("a").node)), &by_ann(Some(in_boot("a", true)))).await;
+    back(&host("a"), &keys(), &store, Some(|| true)).await;
+    assert_eq!(drain_in(&store).await, by_ann(None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +153,7 @@ async fn what_an_operator_asked_for_stays_beside_what_the_host_says() {
     write(&store, keys().intent(&Intent::drain_of(&host("a").node)), &by_ann(None)).await;
     leaving(&store).until_it_may_go_down(Duration::from_secs(60)).await.unwrap();
     assert_eq!(drain_in(&store).await, by_ann(Some(in_boot("a", false))));
-    back(&host("b"), &keys(), &store).await;
+    back(&host("b"), &keys(), &store, None).await;
     assert_eq!(drain_in(&store).await, by_ann(None));
 }
 
@@ -177,7 +196,7 @@ async fn an_order_that_cannot_be_read_gives_way_to_a_drain_that_outlasts_the_boo
         assert!(put(&store, key, before.to_owned(), None).await.unwrap());
         leaving(&store).until_it_may_go_down(Duration::from_secs(3)).await.unwrap();
         assert_eq!(at_no_time(drain_in(&store).await), drain(Some(in_boot("a", false))), "{before}");
-        back(&host("b"), &keys(), &store).await;
+        back(&host("b"), &keys(), &store, None).await;
         assert_eq!(
             at_no_time(drain_in(&store).await),
             drain(None),

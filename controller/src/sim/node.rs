@@ -163,7 +163,7 @@ impl SimNode {
                 let (host, store) = (self.host(), Arc::clone(&self.machine.store));
                 let keys = Keys::new(&self.machine.cluster);
                 self.back =
-                    Some(tokio::spawn(async move { leave::back(&host, &keys, store.as_ref()).await }));
+                    Some(tokio::spawn(async move { leave::back(&host, &keys, store.as_ref(), None).await }));
             }
         }
     }
