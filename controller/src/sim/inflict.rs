@@ -121,7 +121,7 @@ impl Simulation {
                 // Of one that is younger than a lease nothing is promised: see ARCHITECTURE.md.
                 let old = self.snapshot.take_if(|(taken, _)| taken.elapsed() > longest);
                 if old.is_none() {
-                    self.note(format_args!("= no snapshot is old enough"));
+                    self.note(format_args!("= no snapshot is old enough, or the store was wiped since"));
                 }
                 if let Some((_, snapshot)) = old {
                     check::lock(&self.checker).restoring();
