@@ -13,16 +13,15 @@ qemu=$(first qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm)
 say qemu "$([ -z "$qemu" ] || "$qemu" --version 2>/dev/null | sed -n '1s/.*version \([^ (]*\).*/\1/p')"
 if command -v virsh >/dev/null 2>&1; then
   asked() { LC_ALL=C timeout 10 virsh -q -c qemu:///system "$@"; }
-  if uuid=$(asked domuuid "$DOMAIN" 2>/dev/null) && facts=$(asked dominfo "$DOMAIN" 2>/dev/null); then
+  # A lookup that fails says the same whatever the cause. A list is whole, or an error.
+  if ! why=$(asked list --all --name 2>&1); then
+    say domain-unknown "$(printf %s "${why:-it does not answer in time}" | tr '\n\t' '  ' | cut -c1-300)"
+  elif ! printf '%s\n' "$why" | grep -qxF "$DOMAIN"; then :
+  elif uuid=$(asked domuuid "$DOMAIN" 2>/dev/null) && facts=$(asked dominfo "$DOMAIN" 2>/dev/null); then
     printf '%s\n' "$facts" |
       awk -F': *' -v uuid="$(printf %s "$uuid" | tr -d '[:space:]')" '{ v[$1] = $2 }
         END { printf "domain\t%s\t%s\t%s\n", uuid, v["Persistent"], v["Autostart"] }'
-  else
-    why=$(asked dominfo "$DOMAIN" 2>&1 >/dev/null)
-    case $why in
-      *'Domain not found'*) ;; # There is none, by libvirt's own word.
-      *) say domain-unknown "$(printf %s "${why:-it does not answer in time}" | tr '\n\t' '  ' | cut -c1-300)" ;;
-    esac
+  else say domain-unknown 'it is in the list of domains, and nothing more was said of it'
   fi
 fi
 say now "$(date +%s)"

@@ -117,6 +117,15 @@ fn of_the_limit_the_guest_gets_its_time_and_the_move_what_is_left() {
 }
 
 #[test]
+fn of_a_limit_shorter_than_the_guests_time_the_move_gets_half() {
+    let seen = sees(cluster(Place::Here), RUNNING);
+    let mut so_far = SoFar::begin(NOW, secs(60));
+    assert!(waits(&decide(&seen, &mut so_far, NOW)));
+    assert!(waits(&decide(&seen, &mut so_far, NOW + secs(29))));
+    assert_eq!(decide(&seen, &mut so_far, NOW + secs(30)), Next::SayNoTimeToMove);
+}
+
+#[test]
 fn where_the_controller_is_dead_the_guest_is_asked_all_the_same_and_ended_after_its_time() {
     let seen = sees(Cluster { controller_alive: false, ..cluster(Place::Here) }, RUNNING);
     let mut so_far = begin();
