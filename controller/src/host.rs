@@ -18,12 +18,10 @@
 mod child;
 #[cfg(test)]
 mod contract;
-mod errors;
 mod links;
 mod linux;
 mod monitors;
 mod mounts;
-mod one_thread;
 mod opened;
 pub mod probe;
 mod seed_file;

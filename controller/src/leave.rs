@@ -71,6 +71,12 @@ impl Host {
         Intent::is_host_itself(&self.node, by)
     }
 
+    /// What stands under its drain. None: nothing that could be read there.
+    fn drain(&self, there: &Entry) -> Option<Intent> {
+        let read = records::read(&there.value).ok();
+        read.filter(|intent: &Intent| intent.belongs_under(&Intent::drain_of(&self.node)))
+    }
+
     /// What is to stand under the node's drain, where that is another than does: its own, or an operator's and beside it
     /// that the host shuts down.
     fn shuts_down(&self, there: Option<&Entry>, no_time_to_move: bool, now: Timestamp) -> Option<Intent> {
@@ -84,11 +90,11 @@ impl Host {
             message: "the host shuts down; taken back once it has booted".to_owned(),
             shutdown: Some(shutdown),
         };
-        let before = match there.map(read) {
-            None | Some(Ok(Intent::None)) => return Some(own(shutdown(None), now)),
-            Some(Ok(before)) => before,
+        let before = match there.map(|there| self.drain(there)) {
+            None | Some(Some(Intent::None)) => return Some(own(shutdown(None), now)),
+            Some(Some(before)) => before,
             // No controller could act on it, and the guest is shut down in order only by one that reads this.
-            Some(Err(_)) => Intent::Drain {
+            Some(None) => Intent::Drain {
                 by: UNREAD.to_owned(),
                 at: now,
                 message: format!("`zsha uncordon {}` clears it", self.node),
@@ -114,7 +120,7 @@ impl Host {
     /// The same without what it said before it booted, where it said anything. `goes_on`: it is up, so what it said in this
     /// very boot is over as well (systemd alone was restarted, or the shutdown called off).
     fn is_back(&self, there: Option<&Entry>, goes_on: bool) -> Option<Intent> {
-        match there.and_then(|entry| read(entry).ok()) {
+        match there.and_then(|there| self.drain(there)) {
             Some(Intent::Drain { by, .. }) if self.is_own(&by) && (goes_on || by != self.name()) => {
                 Some(Intent::None)
             }
@@ -138,28 +144,22 @@ impl Host {
     }
 }
 
-/// An order that is a drain or none, as only those stand under a node's drain. An error is of no use but to be one.
-fn read(entry: &Entry) -> anyhow::Result<Intent> {
-    let intent = serde_json::from_str(&entry.value)?;
-    anyhow::ensure!(matches!(intent, Intent::None | Intent::Drain { .. }), "it is an order of another kind");
-    Ok(intent)
-}
-
 /// Whether systemd is taking the host down. Where it does not say, nothing is begun.
 pub fn host_shuts_down() -> bool {
-    let asked = std::process::Command::new("systemctl").arg("is-system-running").output();
-    asked.is_ok_and(|said| said.stdout.trim_ascii() == b"stopping")
+    systemd_says(&["is-system-running"]) == "stopping"
 }
 
 /// Whether systemd has the host up, and with it the unit that says that it shuts down. Where it does not say, what was said
 /// in this boot stands.
 pub fn host_goes_on() -> bool {
-    let says = |words: &[&str]| {
-        let said = std::process::Command::new("systemctl").args(words).output();
-        said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()
-    };
-    matches!(says(&["is-system-running"]).as_str(), "running" | "degraded" | "starting")
-        && says(&["is-active", "zsha-host.service"]) == "active"
+    matches!(systemd_says(&["is-system-running"]).as_str(), "running" | "degraded" | "starting")
+        && systemd_says(&["is-active", "zsha-host.service"]) == "active"
+}
+
+/// Nothing where it could not be asked.
+fn systemd_says(words: &[&str]) -> String {
+    let said = std::process::Command::new("systemctl").args(words).output();
+    said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()
 }
 
 /// What `leave` looks at and acts through.
@@ -317,7 +317,7 @@ impl Leaving {
         let Some(drain) = self.host.shuts_down(there.as_ref(), no_time_to_move, self.clock.wall()) else {
             return Ok(());
         };
-        if let Some(before) = there.as_ref().filter(|there| read(there).is_err()) {
+        if let Some(before) = there.as_ref().filter(|there| self.host.drain(there).is_none()) {
             let before: String = before.value.chars().take(200).collect();
             tracing::warn!(key, before, "an order cannot be read: a drain is written in its place");
         }
@@ -400,7 +400,7 @@ async fn take_back(
     // It may still come up, as far as systemd goes.
     let Some(wanted) = host.is_back(there.as_ref(), is_up) else { return Ok(asks.is_none()) };
     if put(store, key, serde_json::to_string(&wanted)?, there).await? {
-        tracing::info!(node = %host.node, "the host has booted: what it said as it shut down is taken back");
+        tracing::info!(node = %host.node, "the host is up: what it said as it shut down is taken back");
         return Ok(true);
     }
     Ok(false)

@@ -22,7 +22,9 @@ pub mod status;
 
 pub mod dev;
 pub mod embedded;
+mod errors;
 mod heard;
+mod one_thread;
 pub mod planted;
 pub mod run;
 #[cfg(any(test, feature = "sim"))]

@@ -435,12 +435,16 @@ impl Intent {
     /// By whom a drain is that a host asks for itself, as it shuts down in this boot. Nobody else is called so: a command
     /// names `user@host`.
     pub fn host_itself(node: &NodeName, boot_id: &str) -> String {
-        format!("{node} itself (boot {boot_id})")
+        format!("{}{boot_id})", Self::host_in_boot(node))
+    }
+
+    fn host_in_boot(node: &NodeName) -> String {
+        format!("{node} itself (boot ")
     }
 
     /// Whether the host asked for it, in some boot.
     pub fn is_host_itself(node: &NodeName, by: &str) -> bool {
-        by.starts_with(&format!("{node} itself (boot "))
+        by.starts_with(&Self::host_in_boot(node))
     }
 
     pub fn drain_of(node: &NodeName) -> String {

@@ -14,9 +14,9 @@ say qemu "$([ -z "$qemu" ] || "$qemu" --version 2>/dev/null | sed -n '1s/.*versi
 if command -v virsh >/dev/null 2>&1; then
   asked() { LC_ALL=C timeout 10 virsh -q -c qemu:///system "$@"; }
   # A lookup that fails says the same whatever the cause. A list is whole, or an error.
-  if ! why=$(asked list --all --name 2>&1); then
-    say domain-unknown "$(printf %s "${why:-it does not answer in time}" | tr '\n\t' '  ' | cut -c1-300)"
-  elif ! printf '%s\n' "$why" | grep -qxF "$DOMAIN"; then :
+  if ! names=$(asked list --all --name 2>&1); then
+    say domain-unknown "$(printf %s "${names:-it does not answer in time}" | tr '\n\t' '  ' | cut -c1-300)"
+  elif ! printf '%s\n' "$names" | grep -qxF "$DOMAIN"; then :
   elif uuid=$(asked domuuid "$DOMAIN" 2>/dev/null) && facts=$(asked dominfo "$DOMAIN" 2>/dev/null); then
     printf '%s\n' "$facts" |
       awk -F': *' -v uuid="$(printf %s "$uuid" | tr -d '[:space:]')" '{ v[$1] = $2 }

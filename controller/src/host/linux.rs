@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::child::Children;
-use super::one_thread::OneThread;
 use super::opened::{self, Opened};
 use super::probe::{Leads, NotSeen, Probe, Seen};
 use super::seed_file::SeedFile;
@@ -22,6 +21,7 @@ use super::{
 use crate::guest::Seed;
 use crate::keeper::copies::Copies;
 use crate::observed::Observed;
+use crate::one_thread::OneThread;
 
 /// The mount table is read without touching any file system.
 const TABLE_WITHIN: Duration = Duration::from_secs(2);

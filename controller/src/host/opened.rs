@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::one_thread::OneThread;
 use crate::keeper::copies::Copies;
+use crate::one_thread::OneThread;
 
 /// The kernel answers from memory, unless a process of the VM hangs in the middle of a change of its own.
 const WITHIN: Duration = Duration::from_secs(2);

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::ImageFact;
 use super::child::{Children, Hung, NotEnded};
-use super::errors::Whose;
+use crate::errors::Whose;
 use crate::observed::Observed;
 
 /// The hidden command; one argument follows, the path.

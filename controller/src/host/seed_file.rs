@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::SeedFact;
-use super::one_thread::OneThread;
 use crate::guest::Seed;
 use crate::observed::Observed;
+use crate::one_thread::OneThread;
 
 /// A local disk takes milliseconds, and whoever starts the VM waits for it.
 const WITHIN: Duration = Duration::from_secs(2);

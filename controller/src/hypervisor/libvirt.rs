@@ -39,6 +39,7 @@ use super::domain_xml::{self, CephLogin, DomainSettings, DomainType};
 use super::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
 };
+use crate::hypervisor::libvirt_log;
 use crate::keeper::copies::Copies;
 use crate::settings::{DEFAULT_LIBVIRT_LOGS, DEFAULT_MIGRATION_URI};
 
@@ -134,7 +135,7 @@ impl LibvirtHypervisor {
         let bell = Arc::new(Bell::new(uuid));
         let (link, state) = watch::channel(Link::Opening);
         let task = tokio::spawn(link::keep(settings.uri.clone(), Arc::clone(&bell), link));
-        let log = settings.logs.join(format!("{name}.log"));
+        let log = libvirt_log::of(&settings.logs, &name);
         Ok(Self {
             domain_type: OnceCell::new_with(settings.domain_type),
             settings,

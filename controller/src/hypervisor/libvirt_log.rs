@@ -4,14 +4,20 @@
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
+use zsha_crds::VmName;
 
 use crate::hypervisor::OffReason;
 
 /// A start writes some 6 KiB, an end one line.
 const TAIL: u64 = 64 << 10;
+
+/// Of the domain of this name, in the directory where libvirt keeps those of QEMU's.
+pub(crate) fn of(directory: &Path, name: &VmName) -> PathBuf {
+    directory.join(format!("{name}.log"))
+}
 
 /// How the process that was started last has ended. None where the log does not say that it has, or tells of another domain:
 /// its name is of the domain's, which may have been another cluster's before.

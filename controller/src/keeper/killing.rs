@@ -169,6 +169,7 @@ pub fn log_because(report: &Report, because: &str) {
 mod tests {
     use std::io;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -180,11 +181,18 @@ mod tests {
         alive: Mutex<Result<Vec<u64>, String>>,
         killed: Mutex<Vec<u64>>,
         immortal: bool,
+        /// No signal can be sent.
+        refuses: AtomicBool,
     }
 
     impl Table {
         fn of(alive: &[u64]) -> Self {
-            Self { alive: Mutex::new(Ok(alive.to_vec())), killed: Mutex::default(), immortal: false }
+            Self {
+                alive: Mutex::new(Ok(alive.to_vec())),
+                killed: Mutex::default(),
+                immortal: false,
+                refuses: AtomicBool::new(false),
+            }
         }
     }
 
@@ -195,6 +203,9 @@ mod tests {
         }
 
         fn kill(&self, copy: &VmCopy) -> io::Result<()> {
+            if self.refuses.load(Ordering::SeqCst) {
+                return Err(io::Error::other("not permitted"));
+            }
             self.killed.lock().unwrap().push(copy.process);
             if let (false, Ok(alive)) = (self.immortal, self.alive.lock().unwrap().as_mut()) {
                 alive.retain(|process| *process != copy.process);
@@ -216,6 +227,17 @@ mod tests {
         let second = killing.round(&table, at(50), K);
         assert_eq!(second, Round { clear: true, reports: vec![Report::Gone { process: 7 }] });
         assert_eq!(killing.round(&table, at(100), K), Round { clear: true, reports: vec![] });
+    }
+
+    #[test]
+    fn a_signal_that_could_not_be_sent_is_not_told_as_one_that_was() {
+        let table = Table { refuses: AtomicBool::new(true), ..Table::of(&[7]) };
+        let mut killing = Killing::default();
+        let reason = "not permitted".to_owned();
+        assert_eq!(killing.round(&table, at(0), K).reports, vec![Report::CannotKill { process: 7, reason }]);
+        table.refuses.store(false, Ordering::SeqCst);
+        let sent = vec![Report::Killed { process: 7 }, Report::Gone { process: 7 }];
+        assert_eq!(killing.round(&table, at(50), K).reports, sent);
     }
 
     #[test]

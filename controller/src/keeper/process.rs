@@ -28,6 +28,7 @@ use super::pauses::{self, SecondClock};
 use super::premises::{self, Premises};
 use super::renew::{self, Apart, Looking, Notebook, RenewSettings};
 use super::watchdog::{Watchdog, WatchdogState};
+use crate::hypervisor::libvirt_log;
 use crate::limits;
 use crate::outer::Outer;
 
@@ -77,7 +78,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
         enforcement.publish(memory.deadline, memory.timings.kill());
     }
     let outer = Outer::look();
-    let log = settings.libvirt_logs.join(format!("{}.log", VmName::management()));
+    let log = libvirt_log::of(&settings.libvirt_logs, &VmName::management());
     let copies = Arc::new(ProcCopies::telling(uuid).by_log(log));
     let tell = start_enforcing(&enforcement, copies.silent(), second_clock(&outer))?;
     if let Some(standing) = standing {

@@ -29,6 +29,7 @@ use super::enforce::Enforcement;
 use super::killing::{self, Killing, Report};
 use super::watchdog::{Watchdog, WatchdogState};
 use super::{Ended, Lost, Verdict, unexpected};
+use crate::errors::Whose;
 use crate::hypervisor::OffReason;
 use crate::planted::{self, Bug};
 
@@ -135,12 +136,6 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
     (renewal, line)
 }
 
-/// Whether the disk has said so, or does not answer.
-fn is_of_the_disk(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::TimedOut
-        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
-}
-
 fn verdict(
     holder: &Holder,
     now: Moment,
@@ -242,7 +237,8 @@ impl Renewal {
             Ok(ended) => ended == Some(OffReason::Migrated),
             // A dead disk takes libvirt and the guest with it. What has another cause says nothing, and nothing is believed.
             Err(error) => {
-                let is_of_the_disk = is_of_the_disk(&error);
+                let is_of_the_disk =
+                    Whose::is(&error) == Whose::Storage || error.kind() == io::ErrorKind::TimedOut;
                 tracing::warn!(%error, is_of_the_disk, "libvirt's log does not say how the VM has ended");
                 !is_of_the_disk
             }

@@ -189,11 +189,12 @@ async fn an_order_that_cannot_be_read_gives_way_to_a_drain_that_outlasts_the_boo
         }
         other => other,
     };
-    for before in ["\"soon\"", r#"{"kind":"Freeze"}"#] {
+    let freeze = Intent::Freeze { by: "ann".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+    for before in ["\"soon\"".to_owned(), serde_json::to_string(&freeze).unwrap()] {
         let store = MemoryStore::new();
         put_vm(&store, &vm_of("nfs-2")).await;
         let key = keys().intent(&Intent::drain_of(&host("a").node));
-        assert!(put(&store, key, before.to_owned(), None).await.unwrap());
+        assert!(put(&store, key, before.clone(), None).await.unwrap());
         leaving(&store).until_it_may_go_down(Duration::from_secs(3)).await.unwrap();
         assert_eq!(at_no_time(drain_in(&store).await), drain(Some(in_boot("a", false))), "{before}");
         back(&host("b"), &keys(), &store, None).await;

@@ -49,16 +49,13 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     let seen_on: BTreeSet<_> =
         world.others().filter(|sight| sight.has_copy()).map(|sight| sight.record.node.clone()).collect();
     let departed = Departed { from: owner.node.clone(), at: world.wall, seen_on };
-    let how = if by_keeper {
-        ", as libvirt's log there says or, since it cannot be read, may say; the controller there is down"
-    } else {
-        ""
+    let how = match by_keeper {
+        true => {
+            " while its controller was down, as libvirt's log there says or, if it could not be read, may say"
+        }
+        false => "",
     };
-    let message = format!(
-        "the VM has left {} by a migration that was not zsha's{how}; it is started nowhere before it is known what became \
-         of it",
-        owner.node
-    );
+    let message = has_left(&owner.node, how);
     let record = VmRecord {
         migration: None,
         departed: Some(departed),
@@ -68,6 +65,13 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     };
     plan.step(Write::over(stored.index, world, epoch, record, ("MovedAway", message)).step());
     true
+}
+
+fn has_left(from: &NodeName, how: &str) -> String {
+    format!(
+        "the VM has left {from} by a migration that was not zsha's{how}; it is started nowhere before it is known what \
+         became of it"
+    )
 }
 
 /// Whether this node's keeper has lately counted, and found no process of the VM.
@@ -134,13 +138,7 @@ impl Upkeep<'_> {
         seen_on.extend(seen.map(|sight| sight.record.node.clone()));
         let me = &self.world.me;
         let (reason, message) = match known {
-            None => (
-                "MovedAway",
-                format!(
-                    "the VM has left {me} by a migration that was not zsha's; it is started nowhere before it is known \
-                     what became of it"
-                ),
-            ),
+            None => ("MovedAway", has_left(me, "")),
             Some(departed) if departed.seen_on != seen_on => {
                 let names: Vec<_> = seen_on.iter().map(NodeName::as_str).collect();
                 ("SeenElsewhere", format!("the VM that has left {me} is seen on {}", names.join(", ")))

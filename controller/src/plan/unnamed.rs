@@ -46,7 +46,7 @@ fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
     // A file is as old as the moment it was saved in: the VM has gone on since.
     let restored = origin == Some(Origin::Restored) && !planted::is_planted(Bug::SavedFileIsTheVm);
     // The keeper's last look may be of before it came.
-    let counted = verdict.counted_at.is_some_and(|at| at > heard.at) && verdict.copies.is_some_and(|n| n > 0);
+    let counted = counted_since(world, heard).is_some_and(|n| n > 0);
     let brought = match origin {
         Some(Origin::Migrated) => Some(true),
         Some(Origin::Booted) => Some(false),
@@ -102,7 +102,7 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         }
         (Is::NotKnown, Some(other)) => plan.step(kill(format!("{because}, and {other} has it too"))),
         // Its keeper looks, and sees none: it could not end it.
-        (Is::NotKnown, None) if keeper_sees_none(world, &heard) => plan.step(kill(because)),
+        (Is::NotKnown, None) if counted_since(world, &heard) == Some(0) => plan.step(kill(because)),
         (Is::Nobodys, _) => plan.step(kill(because)),
         (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
         (Is::Ours | Is::Brought, Some(other)) if world.now >= settled && is_named(stored, other) => {
@@ -138,10 +138,10 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
     true
 }
 
-/// Whether it has counted since this was first seen here, and found no process.
-fn keeper_sees_none(world: &World, heard: &Heard) -> bool {
-    let verdict = world.lease.known();
-    verdict.is_some_and(|it| it.copies == Some(0) && it.counted_at.is_some_and(|at| at > heard.at))
+/// How many processes the keeper has counted since this was first seen here. None: it has not, or could not.
+fn counted_since(world: &World, heard: &Heard) -> Option<u32> {
+    let verdict = world.lease.known()?;
+    verdict.copies.filter(|_| verdict.counted_at.is_some_and(|at| at > heard.at))
 }
 
 fn frozen(world: &World, what: &str, plan: &mut Plan) {

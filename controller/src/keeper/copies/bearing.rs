@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::is_gone;
+use super::{is_gone, names_qemu};
 
 /// A process apart from its command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,7 +69,8 @@ impl Bearing {
 /// As distributions call the emulator itself; the helpers that lie beside it, some with powers of their own, run no guest.
 fn is_emulator(program: &Path) -> bool {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    (name.contains("qemu") && !name.contains("helper")) || name == "kvm" || name.starts_with("kvm ")
+    // Of one that was replaced on the disk since, the kernel says so behind the name.
+    (names_qemu(program) || name.starts_with("kvm ")) && !name.contains("helper")
 }
 
 /// Field 22 of `stat`. The name, field 2, may hold anything, brackets too.

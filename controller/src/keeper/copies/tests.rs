@@ -104,6 +104,15 @@ fn a_qemu_is_a_copy_by_name_and_exact_arguments_only() {
     found.iter().for_each(|copy| copies.kill(copy).unwrap());
 }
 
+/// Of a stranger's no more than the beginning is read.
+#[test]
+fn the_command_line_of_one_that_could_run_the_vm_is_read_to_its_end() {
+    let uuid = Uuid::new_v4();
+    let long = "x".repeat(100 << 10);
+    let qemu = Impostor::called("qemu-system-x86_64", &[&long, "-uuid", &uuid.to_string()]);
+    assert_eq!(numbers(&ProcCopies::new(uuid).alive().unwrap()), [qemu.number()]);
+}
+
 #[test]
 fn a_copy_whose_process_number_is_gone_is_killed_again_without_harm() {
     let uuid = Uuid::new_v4();

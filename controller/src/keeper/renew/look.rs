@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::hypervisor::OffReason;
 use crate::keeper::copies::{Copies, VmCopy};
+use crate::one_thread::OneThread;
 
 /// A scan takes a millisecond or two. One that takes longer than this hangs (a process's command line can be
 /// unreadable while it sits in a page fault on dead storage), and renewing must not wait for it.
@@ -29,8 +30,8 @@ pub struct Apart {
     /// To the thread that kills.
     tell: mpsc::Sender<Vec<VmCopy>>,
     stuck: Option<JoinHandle<io::Result<Vec<VmCopy>>>>,
-    /// The same of libvirt's log.
-    reading: Option<JoinHandle<io::Result<Option<OffReason>>>>,
+    /// At libvirt's log.
+    at_log: OneThread,
     /// Those that were found last.
     who: Option<String>,
 }
@@ -40,19 +41,13 @@ const NAMED: usize = 3;
 
 impl Apart {
     pub fn new(copies: Arc<dyn Copies>, tell: mpsc::Sender<Vec<VmCopy>>) -> Self {
-        Self { copies, tell, stuck: None, reading: None, who: None }
+        Self { copies, tell, stuck: None, at_log: OneThread::default(), who: None }
     }
 
-    async fn last_end(&mut self) -> io::Result<Option<OffReason>> {
-        if self.reading.as_ref().is_none_or(JoinHandle::is_finished) {
-            let copies = Arc::clone(&self.copies);
-            let mut reading = tokio::task::spawn_blocking(move || copies.last_end());
-            if let Ok(done) = tokio::time::timeout(LOOK_LIMIT, &mut reading).await {
-                return done.map_err(io::Error::other)?;
-            }
-            self.reading = Some(reading);
-        }
-        Err(io::Error::new(io::ErrorKind::TimedOut, "reading libvirt's log hangs"))
+    async fn last_end(&self) -> io::Result<Option<OffReason>> {
+        let copies = Arc::clone(&self.copies);
+        let read = self.at_log.run(LOOK_LIMIT, move || copies.last_end()).await;
+        read.unwrap_or_else(|why| Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 
     async fn look(&mut self) -> io::Result<Vec<VmCopy>> {
@@ -82,7 +77,7 @@ impl Apart {
 
 impl Looking {
     /// How the last copy has ended. An error: that could not be read in time.
-    pub async fn last_end(&mut self) -> io::Result<Option<OffReason>> {
+    pub async fn last_end(&self) -> io::Result<Option<OffReason>> {
         match self {
             Self::Inline(copies) => copies.last_end(),
             Self::Apart(apart) => apart.last_end().await,

@@ -171,6 +171,24 @@ fn a_lease_that_is_renewed_though_this_process_cannot_read_the_store_is_no_reaso
 }
 
 #[test]
+fn without_the_store_a_copy_that_its_keeper_cannot_end_keeps_no_host_up_for_long() {
+    let (mut so_far, lapsed) = (begin(), NOW + secs(5));
+    let undead = silent(Some(lapsed), RUNNING);
+    for second in 0..35 {
+        let next = decide(&undead, &mut so_far, NOW + secs(second));
+        assert!(!done(&next), "{second}: {next:?}");
+    }
+    let Next::Done(why) = decide(&undead, &mut so_far, NOW + secs(35)) else { panic!("it is kept up") };
+    assert!(why.contains("cannot end what is here"), "{why}");
+}
+
+#[test]
+fn without_the_store_a_guest_that_is_leaving_is_not_ended() {
+    let leaving = LocalVm::Paused { reason: PauseReason::Leaving, generation: 1 };
+    assert!(waits(&decide(&silent(Some(NOW + secs(1)), leaving), &mut begin(), NOW)));
+}
+
+#[test]
 fn without_the_store_a_host_on_which_nothing_runs_is_not_kept_up() {
     let mut so_far = begin();
     let seen = silent(Some(NOW + secs(60)), LocalVm::Absent);

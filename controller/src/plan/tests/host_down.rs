@@ -50,6 +50,15 @@ fn the_vm_leaves_a_host_that_shuts_down_live_while_a_node_is_fit() {
 }
 
 #[test]
+fn a_guest_that_is_leaving_by_hand_is_let_go_for_as_long_as_there_is_time() {
+    let mut world = going_down(LocalVm::Paused { reason: PauseReason::Leaving, generation: 1 });
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["MovedByHand"]));
+    shuts_down(&mut world, 1, true);
+    assert!(ends_the_guest(&decide(&world)), "it ends with the host all the same");
+}
+
+#[test]
 fn where_all_others_are_drained_or_go_down_as_well_the_guest_is_asked_at_once() {
     let mut world = going_down(RUNNING);
     drain(&mut world, 2);

@@ -58,6 +58,15 @@ fn how_it_came_is_told_by_the_keepers_next_look_where_libvirt_does_not_say() {
             verdict.counted_at = None;
         }
         renewed_at(&mut world, NOW + Duration::from_secs(100));
+        let mut paused = world.clone();
+        paused.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Asked, generation: 1 });
+        let mut its_notes = Notes::default();
+        for secs in [100, 200] {
+            renewed_at(&mut paused, NOW + Duration::from_secs(secs));
+            let plan = plan(&paused, &mut its_notes);
+            assert_eq!(reasons(&plan), ["CopyNotKnown"], "nobody would let it run: {plan:?}");
+            assert!(!plan.runs_unnamed && plan.steps.is_empty(), "{plan:?}");
+        }
         let kept = plan(&world, &mut notes);
         assert_eq!(reasons(&kept), ["RunsUnnamed"], "that nobody could look is no evidence");
         assert!(kept.runs_unnamed && !killed(&kept), "{kept:?}");

@@ -8,14 +8,14 @@ use tokio::sync::Mutex;
 
 /// For what is asked of the same thing: only one of them is under way.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OneThread {
+pub(crate) struct OneThread {
     /// Held by the work itself, also when nobody waits for it any more.
     busy: Arc<Mutex<()>>,
 }
 
 impl OneThread {
     /// So long it waits for its turn, and as long again for the work. An error is a sentence: nothing is known.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         within: Duration,
         work: impl FnOnce() -> T + Send + 'static,

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 /// Whom an error speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(crate) enum Whose {
     /// The storage was asked, and this is its answer: who has something open on it is told the same.
     Storage,
     /// What lies at the path, or who may have it. What is open already does not change by that.
@@ -17,7 +17,7 @@ pub(super) enum Whose {
 }
 
 impl Whose {
-    pub(super) fn is(error: &io::Error) -> Self {
+    pub(crate) fn is(error: &io::Error) -> Self {
         match Errno::from_io_error(error) {
             Some(
                 Errno::IO
