@@ -85,6 +85,9 @@ async fn ask_hypervisor(edges: &Edges) -> Here {
 pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: &mut Blindness) -> World {
     recover_document(edges, views).await;
     confirm_own_record(edges, views).await;
+    // Before the keeper is asked: a keeper that has written its lease anew into a store that was emptied knows by then that
+    // it was, and a list that shows that lease beside what the keeper said before would look like that of a new cluster.
+    let seen = views.sights();
     let (lease, (local, domain)) = look_here(edges).await;
     let local = match local {
         Err(_) if planted::is_planted(Bug::UnknownIsAbsent) => Ok(LocalVm::Absent),
@@ -105,7 +108,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         migrate: views.migrate(),
         job: edges.hypervisor.migration(),
         went_back: world::went_back(views.went_back(), edges.clock.now(), &lease),
-        sights: world::sights(views.sights(), edges.clock.now(), &lease),
+        sights: world::sights(seen, edges.clock.now(), &lease),
         lease,
         unreadable_leases: views.unreadable_leases(),
         vanished_leases: views.vanished_leases(),

@@ -60,6 +60,8 @@ const CALM: Duration = Duration::from_secs(3);
 /// After the last fault the VM runs within this: the longest D, one look, two places in the line, a start; and what
 /// is still being waited for from before (a cool-down of starts, a hypervisor's call).
 const BOUND: Duration = Duration::from_secs(45);
+/// When an operator looks after a VM that nobody starts: what is dead has been fenced by then.
+const OPERATOR: Duration = Duration::from_secs(30);
 /// What an owner's lease that was deleted, and that its owner did not live to write anew, costs on top.
 const LOST: Duration = LeaseTimings::LONGEST.fence_after();
 
@@ -308,8 +310,14 @@ impl Simulation {
     async fn settle(&mut self) -> Duration {
         let over = Instant::now();
         let mut since: Option<(Instant, u64)> = None;
+        let mut asked = false;
         while !self.violated() {
             let now = Instant::now();
+            // What was moved by hand to a node that died before anybody saw it there waits for an operator's word.
+            if !asked && now >= over + OPERATOR && check::lock(&self.checker).waits_for_an_operator() {
+                asked = true;
+                self.inflict(&Fault::Start);
+            }
             let settled = check::lock(&self.checker).settled(self.lost.as_ref());
             since = match (&settled, since) {
                 (Ok(process), Some((since, before))) if before == *process => Some((since, before)),

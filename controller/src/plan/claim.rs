@@ -12,6 +12,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
 use super::ownership::{self, Standing};
+use super::upkeep::Upkeep;
 use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, fitness, placement, unreadable};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, PauseReason};
@@ -48,13 +49,14 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
         return;
     }
     let mut looked = Plan::default();
-    let freed = freed(world, stored, &mut looked).is_some();
-    if freed && local.has_process() {
-        let because =
-            "the node it was being moved from is dead, and nobody knows how far it had gone".to_owned();
-        plan.step(Step::KillCopy { because, if_still: None });
-    } else if freed {
-        consider(world, notes, plan);
+    if let Some(freed) = freed(world, stored, &mut looked) {
+        if local.has_process() {
+            let because =
+                "the node it was being moved from is dead, and nobody knows how far it had gone".to_owned();
+            plan.step(Step::KillCopy { because, if_still: None });
+        } else if !hands_on(world, stored, freed, plan) {
+            consider(world, notes, plan);
+        }
     } else {
         if planted::is_planted(Bug::ResumeEarly)
             && local
@@ -71,6 +73,13 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
         }
         plan.wait("Arriving", "the VM is being moved here");
     }
+}
+
+/// A record of another time may have the VM moved here from a node that is dead, while it runs on a third: that one cannot
+/// claim it, since this node lives, and this one has no copy to let go on.
+fn hands_on(world: &World, stored: &StoredVm, freed: Freed, plan: &mut Plan) -> bool {
+    let Some(epoch) = world.valid_epoch().filter(|_| world.frozen().is_none()) else { return false };
+    (Upkeep { world, stored, epoch }).hands_to_heir(freed.fence, plan)
 }
 
 /// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
@@ -268,14 +277,16 @@ pub(super) fn nobody_else_has_a_copy(
 /// The first document of a cluster finds nodes that have still to come, and is not kept waiting for them for as long as
 /// the longest lease; but to a node that has just booted a store that was emptied looks the same. Whoever ran the VM then
 /// renewed last before the store was emptied, and so before this node's own life: by D after that it has written its
-/// lease again, or is dead. (By the D of the present document: that of the one before is gone with the store.) None where
+/// lease again, or is dead. (The D of the document before is gone with the store: it is taken to be that of the present
+/// one, or of the most patient profile where that is longer.) None where
 /// it is no first start.
 fn first_start_waits_until(world: &World) -> Option<Moment> {
     let record = &world.vm.known()?.as_ref()?.record;
     let is_first = record.last_start.is_none() && record.owner.is_none() && !world.went_back;
     let since = world.lease.known()?.unbroken_since.unwrap_or(world.now);
     is_first.then(|| {
-        since + world.document().map_or(LeaseTimings::LONGEST, |desired| desired.timings).fence_after()
+        let d = world.document().map_or(LeaseTimings::LONGEST, |desired| desired.timings).fence_after();
+        since + d.max(LeaseTimings::PATIENT.fence_after())
     })
 }
 

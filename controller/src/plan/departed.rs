@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use zsha_crds::NodeName;
 use zsha_crds::records::{Departed, Owner, VmPhase, VmRecord};
+use zsha_runtime::lease::Sight;
 
 use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
 use super::heard::Heard;
@@ -81,8 +82,9 @@ fn none_here(world: &World) -> bool {
 }
 
 impl Upkeep<'_> {
-    /// The owner, with no copy, gives the VM to the node that runs it. It starts nothing, so it needs nobody's word.
-    pub(super) fn hands_to_heir(&self, plan: &mut Plan) -> bool {
+    /// The owner, with no copy, gives the VM to the node that runs it; or the node that it was being moved to does, where
+    /// the owner is dead and fenced in the same write. It starts nothing, so it needs nobody's word.
+    pub(super) fn hands_to_heir(&self, fence: Vec<Sight>, plan: &mut Plan) -> bool {
         let Some(heir) = heir(self.world).filter(|_| none_here(self.world)) else { return false };
         let me = &self.world.me;
         let message = format!(
@@ -90,12 +92,13 @@ impl Upkeep<'_> {
              with it",
             heir.node, heir.node
         );
-        plan.step(self.change("FoundElsewhere", message, |record| {
+        let write = self.changed("FoundElsewhere", message, |record| {
             record.owner = Some(heir);
             record.migration = None;
             record.phase = VmPhase::Running;
             record.departed = None;
-        }));
+        });
+        plan.step(Write { fence, ..write }.step());
         true
     }
 
@@ -110,7 +113,7 @@ impl Upkeep<'_> {
             return false;
         }
         let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
-        if self.hands_to_heir(plan) {
+        if self.hands_to_heir(Vec::new(), plan) {
             return true;
         }
         if moved && self.writes_down(&heard, plan) {

@@ -34,6 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1_800);
 const PATIENCE: Duration = Duration::from_secs(900);
 /// libvirt puts the source's process away within moments of the end; the target knows of the end by then.
 const SOON: Duration = Duration::from_millis(200);
+/// An abort that has not ended the migration is asked for again after this.
+const ABORT_AGAIN: Duration = Duration::from_secs(5);
 /// A copy that was handed over and has still not arrived will not.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
@@ -228,7 +230,7 @@ impl Upkeep<'_> {
                 }
             }
             MigrationJob::Going { percent, .. } if is_this => match self.hopeless(migration, notes) {
-                Some(why) => plan.step(Step::AbortMigration { id: migration.id, because: why }),
+                Some(why) => self.abort(migration, why, notes, plan),
                 None => {
                     let done = percent.map_or_else(String::new, |percent| format!(" ({percent} %)"));
                     plan.recheck_at(self.world.now + Duration::from_secs(1));
@@ -270,6 +272,18 @@ impl Upkeep<'_> {
                 id: migration.id,
                 because: "it is not known how far an earlier try got".to_owned(),
             }),
+        }
+    }
+
+    /// libvirt takes its time with an abort: it is asked once more where nothing has come of it.
+    fn abort(&self, migration: &Migration, because: String, notes: &Notes, plan: &mut Plan) {
+        let asked = notes.migration.aborted.filter(|(id, _)| *id == migration.id);
+        match asked.map(|(_, at)| at + ABORT_AGAIN).filter(|due| self.world.now < *due) {
+            Some(due) => {
+                plan.recheck_at(due);
+                plan.wait("Migrating", format!("the migration is being ended: {because}"));
+            }
+            None => plan.step(Step::AbortMigration { id: migration.id, because }),
         }
     }
 

@@ -1065,6 +1065,23 @@ fn a_migration_nobody_here_knows_of_is_aborted_before_the_record_forgets_it() {
 }
 
 #[test]
+fn an_abort_is_asked_for_once_and_again_where_nothing_comes_of_it() {
+    let mut world = moving(1, 1, 3, RUNNING);
+    let id = Uuid::from_u128(9);
+    world.job = MigrationJob::Going { id, percent: None };
+    expire(&mut world, 3);
+    let mut notes = Notes::default();
+    let aborts = |plan: &Plan| matches!(plan.steps.as_slice(), [Step::AbortMigration { .. }]);
+    assert!(aborts(&plan(&world, &mut notes)));
+    notes.migration.aborted = Some((id, NOW));
+    let asked = plan(&world, &mut notes);
+    assert_eq!((asked.steps.as_slice(), reasons(&asked)), (&[][..], vec!["Migrating"]));
+    at(&mut world, asked.recheck.unwrap());
+    expire(&mut world, 3);
+    assert!(aborts(&plan(&world, &mut notes)));
+}
+
+#[test]
 fn an_abort_that_comes_as_the_guest_leaves_is_waited_out() {
     let mut world = moving(1, 1, 3, LocalVm::Paused { reason: PauseReason::Other, generation: 1 });
     let mut notes = Notes::default();

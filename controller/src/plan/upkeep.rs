@@ -128,7 +128,10 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let target = stored.record.migration.as_ref().map(|migration| &migration.to.node);
     let guard = Guard { fenced: &[], strict: world.went_back, target, starts: true };
     notes.ask_others |= !copy_here;
-    if !copy_here && world.frozen().is_none() && (Upkeep { world, stored, epoch }).hands_to_heir(plan) {
+    if !copy_here
+        && world.frozen().is_none()
+        && (Upkeep { world, stored, epoch }).hands_to_heir(Vec::new(), plan)
+    {
         return;
     }
     let rests_on = if copy_here || planted::is_planted(Bug::AdoptedUnasked) {
@@ -201,7 +204,7 @@ pub fn missing(world: &World, plan: &mut Plan) {
 /// The owner's view of its VM.
 pub(super) struct Upkeep<'w> {
     pub(super) world: &'w World,
-    stored: &'w StoredVm,
+    pub(super) stored: &'w StoredVm,
     pub(super) epoch: u64,
 }
 
@@ -216,11 +219,20 @@ impl Upkeep<'_> {
         message: String,
         change: impl FnOnce(&mut VmRecord),
     ) -> Step {
+        self.changed(reason, message, change).step()
+    }
+
+    pub(super) fn changed(
+        &self,
+        reason: &'static str,
+        message: String,
+        change: impl FnOnce(&mut VmRecord),
+    ) -> Write {
         let mut record = self.record().clone();
         record.revision += 1;
         record.note.clone_from(&message);
         change(&mut record);
-        Write::over(self.stored.index, self.world, self.epoch, record, (reason, message)).step()
+        Write::over(self.stored.index, self.world, self.epoch, record, (reason, message))
     }
 
     /// The hypervisor does not answer. A VM that runs is left as it is; one that surely does not is set free after a

@@ -1,5 +1,6 @@
 //! What is part of a write of the ownership record, and what an answer that did not come leaves behind.
 
+use std::fmt;
 use std::sync::Mutex;
 
 use tokio::sync::watch;
@@ -46,14 +47,19 @@ impl Store for Meanwhile {
     }
 }
 
-/// The keeper, without a word of what processes there are.
-#[derive(Debug)]
-struct Unseeing(Arc<dyn Lease>);
+/// The keeper, with another word than its own, or something else that happens while it is asked.
+struct Retold<F>(Arc<dyn Lease>, F);
+
+impl<F> fmt::Debug for Retold<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Retold").field(&self.0).finish_non_exhaustive()
+    }
+}
 
 #[async_trait]
-impl Lease for Unseeing {
+impl<F: Fn(Verdict) -> Verdict + Send + Sync + 'static> Lease for Retold<F> {
     async fn verdict(&self) -> Result<Verdict, KeeperError> {
-        Ok(Verdict { copies: None, ..self.0.verdict().await? })
+        Ok(self.1(self.0.verdict().await?))
     }
 
     async fn set_timings(&self, timings: LeaseTimings) -> Result<(), KeeperError> {
@@ -161,7 +167,8 @@ async fn nobody_is_fenced_by_an_index_alone() {
 #[tokio::test(start_paused = true)]
 async fn ownership_is_not_given_up_while_nobody_can_see_the_processes() {
     let mut rig = Rig::new().await;
-    rig.edges.lease = Arc::new(Unseeing(Arc::clone(&rig.edges.lease)));
+    let unseeing = |verdict| Verdict { copies: None, ..verdict };
+    rig.edges.lease = Arc::new(Retold(Arc::clone(&rig.edges.lease), unseeing));
     let write = own_write(&rig).await;
     let done = written(&rig, write).await;
     assert!(matches!(&done, Err(ActError::Moved(why)) if why.contains("cannot be seen")), "{done:?}");
@@ -216,5 +223,26 @@ async fn nothing_is_let_run_in_an_epoch_that_is_over() {
     let resume = Step::Resume { epoch: epoch + 1, because: ResumeBecause::Started };
     let done = act(&rig.edges, &rig.views, &resume, &mut Notes::default()).await;
     assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_lease_that_is_seen_is_newer_than_what_the_keeper_says() {
+    let mut rig = Rig::new().await;
+    let (lease, index) = lease_of(&rig, &rig.me).await;
+    rig.views.saw_lease(lease.clone(), index);
+    let (views, anew) = (rig.views.clone(), LeaseRecord { seq: lease.seq + 1, ..lease.clone() });
+    let listed_meanwhile = move |verdict| {
+        views.saw_lease(anew.clone(), index + 1);
+        verdict
+    };
+    rig.edges.lease = Arc::new(Retold(Arc::clone(&rig.edges.lease), listed_meanwhile));
+    let world = observe(&rig.edges, &rig.views, &HostSight::default(), &mut Blindness::default()).await;
+    assert_eq!(
+        rig.views.sights()[&rig.me].record.seq,
+        lease.seq + 1,
+        "it was listed while the keeper was asked"
+    );
+    assert_eq!(world.sights[&rig.me].record.seq, lease.seq);
     rig.keeper.abort();
 }

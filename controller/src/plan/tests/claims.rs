@@ -184,7 +184,7 @@ fn a_new_cluster_is_begun_without_a_member_that_has_no_lease_only_d_after_this_n
         Observed::Known(verdict) => verdict.unbroken_since = ago,
         Observed::Unknown(_) => panic!("no verdict"),
     };
-    let d = LeaseTimings::BALANCED.fence_after();
+    let d = LeaseTimings::PATIENT.fence_after();
     for life in [None, Some(NOW), Some(NOW - (d - Duration::from_millis(1)))] {
         began(&mut world, life);
         let plan = decide(&world);

@@ -177,6 +177,31 @@ fn the_node_that_runs_it_is_handed_it_by_an_owner_that_has_none() {
     }
 }
 
+/// The record is of a time when the VM was to be moved from n1 to n3. It runs on n2, and n1 is dead.
+#[test]
+fn the_node_that_runs_it_is_handed_it_by_the_target_of_a_migration_that_has_none() {
+    let mut world = moving(3, 1, 3, LocalVm::Absent);
+    let mut status = ready(2);
+    status.runs_unnamed = true;
+    world.nodes.insert(node(2), Arc::new(status));
+    world.sights.get_mut(&node(2)).unwrap().record.copies = Some(1);
+    assert_eq!(decide(&world).steps, [], "the source may live");
+    expire(&mut world, 1);
+    let handed = decide(&world);
+    let write = only_write(&handed);
+    assert_eq!(
+        (write.reason, &write.record.owner),
+        ("FoundElsewhere", &Some(Owner { node: node(2), epoch: 1 }))
+    );
+    assert_eq!((&write.record.migration, write.fence.len()), (&None, 1));
+    let asked = Asked { by: "anna".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+    let mut frozen = world.clone();
+    frozen.intents = Observed::Known(Intents { freeze: Some(asked), ..Intents::default() });
+    assert_eq!(decide(&frozen).steps, []);
+    world.local = Observed::Known(ARRIVED);
+    assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]));
+}
+
 #[test]
 fn whoever_has_a_copy_keeps_the_owner_from_starting_one_however_its_own_has_ended() {
     for reason in [OffReason::Died, OffReason::Shutdown, OffReason::Destroyed, OffReason::Unknown] {

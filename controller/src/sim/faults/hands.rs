@@ -1,6 +1,5 @@
 //! What people do by hand, and when.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use rand::Rng;
@@ -11,16 +10,6 @@ use super::{Fault, millis};
 use crate::sim::hands::{Hand, Nonsense};
 
 type Trouble = (Vec<(Duration, Fault)>, Duration);
-
-/// What the product does not stand yet is drawn with this variable only: a store that is emptied or put back while
-/// controllers are away. Of 2,000 seeds one or two fail; where the store is emptied and there is no leader to write leases
-/// anew, by two copies.
-const AWAITED: &str = "ZSHA_SIM_AWAITED";
-
-fn awaited() -> bool {
-    static AWAITED_TOO: OnceLock<bool> = OnceLock::new();
-    *AWAITED_TOO.get_or_init(|| std::env::var_os(AWAITED).is_some())
-}
 
 pub(super) fn drawn(rng: &mut SmallRng, node: NodeName, at: Duration, until: Duration) -> Trouble {
     let once = |hand: Hand| (vec![(at, Fault::ByHand(hand))], at);
@@ -36,9 +25,8 @@ pub(super) fn drawn(rng: &mut SmallRng, node: NodeName, at: Duration, until: Dur
         7 => once(Hand::DefinesAndLosesPower(node)),
         8 => once(Hand::Migrates(node)),
         9 => once(Hand::OverwritesLease(node, nonsense(rng))),
-        10 if awaited() => restored_meanwhile(rng, node, at),
-        11 if awaited() => wiped_meanwhile(rng, at),
-        _ => once(Hand::Destroys),
+        10 => restored_meanwhile(rng, node, at),
+        _ => wiped_meanwhile(rng, at),
     }
 }
 
