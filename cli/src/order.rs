@@ -23,6 +23,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// An election that cut a write off takes 2.4 to 3.9 s.
 const TRIES: u32 = 6;
 
+/// Why an order cannot be read that could stand under another name.
+pub(crate) const MISPLACED: &str = "an order of another kind stands there";
+
 /// What each of them takes.
 #[derive(Debug, clap::Args)]
 pub struct Common {
@@ -80,8 +83,8 @@ pub(crate) struct Order<'a> {
     pub(crate) view: ClusterView,
     pub(crate) status: ClusterStatus,
     pub(crate) changed: bool,
-    /// What could not be read and was written over: its key, and why.
-    overwritten: Option<(String, String)>,
+    /// What was missing or could not be read, and was written all the same: a sentence.
+    mended: Option<String>,
     node: Option<NodeName>,
     reach: &'a Reach,
     args: &'a Common,
@@ -124,7 +127,7 @@ impl<'a> Order<'a> {
             view,
             status,
             changed: false,
-            overwritten: None,
+            mended: None,
             node: None,
             reach,
             args,
@@ -134,6 +137,16 @@ impl<'a> Order<'a> {
     /// Refused while the cluster is frozen: it would wait for something that is not to be.
     pub(crate) fn not_frozen(&self) -> Result<(), Failure> {
         self.view.frozen().map_or(Ok(()), |asked| Err(frozen(&asked)))
+    }
+
+    /// Whether a node says that it does not know what is asked for: what has come back with an older state of the
+    /// store counts only once it is asked for again.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        let speaks = |node: &NodeName| self.status.node(node).is_some_and(|summary| summary.speaks());
+        let statuses = self.view.node_statuses.values().filter(|status| speaks(&status.node));
+        statuses
+            .flat_map(|status| &status.conditions)
+            .any(|condition| ["IntentUnknown", "IntentUnreadable"].contains(&condition.reason.as_str()))
     }
 
     /// The node of this name or address, which the document must name.
@@ -179,7 +192,7 @@ impl<'a> Order<'a> {
                 }
                 Err(error) => return Err(failed(&doing, &error, in_doubt)),
             };
-            let before = there.as_ref().map(|entry| records::read(&entry.value));
+            let before = there.as_ref().map(|entry| stands_there(name, &entry.value));
             let wanted = match &before {
                 Some(Ok(before)) => wanted(Some(before)),
                 // Nobody has ever asked for anything: that is the same as what takes something back.
@@ -192,8 +205,15 @@ impl<'a> Order<'a> {
             if there.as_ref().is_some_and(|entry| entry.value == value) {
                 return Ok(());
             }
-            if let Some(Err(why)) = before {
-                self.overwritten = Some((key.clone(), why));
+            match before {
+                Some(Err(why)) => {
+                    self.mended = Some(format!("{key} could not be read, and was written over: {why}"));
+                }
+                // It came with the first document, and no command deletes it.
+                None if name == Intent::POWER => {
+                    self.mended = Some(format!("{key} was missing, and was written anew"));
+                }
+                Some(Ok(_)) | None => {}
             }
             let op = match there {
                 Some(entry) => Op::Cas { key: key.clone(), value: value.clone(), index: entry.modify_index },
@@ -205,8 +225,8 @@ impl<'a> Order<'a> {
             in_doubt |= matches!(done, Err(StoreError::Unknown { .. }));
             match done {
                 Ok(Txn::Committed { .. }) => return Ok(()),
-                // It was not written over, and perhaps by now there is nothing to write over.
-                Ok(Txn::Conflict { .. }) if tries < TRIES => self.overwritten = None,
+                // It was not written, and perhaps by now there is nothing to mend.
+                Ok(Txn::Conflict { .. }) if tries < TRIES => self.mended = None,
                 Err(error) if error.is_transient() && tries < TRIES => tokio::time::sleep(LOOK).await,
                 Ok(Txn::Conflict { .. }) => {
                     return Err(Failure::new(
@@ -362,9 +382,8 @@ impl<'a> Order<'a> {
 
     /// The end of it. `done`: it has come true.
     pub(crate) fn end(&self, done: bool, message: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
-        if let Some((key, why)) = &self.overwritten {
-            let told = format!("WARNING: {key} could not be read, and was written over: {why}");
-            self.tell(session, &plain(&told))?;
+        if let Some(mended) = &self.mended {
+            self.tell(session, &plain(&format!("WARNING: {mended}")))?;
         }
         if self.args.json() {
             session.output.json(&Told {
@@ -381,6 +400,12 @@ impl<'a> Order<'a> {
         }
         Ok(Exit::Success)
     }
+}
+
+/// What is asked for under this name, as the controllers read it.
+fn stands_there(name: &str, value: &str) -> Result<Intent, String> {
+    let intent: Intent = records::read(value)?;
+    if intent.belongs_under(name) { Ok(intent) } else { Err(MISPLACED.to_owned()) }
 }
 
 /// Looking on at what was asked for ends with Ctrl-C; what was asked for does not.

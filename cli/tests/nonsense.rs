@@ -5,9 +5,28 @@
 mod common;
 
 use common::*;
+use serde_json::json;
 use zsha::Exit;
 use zsha_crds::NodeName;
 use zsha_crds::records::Intent;
+use zsha_runtime::store::{MemoryStore, Op};
+
+/// An order, though not one of whether the VM is to run or the cluster is frozen.
+fn a_drain() -> String {
+    json!({"kind": "drain", "by": "eve@desk", "at": "2026-11-29T10:00:00Z", "message": ""}).to_string()
+}
+
+/// What an administrator leaves behind; none: nothing.
+fn leave(store: &MemoryStore, key: &str, value: Option<&str>) {
+    match (value, store.read(key)) {
+        (Some(value), _) => store.overwrite(key, value),
+        (None, Some(entry)) => {
+            let op = Op::DeleteCas { key: key.to_owned(), index: entry.modify_index };
+            assert!(store.apply(&[op]).unwrap().committed());
+        }
+        (None, None) => {}
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn status_names_every_key_that_cannot_be_read_and_shows_the_rest() {
@@ -36,17 +55,76 @@ async fn a_reason_is_short_however_long_the_value_is() {
 
 #[tokio::test(start_paused = true)]
 async fn an_order_is_written_over_one_that_cannot_be_read_and_that_is_said() {
-    let store = healthy().await;
-    let key = keys().intent(Intent::FREEZE);
-    store.overwrite(&key, "garbage");
-    let ran = zsha(store.clone(), "", &["resume"]).await;
-    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
-    assert!(
-        ran.err.contains(&format!("WARNING: {key} could not be read, and was written over")),
-        "{}",
-        ran.err
-    );
-    assert_eq!(serde_json::from_str::<Intent>(&store.read(&key).unwrap().value).unwrap(), Intent::None);
+    let drain = Intent::drain_of(&NodeName::new("nfs-2").unwrap());
+    let stop = a_drain().replace("drain", "stop");
+    for (name, words) in [(Intent::FREEZE, &["resume"][..]), (&drain[..], &["uncordon", "nfs-2"][..])] {
+        for nonsense in ["garbage", stop.as_str()] {
+            let store = healthy().await;
+            let key = keys().intent(name);
+            store.overwrite(&key, nonsense);
+            let ran = zsha(store.clone(), "", words).await;
+            assert_eq!(ran.exit, Exit::Success, "{words:?}: {}", ran.err);
+            let told = format!("WARNING: {key} could not be read, and was written over");
+            assert!(ran.err.contains(&told), "{words:?}: {}", ran.err);
+            let now = store.read(&key).unwrap().value;
+            assert_eq!(serde_json::from_str::<Intent>(&now).unwrap(), Intent::None, "{words:?}");
+        }
+    }
+}
+
+/// Until one of them has, nobody knows it, and a VM that ends is started nowhere.
+#[tokio::test(start_paused = true)]
+async fn start_and_stop_write_whether_the_vm_is_to_run_where_nobody_can_read_it() {
+    let drain = a_drain();
+    let key = keys().intent(Intent::POWER);
+    for (there, is, was) in [
+        (None, "is missing", "was missing, and was written anew"),
+        (Some("garbage"), "cannot be read: expected value", "could not be read, and was written over"),
+        (
+            Some(drain.as_str()),
+            "cannot be read: an order of another kind",
+            "could not be read, and was written over: an order of another kind",
+        ),
+    ] {
+        for (kind, words) in [("start", &["start"][..]), ("stop", &["stop", "--detach"][..])] {
+            let store = healthy().await;
+            leave(&store, &key, there);
+            let status = zsha(store.clone(), "", &["status"]).await;
+            assert_eq!(status.exit, Exit::Success, "{}", status.err);
+            assert!(status.err.contains(&format!("WARNING: {key} {is}")), "{}", status.err);
+            assert!(status.err.contains("`zsha start` if it is to run, `zsha stop` if"), "{}", status.err);
+            let ran = zsha(store.clone(), "", words).await;
+            assert_eq!(ran.exit, Exit::Success, "{there:?} {words:?}: {ran:?}");
+            assert!(ran.err.contains(&format!("WARNING: {key} {was}")), "{there:?} {words:?}: {}", ran.err);
+            assert!(!ran.err.to_lowercase().contains("nothing was changed"), "{}", ran.err);
+            let now: Intent = serde_json::from_str(&store.read(&key).unwrap().value).unwrap();
+            let expected = match kind {
+                "start" => matches!(now, Intent::Start { .. }),
+                _ => matches!(now, Intent::Stop { .. }),
+            };
+            assert!(expected, "{there:?} {words:?}: {now:?}");
+            let status = zsha(store.clone(), "", &["status"]).await;
+            assert!(!status.err.contains("WARNING"), "{}", status.err);
+            let index = store.index();
+            let again = zsha(store.clone(), "", words).await;
+            assert!(again.err.to_lowercase().contains("nothing was changed"), "{words:?}: {}", again.err);
+            assert_eq!(store.index(), index, "{words:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_answer_or_request_was_lost_is_given_once_where_nothing_was_there() {
+    for fault in [Fault::AnswerLost, Fault::RequestLost] {
+        let store = healthy().await;
+        let key = keys().intent(Intent::POWER);
+        leave(&store, &key, None);
+        let before = store.index();
+        let ran = zsha(Faulty::new(&store, fault), "", &["start"]).await;
+        assert_eq!(ran.exit, Exit::Success, "{fault:?}: {ran:?}");
+        assert!(ran.err.contains("was missing, and was written anew"), "{fault:?}: {}", ran.err);
+        assert_eq!(store.index(), before + 1, "{fault:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -107,6 +107,34 @@ async fn a_start_takes_a_stop_back_and_waits_until_the_vm_runs() {
     assert!(again.err.contains("Nothing was changed"), "{}", again.err);
 }
 
+/// What has come back with an older state of the store counts for the controllers only once it is asked for again.
+#[tokio::test(start_paused = true)]
+async fn an_order_that_a_node_is_in_doubt_of_is_given_again() {
+    let given =
+        |kind: &str| json!({"kind": kind, "by": "bob@desk", "at": "2026-11-29T10:00:00Z", "message": ""});
+    for (name, order, reason, words) in [
+        ("power", given("stop"), "IntentUnknown", &["stop", "--detach"][..]),
+        ("drain.nfs-1", given("drain"), "IntentUnreadable", &["drain", "nfs-1", "--detach"][..]),
+    ] {
+        let store = healthy().await;
+        put(&store, keys().intent(name), &order);
+        let sure = zsha(store.clone(), "", words).await;
+        assert!(sure.err.contains("nothing was changed"), "{words:?}: {}", sure.err);
+        assert_eq!(intent(&store, name).unwrap()["by"], "bob@desk");
+        let key = keys().node_status(&NodeName::new("nfs-1").unwrap());
+        let mut status = read(&store, &key).unwrap();
+        status["conditions"].as_array_mut().unwrap().push(json!({
+            "type": "Schedulable", "status": "Unknown", "reason": reason, "message": "it has come back",
+            "lastTransitionTime": "1970-01-01T00:10:00Z"
+        }));
+        put(&store, key, &status);
+        let in_doubt = zsha(store.clone(), "", words).await;
+        assert_eq!(in_doubt.exit, Exit::Success, "{words:?}: {in_doubt:?}");
+        assert!(!in_doubt.err.contains("nothing was changed"), "{words:?}: {}", in_doubt.err);
+        assert_eq!(intent(&store, name).unwrap()["by"], "alice@desk");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_is_drained_by_name_or_address_and_the_vm_seen_to_leave() {
     for word in ["nfs-1", "10.0.0.1"] {

@@ -41,9 +41,11 @@ pub async fn run(
     let (by, at) = (session.who.clone(), session.clock.wall());
     let drain =
         |shutdown| Intent::Drain { by: by.clone(), at, message: args.order.common.message.clone(), shutdown };
+    let in_doubt = order.is_in_doubt();
     let wanted = |there: Option<&Intent>| match there {
-        // What a host asks for as it shuts down ends once it has booted, and this does not.
-        Some(Intent::Drain { by, shutdown, .. }) if Intent::is_host_itself(&node, by) => {
+        // What a host asks for as it shuts down ends once it has booted, and this does not. A drain that the nodes
+        // are in doubt of is asked for again.
+        Some(Intent::Drain { by, shutdown, .. }) if in_doubt || Intent::is_host_itself(&node, by) => {
             Some(drain(shutdown.clone()))
         }
         Some(Intent::Drain { .. }) => None,

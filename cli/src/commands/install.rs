@@ -124,12 +124,26 @@ fn programs(args: &Args) -> Result<Programs, Failure> {
         Some(file) => Some(file.clone()),
         None => Some(beside("consul")).filter(|file| file.is_file()),
     };
-    let consul = consul.map(|file| program(&file, layout::CONSUL, Part::Consul)).transpose()?;
-    Ok(Programs {
-        zsha: program(&us, layout::ZSHA, Part::Zsha)?,
-        controller: program(&beside("zsha-controller"), layout::CONTROLLER, Part::Zsha)?,
-        consul,
-    })
+    let zsha = program(&us, layout::ZSHA, Part::Zsha)?;
+    let other = |file: &Path, path, part| {
+        let other = program(file, path, part)?;
+        for_the_same_machine(&zsha.content, &other.content, file).map(|()| other)
+    };
+    let consul = consul.map(|file| other(&file, layout::CONSUL, Part::Consul)).transpose()?;
+    let controller = other(&beside("zsha-controller"), layout::CONTROLLER, Part::Zsha)?;
+    Ok(Programs { zsha, controller, consul })
+}
+
+/// Every node is seen to be of the kind that this very program is for. One for another kind would be taken for a
+/// script by the shell that tries it there.
+fn for_the_same_machine(ours: &[u8], other: &[u8], file: &Path) -> Result<(), Failure> {
+    // Of an ELF file: how wide its words are and in what order their bytes, and which processor it is for.
+    let machine = |elf: &[u8]| Some((elf.get(4..6)?.to_vec(), elf.get(18..20)?.to_vec()));
+    if machine(other).is_some() && machine(other) == machine(ours) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{} is for another kind of processor than this zsha", file.display()))
+        .hint("take one for the nodes' kind: `file` says which kind a program is for"))
 }
 
 fn program(file: &Path, path: &'static str, part: Part) -> Result<Wanted, Failure> {
@@ -393,5 +407,26 @@ impl Work<'_> {
             format!("{} {}: {what}: it failed; the nodes after it were not begun", node.address, node.name);
         let failure = Failure::new(Exit::General, "NodeFailed", message).cause(error.to_string());
         failure.hint("mend it, and run the same command again: it goes on from there")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_for_another_kind_of_processor_is_not_sent_at_all() {
+        let mut ours = b"\x7fELF\x02\x01\x01".to_vec();
+        ours.resize(64, 0);
+        ours[18] = 62;
+        let file = Path::new("zsha-controller");
+        assert!(for_the_same_machine(&ours, &ours, file).is_ok());
+        let mut other = ours.clone();
+        other[7] = 3;
+        assert!(for_the_same_machine(&ours, &other, file).is_ok(), "which system it is for says nothing");
+        other[18] = 183;
+        let refused = for_the_same_machine(&ours, &other, file).unwrap_err();
+        assert_eq!(refused.message, "zsha-controller is for another kind of processor than this zsha");
+        assert!(for_the_same_machine(&ours[..8], &ours[..8], file).is_err(), "that is no whole program");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use zsha_crds::records::Intent;
-use zsha_crds::status::ClusterStatus;
+use zsha_crds::status::{ClusterStatus, ClusterView};
 
 use super::apply;
 use crate::args::Global;
@@ -50,7 +50,7 @@ pub async fn run(
     }
     let mut order = begin(args, reach, session).await?;
     order.not_frozen()?;
-    if let (Is::So(how), None) = (is_running(&order.status), order.view.stop_wanted()) {
+    if let (Is::So(how), true) = (is_running(&order.status), is_to_run(&order.view)) {
         order.tell(session, "Nothing was changed.")?;
         return order.end(true, &how, session);
     }
@@ -133,6 +133,12 @@ fn start_script() -> String {
         "set -e\n! systemctl cat {consul} >/dev/null 2>&1 || systemctl start {consul}\n\
          systemctl start {keeper}\nsystemctl start {controller}\nsystemctl start {host}"
     )
+}
+
+/// Whether the store says so. Where it says nothing that can be read, nobody knows what is asked for, and nothing is
+/// begun, also where the VM ends: then a start is written beside a VM that runs.
+fn is_to_run(view: &ClusterView) -> bool {
+    matches!(view.intents.get(Intent::POWER), Some(Intent::Start { .. } | Intent::None))
 }
 
 fn is_running(status: &ClusterStatus) -> Is {

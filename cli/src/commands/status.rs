@@ -9,9 +9,12 @@ mod watch;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use zsha_crds::status::{ClusterStatus, DataAge, summarise};
+use zsha_crds::Keys;
+use zsha_crds::records::Intent;
+use zsha_crds::status::{ClusterStatus, ClusterView, DataAge, summarise};
 use zsha_runtime::store::consul::Member;
 
+use crate::order::MISPLACED;
 use crate::output::escape::plain;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -91,8 +94,8 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     if let Some(banner) = banner(&status) {
         session.output.tell(&banner)?;
     }
-    for (key, why) in &view.unreadable {
-        session.output.tell(&plain(&format!("WARNING: {key} cannot be read: {why}")))?;
+    for warning in warnings(&view) {
+        session.output.tell(&plain(&warning))?;
     }
     match args.output {
         Form::Json => session.output.json(&Whole::of(&status, reach).await)?,
@@ -100,6 +103,44 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
         Form::Table | Form::Wide => print(&status, args.output == Form::Wide, reach, session).await?,
     }
     Ok(exit(args, &status))
+}
+
+/// Every key that cannot be read or should be there, and, of an order, which command writes it.
+fn warnings(view: &ClusterView) -> Vec<String> {
+    let keys = Keys::new(&view.cluster);
+    let unreadable = view.unreadable.iter().map(|(key, why)| (key.clone(), format!("cannot be read: {why}")));
+    let misplaced = view.intents.iter().filter(|(name, intent)| !intent.belongs_under(name));
+    let misplaced = misplaced.map(|(name, _)| (keys.intent(name), format!("cannot be read: {MISPLACED}")));
+    // It came with the first document.
+    let power = keys.intent(Intent::POWER);
+    let is_there = view.intents.contains_key(Intent::POWER) || view.unreadable.contains_key(&power);
+    let missing = (view.spec.is_some() && !is_there).then(|| (power, "is missing".to_owned()));
+    unreadable
+        .chain(misplaced)
+        .chain(missing)
+        .map(|(key, what)| match key.strip_prefix(&keys.intents()).and_then(way_out) {
+            Some(way_out) => format!("WARNING: {key} {what}; {way_out}"),
+            None => format!("WARNING: {key} {what}"),
+        })
+        .collect()
+}
+
+/// Where nobody knows what is asked for under this name.
+fn way_out(name: &str) -> Option<String> {
+    let unknown = |what: &str, how: &str| {
+        Some(format!("nobody knows whether {what}, and nothing is begun meanwhile: {how}"))
+    };
+    match name {
+        Intent::POWER => {
+            unknown("the VM is to run", "`zsha start` if it is to run, `zsha stop` if it is to be off")
+        }
+        Intent::FREEZE => {
+            unknown("the cluster is frozen", "`zsha resume` if it is to go on, `zsha freeze` if it is not")
+        }
+        _ => Intent::drained(name).map(|node| {
+            format!("nobody knows whether {node} was drained: `zsha uncordon {node}`, or `zsha drain {node}`")
+        }),
+    }
 }
 
 fn exit(args: &Args, status: &ClusterStatus) -> Exit {

@@ -12,6 +12,8 @@ use super::ceph::{self, CephLogin};
 pub(crate) const ZSHA: &str = "/usr/bin/zsha";
 pub(crate) const CONTROLLER: &str = "/usr/bin/zsha-controller";
 pub(crate) const CONSUL: &str = "/usr/bin/consul";
+/// What runs there; each says its version when it is given `--version`.
+pub(crate) const PROGRAMS: [&str; 3] = [ZSHA, CONTROLLER, CONSUL];
 pub(crate) const SETTINGS: &str = "/etc/zsha/controller.yaml";
 /// Of QEMU's client, where the image is in Ceph.
 const CEPH_CONFIG: &str = "/etc/zsha/ceph.conf";

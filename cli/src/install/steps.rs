@@ -109,16 +109,7 @@ impl OnRemote<'_> {
             },
             Step::MakeTokens => acl::make_tokens(self.remote, self.node).await,
             Step::MaskLibvirtGuests => self.script("systemctl mask -q --now libvirt-guests", SERVICE).await,
-            Step::StartZsha { .. } => {
-                // One after the other: restarted in one job, the keeper is not started before the controller has stopped,
-                // and the guard it leaves behind ends the VM meanwhile.
-                let [keeper, controller] = layout::SERVICES;
-                let script = format!(
-                    "set -e\nsystemctl daemon-reload\nsystemctl enable -q {keeper} {controller}\n\
-                     systemctl restart {keeper}\nsystemctl restart {controller}"
-                );
-                self.script(&script, SERVICE).await
-            }
+            Step::StartZsha { .. } => self.script(&restart_script(), SERVICE).await,
             Step::WatchShutdown => {
                 // One that is active stays so: its stop is what makes the VM leave.
                 let unit = layout::HOST_SERVICE;
@@ -133,21 +124,8 @@ impl OnRemote<'_> {
         self.remote.run(script, &[], limit).await.map(drop)
     }
 
-    /// Into a file beside it that takes its place at once: nobody ever sees half of it, and a program that runs goes on
-    /// with the one it was started from.
     pub(crate) async fn send(&self, file: &Wanted) -> Result<(), SshError> {
-        let script = format!(
-            "set -eu\numask 077\npath={path}\ndir=${{path%/*}}\n[ -d \"$dir\" ] || install -d -m 755 \"$dir\"\n\
-             new=$(mktemp \"$dir/.zsha.XXXXXX\")\ntrap 'rm -f \"$new\"' EXIT\ncat >\"$new\"\n\
-             [ \"$(sha256sum <\"$new\" | cut -d' ' -f1)\" = {sha} ] || \
-             {{ echo 'what arrived is not what was sent' >&2; exit 1; }}\n\
-             chmod {mode} \"$new\"\nchown {owner} \"$new\"\nsync \"$new\"\nmv -f \"$new\" \"$path\"",
-            path = quoted(file.path),
-            sha = file.sha256,
-            mode = file.mode,
-            owner = file.owner,
-        );
-        self.remote.run(&script, &file.content, SEND).await.map(drop)
+        self.remote.run(&send_script(file), &file.content, SEND).await.map(drop)
     }
 
     /// A unit file of its own is put aside, since one of the same name is to come.
@@ -180,6 +158,52 @@ impl OnRemote<'_> {
         })
         .await
     }
+}
+
+/// Into a file beside it that takes its place at once: nobody ever sees half of it, and a program that runs goes
+/// on with the one it was started from. A program takes that place only where it starts.
+fn send_script(file: &Wanted) -> String {
+    let tried = if layout::PROGRAMS.contains(&file.path) {
+        see_it_start("\"$new\"", file.path, "it was not put in place, and nothing was started anew")
+    } else {
+        String::new()
+    };
+    format!(
+        "set -eu\numask 077\npath={path}\ndir=${{path%/*}}\n[ -d \"$dir\" ] || install -d -m 755 \"$dir\"\n\
+         new=$(mktemp \"$dir/.zsha.XXXXXX\")\ntrap 'rm -f \"$new\"' EXIT\ncat >\"$new\"\n\
+         [ \"$(sha256sum <\"$new\" | cut -d' ' -f1)\" = {sha} ] || \
+         {{ echo 'what arrived is not what was sent' >&2; exit 1; }}\n\
+         chmod {mode} \"$new\"\nchown {owner} \"$new\"\nsync \"$new\"\n{tried}mv -f \"$new\" \"$path\"",
+        path = quoted(file.path),
+        sha = file.sha256,
+        mode = file.mode,
+        owner = file.owner,
+    )
+}
+
+/// The program is seen to start before anything is stopped: a keeper that is stopped leaves a guard behind, which
+/// ends the VM where no keeper comes after it.
+fn restart_script() -> String {
+    let tried = see_it_start(layout::CONTROLLER, layout::CONTROLLER, "nothing was started anew");
+    // One after the other: restarted in one job, the keeper is not started before the controller has stopped,
+    // and the guard it leaves behind ends the VM meanwhile.
+    let [keeper, controller] = layout::SERVICES;
+    format!(
+        "set -e\n{tried}systemctl daemon-reload\nsystemctl enable -q {keeper} {controller}\n\
+         systemctl restart {keeper}\nsystemctl restart {controller}"
+    )
+}
+
+/// Lines of a script that end it where a program does not so much as say its version: because a library that it was
+/// built with is older there, say, or missing. `program` is a word of the shell, `name` the program's path.
+fn see_it_start(program: &str, name: &str, left: &str) -> String {
+    format!(
+        "said=$(timeout 30 {program} --version 2>&1 >/dev/null </dev/null) || {{\n  status=$?\n  \
+         said=${{said:-it ended with $status and said nothing}}\n  \
+         said=$(printf %s \"$said\" | tr '\\n\\t' '  ' | cut -c1-300)\n  \
+         printf '%s\\n' \"{name} does not start there, so {left}: $said. Install there what it lacks, or take a \
+         build for that system\" >&2\n  exit 1\n}}\n"
+    )
 }
 
 /// The cluster as a node's own `zsha status` sees it.
@@ -219,4 +243,99 @@ pub(crate) fn failure(stderr: &str) -> (String, String) {
     let message =
         word("message").map_or_else(|| stderr.trim().to_owned(), |said| said + &causes.collect::<String>());
     (word("reason").unwrap_or_default(), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::path::Path;
+    use std::process::{Command, Output, Stdio};
+
+    use super::*;
+    use crate::install::layout::Part;
+
+    const SOUND: &str = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'program 1.2.3'\n";
+    const BROKEN: &str = "#!/bin/sh\necho 'libvirt.so.0: cannot open shared object file' >&2\nexit 127\n";
+
+    fn run(script: &str, input: &[u8]) -> Output {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        shell.stdin.take().unwrap().write_all(input).unwrap();
+        shell.wait_with_output().unwrap()
+    }
+
+    /// As it is sent to a node, but to this file and for whoever runs the test.
+    fn sent(path: &'static str, to: &Path, content: &str) -> Output {
+        let wanted = Wanted::new(path, "755", Part::Zsha, content);
+        let file = Wanted { owner: "$(id -u):$(id -g)", ..wanted };
+        run(&send_script(&file).replace(path, to.to_str().unwrap()), &file.content)
+    }
+
+    fn text(bytes: &[u8]) -> String {
+        String::from_utf8_lossy(bytes).into_owned()
+    }
+
+    #[test]
+    fn a_program_that_does_not_start_there_is_not_put_in_the_place_of_one_that_runs() {
+        for path in layout::PROGRAMS {
+            let dir = tempfile::tempdir().unwrap();
+            let to = dir.path().join("program");
+            std::fs::write(&to, "the one before").unwrap();
+            let broken = sent(path, &to, BROKEN);
+            let said = text(&broken.stderr);
+            assert_eq!(broken.status.code(), Some(1), "{path}: {said}");
+            assert!(
+                said.contains("/program does not start there, so it was not put in place")
+                    && said.contains(": libvirt.so.0: cannot open shared object file. Install")
+                    && said.trim_end().lines().count() == 1,
+                "{path}: {said}"
+            );
+            assert_eq!(std::fs::read_to_string(&to).unwrap(), "the one before", "{path}");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{path}: nothing else is left");
+            let sound = sent(path, &to, SOUND);
+            assert!(sound.status.success(), "{path}: {}", text(&sound.stderr));
+            assert_eq!(std::fs::read_to_string(&to).unwrap(), SOUND, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_without_a_word_is_said_to_have_done_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let ended = sent(layout::CONTROLLER, &dir.path().join("program"), "#!/bin/sh\nexit 3\n");
+        assert!(text(&ended.stderr).contains(": it ended with 3 and said nothing. Install"), "{ended:?}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_program_of_ours_is_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("firewall");
+        let ran = dir.path().join("ran");
+        let content = format!("#!/bin/sh\n: >'{}'\nexit 1\n", ran.display());
+        let done = sent("/usr/lib/zsha/firewall", &to, &content);
+        assert!(done.status.success() && !ran.exists(), "{done:?}");
+        assert_eq!(std::fs::read_to_string(&to).unwrap(), content);
+    }
+
+    #[test]
+    fn no_service_is_started_anew_whose_program_does_not_start() {
+        for (content, restarted) in [(BROKEN, 0), (SOUND, 2)] {
+            let dir = tempfile::tempdir().unwrap();
+            let program = quoted(dir.path().join("program").to_str().unwrap());
+            // Written by the shell itself: a file that this process has open for writing cannot be run.
+            let before = format!(
+                "printf %s {content} >{program}\nchmod 755 {program}\nsystemctl() {{ echo \"$*\"; }}\n",
+                content = quoted(content)
+            );
+            let done = run(&(before + &restart_script().replace(layout::CONTROLLER, &program)), b"");
+            let (asked, said) = (text(&done.stdout), text(&done.stderr));
+            assert_eq!(asked.matches("restart ").count(), restarted, "{asked}{said}");
+            assert_eq!(done.status.success(), restarted == 2, "{asked}{said}");
+            assert_eq!(
+                said.contains("does not start there, so nothing was started anew"),
+                restarted == 0,
+                "{said}"
+            );
+        }
+    }
 }

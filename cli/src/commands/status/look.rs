@@ -39,7 +39,7 @@ pub(crate) async fn once(
         index = listing.index;
         let leases = listing.entries.iter().filter_map(|entry| {
             let node = records::node_of(&entry.key, &keys.leases()).ok()?;
-            LeaseRecord::read(&entry.value, &node).ok()
+            LeaseRecord::read(&entry.value, &node, cluster).ok()
         });
         for lease in leases.filter(|lease| first.get(&lease.node).is_some_and(|first| renewed(first, lease)))
         {
