@@ -41,6 +41,10 @@ pub struct VmCopy {
     pub user: Option<u32>,
     /// What it was called by; of a simulation nothing.
     pub command: String,
+    /// Whether it certainly could run the VM. One that only may be able to can be a stranger's: it counts,
+    /// and where no copy may live it dies as any other, but it is taken neither for the VM's own nor for a
+    /// second one.
+    pub certain: bool,
     /// A pidfd: refers to this very process for ever, whoever gets its number later.
     handle: Option<Arc<OwnedFd>>,
 }
@@ -48,7 +52,15 @@ pub struct VmCopy {
 impl VmCopy {
     /// One that no process stands behind: in a simulation, or in a test.
     pub fn numbered(process: u64) -> Self {
-        Self { process, incoming: false, started: None, user: None, command: String::new(), handle: None }
+        Self {
+            process,
+            incoming: false,
+            started: None,
+            user: None,
+            command: String::new(),
+            certain: true,
+            handle: None,
+        }
     }
 
     /// Whether both are one process, and not one that got the number of the other.
@@ -186,21 +198,33 @@ impl ProcCopies {
             Claim::Unclear => return Ok(Sight::Unclear),
         }
         let bearing = Bearing::of(&process);
+        let (could_run_vm, certain) = self.judge(&bearing);
         let copy = VmCopy {
             process: u64::from(number.unsigned_abs()),
             incoming: is_incoming(buffer),
             started: bearing.started,
             user: bearing.users.map(|[_, effective, ..]| effective),
             command: called(buffer),
+            certain,
             handle: Some(Arc::new(handle)),
         };
-        Ok(if self.could_run_vm(&bearing) { Sight::Copy(copy) } else { Sight::Stranger(copy) })
+        Ok(if could_run_vm { Sight::Copy(copy) } else { Sight::Stranger(copy) })
     }
 
-    /// Who may is only asked where it matters: of root's there is no doubt.
     fn could_run_vm(&self, bearing: &Bearing) -> bool {
-        bearing.could_run_vm(Some(&BTreeSet::from([0])))
-            || bearing.could_run_vm(self.users.that_count().as_ref())
+        self.judge(bearing).0
+    }
+
+    /// Whether it could run the VM, and whether that is certain. Who may is asked once, so that both are of
+    /// one answer, and only where it matters: of root's there is no doubt.
+    fn judge(&self, bearing: &Bearing) -> (bool, bool) {
+        let root = BTreeSet::from([0]);
+        if bearing.certainly_could_run_vm(Some(&root)) {
+            return (true, true);
+        }
+        let users = self.users.that_count();
+        let could = bearing.could_run_vm(Some(&root)) || bearing.could_run_vm(users.as_ref());
+        (could, bearing.certainly_could_run_vm(users.as_ref()))
     }
 
     fn claim(&self, process: &Path, buffer: &mut Vec<u8>) -> io::Result<Claim> {

@@ -194,9 +194,11 @@ mod strangers;
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
+    use zsha_runtime::store::consul::ConsulSettings;
 
     use super::*;
     use crate::keeper::copies::tests::Impostor;
+    use crate::keeper::process::{self, KeeperSettings};
 
     const K: Duration = LeaseTimings::FAST.kill();
 
@@ -304,6 +306,49 @@ mod tests {
         standing.relieve();
         assert_eq!(guard.join().unwrap(), Relieved::NewKeeper);
         assert!(qemu.lives());
+    }
+
+    /// A keeper that cannot be started: it has no address of Consul, or else no room for its socket.
+    fn unstartable(root: &Path, cluster: &str, consul: Option<&str>) -> KeeperSettings {
+        let word = |name: &str| {
+            let path = root.join(name);
+            std::fs::write(&path, name).unwrap();
+            path
+        };
+        let settings = KeeperSettings {
+            cluster: ClusterName::new(cluster).unwrap(),
+            node: zsha_crds::NodeName::new("n1").unwrap(),
+            consul: ConsulSettings::new(consul.iter().map(|address| address.parse().unwrap()).collect()),
+            run_dir: root.join("run"),
+            machine_id: word("machine"),
+            boot_id: word("boot"),
+            watchdog: None,
+            libvirt_logs: root.to_owned(),
+        };
+        // What lies there is a directory, which nothing replaces.
+        std::fs::create_dir_all(process::socket_path(&settings.run_dir, &settings.cluster)).unwrap();
+        settings
+    }
+
+    #[test]
+    fn a_keeper_that_fails_to_start_leaves_the_guard_where_it_stands() {
+        let root = tempfile::tempdir().unwrap();
+        for (cluster, consul, why) in [
+            ("early", None, "no address of Consul was given"),
+            ("late", Some("http://127.0.0.1:1"), "cannot listen for the controller"),
+        ] {
+            let settings = unstartable(root.path(), cluster, consul);
+            let directory = process::directory(&settings.run_dir, &settings.cluster);
+            // Of the boot that this keeper finds, so that it takes the deadline over and ends nothing.
+            let believed = memory(Clock::Boottime.now() + Duration::from_secs(3_600), 7);
+            let relief = Relief::new().unwrap();
+            handover::offer(&directory, Some(believed.clone()), Arc::clone(&relief)).unwrap();
+            let error = process::keep(&settings).unwrap_err();
+            assert!(format!("{error:#}").contains(why), "{error:#}");
+            let standing = Standing::find(&directory).expect("it stands for the keeper that comes next");
+            assert_eq!(standing.memory, Some(believed));
+            assert!(!relief.has_come());
+        }
     }
 
     /// A program that reads a line and says this.

@@ -10,7 +10,8 @@ use std::thread;
 
 use anyhow::Context;
 use rustix::mm::MlockAllFlags;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 use zsha_crds::records::LeaseTimings;
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
@@ -61,10 +62,19 @@ pub fn socket_path(run_dir: &Path, cluster: &ClusterName) -> PathBuf {
 /// Runs until it is asked to stop.
 pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
     limits::take_descriptors();
-    let directory = directory(&settings.run_dir, &settings.cluster);
-    let premises = Premises::claim(&directory)?;
-    let identity = identity(settings)?;
     take_care_of_memory_and_time();
+    keep(settings)
+}
+
+/// The same, in a process that has taken of its host what it needs.
+///
+/// A guard that stands is asked what it knows at the beginning, and relieved after everything that may fail:
+/// until then it stands beside this keeper and obeys the same deadline. It stays if this keeper does not come
+/// to serve.
+pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
+    let directory = directory(&settings.run_dir, &settings.cluster);
+    let mut premises = Premises::claim(&directory)?;
+    let identity = identity(settings)?;
     let uuid = VmName::management().domain_uuid(&settings.cluster);
     let enforcement = Arc::new(Enforcement::with_bell()?);
     let standing = guard::Standing::find(&directory);
@@ -81,9 +91,6 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
     let log = libvirt_log::of(&settings.libvirt_logs, &VmName::management());
     let copies = Arc::new(ProcCopies::telling(uuid).by_log(log));
     let tell = start_enforcing(&enforcement, copies.silent(), second_clock(&outer))?;
-    if let Some(standing) = standing {
-        standing.relieve();
-    }
     let watchdog = start_watchdog(settings, &directory, &enforcement)?;
     let store: Arc<dyn Store> = Arc::new(ConsulStore::connect(settings.consul.clone())?);
     let renewing = RenewSettings {
@@ -100,24 +107,49 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
     };
     let guard = GuardSettings { cluster: settings.cluster.clone(), directory: directory.clone() };
     let runtime = limits::runtime(256 << 10).context("cannot start the runtime")?;
-    runtime.block_on(serve(renewing, premises, &copies, uuid, &guard))?;
+    let entrance = runtime.block_on(async { Entrance::open(&mut premises) })?;
+    // Nothing of the start can fail any more, and whoever asks this process to stop is answered by `serve`,
+    // which posts another guard. Nothing has been renewed yet: until now both have obeyed one deadline.
+    if let Some(standing) = standing {
+        standing.relieve();
+    }
+    runtime.block_on(serve(renewing, premises, entrance, &copies, uuid, &guard))?;
     leave(&watchdog, copies.as_ref());
     // A thread that hangs in /proc must not keep the process.
     runtime.shutdown_background();
     Ok(())
 }
 
+/// Where the controller asks this process, and where it is asked to stop.
+#[derive(Debug)]
+struct Entrance {
+    listener: UnixListener,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Entrance {
+    /// To be called inside the runtime. A signal that comes before this ends the process, one that comes
+    /// later waits for [`serve`].
+    fn open(premises: &mut Premises) -> anyhow::Result<Self> {
+        Ok(Self {
+            listener: premises.bind().context("cannot listen for the controller")?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
 /// Renews and answers until it may leave.
 async fn serve(
     settings: RenewSettings,
-    mut premises: Premises,
+    premises: Premises,
+    entrance: Entrance,
     copies: &ProcCopies,
     uuid: Uuid,
     guard: &GuardSettings,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = premises.bind().context("cannot listen for the controller")?;
+    let Entrance { listener, mut terminate, mut interrupt } = entrance;
     let (renewal, line) = renew::new(settings);
     let answering = premises::answer(premises, listener, line.clone());
     let parts = async {

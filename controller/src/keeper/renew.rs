@@ -8,7 +8,6 @@ mod look;
 mod notebook;
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,10 +234,10 @@ impl Renewal {
         }
         match self.settings.looking.last_end().await {
             Ok(ended) => ended == Some(OffReason::Migrated),
-            // A dead disk takes libvirt and the guest with it. What has another cause says nothing, and nothing is believed.
+            // A dead disk takes libvirt and the guest with it, and only the storage itself can say that it is
+            // dead. No answer in time has many causes, as has every other error: then nothing is believed.
             Err(error) => {
-                let is_of_the_disk =
-                    Whose::is(&error) == Whose::Storage || error.kind() == io::ErrorKind::TimedOut;
+                let is_of_the_disk = Whose::is(&error) == Whose::Storage;
                 tracing::warn!(%error, is_of_the_disk, "libvirt's log does not say how the VM has ended");
                 !is_of_the_disk
             }

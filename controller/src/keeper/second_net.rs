@@ -3,12 +3,20 @@
 //!
 //! It never acts while the keeper answers, and never on a deadline it made up. What it does not know (the keeper's
 //! own restart, a renewal it was not told of) it is told from the keeper's state file before it decides. Where this process
-//! lacks what it takes to ask or to read (descriptors, memory), nothing is learnt, and nobody is killed on that.
+//! lacks what it takes to ask or to read (descriptors, memory, the right to), nothing is learnt, and nobody
+//! is killed on that.
+//!
+//! A keeper that this process has never heard of, neither by a verdict nor by a state file, need not be dead:
+//! it may work in another directory, or behind another mount. No deadline of it is known, only that no lease
+//! is longer than a document may ask for. So nobody is killed before no keeper could be found for that long.
 
 use std::convert::Infallible;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
+use zsha_crds::records::LeaseTimings;
+use zsha_runtime::lease::Memory;
 use zsha_runtime::{Clock, Moment};
 
 use super::copies::Copies;
@@ -27,19 +35,40 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// deadline: between that and the moment others may fence there is not a second in `Fast`.
 const ASK_BEFORE: Duration = Duration::from_millis(600);
 
+/// A keeper that is started together with this controller is heard of by then.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
 /// Kills when the keeper is gone and the last deadline it wrote down has passed. While that is far the keeper is not
 /// asked: it takes a question for a sign that the passes of this controller go on.
 pub async fn watch(file: &StateFile, lease: &dyn Lease, copies: &dyn Copies, clock: Clock) -> Infallible {
+    watch_by(|| file.read(), file.path(), lease, copies, clock).await
+}
+
+/// The same, by whatever reads the state file that lies at this path.
+async fn watch_by(
+    read_file: impl Fn() -> anyhow::Result<Option<Memory>>,
+    path: &Path,
+    lease: &dyn Lease,
+    copies: &dyn Copies,
+    clock: Clock,
+) -> Infallible {
+    let begun = clock.now();
     let mut net = SecondNet::default();
     let mut killing = Killing::default();
+    let mut said = None;
     loop {
-        let read = file.read();
+        let read = read_file();
         let now = clock.now();
         if read.as_ref().is_err_and(is_a_lack) {
+            net.not_asked();
             clock.sleep_until(now + LOOK_EVERY).await;
             continue;
         }
-        let remembered = read.ok().flatten().and_then(|memory| memory.deadline);
+        let memory = read.as_ref().ok().and_then(Option::as_ref);
+        if memory.is_some() {
+            net.found();
+        }
+        let remembered = memory.and_then(|memory| memory.deadline);
         if let Some(deadline) = remembered.filter(|deadline| now + ASK_BEFORE < *deadline) {
             net.remembered(deadline);
             clock.sleep_until((deadline - ASK_BEFORE).min(now + LOOK_EVERY)).await;
@@ -49,16 +78,24 @@ pub async fn watch(file: &StateFile, lease: &dyn Lease, copies: &dyn Copies, clo
         if net.is_lost() {
             net.unanswered(now, remembered);
         }
-        kill_if_right(&net, &mut killing, copies, now);
-        match tokio::time::timeout(ANSWER_WITHIN, lease.verdict()).await {
-            Ok(Ok(verdict)) => net.answered(&verdict),
-            Ok(Err(KeeperError::NotAsked { .. })) => {
-                clock.sleep_until(clock.now() + LOOK_EVERY).await;
-                continue;
-            }
-            Ok(Err(_)) | Err(_) => net.unanswered(clock.now(), remembered),
+        if read.as_ref().is_err_and(is_denied) {
+            net.not_asked();
         }
+        kill_if_right(&net, &mut killing, copies, now);
+        let answer =
+            tokio::time::timeout(ANSWER_WITHIN, lease.verdict()).await.unwrap_or_else(|_| Err(hangs()));
         let now = clock.now();
+        match &answer {
+            Ok(verdict) => net.answered(verdict),
+            Err(KeeperError::NotAsked { .. }) => net.not_asked(),
+            Err(_) => net.unanswered(now, remembered),
+        }
+        if let Err(error) = &answer
+            && !net.has_heard()
+            && now.since(begun) >= TOLD_AFTER
+        {
+            tell_unheard(&mut said, error, path, &read);
+        }
         kill_if_right(&net, &mut killing, copies, now);
         let next = match net.decide(now) {
             Some(Enforce::Valid { until }) => until.min(now + LOOK_EVERY),
@@ -72,6 +109,40 @@ fn is_a_lack(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(limits::is_a_lack)
 }
 
+/// Not permitted, by the rights of this process or by what else decides that: it says nothing of the file.
+fn is_denied(error: &anyhow::Error) -> bool {
+    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    error.downcast_ref::<io::Error>().is_some_and(denied)
+}
+
+fn hangs() -> KeeperError {
+    let reason = format!("no answer within {} ms", ANSWER_WITHIN.as_millis());
+    KeeperError::Unreachable { operation: "verdict", reason }
+}
+
+/// Why nothing is done, while nobody is known who does it. Once, until it is for another reason.
+fn tell_unheard(
+    said: &mut Option<String>,
+    asked: &KeeperError,
+    path: &Path,
+    read: &anyhow::Result<Option<Memory>>,
+) {
+    let file = match read {
+        Ok(_) => format!("there is no state file {}", path.display()),
+        Err(error) => format!("{error:#}"),
+    };
+    let why = format!("{asked}; {file}");
+    if said.as_ref() != Some(&why) {
+        tracing::warn!(
+            why,
+            "nothing was ever heard of this node's keeper. It may live all the same, so no copy is ended for \
+             that before none could be found for {} s. Is it started, and in this controller's run directory?",
+            UNHEARD_KEEPER.as_secs()
+        );
+        *said = Some(why);
+    }
+}
+
 fn kill_if_right(net: &SecondNet, killing: &mut Killing, copies: &dyn Copies, now: Moment) {
     if let Some(Enforce::Kill { .. }) = net.decide(now) {
         let round = killing.round(copies, now, LOOK_EVERY);
@@ -79,9 +150,13 @@ fn kill_if_right(net: &SecondNet, killing: &mut Killing, copies: &dyn Copies, no
     }
 }
 
-/// How long a keeper of which nothing is known may be away: its own restart takes less, and it would kill
-/// at once itself if it came back without a memory.
+/// How long a keeper that has written down no deadline may be away: its own restart takes less, and it would
+/// kill at once itself if it came back with that memory.
 const UNKNOWN_KEEPER: Duration = Duration::from_secs(5);
+
+/// How long one that was never heard of is looked for: a lease that it may have renewed before that is over
+/// by then, whatever the document asks for.
+const UNHEARD_KEEPER: Duration = LeaseTimings::LONGEST.fence_after();
 
 /// Fed with every verdict, or the lack of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,13 +168,20 @@ struct SecondNet {
     read: Option<Moment>,
     /// Since when the keeper has not answered.
     lost: Option<Moment>,
+    /// Whether a state file was ever read, with a deadline in it or without.
+    found: bool,
 }
 
 impl SecondNet {
     /// The keeper answered: enforcing is its business.
     fn answered(&mut self, verdict: &Verdict) {
         // "Not valid" is a deadline that has passed, not one that nobody knows.
-        *self = Self { told: Some(verdict.valid_until.unwrap_or_default()), read: None, lost: None };
+        *self = Self { told: Some(verdict.valid_until.unwrap_or_default()), read: None, lost: None, ..*self };
+    }
+
+    /// There is a state file: a keeper has worked here.
+    fn found(&mut self) {
+        self.found = true;
     }
 
     /// The state file shows a deadline that has not passed, so the keeper was not asked.
@@ -114,6 +196,18 @@ impl SecondNet {
         self.read = remembered.or(self.read);
     }
 
+    /// The keeper or its state file could not be asked: nothing is learnt. One that was never heard of may
+    /// have been there all the time, so it is looked for anew from here; of another the last deadline stands.
+    fn not_asked(&mut self) {
+        if !self.has_heard() {
+            self.lost = None;
+        }
+    }
+
+    fn has_heard(&self) -> bool {
+        self.found || self.told.max(self.read).is_some()
+    }
+
     fn is_lost(&self) -> bool {
         self.lost.is_some()
     }
@@ -121,7 +215,8 @@ impl SecondNet {
     /// None: nothing to do, the keeper lives. Otherwise what is right, by the last deadline known.
     fn decide(&self, now: Moment) -> Option<Enforce> {
         let lost = self.lost?;
-        Some(enforce(now, Some(self.told.max(self.read).unwrap_or(lost + UNKNOWN_KEEPER))))
+        let patience = if self.has_heard() { UNKNOWN_KEEPER } else { UNHEARD_KEEPER };
+        Some(enforce(now, Some(self.told.max(self.read).unwrap_or(lost + patience))))
     }
 }
 
@@ -133,8 +228,6 @@ mod tests {
 
     use async_trait::async_trait;
     use uuid::Uuid;
-    use zsha_crds::records::LeaseTimings;
-    use zsha_runtime::lease::Memory;
 
     use super::*;
     use crate::keeper::KeeperError;
@@ -174,11 +267,21 @@ mod tests {
         answer: Option<Verdict>,
         /// Asked for the first time it answers; from then on whoever asks has no descriptor to ask with.
         then_not_asked: Option<AtomicBool>,
+        /// Nobody listens, and whoever asks is told so at once.
+        gone: bool,
     }
 
     impl Line {
         fn answering(answer: Verdict) -> Self {
             Self { answer: Some(answer), ..Self::default() }
+        }
+
+        fn gone() -> Self {
+            Self { gone: true, ..Self::default() }
+        }
+
+        fn never_asked() -> Self {
+            Self { then_not_asked: Some(AtomicBool::new(true)), ..Self::default() }
         }
     }
 
@@ -188,6 +291,10 @@ mod tests {
             if self.then_not_asked.as_ref().is_some_and(|asked| asked.swap(true, Ordering::Relaxed)) {
                 let reason = "Too many open files (os error 24)".to_owned();
                 return Err(KeeperError::NotAsked { operation: "verdict", reason });
+            }
+            if self.gone {
+                let reason = "No such file or directory (os error 2)".to_owned();
+                return Err(KeeperError::Unreachable { operation: "verdict", reason });
             }
             match &self.answer {
                 Some(verdict) => Ok(verdict.clone()),
@@ -283,23 +390,70 @@ mod tests {
         }
     }
 
+    /// For so long, by what comes of reading a state file. When the copy was killed, from the start on.
+    async fn killed_by(
+        read_file: impl Fn() -> anyhow::Result<Option<Memory>>,
+        line: Line,
+        span: u64,
+    ) -> Option<Duration> {
+        let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
+        let begun = clock.now();
+        let one = One { clock, killed: Mutex::default() };
+        let path = Path::new("/run/zsha/lab/keeper.json");
+        let watching = watch_by(read_file, path, &line, &one, clock);
+        let _ = tokio::time::timeout(Duration::from_millis(span), watching).await;
+        let killed = *one.killed.lock().unwrap();
+        killed.map(|killed| killed.since(begun))
+    }
+
+    fn not_opened(errno: rustix::io::Errno) -> anyhow::Error {
+        use anyhow::Context;
+        let opened: io::Result<()> = Err(errno.into());
+        opened.context("cannot read /run/zsha/lab/keeper.json").unwrap_err()
+    }
+
+    /// The controller was started with another run directory, for instance, or the file makes no sense to it.
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_was_never_found_is_looked_for_as_long_as_the_longest_lease() {
+        let garbled = || anyhow::anyhow!("cannot decode /run/zsha/lab/keeper.json");
+        for killed in [
+            killed_by(|| Ok(None), Line::gone(), 400_000).await,
+            killed_by(|| Err(garbled()), Line::gone(), 400_000).await,
+            killed_by(|| Ok(None), Line::default(), 400_000).await,
+        ] {
+            let killed = killed.unwrap();
+            let late = ANSWER_WITHIN + LOOK_EVERY;
+            assert!(killed >= UNHEARD_KEEPER && killed <= UNHEARD_KEEPER + late, "{killed:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_keeper_that_may_not_be_asked_is_never_taken_for_one_that_is_gone() {
+        let denied = || Err(not_opened(rustix::io::Errno::ACCESS));
+        assert_eq!(killed_by(|| Ok(None), Line::never_asked(), 2_000_000).await, None);
+        assert_eq!(killed_by(denied, Line::never_asked(), 2_000_000).await, None);
+        assert_eq!(killed_by(denied, Line::gone(), 2_000_000).await, None);
+    }
+
     /// What it was told last has long run out by then, and was renewed without its knowing.
     #[tokio::test(start_paused = true)]
     async fn a_keeper_that_could_not_be_asked_is_not_one_that_is_gone() {
         let told = Some(Moment::from_millis(1_500));
-        let line = Line { answer: Some(verdict(told)), then_not_asked: Some(AtomicBool::default()) };
+        let line = Line { answer: Some(verdict(told)), then_not_asked: Some(AtomicBool::default()), ..Line::default() };
         assert_eq!(killed_after(1_000, line, 60_000).await, None);
     }
 
     #[test]
     fn a_state_file_that_could_not_be_opened_for_want_of_a_descriptor_is_not_one_that_is_gone() {
-        use anyhow::Context;
-        let opened = |errno: rustix::io::Errno| {
-            Err::<(), _>(io::Error::from(errno)).context("cannot read /run/zsha/lab/keeper.json").unwrap_err()
-        };
-        assert!(is_a_lack(&opened(rustix::io::Errno::MFILE)));
-        assert!(!is_a_lack(&opened(rustix::io::Errno::ACCESS)));
+        use rustix::io::Errno;
+        assert!(is_a_lack(&not_opened(Errno::MFILE)));
+        assert!(!is_a_lack(&not_opened(Errno::ACCESS)));
         assert!(!is_a_lack(&anyhow::anyhow!("it holds timings that are not safe")));
+        for errno in [Errno::ACCESS, Errno::PERM] {
+            assert!(is_denied(&not_opened(errno)), "{errno}");
+        }
+        assert!(!is_denied(&not_opened(Errno::IO)));
+        assert!(!is_denied(&anyhow::anyhow!("it holds timings that are not safe")));
     }
 
     #[test]
@@ -360,8 +514,38 @@ mod tests {
     }
 
     #[test]
-    fn a_keeper_of_which_nothing_is_known_is_given_a_moment_and_no_more() {
+    fn a_keeper_that_was_heard_of_is_stood_in_for_at_its_deadline_whatever_could_not_be_asked_since() {
         let mut net = SecondNet::default();
+        net.answered(&verdict(Some(at(8_000))));
+        net.unanswered(at(1_000), None);
+        net.not_asked();
+        assert_eq!(net.decide(at(7_999)), Some(Enforce::Valid { until: at(8_000) }));
+        assert!(matches!(net.decide(at(8_000)), Some(Enforce::Kill { .. })));
+        let mut net = SecondNet::default();
+        net.remembered(at(30_000));
+        net.not_asked();
+        assert_eq!(net.decide(at(31_000)), None, "it lives, as far as is known");
+        net.unanswered(at(32_000), None);
+        assert!(matches!(net.decide(at(32_000)), Some(Enforce::Kill { .. })));
+    }
+
+    #[test]
+    fn a_keeper_that_was_never_heard_of_is_looked_for_anew_after_it_could_not_be_asked() {
+        let mut net = SecondNet::default();
+        net.unanswered(at(1_000), None);
+        net.unanswered(at(250_000), None);
+        assert_eq!(net.decide(at(250_000)), Some(Enforce::Valid { until: at(301_000) }));
+        net.not_asked();
+        assert_eq!(net.decide(at(301_000)), None);
+        net.unanswered(at(301_000), None);
+        assert_eq!(net.decide(at(301_000)), Some(Enforce::Valid { until: at(601_000) }));
+        assert!(matches!(net.decide(at(601_000)), Some(Enforce::Kill { .. })));
+    }
+
+    #[test]
+    fn a_keeper_that_has_written_down_no_deadline_is_given_a_moment_and_no_more() {
+        let mut net = SecondNet::default();
+        net.found();
         net.unanswered(at(1_000), None);
         net.unanswered(at(5_000), None);
         assert!(matches!(net.decide(at(5_999)), Some(Enforce::Valid { .. })));

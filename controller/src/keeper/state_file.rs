@@ -26,6 +26,11 @@ impl StateFile {
         Self { path: directory.join("keeper.json") }
     }
 
+    /// Where it lies, for people.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// `Ok(None)`: there is none. An error says why what is there cannot be used; it counts as none.
     pub fn read(&self) -> anyhow::Result<Option<Memory>> {
         let text = match fs::metadata(&self.path) {

@@ -1,7 +1,8 @@
 //! What the kernel says of a process that calls itself a QEMU of the VM: any user may give a process that name and those
 //! arguments, and not everybody could run the VM.
 //!
-//! Pure but for [`Bearing::of`], which reads /proc and nothing else. What cannot be read speaks for nobody's innocence.
+//! Pure but for [`Bearing::of`], which reads /proc and nothing else. What cannot be read speaks for nobody's
+//! innocence: then it could run the VM, but not for certain.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,13 +20,13 @@ pub(super) struct Bearing {
     /// Real, effective, saved, and for files, as this user namespace numbers them. None: not known.
     pub(super) users: Option<[u32; 4]>,
     /// Whether it has, or can take on, any power beyond its user's on this host. In a user namespace of its own a process has
-    /// all of them, and none over what is outside.
-    has_powers: bool,
+    /// all of them, and none over what is outside. None, as below: not known.
+    has_powers: Option<bool>,
     /// Whether it is where libvirt, and no unprivileged user, puts processes.
-    of_libvirt: bool,
+    of_libvirt: Option<bool>,
     /// Whether its program is an emulator, by the file that it is. Any user may run a program with powers that are not his
     /// (`su`, `ping`), under any name.
-    emulates: bool,
+    emulates: Option<bool>,
 }
 
 impl Bearing {
@@ -33,36 +34,51 @@ impl Bearing {
         let text = |name: &str| fs::read_to_string(process.join(name)).unwrap_or_default();
         let status = text("status");
         let space = |of: &Path| fs::read_link(of.join("ns/user")).ok();
-        let apart = space(process).zip(space(Path::new("/proc/self"))).is_some_and(|(its, ours)| its != ours);
+        let apart = space(process).zip(space(Path::new("/proc/self"))).map(|(its, ours)| its != ours);
         Self {
             started: started(&text("stat")),
             users: users(&status),
-            has_powers: !apart && has_powers(&status),
+            has_powers: match apart {
+                Some(true) => Some(false),
+                Some(false) => has_powers(&status),
+                // It has them somewhere, and nobody knows where.
+                None => has_powers(&status).filter(|has| !has),
+            },
             of_libvirt: match fs::read_to_string(process.join("cgroup")) {
-                Ok(groups) => is_of_libvirt(&groups),
+                Ok(groups) => Some(is_of_libvirt(&groups)),
                 // A path of that length only a user makes who may name groups; libvirt's are short.
-                Err(error) => {
-                    !is_gone(&error) && error.raw_os_error() != Some(Errno::NAMETOOLONG.raw_os_error())
-                }
+                Err(error) if error.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error()) => Some(false),
+                Err(error) => is_gone(&error).then_some(false),
             },
             emulates: match fs::read_link(process.join("exe")) {
-                Ok(program) => is_emulator(&program),
-                Err(error) => !is_gone(&error),
+                Ok(program) => Some(is_emulator(&program)),
+                Err(error) => is_gone(&error).then_some(false),
             },
         }
     }
 
-    /// Whether it could run the VM. `users`: those that may; None: not known.
+    /// Whether it could run the VM, as far as is known. `users`: those that may; None: not known.
     pub(super) fn could_run_vm(&self, users: Option<&BTreeSet<u32>>) -> bool {
-        match (users, self.users) {
-            (Some(users), Some(its)) => {
-                let has_means = self.has_powers || its.iter().any(|user| users.contains(user));
-                // Started by one of these, or by a stranger from a file that lends him their powers.
-                let is_theirs = users.contains(&its[0]) || self.emulates;
-                self.of_libvirt || has_means && is_theirs
-            }
-            (None, _) | (_, None) => true,
-        }
+        self.runs_vm_if(users, true)
+    }
+
+    /// Whether it could by what is known alone: whatever could not be read may turn out either way.
+    pub(super) fn certainly_could_run_vm(&self, users: Option<&BTreeSet<u32>>) -> bool {
+        self.runs_vm_if(users, false)
+    }
+
+    /// The same where everything that is not known is so, or is not so.
+    fn runs_vm_if(&self, users: Option<&BTreeSet<u32>>, unknown: bool) -> bool {
+        let known = users.zip(self.users);
+        let any_may = known.map(|(users, its)| its.iter().any(|user| users.contains(user)));
+        let real_may = known.map(|(users, [real, ..])| users.contains(&real));
+        let [any_may, real_may, has_powers, of_libvirt, emulates] =
+            [any_may, real_may, self.has_powers, self.of_libvirt, self.emulates]
+                .map(|said| said.unwrap_or(unknown));
+        let has_means = has_powers || any_may;
+        // Started by one of these, or by a stranger from a file that lends him their powers.
+        let is_theirs = real_may || emulates;
+        of_libvirt || has_means && is_theirs
     }
 }
 
@@ -83,13 +99,14 @@ fn users(status: &str) -> Option<[u32; 4]> {
     numbers.collect::<Result<Vec<u32>, _>>().ok()?.try_into().ok()
 }
 
-/// Not to be read is to have some.
-fn has_powers(status: &str) -> bool {
-    ["CapPrm:", "CapEff:"].iter().any(|name| {
-        field(status, name)
-            .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-            .is_none_or(|set| set != 0)
-    })
+/// None: not to be read.
+fn has_powers(status: &str) -> Option<bool> {
+    let set = |name: &str| u64::from_str_radix(field(status, name)?.trim(), 16).ok();
+    match (set("CapPrm:"), set("CapEff:")) {
+        (Some(0), Some(0)) => Some(false),
+        (Some(1..), _) | (_, Some(1..)) => Some(true),
+        (None, _) | (_, None) => None,
+    }
 }
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
@@ -121,8 +138,8 @@ mod tests {
             started: Some(1),
             users: users(status),
             has_powers: has_powers(status),
-            of_libvirt: is_of_libvirt(groups),
-            emulates: true,
+            of_libvirt: Some(is_of_libvirt(groups)),
+            emulates: Some(true),
         }
     }
 
@@ -134,11 +151,11 @@ mod tests {
             .replace("65534\t65534\t65534\t65534", "65534\t0\t0\t0")
             .replace("0000\nCapEff", "ffff\nCapEff");
         let groups = "0::/user.slice/user-65534.slice\n";
-        assert!(!Bearing { emulates: false, ..of(&su, groups) }.could_run_vm(Some(&may)));
+        assert!(!Bearing { emulates: Some(false), ..of(&su, groups) }.could_run_vm(Some(&may)));
         assert!(of(&su, groups).could_run_vm(Some(&may)));
         let roots = STATUS.replace("65534", "0");
         assert!(
-            Bearing { emulates: false, ..of(&roots, groups) }.could_run_vm(Some(&may)),
+            Bearing { emulates: Some(false), ..of(&roots, groups) }.certainly_could_run_vm(Some(&may)),
             "root chose its name"
         );
         for (program, is) in [
@@ -155,7 +172,12 @@ mod tests {
     #[test]
     fn a_process_could_run_the_vm_by_any_of_its_users_its_powers_or_its_place() {
         let may = BTreeSet::from([0, 64_055]);
-        let could = |bearing: Bearing| bearing.could_run_vm(Some(&may));
+        // All is known of these, so whoever could, certainly could.
+        let could = |bearing: Bearing| {
+            let could = bearing.could_run_vm(Some(&may));
+            assert_eq!(bearing.certainly_could_run_vm(Some(&may)), could, "{bearing:?}");
+            could
+        };
         assert!(!could(of(STATUS, "0::/user.slice/user-1000.slice\n")));
         for users in
             ["0\t0\t0\t0", "65534\t65534\t0\t65534", "64055\t64055\t64055\t64055", "65534\t65534\t65534\t0"]
@@ -175,15 +197,30 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_could_be_a_copy() {
+    fn what_cannot_be_told_could_be_a_copy_and_is_none_for_certain() {
         let may = BTreeSet::from([0]);
-        assert!(Bearing::default().could_run_vm(Some(&may)));
-        let unnamed = Bearing { emulates: false, ..of("", "") };
-        assert!(unnamed.could_run_vm(Some(&may)), "nobody knows whose it is");
-        assert!(of(STATUS, "").could_run_vm(None), "nobody knows who runs QEMU");
-        assert!(of("Uid:\t65534\t65534\n", "").could_run_vm(Some(&may)));
-        assert!(of("Uid:\t65534\t65534\t65534\t65534\n", "").could_run_vm(Some(&may)), "no word of powers");
-        assert!(Bearing::of(Path::new("/nonexistent")).could_run_vm(Some(&may)));
+        let unnamed = Bearing { emulates: Some(false), ..of("", "") };
+        for (bearing, may, why) in [
+            (Bearing::default(), Some(&may), "nothing is known"),
+            (unnamed, Some(&may), "nobody knows whose it is"),
+            (of(STATUS, ""), None, "nobody knows who runs QEMU"),
+            (of("Uid:\t65534\t65534\n", ""), Some(&may), "nor all of its users"),
+            (of("Uid:\t65534\t65534\t65534\t65534\n", ""), Some(&may), "no word of powers"),
+            (Bearing { of_libvirt: None, ..of(STATUS, "") }, Some(&may), "nobody knows where it is"),
+            (Bearing::of(Path::new("/nonexistent")), Some(&may), "it is gone"),
+        ] {
+            assert!(bearing.could_run_vm(may), "{why}");
+            assert!(!bearing.certainly_could_run_vm(may), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_libvirt_has_put_in_its_place_is_a_copy_for_certain_though_nobody_knows_who_runs_qemu() {
+        let place = "0::/machine.slice/machine-qemu\\x2d1\\x2dmnvm.scope/libvirt/emulator\n";
+        assert!(of(STATUS, place).certainly_could_run_vm(None));
+        assert!(of("", place).certainly_could_run_vm(None), "nor whose it is");
+        let powerful = STATUS.replace("CapPrm:\t0000000000000000", "CapPrm:\t0000000000000002");
+        assert!(of(&powerful, "").certainly_could_run_vm(None), "an emulator with powers");
     }
 
     #[test]

@@ -21,7 +21,8 @@ use crate::keeper::names::{self, Holder};
 /// A memory is a few hundred bytes.
 const LINE_LIMIT: u64 = 16 << 10;
 
-/// From the hand-over until the new keeper enforces.
+/// From the hand-over until the new keeper enforces and its start cannot fail any more. One that takes longer
+/// relieves the guard by what it writes into the state file.
 const RELIEVED_WITHIN: Duration = Duration::from_secs(10);
 
 const RELIEVED: &str = "relieved\n";
@@ -115,7 +116,9 @@ impl Standing {
         }
     }
 
-    /// From now on the guard is not needed: this keeper enforces what it was told.
+    /// From now on the guard is not needed: this keeper enforces what it was told, and its start cannot fail
+    /// any more. Dropped instead of this, it leaves the guard where it stands. Not to be called inside a
+    /// runtime.
     pub(in crate::keeper) fn relieve(mut self) {
         let said = self.runtime.block_on(async { self.stream.write_all(RELIEVED.as_bytes()).await });
         if let Err(error) = said {

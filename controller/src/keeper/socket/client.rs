@@ -86,7 +86,8 @@ impl Drop for SocketLease {
 
 fn unreachable(operation: &'static str, error: &io::Error) -> KeeperError {
     let reason = error.to_string();
-    match limits::is_a_lack(error) {
+    // Whoever may not ask learns as little of who listens there as one who has nothing to ask with.
+    match limits::is_a_lack(error) || error.kind() == io::ErrorKind::PermissionDenied {
         true => KeeperError::NotAsked { operation, reason },
         false => KeeperError::Unreachable { operation, reason },
     }
@@ -181,5 +182,25 @@ async fn subscribed(
         biased;
         outcome = hearing => outcome,
         outcome = pinging => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_keeper_that_this_process_has_not_the_means_or_the_right_to_ask_is_not_one_that_is_gone() {
+        let of = |errno: Errno| unreachable("verdict", &errno.into());
+        for errno in [Errno::MFILE, Errno::ACCESS, Errno::PERM] {
+            assert!(matches!(of(errno), KeeperError::NotAsked { .. }), "{errno}");
+        }
+        for errno in [Errno::NOENT, Errno::CONNREFUSED, Errno::AGAIN] {
+            assert!(matches!(of(errno), KeeperError::Unreachable { .. }), "{errno}");
+        }
+        let late = io::Error::new(io::ErrorKind::TimedOut, "no answer within 1000 ms");
+        assert!(matches!(unreachable("verdict", &late), KeeperError::Unreachable { .. }), "it hangs");
     }
 }

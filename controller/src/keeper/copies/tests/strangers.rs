@@ -1,6 +1,7 @@
 //! Processes that call themselves a copy and are none, and copies that are hard to see.
 
 use super::*;
+use crate::keeper::unexpected;
 
 const NOBODY: u32 = 65_534;
 
@@ -16,7 +17,7 @@ fn is_copy(user: u32, runs_qemu: &[u32]) -> bool {
         let told = copy.to_string();
         let expected = format!("process {} of user {user} (qemu-x)", process.number());
         assert_eq!(told, expected);
-        assert!(copy.started.is_some());
+        assert!(copy.started.is_some() && copy.certain);
     }
     !found.is_empty()
 }
@@ -45,6 +46,27 @@ fn while_nobody_knows_who_runs_qemu_everybody_counts() {
     assert_eq!(first, None);
     let copies = ProcCopies { users: Users::default(), ..ProcCopies::new(uuid) };
     assert_eq!(copies.alive().unwrap().len(), 1);
+}
+
+/// Otherwise whoever was there first would have the VM's own QEMU ended, by the keeper, under a valid lease.
+#[test]
+fn while_nobody_knows_who_runs_qemu_a_stranger_is_not_taken_for_the_vms_own() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let uuid = Uuid::new_v4();
+    let (stranger, own) = (Impostor::of_user(NOBODY, uuid), Impostor::qemu(uuid));
+    // Nothing has been read when the only look is taken.
+    let copies = ProcCopies { users: Users::default(), ..ProcCopies::new(uuid) };
+    let mut found = copies.alive().unwrap();
+    let certain =
+        |of: &Impostor| found.iter().find(|copy| copy.process == of.number()).map(|copy| copy.certain);
+    assert_eq!((certain(&stranger), certain(&own)), (Some(false), Some(true)));
+    // The kernel counts starts in hundredths of a second, and both may be of one.
+    for copy in &mut found {
+        copy.started = Some(if copy.process == stranger.number() { 1 } else { 2 });
+    }
+    assert_eq!(numbers(&unexpected::beside_the_own(&found)), Vec::<u64>::new());
 }
 
 /// How often the process below puts another program in its place.

@@ -8,6 +8,15 @@ use super::*;
 use crate::hypervisor::OffReason;
 use crate::keeper::copies::VmCopy;
 
+/// Why it cannot be read how the last one ended.
+#[derive(Debug, Clone, Copy)]
+enum Unread {
+    /// The kernel said so: of the storage, or of this process.
+    Errno(i32),
+    /// This process had no answer within the time it gives.
+    NotInTime,
+}
+
 /// A process table that cannot be read; or one in which a start that still found the lease valid shows only once that is
 /// withdrawn.
 #[derive(Debug, Default)]
@@ -18,9 +27,9 @@ struct Table {
     killed: AtomicBool,
     /// Further ones, that die when they are killed.
     further: Mutex<Vec<VmCopy>>,
-    /// How the last one ended; or by which error that cannot be read.
+    /// How the last one ended; or why that cannot be read.
     ended: Mutex<Option<OffReason>>,
-    unread: Mutex<Option<i32>>,
+    unread: Mutex<Option<Unread>>,
 }
 
 impl Copies for Table {
@@ -42,7 +51,8 @@ impl Copies for Table {
 
     fn last_end(&self) -> io::Result<Option<OffReason>> {
         match *self.unread.lock().unwrap() {
-            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Some(Unread::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Some(Unread::NotInTime) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 0 s")),
             None => Ok(*self.ended.lock().unwrap()),
         }
     }
@@ -173,11 +183,14 @@ async fn a_second_copy_beside_the_own_is_ended_and_the_own_is_not() {
 async fn a_vm_that_was_moved_away_by_hand_is_not_set_free_like_one_that_has_died() {
     const EIO: i32 = 5;
     const EMFILE: i32 = 24;
+    const ETIMEDOUT: i32 = 110;
     for (ended, unread, moved) in [
         (OffReason::Migrated, None, Some(1)),
         (OffReason::Died, None, None),
-        (OffReason::Died, Some(EMFILE), Some(1)),
-        (OffReason::Died, Some(EIO), None),
+        (OffReason::Died, Some(Unread::Errno(EMFILE)), Some(1)),
+        (OffReason::Migrated, Some(Unread::NotInTime), Some(1)),
+        (OffReason::Died, Some(Unread::Errno(EIO)), None),
+        (OffReason::Died, Some(Unread::Errno(ETIMEDOUT)), None),
     ] {
         let rig = rig();
         pass(TIMINGS.renew() * 3).await;
