@@ -418,7 +418,7 @@ async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<
     let read = |node: &NodeName| -> Option<(LeaseRecord, u64)> {
         let key = edges.keys.lease(node);
         let entry = listing.entries.iter().find(|entry| entry.key == key)?;
-        Some((LeaseRecord::read(&entry.value, node).ok()?, entry.modify_index))
+        Some((LeaseRecord::read(&entry.value, node, views.cluster()).ok()?, entry.modify_index))
     };
     let earlier =
         |(node, sight): (&NodeName, &Sight)| read(node).is_some_and(|(_, index)| index < sight.index);

@@ -129,6 +129,7 @@ impl Machine {
         };
         let settings = RenewSettings {
             identity: Identity {
+                cluster: self.cluster.clone(),
                 node: self.name.clone(),
                 key: Keys::new(&self.cluster).lease(&self.name),
                 machine_id: format!("machine-of-{}", self.name),

@@ -100,6 +100,8 @@ pub struct DomainFacts {
     /// It is started when the host boots.
     pub autostart: bool,
     pub origin: Origin,
+    /// It executes here while a part of its memory is at the source of a migration still: neither side is whole.
+    pub post_copy: bool,
 }
 
 /// Why a QEMU that exists does not execute.

@@ -21,8 +21,6 @@ pub struct Intents {
     /// The last reset of the guest's password that was asked for, whether or not it is over.
     pub reset_password: Option<PasswordReset>,
     pub drained: BTreeMap<NodeName, Cordon>,
-    /// Hosts that shut down, as they said in some boot.
-    pub shutdowns: BTreeMap<NodeName, HostShutdown>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,22 +74,54 @@ impl fmt::Display for Cordon {
     }
 }
 
-/// From what lies under `intent/`, by name, read and unreadable (and why). `expected`: somebody has applied a document,
+/// An order as it lies in the store.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// Below `intent/`.
+    pub name: &'a str,
+    pub intent: &'a Intent,
+    /// It has come back with an older state of the store, and nobody has given it since.
+    pub came_back: bool,
+}
+
+/// Hosts that shut down, as they said in some boot.
+pub fn shutdowns<'a>(
+    records: impl IntoIterator<Item = (&'a str, &'a Intent)>,
+) -> BTreeMap<NodeName, HostShutdown> {
+    let said = |(name, intent): (&'a str, &'a Intent)| match intent {
+        Intent::Drain { shutdown: Some(shutdown), .. } => Some((Intent::drained(name)?, shutdown.clone())),
+        _ => None,
+    };
+    records.into_iter().filter_map(said).collect()
+}
+
+/// From what lies under `intent/`, read and unreadable (by name, and why). `expected`: somebody has applied a document,
 /// and so written whether the VM is to run.
 pub fn read<'a>(
-    records: impl IntoIterator<Item = (&'a str, &'a Intent)>,
+    records: impl IntoIterator<Item = Stored<'a>>,
     unreadable: &BTreeMap<String, String>,
     expected: bool,
 ) -> Observed<Intents> {
-    let (there, misplaced): (Vec<_>, Vec<_>) =
-        records.into_iter().partition(|(name, intent)| intent.belongs_under(name));
-    // Whatever had been asked for there was written over: nobody knows it.
-    let misplaced = misplaced.into_iter().map(|(name, _)| (name, "an order of another kind stands there"));
-    let unreadable: BTreeMap<&str, &str> =
-        unreadable.iter().map(|(name, why)| (name.as_str(), why.as_str())).chain(misplaced).collect();
+    let mut there = Vec::new();
+    let mut unclear: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, why) in unreadable {
+        unclear.insert(name, format!("cannot be read: {why}"));
+    }
+    for Stored { name, intent, came_back } in records {
+        if !intent.belongs_under(name) {
+            // Whatever had been asked for there was written over: nobody knows it.
+            unclear.insert(name, "cannot be read: an order of another kind stands there".to_owned());
+        } else if !came_back {
+            there.push((name, intent));
+        } else if let Some(why) = is_unclear_again(name, intent) {
+            unclear.insert(name, why);
+        } else {
+            there.push((name, once_more(intent)));
+        }
+    }
     for name in [Intent::POWER, Intent::FREEZE] {
-        if let Some(why) = unreadable.get(name) {
-            return Observed::unknown(format!("intent/{name} cannot be read: {why}"));
+        if let Some(why) = unclear.get(name) {
+            return Observed::unknown(format!("intent/{name} {why}"));
         }
     }
     let mut intents = Intents::default();
@@ -103,12 +133,40 @@ pub fn read<'a>(
     if expected && !power {
         return Observed::unknown(format!("intent/{} is missing", Intent::POWER));
     }
-    for (name, why) in unreadable {
+    for (name, why) in unclear {
         if let Some(node) = Intent::drained(name) {
-            intents.drained.insert(node, Cordon::Unreadable(why.to_owned()));
+            intents.drained.insert(node, Cordon::Unreadable(format!("intent/{name} {why}")));
         }
     }
     Observed::Known(intents)
+}
+
+/// Of an order that has come back with an older state of the store, and would take the VM from where it is: it may have been
+/// taken back since. What a host says of itself holds for the boot that it names.
+fn is_unclear_again(name: &str, intent: &Intent) -> Option<String> {
+    let (by, at, again) = match intent {
+        Intent::Stop { by, at, .. } => {
+            (by, at, "`zsha stop` again if the VM is to be off, or `zsha start` if it is to run")
+        }
+        Intent::Drain { by, at, .. }
+            if !Intent::drained(name).is_some_and(|node| Intent::is_host_itself(&node, by)) =>
+        {
+            (by, at, "`zsha drain` again if the VM is to leave that node, or `zsha uncordon` if not")
+        }
+        _ => return None,
+    };
+    let asked = zsha_crds::status::Asked { by, at: *at, message: "" };
+    Some(format!(
+        "has come back with an older state of the store, and may be out of date (asked for {asked}): say {again}"
+    ))
+}
+
+/// What was to be done once was done, or not, before the store went back.
+fn once_more(intent: &Intent) -> &Intent {
+    match intent {
+        Intent::Start { .. } | Intent::Migrate { .. } | Intent::ResetPassword { .. } => &Intent::None,
+        Intent::Stop { .. } | Intent::Freeze { .. } | Intent::Drain { .. } | Intent::None => intent,
+    }
 }
 
 impl Intents {
@@ -120,12 +178,9 @@ impl Intents {
             Intent::Freeze { by, at, message } => {
                 self.freeze = Some(Asked { by: by.clone(), at: *at, message: message.clone() });
             }
-            Intent::Drain { by, at, message, shutdown } => {
+            Intent::Drain { by, at, message, .. } => {
                 if let Some(node) = Intent::drained(name) {
                     let asked = Asked { by: by.clone(), at: *at, message: message.clone() };
-                    if let Some(shutdown) = shutdown {
-                        self.shutdowns.insert(node.clone(), shutdown.clone());
-                    }
                     self.drained.insert(node, Cordon::Drained(asked));
                 }
             }
@@ -154,6 +209,16 @@ mod tests {
 
     fn freeze() -> Intent {
         order(|by, at, message| Intent::Freeze { by, at, message })
+    }
+
+    /// All as they were given.
+    fn read<'a>(
+        records: impl IntoIterator<Item = (&'a str, &'a Intent)>,
+        unreadable: &BTreeMap<String, String>,
+        expected: bool,
+    ) -> Observed<Intents> {
+        let given = |(name, intent)| Stored { name, intent, came_back: false };
+        super::read(records.into_iter().map(given), unreadable, expected)
     }
 
     fn bad(name: &str) -> BTreeMap<String, String> {
@@ -204,8 +269,34 @@ mod tests {
             assert!(read(none, &bad(name), true).known().is_none(), "{name}");
         }
         let intents = read(none, &bad("drain.nfs-2"), true).known().cloned().unwrap();
-        assert_eq!(intents.drained[&node("nfs-2")], Cordon::Unreadable("no JSON".to_owned()));
+        assert_eq!(
+            intents.drained[&node("nfs-2")],
+            Cordon::Unreadable("intent/drain.nfs-2 cannot be read: no JSON".to_owned())
+        );
         assert_eq!(read(none, &bad("migrate"), true), Observed::Known(Intents::default()));
+    }
+
+    #[test]
+    fn an_order_that_came_back_with_an_older_state_of_the_store_moves_and_ends_nothing() {
+        let at = Timestamp::UNIX_EPOCH;
+        let id = Uuid::from_u128(1);
+        let (by, message) = ("anna".to_owned(), String::new());
+        let back = |name, intent: &Intent| {
+            super::read([Stored { name, intent, came_back: true }], &BTreeMap::new(), false)
+        };
+        let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: None });
+        let Observed::Unknown(why) = back("power", &stop) else { panic!("it may have been taken back") };
+        assert!(why.contains("`zsha stop` again") && why.contains("`zsha start`"), "{why}");
+        let start = Intent::Start { id, by: by.clone(), at, message: message.clone() };
+        assert_eq!(back("power", &start), Observed::Known(Intents::default()), "it was taken up long ago");
+        let reset = Intent::ResetPassword { id, by, at, message };
+        assert_eq!(back("reset-password", &reset), Observed::Known(Intents::default()));
+        let cordons = |intent: &Intent| back("drain.nfs-2", intent).known().cloned().unwrap().drained;
+        assert!(matches!(cordons(&drain())[&node("nfs-2")], Cordon::Unreadable(_)));
+        let by = Intent::host_itself(&node("nfs-2"), "boot");
+        let own = Intent::Drain { by, at, message: String::new(), shutdown: None };
+        assert!(matches!(cordons(&own)[&node("nfs-2")], Cordon::Drained(_)));
+        assert!(back("freeze", &freeze()).known().unwrap().freeze.is_some(), "that begins nothing");
     }
 
     #[test]

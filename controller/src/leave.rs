@@ -341,7 +341,7 @@ impl Leaving {
         let listing = self.store.list(&prefix, Read::Consistent).await?;
         let read = listing.entries.iter().filter_map(|entry| {
             let node = records::node_of(&entry.key, &prefix).ok()?;
-            let lease = LeaseRecord::read(&entry.value, &node).ok()?;
+            let lease = LeaseRecord::read(&entry.value, &node, &self.cluster).ok()?;
             Some((node, lease))
         });
         Ok(read.collect())

@@ -97,6 +97,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     let wants = desired.known().and_then(Option::as_ref).map(|desired| desired.wants_of(&edges.me));
     let facts = host.facts(wants.as_ref());
     let lease = Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me));
+    let went_back = world::went_back(views.went_back(), edges.clock.now(), &lease);
     let keeper_blind = blindness.see(edges.clock.now(), &local, &lease);
     World {
         // Taken last: what was looked at before is older, never newer, than `now`.
@@ -104,14 +105,15 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         wall: edges.clock.wall(),
         me: edges.me.clone(),
         spec_problem: views.spec_problem(),
-        intents: views.intents(),
-        migrate: views.migrate(),
+        intents: views.intents(edges.clock.wall(), &lease),
+        shutdowns: views.shutdowns(),
+        migrate: views.migrate(edges.clock.wall(), &lease),
         job: edges.hypervisor.migration(),
-        went_back: world::went_back(views.went_back(), edges.clock.now(), &lease),
+        went_back,
         sights: world::sights(seen, edges.clock.now(), &lease),
         lease,
         unreadable_leases: views.unreadable_leases(),
-        vanished_leases: views.vanished_leases(),
+        vanished_leases: views.vanished_leases(went_back),
         vm: views.vm(),
         vm_before: views.vm_before(),
         vm_overwritten: views.vm_overwritten(),

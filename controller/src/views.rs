@@ -1,5 +1,6 @@
 //! What this node has last seen of the store, kept by watchers; and, beside it, what this very process wrote.
 
+mod orders;
 mod own;
 mod sighting;
 
@@ -9,10 +10,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use jiff::Timestamp;
 use tokio::sync::watch;
 use zsha_crds::records::{
-    self, EventRecord, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState, NodeStatus, StoredSpec, VmRecord,
-    VmStatus,
+    self, EventRecord, HostShutdown, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState, NodeStatus,
+    StoredSpec, VmRecord, VmStatus,
 };
 use zsha_crds::status::{ClusterView, DataAge, LeaseSight};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName, format};
@@ -26,10 +28,12 @@ use crate::desired::Desired;
 use crate::hypervisor::DomainSpec;
 use crate::in_force::{self, Awaited, Document, InForce, Others, Shown, SpecProblem};
 use crate::intents::{self, Intents};
+use crate::keeper::Verdict;
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, Overwritten, StoredVm, UnreadableLease};
+use orders::Orders;
 use own::{LookedUp, Own};
-use sighting::{counting, forgetting, lease_news, saw, sighting};
+use sighting::{counting, forgetting, lease_news, ordering, saw, sighting};
 
 /// What lives below `status/`.
 #[derive(Debug, Clone)]
@@ -70,6 +74,7 @@ pub struct Views {
 struct Shared {
     observer: Observer,
     own: Own,
+    orders: Orders,
     /// Domains of earlier generations as the history has them, looked up once; None: it does not have it.
     past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
     /// Leases that are there and make no sense.
@@ -131,9 +136,9 @@ pub fn watch(
     let (statuses, statuses_writer) =
         reflector::store_with(clock, move |entry| status(entry, &prefix, &of_cluster));
     let (events, events_writer) = reflector::store(clock);
-    let prefix = keys.leases();
+    let (prefix, of_cluster) = (keys.leases(), cluster.clone());
     let (leases, leases_writer) = reflector::store_with(clock, move |entry| {
-        LeaseRecord::read(&entry.value, &records::node_of(&entry.key, &prefix)?)
+        LeaseRecord::read(&entry.value, &records::node_of(&entry.key, &prefix)?, &of_cluster)
     });
     let patiently = |prefix: String, look: u64, wait: Duration| {
         let min_interval = Duration::from_millis(look);
@@ -146,11 +151,15 @@ pub fn watch(
     let spec_changes = watch::Sender::new(0);
     let changes = vec![
         counting(reflector::reflector(spec_writer, follow(keys.spec(), 50)), spec_changes.clone()).boxed(),
-        reflector::reflector(intents_writer, follow(keys.intents(), 50)).boxed(),
+        reflector::reflector(
+            intents_writer,
+            ordering(follow(keys.intents(), 50), Arc::clone(&shared), clock),
+        )
+        .boxed(),
         forgetting(reflector::reflector(vms_writer, follow(keys.vms(), 50)), Arc::clone(&shared), clock)
             .boxed(),
         lease_news(
-            sighting(of_leases, keys.leases(), Arc::clone(&shared), clock),
+            sighting(of_leases, (keys.leases(), cluster.clone()), Arc::clone(&shared), clock),
             keys.leases(),
             Arc::clone(&shared),
         )
@@ -199,6 +208,10 @@ fn not_ready<T>(store: &reflector::Store<T>, what: &str) -> String {
 }
 
 impl Views {
+    pub fn cluster(&self) -> &ClusterName {
+        &self.cluster
+    }
+
     /// The document in force: the last good one, whatever became of the key since.
     pub fn desired(&self) -> Observed<Option<Arc<Desired>>> {
         // Not in the match: what is shown is judged by what is in force, under the same lock.
@@ -312,23 +325,57 @@ impl Views {
 
     /// What operators asked for until they take it back. The first `apply` writes whether the VM is to run, and that
     /// is never deleted.
-    pub fn intents(&self) -> Observed<Intents> {
+    pub fn intents(&self, wall: Timestamp, lease: &Observed<Verdict>) -> Observed<Intents> {
         if !self.intents.ready() {
             return Observed::Unknown(not_ready(&self.intents, "the operators' intents"));
         }
         let prefix = self.keys.intents();
         let name = |key: &str| key.strip_prefix(&prefix).unwrap_or(key).to_owned();
         let unreadable = self.intents.undecodable().into_iter().map(|(key, bad)| (name(&key), bad.reason));
+        let unreadable = unreadable.collect();
+        let expected = self.in_force().document().is_some();
         let records = self.intents.state();
-        let records =
+        let came_back = self.came_back(wall, lease);
+        let stored = records.iter().map(|(key, object)| intents::Stored {
+            name: key.strip_prefix(&prefix).unwrap_or(key),
+            intent: &object.value,
+            came_back: came_back(key, &object.value),
+        });
+        intents::read(stored, &unreadable, expected)
+    }
+
+    /// Hosts that shut down, as they said in some boot.
+    pub fn shutdowns(&self) -> Observed<BTreeMap<NodeName, HostShutdown>> {
+        if !self.intents.ready() {
+            return Observed::Unknown(not_ready(&self.intents, "the operators' intents"));
+        }
+        let prefix = self.keys.intents();
+        let records = self.intents.state();
+        let said =
             records.iter().map(|(key, object)| (key.strip_prefix(&prefix).unwrap_or(key), &*object.value));
-        intents::read(records, &unreadable.collect(), self.in_force().document().is_some())
+        Observed::Known(intents::shutdowns(said))
+    }
+
+    /// Which orders have come back with an older state of the store: see [`orders`].
+    fn came_back(
+        &self,
+        wall: Timestamp,
+        lease: &Observed<Verdict>,
+    ) -> impl Fn(&str, &Intent) -> bool + use<> {
+        let shared = Arc::clone(&self.shared);
+        let went_back = lease.known().and_then(|verdict| verdict.store_went_back);
+        let before = lock(&shared).orders.doubtful_before(went_back, (self.clock.now(), wall));
+        move |key, intent| lock(&shared).orders.has_come_back(key, intent, before)
     }
 
     /// The live migration an operator asked for last, whether or not it has been answered. None also where that cannot
     /// be told: a healthy VM is not moved on a guess.
-    pub fn migrate(&self) -> Option<MigrateRequest> {
-        let intent = self.intents.get(&self.keys.intent(Intent::MIGRATE)).filter(|_| self.intents.ready())?;
+    pub fn migrate(&self, wall: Timestamp, lease: &Observed<Verdict>) -> Option<MigrateRequest> {
+        let key = self.keys.intent(Intent::MIGRATE);
+        let intent = self.intents.get(&key).filter(|_| self.intents.ready())?;
+        if self.came_back(wall, lease)(&key, &intent.value) {
+            return None;
+        }
         match &*intent.value {
             Intent::Migrate { id, to, by, .. } => {
                 Some(MigrateRequest { id: *id, to: to.clone(), by: by.clone() })
@@ -447,9 +494,17 @@ impl Views {
         lock(&self.shared).store_went_back(self.clock.now());
     }
 
-    /// See [`Observer::vanished`].
-    pub fn vanished_leases(&self) -> BTreeMap<NodeName, u64> {
-        lock(&self.shared).observer.vanished().clone()
+    /// Nodes that had a lease before the store went back or was emptied (`went_back`, as far as this node knows), and have
+    /// none that was seen since; with its last epoch.
+    pub fn vanished_leases(&self, went_back: bool) -> BTreeMap<NodeName, u64> {
+        let shared = lock(&self.shared);
+        let mut vanished = shared.observer.vanished().clone();
+        if went_back {
+            let deleted = shared.observer.deleted().iter();
+            let gone = deleted.filter(|(node, _)| !shared.unreadable.contains_key(*node));
+            vanished.extend(gone.map(|(node, epoch)| (node.clone(), *epoch)));
+        }
+        vanished
     }
 
     /// A lease read by other means, for instance consistently before a fence.

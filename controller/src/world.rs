@@ -95,6 +95,8 @@ pub struct World {
     pub spec_problem: Option<SpecProblem>,
     /// What operators asked for until they take it back.
     pub intents: Observed<Intents>,
+    /// Hosts that shut down, as they said in some boot. Known also where it is not what operators want.
+    pub shutdowns: Observed<BTreeMap<NodeName, HostShutdown>>,
     /// The last live migration an operator asked for.
     pub migrate: Option<MigrateRequest>,
     /// What the keeper says of this node's lease.
@@ -157,7 +159,7 @@ impl World {
     /// What a host has said that shuts down, if it is still in the boot in which it said so. What lies in the store may
     /// be of any time.
     pub fn shutdown_of(&self, node: &NodeName) -> Option<&HostShutdown> {
-        let shutdown = self.intents.known()?.shutdowns.get(node)?;
+        let shutdown = self.shutdowns.known()?.get(node)?;
         let present = *node != self.me || self.sees_the_leases();
         let boot = &self.sights.get(node).filter(|_| present)?.record.boot_id;
         (shutdown.boot_id == *boot).then_some(shutdown)

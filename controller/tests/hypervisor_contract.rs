@@ -84,7 +84,7 @@ async fn what_was_restored_from_a_file_is_not_said_to_have_booted() {
     rig::until(|| async { !rig.hypervisor().look().await.unwrap().has_process() }).await;
     assert_eq!(rig.hypervisor().look().await, Ok(LocalVm::Off { reason: OffReason::Unknown }));
     rig.virsh(&["restore", saved]).await;
-    let facts = |origin| Ok(DomainFacts { defined: false, autostart: false, origin });
+    let facts = |origin| Ok(DomainFacts { defined: false, autostart: false, origin, post_copy: false });
     assert_eq!(rig.hypervisor().domain().await, facts(Origin::Restored));
     rig.virsh(&["suspend", "mnvm"]).await;
     assert_eq!(rig.hypervisor().domain().await, facts(Origin::Restored), "as it was told at its start");

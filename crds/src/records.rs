@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{Condition, NodeName, VmName, format};
+use crate::{ClusterName, Condition, NodeName, VmName, format};
 
 pub use reading::{HIGHEST, brief, node_of, read};
 
@@ -148,6 +148,9 @@ pub enum LeaseState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseRecord {
+    /// None in one that somebody else has put in the place of a lease, or from before this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterName>,
     pub node: NodeName,
     /// One life of the holder: new after a fence, a release or a reboot.
     pub incarnation: Uuid,
@@ -186,6 +189,7 @@ impl LeaseRecord {
     /// What is written where the lease of a node that is named as owner is gone.
     pub fn lost(owner: &Owner, wall: Timestamp) -> Self {
         Self {
+            cluster: None,
             node: owner.node.clone(),
             incarnation: Uuid::nil(),
             epoch: owner.epoch,
@@ -429,6 +433,19 @@ impl Intent {
             Self::ResetPassword { .. } => name == Self::RESET_PASSWORD,
             Self::Drain { .. } => Self::drained(name).is_some(),
             Self::None => true,
+        }
+    }
+
+    /// When it was asked for, by the clock of who did. None: nothing is.
+    pub fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Start { at, .. }
+            | Self::Stop { at, .. }
+            | Self::Freeze { at, .. }
+            | Self::Drain { at, .. }
+            | Self::Migrate { at, .. }
+            | Self::ResetPassword { at, .. } => Some(*at),
+            Self::None => None,
         }
     }
 

@@ -107,7 +107,7 @@ async fn pause_at_start(rig: &dyn Rig, generation: u64) {
 
 async fn kept(rig: &dyn Rig, defined: bool, autostart: bool, origin: Origin) {
     let facts = rig.hypervisor().domain().await.unwrap();
-    assert_eq!(facts, DomainFacts { defined, autostart, origin });
+    assert_eq!(facts, DomainFacts { defined, autostart, origin, post_copy: false });
 }
 
 async fn run(rig: &dyn Rig, generation: u64) {

@@ -213,6 +213,7 @@ fn leave(watchdog: &Watchdog, copies: &ProcCopies) {
 
 fn identity(settings: &KeeperSettings) -> anyhow::Result<Identity> {
     Ok(Identity {
+        cluster: settings.cluster.clone(),
         node: settings.node.clone(),
         key: Keys::new(&settings.cluster).lease(&settings.node),
         machine_id: machine(&word(&settings.machine_id)?),

@@ -312,9 +312,10 @@ impl Renewal {
 
     async fn read(&mut self) {
         let limit = self.patience();
-        let read = self.settings.store.get(&self.settings.identity.key, Read::Consistent);
+        let identity = self.settings.identity.clone();
+        let read = self.settings.store.get(&identity.key, Read::Consistent);
         let result = match tokio::time::timeout(limit, read).await {
-            Ok(Ok(Some(entry))) => match LeaseRecord::read(&entry.value, &self.settings.identity.node) {
+            Ok(Ok(Some(entry))) => match LeaseRecord::read(&entry.value, &identity.node, &identity.cluster) {
                 Ok(record) => Ok(Some((record, entry.modify_index))),
                 Err(why) => return self.read_nonsense(&entry, &why),
             },

@@ -91,7 +91,7 @@ async fn a_host_that_goes_down_gives_its_lease_up() {
     leaving.until_it_may_go_down(Duration::from_secs(60)).await.unwrap();
     leaving.give_up_the_lease().await;
     let entry = store.get(&keys().lease(&host("a").node), Read::Consistent).await.unwrap().unwrap();
-    let lease = LeaseRecord::read(&entry.value, &host("a").node).unwrap();
+    let lease = LeaseRecord::read(&entry.value, &host("a").node, &ClusterName::new("prod").unwrap()).unwrap();
     assert_eq!(lease.state, LeaseState::Released);
     keeper.abort();
 }

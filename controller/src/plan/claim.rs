@@ -325,6 +325,21 @@ fn silent_member<'w>(world: &'w World, guard: &Guard<'_>) -> Option<&'w NodeName
     world.document()?.order.iter().find(has_none)
 }
 
+/// That a node which does not own the VM has a copy, and what comes of it.
+pub(super) fn has_a_copy(sight: &Sight) -> String {
+    let node = &sight.record.node;
+    if sight.record.controller_alive {
+        return format!(
+            "{node} still has a process of the VM, which it does not own; it ends it by itself, or is given the VM where \
+             that runs"
+        );
+    }
+    format!(
+        "{node} has a process of the VM, which it does not own, and its zsha-controller does not run: start that, and it is \
+         ended, or {node} is given the VM where that runs (`virsh migrate` may have brought it)"
+    )
+}
+
 /// What a node's lease says of copies there.
 enum Word {
     /// It has none to lose, and need not be asked.
@@ -359,12 +374,7 @@ fn word_of(world: &World, strict: bool, sight: &Sight) -> Word {
                 in_the_way("CopiesNotConfirmed", sight.fence_due(), why)
             }
             Some(_) if planted::is_planted(Bug::CopyElsewhereIgnored) => Word::Nothing,
-            Some(_) => {
-                let why = format!(
-                    "{node} still has a process of the VM, which it does not own; it ends it by itself"
-                );
-                in_the_way("CopyElsewhere", None, why)
-            }
+            Some(_) => in_the_way("CopyElsewhere", None, has_a_copy(sight)),
             None if strict => {
                 let why = format!(
                     "{node} cannot see whether it has a process of the VM; its keeper's log says why, and a restart of \

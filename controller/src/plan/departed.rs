@@ -48,7 +48,7 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     }
     // Also one that has died since: then the VM has died there.
     let seen_on: BTreeSet<_> =
-        world.others().filter(|sight| sight.has_copy()).map(|sight| sight.record.node.clone()).collect();
+        world.others().filter(|sight| would_say_more(sight)).map(|sight| sight.record.node.clone()).collect();
     let departed = Departed { from: owner.node.clone(), at: world.wall, seen_on };
     let how = match by_keeper {
         true => {
@@ -66,6 +66,11 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     };
     plan.step(Write::over(stored.index, world, epoch, record, ("MovedAway", message)).step());
     true
+}
+
+/// Whether the node has a copy, and a controller that would say where it went if it left from there as well.
+fn would_say_more(sight: &Sight) -> bool {
+    sight.has_copy() && sight.record.controller_alive
 }
 
 fn has_left(from: &NodeName, how: &str) -> String {
@@ -133,11 +138,49 @@ impl Upkeep<'_> {
         false
     }
 
+    /// Whether the VM has left by a migration that was not zsha's: the node that has it is given it, or that is written
+    /// down, or it is said that it is not known where it is. Nothing is started or ended by it.
+    pub(super) fn has_moved_away(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
+        let record = self.record();
+        let left = notes.ran || record.phase == VmPhase::Running;
+        if !left && record.departed.is_none() {
+            return false;
+        }
+        let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
+        if self.world.frozen().is_none() && self.hands_to_heir(Vec::new(), plan)
+            || self.writes_down(&heard, plan)
+        {
+            return true;
+        }
+        if self.is_with_another(plan) {
+            return true;
+        }
+        // It was seen where it went, and is there no more.
+        let Some(departed) = record.departed.as_ref().filter(|departed| departed.seen_on.is_empty()) else {
+            return false;
+        };
+        plan.recheck_at(self.world.now + LOOK);
+        plan.wait("MovedAway", moved_away(departed));
+        true
+    }
+
+    /// Another node says that it has a copy.
+    pub(super) fn is_with_another(&self, plan: &mut Plan) -> bool {
+        let Some(sight) =
+            self.world.others().find(|sight| sight.has_copy() && sight.is_renewed(self.world.now))
+        else {
+            return false;
+        };
+        plan.recheck_at(self.world.now + LOOK);
+        plan.wait("CopyElsewhere", super::claim::has_a_copy(sight));
+        true
+    }
+
     /// What everybody has to know of it.
     fn writes_down(&self, heard: &Heard, plan: &mut Plan) -> bool {
         let known = self.record().departed.as_ref();
         let mut seen_on = known.map(|departed| departed.seen_on.clone()).unwrap_or_default();
-        let seen = self.world.others().filter(|sight| sight.has_copy() && heard.is_before(sight));
+        let seen = self.world.others().filter(|sight| would_say_more(sight) && heard.is_before(sight));
         seen_on.extend(seen.map(|sight| sight.record.node.clone()));
         let me = &self.world.me;
         let (reason, message) = match known {
@@ -164,8 +207,10 @@ impl Upkeep<'_> {
     fn may_be_started(&self, plan: &mut Plan) -> bool {
         let Some(departed) = &self.record().departed else { return true };
         if self.world.start_asked().is_none() && departed.seen_on.is_empty() {
-            plan.recheck_at(self.world.now + LOOK);
-            plan.wait("MovedAway", moved_away(departed));
+            if !self.is_with_another(plan) {
+                plan.recheck_at(self.world.now + LOOK);
+                plan.wait("MovedAway", moved_away(departed));
+            }
             return false;
         }
         let guard = Guard { fenced: &[], strict: true, target: None, starts: true };

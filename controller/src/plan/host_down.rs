@@ -11,6 +11,7 @@ use super::upkeep::Upkeep;
 use super::{Notes, Plan, Step, Still, placement};
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::intents::Cordon;
+use crate::observed::Observed;
 
 /// What keeps the other nodes from the VM may pass: a controller restarts, a host comes up. Where all of them are drained
 /// or shut down as well, nobody waits.
@@ -30,7 +31,7 @@ impl Upkeep<'_> {
     pub(super) fn goes_down(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         let Some(shutdown) = self.world.shutdown_of(&self.world.me) else {
             // That it cannot be told just now takes nothing back.
-            let said = self.world.intents.known().map(|intents| &intents.shutdowns);
+            let said = self.world.shutdowns.known();
             if said.is_some_and(|said| !said.contains_key(&self.world.me)) {
                 notes.host_down = HostDownNotes::default();
             }
@@ -90,6 +91,9 @@ impl Upkeep<'_> {
         }
         if let Some(asked) = self.world.frozen() {
             return Some(format!("nothing is moved: frozen {asked}"));
+        }
+        if let Observed::Unknown(why) = &self.world.intents {
+            return Some(format!("nothing is moved: it is not known what operators want: {why}"));
         }
         let desired = self.world.document()?;
         let me = &self.world.me;

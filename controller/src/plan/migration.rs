@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::{Answer, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
 
 use super::heard::Heard;
@@ -207,12 +207,19 @@ impl Upkeep<'_> {
         if !local.has_process() {
             let moved = local == LocalVm::Off { reason: OffReason::Migrated };
             let done = is_this && matches!(job, MigrationJob::Done { .. });
-            match self.lost(migration) {
-                None if done => self.hand_over(migration, plan),
+            match self.target(migration) {
+                Target::Lives if done => self.hand_over(migration, plan),
                 // Moved it was, and nobody in this process has seen where to: an operator may have done it.
-                None if moved => self.find_where_it_went(migration, notes, plan),
-                None => self.go_back("the VM ended during its migration", notes, plan),
-                Some(why) => self.go_back(&why, notes, plan),
+                Target::Lives if moved => self.find_where_it_went(migration, notes, plan),
+                // The guest is there, whole. Were it taken from the target now, that would put it away.
+                Target::Late { until, why } if done || moved => {
+                    plan.recheck_at(until.unwrap_or(self.world.now + SOON));
+                    plan.wait("Migrating", format!("the VM has left for {}: {why}", migration.to.node));
+                }
+                Target::Lives | Target::Late { .. } => {
+                    self.go_back("the VM ended during its migration", notes, plan);
+                }
+                Target::Lost(why) => self.go_back(&why, notes, plan),
             }
             return;
         }
@@ -304,16 +311,34 @@ impl Upkeep<'_> {
         if late {
             return Some(format!("it was not over after {} s", PATIENCE.as_secs()));
         }
-        self.lost(migration)
+        match self.target(migration) {
+            Target::Lives => None,
+            // The leases are being listed anew: that says nothing of any of them.
+            Target::Late { .. } if !self.world.sees_the_leases() => None,
+            Target::Late { why, .. } | Target::Lost(why) => Some(why),
+        }
     }
 
-    /// Why the target, as it was named, cannot have a copy any more.
-    fn lost(&self, migration: &Migration) -> Option<String> {
+    /// What is known of the target, as it was named.
+    fn target(&self, migration: &Migration) -> Target {
         let to = &migration.to;
-        match self.world.sights.get(&to.node) {
-            Some(sight) if sight.record.epoch == to.epoch && sight.is_renewed(self.world.now) => None,
-            Some(_) => Some(format!("{} does not hold its lease any more", to.node)),
-            None => Some(format!("the lease of {} cannot be seen", to.node)),
+        let Some(sight) = self.world.sights.get(&to.node) else {
+            let why = format!("the lease of {} cannot be seen", to.node);
+            return match self.world.sees_the_leases() {
+                true => Target::Lost(why),
+                false => Target::Late { until: None, why },
+            };
+        };
+        if sight.record.epoch != to.epoch || sight.record.state != LeaseState::Held {
+            return Target::Lost(format!("{} does not hold its lease any more", to.node));
+        }
+        if sight.is_renewed(self.world.now) {
+            return Target::Lives;
+        }
+        let why = format!("{} has not renewed its lease in time", to.node);
+        match sight.is_expired(self.world.now) {
+            true => Target::Lost(why),
+            false => Target::Late { until: sight.fence_due(), why },
         }
     }
 
@@ -350,11 +375,17 @@ impl Upkeep<'_> {
         notes.migration.lingering = None;
         // What had arrived there is put away by that node, once it is no longer named.
         notes.ask_others |= !self.world.local.known().is_some_and(LocalVm::has_process);
+        // By a migration of ours: nobody else has moved it, so that it may be started once the others have been asked.
+        let left = self.world.local.known() == Some(&LocalVm::Off { reason: OffReason::Migrated });
+        notes.ran &= !left;
         let to = self.record().migration.as_ref().map(|migration| migration.to.node.to_string());
         let message = format!("the VM was not moved to {}: {why}", to.unwrap_or_default());
         let answer = self.answer(Outcome::Failed, &message);
         plan.step(self.change("MigrationFailed", message, |record| {
             record.migration = None;
+            if left && record.phase == VmPhase::Running {
+                record.phase = VmPhase::Starting;
+            }
             record.answered = answer.or(record.answered.take());
         }));
     }
@@ -377,8 +408,18 @@ impl Upkeep<'_> {
                 }
                 plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::Arrived });
             }
-            LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => self.settled(notes, plan),
-            LocalVm::Paused { .. } | LocalVm::Crashed | LocalVm::Unmanaged => {
+            // It has run here: that its disk gives an error is no fault of the migration.
+            LocalVm::Running { .. }
+            | LocalVm::ShuttingDown { .. }
+            | LocalVm::Paused { reason: PauseReason::IoError, .. } => self.settled(notes, plan),
+            LocalVm::Unmanaged => {
+                plan.recheck_at(self.world.now + SOON);
+                plan.wait(
+                    "Unmanaged",
+                    "libvirt does not know the QEMU that came with the migration; it is left alone",
+                );
+            }
+            LocalVm::Paused { .. } | LocalVm::Crashed => {
                 let since = *notes.migration.arriving.get_or_insert(self.world.now);
                 if self.world.now >= since + ARRIVAL {
                     plan.step(Step::KillCopy {
@@ -420,6 +461,18 @@ impl Upkeep<'_> {
             });
         }));
     }
+}
+
+/// The node that the VM is being moved to.
+enum Target {
+    Lives,
+    /// It may live: it is late, or the leases are not seen just now.
+    Late {
+        until: Option<Moment>,
+        why: String,
+    },
+    /// It cannot have a copy any more, or soon.
+    Lost(String),
 }
 
 enum Asked {

@@ -7,7 +7,7 @@ use zsha_crds::records::VmPhase;
 
 use super::upkeep::Upkeep;
 use super::{Notes, Plan, Step, Still};
-use crate::hypervisor::{LocalVm, PauseReason};
+use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::intents::{Cordon, Stop};
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
@@ -48,6 +48,8 @@ impl Upkeep<'_> {
                 reason,
                 format!("a QEMU of the VM runs that libvirt does not know; it is left as it is: {why}"),
             ),
+            // Not written down, it would be taken for one that died with this node, once something may be begun again.
+            LocalVm::Off { reason: OffReason::Migrated } if self.has_moved_away(notes, plan) => {}
             LocalVm::Absent | LocalVm::Off { .. } | LocalVm::Paused { .. } | LocalVm::Crashed => {
                 plan.wait(reason, format!("the VM does not run, and is not started: {why}"));
             }
@@ -83,6 +85,8 @@ impl Upkeep<'_> {
             notes.shutdown_asked = None;
         }
         match local {
+            // It may run where it was moved to: it is not stopped by being away.
+            LocalVm::Absent | LocalVm::Off { .. } if self.runs_elsewhere(local, notes, plan) => {}
             LocalVm::Absent | LocalVm::Off { .. } => {
                 notes.shutdown_asked = None;
                 plan.step(self.stopped());
@@ -121,6 +125,14 @@ impl Upkeep<'_> {
             }
             Some(_) | None => plan.step(Step::Shutdown { because: because.to_owned(), if_still }),
         }
+    }
+
+    /// Whether the guest that is to be stopped is, or may be, on another host.
+    fn runs_elsewhere(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
+        let migrated = matches!(local, LocalVm::Off { reason: OffReason::Migrated });
+        (migrated || self.record().departed.is_some()) && self.has_moved_away(notes, plan)
+            || self.hands_to_heir(Vec::new(), plan)
+            || self.is_with_another(plan)
     }
 
     fn stopped(&self) -> Step {

@@ -149,6 +149,22 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
     if lease.epoch < named.epoch && lease.state == LeaseState::Lost {
         return Standing::Gone { over: Some(sight.index) };
     }
+    // One life at a time: who is seen to renew in this epoch does not live in a later one, which is of another time.
+    if lease.epoch < named.epoch
+        && lease.state == LeaseState::Held
+        && sight.is_news
+        && sight.is_renewed(world.now)
+    {
+        return Standing::Dead {
+            because: format!(
+                "{} lives in epoch {}, and was named in epoch {} before the store was emptied or put back",
+                named.node, lease.epoch, named.epoch
+            ),
+        };
+    }
+    if lease.epoch < named.epoch && sight.is_expired(world.now) {
+        return Standing::Gone { over: Some(sight.index) };
+    }
     if lease.epoch < named.epoch {
         return Standing::MayLive {
             until: None,

@@ -83,6 +83,7 @@ fn desired() -> Desired {
 fn sight(number: u32, age: Duration) -> Sight {
     Sight {
         record: LeaseRecord {
+            cluster: None,
             node: node(number),
             incarnation: Uuid::from_u128(u128::from(number)),
             epoch: 1,
@@ -148,6 +149,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         desired: Observed::Known(Some(Arc::new(desired()))),
         spec_problem: None,
         intents: Observed::Known(Intents::default()),
+        shutdowns: Observed::Known(BTreeMap::new()),
         migrate: None,
         job: MigrationJob::None,
         lease: Observed::Known(Verdict {
@@ -182,7 +184,12 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
         // Of a process, where there is one: it was booted here.
-        domain: Observed::Known(DomainFacts { defined: false, autostart: false, origin: Origin::Booted }),
+        domain: Observed::Known(DomainFacts {
+            defined: false,
+            autostart: false,
+            origin: Origin::Booted,
+            post_copy: false,
+        }),
         unreadable_leases: BTreeMap::new(),
         vm_overwritten: None,
         vanished_leases: BTreeMap::new(),
@@ -361,12 +368,15 @@ fn what_was_put_in_the_place_of_an_owners_lease_by_one_who_did_not_know_its_epoc
 fn a_lease_older_than_the_record_means_the_store_went_backwards() {
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     vm(&mut world).record.owner = Some(Owner { node: node(1), epoch: 5 });
-    expire(&mut world, 1);
-    assert!(matches!(
-        ownership::standing(&world, &Owner { node: node(1), epoch: 5 }),
-        Standing::MayLive { until: None, .. }
-    ));
+    let standing = |world: &World| ownership::standing(world, &Owner { node: node(1), epoch: 5 });
+    world.sights.get_mut(&node(1)).unwrap().is_news = false;
+    assert!(matches!(standing(&world), Standing::MayLive { until: None, .. }));
     assert!(decide(&world).steps.is_empty());
+    world.sights.get_mut(&node(1)).unwrap().is_news = true;
+    assert!(matches!(standing(&world), Standing::Dead { .. }), "it is seen to live in epoch 1");
+    expire(&mut world, 1);
+    assert!(matches!(standing(&world), Standing::Gone { over: Some(41) }));
+    assert!(matches!(decide(&world).steps.as_slice(), [Step::ReplaceLease { over: Some(41), .. }]));
 }
 
 #[test]
@@ -722,6 +732,18 @@ fn a_node_whose_keeper_does_not_see_the_process_is_unfit_and_its_vm_is_left_alon
     let plan = decide(&world);
     assert!(plan.steps.is_empty(), "{:?}", plan.steps);
     assert!(plan.conditions[0].message.contains("PID namespace"), "{}", plan.conditions[0].message);
+}
+
+#[test]
+fn a_keeper_that_does_not_count_what_is_here_sets_no_vm_free_while_libvirt_is_silent() {
+    for (blind, given_up) in [(true, false), (false, true)] {
+        let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+        (world.keeper_blind, world.local) = (blind, Observed::unknown("libvirt does not answer"));
+        let mut notes = Notes::default();
+        assert_eq!(plan(&world, &mut notes).steps, []);
+        renewed_at(&mut world, NOW + Duration::from_secs(60));
+        assert_eq!(!plan(&world, &mut notes).steps.is_empty(), given_up, "{blind}");
+    }
 }
 
 #[test]

@@ -104,8 +104,19 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         // Its keeper looks, and sees none: it could not end it.
         (Is::NotKnown, None) if counted_since(world, &heard) == Some(0) => plan.step(kill(because)),
         (Is::Nobodys, _) => plan.step(kill(because)),
+        (Is::Arriving, None) if has_left_for_here(world, stored, local) => {
+            plan.runs_unnamed = true;
+            plan.recheck_at(world.now + LOOK);
+            plan.wait(
+                "Paused",
+                "the VM was moved here past zsha while it was paused; `virsh resume mnvm` lets it go on once this node is \
+                 named for it",
+            );
+        }
         (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
-        (Is::Ours | Is::Brought, Some(other)) if world.now >= settled && is_named(stored, other) => {
+        (Is::Ours | Is::Brought, Some(other))
+            if world.now >= settled && is_named(stored, other) && !is_post_copy(world) =>
+        {
             plan.step(kill(format!("{because}, and has it too")));
         }
         (Is::Ours | Is::Brought, Some(other)) => {
@@ -161,8 +172,20 @@ fn elsewhere<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
     world.others().find(has_one).map(|sight| &sight.record.node)
 }
 
+/// Half of the guest's memory is at its source still, whose process counts as a copy for as long as that takes.
+fn is_post_copy(world: &World) -> bool {
+    world.domain.known().is_none_or(|facts| facts.post_copy)
+}
+
 fn is_named(stored: &StoredVm, node: &NodeName) -> bool {
     stored.record.owner.as_ref().is_some_and(|owner| owner.node == *node)
+}
+
+/// Paused by a command, and whole: its owner has written down that it has left, and has seen it here.
+fn has_left_for_here(world: &World, stored: &StoredVm, local: LocalVm) -> bool {
+    let seen_here =
+        stored.record.departed.as_ref().is_some_and(|departed| departed.seen_on.contains(&world.me));
+    seen_here && matches!(local, LocalVm::Paused { reason: PauseReason::Asked, .. })
 }
 
 /// It executes nothing while its source lives: that one has the guest. It is put away where nothing can come of it any
@@ -175,7 +198,8 @@ fn arriving(
 ) {
     let mut aside = Plan::default();
     let source_is_dead = claim::freed(world, stored, &mut aside).is_some() && stored.record.owner.is_some();
-    let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && heard.silent(world).is_none();
+    let spoken = world.sees_the_leases() && heard.silent(world).is_none();
+    let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && spoken;
     if world.frozen().is_none() && (source_is_dead || nowhere) {
         plan.step(kill("what began to arrive here by a migration will not get further"));
         return;

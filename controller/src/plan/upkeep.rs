@@ -239,7 +239,9 @@ impl Upkeep<'_> {
     /// while for a node that can start it.
     fn blind(&self, why: &str, notes: &mut Notes, plan: &mut Plan) {
         let since = *notes.blind_since.get_or_insert(self.world.now);
-        let no_copy = self.world.lease.known().and_then(|verdict| verdict.copies) == Some(0);
+        // A keeper that was seen not to count what is here says nothing by counting none.
+        let counted = self.world.lease.known().and_then(|verdict| verdict.copies);
+        let no_copy = counted == Some(0) && !self.world.keeper_blind;
         plan.wait("HypervisorUnknown", format!("the VM is left as it is: {why}"));
         if !no_copy {
             return;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
+use zsha_crds::ClusterName;
 use zsha_crds::records::{self, LeaseRecord};
 use zsha_runtime::store::{Entry, StoreError};
 use zsha_runtime::watcher::Event;
@@ -16,7 +17,7 @@ use crate::world::UnreadableLease;
 /// Shows every lease to the observer on its way. `prefix`: below which they lie.
 pub(super) fn sighting<S>(
     stream: S,
-    prefix: String,
+    (prefix, cluster): (String, ClusterName),
     shared: Arc<Mutex<Shared>>,
     clock: Clock,
 ) -> impl Stream<Item = S::Item>
@@ -29,7 +30,9 @@ where
             return;
         };
         match event {
-            Event::InitApply(entry) | Event::Apply(entry) => see(&shared, clock.now(), entry, &prefix),
+            Event::InitApply(entry) | Event::Apply(entry) => {
+                see(&shared, clock.now(), entry, (&prefix, &cluster))
+            }
             Event::Delete(key) => forget(&shared, key, &prefix),
             Event::Init => begin_again(&shared),
             Event::InitDone | Event::Bookmark => {}
@@ -37,7 +40,7 @@ where
     })
 }
 
-fn see(shared: &Mutex<Shared>, now: Moment, entry: &Entry, prefix: &str) {
+fn see(shared: &Mutex<Shared>, now: Moment, entry: &Entry, (prefix, cluster): (&str, &ClusterName)) {
     let node = match records::node_of(&entry.key, prefix) {
         Ok(node) => node,
         Err(why) => {
@@ -45,7 +48,7 @@ fn see(shared: &Mutex<Shared>, now: Moment, entry: &Entry, prefix: &str) {
             return;
         }
     };
-    match LeaseRecord::read(&entry.value, &node) {
+    match LeaseRecord::read(&entry.value, &node, cluster) {
         Ok(record) => saw(shared, now, record, entry.modify_index),
         Err(why) => {
             tracing::warn!(key = entry.key, error = why, "a lease cannot be read");
@@ -98,6 +101,18 @@ where
                 shared.store_went_back(clock.now());
             }
             shared.own.is_over();
+        }
+    })
+}
+
+/// Shows every order to what tells those that were given from those that came back with an older state of the store.
+pub(super) fn ordering<S>(stream: S, shared: Arc<Mutex<Shared>>, clock: Clock) -> impl Stream<Item = S::Item>
+where
+    S: Stream<Item = Result<Event, StoreError>>,
+{
+    stream.inspect(move |item| {
+        if let Ok(event) = item {
+            lock(&shared).orders.see(clock.now(), event);
         }
     })
 }

@@ -40,11 +40,14 @@ impl StoredSpec {
 }
 
 impl LeaseRecord {
-    /// What lies under the lease key of this node.
-    pub fn read(value: &str, node: &NodeName) -> Result<Self, String> {
+    /// What lies under the lease key of this node, in this cluster.
+    pub fn read(value: &str, node: &NodeName, cluster: &ClusterName) -> Result<Self, String> {
         let record: Self = read(value)?;
         if record.node != *node {
             return Err(format!("it is the lease of {}", record.node));
+        }
+        if let Some(other) = record.cluster.as_ref().filter(|other| *other != cluster) {
+            return Err(format!("it is the lease of {node} in the cluster {other}"));
         }
         if record.epoch >= HIGHEST || record.seq >= HIGHEST {
             return Err(format!("nobody counts as far as epoch {} and renewal {}", record.epoch, record.seq));

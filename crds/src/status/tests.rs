@@ -20,6 +20,7 @@ fn node(name: &str) -> NodeName {
 
 fn lease(name: &str) -> LeaseRecord {
     LeaseRecord {
+        cluster: None,
         node: node(name),
         incarnation: Uuid::from_u128(7),
         epoch: 3,

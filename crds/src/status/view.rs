@@ -182,7 +182,9 @@ impl ClusterView {
                 self.intents.insert(name.to_owned(), intent);
             }
         } else if key.starts_with(&keys.leases()) {
-            let of = |value: &str| LeaseRecord::read(value, &records::node_of(key, &keys.leases())?);
+            let cluster = self.cluster.clone();
+            let of =
+                |value: &str| LeaseRecord::read(value, &records::node_of(key, &keys.leases())?, &cluster);
             if let Some(lease) = self.read(record, of) {
                 self.leases.insert(lease.node.clone(), lease);
             }

@@ -44,6 +44,7 @@ fn document() -> Value {
 
 fn lease(state: LeaseState) -> LeaseRecord {
     LeaseRecord {
+        cluster: None,
         node: node(),
         incarnation: SOME,
         epoch: 3,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, brief};
+use zsha_crds::{ClusterName, NodeName};
 
 use super::Expected;
 use crate::Moment;
@@ -31,6 +31,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Who holds the lease, for as long as this process lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    pub cluster: ClusterName,
     pub node: NodeName,
     /// Where the record lives.
     pub key: String,
@@ -431,6 +432,7 @@ impl Holder {
             self.deadline = None;
         }
         let record = LeaseRecord {
+            cluster: Some(self.identity.cluster.clone()),
             node: self.identity.node.clone(),
             incarnation: life.incarnation,
             epoch: life.epoch,

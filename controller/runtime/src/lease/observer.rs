@@ -146,6 +146,8 @@ pub struct Observer {
     after_gap: BTreeSet<NodeName>,
     /// Nodes that had a lease when the store went back in time, which has not been seen since; with the last epoch.
     vanished: BTreeMap<NodeName, u64>,
+    /// Nodes whose lease was deleted, and has not been seen since; with the last epoch.
+    deleted: BTreeMap<NodeName, u64>,
     /// The longest D that was seen of a node before the store went back in time. It holds until the node is seen to
     /// renew: whoever announces a shorter one obeys it first.
     outlived: BTreeMap<NodeName, Duration>,
@@ -155,6 +157,7 @@ impl Observer {
     /// One look at one lease.
     pub fn see(&mut self, now: Moment, record: LeaseRecord, index: u64) {
         self.vanished.remove(&record.node);
+        self.deleted.remove(&record.node);
         match self.sights.get_mut(&record.node) {
             Some(sight) if sight.index == index && sight.record == record => {}
             Some(sight) => {
@@ -191,6 +194,9 @@ impl Observer {
     pub fn missing(&mut self, node: &NodeName) {
         if let Some(sight) = self.sights.remove(node) {
             outlive(&mut self.outlived, &sight);
+            if !matches!(sight.record.state, LeaseState::Fenced | LeaseState::Released) {
+                self.deleted.insert(node.clone(), sight.record.epoch);
+            }
         }
     }
 
@@ -230,6 +236,12 @@ impl Observer {
     /// they do. With the epoch it was last seen in.
     pub fn vanished(&self) -> &BTreeMap<NodeName, u64> {
         &self.vanished
+    }
+
+    /// Nodes whose lease was deleted while it was held, and none that was seen since. That says nothing where somebody has
+    /// deleted one; where the whole store was emptied they may live unseen. With the epoch it was last seen in.
+    pub fn deleted(&self) -> &BTreeMap<NodeName, u64> {
+        &self.deleted
     }
 
     pub fn get(&self, node: &NodeName) -> Option<&Sight> {

@@ -25,6 +25,7 @@ fn at(millis: u64) -> Moment {
 
 fn identity(boot: &str) -> Identity {
     Identity {
+        cluster: zsha_crds::ClusterName::new("c").unwrap(),
         node: NodeName::new("n1").unwrap(),
         key: "leases/n1".to_owned(),
         machine_id: "machine-1".to_owned(),
@@ -644,6 +645,14 @@ fn a_lease_that_is_not_there_any_more_after_a_step_back_is_remembered_until_it_i
     assert_eq!(observer.vanished().get(&node), Some(&1));
     observer.see(at(10), sighted(2), 2);
     assert!(observer.vanished().is_empty());
+    observer.missing(&node);
+    assert!(observer.vanished().is_empty(), "somebody may have deleted it");
+    assert_eq!(observer.deleted().get(&node), Some(&1), "or the whole store was emptied");
+    observer.see(at(20), LeaseRecord { state: LeaseState::Fenced, ..sighted(3) }, 3);
+    assert!(observer.deleted().is_empty());
+    observer.missing(&node);
+    assert!(observer.deleted().is_empty(), "what was fenced lives by nothing");
+    observer.see(at(30), sighted(4), 4);
     observer.doubt_all(at(500));
     let sight = observer.get(&node).unwrap();
     assert_eq!((sight.first_seen, sight.sent_by, sight.is_news), (at(500), at(500), false));

@@ -200,9 +200,15 @@ impl Vm {
     }
 
     pub(super) fn domain(&self, connect: &Connect) -> Result<DomainFacts, Refusal> {
-        let mut facts = DomainFacts { defined: false, autostart: false, origin: Origin::None };
+        let mut facts =
+            DomainFacts { defined: false, autostart: false, origin: Origin::None, post_copy: false };
         let known = self.find(connect)?;
         if let Some(domain) = &known {
+            facts.post_copy = match domain.state() {
+                Ok((_, reason)) => states::is_post_copy(reason),
+                Err(error) if is(&error, ErrorNumber::NoDomain) => false,
+                Err(error) => return Err(error.into()),
+            };
             match kept(domain) {
                 Ok((defined, autostart)) => (facts.defined, facts.autostart) = (defined, autostart),
                 // It has gone since.

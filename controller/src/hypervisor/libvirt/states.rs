@@ -1,8 +1,8 @@
 //! libvirt's states and reasons in our words. Values only.
 
 use virt::domain::{
-    DomainPausedReason, DomainPausedReasonEnum, DomainShutoffReason, DomainShutoffReasonEnum, DomainState,
-    DomainStateEnum, DomainStateReason, DomainStateReasonEnum,
+    DomainPausedReason, DomainPausedReasonEnum, DomainRunningReason, DomainShutoffReason,
+    DomainShutoffReasonEnum, DomainState, DomainStateEnum, DomainStateReason, DomainStateReasonEnum,
 };
 use virt::enumutil::Enum;
 
@@ -43,18 +43,25 @@ fn paused(reason: DomainPausedReasonEnum) -> Told {
         DomainPausedReason::User | DomainPausedReason::StartingUp => Told::Paused(PauseReason::Asked),
         DomainPausedReason::IOError => Told::Paused(PauseReason::IoError),
         DomainPausedReason::Migration | DomainPausedReason::PostCopy => Told::Paused(PauseReason::Incoming),
+        // Each side has half of the guest's memory, until somebody goes on with the migration.
+        DomainPausedReason::PostCopyFailed => Told::Paused(PauseReason::Leaving),
         DomainPausedReason::Crashed => Told::Crashed,
         // KVM's internal error has no word of its own in libvirt and comes as unknown.
-        DomainPausedReason::Unknown
-        | DomainPausedReason::Watchdog
-        | DomainPausedReason::PostCopyFailed
-        | DomainPausedReason::APIError => Told::Paused(PauseReason::Fault),
+        DomainPausedReason::Unknown | DomainPausedReason::Watchdog | DomainPausedReason::APIError => {
+            Told::Paused(PauseReason::Fault)
+        }
         DomainPausedReason::Save
         | DomainPausedReason::Dump
         | DomainPausedReason::FromSnapshot
         | DomainPausedReason::ShuttingDown
         | DomainPausedReason::Snapshot => Told::Paused(PauseReason::Other),
     }
+}
+
+/// Whether the guest executes at the target of a migration that has still to bring a part of its memory.
+pub(super) fn is_post_copy(reason: DomainStateReasonEnum) -> bool {
+    let Enum::Known(DomainStateReason::Running(Enum::Known(reason))) = reason else { return false };
+    matches!(reason, DomainRunningReason::PostCopy | DomainRunningReason::PostCopyFailed)
 }
 
 fn off(reason: DomainShutoffReasonEnum) -> OffReason {
@@ -123,6 +130,8 @@ mod tests {
             (sys::VIR_DOMAIN_PAUSED_STARTING_UP, PauseReason::Asked),
             (sys::VIR_DOMAIN_PAUSED_IOERROR, PauseReason::IoError),
             (sys::VIR_DOMAIN_PAUSED_MIGRATION, PauseReason::Incoming),
+            (sys::VIR_DOMAIN_PAUSED_POSTCOPY, PauseReason::Incoming),
+            (sys::VIR_DOMAIN_PAUSED_POSTCOPY_FAILED, PauseReason::Leaving),
             (sys::VIR_DOMAIN_PAUSED_WATCHDOG, PauseReason::Fault),
             (sys::VIR_DOMAIN_PAUSED_UNKNOWN, PauseReason::Fault),
             (sys::VIR_DOMAIN_PAUSED_API_ERROR, PauseReason::Fault),

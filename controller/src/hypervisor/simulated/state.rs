@@ -211,6 +211,7 @@ impl Host {
             defined: self.defined,
             autostart: self.autostart,
             origin: self.process.as_ref().map_or(Origin::None, |process| process.origin),
+            post_copy: false,
         }
     }
 }

@@ -208,6 +208,7 @@ fn keeper(
     let mut lives = 0;
     let settings = RenewSettings {
         identity: Identity {
+            cluster: zsha_crds::ClusterName::new("c").unwrap(),
             node: name(),
             key: "zsha/c/leases/n1".to_owned(),
             machine_id: "machine".to_owned(),
@@ -240,6 +241,7 @@ pub(in crate::keeper) fn keeper_on_memory_store(
     let copies: Arc<dyn Copies> = Arc::new(SimulatedCopies::new(hosts, name()));
     let settings = RenewSettings {
         identity: Identity {
+            cluster: zsha_crds::ClusterName::new("c").unwrap(),
             node: name(),
             key: "zsha/c/leases/n1".to_owned(),
             machine_id: "machine".to_owned(),
@@ -509,6 +511,25 @@ async fn the_record_says_whether_the_controller_was_heard_of_lately() {
     node.line.verdict().await.unwrap();
     pass(TIMINGS.renew() * 2).await;
     assert!(node.last().record.controller_alive);
+}
+
+/// Two clusters may share a host, and an operator may copy keys from one to the other.
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_this_node_in_another_cluster_ends_nothing() {
+    let node = Node::new();
+    node.until_valid().await;
+    node.start_vm().await;
+    let own = node.store.inner.read("zsha/c/leases/n1").unwrap();
+    let mine = node.last().record;
+    let cluster = Some(zsha_crds::ClusterName::new("west").unwrap());
+    let other =
+        LeaseRecord { cluster, epoch: mine.epoch + 1, incarnation: Uuid::from_u128(5), ..mine.clone() };
+    let value = serde_json::to_string(&other).unwrap();
+    let copied = Op::Cas { key: own.key, value, index: own.modify_index };
+    assert!(node.store.inner.apply(&[copied]).unwrap().committed());
+    pass(TIMINGS.ttl() * 3).await;
+    assert!(node.valid().await);
+    assert_eq!((node.copies(), node.last().record.incarnation), (1, mine.incarnation));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const NONE: DomainFacts = DomainFacts { defined: false, autostart: false, origin: Origin::Booted };
+const NONE: DomainFacts =
+    DomainFacts { defined: false, autostart: false, origin: Origin::Booted, post_copy: false };
 
 fn defined(mut world: World) -> World {
     world.domain = Observed::Known(DomainFacts { defined: true, ..NONE });

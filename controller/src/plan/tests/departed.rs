@@ -244,3 +244,53 @@ fn a_migration_of_ours_whose_end_nobody_saw_hands_over_only_to_a_target_that_has
     heard(&mut world, 1);
     assert_eq!(only_write(&plan(&world, &mut notes)).reason, "HandedOver");
 }
+
+/// Its controller does not run, so nobody would say where it went from there.
+#[test]
+fn a_node_without_a_controller_that_had_it_for_a_while_does_not_make_it_known_where_it_is() {
+    let (mut world, mut notes) = (moved_away(&[]), Notes::default());
+    plan(&world, &mut notes);
+    heard(&mut world, 1);
+    world.sights.get_mut(&node(2)).unwrap().record.controller_alive = false;
+    let seen = plan(&world, &mut notes);
+    assert_eq!((seen.steps.as_slice(), reasons(&seen)), (&[][..], vec!["CopyElsewhere"]));
+    assert!(seen.waiting[0].message.contains("zsha-controller does not run"), "{}", seen.waiting[0].message);
+    heard(&mut world, 0);
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["MovedAway"]);
+}
+
+#[test]
+fn that_it_has_left_is_written_down_though_nothing_is_to_be_begun() {
+    let asked = Asked { by: "anna".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+    let frozen = Observed::Known(Intents { freeze: Some(asked), ..Intents::default() });
+    for intents in [frozen, Observed::unknown("intent/power is missing")] {
+        let mut world = world(1, Some(1), VmPhase::Running, MOVED);
+        world.intents = intents;
+        let mut notes = Notes::default();
+        let first = plan(&world, &mut notes);
+        assert_eq!(only_write(&first).reason, "MovedAway");
+        vm(&mut world).record = only_write(&first).record.clone();
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["MovedAway"]);
+    }
+}
+
+#[test]
+fn a_guest_that_may_run_elsewhere_is_not_said_to_be_stopped() {
+    let stop = crate::intents::Stop { at: Timestamp::UNIX_EPOCH, limit: None };
+    let stopped = |mut world: World| {
+        world.intents = Observed::Known(Intents { stop: Some(stop.clone()), ..Intents::default() });
+        world
+    };
+    let nowhere = decide(&stopped(moved_away(&[])));
+    assert_eq!((nowhere.steps.as_slice(), reasons(&nowhere)), (&[][..], vec!["MovedAway"]));
+    let mut elsewhere = stopped(world(1, Some(1), VmPhase::Running, LocalVm::Absent));
+    elsewhere.sights.get_mut(&node(2)).unwrap().record.copies = Some(1);
+    let waits = decide(&elsewhere);
+    assert_eq!((waits.steps.as_slice(), reasons(&waits)), (&[][..], vec!["CopyElsewhere"]));
+    let mut status = ready(2);
+    status.runs_unnamed = true;
+    elsewhere.nodes.insert(node(2), Arc::new(status));
+    assert_eq!(plan_write_reason(&elsewhere), Some("FoundElsewhere"), "that node shuts it down");
+    let seen = decide(&stopped(moved_away(&[2])));
+    assert_eq!(only_write(&seen).reason, "Stopped", "it was seen on n2, and is there no more");
+}

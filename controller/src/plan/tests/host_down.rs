@@ -15,6 +15,13 @@ fn intents(world: &mut World) -> &mut Intents {
     }
 }
 
+fn shutdowns(world: &mut World) -> &mut BTreeMap<NodeName, HostShutdown> {
+    match &mut world.shutdowns {
+        Observed::Known(shutdowns) => shutdowns,
+        Observed::Unknown(why) => panic!("{why}"),
+    }
+}
+
 fn asked() -> Asked {
     Asked { by: "ann".to_owned(), at: Timestamp::UNIX_EPOCH, message: "works".to_owned() }
 }
@@ -27,7 +34,7 @@ fn drain(world: &mut World, number: u32) {
 fn shuts_down(world: &mut World, number: u32, no_time_to_move: bool) {
     drain(world, number);
     let shutdown = HostShutdown { boot_id: "b".to_owned(), no_time_to_move };
-    intents(world).shutdowns.insert(node(number), shutdown);
+    shutdowns(world).insert(node(number), shutdown);
 }
 
 fn going_down(local: LocalVm) -> World {
@@ -199,7 +206,7 @@ fn a_word_of_another_boot_or_of_one_that_cannot_be_told_shuts_nothing_down() {
     let present = drained(going_down(RUNNING));
     assert!(asks_the_guest(&decide(&present)));
     let mut of_before = present.clone();
-    intents(&mut of_before).shutdowns.get_mut(&node(1)).unwrap().boot_id = "earlier".to_owned();
+    shutdowns(&mut of_before).get_mut(&node(1)).unwrap().boot_id = "earlier".to_owned();
     let mut unseen = present.clone();
     unseen.sights.remove(&node(1));
     let mut of_another_life = present;
@@ -207,4 +214,11 @@ fn a_word_of_another_boot_or_of_one_that_cannot_be_told_shuts_nothing_down() {
     for world in [of_before, unseen, of_another_life] {
         assert!(decide(&world).steps.is_empty());
     }
+}
+
+#[test]
+fn a_guest_is_shut_down_with_its_host_though_nobody_knows_what_operators_want() {
+    let mut world = going_down(RUNNING);
+    world.intents = Observed::unknown("intent/power is missing");
+    assert!(asks_the_guest(&decide(&world)));
 }

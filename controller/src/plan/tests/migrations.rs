@@ -83,12 +83,11 @@ fn nothing_goes_to_a_target_that_does_not_hold_the_very_lease_it_was_named_by() 
     let ttl = LeaseTimings::BALANCED.ttl();
     let moment = Duration::from_millis(1);
     type Change = fn(&mut Sight);
-    let lost: [(&str, Change); 5] = [
+    let lost: [(&str, Change); 4] = [
         ("another life", |s| s.record.epoch = 2),
         ("fenced", |s| s.record.state = LeaseState::Fenced),
         ("released", |s| s.record.state = LeaseState::Released),
         ("gone", |s| s.record.state = LeaseState::Lost),
-        ("silent for F", |s| s.sent_by = NOW - LeaseTimings::BALANCED.ttl()),
     ];
     let reason = |world: &World| only_write(&decide(world)).reason;
     let mut gone = moving(1, 1, 3, MOVED_AWAY);
@@ -291,4 +290,72 @@ fn a_source_that_cannot_see_its_hypervisor_hands_nothing_over() {
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::Write(_))), "{plan:?}");
     world.local = Observed::Known(MOVED_AWAY);
     assert_eq!(only_write(&super::plan(&world, &mut begun())).reason, "HandedOver");
+}
+
+/// The guest is there, whole, and the target would put it away where it is not given to it.
+#[test]
+fn a_target_that_is_late_is_waited_for_once_the_guest_has_left() {
+    let mut gone = moving(1, 1, 3, MOVED_AWAY);
+    gone.job = Done { id: THIS };
+    let at_target = |world: &mut World, age| {
+        let sight = world.sights.get_mut(&node(3)).unwrap();
+        (sight.sent_by, sight.first_seen) = (NOW - age, NOW - age);
+    };
+    at_target(&mut gone, LeaseTimings::BALANCED.ttl());
+    let waits = decide(&gone);
+    assert_eq!((waits.steps.as_slice(), reasons(&waits)), (&[][..], vec!["Migrating"]));
+    let mut unseen = gone.clone();
+    unseen.sights.clear();
+    assert_eq!(decide(&unseen).steps, [], "the leases are being listed anew");
+    at_target(&mut gone, LeaseTimings::BALANCED.fence_after());
+    let mut notes = Notes { ran: true, ..Notes::default() };
+    let back = plan(&gone, &mut notes);
+    let write = only_write(&back);
+    assert_eq!((write.reason, write.record.phase), ("MigrationFailed", VmPhase::Starting));
+    let record = write.record.clone();
+    vm(&mut gone).record = record;
+    gone.job = MigrationJob::None;
+    gone.sights.remove(&node(3));
+    gone.sights.insert(
+        node(3),
+        Sight {
+            record: LeaseRecord { state: LeaseState::Fenced, epoch: 2, ..sight(3, Duration::ZERO).record },
+            ..sight(3, Duration::ZERO)
+        },
+    );
+    assert_eq!(
+        plan_reason(&plan(&gone, &mut notes)),
+        Some("Starting"),
+        "by our own migration: it is started afresh"
+    );
+}
+
+fn plan_reason(plan: &Plan) -> Option<&'static str> {
+    plan.steps.iter().find_map(|step| match step {
+        Step::Write(write) if write.record.departed.is_none() && write.record.phase == VmPhase::Starting => {
+            Some("Starting")
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn a_migration_under_way_is_not_ended_because_the_leases_are_listed_anew() {
+    let mut world = under_way();
+    world.sights.clear();
+    assert_eq!(ended(&world), None);
+    world.sights.insert(node(1), sight(1, Duration::ZERO));
+    assert!(ended(&world).is_some(), "the lease of the target is not there");
+}
+
+#[test]
+fn what_has_run_at_its_target_is_not_ended_for_an_error_of_its_disk_or_of_libvirt() {
+    let io_error = LocalVm::Paused { reason: PauseReason::IoError, generation: 1 };
+    assert_eq!(only_write(&decide(&moving(3, 3, 3, io_error))).reason, "Migrated");
+    let mut world = moving(3, 3, 3, LocalVm::Unmanaged);
+    let mut notes = Notes::default();
+    for _ in 0..2 {
+        assert_eq!(plan(&world, &mut notes).steps, []);
+        renewed_at(&mut world, NOW + Duration::from_secs(30));
+    }
 }

@@ -9,7 +9,8 @@ fn unnamed(expects: Expectation, incoming: bool) -> World {
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
     (verdict.expects, verdict.incoming, verdict.copies) = (Some(expects), incoming, Some(1));
     let origin = if incoming { Origin::Migrated } else { Origin::Booted };
-    world.domain = Observed::Known(DomainFacts { defined: false, autostart: false, origin });
+    world.domain =
+        Observed::Known(DomainFacts { defined: false, autostart: false, origin, post_copy: false });
     world
 }
 
@@ -107,8 +108,12 @@ fn the_last_word_of_a_source_that_has_died_since_is_no_reason_to_end_what_it_has
 #[test]
 fn what_was_restored_from_a_file_is_nobodys_though_it_was_not_booted_here() {
     let mut restored = unnamed(Expectation::Nothing, true);
-    restored.domain =
-        Observed::Known(DomainFacts { defined: false, autostart: false, origin: Origin::Restored });
+    restored.domain = Observed::Known(DomainFacts {
+        defined: false,
+        autostart: false,
+        origin: Origin::Restored,
+        post_copy: false,
+    });
     assert!(killed(&decide(&restored)), "its memory is older than the disk");
 }
 
@@ -322,4 +327,50 @@ fn the_keeper_is_told_what_to_expect_before_a_copy_is_started_and_that_there_is_
     let mut target = moving(3, 1, 3, LocalVm::Absent);
     said(&mut target, Some(Expectation::Nothing));
     assert_eq!(expect(&decide(&target)), Some(Expectation::Arrival));
+}
+
+#[test]
+fn while_the_leases_are_listed_anew_nothing_is_put_away_for_want_of_them() {
+    let mut world = unnamed(Expectation::Nothing, true);
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 });
+    let mut notes = Notes::default();
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["Arriving"]);
+    renewed_at(&mut world, NOW + Duration::from_secs(30));
+    world.sights.clear();
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["Arriving"]);
+}
+
+#[test]
+fn one_that_runs_here_with_a_part_of_its_memory_at_its_source_is_not_ended_for_that_ones_word() {
+    let mut world = unnamed(Expectation::Nothing, true);
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    renewed_at(&mut world, NOW + Duration::from_secs(60));
+    renewed(&mut world, 3, 1, 1);
+    let facts = DomainFacts { defined: false, autostart: false, origin: Origin::Migrated, post_copy: true };
+    world.domain = Observed::Known(facts);
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
+    world.domain = Observed::Known(DomainFacts { post_copy: false, ..facts });
+    assert!(killed(&plan(&world, &mut notes)));
+}
+
+#[test]
+fn a_guest_that_was_moved_here_while_it_was_paused_is_kept_once_its_owner_has_written_that_down() {
+    let mut world = unnamed(Expectation::Nothing, true);
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Asked, generation: 1 });
+    let departed = |seen_on: u32| zsha_crds::records::Departed {
+        from: node(1),
+        at: Timestamp::UNIX_EPOCH,
+        seen_on: [node(seen_on)].into(),
+    };
+    vm(&mut world).record.departed = Some(departed(2));
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    renewed_at(&mut world, NOW + Duration::from_secs(60));
+    renewed(&mut world, 3, 1, 0);
+    renewed(&mut world, 3, 3, 0);
+    let kept = plan(&world, &mut notes);
+    assert_eq!((kept.steps.as_slice(), reasons(&kept), kept.runs_unnamed), (&[][..], vec!["Paused"], true));
+    vm(&mut world).record.departed = Some(departed(3));
+    assert!(killed(&plan(&world, &mut notes)), "it has not been seen here");
 }

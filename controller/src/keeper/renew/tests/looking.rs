@@ -108,6 +108,7 @@ fn rig() -> Rig {
     let mut lives = 0;
     let settings = RenewSettings {
         identity: Identity {
+            cluster: zsha_crds::ClusterName::new("c").unwrap(),
             node: name(),
             key: "zsha/c/leases/n1".to_owned(),
             machine_id: "machine".to_owned(),
