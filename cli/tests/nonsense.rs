@@ -113,6 +113,20 @@ async fn start_and_stop_write_whether_the_vm_is_to_run_where_nobody_can_read_it(
     }
 }
 
+/// It may have been a stop that was there.
+#[tokio::test(start_paused = true)]
+async fn a_document_is_no_order_to_run_the_vm_where_nobody_knows_whether_it_is_to() {
+    let store = healthy().await;
+    let key = keys().intent(Intent::POWER);
+    // The history shows that there was a document.
+    for gone in [&key, &keys().spec()] {
+        leave(&store, gone, None);
+    }
+    let ran = zsha(store.clone(), &document(12), &["apply", "-f", "-", "--yes"]).await;
+    assert_eq!(ran.exit, Exit::Success, "{}", ran.err);
+    assert_eq!(store.read(&key), None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_start_whose_answer_or_request_was_lost_is_given_once_where_nothing_was_there() {
     for fault in [Fault::AnswerLost, Fault::RequestLost] {

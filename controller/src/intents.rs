@@ -74,6 +74,8 @@ impl fmt::Display for Cordon {
     }
 }
 
+const SAY_WHETHER_IT_RUNS: &str = "Say `zsha start` if the VM is to run, or `zsha stop` if it is to be off";
+
 /// An order as it lies in the store.
 #[derive(Debug, Clone, Copy)]
 pub struct Stored<'a> {
@@ -119,10 +121,12 @@ pub fn read<'a>(
             there.push((name, once_more(intent)));
         }
     }
-    for name in [Intent::POWER, Intent::FREEZE] {
-        if let Some(why) = unclear.get(name) {
-            return Observed::unknown(format!("intent/{name} {why}"));
-        }
+    if let Some(why) = unclear.get(Intent::POWER) {
+        return Observed::unknown(format!("intent/{} {why}. {SAY_WHETHER_IT_RUNS}", Intent::POWER));
+    }
+    if let Some(why) = unclear.get(Intent::FREEZE) {
+        let say = "Say `zsha resume`, or `zsha freeze` if nothing is to be begun";
+        return Observed::unknown(format!("intent/{} {why}. {say}", Intent::FREEZE));
     }
     let mut intents = Intents::default();
     let mut power = false;
@@ -131,7 +135,7 @@ pub fn read<'a>(
         intents.take(name, intent);
     }
     if expected && !power {
-        return Observed::unknown(format!("intent/{} is missing", Intent::POWER));
+        return Observed::unknown(format!("intent/{} is missing. {SAY_WHETHER_IT_RUNS}", Intent::POWER));
     }
     for (name, why) in unclear {
         if let Some(node) = Intent::drained(name) {
@@ -144,20 +148,18 @@ pub fn read<'a>(
 /// Of an order that has come back with an older state of the store, and would take the VM from where it is: it may have been
 /// taken back since. What a host says of itself holds for the boot that it names.
 fn is_unclear_again(name: &str, intent: &Intent) -> Option<String> {
-    let (by, at, again) = match intent {
-        Intent::Stop { by, at, .. } => {
-            (by, at, "`zsha stop` again if the VM is to be off, or `zsha start` if it is to run")
-        }
+    let (by, at, say) = match intent {
+        Intent::Stop { by, at, .. } => (by, at, ""),
         Intent::Drain { by, at, .. }
             if !Intent::drained(name).is_some_and(|node| Intent::is_host_itself(&node, by)) =>
         {
-            (by, at, "`zsha drain` again if the VM is to leave that node, or `zsha uncordon` if not")
+            (by, at, ". Say `zsha drain` again if the VM is to leave that node, or `zsha uncordon` if not")
         }
         _ => return None,
     };
     let asked = zsha_crds::status::Asked { by, at: *at, message: "" };
     Some(format!(
-        "has come back with an older state of the store, and may be out of date (asked for {asked}): say {again}"
+        "has come back with an older state of the store, and may be out of date (asked for {asked}){say}"
     ))
 }
 
@@ -286,7 +288,7 @@ mod tests {
         };
         let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: None });
         let Observed::Unknown(why) = back("power", &stop) else { panic!("it may have been taken back") };
-        assert!(why.contains("`zsha stop` again") && why.contains("`zsha start`"), "{why}");
+        assert!(why.contains("come back") && why.contains("Say `zsha start` if"), "{why}");
         let start = Intent::Start { id, by: by.clone(), at, message: message.clone() };
         assert_eq!(back("power", &start), Observed::Known(Intents::default()), "it was taken up long ago");
         let reset = Intent::ResetPassword { id, by, at, message };

@@ -28,7 +28,7 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::LeaseTimings;
 use zsha_runtime::Moment;
-use zsha_runtime::lease::{Expectation, Late};
+use zsha_runtime::lease::{Expectation, Late, StepBack};
 
 pub use process::KeeperSettings;
 pub use renew::LocalLease;
@@ -62,6 +62,10 @@ pub struct Verdict {
     /// or is from before this was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_went_back: Option<Moment>,
+    /// The same, for what somebody has written before it. None: there was none in this boot, or a keeper from before this
+    /// was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_back: Option<StepBack>,
     /// QEMU processes of the VM that the keeper last saw on this node. None: it could not look.
     pub copies: Option<u32>,
     /// When they were counted, on this node's `CLOCK_BOOTTIME`: the moment the look began.

@@ -96,6 +96,7 @@ bugs! {
     ResumeUnasked,
     /// What a node owned is set free like a VM that has died, though libvirt has written down that it was moved away.
     MovedAwayIsDead,
+    CameBackIsObeyed,
     /// A second copy beside the owner's own is left running.
     SecondBesideTheOwn,
     /// A copy is ended for want of a lease, though the keeper has renewed it meanwhile.

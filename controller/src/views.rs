@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use jiff::Timestamp;
 use tokio::sync::watch;
 use zsha_crds::records::{
     self, EventRecord, HostShutdown, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState, NodeStatus,
@@ -325,7 +324,7 @@ impl Views {
 
     /// What operators asked for until they take it back. The first `apply` writes whether the VM is to run, and that
     /// is never deleted.
-    pub fn intents(&self, wall: Timestamp, lease: &Observed<Verdict>) -> Observed<Intents> {
+    pub fn intents(&self, lease: &Observed<Verdict>) -> Observed<Intents> {
         if !self.intents.ready() {
             return Observed::Unknown(not_ready(&self.intents, "the operators' intents"));
         }
@@ -335,7 +334,7 @@ impl Views {
         let unreadable = unreadable.collect();
         let expected = self.in_force().document().is_some();
         let records = self.intents.state();
-        let came_back = self.came_back(wall, lease);
+        let came_back = self.came_back(lease);
         let stored = records.iter().map(|(key, object)| intents::Stored {
             name: key.strip_prefix(&prefix).unwrap_or(key),
             intent: &object.value,
@@ -357,23 +356,18 @@ impl Views {
     }
 
     /// Which orders have come back with an older state of the store: see [`orders`].
-    fn came_back(
-        &self,
-        wall: Timestamp,
-        lease: &Observed<Verdict>,
-    ) -> impl Fn(&str, &Intent) -> bool + use<> {
-        let shared = Arc::clone(&self.shared);
-        let went_back = lease.known().and_then(|verdict| verdict.store_went_back);
-        let before = lock(&shared).orders.doubtful_before(went_back, (self.clock.now(), wall));
-        move |key, intent| lock(&shared).orders.has_come_back(key, intent, before)
+    fn came_back(&self, lease: &Observed<Verdict>) -> impl Fn(&str, &Intent) -> bool + use<> {
+        let (shared, step_back) =
+            (Arc::clone(&self.shared), lease.known().and_then(|verdict| verdict.step_back));
+        move |key, intent| lock(&shared).orders.has_come_back(key, intent, step_back)
     }
 
     /// The live migration an operator asked for last, whether or not it has been answered. None also where that cannot
     /// be told: a healthy VM is not moved on a guess.
-    pub fn migrate(&self, wall: Timestamp, lease: &Observed<Verdict>) -> Option<MigrateRequest> {
+    pub fn migrate(&self, lease: &Observed<Verdict>) -> Option<MigrateRequest> {
         let key = self.keys.intent(Intent::MIGRATE);
         let intent = self.intents.get(&key).filter(|_| self.intents.ready())?;
-        if self.came_back(wall, lease)(&key, &intent.value) {
+        if self.came_back(lease)(&key, &intent.value) {
             return None;
         }
         match &*intent.value {

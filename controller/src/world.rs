@@ -240,6 +240,7 @@ mod tests {
             message: String::new(),
             unbroken_since,
             store_went_back: None,
+            step_back: None,
             confirmed: 0,
             copies: Some(0),
             counted_at: None,

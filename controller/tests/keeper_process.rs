@@ -162,6 +162,7 @@ fn what_was_written_down_in_an_earlier_boot_explains_no_copy() {
         let directory = root.path().join("run/earlier");
         std::fs::create_dir_all(&directory).unwrap();
         let memory = Memory {
+            step_back: None,
             key: None,
             boot_id: Uuid::new_v4().to_string(),
             incarnation: Uuid::new_v4(),

@@ -436,19 +436,6 @@ impl Intent {
         }
     }
 
-    /// When it was asked for, by the clock of who did. None: nothing is.
-    pub fn at(&self) -> Option<Timestamp> {
-        match self {
-            Self::Start { at, .. }
-            | Self::Stop { at, .. }
-            | Self::Freeze { at, .. }
-            | Self::Drain { at, .. }
-            | Self::Migrate { at, .. }
-            | Self::ResetPassword { at, .. } => Some(*at),
-            Self::None => None,
-        }
-    }
-
     /// By whom a drain is that a host asks for itself, as it shuts down in this boot. Nobody else is called so: a command
     /// names `user@host`.
     pub fn host_itself(node: &NodeName, boot_id: &str) -> String {

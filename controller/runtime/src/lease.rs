@@ -17,7 +17,7 @@ mod holder;
 mod observer;
 
 pub use expectation::{Expectation, Expected};
-pub use holder::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next};
+pub use holder::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next, StepBack};
 pub use observer::{Observer, Sight};
 
 #[cfg(test)]

@@ -204,6 +204,7 @@ mod tests {
 
     pub(super) fn memory(deadline: Moment, seq: u64) -> Memory {
         Memory {
+            step_back: None,
             key: None,
             boot_id: "boot".to_owned(),
             incarnation: Uuid::from_u128(1),

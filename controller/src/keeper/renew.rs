@@ -8,6 +8,7 @@ mod look;
 mod notebook;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ use super::{Ended, Lost, Verdict, unexpected};
 use crate::errors::Whose;
 use crate::hypervisor::OffReason;
 use crate::planted::{self, Bug};
+
+/// libvirt's log is asked for so long how the VM has ended, where it does not answer in time.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the loop needs.
 pub struct RenewSettings {
@@ -68,6 +72,8 @@ pub struct Renewal {
     expected: Expected,
     /// What was killed because nobody had said so.
     unexpected: Option<Ended>,
+    /// Since when libvirt's log is asked how the VM has ended, and does not answer in time.
+    unread_since: Option<Moment>,
     /// What the look before found beside this node's own copy.
     beside: Vec<VmCopy>,
     killing: Killing,
@@ -127,6 +133,7 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         looked: None,
         expected,
         unexpected: None,
+        unread_since: None,
         beside: Vec::new(),
         killing: Killing::default(),
         paused: Duration::ZERO,
@@ -152,6 +159,7 @@ fn verdict(
         message: holder.message().to_owned(),
         unbroken_since: holder.unbroken_since(now),
         store_went_back: holder.store_went_back(),
+        step_back: holder.step_back(),
         confirmed: holder.confirmed(),
         copies: looked.and_then(|looked| looked.count),
         counted_at: looked.map(|looked| looked.at),
@@ -213,10 +221,18 @@ impl Renewal {
                 false => lease::Copies::Unknown,
             };
         }
+        let may_have_moved = match copies {
+            lease::Copies::None => self.may_have_moved().await,
+            lease::Copies::Some | lease::Copies::Unknown => Some(false),
+        };
+        if may_have_moved.is_none() {
+            // Nothing is set free on that.
+            copies = lease::Copies::Unknown;
+        }
         Inputs {
             copies,
             controller_alive: self.desk.controller_alive(),
-            may_have_moved: copies == lease::Copies::None && self.may_have_moved().await,
+            may_have_moved: may_have_moved.unwrap_or(true),
             may_be_paused: self.settings.may_be_paused,
             counted: self.looked.and_then(|looked| looked.count),
             wall: self.settings.clock.wall(),
@@ -226,20 +242,31 @@ impl Renewal {
 
     /// Whether the VM that this node was to have is somewhere else now, as far as is known: asked before what the node owned
     /// is set free for want of a controller, which would know.
-    async fn may_have_moved(&mut self) -> bool {
+    /// None: not known yet.
+    async fn may_have_moved(&mut self) -> Option<bool> {
         let asked = self.holder.wants_how_it_ended(self.settings.clock.now())
             && self.expected.in_life(self.holder.incarnation()) == Expectation::Own;
         if !asked || planted::is_planted(Bug::MovedAwayIsDead) {
-            return false;
+            self.unread_since = None;
+            return Some(false);
         }
+        let now = self.settings.clock.now();
         match self.settings.looking.last_end().await {
-            Ok(ended) => ended == Some(OffReason::Migrated),
+            Ok(ended) => Some(ended == Some(OffReason::Migrated)),
+            // A disk that dies may take its time to say so.
+            Err(error)
+                if error.kind() == io::ErrorKind::TimedOut
+                    && Whose::is(&error) != Whose::Storage
+                    && now < *self.unread_since.get_or_insert(now) + UNREAD_PATIENCE =>
+            {
+                None
+            }
             // A dead disk takes libvirt and the guest with it, and only the storage itself can say that it is
             // dead. No answer in time has many causes, as has every other error: then nothing is believed.
             Err(error) => {
                 let is_of_the_disk = Whose::is(&error) == Whose::Storage;
                 tracing::warn!(%error, is_of_the_disk, "libvirt's log does not say how the VM has ended");
-                !is_of_the_disk
+                Some(!is_of_the_disk)
             }
         }
     }

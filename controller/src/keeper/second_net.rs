@@ -248,6 +248,7 @@ mod tests {
             message: String::new(),
             unbroken_since: None,
             store_went_back: None,
+            step_back: None,
             confirmed: 0,
             copies: None,
             counted_at: None,
@@ -349,6 +350,7 @@ mod tests {
         let file = StateFile::in_directory(directory.path());
         let begun = clock.now();
         let memory = Memory {
+            step_back: None,
             key: None,
             boot_id: "boot".to_owned(),
             incarnation: Uuid::nil(),
@@ -439,7 +441,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_keeper_that_could_not_be_asked_is_not_one_that_is_gone() {
         let told = Some(Moment::from_millis(1_500));
-        let line = Line { answer: Some(verdict(told)), then_not_asked: Some(AtomicBool::default()), ..Line::default() };
+        let line = Line {
+            answer: Some(verdict(told)),
+            then_not_asked: Some(AtomicBool::default()),
+            ..Line::default()
+        };
         assert_eq!(killed_after(1_000, line, 60_000).await, None);
     }
 

@@ -105,6 +105,7 @@ mod tests {
 
     fn memory(deadline: Option<Moment>) -> Memory {
         Memory {
+            step_back: None,
             key: None,
             boot_id: "boot".to_owned(),
             incarnation: Uuid::from_u128(5),
@@ -163,6 +164,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = StateFile::in_directory(directory.path());
         let unsafe_timings = Memory {
+            step_back: None,
             timings: LeaseTimings { fence_after_millis: 1, ..LeaseTimings::FAST },
             ..memory(Some(Moment::from_millis(7)))
         };

@@ -63,6 +63,7 @@ mod tests {
             copies,
             unbroken_since: None,
             store_went_back: None,
+            step_back: None,
             confirmed: 0,
             counted_at: Some(Moment::from_millis(counted * 1_000)),
             incoming: false,

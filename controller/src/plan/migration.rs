@@ -375,8 +375,11 @@ impl Upkeep<'_> {
         notes.migration.lingering = None;
         // What had arrived there is put away by that node, once it is no longer named.
         notes.ask_others |= !self.world.local.known().is_some_and(LocalVm::has_process);
-        // By a migration of ours: nobody else has moved it, so that it may be started once the others have been asked.
-        let left = self.world.local.known() == Some(&LocalVm::Off { reason: OffReason::Migrated });
+        // By this very migration, as this process has seen: nobody else has moved it, so that it may be started once the
+        // others have been asked.
+        let id = self.record().migration.as_ref().map(|migration| migration.id);
+        let done = matches!(&self.world.job, MigrationJob::Done { id: done } if Some(*done) == id);
+        let left = done && self.world.local.known() == Some(&LocalVm::Off { reason: OffReason::Migrated });
         notes.ran &= !left;
         let to = self.record().migration.as_ref().map(|migration| migration.to.node.to_string());
         let message = format!("the VM was not moved to {}: {why}", to.unwrap_or_default());
@@ -412,14 +415,15 @@ impl Upkeep<'_> {
             LocalVm::Running { .. }
             | LocalVm::ShuttingDown { .. }
             | LocalVm::Paused { reason: PauseReason::IoError, .. } => self.settled(notes, plan),
-            LocalVm::Unmanaged => {
+            LocalVm::Unmanaged if !self.is_to_end() => {
                 plan.recheck_at(self.world.now + SOON);
                 plan.wait(
                     "Unmanaged",
-                    "libvirt does not know the QEMU that came with the migration; it is left alone",
+                    "libvirt does not know the QEMU that came with the migration, and it may run: it is left alone. \
+                     Restart libvirt here, or say `zsha stop`",
                 );
             }
-            LocalVm::Paused { .. } | LocalVm::Crashed => {
+            LocalVm::Paused { .. } | LocalVm::Crashed | LocalVm::Unmanaged => {
                 let since = *notes.migration.arriving.get_or_insert(self.world.now);
                 if self.world.now >= since + ARRIVAL {
                     plan.step(Step::KillCopy {
@@ -440,6 +444,11 @@ impl Upkeep<'_> {
                 }));
             }
         }
+    }
+
+    /// An operator or the host itself wants it off.
+    fn is_to_end(&self) -> bool {
+        self.world.stop().is_some() || self.world.shutdown_of(&self.world.me).is_some()
     }
 
     fn settled(&self, notes: &mut Notes, plan: &mut Plan) {

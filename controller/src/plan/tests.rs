@@ -162,6 +162,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             message: "renewed".to_owned(),
             unbroken_since: Some(Moment::from_millis(0)),
             store_went_back: None,
+            step_back: None,
             confirmed: 0,
             copies: Some(0),
             counted_at: None,

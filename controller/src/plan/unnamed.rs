@@ -107,6 +107,10 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         (Is::Arriving, None) if has_left_for_here(world, stored, local) => {
             plan.runs_unnamed = true;
             plan.recheck_at(world.now + LOOK);
+            if world.frozen().is_none() && claim::freed(world, stored, &mut Plan::default()).is_some() {
+                claim_in_place(world, stored, &heard, plan);
+                return true;
+            }
             plan.wait(
                 "Paused",
                 "the VM was moved here past zsha while it was paused; `virsh resume mnvm` lets it go on once this node is \

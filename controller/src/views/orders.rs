@@ -1,22 +1,27 @@
 //! Which orders stand in the store because somebody has given them, and which have come back with an older state of it.
 //!
 //! A snapshot that is restored brings back a stop that was taken back, a migration that is over, a reset of the password.
-//! A process that has watched knows what stood there before. One that was started since knows from its keeper when the
-//! store went back: an order that was given before that may have been taken back since.
+//! A process that has watched knows what stood there before. One that was started since is told by its keeper how far the
+//! store had come when that had written the first renewal since: what is older may have been taken back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use zsha_crds::records::Intent;
 use zsha_runtime::Moment;
+use zsha_runtime::lease::StepBack;
+use zsha_runtime::store::Entry;
 use zsha_runtime::watcher::Event;
+
+use crate::planted::{self, Bug};
 
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     /// By key: as it was last written while it was watched, or stood there at the first look.
     given: BTreeMap<String, Intent>,
-    /// Keys of which the latter is so.
-    found: BTreeSet<String>,
+    /// Those of which the latter is so, with their index.
+    found: BTreeMap<String, u64>,
+    /// The highest index of one that was given.
+    highest: u64,
     /// When the first look was begun.
     first: Option<Moment>,
     /// The list is one more, since the store went back.
@@ -27,14 +32,19 @@ impl Orders {
     pub(super) fn see(&mut self, now: Moment, event: &Event) {
         match event {
             Event::Init => self.again = self.first.replace(self.first.unwrap_or(now)).is_some(),
-            Event::InitApply(entry) if self.again => {}
+            // One that was given while nobody could be asked, and no older state shows.
+            Event::InitApply(entry) if self.again && entry.modify_index > self.highest => {
+                self.found.remove(&entry.key);
+                self.take(entry);
+            }
+            Event::InitApply(_) if self.again => {}
             Event::InitApply(entry) => {
-                self.found.insert(entry.key.clone());
-                self.take(&entry.key, &entry.value);
+                self.found.insert(entry.key.clone(), entry.modify_index);
+                self.take(entry);
             }
             Event::Apply(entry) => {
                 self.found.remove(&entry.key);
-                self.take(&entry.key, &entry.value);
+                self.take(entry);
             }
             Event::Delete(key) => {
                 self.found.remove(key);
@@ -44,43 +54,33 @@ impl Orders {
         }
     }
 
-    fn take(&mut self, key: &str, value: &str) {
-        match serde_json::from_str(value) {
-            Ok(intent) => self.given.insert(key.to_owned(), intent),
+    fn take(&mut self, entry: &Entry) {
+        self.highest = self.highest.max(entry.modify_index);
+        match serde_json::from_str(&entry.value) {
+            Ok(intent) => self.given.insert(entry.key.clone(), intent),
             // It is told as one that cannot be read.
-            Err(_) => self.given.remove(key),
+            Err(_) => self.given.remove(&entry.key),
         };
     }
 
-    /// Before which moment an order that was found at the first look was given, for it to have come back. `went_back`: when
-    /// the store did, as the keeper knows; `wall`: what the clock on the wall says at `now`.
-    pub(super) fn doubtful_before(
-        &self,
-        went_back: Option<Moment>,
-        (now, wall): (Moment, Timestamp),
-    ) -> Option<Timestamp> {
-        let first = self.first?;
-        let at = went_back.filter(|at| *at <= first)?;
-        wall.checked_sub(now.since(at)).ok()
-    }
-
-    pub(super) fn has_come_back(
-        &self,
-        key: &str,
-        intent: &Intent,
-        doubtful_before: Option<Timestamp>,
-    ) -> bool {
+    /// `step_back`: what the keeper says of the last one. Whoever began to watch before the last moment at which it can have
+    /// been has seen what stood there.
+    pub(super) fn has_come_back(&self, key: &str, intent: &Intent, step_back: Option<StepBack>) -> bool {
+        if planted::is_planted(Bug::CameBackIsObeyed) {
+            return false;
+        }
         if self.given.get(key) != Some(intent) {
             return true;
         }
-        let given_before = |before| intent.at().is_some_and(|at| at < before);
-        self.found.contains(key) && doubtful_before.is_some_and(given_before)
+        let (Some(index), Some(step)) = (self.found.get(key), step_back) else { return false };
+        let watched = self.first.is_some_and(|first| first < step.after);
+        !watched && step.index.is_none_or(|written| *index < written)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use zsha_runtime::store::Entry;
+    use jiff::Timestamp;
 
     use super::*;
 
@@ -93,19 +93,20 @@ mod tests {
         }
     }
 
-    fn entry(intent: &Intent) -> Entry {
+    fn entry(intent: &Intent, modify_index: u64) -> Entry {
         let value = serde_json::to_string(intent).unwrap();
-        Entry { key: "power".to_owned(), value, modify_index: 1 }
+        Entry { key: "power".to_owned(), value, modify_index }
     }
 
-    fn at(millis: u64) -> Moment {
-        Moment::from_millis(millis)
+    fn list(intent: &Intent, index: u64) -> [Event; 3] {
+        [Event::Init, Event::InitApply(entry(intent, index)), Event::InitDone]
     }
 
+    /// Each a second after the one before, from the first second on.
     fn watched(events: &[Event]) -> Orders {
         let mut orders = Orders::default();
-        for (event, millis) in events.iter().zip((1..).map(|n: u64| n * 1_000)) {
-            orders.see(at(millis), event);
+        for (event, second) in events.iter().zip(1u64..) {
+            orders.see(Moment::from_millis(second * 1_000), event);
         }
         orders
     }
@@ -113,31 +114,31 @@ mod tests {
     #[test]
     fn what_another_time_shows_has_come_back_until_somebody_gives_it_again() {
         let (old, new) = (stop(1), stop(2));
-        let list = |intent: &Intent| [Event::Init, Event::InitApply(entry(intent)), Event::InitDone];
-        let mut events = [list(&old), list(&old)].concat();
+        let mut events = [list(&old, 5), list(&old, 5)].concat();
         assert!(!watched(&events).has_come_back("power", &old, None), "it stood there all the time");
-        events.extend([Event::Apply(entry(&Intent::None))]);
-        events.extend(list(&old));
+        events.push(Event::Apply(entry(&Intent::None, 8)));
+        events.extend(list(&old, 5));
         assert!(watched(&events).has_come_back("power", &old, None));
-        events.push(Event::Apply(entry(&new)));
+        events.push(Event::Apply(entry(&new, 7)));
         assert!(!watched(&events).has_come_back("power", &new, None));
-        events.extend([Event::Delete("power".to_owned())]);
-        events.extend(list(&new));
+        events.push(Event::Delete("power".to_owned()));
+        events.extend(list(&new, 7));
         assert!(watched(&events).has_come_back("power", &new, None), "it was taken back");
+        events.extend(list(&old, 9));
+        assert!(!watched(&events).has_come_back("power", &old, None), "it was given meanwhile");
     }
 
     #[test]
-    fn a_process_that_was_started_since_doubts_what_was_given_before_the_store_went_back() {
-        let orders = watched(&[Event::Init, Event::InitApply(entry(&stop(50))), Event::InitDone]);
-        let wall = Timestamp::from_second(100).unwrap();
-        let before = |went_back| orders.doubtful_before(went_back, (at(11_000), wall));
-        assert_eq!(before(Some(at(1_000))), Some(Timestamp::from_second(90).unwrap()));
-        assert_eq!(before(Some(at(1_001))), None, "it has watched since before that");
-        assert_eq!(before(None), None);
-        let came_back =
-            |second| orders.has_come_back("power", &stop(50), Timestamp::from_second(second).ok());
-        assert!(came_back(51));
-        assert!(!came_back(50));
-        assert!(!orders.has_come_back("power", &stop(50), None));
+    fn a_process_that_was_started_since_doubts_what_was_written_before_the_store_went_back() {
+        let orders = watched(&list(&stop(1), 50));
+        let came_back = |after: u64, index| {
+            let step = StepBack { after: Moment::from_millis(after), index };
+            orders.has_come_back("power", &stop(1), Some(step))
+        };
+        assert!(came_back(1_000, Some(51)), "whether it began to watch before that is not known");
+        assert!(came_back(1_000, None));
+        assert!(!came_back(1_000, Some(50)), "it was given since");
+        assert!(!came_back(1_001, Some(51)), "it has watched since before that");
+        assert!(!orders.has_come_back("power", &stop(1), None));
     }
 }

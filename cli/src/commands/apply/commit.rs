@@ -82,7 +82,7 @@ fn doubtful(failure: Failure) -> Failure {
 
 /// With the first document: the record of ownership and the place of an operator's wishes, so that those who watch
 /// them watch something that exists. Where a document was in force before, they are somebody else's to keep: a record
-/// of ownership that is missing then proves nothing, and is not made anew.
+/// of ownership that is missing then proves nothing, and is not made anew; nor is it known whether the VM was to run.
 pub(super) async fn placeholders(
     store: &dyn Store,
     keys: &Keys,
@@ -93,7 +93,8 @@ pub(super) async fn placeholders(
     let unowned = VmRecord::unplaced(name.clone(), name.domain_uuid(new.name()));
     let wanted = [
         (keys.vm(&name), json(&unowned)?, !had_documents),
-        (keys.intent("power"), json(&Intent::None)?, true),
+        // Whoever had the VM stopped may have said it there: a document is no order to start it.
+        (keys.intent(Intent::POWER), json(&Intent::None)?, !had_documents),
     ];
     let mut ops = Vec::new();
     for (key, value, may_create) in wanted {

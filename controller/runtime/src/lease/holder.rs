@@ -59,6 +59,9 @@ pub struct Memory {
     /// As [`Holder::unbroken_since`]. Not known from a file from before this was kept: then it begins anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unbroken: Option<Moment>,
+    /// See [`Holder::step_back`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_back: Option<StepBack>,
     /// Which copy is to be found here; the keeper's affair, and only kept here. Not known from a file from before this
     /// was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,6 +98,17 @@ pub struct Inputs {
     pub wall: Timestamp,
     /// Used if a new incarnation begins now.
     pub fresh_incarnation: Uuid,
+}
+
+/// The store was seen to show an earlier time of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepBack {
+    /// It was after this that it went back: by then the last renewal had been sent that was confirmed before.
+    pub after: Moment,
+    /// Index of the first renewal that was written since. What has a lower one may be of before. None: none was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
 }
 
 /// Renewals that came late: after more than half of F.
@@ -178,6 +192,7 @@ pub struct Holder {
     fence: Option<Moment>,
     unbroken: Option<Moment>,
     went_back: Option<Moment>,
+    step_back: Option<StepBack>,
     /// Of the last renewal that was confirmed to this process.
     confirmed: u64,
     late: Option<Late>,
@@ -214,6 +229,7 @@ impl Holder {
             fence: memory.as_ref().and_then(|m| m.fence.or(m.deadline)),
             unbroken: memory.as_ref().and_then(|m| m.unbroken),
             went_back: None,
+            step_back: memory.as_ref().and_then(|m| m.step_back),
             confirmed: 0,
             late: None,
             lost: Lost::default(),
@@ -474,13 +490,19 @@ impl Holder {
             Ok(None) => {
                 // Deleted by hand, or the whole store was emptied: what others wrote may be gone as well, or of any time.
                 if self.unbroken.take().is_some() {
-                    self.went_back = Some(now);
+                    self.saw_a_step_back(now);
                 }
                 self.own = Own::Absent;
                 self.not_before = now;
             }
             Ok(Some((record, index))) => self.read(now, record, index),
         }
+    }
+
+    fn saw_a_step_back(&mut self, now: Moment) {
+        self.went_back = Some(now);
+        let after = self.granted.map_or(Moment::default(), |(_, sent)| sent);
+        self.step_back = Some(StepBack { after, index: None });
     }
 
     fn read(&mut self, now: Moment, record: LeaseRecord, index: u64) {
@@ -490,7 +512,7 @@ impl Holder {
             let confirmed = self.unbroken.take().is_some();
             let same_life = self.life.is_some_and(|life| record.incarnation == life.incarnation);
             if same_life || confirmed && record.state != LeaseState::Lost {
-                self.went_back = Some(now);
+                self.saw_a_step_back(now);
             }
         }
         let ours = self.life.is_some_and(|l| l.incarnation == record.incarnation && l.epoch == record.epoch)
@@ -594,6 +616,9 @@ impl Holder {
             self.own = Own::Unread;
             return;
         };
+        if let Some(step) = &mut self.step_back {
+            step.index.get_or_insert(index);
+        }
         if attempt.record.state == LeaseState::Released {
             self.deadline = None;
             self.granted = None;
@@ -682,6 +707,11 @@ impl Holder {
         self.went_back
     }
 
+    /// The last one, in this boot. What the store shows of before it may have been changed since, and that be gone.
+    pub fn step_back(&self) -> Option<StepBack> {
+        self.step_back
+    }
+
     /// Since when every renewal has come before the one before it had run out, with no sign that the store went back in
     /// time. Only what was watched since then says anything of others: before it, a snapshot may have been restored
     /// that hides what they did meanwhile. None where the lease is not valid.
@@ -755,6 +785,7 @@ impl Holder {
             timings: self.granted(),
             fence: self.fence,
             unbroken: self.unbroken,
+            step_back: self.step_back,
             expected: None,
         })
     }

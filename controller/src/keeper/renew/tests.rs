@@ -570,6 +570,7 @@ async fn a_closer_deadline_that_cannot_be_written_down_is_not_believed_by_anybod
     let file = crate::keeper::StateFile::in_directory(directory.path());
     let mut notebook = Notebook::file(file.clone());
     let memory = |millis: Option<u64>| Memory {
+        step_back: None,
         key: None,
         boot_id: "boot".to_owned(),
         incarnation: Uuid::from_u128(1),
@@ -625,6 +626,7 @@ async fn a_state_file_that_cannot_be_written_shows_in_the_verdict_and_costs_no_l
 fn of_the_file_and_what_was_handed_over_the_later_renewal_is_remembered() {
     let directory = tempfile::tempdir().unwrap();
     let memory = |seq: u64, millis: u64| Memory {
+        step_back: None,
         key: None,
         boot_id: "boot".to_owned(),
         incarnation: Uuid::from_u128(1),

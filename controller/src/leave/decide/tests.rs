@@ -46,6 +46,7 @@ fn silent(valid_until: Option<Moment>, local: LocalVm) -> Seen {
         message: String::new(),
         unbroken_since: None,
         store_went_back: None,
+        step_back: None,
         confirmed: 0,
         copies: None,
         counted_at: None,

@@ -358,4 +358,28 @@ fn what_has_run_at_its_target_is_not_ended_for_an_error_of_its_disk_or_of_libvir
         assert_eq!(plan(&world, &mut notes).steps, []);
         renewed_at(&mut world, NOW + Duration::from_secs(30));
     }
+    let Observed::Known(intents) = &mut world.intents else { panic!("no intents") };
+    intents.stop = Some(crate::intents::Stop { at: Timestamp::UNIX_EPOCH, limit: None });
+    plan(&world, &mut notes);
+    renewed_at(&mut world, NOW + Duration::from_secs(60));
+    assert!(
+        matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]),
+        "an operator wants it off"
+    );
+}
+
+/// Somebody may have moved it by hand while the record of ours stood.
+#[test]
+fn a_guest_that_left_by_no_migration_that_this_process_saw_the_end_of_is_not_started_for_want_of_its_target()
+{
+    for job in [MigrationJob::None, Done { id: OTHER }, failed(THIS)] {
+        let mut world = moving(1, 1, 3, MOVED_AWAY);
+        world.job = job.clone();
+        world.sights.get_mut(&node(3)).unwrap().record.epoch = 2;
+        let mut notes = Notes::default();
+        let back = plan(&world, &mut notes);
+        assert_eq!(only_write(&back).record.phase, VmPhase::Running, "{job:?}");
+        vm(&mut world).record = only_write(&back).record.clone();
+        assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MovedAway", "{job:?}");
+    }
 }

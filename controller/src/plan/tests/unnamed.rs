@@ -371,6 +371,11 @@ fn a_guest_that_was_moved_here_while_it_was_paused_is_kept_once_its_owner_has_wr
     renewed(&mut world, 3, 3, 0);
     let kept = plan(&world, &mut notes);
     assert_eq!((kept.steps.as_slice(), reasons(&kept), kept.runs_unnamed), (&[][..], vec!["Paused"], true));
+    let mut orphaned = world.clone();
+    expire(&mut orphaned, 1);
+    orphaned.sights.get_mut(&node(1)).unwrap().sent_by = Moment::from_millis(0);
+    let claimed = plan(&orphaned, &mut notes);
+    assert_eq!(only_write(&claimed).reason, "ClaimedInPlace", "its owner is dead");
     vm(&mut world).record.departed = Some(departed(3));
     assert!(killed(&plan(&world, &mut notes)), "it has not been seen here");
 }
