@@ -27,6 +27,8 @@ pub struct Operator {
     generation: u64,
     migrations: u128,
     starts: u128,
+    /// How many orders were given: each at its own time.
+    orders: i64,
 }
 
 /// The example, decoded once in each thread.
@@ -51,7 +53,7 @@ impl Operator {
     pub fn new(store: MemoryStore, document: &HaCluster) -> Self {
         let keys = Keys::new(document.name());
         let document = serde_json::to_value(document).unwrap_or_default();
-        Self { store, keys, document, generation: 0, migrations: 0, starts: 0 }
+        Self { store, keys, document, generation: 0, migrations: 0, starts: 0, orders: 0 }
     }
 
     /// `zsha apply` of the document with another profile and memory; the first one writes the other records too.
@@ -101,17 +103,20 @@ impl Operator {
         VmName::management().domain_uuid(example().name())
     }
 
+    fn at(&mut self) -> jiff::Timestamp {
+        self.orders += 1;
+        jiff::Timestamp::from_second(self.orders).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+
     /// `zsha stop`, with the time the guest has to power off.
-    pub fn stop(&self, limit: Option<Duration>) {
-        self.intend(
-            Intent::POWER,
-            &Intent::Stop {
-                by: BY.to_owned(),
-                at: jiff::Timestamp::UNIX_EPOCH,
-                message: String::new(),
-                timeout_seconds: limit.map(|limit| limit.as_secs()),
-            },
-        );
+    pub fn stop(&mut self, limit: Option<Duration>) {
+        let stop = Intent::Stop {
+            by: BY.to_owned(),
+            at: self.at(),
+            message: String::new(),
+            timeout_seconds: limit.map(|limit| limit.as_secs()),
+        };
+        self.intend(Intent::POWER, &stop);
     }
 
     /// `zsha start`: each is another.
@@ -120,27 +125,22 @@ impl Operator {
         let start = Intent::Start {
             id: uuid::Uuid::from_u128(self.starts),
             by: BY.to_owned(),
-            at: jiff::Timestamp::UNIX_EPOCH,
+            at: self.at(),
             message: String::new(),
         };
         self.intend(Intent::POWER, &start);
     }
 
     /// `zsha freeze`, `zsha resume`.
-    pub fn freeze(&self, frozen: bool) {
-        let freeze =
-            Intent::Freeze { by: BY.to_owned(), at: jiff::Timestamp::UNIX_EPOCH, message: String::new() };
+    pub fn freeze(&mut self, frozen: bool) {
+        let freeze = Intent::Freeze { by: BY.to_owned(), at: self.at(), message: String::new() };
         self.intend(Intent::FREEZE, if frozen { &freeze } else { &Intent::None });
     }
 
     /// `zsha drain`, `zsha uncordon`.
-    pub fn drain(&self, node: &NodeName, drained: bool) {
-        let drain = Intent::Drain {
-            by: BY.to_owned(),
-            at: jiff::Timestamp::UNIX_EPOCH,
-            message: String::new(),
-            shutdown: None,
-        };
+    pub fn drain(&mut self, node: &NodeName, drained: bool) {
+        let drain =
+            Intent::Drain { by: BY.to_owned(), at: self.at(), message: String::new(), shutdown: None };
         self.intend(&Intent::drain_of(node), if drained { &drain } else { &Intent::None });
     }
 
@@ -151,7 +151,7 @@ impl Operator {
             id: uuid::Uuid::from_u128(self.migrations),
             to: to.clone(),
             by: BY.to_owned(),
-            at: jiff::Timestamp::UNIX_EPOCH,
+            at: self.at(),
             message: String::new(),
         };
         self.intend(Intent::MIGRATE, &intent);

@@ -1,13 +1,14 @@
 //! The judge's questions about reasons: who began or ended a process, by what decision, and whether what it was decided
 //! by was so. It knows the truth of every host; the decision is what the controller says that it is doing (`heard`).
 //!
-//! - R1: under a valid lease a start only where no other host has a process that could execute: one that does, or one under a valid lease
-//!   that did not come with a migration.
+//! - R1: under a valid lease a start only where no other host has a process that could execute: one that does, or one that was
+//!   started by the lease that is valid there,
+//!   and did not come with a migration.
 //! - R2: a copy that executes is ended "for want of its disk" only where its host does not reach that.
 //! - R3: the record lets go of a node whose lease is valid only by that node's own write.
 //! - R4: and only while no process of the VM is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zsha_crds::NodeName;
 use zsha_crds::records::{Owner, VmRecord};
@@ -22,8 +23,8 @@ use crate::plan::Step;
 pub struct Reasons {
     /// Every process that was there at the last look.
     known: BTreeSet<u64>,
-    /// Those of them that a start has made.
-    started: BTreeSet<u64>,
+    /// Those of them that a start has made, and by which epoch it was decided.
+    started: BTreeMap<u64, Option<u64>>,
     /// Whose write is being taken in.
     pub writer: Option<NodeName>,
 }
@@ -48,16 +49,17 @@ impl Reasons {
             if !matches!(heard::of(&copy.node), Some(Step::Start { .. })) {
                 continue;
             }
-            self.started.insert(copy.process);
+            let epoch = heard::last_start(&copy.node);
+            self.started.insert(copy.process, epoch);
             // One that was decided before the lease was over is made paused, finds that out, and is dead within K.
-            if !is_valid(validity, &copy.node, heard::last_start(&copy.node)) {
+            if !is_valid(validity, &copy.node, epoch) {
                 continue;
             }
             let could_execute = |other: &&Copy| {
-                let started = self.started.contains(&other.process);
-                other.node != copy.node
-                    && !excused(&other.node)
-                    && (other.executing || started && is_valid(validity, &other.node, None))
+                // Nor is one let run by a later life of its node's lease than it was decided by.
+                let started = self.started.get(&other.process);
+                let may_be_let_run = started.is_some_and(|epoch| is_valid(validity, &other.node, *epoch));
+                other.node != copy.node && !excused(&other.node) && (other.executing || may_be_let_run)
             };
             if let Some(other) = copies.iter().find(could_execute) {
                 violations.push(format!(
