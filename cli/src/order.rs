@@ -23,9 +23,6 @@ const LOOK: Duration = Duration::from_secs(1);
 /// An election that cut a write off takes 2.4 to 3.9 s.
 const TRIES: u32 = 6;
 
-/// Why an order cannot be read that could stand under another name.
-pub(crate) const MISPLACED: &str = "an order of another kind stands there";
-
 /// What each of them takes.
 #[derive(Debug, clap::Args)]
 pub struct Common {
@@ -405,7 +402,7 @@ impl<'a> Order<'a> {
 /// What is asked for under this name, as the controllers read it.
 fn stands_there(name: &str, value: &str) -> Result<Intent, String> {
     let intent: Intent = records::read(value)?;
-    if intent.belongs_under(name) { Ok(intent) } else { Err(MISPLACED.to_owned()) }
+    if intent.belongs_under(name) { Ok(intent) } else { Err(Intent::MISPLACED.to_owned()) }
 }
 
 /// Looking on at what was asked for ends with Ctrl-C; what was asked for does not.

@@ -112,7 +112,7 @@ pub fn read<'a>(
     for Stored { name, intent, came_back } in records {
         if !intent.belongs_under(name) {
             // Whatever had been asked for there was written over: nobody knows it.
-            unclear.insert(name, "cannot be read: an order of another kind stands there".to_owned());
+            unclear.insert(name, format!("cannot be read: {}", Intent::MISPLACED));
         } else if !came_back {
             there.push((name, intent));
         } else if let Some(why) = is_unclear_again(name, intent) {

@@ -89,6 +89,18 @@ impl Shared {
         self.went_back = true;
         self.observer.doubt_all(now);
     }
+
+    /// Nodes that had a lease before the store went back or was emptied (`went_back`, as far as this node knows), and have
+    /// none that was seen since; with its last epoch.
+    fn vanished(&self, went_back: bool) -> BTreeMap<NodeName, u64> {
+        let mut vanished = self.observer.vanished().clone();
+        if went_back {
+            let gone =
+                self.observer.deleted().iter().filter(|(node, _)| !self.unreadable.contains_key(*node));
+            vanished.extend(gone.map(|(node, epoch)| (node.clone(), *epoch)));
+        }
+        vanished
+    }
 }
 
 type Changes = BoxStream<'static, Result<Event, StoreError>>;
@@ -488,17 +500,9 @@ impl Views {
         lock(&self.shared).store_went_back(self.clock.now());
     }
 
-    /// Nodes that had a lease before the store went back or was emptied (`went_back`, as far as this node knows), and have
-    /// none that was seen since; with its last epoch.
+    /// Nodes that may live by a lease which the store does not show any more; with its last epoch.
     pub fn vanished_leases(&self, went_back: bool) -> BTreeMap<NodeName, u64> {
-        let shared = lock(&self.shared);
-        let mut vanished = shared.observer.vanished().clone();
-        if went_back {
-            let deleted = shared.observer.deleted().iter();
-            let gone = deleted.filter(|(node, _)| !shared.unreadable.contains_key(*node));
-            vanished.extend(gone.map(|(node, epoch)| (node.clone(), *epoch)));
-        }
-        vanished
+        lock(&self.shared).vanished(went_back)
     }
 
     /// A lease read by other means, for instance consistently before a fence.

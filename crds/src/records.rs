@@ -424,6 +424,9 @@ impl Intent {
     /// ... and, for each node, whether it is to be left.
     const DRAIN: &str = "drain.";
 
+    /// Why an order cannot be read that could stand under another name.
+    pub const MISPLACED: &str = "an order of another kind stands there";
+
     /// Whether an order of this kind is asked for under this name. Under a name that is no order's nothing is asked for.
     pub fn belongs_under(&self, name: &str) -> bool {
         match self {

@@ -14,7 +14,6 @@ use zsha_crds::records::Intent;
 use zsha_crds::status::{ClusterStatus, ClusterView, DataAge, summarise};
 use zsha_runtime::store::consul::Member;
 
-use crate::order::MISPLACED;
 use crate::output::escape::plain;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -110,7 +109,8 @@ fn warnings(view: &ClusterView) -> Vec<String> {
     let keys = Keys::new(&view.cluster);
     let unreadable = view.unreadable.iter().map(|(key, why)| (key.clone(), format!("cannot be read: {why}")));
     let misplaced = view.intents.iter().filter(|(name, intent)| !intent.belongs_under(name));
-    let misplaced = misplaced.map(|(name, _)| (keys.intent(name), format!("cannot be read: {MISPLACED}")));
+    let misplaced =
+        misplaced.map(|(name, _)| (keys.intent(name), format!("cannot be read: {}", Intent::MISPLACED)));
     // It came with the first document.
     let power = keys.intent(Intent::POWER);
     let is_there = view.intents.contains_key(Intent::POWER) || view.unreadable.contains_key(&power);

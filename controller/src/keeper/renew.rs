@@ -339,7 +339,7 @@ impl Renewal {
 
     async fn read(&mut self) {
         let limit = self.patience();
-        let identity = self.settings.identity.clone();
+        let identity = &self.settings.identity;
         let read = self.settings.store.get(&identity.key, Read::Consistent);
         let result = match tokio::time::timeout(limit, read).await {
             Ok(Ok(Some(entry))) => match LeaseRecord::read(&entry.value, &identity.node, &identity.cluster) {

@@ -277,9 +277,8 @@ pub(super) fn nobody_else_has_a_copy(
 /// The first document of a cluster finds nodes that have still to come, and is not kept waiting for them for as long as
 /// the longest lease; but to a node that has just booted a store that was emptied looks the same. Whoever ran the VM then
 /// renewed last before the store was emptied, and so before this node's own life: by D after that it has written its
-/// lease again, or is dead. (The D of the document before is gone with the store: it is taken to be that of the present
-/// one, or of the most patient profile where that is longer.) None where
-/// it is no first start.
+/// lease again, or is dead. (The D of the document before is gone with the store: it is taken to be that of the present one, or of
+/// the most patient profile where that is longer.) None where it is no first start.
 fn first_start_waits_until(world: &World) -> Option<Moment> {
     let record = &world.vm.known()?.as_ref()?.record;
     let is_first = record.last_start.is_none() && record.owner.is_none() && !world.went_back;

@@ -10,7 +10,7 @@ use zsha_crds::NodeName;
 use zsha_crds::records::{Departed, Owner, VmPhase, VmRecord};
 use zsha_runtime::lease::Sight;
 
-use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
+use super::claim::{Guard, LOOK, has_a_copy, nobody_else_has_a_copy};
 use super::heard::Heard;
 use super::upkeep::Upkeep;
 use super::{Notes, Plan, Write};
@@ -152,16 +152,22 @@ impl Upkeep<'_> {
         {
             return true;
         }
-        if self.is_with_another(plan) {
-            return true;
+        match record.departed.as_ref().filter(|departed| departed.seen_on.is_empty()) {
+            Some(departed) => {
+                self.says_where_it_is(departed, plan);
+                true
+            }
+            // It was seen where it went: it is there still, or is there no more.
+            None => self.is_with_another(plan),
         }
-        // It was seen where it went, and is there no more.
-        let Some(departed) = record.departed.as_ref().filter(|departed| departed.seen_on.is_empty()) else {
-            return false;
-        };
-        plan.recheck_at(self.world.now + LOOK);
-        plan.wait("MovedAway", moved_away(departed));
-        true
+    }
+
+    /// Who says that it has it; or that nobody does.
+    fn says_where_it_is(&self, departed: &Departed, plan: &mut Plan) {
+        if !self.is_with_another(plan) {
+            plan.recheck_at(self.world.now + LOOK);
+            plan.wait("MovedAway", moved_away(departed));
+        }
     }
 
     /// Another node says that it has a copy.
@@ -172,7 +178,7 @@ impl Upkeep<'_> {
             return false;
         };
         plan.recheck_at(self.world.now + LOOK);
-        plan.wait("CopyElsewhere", super::claim::has_a_copy(sight));
+        plan.wait("CopyElsewhere", has_a_copy(sight));
         true
     }
 
@@ -207,10 +213,7 @@ impl Upkeep<'_> {
     fn may_be_started(&self, plan: &mut Plan) -> bool {
         let Some(departed) = &self.record().departed else { return true };
         if self.world.start_asked().is_none() && departed.seen_on.is_empty() {
-            if !self.is_with_another(plan) {
-                plan.recheck_at(self.world.now + LOOK);
-                plan.wait("MovedAway", moved_away(departed));
-            }
+            self.says_where_it_is(departed, plan);
             return false;
         }
         let guard = Guard { fenced: &[], strict: true, target: None, starts: true };

@@ -146,33 +146,8 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
         };
         return Standing::Dead { because };
     }
-    if lease.epoch < named.epoch && lease.state == LeaseState::Lost {
-        return Standing::Gone { over: Some(sight.index) };
-    }
-    // One life at a time: who is seen to renew in this epoch does not live in a later one, which is of another time.
-    if lease.epoch < named.epoch
-        && lease.state == LeaseState::Held
-        && sight.is_news
-        && sight.is_renewed(world.now)
-    {
-        return Standing::Dead {
-            because: format!(
-                "{} lives in epoch {}, and was named in epoch {} before the store was emptied or put back",
-                named.node, lease.epoch, named.epoch
-            ),
-        };
-    }
-    if lease.epoch < named.epoch && sight.is_expired(world.now) {
-        return Standing::Gone { over: Some(sight.index) };
-    }
     if lease.epoch < named.epoch {
-        return Standing::MayLive {
-            until: None,
-            because: format!(
-                "the lease of {} is in epoch {}, older than the epoch {} it was named in: the store went backwards",
-                named.node, lease.epoch, named.epoch
-            ),
-        };
+        return of_an_earlier_epoch(world, named, sight);
     }
     match lease.state {
         LeaseState::Released => Standing::Dead { because: format!("{} has released its lease", named.node) },
@@ -194,6 +169,33 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
         LeaseState::Held => {
             Standing::MayLive { until: sight.fence_due(), because: format!("{} holds its lease", named.node) }
         }
+    }
+}
+
+/// Of a node that is named in a later epoch than its lease is in: one of the two is of another time.
+fn of_an_earlier_epoch(world: &World, named: &Owner, sight: &Sight) -> Standing {
+    let lease = &sight.record;
+    if lease.state == LeaseState::Lost {
+        return Standing::Gone { over: Some(sight.index) };
+    }
+    // One life at a time: who is seen to renew in this epoch does not live in a later one, which is of another time.
+    if lease.state == LeaseState::Held && sight.is_news && sight.is_renewed(world.now) {
+        return Standing::Dead {
+            because: format!(
+                "{} lives in epoch {}, and was named in epoch {} before the store was emptied or put back",
+                named.node, lease.epoch, named.epoch
+            ),
+        };
+    }
+    if sight.is_expired(world.now) {
+        return Standing::Gone { over: Some(sight.index) };
+    }
+    Standing::MayLive {
+        until: None,
+        because: format!(
+            "the lease of {} is in epoch {}, older than the epoch {} it was named in: the store went backwards",
+            named.node, lease.epoch, named.epoch
+        ),
     }
 }
 

@@ -1,9 +1,8 @@
 //! The judge's questions about reasons: who began or ended a process, by what decision, and whether what it was decided
 //! by was so. It knows the truth of every host; the decision is what the controller says that it is doing (`heard`).
 //!
-//! - R1: under a valid lease a start only where no other host has a process that could execute: one that does, or one that was
-//!   started by the lease that is valid there,
-//!   and did not come with a migration.
+//! - R1: under a valid lease a start only where no other host has a process that could execute: one that does, or one that
+//!   was started by the lease that is valid there, and did not come with a migration.
 //! - R2: a copy that executes is ended "for want of its disk" only where its host does not reach that.
 //! - R3: the record lets go of a node whose lease is valid only by that node's own write.
 //! - R4: and only while no process of the VM is there.

@@ -149,3 +149,38 @@ where
         Some((record.epoch << 3) | (state << 1) | u64::from(record.controller_alive))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use jiff::Timestamp;
+    use zsha_crds::NodeName;
+    use zsha_crds::records::Owner;
+
+    use super::*;
+
+    const PREFIX: &str = "zsha/prod/leases/";
+
+    fn lease(node: &NodeName) -> Event {
+        let record = LeaseRecord::lost(&Owner { node: node.clone(), epoch: 4 }, Timestamp::UNIX_EPOCH);
+        let value = serde_json::to_string(&record).unwrap();
+        Event::InitApply(Entry { key: format!("{PREFIX}{node}"), value, modify_index: 7 })
+    }
+
+    /// Whoever lives by a lease that went with the whole store is not in the list, nor perhaps in the next document.
+    #[tokio::test]
+    async fn a_lease_that_was_deleted_may_be_of_a_node_that_lives_where_the_whole_store_was_emptied() {
+        let node = NodeName::new("nfs-1").unwrap();
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
+        let events = [Event::Init, lease(&node), Event::InitDone, Event::Delete(format!("{PREFIX}{node}"))];
+        let (whose, events) = ((PREFIX.to_owned(), ClusterName::new("prod").unwrap()), events.map(Ok));
+        sighting(stream::iter(events), whose, Arc::clone(&shared), clock).for_each(async |_| {}).await;
+        assert!(lock(&shared).vanished(false).is_empty(), "somebody has deleted it");
+        assert_eq!(lock(&shared).vanished(true).get(&node), Some(&4));
+        let why = "no JSON".to_owned();
+        let nonsense = UnreadableLease { index: 9, since: clock.now(), why };
+        lock(&shared).unreadable.insert(node, nonsense);
+        assert!(lock(&shared).vanished(true).is_empty(), "something is there, and is waited for as that");
+    }
+}

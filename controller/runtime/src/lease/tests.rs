@@ -9,7 +9,7 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, Owner};
 
-use super::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next, Observer};
+use super::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next, Observer, StepBack};
 use crate::Moment;
 use crate::store::{Op, StoreError, Txn};
 
@@ -578,6 +578,13 @@ fn renewals_are_broken_where_the_store_shows_a_time_before_them() {
     assert_eq!((holder.epoch(), holder.valid(at(2_020))), (1, true), "the life itself goes on");
     assert_eq!(holder.unbroken_since(at(2_020)), Some(at(2_010)));
     assert_eq!(holder.store_went_back(), Some(at(2_010)));
+    let step = StepBack { after: at(1_000), index: key.value.as_ref().map(|(_, index)| *index) };
+    assert_eq!(holder.step_back(), Some(step), "since the last renewal that was confirmed before");
+    let again = Holder::new(identity("boot-1"), LeaseTimings::BALANCED, holder.memory());
+    assert_eq!(again.step_back(), Some(step), "a restart in between forgets nothing");
+    let (op, attempt) = write(holder.next(at(3_010), inputs(Copies::Some, 2)));
+    holder.on_write(attempt, at(3_015), Ok(key.apply(&op)));
+    assert_eq!(holder.step_back(), Some(step), "the first since, and no later one");
 }
 
 #[test]

@@ -142,4 +142,18 @@ mod tests {
         }
         assert_eq!(paused_for(sys::VIR_DOMAIN_PAUSED_CRASHED), Some(Told::Crashed));
     }
+
+    #[test]
+    fn a_guest_that_executes_with_memory_at_its_source_is_told_from_one_that_is_whole() {
+        for (raw, halved) in [
+            (sys::VIR_DOMAIN_RUNNING_POSTCOPY, true),
+            (sys::VIR_DOMAIN_RUNNING_POSTCOPY_FAILED, true),
+            (sys::VIR_DOMAIN_RUNNING_MIGRATED, false),
+            (sys::VIR_DOMAIN_RUNNING_BOOTED, false),
+        ] {
+            let reason = DomainRunningReason::from_raw(raw).map_or(Enum::Unknown(raw), Enum::Known);
+            assert_eq!(is_post_copy(Enum::Known(DomainStateReason::Running(reason))), halved, "{raw}");
+        }
+        assert!(!is_post_copy(Enum::Unknown(-1)));
+    }
 }
