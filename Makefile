@@ -13,9 +13,11 @@ export ZSHA_BUILD_DATE := $(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%
 # Without root there are no network namespaces, so no end-to-end lab.
 ROOT := $(shell [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && echo yes)
 ifeq ($(ROOT),yes)
-  TESTS := --workspace
+  BUILT := --workspace
+  TESTS := $(BUILT)
 else
-  TESTS := --workspace --exclude zsha-e2e --no-default-features -E 'not binary(hypervisor_contract) and not binary(host_contract) and not binary(consul_contract) and not binary(consul_policies)'
+  BUILT := --workspace --exclude zsha-e2e --no-default-features
+  TESTS := $(BUILT) -E 'not binary(hypervisor_contract) and not binary(host_contract) and not binary(consul_contract) and not binary(consul_policies)'
 endif
 
 .DEFAULT_GOAL := help
@@ -38,8 +40,8 @@ run: ## Three nodes in one process, with a VM: no root, no Consul, no libvirt
 	@$(CARGO) build --quiet -p zsha-controller --no-default-features -p zsha
 	@manifests/run.sh
 
+# Builds the binaries that the end-to-end tests run too.
 test: setup ## Everything this machine can test
-	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run $(TESTS)
 
 lint: setup ## Formatting, clippy, rustdoc: warnings are errors
@@ -53,16 +55,16 @@ ci: lint ## What CI runs: the README's test command, one round of each measured 
 
 e2e: setup ## The end-to-end tests alone, five rounds of each measured scenario, judged
 	$(CARGO) build --workspace --bins
-	ZSHA_E2E_FIGURES=judge $(CARGO) nextest run -p zsha-e2e --success-output immediate
+	ZSHA_E2E_FIGURES=judge $(CARGO) nextest run -p zsha-e2e --test-threads 1 --success-output immediate
 
 sim: ## Simulator: `make sim SEEDS=10000`; `SEED=17` for the log of one; `SCENARIO=FILE`; `MATRIX=1` for every call x every fault
 	@$(CARGO) run --quiet --release -p zsha-controller --no-default-features --features sim --example sim -- \
 	  $(if $(SCENARIO),--scenario $(SCENARIO),$(if $(MATRIX),--matrix $(MATRIX),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS))))
 
-# Other seeds with every commit, the same ones for the same commit. Built as the tests are, so that it costs no build of
-# everything.
+# Other seeds with every commit, the same ones for the same commit. Built as the tests are, so that after them only
+# the controller is built anew.
 seeds: ## Simulator: 20,000 seeds that are always the same, and 2,000 that the commit chooses
-	$(CARGO) build -p zsha-controller --no-default-features --features sim --example sim
+	$(CARGO) build $(BUILT) --features zsha-controller/sim --example sim
 	target/debug/examples/sim --seeds 20000
 	target/debug/examples/sim --from $$(printf '%d' 0x$$(git rev-parse --short=10 HEAD)) --seeds 2000
 

@@ -11,9 +11,10 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::check::{Check, Copy, Violation};
 use crate::host::Host;
-use crate::leftovers::{self, Territory};
+use crate::leftovers::{self, Beside, Territory};
 use crate::net::Switch;
 use crate::product::Document;
+use crate::scenario;
 use crate::services::{self, Plan, Programs};
 use crate::wait;
 
@@ -30,6 +31,7 @@ pub struct ClusterBuilder {
     raft_multiplier: Option<u32>,
     own_wall_clocks: bool,
     bare: bool,
+    alone: bool,
 }
 
 impl ClusterBuilder {
@@ -68,6 +70,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// No other lab on this machine meanwhile: for who measures.
+    pub fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
     pub fn raft_multiplier(mut self, multiplier: u32) -> Self {
         self.raft_multiplier = Some(multiplier);
         self
@@ -82,7 +90,8 @@ impl ClusterBuilder {
     /// Boots all hosts at once and waits until Consul has a leader and every libvirtd answers.
     pub fn build(self) -> Result<Cluster> {
         let programs = Programs::find(self.product)?;
-        let territory = Territory::claim()?;
+        let beside = if self.alone { Beside::Nobody } else { Beside::Others };
+        let territory = Territory::claim(beside)?;
         match self.raise(&programs, territory.dir.clone()) {
             Ok(parts) => Ok(Cluster {
                 parts: Some(parts),
@@ -156,6 +165,7 @@ impl Cluster {
             raft_multiplier: None,
             own_wall_clocks: false,
             bare: false,
+            alone: scenario::figures_are_judged(),
         }
     }
 

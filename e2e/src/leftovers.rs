@@ -1,4 +1,4 @@
-//! One lab at a time on a machine, and nothing of an earlier one left.
+//! Which labs stand side by side on a machine, and that nothing of an earlier one is left.
 //!
 //! A lab's namespaces end with its process however that ends, so what is swept here is what outlives a SIGKILL: its
 //! directory, and processes in the one case that a host's init was stopped and could not see its lifeline end.
@@ -22,7 +22,16 @@ pub fn cache() -> PathBuf {
     }
 }
 
-/// A lab's directory, and the lock that keeps the next lab waiting.
+/// Who else may have a lab on this machine at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// Everybody who lets others be beside them too: labs share nothing but the machine's speed.
+    Others,
+    /// Nobody, because the times are measured.
+    Nobody,
+}
+
+/// A lab's directory, and the lock that says who may be beside it.
 #[derive(Debug)]
 pub(crate) struct Territory {
     pub id: String,
@@ -31,20 +40,27 @@ pub(crate) struct Territory {
 }
 
 impl Territory {
-    /// Waits until no other lab runs on this machine, sweeps, and makes a directory for a new one.
-    pub(crate) fn claim() -> Result<Self> {
+    /// Waits until no lab runs on this machine that may not be beside this one, sweeps, and makes a directory for it.
+    pub(crate) fn claim(beside: Beside) -> Result<Self> {
         let labs = cache().join("labs");
         fs::create_dir_all(&labs).with_context(|| format!("create {}", labs.display()))?;
         let path = labs.join("lock");
-        let lock = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .with_context(|| path.display().to_string())?;
-        if lock.try_lock().is_err() {
+        let lock = file_to_lock(&path)?;
+        let free = match beside {
+            Beside::Others => lock.try_lock_shared(),
+            Beside::Nobody => lock.try_lock(),
+        };
+        if free.is_err() {
             eprintln!("lab: waiting for another lab on this machine to end ({})", path.display());
-            lock.lock().with_context(|| format!("lock {}", path.display()))?;
+            match beside {
+                Beside::Others => lock.lock_shared(),
+                Beside::Nobody => lock.lock(),
+            }
+            .with_context(|| format!("lock {}", path.display()))?;
         }
+        // Of two that come at once one sweeps after the other.
+        let sweeping = file_to_lock(&labs.join("sweeping"))?;
+        sweeping.lock().context("wait for another lab to have swept")?;
         sweep(&labs)?;
 
         let me = std::process::id();
@@ -63,6 +79,21 @@ impl Territory {
             eprintln!("lab: {} stays behind: {error}", self.dir.display());
         }
     }
+}
+
+/// Held by the one lab that has the machine's own link into its network.
+pub(crate) fn claim_uplink() -> Result<File> {
+    let path = cache().join("labs").join("uplink");
+    let lock = file_to_lock(&path)?;
+    if lock.try_lock().is_err() {
+        eprintln!("lab: waiting for the lab that this machine is linked to ({})", path.display());
+        lock.lock().with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(lock)
+}
+
+fn file_to_lock(path: &Path) -> Result<File> {
+    File::options().create(true).append(true).open(path).with_context(|| path.display().to_string())
 }
 
 fn next_number() -> usize {
@@ -92,12 +123,11 @@ fn sweep(labs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The name holds pid and start time of the process whose lab it is. A lab of this same process is over by the lock.
+/// The name holds pid and start time of the process whose lab it is.
 fn owner_is_dead(name: &str) -> bool {
     let mut parts = name.split('-').filter_map(|part| part.parse::<u64>().ok());
     let (Some(pid), Some(started)) = (parts.next(), parts.next()) else { return false };
-    pid == u64::from(std::process::id())
-        || Process::read(pid as i32).is_none_or(|process| process.started != started)
+    Process::read(pid as i32).is_none_or(|process| process.started != started)
 }
 
 fn kill_inits_of(dir: &Path) -> Result<()> {

@@ -8,13 +8,13 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::command;
+use crate::{command, leftovers};
 
 const IP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -77,6 +77,8 @@ impl Drop for Tethered {
 pub struct Switch {
     process: Tethered,
     networks: usize,
+    /// Of this lab, while it has it.
+    uplink: OnceLock<File>,
 }
 
 impl Switch {
@@ -86,7 +88,7 @@ impl Switch {
         command.arg("--net").arg("--").arg(init).arg("switch").args(bridges);
         let process = Tethered::spawn(&mut command, log, "the switch")?;
         match process.hear(IP_LIMIT) {
-            Ok(line) if line == "ready" => Ok(Self { process, networks }),
+            Ok(line) if line == "ready" => Ok(Self { process, networks, uplink: OnceLock::new() }),
             Ok(line) => bail!("the switch said {line:?}"),
             Err(error) => Err(error.context(std::fs::read_to_string(log).unwrap_or_default())),
         }
@@ -120,8 +122,10 @@ impl Switch {
         self.ip(&format!("link set {} {state}\n", port(network, number)))
     }
 
-    /// Gives the machine itself an address on the hosts' first network, for a person's browser.
+    /// Gives the machine itself an address on the hosts' first network, for a person's browser. One lab at a time has it.
     pub(crate) fn uplink(&self) -> Result<()> {
+        let claimed = leftovers::claim_uplink()?;
+        self.uplink.get_or_init(|| claimed);
         let outside = std::process::id();
         self.ip(&format!(
             "link add up0 type veth peer name zsha-lab netns {outside}\nlink set up0 master sw0 up\n"

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use zsha_e2e::scenario::{SECOND, now};
+use zsha_e2e::scenario::{SECOND, figures_are_judged, now};
 use zsha_e2e::{command, net, wait};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
@@ -62,8 +62,10 @@ fn a_copy_that_cannot_be_killed_is_ended_by_a_reset_in_time_and_a_clean_stop_res
         "reset {reset:.2?} after the last renewal: F + K is {DEAD_BY:?}, others fence after {FENCED_FROM:?}"
     );
     ensure!(reset + SEEN_LATE >= DEAD_BY, "a lease that held was cut short: reset after {reset:?}");
-    let judged = std::env::var("ZSHA_E2E_FIGURES").is_ok_and(|figures| figures == "judge");
-    ensure!(!judged || reset <= FENCED_FROM + SEEN_LATE, "reset after {reset:?}, when others may run a copy");
+    ensure!(
+        !figures_are_judged() || reset <= FENCED_FROM + SEEN_LATE,
+        "reset after {reset:?}, when others may run a copy"
+    );
     consul.signal(Signal::CONT)?;
     guest.hears("guest: ready", BOOT_LIMIT).context("the second boot")?;
 

@@ -81,7 +81,7 @@ fn fast(report: &mut Report, rounds: u64) -> Result<()> {
 /// A new lab with its VM running; its very first document is a sample of its own.
 fn raise(profile: &str, report: &mut Report) -> Result<Cluster> {
     eprintln!("bench: a lab with profile {profile}");
-    let lab = Cluster::builder().nodes(3).profile(profile).build()?;
+    let lab = Cluster::builder().nodes(3).profile(profile).alone().build()?;
     first_action::measure(&lab, report)?;
     lab.settled(SETTLE_LIMIT)?;
     Ok(lab)
