@@ -169,7 +169,7 @@ impl Clock {
         Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(Timestamp::MAX)
     }
 
-    /// Wall clock, for display only: it may jump by any amount.
+    /// Wall clock, for display and for numbers that gain by being later ones: it may jump by any amount.
     pub fn wall(&self) -> Timestamp {
         match self {
             Self::Boottime => wall_now(),

@@ -99,8 +99,6 @@ impl Simulation {
             }
             Hand::Wipes => {
                 check::lock(&self.checker).restoring();
-                // Of one of before this nothing is promised either: epochs begin again.
-                self.snapshot = None;
                 self.operator.wipe();
                 self.operator.apply(None, 8);
             }

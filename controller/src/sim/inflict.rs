@@ -119,9 +119,11 @@ impl Simulation {
             Fault::Restore => {
                 let longest = check::lock(&self.checker).validity.longest();
                 // Of one that is younger than a lease nothing is promised: see ARCHITECTURE.md.
-                let old = self.snapshot.take_if(|(taken, _)| taken.elapsed() > longest);
+                // Nor where a wall clock was set, so that epochs may have begun again after a wipe.
+                let again = ["wall clock step", "store wiped"].iter().all(|it| self.faults.contains_key(it));
+                let old = self.snapshot.take_if(|(taken, _)| taken.elapsed() > longest && !again);
                 if old.is_none() {
-                    self.note(format_args!("= no snapshot is old enough, or the store was wiped since"));
+                    self.note(format_args!("= no snapshot is old enough, or epochs may have begun again"));
                 }
                 if let Some((_, snapshot)) = old {
                     check::lock(&self.checker).restoring();

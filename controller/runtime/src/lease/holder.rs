@@ -39,6 +39,13 @@ pub struct Identity {
     pub boot_id: String,
 }
 
+/// The epoch after `known`. Later as well than those that nobody here knows of any more, since the store was emptied or put
+/// back and may yet show them again: no node begins one a second, so the seconds since 1970 are ahead of all of them, where
+/// the wall clock is right. Where it is not, nothing is lost but that.
+fn epoch_after(known: u64, wall: Timestamp) -> u64 {
+    (known + 1).max(u64::try_from(wall.as_second()).unwrap_or(0))
+}
+
 /// What survives a restart of the keeper (and nothing longer: it lives in `/run`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -94,7 +101,7 @@ pub struct Inputs {
     /// Whether the last copy here left by a migration, or may have: what its end was could not be read. Asked where
     /// [`Holder::wants_how_it_ended`] says so.
     pub may_have_moved: bool,
-    /// For display only.
+    /// For display, and for the number of an epoch that begins.
     pub wall: Timestamp,
     /// Used if a new incarnation begins now.
     pub fresh_incarnation: Uuid,
@@ -300,7 +307,8 @@ impl Holder {
             self.message =
                 "the controller is silent and no copy is alive here: what this node owned is set free"
                     .to_owned();
-            let life = Life { incarnation: inputs.fresh_incarnation, epoch: record.epoch + 1, seq: 1 };
+            let epoch = epoch_after(record.epoch, inputs.wall);
+            let life = Life { incarnation: inputs.fresh_incarnation, epoch, seq: 1 };
             self.moved_away_in = inputs.may_have_moved.then_some(record.epoch);
             self.lost.given_up();
             self.deadline = None;
@@ -394,7 +402,7 @@ impl Holder {
             Copies::None => {
                 let lived = self.life.map_or(0, |l| l.epoch);
                 let lived = if is_planted("EpochRepeats") { 0 } else { lived };
-                let epoch = lived.max(epoch_before) + 1;
+                let epoch = epoch_after(lived.max(epoch_before), inputs.wall);
                 Ok(Life { incarnation: inputs.fresh_incarnation, epoch, seq: 1 })
             }
             Copies::Some => {

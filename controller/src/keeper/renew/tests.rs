@@ -276,7 +276,8 @@ async fn the_lease_is_renewed_every_r_and_its_deadline_is_f_after_sending() {
         assert_eq!(two[1].deadline, Some(two[0].at + TIMINGS.ttl()));
     }
     let verdict = node.line.verdict().await.unwrap();
-    assert_eq!((verdict.epoch, verdict.copies, verdict.message.as_str()), (1, Some(0), "renewed"));
+    assert_eq!(verdict.epoch, arrived[0].record.epoch);
+    assert_eq!((verdict.copies, verdict.message.as_str()), (Some(0), "renewed"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -404,13 +405,14 @@ async fn when_the_store_comes_back_late_a_new_life_begins_and_is_said_so() {
     let node = Node::new();
     node.until_valid().await;
     node.start_vm().await;
+    let before = node.last().record.epoch;
     node.store.set(Fault::Silent);
     node.until_invalid().await;
     pass(Duration::from_secs(30)).await;
     node.store.set(Fault::None);
     node.until_valid().await;
     assert_eq!(node.copies(), 0);
-    assert_eq!(node.line.verdict().await.unwrap().epoch, 2, "a life ends with its deadline");
+    assert!(node.line.verdict().await.unwrap().epoch > before, "a life ends with its deadline");
 }
 
 #[tokio::test(start_paused = true)]
@@ -449,11 +451,12 @@ async fn a_keeper_started_anew_goes_on_with_the_same_life_and_touches_nothing() 
     node.until_valid().await;
     node.start_vm().await;
     let (old_line, changes) = (node.line.clone(), node.line.changes());
+    let before = node.last().record.epoch;
     node.restart_keeper();
     assert!(node.valid().await, "the deadline it remembers still holds");
     pass(Duration::from_secs(20)).await;
     assert_eq!(node.copies(), 1);
-    assert_eq!(node.last().record.epoch, 1);
+    assert_eq!(node.last().record.epoch, before);
     assert!(changes.has_changed().unwrap(), "the line was lost");
     assert!(matches!(old_line.verdict().await, Err(KeeperError::Unreachable { .. })));
 }
@@ -463,12 +466,13 @@ async fn a_keeper_without_memory_kills_before_it_takes_a_new_lease() {
     let mut node = Node::new();
     node.until_valid().await;
     node.start_vm().await;
+    let before = node.last().record.epoch;
     *node.memory.lock().unwrap() = None;
     node.store.enforcement.publish(None, TIMINGS.kill());
     node.restart_keeper();
     node.until_valid().await;
     assert_eq!(node.copies(), 0);
-    assert_eq!(node.last().record.epoch, 2);
+    assert!(node.last().record.epoch > before);
 }
 
 #[tokio::test(start_paused = true)]
@@ -551,7 +555,7 @@ async fn a_fence_ends_the_life_and_kills_and_the_next_life_has_a_later_epoch() {
     node.until_invalid().await;
     node.until_valid().await;
     assert_eq!(node.copies(), 0);
-    assert_eq!(node.last().record.epoch, 3);
+    assert!(node.last().record.epoch > fenced.epoch);
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,6 +39,41 @@ fn another_life_in_the_place_of_one_that_was_confirmed_is_a_step_back() {
     assert_eq!(holder.store_went_back(), Some(at(500)));
 }
 
+/// The machine boots once more and finds this record, or none; what it writes then.
+fn booted(wall: &str, found: Option<LeaseRecord>) -> (Holder, LeaseRecord) {
+    let mut key = Key { value: found.map(|record| (record, 50)), last_index: 50 };
+    let mut holder = Holder::new(identity("boot-2"), LeaseTimings::BALANCED, None);
+    let inputs = Inputs { wall: wall.parse().unwrap(), ..inputs(Copies::None, 2) };
+    assert_eq!(holder.next(at(0), inputs), Next::Read);
+    holder.on_read(at(0), Ok(key.value.clone()));
+    let (op, attempt) = write(holder.next(at(0), inputs));
+    holder.on_write(attempt, at(5), Ok(key.apply(&op)));
+    (holder, key.value.unwrap().0)
+}
+
+#[test]
+fn a_snapshot_of_before_the_boot_shows_no_later_epoch_whatever_was_found_at_the_boot() {
+    let (_, before) = booted("2026-11-01T00:00:00Z", None);
+    let earlier = Some(LeaseRecord { epoch: 3, ..before.clone() });
+    for found in [None, earlier, Some(before.clone())] {
+        let (mut holder, now) = booted("2026-11-30T00:00:00Z", found);
+        assert!(now.epoch > before.epoch, "{} is after {}", now.epoch, before.epoch);
+        let restored = LeaseRecord { epoch: before.epoch + 1000, ..before.clone() };
+        read(&mut holder, 1_000, restored);
+        assert_eq!(holder.deadline(), Some(at(8_000)), "the lease of now goes on");
+        let (op, _) = write(holder.next(at(1_000), inputs(Copies::Some, 3)));
+        assert!(matches!(op, Op::Cas { index: 50, .. }), "and is written over the restored one: {op:?}");
+    }
+}
+
+#[test]
+fn a_wall_clock_that_was_set_back_makes_no_epoch_earlier_than_the_one_that_is_known() {
+    let (_, before) = booted("2026-11-01T00:00:00Z", None);
+    let (_, now) = booted("1970-01-01T00:00:03Z", Some(before.clone()));
+    assert_eq!(now.epoch, before.epoch + 1);
+    assert_eq!(booted("1969-01-01T00:00:00Z", None).1.epoch, 1);
+}
+
 #[test]
 fn what_others_put_in_the_place_of_a_lease_that_was_gone_is_no_step_back() {
     let mut key = Key::default();
