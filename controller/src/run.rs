@@ -101,11 +101,13 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
         }
         stop.send_replace(true);
     };
+    let lease_key = own_keys.lease(&settings.node);
+    let own_lease = second_net::OwnLease { store: store.as_ref(), key: &lease_key, boot_id: &host.boot_id };
     let beside = async {
         tokio::join!(
             count_requests(Arc::clone(&store), metrics),
             check_consul(Arc::clone(&store), recorder.clone()),
-            second_net(settings.keeper_directory(), lease, copies, clock),
+            second_net(settings.keeper_directory(), lease, own_lease, copies, clock),
             leave::back(&host, &own_keys, store.as_ref(), Some(leave::host_goes_on)),
         );
     };
@@ -183,9 +185,15 @@ async fn count_requests(store: Arc<ConsulStore>, metrics: Arc<Metrics>) {
 }
 
 /// The controller's own enforcement; never ends.
-async fn second_net(directory: PathBuf, lease: Arc<SocketLease>, copies: Arc<ProcCopies>, clock: Clock) {
+async fn second_net(
+    directory: PathBuf,
+    lease: Arc<SocketLease>,
+    own: second_net::OwnLease<'_>,
+    copies: Arc<ProcCopies>,
+    clock: Clock,
+) {
     let file = StateFile::in_directory(&directory);
-    match second_net::watch(&file, lease.as_ref(), copies.as_ref(), clock).await {}
+    match second_net::watch(&file, lease.as_ref(), own, copies.as_ref(), clock).await {}
 }
 
 /// Says so once where the agent's settings make an election outlast a lease of the usual profiles.

@@ -8,15 +8,17 @@
 //!
 //! A keeper that this process has never heard of, neither by a verdict nor by a state file, need not be dead:
 //! it may work in another directory, or behind another mount. No deadline of it is known, only that no lease
-//! is longer than a document may ask for. So nobody is killed before no keeper could be found for that long.
+//! is longer than a document may ask for. So nobody is killed before no keeper could be found for that long, nor while
+//! this node's lease is seen to be renewed in the store by somebody of this boot.
 
 use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use zsha_crds::records::LeaseTimings;
+use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
 use zsha_runtime::lease::Memory;
+use zsha_runtime::store::{Read, Store};
 use zsha_runtime::{Clock, Moment};
 
 use super::copies::Copies;
@@ -38,10 +40,37 @@ const ASK_BEFORE: Duration = Duration::from_millis(600);
 /// A keeper that is started together with this controller is heard of by then.
 const TOLD_AFTER: Duration = Duration::from_secs(5);
 
+/// How often the store is asked for the lease of a keeper that was never heard of.
+const RENEWED_ASKED_EVERY: Duration = Duration::from_secs(5);
+
+/// This node's lease as the store has it, in which a keeper shows that works where this process does not look.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnLease<'a> {
+    pub store: &'a dyn Store,
+    pub key: &'a str,
+    pub boot_id: &'a str,
+}
+
+impl OwnLease<'_> {
+    /// Index of its last renewal. None where it could not be read, or is not held by somebody of this boot.
+    async fn renewal(&self) -> Option<u64> {
+        let entry = self.store.get(self.key, Read::Consistent).await.ok()??;
+        let record: LeaseRecord = serde_json::from_str(&entry.value).ok()?;
+        let is_ours = record.state == LeaseState::Held && record.boot_id == self.boot_id;
+        is_ours.then_some(entry.modify_index)
+    }
+}
+
 /// Kills when the keeper is gone and the last deadline it wrote down has passed. While that is far the keeper is not
 /// asked: it takes a question for a sign that the passes of this controller go on.
-pub async fn watch(file: &StateFile, lease: &dyn Lease, copies: &dyn Copies, clock: Clock) -> Infallible {
-    watch_by(|| file.read(), file.path(), lease, copies, clock).await
+pub async fn watch(
+    file: &StateFile,
+    lease: &dyn Lease,
+    own: OwnLease<'_>,
+    copies: &dyn Copies,
+    clock: Clock,
+) -> Infallible {
+    watch_by(|| file.read(), file.path(), lease, own, copies, clock).await
 }
 
 /// The same, by whatever reads the state file that lies at this path.
@@ -49,6 +78,7 @@ async fn watch_by(
     read_file: impl Fn() -> anyhow::Result<Option<Memory>>,
     path: &Path,
     lease: &dyn Lease,
+    own: OwnLease<'_>,
     copies: &dyn Copies,
     clock: Clock,
 ) -> Infallible {
@@ -56,6 +86,7 @@ async fn watch_by(
     let mut net = SecondNet::default();
     let mut killing = Killing::default();
     let mut said = None;
+    let mut asked_store = begun;
     loop {
         let read = read_file();
         let now = clock.now();
@@ -92,9 +123,14 @@ async fn watch_by(
         }
         if let Err(error) = &answer
             && !net.has_heard()
-            && now.since(begun) >= TOLD_AFTER
         {
-            tell_unheard(&mut said, error, path, &read);
+            if now.since(asked_store) >= RENEWED_ASKED_EVERY {
+                asked_store = now;
+                net.in_store(tokio::time::timeout(ANSWER_WITHIN, own.renewal()).await.ok().flatten());
+            }
+            if now.since(begun) >= TOLD_AFTER {
+                tell_unheard(&mut said, error, path, &read, net.is_renewed_elsewhere());
+            }
         }
         kill_if_right(&net, &mut killing, copies, now);
         let next = match net.decide(now) {
@@ -126,12 +162,18 @@ fn tell_unheard(
     asked: &KeeperError,
     path: &Path,
     read: &anyhow::Result<Option<Memory>>,
+    renewed: bool,
 ) {
     let file = match read {
         Ok(_) => format!("there is no state file {}", path.display()),
         Err(error) => format!("{error:#}"),
     };
-    let why = format!("{asked}; {file}");
+    let renewed = if renewed {
+        "; but the store shows that this node's lease is renewed, so a keeper works here, in another run directory"
+    } else {
+        ""
+    };
+    let why = format!("{asked}; {file}{renewed}");
     if said.as_ref() != Some(&why) {
         tracing::warn!(
             why,
@@ -170,6 +212,9 @@ struct SecondNet {
     lost: Option<Moment>,
     /// Whether a state file was ever read, with a deadline in it or without.
     found: bool,
+    /// Index of the last renewal that the store was seen to have, and whether it had another before.
+    renewal: Option<u64>,
+    renewed: bool,
 }
 
 impl SecondNet {
@@ -182,6 +227,21 @@ impl SecondNet {
     /// There is a state file: a keeper has worked here.
     fn found(&mut self) {
         self.found = true;
+    }
+
+    /// What the store has of the lease, where that could be read. One that is renewed has a keeper that lives, and it is
+    /// looked for anew from here.
+    fn in_store(&mut self, renewal: Option<u64>) {
+        let Some(renewal) = renewal else { return };
+        self.renewed = self.renewal.is_some_and(|before| before != renewal);
+        self.renewal = Some(renewal);
+        if self.renewed && !self.has_heard() {
+            self.lost = None;
+        }
+    }
+
+    fn is_renewed_elsewhere(&self) -> bool {
+        self.renewed
     }
 
     /// The state file shows a deadline that has not passed, so the keeper was not asked.
@@ -228,6 +288,7 @@ mod tests {
 
     use async_trait::async_trait;
     use uuid::Uuid;
+    use zsha_runtime::store::MemoryStore;
 
     use super::*;
     use crate::keeper::KeeperError;
@@ -364,7 +425,9 @@ mod tests {
         };
         file.write(&memory).unwrap();
         let one = One { clock, killed: Mutex::default() };
-        let _ = tokio::time::timeout(Duration::from_millis(span), watch(&file, &line, &one, clock)).await;
+        let store = MemoryStore::new();
+        let watching = watch(&file, &line, own(&store), &one, clock);
+        let _ = tokio::time::timeout(Duration::from_millis(span), watching).await;
         let killed = *one.killed.lock().unwrap();
         killed.map(|killed| killed.since(begun))
     }
@@ -398,11 +461,26 @@ mod tests {
         line: Line,
         span: u64,
     ) -> Option<Duration> {
+        killed_beside(&MemoryStore::new(), read_file, line, span).await
+    }
+
+    const KEY: &str = "zsha/c/leases/n1";
+
+    fn own(store: &MemoryStore) -> OwnLease<'_> {
+        OwnLease { store, key: KEY, boot_id: "boot" }
+    }
+
+    async fn killed_beside(
+        store: &MemoryStore,
+        read_file: impl Fn() -> anyhow::Result<Option<Memory>>,
+        line: Line,
+        span: u64,
+    ) -> Option<Duration> {
         let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
         let begun = clock.now();
         let one = One { clock, killed: Mutex::default() };
         let path = Path::new("/run/zsha/lab/keeper.json");
-        let watching = watch_by(read_file, path, &line, &one, clock);
+        let watching = watch_by(read_file, path, &line, own(store), &one, clock);
         let _ = tokio::time::timeout(Duration::from_millis(span), watching).await;
         let killed = *one.killed.lock().unwrap();
         killed.map(|killed| killed.since(begun))
@@ -426,6 +504,39 @@ mod tests {
             let killed = killed.unwrap();
             let late = ANSWER_WITHIN + LOOK_EVERY;
             assert!(killed >= UNHEARD_KEEPER && killed <= UNHEARD_KEEPER + late, "{killed:?}");
+        }
+    }
+
+    /// Writes this node's lease once a second, for so long.
+    async fn renew(store: &MemoryStore, boot_id: &str, state: LeaseState, seconds: u64) {
+        for seq in 1..=seconds {
+            let record = serde_json::json!({
+                "node": "n1", "incarnation": Uuid::nil(), "epoch": 1, "seq": seq, "state": state, "machineId": "m",
+                "bootId": boot_id, "timings": LeaseTimings::FAST, "controllerAlive": true,
+                "renewedAt": "2026-11-30T00:00:00Z",
+            });
+            store.overwrite(KEY, &record.to_string());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_store_shows_that_the_lease_is_renewed_the_keeper_is_not_gone_wherever_it_works() {
+        const RENEWED: u64 = 1_000;
+        let mut all = Vec::new();
+        for (boot, state) in
+            [("boot", LeaseState::Held), ("of before", LeaseState::Held), ("boot", LeaseState::Fenced)]
+        {
+            let store = MemoryStore::new();
+            let killed = killed_beside(&store, || Ok(None), Line::gone(), 2_000_000);
+            let (killed, ()) = tokio::join!(killed, renew(&store, boot, state, RENEWED));
+            all.push(killed.unwrap());
+        }
+        let once_it_stands_still = Duration::from_secs(RENEWED) + UNHEARD_KEEPER;
+        assert!(all[0] + RENEWED_ASKED_EVERY * 2 >= once_it_stands_still, "{all:?}");
+        assert!(all[0] <= once_it_stands_still + RENEWED_ASKED_EVERY * 2, "{all:?}");
+        for of_others in &all[1..] {
+            assert!(*of_others <= UNHEARD_KEEPER + RENEWED_ASKED_EVERY, "{all:?}");
         }
     }
 
