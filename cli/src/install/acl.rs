@@ -82,10 +82,11 @@ pub(crate) async fn make_tokens(remote: &Remote, node: &Node) -> Result<(), SshE
          node=$(make -description \"zsha node $name\" -policy-name zsha-node -node-identity \"$name:{dc}\")\n\
          operator=$(make -description \"zsha operator on $name\" -policy-name zsha-operator)\n\
          [ -n \"$node\" ] && [ -n \"$operator\" ] || {{ echo 'consul named no token' >&2; exit 1; }}\n\
-         put {operator_file} \"$operator\" root:root\nput {node_file} \"$node\" root:root\n\
+         {due}put {operator_file} \"$operator\" root:root\nput {node_file} \"$node\" root:root\n\
          put {agent_file} \"acl {{\n  tokens {{\n    agent = \\\"$node\\\"\n  }}\n}}\n\" consul:consul\n\
          systemctl reload consul",
         name = node.name,
+        due = super::steps::due(layout::Part::Zsha),
         dc = layout::DATACENTER,
         operator_file = layout::OPERATOR_TOKEN,
         node_file = layout::NODE_TOKEN,

@@ -39,8 +39,15 @@ const BASH: &str = "/usr/share/bash-completion/completions/zsha";
 const ZSH: &str = "/usr/share/zsh/site-functions/_zsha";
 const FISH: &str = "/usr/share/fish/vendor_completions.d/zsha.fish";
 
+/// Where zsha's own files are.
+pub(crate) const ETC: &str = "/etc/zsha";
+const CONSUL_DUE: &str = "/etc/zsha/consul.due";
+const ZSHA_DUE: &str = "/etc/zsha/zsha.due";
+const FIREWALL_DUE: &str = "/etc/zsha/firewall.due";
+const HOST_DUE: &str = "/etc/zsha/host.due";
+
 /// Every file that an install can leave on a node; uninstall removes these and no others.
-pub(crate) const FILES: [&str; 22] = [
+pub(crate) const FILES: [&str; 26] = [
     ZSHA,
     CONTROLLER,
     CONSUL,
@@ -63,6 +70,10 @@ pub(crate) const FILES: [&str; 22] = [
     BASH,
     ZSH,
     FISH,
+    CONSUL_DUE,
+    ZSHA_DUE,
+    FIREWALL_DUE,
+    HOST_DUE,
 ];
 
 /// Those that are Consul's: they go only where Consul is ours.
@@ -114,6 +125,20 @@ pub(crate) enum Part {
     Host,
     /// Nothing runs by it.
     Aside,
+}
+
+impl Part {
+    /// What is on a node from before a file of this part is sent until what runs by it has been started anew, so that an
+    /// install that was broken off between the two goes on from there.
+    pub(crate) const fn due(self) -> Option<&'static str> {
+        match self {
+            Self::Consul => Some(CONSUL_DUE),
+            Self::Zsha => Some(ZSHA_DUE),
+            Self::Firewall => Some(FIREWALL_DUE),
+            Self::Host => Some(HOST_DUE),
+            Self::Aside => None,
+        }
+    }
 }
 
 /// A file as it has to be on a node.

@@ -180,7 +180,7 @@ fn consul_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Ve
         steps.push(Step::Record(installed));
     }
     let changed = changed(given, node, facts, ours);
-    let firewall = send(&mut steps, &changed, Part::Firewall);
+    let firewall = send(&mut steps, facts, &changed, Part::Firewall);
     if firewall || !is_active(facts, layout::FIREWALL_SERVICE) {
         steps.push(Step::OpenFirewall);
     }
@@ -188,7 +188,7 @@ fn consul_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Ve
         if !facts.consul_user {
             steps.push(Step::MakeConsulUser);
         }
-        let sent = send(&mut steps, &changed, Part::Consul);
+        let sent = send(&mut steps, facts, &changed, Part::Consul);
         let runs = is_active(facts, layout::CONSUL_SERVICE);
         if sent || !runs {
             steps.push(Step::StartConsul { anew: runs });
@@ -200,7 +200,7 @@ fn consul_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Ve
 fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     let changed = changed(given, node, facts, ours);
-    let mut anew = send(&mut steps, &changed, Part::Zsha);
+    let mut anew = send(&mut steps, facts, &changed, Part::Zsha);
     if acl && !facts.files.contains_key(layout::MANAGEMENT_TOKEN) {
         steps.push(Step::CopyManagementToken);
     }
@@ -215,8 +215,8 @@ fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bo
     if facts.units.get(layout::LIBVIRT_GUESTS).is_some_and(|unit| unit.load != "masked" && unit.exists()) {
         steps.push(Step::MaskLibvirtGuests);
     }
-    let watches = send(&mut steps, &changed, Part::Host);
-    send(&mut steps, &changed, Part::Aside);
+    let watches = send(&mut steps, facts, &changed, Part::Host);
+    send(&mut steps, facts, &changed, Part::Aside);
     let runs = layout::SERVICES.iter().all(|unit| is_active(facts, unit));
     if anew || !runs {
         steps.push(Step::StartZsha { anew: runs });
@@ -248,10 +248,11 @@ fn changed(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Vec<Wan
     files
 }
 
-fn send(steps: &mut Vec<Step>, changed: &[Wanted], part: Part) -> bool {
+/// Whether what runs by the files of this part has to be started anew.
+fn send(steps: &mut Vec<Step>, facts: &Facts, changed: &[Wanted], part: Part) -> bool {
     let before = steps.len();
     steps.extend(changed.iter().filter(|file| file.part == part).cloned().map(Step::Send));
-    steps.len() > before
+    steps.len() > before || part.due().is_some_and(|due| facts.files.contains_key(due))
 }
 
 /// Where the unit looks for it.

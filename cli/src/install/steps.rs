@@ -8,7 +8,7 @@ use zsha_crds::status::ClusterStatus;
 
 use super::acl;
 use super::ceph::CephLogin;
-use super::layout::{self, Wanted};
+use super::layout::{self, Part, Wanted};
 use super::plan::Step;
 use super::ssh::{Remote, SshError, quoted};
 use super::waits::{CONSUL, SHORT, until};
@@ -80,13 +80,9 @@ impl OnRemote<'_> {
             Step::Send(file) => self.send(file).await,
             Step::OpenFirewall => {
                 let unit = layout::FIREWALL_SERVICE;
-                self.script(
-                    &format!(
-                        "systemctl daemon-reload && systemctl enable -q {unit} && systemctl restart {unit}"
-                    ),
-                    SERVICE,
-                )
-                .await
+                let script =
+                    format!("systemctl daemon-reload\nsystemctl enable -q {unit}\nsystemctl restart {unit}");
+                self.script(&then_done(&script, Part::Firewall), SERVICE).await
             }
             Step::StartConsul { anew } => {
                 let script = format!(
@@ -94,7 +90,7 @@ impl OnRemote<'_> {
                      systemctl enable -q consul\nsystemctl restart consul",
                     layout::CONSUL_DATA
                 );
-                self.script(&script, SERVICE).await?;
+                self.script(&then_done(&script, Part::Consul), SERVICE).await?;
                 if *anew { self.see_consul().await } else { Ok(()) }
             }
             Step::CopyManagementToken => {
@@ -109,12 +105,12 @@ impl OnRemote<'_> {
             },
             Step::MakeTokens => acl::make_tokens(self.remote, self.node).await,
             Step::MaskLibvirtGuests => self.script("systemctl mask -q --now libvirt-guests", SERVICE).await,
-            Step::StartZsha { .. } => self.script(&restart_script(), SERVICE).await,
+            Step::StartZsha { .. } => self.script(&then_done(&restart_script(), Part::Zsha), SERVICE).await,
             Step::WatchShutdown => {
                 // One that is active stays so: its stop is what makes the VM leave.
                 let unit = layout::HOST_SERVICE;
-                self.script(&format!("systemctl daemon-reload && systemctl enable -q --now {unit}"), SERVICE)
-                    .await
+                let script = format!("systemctl daemon-reload\nsystemctl enable -q --now {unit}");
+                self.script(&then_done(&script, Part::Host), SERVICE).await
             }
             Step::SeeHealthy => self.see_healthy().await,
         }
@@ -160,6 +156,18 @@ impl OnRemote<'_> {
     }
 }
 
+/// Lines of a script that say, until it is done, that what runs by this part has to be started anew.
+pub(super) fn due(part: Part) -> String {
+    let Some(due) = part.due() else { return String::new() };
+    format!("[ -d {at} ] || install -d -m 755 {at}\n: >{due}\nsync {due}\n", at = layout::ETC)
+}
+
+/// The script, which has started anew what runs by this part.
+fn then_done(script: &str, part: Part) -> String {
+    let due = part.due().unwrap_or_default();
+    format!("set -e\n{script}\nrm -f {due}")
+}
+
 /// Into a file beside it that takes its place at once: nobody ever sees half of it, and a program that runs goes
 /// on with the one it was started from. A program takes that place only where it starts.
 fn send_script(file: &Wanted) -> String {
@@ -173,7 +181,8 @@ fn send_script(file: &Wanted) -> String {
          new=$(mktemp \"$dir/.zsha.XXXXXX\")\ntrap 'rm -f \"$new\"' EXIT\ncat >\"$new\"\n\
          [ \"$(sha256sum <\"$new\" | cut -d' ' -f1)\" = {sha} ] || \
          {{ echo 'what arrived is not what was sent' >&2; exit 1; }}\n\
-         chmod {mode} \"$new\"\nchown {owner} \"$new\"\nsync \"$new\"\n{tried}mv -f \"$new\" \"$path\"",
+         chmod {mode} \"$new\"\nchown {owner} \"$new\"\nsync \"$new\"\n{tried}{due}mv -f \"$new\" \"$path\"",
+        due = due(file.part),
         path = quoted(file.path),
         sha = file.sha256,
         mode = file.mode,
@@ -252,8 +261,6 @@ mod tests {
     use std::process::{Command, Output, Stdio};
 
     use super::*;
-    use crate::install::layout::Part;
-
     const SOUND: &str = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'program 1.2.3'\n";
     const BROKEN: &str = "#!/bin/sh\necho 'libvirt.so.0: cannot open shared object file' >&2\nexit 127\n";
 
@@ -265,11 +272,18 @@ mod tests {
         shell.wait_with_output().unwrap()
     }
 
-    /// As it is sent to a node, but to this file and for whoever runs the test.
+    /// As it is sent to a node, but to this file and for whoever runs the test. Beside it, where `/etc/zsha` would be.
     fn sent(path: &'static str, to: &Path, content: &str) -> Output {
         let wanted = Wanted::new(path, "755", Part::Zsha, content);
         let file = Wanted { owner: "$(id -u):$(id -g)", ..wanted };
-        run(&send_script(&file).replace(path, to.to_str().unwrap()), &file.content)
+        let etc = to.with_extension("etc");
+        let script = send_script(&file).replace(path, to.to_str().unwrap());
+        run(&script.replace(layout::ETC, etc.to_str().unwrap()), &file.content)
+    }
+
+    fn is_due(to: &Path) -> bool {
+        let due = Part::Zsha.due().unwrap().strip_prefix(layout::ETC).unwrap();
+        to.with_extension("etc").join(due.trim_start_matches('/')).exists()
     }
 
     fn text(bytes: &[u8]) -> String {
@@ -293,9 +307,23 @@ mod tests {
             );
             assert_eq!(std::fs::read_to_string(&to).unwrap(), "the one before", "{path}");
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "{path}: nothing else is left");
+            assert!(!is_due(&to));
             let sound = sent(path, &to, SOUND);
             assert!(sound.status.success(), "{path}: {}", text(&sound.stderr));
             assert_eq!(std::fs::read_to_string(&to).unwrap(), SOUND, "{path}");
+            assert!(is_due(&to), "{path}: what runs by it is to be started anew");
+        }
+    }
+
+    #[test]
+    fn what_was_started_anew_is_due_no_more_and_what_was_not_still_is() {
+        for (script, left) in [("true\ntrue", false), ("false\ntrue", true)] {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |script: &str| script.replace(layout::ETC, dir.path().join("etc").to_str().unwrap());
+            run(&at(&due(Part::Host)), b"");
+            let done = run(&at(&then_done(script, Part::Host)), b"");
+            assert_eq!(done.status.success(), !left);
+            assert_eq!(Path::new(&at(Part::Host.due().unwrap())).exists(), left, "{script}");
         }
     }
 

@@ -53,12 +53,15 @@ impl World {
         }
         for on in plan.consul.iter().chain(&plan.zsha) {
             let facts = self.facts.get_mut(&on.node.name).unwrap();
-            let mut put = |path: &str, mode: &str, sha256: &str| {
-                facts.files.insert(path.into(), FileFact { mode: mode.into(), sha256: sha256.into() });
-            };
             for step in &on.steps {
+                let mut put = |path: &str, mode: &str, sha256: &str| {
+                    facts.files.insert(path.into(), FileFact { mode: mode.into(), sha256: sha256.into() });
+                };
                 match step {
                     Step::Send(file) => {
+                        if let Some(due) = file.part.due() {
+                            put(due, "644", "");
+                        }
                         put(file.path, file.mode, &file.sha256);
                         if file.path == layout::SETTINGS {
                             facts.settings = Some(String::from_utf8(file.content.to_vec()).unwrap());
@@ -78,6 +81,7 @@ impl World {
                         facts.units.insert(layout::CONSUL_SERVICE.into(), active("enabled"));
                     }
                     Step::MakeTokens => {
+                        put(Part::Zsha.due().unwrap(), "600", "");
                         for token in [layout::NODE_TOKEN, layout::OPERATOR_TOKEN, layout::CONSUL_TOKEN] {
                             put(token, "600", "secret");
                         }
@@ -103,6 +107,9 @@ impl World {
                         }
                     }
                 }
+                if let Some(part) = started(step) {
+                    facts.files.remove(part.due().unwrap());
+                }
             }
         }
     }
@@ -114,6 +121,17 @@ impl World {
         world.in_force = true;
         world
     }
+}
+
+/// What runs by the files of this part has been started anew by this step.
+fn started(step: &Step) -> Option<Part> {
+    Some(match step {
+        Step::StartConsul { .. } => Part::Consul,
+        Step::StartZsha { .. } => Part::Zsha,
+        Step::OpenFirewall => Part::Firewall,
+        Step::WatchShutdown => Part::Host,
+        _ => return None,
+    })
 }
 
 /// A step in a word.
@@ -186,6 +204,50 @@ fn what_broke_off_is_gone_on_with() {
     let rest = world.plan();
     assert!(rest.consul.iter().all(|on| on.steps.is_empty()), "{:?}", words(&rest.consul));
     assert_eq!(rest.zsha, whole.zsha);
+}
+
+/// The plan without all but the first so many steps.
+fn broken_off_after(plan: &Plan, steps: usize) -> Plan {
+    let mut left = steps;
+    let mut begun = |on: &OnNode| {
+        let steps: Vec<Step> = on.steps.iter().take(left).cloned().collect();
+        left -= steps.len();
+        OnNode { node: on.node.clone(), steps }
+    };
+    let consul = plan.consul.iter().map(&mut begun).collect();
+    let zsha = plan.zsha.iter().map(&mut begun).collect();
+    Plan { consul, zsha, ..plan.clone() }
+}
+
+#[test]
+fn wherever_an_install_or_an_upgrade_broke_off_the_next_starts_anew_what_was_sent_before() {
+    let upgraded = || {
+        let mut world = World::installed();
+        world.programs.controller = Wanted::new(layout::CONTROLLER, "755", Part::Zsha, *b"a newer one");
+        world.programs.consul = Some(Wanted::new(layout::CONSUL, "755", Part::Consul, *b"a newer one"));
+        world
+    };
+    let steps = |plan: &Plan| -> Vec<(NodeName, Step)> {
+        let on_nodes = plan.consul.iter().chain(&plan.zsha);
+        on_nodes.flat_map(|on| on.steps.iter().map(|step| (on.node.name.clone(), step.clone()))).collect()
+    };
+    for begin in [World::bare, upgraded] {
+        let whole = steps(&begin().plan());
+        for done in 0..whole.len() {
+            let mut world = begin();
+            let plan = broken_off_after(&world.plan(), done);
+            world.carry_out(&plan);
+            let rest = steps(&world.plan());
+            for (node, step) in &whole[done..] {
+                let Some(part) = started(step) else { continue };
+                let is_the_same = |(on, it): &(NodeName, Step)| on == node && started(it) == Some(part);
+                assert!(
+                    rest.iter().any(is_the_same),
+                    "after {done} steps: {node} {step:?} is not in {rest:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
