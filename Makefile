@@ -63,7 +63,7 @@ sim: ## Simulator: `make sim SEEDS=10000`; `SEED=17` for the log of one; `SCENAR
 
 # Other seeds with every commit, the same ones for the same commit. Built as the tests are, so that after them only
 # the controller is built anew.
-seeds: ## Simulator: 20,000 seeds that are always the same, and 2,000 that the commit chooses
+seeds: setup ## Simulator: 20,000 seeds that are always the same, and 2,000 that the commit chooses
 	$(CARGO) build $(BUILT) --features zsha-controller/sim --example sim
 	target/debug/examples/sim --seeds 20000
 	target/debug/examples/sim --from $$(printf '%d' 0x$$(git rev-parse --short=10 HEAD)) --seeds 2000

@@ -154,7 +154,8 @@ pub struct LeaseRecord {
     pub node: NodeName,
     /// One life of the holder: new after a fence, a release or a reboot.
     pub incarnation: Uuid,
-    /// Counts lives and fences; ownership names an epoch, and a later one proves the earlier one's copies dead.
+    /// Goes up with every life and every fence, by one at least, and is no less than the seconds since 1970 as it began;
+    /// ownership names an epoch, and a later one proves the earlier one's copies dead.
     pub epoch: u64,
     /// Counts renewals, so that every renewal is a different value (an identical write changes no index).
     pub seq: u64,

@@ -140,7 +140,7 @@ impl Host {
                 .retain(|_, host| *host != self.name);
             self.switch.unplug(self.number);
             if self.config.bare {
-                remove_groups_of(&self.name);
+                remove_groups_of(&self.config.dir);
             }
         }
         Ok(at)

@@ -3,12 +3,15 @@
 //! A lab's namespaces end with its process however that ends, so what is swept here is what outlives a SIGKILL: its
 //! directory, and processes in the one case that a host's init was stopped and could not see its lifeline end.
 
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::init::remove_groups_of;
 use crate::proc::{self, Process};
 
 /// Logs of so many labs that failed are kept.
@@ -110,17 +113,33 @@ fn sweep(labs: &Path) -> Result<()> {
             continue;
         }
         if name.starts_with("failed-") {
-            failed.push((entry.metadata()?.modified()?, entry.path()));
+            failed.push((written(&entry)?, entry.path()));
         } else if owner_is_dead(&name) {
             kill_inits_of(&entry.path())?;
-            failed.push((entry.metadata()?.modified()?, retire(&entry.path())));
+            for host in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                remove_groups_of(&host.path());
+            }
+            failed.push((written(&entry)?, retire(&entry.path())));
         }
     }
     failed.sort();
     for (_, path) in failed.iter().rev().skip(KEPT) {
-        fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
+        gone(fs::remove_dir_all(path)).with_context(|| format!("remove {}", path.display()))?;
     }
     Ok(())
+}
+
+/// When it was written last. None: a lab that ends has taken it away meanwhile.
+fn written(entry: &DirEntry) -> Result<Option<SystemTime>> {
+    Ok(gone(entry.metadata().map(Some))?.map(|metadata| metadata.modified()).transpose()?)
+}
+
+/// Whatever is not there is gone.
+fn gone<T: Default>(result: io::Result<T>) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        result => result,
+    }
 }
 
 /// The name holds pid and start time of the process whose lab it is.

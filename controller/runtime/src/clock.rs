@@ -179,7 +179,7 @@ impl Clock {
     }
 }
 
-/// Wall clock, for display only.
+/// Wall clock, see [`Clock::wall`].
 #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
 pub fn wall_now() -> Timestamp {
     Timestamp::now()

@@ -52,12 +52,12 @@ pub struct OwnLease<'a> {
 }
 
 impl OwnLease<'_> {
-    /// Index of its last renewal. None where it could not be read, or is not held by somebody of this boot.
-    async fn renewal(&self) -> Option<u64> {
+    /// Index of its last renewal, and D. None where it could not be read, or is not held by somebody of this boot.
+    async fn renewal(&self) -> Option<(u64, Duration)> {
         let entry = self.store.get(self.key, Read::Consistent).await.ok()??;
         let record: LeaseRecord = serde_json::from_str(&entry.value).ok()?;
         let is_ours = record.state == LeaseState::Held && record.boot_id == self.boot_id;
-        is_ours.then_some(entry.modify_index)
+        is_ours.then(|| (entry.modify_index, record.timings.fence_after()))
     }
 }
 
@@ -126,10 +126,11 @@ async fn watch_by(
         {
             if now.since(asked_store) >= RENEWED_ASKED_EVERY {
                 asked_store = now;
-                net.in_store(tokio::time::timeout(ANSWER_WITHIN, own.renewal()).await.ok().flatten());
+                let renewal = tokio::time::timeout(ANSWER_WITHIN, own.renewal()).await.ok().flatten();
+                net.in_store(now, renewal);
             }
             if now.since(begun) >= TOLD_AFTER {
-                tell_unheard(&mut said, error, path, &read, net.is_renewed_elsewhere());
+                tell_unheard(&mut said, error, path, &read, net.is_renewed_elsewhere(now));
             }
         }
         kill_if_right(&net, &mut killing, copies, now);
@@ -156,7 +157,7 @@ fn hangs() -> KeeperError {
     KeeperError::Unreachable { operation: "verdict", reason }
 }
 
-/// Why nothing is done, while nobody is known who does it. Once, until it is for another reason.
+/// Why nothing is done, while nobody is known who does it. Not again before it is for another reason.
 fn tell_unheard(
     said: &mut Option<String>,
     asked: &KeeperError,
@@ -212,9 +213,10 @@ struct SecondNet {
     lost: Option<Moment>,
     /// Whether a state file was ever read, with a deadline in it or without.
     found: bool,
-    /// Index of the last renewal that the store was seen to have, and whether it had another before.
+    /// Index of the last renewal that the store was seen to have.
     renewal: Option<u64>,
-    renewed: bool,
+    /// One was seen to follow another: until when the lease holds at the most.
+    renewed_until: Option<Moment>,
 }
 
 impl SecondNet {
@@ -231,17 +233,17 @@ impl SecondNet {
 
     /// What the store has of the lease, where that could be read. One that is renewed has a keeper that lives, and it is
     /// looked for anew from here.
-    fn in_store(&mut self, renewal: Option<u64>) {
-        let Some(renewal) = renewal else { return };
-        self.renewed = self.renewal.is_some_and(|before| before != renewal);
-        self.renewal = Some(renewal);
-        if self.renewed && !self.has_heard() {
+    fn in_store(&mut self, now: Moment, renewal: Option<(u64, Duration)>) {
+        let Some((renewal, fence_after)) = renewal else { return };
+        let before = self.renewal.replace(renewal);
+        if before.is_some_and(|before| before != renewal) && !self.has_heard() {
+            self.renewed_until = Some(now + fence_after);
             self.lost = None;
         }
     }
 
-    fn is_renewed_elsewhere(&self) -> bool {
-        self.renewed
+    fn is_renewed_elsewhere(&self, now: Moment) -> bool {
+        self.renewed_until.is_some_and(|until| now < until)
     }
 
     /// The state file shows a deadline that has not passed, so the keeper was not asked.
@@ -657,6 +659,22 @@ mod tests {
         net.unanswered(at(301_000), None);
         assert_eq!(net.decide(at(301_000)), Some(Enforce::Valid { until: at(601_000) }));
         assert!(matches!(net.decide(at(601_000)), Some(Enforce::Kill { .. })));
+    }
+
+    #[test]
+    fn a_lease_that_is_renewed_seldom_is_renewed_all_the_time_and_one_that_is_over_no_more() {
+        let d = Duration::from_secs(70);
+        let mut net = SecondNet::default();
+        net.unanswered(at(0), None);
+        net.in_store(at(5_000), Some((7, d)));
+        assert!(!net.is_renewed_elsewhere(at(5_000)), "one alone may be of any time");
+        net.in_store(at(15_000), Some((8, d)));
+        for (seconds, index) in [(20, 8), (25, 9), (30, 9)] {
+            net.in_store(at(seconds * 1_000), Some((index, d)));
+            assert!(net.is_renewed_elsewhere(at(seconds * 1_000)), "{seconds}");
+        }
+        net.in_store(at(35_000), None);
+        assert!(net.is_renewed_elsewhere(at(94_999)) && !net.is_renewed_elsewhere(at(95_000)));
     }
 
     #[test]

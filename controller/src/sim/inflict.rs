@@ -119,8 +119,10 @@ impl Simulation {
             Fault::Restore => {
                 let longest = check::lock(&self.checker).validity.longest();
                 // Of one that is younger than a lease nothing is promised: see ARCHITECTURE.md.
-                // Nor where a wall clock was set, so that epochs may have begun again after a wipe.
-                let again = ["wall clock step", "store wiped"].iter().all(|it| self.faults.contains_key(it));
+                // Nor where a wall clock was set, so that epochs may have begun again where a lease was gone.
+                let had = |kind: &&str| self.faults.contains_key(kind);
+                let gone = ["store wiped", "lease deleted", "lease overwritten"];
+                let again = had(&"wall clock step") && gone.iter().any(had);
                 let old = self.snapshot.take_if(|(taken, _)| taken.elapsed() > longest && !again);
                 if old.is_none() {
                     self.note(format_args!("= no snapshot is old enough, or epochs may have begun again"));

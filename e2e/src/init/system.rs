@@ -124,9 +124,9 @@ fn run(command: &mut Command, input: &str) -> Result<()> {
 pub(super) fn become_systemd(host: &HostConfig) -> Result<()> {
     mount("cgroup2", CGROUPS, "cgroup2", MountFlags::empty(), NOTHING)
         .context("mount the unified cgroups")?;
-    let group = Path::new(CGROUPS).join(CONTAINER).join(&host.name);
+    let group = Path::new(CGROUPS).join(group_of(&host.dir));
     remove_group(&group);
-    fs::create_dir_all(&group).with_context(|| format!("create {}", group.display()))?;
+    fs::create_dir(&group).with_context(|| format!("create {}", group.display()))?;
     fs::write(group.join("cgroup.procs"), "0").with_context(|| format!("join {}", group.display()))?;
     unmount(CGROUPS, UnmountFlags::empty()).context("unmount the machine's cgroups")?;
     let us = std::env::current_exe().context("find this program")?;
@@ -189,16 +189,22 @@ fn failed_units() -> String {
     listed.map(|listed| listed.stdout).unwrap_or_else(|error| format!("{error:#}"))
 }
 
-/// Takes away the cgroups of a host that is off: they outlive its namespaces.
-pub(crate) fn remove_groups_of(name: &str) {
+/// The cgroup of the host with this directory, among those of every lab on this machine.
+fn group_of(dir: &Path) -> String {
+    let name = |path: Option<&Path>| {
+        path.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned()
+    };
+    format!("{CONTAINER}-{}-{}", name(dir.parent()), name(Some(dir)))
+}
+
+/// Takes away the cgroups of a host that is off, by its directory: they outlive its namespaces.
+pub(crate) fn remove_groups_of(dir: &Path) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let unified = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let unified =
         unified.filter(|words| words.get(2) == Some(&"cgroup2")).find_map(|words| words.get(1).copied());
     if let Some(root) = unified {
-        let ours = Path::new(root).join(CONTAINER);
-        remove_group(&ours.join(name));
-        fs::remove_dir(ours).ok(); // the last host's
+        remove_group(&Path::new(root).join(group_of(dir)));
     }
 }
 

@@ -176,7 +176,7 @@ fn run() -> Result<bool> {
     let seed: u64 = setting("SEED", "1")?;
     let profile: String = setting("PROFILE", "Balanced")?;
     let begun = Instant::now();
-    let lab = Cluster::builder().nodes(3).profile(&profile).build()?;
+    let lab = Cluster::builder().nodes(3).profile(&profile).alone().build()?;
     lab.start_vm()?;
     let snapshot = lab.dir().join("store.snapshot").display().to_string();
     lab.settled(SETTLE_LIMIT)?.saves_the_store(&snapshot)?;
