@@ -180,6 +180,7 @@ impl<'a> Order<'a> {
         let store = self.reach.store.as_ref();
         let key = self.keys.intent(name);
         let mut in_doubt = false;
+        let mut sent = false;
         for tries in 1.. {
             let there = match store.get(&key, Read::Consistent).await {
                 Ok(there) => there,
@@ -197,10 +198,14 @@ impl<'a> Order<'a> {
                 Some(Err(_)) => wanted(None),
             };
             let Some(intent) = wanted else { return Ok(()) };
-            let value = serde_json::to_string(&intent)
+            let mut value = serde_json::to_string(&intent)
                 .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
             if there.as_ref().is_some_and(|entry| entry.value == value) {
-                return Ok(());
+                // Sent twice it is one. Said again it is another: a write of the same is none to those who watch.
+                if sent || !self.is_in_doubt() {
+                    return Ok(());
+                }
+                value.push('\n');
             }
             match before {
                 Some(Err(why)) => {
@@ -217,7 +222,7 @@ impl<'a> Order<'a> {
                 None => Op::Create { key: key.clone(), value: value.clone() },
             };
             // Before the answer: where it is lost, the next look finds it there.
-            self.changed = true;
+            (self.changed, sent) = (true, true);
             let done = store.txn(vec![op]).await;
             in_doubt |= matches!(done, Err(StoreError::Unknown { .. }));
             match done {

@@ -97,11 +97,12 @@ pub fn shutdowns<'a>(
     records.into_iter().filter_map(said).collect()
 }
 
-/// From what lies under `intent/`, read and unreadable (by name, and why). `expected`: somebody has applied a document,
-/// and so written whether the VM is to run.
+/// From what lies under `intent/`, read and unreadable (by name, and why), and what is gone from there with an older state of
+/// the store (by name). `expected`: somebody has applied a document, and so written whether the VM is to run.
 pub fn read<'a>(
     records: impl IntoIterator<Item = Stored<'a>>,
     unreadable: &BTreeMap<String, String>,
+    undone: &BTreeMap<String, Intent>,
     expected: bool,
 ) -> Observed<Intents> {
     let mut there = Vec::new();
@@ -109,12 +110,19 @@ pub fn read<'a>(
     for (name, why) in unreadable {
         unclear.insert(name, format!("cannot be read: {why}"));
     }
+    for (name, intent) in undone {
+        if let Some(why) = is_undone(name, intent) {
+            unclear.entry(name).or_insert(why);
+        }
+    }
     for Stored { name, intent, came_back } in records {
         if !intent.belongs_under(name) {
             // Whatever had been asked for there was written over: nobody knows it.
             unclear.insert(name, format!("cannot be read: {}", Intent::MISPLACED));
         } else if !came_back {
             there.push((name, intent));
+        } else if unclear.contains_key(name) {
+            // What was asked for last is not what has come back.
         } else if let Some(why) = is_unclear_again(name, intent) {
             unclear.insert(name, why);
         } else {
@@ -148,19 +156,38 @@ pub fn read<'a>(
 /// Of an order that has come back with an older state of the store, and would take the VM from where it is: it may have been
 /// taken back since. What a host says of itself holds for the boot that it names.
 fn is_unclear_again(name: &str, intent: &Intent) -> Option<String> {
-    let (by, at, say) = match intent {
-        Intent::Stop { by, at, .. } => (by, at, ""),
-        Intent::Drain { by, at, .. }
-            if !Intent::drained(name).is_some_and(|node| Intent::is_host_itself(&node, by)) =>
-        {
-            (by, at, ". Say `zsha drain` again if the VM is to leave that node, or `zsha uncordon` if not")
-        }
-        _ => return None,
-    };
+    let (Intent::Stop { by, at, .. } | Intent::Drain { by, at, .. }) = intent else { return None };
+    let say = to_be_said_again(name, by)?;
     let asked = zsha_crds::status::Asked { by, at: *at, message: "" };
     Some(format!(
         "has come back with an older state of the store, and may be out of date (asked for {asked}){say}"
     ))
+}
+
+/// Of an order that forbids something, which nobody has taken back, and which an older state of the store has not got.
+fn is_undone(name: &str, intent: &Intent) -> Option<String> {
+    let (Intent::Stop { by, at, .. } | Intent::Freeze { by, at, .. } | Intent::Drain { by, at, .. }) = intent
+    else {
+        return None;
+    };
+    let say = to_be_said_again(name, by)?;
+    let asked = zsha_crds::status::Asked { by, at: *at, message: "" };
+    Some(format!(
+        "was asked for {asked}, and is gone with the store, which was put back to an older state: nobody has taken it \
+         back{say}"
+    ))
+}
+
+/// What is to be said of a drain that is in doubt; of what concerns the whole cluster that is said elsewhere. None: a host
+/// has asked for it itself.
+fn to_be_said_again(name: &str, by: &str) -> Option<&'static str> {
+    match Intent::drained(name) {
+        Some(node) if Intent::is_host_itself(&node, by) => None,
+        Some(_) => {
+            Some(". Say `zsha drain` again if the VM is to leave that node, or `zsha uncordon` if not")
+        }
+        None => Some(""),
+    }
 }
 
 /// What was to be done once was done, or not, before the store went back.
@@ -220,7 +247,7 @@ mod tests {
         expected: bool,
     ) -> Observed<Intents> {
         let given = |(name, intent)| Stored { name, intent, came_back: false };
-        super::read(records.into_iter().map(given), unreadable, expected)
+        super::read(records.into_iter().map(given), unreadable, &BTreeMap::new(), expected)
     }
 
     fn bad(name: &str) -> BTreeMap<String, String> {
@@ -279,12 +306,36 @@ mod tests {
     }
 
     #[test]
+    fn what_was_forbidden_and_is_gone_with_an_older_state_of_the_store_is_not_taken_to_be_allowed() {
+        let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: None });
+        let none = Intent::None;
+        let stands = [("power", &none), ("freeze", &none), ("drain.nfs-2", &none)];
+        let undone = |name: &str, intent: &Intent| {
+            let undone = BTreeMap::from([(name.to_owned(), intent.clone())]);
+            let given = |(name, intent)| Stored { name, intent, came_back: true };
+            super::read(stands.into_iter().map(given), &BTreeMap::new(), &undone, true)
+        };
+        for (name, intent, say) in [("power", &stop, "`zsha start`"), ("freeze", &freeze(), "`zsha resume`")]
+        {
+            let Observed::Unknown(why) = undone(name, intent) else { panic!("{name} is taken for nothing") };
+            assert!(why.contains("nobody has taken it back") && why.contains(say), "{why}");
+        }
+        let cordons = |drain: &Intent| undone("drain.nfs-2", drain).known().cloned().unwrap().drained;
+        assert!(
+            matches!(&cordons(&drain())[&node("nfs-2")], Cordon::Unreadable(why) if why.contains("uncordon"))
+        );
+        let by = Intent::host_itself(&node("nfs-2"), "boot");
+        let own = Intent::Drain { by, at: Timestamp::UNIX_EPOCH, message: String::new(), shutdown: None };
+        assert!(cordons(&own).is_empty(), "a host that has said so itself says so again");
+    }
+
+    #[test]
     fn an_order_that_came_back_with_an_older_state_of_the_store_moves_and_ends_nothing() {
         let at = Timestamp::UNIX_EPOCH;
         let id = Uuid::from_u128(1);
         let (by, message) = ("anna".to_owned(), String::new());
         let back = |name, intent: &Intent| {
-            super::read([Stored { name, intent, came_back: true }], &BTreeMap::new(), false)
+            super::read([Stored { name, intent, came_back: true }], &BTreeMap::new(), &BTreeMap::new(), false)
         };
         let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: None });
         let Observed::Unknown(why) = back("power", &stop) else { panic!("it may have been taken back") };

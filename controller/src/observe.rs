@@ -115,6 +115,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         unreadable_leases: views.unreadable_leases(),
         vanished_leases: views.vanished_leases(went_back),
         vm: views.vm(),
+        departed_before: views.departed_before(),
         vm_before: views.vm_before(),
         vm_overwritten: views.vm_overwritten(),
         nodes: views.nodes(),

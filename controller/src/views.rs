@@ -1,5 +1,6 @@
 //! What this node has last seen of the store, kept by watchers; and, beside it, what this very process wrote.
 
+mod departed;
 mod orders;
 mod own;
 mod sighting;
@@ -12,8 +13,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 use zsha_crds::records::{
-    self, EventRecord, HostShutdown, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState, NodeStatus,
-    StoredSpec, VmRecord, VmStatus,
+    self, Departed, EventRecord, HostShutdown, Intent, LEASE_LOOK_MILLIS, LeaseRecord, LeaseState,
+    NodeStatus, StoredSpec, VmRecord, VmStatus,
 };
 use zsha_crds::status::{ClusterView, DataAge, LeaseSight};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName, format};
@@ -30,6 +31,7 @@ use crate::intents::{self, Intents};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 use crate::world::{MigrateRequest, Overwritten, StoredVm, UnreadableLease};
+use departed::LastDeparted;
 use orders::Orders;
 use own::{LookedUp, Own};
 use sighting::{counting, forgetting, lease_news, ordering, saw, sighting};
@@ -73,6 +75,7 @@ pub struct Views {
 struct Shared {
     observer: Observer,
     own: Own,
+    departed: LastDeparted,
     orders: Orders,
     /// Domains of earlier generations as the history has them, looked up once; None: it does not have it.
     past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
@@ -352,7 +355,9 @@ impl Views {
             intent: &object.value,
             came_back: came_back(key, &object.value),
         });
-        intents::read(stored, &unreadable, expected)
+        let undone = lock(&self.shared).orders.undone().clone();
+        let undone = undone.into_iter().map(|(key, intent)| (name(&key), intent)).collect();
+        intents::read(stored, &unreadable, &undone, expected)
     }
 
     /// Hosts that shut down, as they said in some boot.
@@ -392,6 +397,19 @@ impl Views {
 
     /// The ownership record: the newer of what was last seen and what this process last wrote.
     pub fn vm(&self) -> Observed<Option<StoredVm>> {
+        let vm = self.newest_vm();
+        if let Observed::Known(Some(stored)) = &vm {
+            lock(&self.shared).departed.see(&stored.record);
+        }
+        vm
+    }
+
+    /// See [`crate::world::World::departed_before`]; of the record that was looked at last.
+    pub fn departed_before(&self) -> Option<Departed> {
+        lock(&self.shared).departed.gone().cloned()
+    }
+
+    fn newest_vm(&self) -> Observed<Option<StoredVm>> {
         let key = self.keys.vm(&VmName::management());
         let seen = self.vms.get(&key);
         let bad = self.vms.undecodable().remove(&key);

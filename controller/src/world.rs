@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::{HostShutdown, NodeStatus, VmRecord};
+use zsha_crds::records::{Departed, HostShutdown, NodeStatus, VmRecord};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
@@ -112,6 +112,9 @@ pub struct World {
     pub vm: Observed<Option<StoredVm>>,
     /// The record as this process had written it when the store went back in time.
     pub vm_before: Option<VmRecord>,
+    /// That the VM has left its owner past zsha, as the record said that was seen before the store went back to one of the
+    /// same owner that does not say so.
+    pub departed_before: Option<Departed>,
     /// What this process wrote in the place of what cannot be read now.
     pub vm_overwritten: Option<Overwritten>,
     /// What the nodes say of themselves.

@@ -315,8 +315,7 @@ pub struct Departed {
     /// The owner that it has left.
     pub from: NodeName,
     pub at: Timestamp,
-    /// Nodes that have said since that they have a process of the VM. Where there is one, the guest has gone there; so
-    /// once no node has any, it is nowhere.
+    /// Nodes that have said since that they have a process of the VM. The guest has gone there, or began to.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub seen_on: BTreeSet<NodeName>,
 }

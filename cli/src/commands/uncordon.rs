@@ -18,7 +18,8 @@ pub struct Args {
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let mut order = Order::begin("uncordon", &args.order, reach, session).await?;
     let node = order.of_node(&args.node)?;
-    order.put(&Intent::drain_of(&node), &Intent::None, order::nothing).await?;
+    let in_doubt = order.is_in_doubt();
+    order.put(&Intent::drain_of(&node), &Intent::None, |there| order::nothing(there) && !in_doubt).await?;
     let message = if order.changed {
         format!("{node} may be given the VM again")
     } else {

@@ -466,7 +466,7 @@ fn wanted<'w>(world: &'w World, record: &VmRecord, plan: &mut Plan) -> Option<&'
         }
     }
     if let Some(departed) = &record.departed
-        && departed.seen_on.is_empty()
+        && !departed::has_died_there(world, departed)
         && world.start_asked().is_none()
     {
         plan.wait("MovedAway", departed::moved_away(departed));

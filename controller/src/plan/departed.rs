@@ -2,7 +2,8 @@
 //!
 //! A guest that was moved by a command that was not zsha's runs somewhere. Where that is a node that says so, the
 //! owner hands the VM over to it. Where it is seen nowhere, it may be on a host of which nothing can be known: then the
-//! VM is not started before an operator has looked, and says `zsha start`.
+//! VM is not started before an operator has looked, and says `zsha start`. That a node had a process of it and has none any
+//! more is no sign that it is nowhere: it may have been moved on from there, or what came there was broken off.
 
 use std::collections::BTreeSet;
 
@@ -38,23 +39,30 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     let Some(owner) = record.owner.as_ref().filter(|_| is_plain) else { return false };
     let by_keeper =
         world.sights.get(&owner.node).is_some_and(|sight| sight.record.moved_away_in == Some(owner.epoch));
+    let before = world.departed_before.as_ref();
     // After a step back of the store the record may be of a time before the VM was handed over.
     let here = owner.node == world.me
         && !world.went_back
         && world.local.known() == Some(&LocalVm::Off { reason: OffReason::Migrated });
-    let Some(epoch) = world.valid_epoch().filter(|_| by_keeper || here) else { return false };
+    let Some(epoch) = world.valid_epoch().filter(|_| by_keeper || here || before.is_some()) else {
+        return false;
+    };
     if planted::is_planted(Bug::DepartedIsGone) {
         return false;
     }
     // Also one that has died since: then the VM has died there.
     let seen_on: BTreeSet<_> =
         world.others().filter(|sight| would_say_more(sight)).map(|sight| sight.record.node.clone()).collect();
-    let departed = Departed { from: owner.node.clone(), at: world.wall, seen_on };
-    let how = match by_keeper {
-        true => {
+    let departed = match before {
+        Some(before) => before.clone(),
+        None => Departed { from: owner.node.clone(), at: world.wall, seen_on },
+    };
+    let how = match before {
+        Some(_) => ", as the record said before the store was put back to an older state",
+        None if by_keeper => {
             " while its controller was down, as libvirt's log there says or, if it could not be read, may say"
         }
-        false => "",
+        None => "",
     };
     let message = has_left(&owner.node, how);
     let record = VmRecord {
@@ -68,9 +76,20 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     true
 }
 
-/// Whether the node has a copy, and a controller that would say where it went if it left from there as well.
+/// Whether the node has a copy, and a controller that would keep it.
 fn would_say_more(sight: &Sight) -> bool {
     sight.has_copy() && sight.record.controller_alive
+}
+
+/// Whether every node that it was seen on has died with it: it had the VM whole, said so, and has said nothing since. One that
+/// lives, or has booted since, and has none: that one may have sent it on.
+pub(super) fn has_died_there(world: &World, departed: &Departed) -> bool {
+    let has_died = |node: &NodeName| {
+        let had_it = world.nodes.get(node).is_some_and(|status| status.runs_unnamed);
+        let sight = world.sights.get(node);
+        had_it && sight.is_some_and(|sight| sight.has_copy() && sight.is_expired(world.now))
+    };
+    !departed.seen_on.is_empty() && departed.seen_on.iter().all(has_died)
 }
 
 fn has_left(from: &NodeName, how: &str) -> String {
@@ -152,12 +171,11 @@ impl Upkeep<'_> {
         {
             return true;
         }
-        match record.departed.as_ref().filter(|departed| departed.seen_on.is_empty()) {
+        match record.departed.as_ref().filter(|departed| !has_died_there(self.world, departed)) {
             Some(departed) => {
                 self.says_where_it_is(departed, plan);
                 true
             }
-            // It was seen where it went: it is there still, or is there no more.
             None => self.is_with_another(plan),
         }
     }
@@ -193,7 +211,8 @@ impl Upkeep<'_> {
             None => ("MovedAway", has_left(me, "")),
             Some(departed) if departed.seen_on != seen_on => {
                 let names: Vec<_> = seen_on.iter().map(NodeName::as_str).collect();
-                ("SeenElsewhere", format!("the VM that has left {me} is seen on {}", names.join(", ")))
+                let on = names.join(", ");
+                ("SeenElsewhere", format!("a process of the VM that has left {me} is seen on {on}"))
             }
             Some(_) => return false,
         };
@@ -209,10 +228,10 @@ impl Upkeep<'_> {
         true
     }
 
-    /// An operator says so, or it was seen where it went and is there no more.
+    /// An operator says so, or it has died where it went.
     fn may_be_started(&self, plan: &mut Plan) -> bool {
         let Some(departed) = &self.record().departed else { return true };
-        if self.world.start_asked().is_none() && departed.seen_on.is_empty() {
+        if self.world.start_asked().is_none() && !has_died_there(self.world, departed) {
             self.says_where_it_is(departed, plan);
             return false;
         }
@@ -223,9 +242,14 @@ impl Upkeep<'_> {
 
 /// Why nothing is started, and what to do.
 pub(super) fn moved_away(departed: &Departed) -> String {
+    let seen: Vec<_> = departed.seen_on.iter().map(NodeName::as_str).collect();
+    let seen = match seen.as_slice() {
+        [] => String::new(),
+        nodes => format!(" (a process of it was seen on {})", nodes.join(", ")),
+    };
     format!(
-        "the VM was moved away from {} by a command that was not zsha's, and no node says that it has it. It may run on \
-         a host that is no node of this cluster, so it is not started: a second copy would destroy its disk. Look for \
+        "the VM was moved away from {} by a command that was not zsha's, and no node says that it has it{seen}. It may run \
+         on a host that is no node of this cluster, so it is not started: a second copy would destroy its disk. Look for \
          it (`virsh list` on the host it was moved to) and end it there, or move it back to a node; then `zsha start`",
         departed.from
     )

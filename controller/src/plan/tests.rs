@@ -182,6 +182,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             written: (owner == Some(me)).then_some(NOW),
         })),
         vm_before: None,
+        departed_before: None,
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
         // Of a process, where there is one: it was booted here.

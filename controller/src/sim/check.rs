@@ -440,7 +440,7 @@ impl Checker {
     /// Whether nothing runs, and nothing is started before an operator has looked where the VM is.
     pub fn waits_for_an_operator(&self) -> bool {
         let departed = self.vm.value.as_ref().and_then(|record| record.departed.as_ref());
-        self.executing.is_empty() && departed.is_some_and(|departed| departed.seen_on.is_empty())
+        self.executing.is_empty() && departed.is_some()
     }
 
     /// Whether a node had to put a record in the place of another's lease, which may have cost the longest D.

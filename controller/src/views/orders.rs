@@ -1,6 +1,8 @@
-//! Which orders stand in the store because somebody has given them, and which have come back with an older state of it.
+//! Which orders stand in the store because somebody has given them, which have come back with an older state of it, and
+//! which are gone with a newer one.
 //!
-//! A snapshot that is restored brings back a stop that was taken back, a migration that is over, a reset of the password.
+//! A snapshot that is restored brings back a stop that was taken back, a migration that is over, a reset of the password;
+//! and one of before a stop has none, though nobody has taken it back.
 //! A process that has watched knows what stood there before. One that was started since is told by its keeper how far the
 //! store had come when that had written the first renewal since: what is older may have been taken back.
 
@@ -26,18 +28,27 @@ pub(super) struct Orders {
     first: Option<Moment>,
     /// The list is one more, since the store went back.
     again: bool,
+    /// What that list has, so far; none where it cannot be read.
+    listed: BTreeMap<String, Option<Intent>>,
+    /// What was given and forbids something, and is not in it.
+    undone: BTreeMap<String, Intent>,
 }
 
 impl Orders {
     pub(super) fn see(&mut self, now: Moment, event: &Event) {
         match event {
-            Event::Init => self.again = self.first.replace(self.first.unwrap_or(now)).is_some(),
-            // One that was given while nobody could be asked, and no older state shows.
-            Event::InitApply(entry) if self.again && entry.modify_index > self.highest => {
-                self.found.remove(&entry.key);
-                self.take(entry);
+            Event::Init => {
+                self.again = self.first.replace(self.first.unwrap_or(now)).is_some();
+                self.listed.clear();
             }
-            Event::InitApply(_) if self.again => {}
+            Event::InitApply(entry) if self.again => {
+                self.listed.insert(entry.key.clone(), serde_json::from_str(&entry.value).ok());
+                // One that was given while nobody could be asked, and no older state shows.
+                if entry.modify_index > self.highest {
+                    self.found.remove(&entry.key);
+                    self.take(entry);
+                }
+            }
             Event::InitApply(entry) => {
                 self.found.insert(entry.key.clone(), entry.modify_index);
                 self.take(entry);
@@ -49,18 +60,37 @@ impl Orders {
             Event::Delete(key) => {
                 self.found.remove(key);
                 self.given.remove(key);
+                self.undone.remove(key);
+            }
+            Event::InitDone if self.again => {
+                for (key, intent) in self.given.iter().filter(|(_, intent)| forbids(intent)) {
+                    match self.listed.get(key) {
+                        // One of the same kind forbids the same.
+                        Some(Some(listed)) if is_alike(listed, intent) => drop(self.undone.remove(key)),
+                        // It is told as one that cannot be read.
+                        Some(None) => {}
+                        Some(Some(_)) | None => drop(self.undone.insert(key.clone(), intent.clone())),
+                    }
+                }
             }
             Event::InitDone | Event::Bookmark => {}
         }
     }
 
     fn take(&mut self, entry: &Entry) {
+        self.undone.remove(&entry.key);
         self.highest = self.highest.max(entry.modify_index);
         match serde_json::from_str(&entry.value) {
             Ok(intent) => self.given.insert(entry.key.clone(), intent),
             // It is told as one that cannot be read.
             Err(_) => self.given.remove(&entry.key),
         };
+    }
+
+    /// What somebody has forbidden, and nobody has allowed again, and the store has no more since it went back; by key. Known
+    /// only to a process that has watched.
+    pub(super) const fn undone(&self) -> &BTreeMap<String, Intent> {
+        &self.undone
     }
 
     /// `step_back`: what the keeper says of the last one. Whoever began to watch before the last moment at which it can have
@@ -76,6 +106,15 @@ impl Orders {
         let watched = self.first.is_some_and(|first| first < step.after);
         !watched && step.index.is_none_or(|written| *index < written)
     }
+}
+
+fn is_alike(one: &Intent, other: &Intent) -> bool {
+    std::mem::discriminant(one) == std::mem::discriminant(other)
+}
+
+/// Whether something is not to be done while it stands.
+const fn forbids(intent: &Intent) -> bool {
+    matches!(intent, Intent::Stop { .. } | Intent::Freeze { .. } | Intent::Drain { .. })
 }
 
 #[cfg(test)]
@@ -126,6 +165,30 @@ mod tests {
         assert!(watched(&events).has_come_back("power", &new, None), "it was taken back");
         events.extend(list(&old, 9));
         assert!(!watched(&events).has_come_back("power", &old, None), "it was given meanwhile");
+    }
+
+    #[test]
+    fn what_forbids_something_and_is_gone_with_a_restore_is_undone_until_somebody_says_so_again() {
+        let (old, new) = (Intent::None, stop(2));
+        let undone = |events: &[Event]| watched(events).undone().get("power").cloned();
+        let before = [list(&old, 5).as_slice(), &[Event::Apply(entry(&new, 8))]].concat();
+        assert_eq!(undone(&before), None);
+        let restored = [before.as_slice(), &list(&old, 5)].concat();
+        assert_eq!(undone(&restored), Some(new.clone()));
+        assert_eq!(undone(&[before.as_slice(), &[Event::Init, Event::InitDone]].concat()), Some(new.clone()));
+        for (said, left) in [
+            (vec![Event::Apply(entry(&old, 6))], None),
+            (vec![Event::Apply(entry(&stop(3), 6))], None),
+            (vec![Event::Delete("power".to_owned())], None),
+            (list(&old, 9).to_vec(), None),
+            (list(&new, 8).to_vec(), None),
+            (list(&old, 5).to_vec(), Some(new.clone())),
+        ] {
+            assert_eq!(undone(&[restored.as_slice(), &said].concat()), left, "{said:?}");
+        }
+        // What forbids nothing may go.
+        let events = [list(&new, 5).as_slice(), &[Event::Apply(entry(&old, 8))], &list(&new, 5)].concat();
+        assert_eq!(undone(&events), None);
     }
 
     #[test]

@@ -580,10 +580,12 @@ impl Holder {
         self.life.is_some_and(|life| record.incarnation != life.incarnation || record.seq < self.confirmed)
     }
 
-    /// Whether this very machine wrote it, or it was fenced, before the life that is being lived.
+    /// Whether this very machine held it before the life that is being lived, or nobody does: a fence of this life has a
+    /// later epoch, so one of an earlier epoch is of an earlier life, perhaps of the machine that had this name before.
     fn is_of_an_earlier_life(&self, record: &LeaseRecord) -> bool {
-        record.machine_id == self.identity.machine_id
-            && self.life.is_some_and(|life| record.epoch < life.epoch)
+        let may_be_anothers =
+            record.state == LeaseState::Held && record.machine_id != self.identity.machine_id;
+        !may_be_anothers && self.life.is_some_and(|life| record.epoch < life.epoch)
     }
 
     /// A write was answered, or not.

@@ -4,6 +4,7 @@ use zsha_crds::records::Departed;
 
 use super::*;
 use crate::intents::{Asked, Start};
+use crate::plan::departed::has_died_there;
 
 const MOVED: LocalVm = LocalVm::Off { reason: OffReason::Migrated };
 
@@ -114,7 +115,74 @@ fn no_other_node_takes_it_over_either_when_its_owner_dies() {
     assert_eq!((write.reason, &write.record.departed), ("Failover", &None));
     vm(&mut world).record.departed = Some(departed(&[3]));
     world.intents = Observed::Known(Intents::default());
-    assert_eq!(only_write(&decide(&world)).reason, "Failover", "n3 had it, and says that it has it no more");
+    assert_eq!(reasons(&decide(&world)), ["MovedAway"], "n3 had a process, and may have sent it on");
+}
+
+/// It has said that it has the guest whole, and then lost its power.
+fn has_died(world: &mut World, number: u32) {
+    let mut status = ready(number);
+    status.runs_unnamed = true;
+    world.nodes.insert(node(number), Arc::new(status));
+    expire(world, number);
+    world.sights.get_mut(&node(number)).unwrap().record.copies = Some(1);
+}
+
+#[test]
+fn only_with_every_node_that_it_was_seen_on_whole_has_a_guest_died_where_it_went() {
+    let mut both = moved_away(&[2, 3]);
+    has_died(&mut both, 2);
+    assert!(!has_died_there(&both, &departed(&[])));
+    assert!(has_died_there(&both, &departed(&[2])));
+    assert!(!has_died_there(&both, &departed(&[2, 3])), "n3 lives");
+    has_died(&mut both, 3);
+    assert!(has_died_there(&both, &departed(&[2, 3])));
+    for change in [
+        |world: &mut World| world.sights.get_mut(&node(2)).unwrap().record.copies = Some(0),
+        |world: &mut World| drop(world.sights.remove(&node(2))),
+        |world: &mut World| drop(world.nodes.insert(node(2), Arc::new(ready(2)))),
+        |world: &mut World| drop(world.nodes.remove(&node(2))),
+    ] {
+        let mut world = both.clone();
+        change(&mut world);
+        assert!(!has_died_there(&world, &departed(&[2])));
+    }
+}
+
+/// `virsh migrate` from a stranger to a node, broken off; or two moves by hand, the second to a stranger.
+#[test]
+fn a_process_that_came_and_went_on_a_node_lets_nobody_start_the_vm() {
+    let (mut world, mut notes) = (moved_away(&[]), Notes::default());
+    plan(&world, &mut notes);
+    heard(&mut world, 1);
+    vm(&mut world).record = only_write(&plan(&world, &mut notes)).record.clone();
+    assert_eq!(vm_of(&world).departed, Some(departed(&[2])));
+    for seconds in [0, 60, 6_000] {
+        renewed_at(&mut world, NOW + Duration::from_secs(seconds));
+        heard(&mut world, 0);
+        let plan = plan(&world, &mut notes);
+        assert_eq!(
+            (plan.steps.as_slice(), reasons(&plan)),
+            (&[][..], vec!["MovedAway"]),
+            "after {seconds} s"
+        );
+        assert!(plan.waiting[0].message.contains("was seen on n2"), "{}", plan.waiting[0].message);
+    }
+    says_start(&mut world);
+    assert_eq!(only_write(&plan(&world, &mut notes)).record.phase, VmPhase::Starting);
+}
+
+/// The record had said that it has left, and one of before that was put back. Its owner is dead.
+#[test]
+fn that_a_guest_has_left_is_written_down_again_after_a_restore_of_before() {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    expire(&mut world, 1);
+    assert_ne!(plan_write_reason(&world), Some("MovedAway"));
+    world.departed_before = Some(departed(&[]));
+    let plan = decide(&world);
+    let write = only_write(&plan);
+    assert_eq!((write.reason, &write.record.owner), ("MovedAway", &vm_of(&world).owner));
+    assert_eq!(write.record.departed, Some(departed(&[])));
+    assert!(write.record.note.contains("put back to an older state"), "{}", write.record.note);
 }
 
 #[test]
@@ -136,7 +204,7 @@ fn an_operator_who_says_start_is_obeyed_once_the_others_have_said_that_they_have
 }
 
 #[test]
-fn where_it_was_seen_to_go_is_written_down_and_once_it_is_gone_from_there_it_is_started() {
+fn where_it_was_seen_to_go_is_written_down_and_once_it_has_died_there_it_is_started() {
     let (mut world, mut notes) = (moved_away(&[]), Notes::default());
     plan(&world, &mut notes);
     heard(&mut world, 1);
@@ -145,8 +213,11 @@ fn where_it_was_seen_to_go_is_written_down_and_once_it_is_gone_from_there_it_is_
     assert_eq!((write.reason, &write.record.departed), ("SeenElsewhere", &Some(departed(&[2]))));
     vm(&mut world).record = write.record.clone();
     assert_eq!(reasons(&plan(&world, &mut notes)), ["CopyElsewhere"]);
-    heard(&mut world, 0);
-    assert_eq!(only_write(&plan(&world, &mut notes)).record.phase, VmPhase::Starting);
+    has_died(&mut world, 2);
+    let started = plan(&world, &mut notes);
+    let write = only_write(&started);
+    assert_eq!((write.record.phase, &write.record.departed), (VmPhase::Starting, &None));
+    assert_eq!(write.rests_on.len(), 2, "and only if n2 has said nothing meanwhile");
 }
 
 #[test]
@@ -292,5 +363,8 @@ fn a_guest_that_may_run_elsewhere_is_not_said_to_be_stopped() {
     elsewhere.nodes.insert(node(2), Arc::new(status));
     assert_eq!(plan_write_reason(&elsewhere), Some("FoundElsewhere"), "that node shuts it down");
     let seen = decide(&stopped(moved_away(&[2])));
-    assert_eq!(only_write(&seen).reason, "Stopped", "it was seen on n2, and is there no more");
+    assert_eq!(reasons(&seen), ["MovedAway"], "a process of it was seen on n2, and is there no more");
+    let mut died = stopped(moved_away(&[2]));
+    has_died(&mut died, 2);
+    assert_eq!(only_write(&decide(&died)).reason, "Stopped", "it has died there");
 }

@@ -66,6 +66,27 @@ fn a_snapshot_of_before_the_boot_shows_no_later_epoch_whatever_was_found_at_the_
     }
 }
 
+/// Of the machine that this one has replaced: a snapshot that is restored shows it.
+#[test]
+fn what_was_fenced_or_released_before_this_life_ends_nothing_whichever_machine_had_it() {
+    let (_, now) = booted("2026-11-30T00:00:00Z", None);
+    for state in [LeaseState::Fenced, LeaseState::Released] {
+        for machine in ["machine-1", "machine-0"] {
+            let (mut holder, _) = booted("2026-11-30T00:00:00Z", None);
+            let epoch = now.epoch - 1;
+            read(
+                &mut holder,
+                1_000,
+                LeaseRecord { state, epoch, machine_id: machine.to_owned(), ..sighted(7) },
+            );
+            assert_eq!(holder.deadline(), Some(at(8_000)), "{state:?} of {machine}");
+            let later = LeaseRecord { state, epoch: now.epoch + 1, ..sighted(7) };
+            read(&mut holder, 1_100, later);
+            assert_eq!(holder.deadline(), None, "a fence of this life");
+        }
+    }
+}
+
 #[test]
 fn a_wall_clock_that_was_set_back_makes_no_epoch_earlier_than_the_one_that_is_known() {
     let (_, before) = booted("2026-11-01T00:00:00Z", None);

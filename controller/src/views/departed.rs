@@ -1,0 +1,75 @@
+//! What the ownership record said of a guest that was moved past zsha, and an older state of the store does not say.
+
+use zsha_crds::records::{Departed, Owner, VmRecord};
+
+#[derive(Debug, Default)]
+pub(super) struct LastDeparted {
+    last: Option<Last>,
+    /// What the record that was seen last should say, and does not.
+    gone: Option<Departed>,
+}
+
+#[derive(Debug)]
+struct Last {
+    owner: Owner,
+    revision: u64,
+    departed: Departed,
+}
+
+impl LastDeparted {
+    /// A record of the same life of the owner and of an earlier revision is of before the guest left; any other one that does
+    /// not say so was written by somebody who knew better.
+    pub(super) fn see(&mut self, record: &VmRecord) {
+        self.gone = None;
+        if let (Some(owner), Some(departed)) = (&record.owner, &record.departed) {
+            let (owner, departed) = (owner.clone(), departed.clone());
+            self.last = Some(Last { owner, revision: record.revision, departed });
+            return;
+        }
+        let last = self
+            .last
+            .take()
+            .filter(|last| record.owner.as_ref() == Some(&last.owner) && record.revision < last.revision);
+        self.gone = last.as_ref().map(|last| last.departed.clone());
+        self.last = last;
+    }
+
+    pub(super) const fn gone(&self) -> Option<&Departed> {
+        self.gone.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+    use zsha_crds::{NodeName, VmName};
+
+    use super::*;
+
+    fn record(epoch: u64, revision: u64, departed: bool) -> VmRecord {
+        let node = NodeName::new("nfs-1").unwrap();
+        let departed =
+            departed.then(|| Departed { from: node.clone(), at: Timestamp::UNIX_EPOCH, seen_on: [].into() });
+        let vm = VmRecord::unplaced(VmName::management(), Uuid::nil());
+        VmRecord { owner: Some(Owner { node, epoch }), revision, departed, ..vm }
+    }
+
+    #[test]
+    fn only_an_earlier_record_of_the_same_life_of_the_owner_hides_that_the_guest_has_left() {
+        let gone = |seen: &[VmRecord]| {
+            let mut last = LastDeparted::default();
+            seen.iter().for_each(|record| last.see(record));
+            last.gone().is_some()
+        };
+        let left = record(3, 8, true);
+        assert!(!gone(&[record(3, 7, false), left.clone()]), "it says so");
+        assert!(gone(&[left.clone(), record(3, 7, false)]));
+        assert!(gone(&[left.clone(), record(3, 7, false), record(3, 7, false)]), "until somebody writes");
+        assert!(!gone(&[left.clone(), record(3, 7, false), record(3, 8, true)]));
+        assert!(!gone(&[left.clone(), record(3, 9, false)]), "it was found again");
+        assert!(!gone(&[left.clone(), record(3, 9, false), record(3, 7, false)]));
+        assert!(!gone(&[left.clone(), record(2, 5, false)]), "of another life nothing is known");
+        assert!(!gone(&[left, VmRecord { owner: None, ..record(3, 7, false) }]));
+    }
+}
