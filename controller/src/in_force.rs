@@ -260,7 +260,7 @@ impl InForce {
     }
 
     /// The index of a document that is not to be used, beside which there is nothing to go on with, and for which the
-    /// history has not been looked at.
+    /// history has not been looked at; 0 where there is none, which may have been deleted.
     pub fn needs_history(&self, shown: &Shown) -> Option<u64> {
         match shown {
             Shown::Bad { index, .. } | Shown::Waits { index, awaited: Awaited { known: true, .. }, .. }
@@ -268,6 +268,7 @@ impl InForce {
             {
                 Some(*index)
             }
+            Shown::Nothing if self.document.is_none() && self.looked_up.is_none() => Some(0),
             Shown::Bad { .. }
             | Shown::Waits { .. }
             | Shown::NotReadYet

@@ -19,9 +19,13 @@ fn json_of(document: &HaCluster) -> Value {
     serde_json::to_value(document).unwrap()
 }
 
-fn good(generation: u64) -> Arc<Document> {
+fn document(generation: u64) -> Document {
     let example = example();
-    Arc::new(Document::read(&stored(generation, json_of(&example)), example.name(), format::READS).unwrap())
+    Document::read(&stored(generation, json_of(&example)), example.name(), format::READS).unwrap()
+}
+
+fn good(generation: u64) -> Arc<Document> {
+    Arc::new(document(generation))
 }
 
 fn bad(index: u64) -> Shown {
@@ -66,10 +70,22 @@ fn a_bad_document_and_a_deleted_one_leave_the_last_good_one_in_force() {
 #[test]
 fn nothing_is_wrong_where_nothing_has_been_applied_or_read() {
     for shown in [Shown::NotReadYet, Shown::Nothing] {
-        let in_force = InForce::default();
+        let mut in_force = InForce::default();
+        in_force.recover(0, None);
         assert_eq!(in_force.needs_history(&shown), None);
         assert_eq!(in_force.problem(shown), None);
     }
+}
+
+/// A controller that is started after somebody has deleted the document goes on like those that knew it.
+#[test]
+fn where_there_is_no_document_the_history_is_looked_at_once() {
+    let mut in_force = InForce::default();
+    assert_eq!(in_force.needs_history(&Shown::NotReadYet), None);
+    assert_eq!(in_force.needs_history(&Shown::Nothing), Some(0));
+    assert!(in_force.recover(0, Some(document(4))));
+    assert_eq!((generation(&in_force), in_force.needs_history(&Shown::Nothing)), (Some(4), None));
+    assert_eq!(in_force.problem(Shown::Nothing), Some(SpecProblem::Gone));
 }
 
 #[test]

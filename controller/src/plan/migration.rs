@@ -311,7 +311,13 @@ impl Upkeep<'_> {
         if late {
             return Some(format!("it was not over after {} s", PATIENCE.as_secs()));
         }
+        let to = &migration.to.node;
         match self.target(migration) {
+            Target::Lives
+                if self.world.sights.get(to).is_some_and(|sight| !sight.record.controller_alive) =>
+            {
+                Some(format!("the controller of {to}, which would let the guest go on there, is down"))
+            }
             Target::Lives => None,
             // The leases are being listed anew: that says nothing of any of them.
             Target::Late { .. } if !self.world.sees_the_leases() => None,

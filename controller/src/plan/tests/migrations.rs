@@ -120,6 +120,17 @@ fn a_migration_under_way_is_ended_by_a_stop_and_when_it_takes_too_long() {
     assert_eq!(ended(&world).unwrap(), "the VM is to stop");
 }
 
+/// It would stay paused there, and the target's keeper renews its lease all the while.
+#[test]
+fn a_migration_under_way_is_ended_where_nobody_would_let_the_guest_go_on() {
+    let mut world = under_way();
+    world.sights.get_mut(&node(3)).unwrap().record.controller_alive = false;
+    assert!(ended(&world).unwrap().contains("the controller of n3"));
+    world.job = Done { id: THIS };
+    world.local = Observed::Known(LocalVm::Off { reason: OffReason::Migrated });
+    assert_eq!(only_write(&plan(&world, &mut begun())).reason, "HandedOver", "it is there, whole");
+}
+
 #[test]
 fn what_moves_by_itself_is_tried_again_ever_more_slowly_when_it_fails() {
     let mut leaving = world(1, Some(1), VmPhase::Running, RUNNING);
