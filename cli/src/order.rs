@@ -169,12 +169,28 @@ impl<'a> Order<'a> {
         self.put_over(name, |before| (!before.is_some_and(&is_same)).then(|| intent.clone())).await
     }
 
+    /// The same, written also where it is there already: for nodes that may be in doubt of it.
+    pub(crate) async fn say_again(&mut self, name: &str, intent: &Intent) -> Result<(), Failure> {
+        self.write(name, |_| Some(intent.clone()), true).await
+    }
+
     /// The same, where what is written depends on what is there, which is none where that cannot be read. Nothing is written
     /// where nothing is wanted.
     pub(crate) async fn put_over(
         &mut self,
         name: &str,
         wanted: impl Fn(Option<&Intent>) -> Option<Intent>,
+    ) -> Result<(), Failure> {
+        let in_doubt = self.is_in_doubt();
+        self.write(name, wanted, in_doubt).await
+    }
+
+    /// `again`: also where the same is there.
+    async fn write(
+        &mut self,
+        name: &str,
+        wanted: impl Fn(Option<&Intent>) -> Option<Intent>,
+        again: bool,
     ) -> Result<(), Failure> {
         let doing = format!("asking for `{}`", self.command);
         let store = self.reach.store.as_ref();
@@ -202,7 +218,7 @@ impl<'a> Order<'a> {
                 .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
             if there.as_ref().is_some_and(|entry| entry.value == value) {
                 // Sent twice it is one. Said again it is another: a write of the same is none to those who watch.
-                if sent || !self.is_in_doubt() {
+                if sent || !again {
                     return Ok(());
                 }
                 value.push('\n');

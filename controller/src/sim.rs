@@ -314,7 +314,10 @@ impl Simulation {
         while !self.violated() {
             let now = Instant::now();
             // What was moved by hand to a node that died before anybody saw it there waits for an operator's word.
-            if !asked && now >= over + OPERATOR && check::lock(&self.checker).waits_for_an_operator() {
+            if !asked
+                && now >= over + OPERATOR
+                && check::lock(&self.checker).waits_for_an_operator(self.lost.as_ref())
+            {
                 asked = true;
                 self.inflict(&Fault::Start);
             }

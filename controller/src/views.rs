@@ -257,6 +257,10 @@ impl Views {
     /// For which bad document the history is to be looked at; see [`InForce::needs_history`].
     pub fn needs_history(&self) -> Option<u64> {
         let shown = self.shown();
+        // Which of the history may be in force is said by the nodes.
+        if matches!(shown, Shown::Nothing) && !self.statuses.ready() {
+            return None;
+        }
         self.in_force().needs_history(&shown)
     }
 

@@ -29,6 +29,9 @@ const KEEPER_PATIENCE: Duration = Duration::from_secs(30);
 /// Without a word of the store, a host on which nothing of the VM is seen goes down after this.
 const NOTHING_HERE: Duration = Duration::from_secs(10);
 
+/// A copy that the record does not name this node for is named, or ended, by then, unless the cluster is frozen.
+const UNNAMED_FOR: Duration = Duration::from_secs(15);
+
 /// One look at everything.
 #[derive(Debug)]
 pub(super) struct Seen {
@@ -78,6 +81,8 @@ pub(super) struct SoFar {
     store_silent_since: Option<Moment>,
     controller_silent_since: Option<Moment>,
     gone_since: Option<Moment>,
+    /// Since when a guest executes here that the record has elsewhere.
+    unnamed_since: Option<Moment>,
     /// When this very process first asked the guest to power off, and last.
     asked: Option<(Moment, Moment)>,
     /// The other that goes down with the VM, and since when its lease is seen as it is.
@@ -109,6 +114,7 @@ impl SoFar {
             store_silent_since: None,
             controller_silent_since: None,
             gone_since: None,
+            unnamed_since: None,
             asked: None,
             owner: None,
         }
@@ -132,7 +138,10 @@ pub(super) fn decide(seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     };
     so_far.store_silent_since = None;
     match cluster.place {
-        Place::NotHere => bystander(cluster, so_far, now),
+        Place::NotHere => match seen.local.known() {
+            Some(LocalVm::Running { .. } | LocalVm::ShuttingDown { .. }) => unnamed(seen, so_far, now),
+            _ => bystander(cluster, so_far, now),
+        },
         Place::Here | Place::OnItsWayHere => with_the_vm(cluster, seen, so_far, now),
     }
 }
@@ -158,6 +167,22 @@ fn bystander(cluster: &Cluster, so_far: &mut SoFar, now: Moment) -> Next {
         return Next::Done(format!("{} shuts down with the VM, and has had its time", owner.node));
     }
     Next::Wait(format!("{} shuts down as well, and needs the quorum until the VM is off there", owner.node))
+}
+
+/// A guest executes here that the record has elsewhere, or nowhere: moved here by hand while the cluster is frozen, for one.
+/// It goes down with the host, so it is asked to power off like one that nobody may move.
+fn unnamed(seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
+    let since = *so_far.unnamed_since.get_or_insert(now);
+    if so_far.is_over(now) {
+        let why =
+            "a guest of the VM that the record does not name this node for is still on it, and ends with it";
+        return Next::GiveUp(why.to_owned());
+    }
+    let why = "the VM executes here, and the record does not name this node for it";
+    if now < since + UNNAMED_FOR {
+        return Next::Wait(format!("{why}: it is seen what becomes of it"));
+    }
+    powers_off(why, seen, so_far, now)
 }
 
 /// The VM is here, or on its way here.

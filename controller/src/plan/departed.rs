@@ -34,12 +34,12 @@ pub(super) fn heir(world: &World) -> Option<Owner> {
 pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut Plan) -> bool {
     let record = &stored.record;
     // Before its first start here the last end is that of an earlier copy, which zsha may have moved.
-    let is_plain =
-        record.departed.is_none() && record.migration.is_none() && record.phase == VmPhase::Running;
+    let before = world.departed_before.as_ref();
+    let has_run = record.migration.is_none() && record.phase == VmPhase::Running;
+    let is_plain = record.departed.is_none() && (has_run || before.is_some());
     let Some(owner) = record.owner.as_ref().filter(|_| is_plain) else { return false };
     let by_keeper =
         world.sights.get(&owner.node).is_some_and(|sight| sight.record.moved_away_in == Some(owner.epoch));
-    let before = world.departed_before.as_ref();
     // After a step back of the store the record may be of a time before the VM was handed over.
     let here = owner.node == world.me
         && !world.went_back
@@ -82,14 +82,14 @@ fn would_say_more(sight: &Sight) -> bool {
 }
 
 /// Whether every node that it was seen on has died with it: it had the VM whole, said so, and has said nothing since. One that
-/// lives, or has booted since, and has none: that one may have sent it on.
+/// lives, or has booted since, and has none: that one may have sent it on. What a restore has brought back says nothing.
 pub(super) fn has_died_there(world: &World, departed: &Departed) -> bool {
     let has_died = |node: &NodeName| {
         let had_it = world.nodes.get(node).is_some_and(|status| status.runs_unnamed);
         let sight = world.sights.get(node);
-        had_it && sight.is_some_and(|sight| sight.has_copy() && sight.is_expired(world.now))
+        had_it && sight.is_some_and(|sight| would_say_more(sight) && sight.is_expired(world.now))
     };
-    !departed.seen_on.is_empty() && departed.seen_on.iter().all(has_died)
+    !world.went_back && !departed.seen_on.is_empty() && departed.seen_on.iter().all(has_died)
 }
 
 fn has_left(from: &NodeName, how: &str) -> String {

@@ -34,6 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1_800);
 const PATIENCE: Duration = Duration::from_secs(900);
 /// libvirt puts the source's process away within moments of the end; the target knows of the end by then.
 const SOON: Duration = Duration::from_millis(200);
+/// A keeper that was started anew renews once before its controller has asked it anything.
+const CONTROLLER_AWAY: Duration = Duration::from_secs(6);
 /// An abort that has not ended the migration is asked for again after this.
 const ABORT_AGAIN: Duration = Duration::from_secs(5);
 /// A copy that was handed over and has still not arrived will not.
@@ -60,6 +62,8 @@ pub struct MigrationNotes {
     pub lingering: Option<Moment>,
     /// The one that this node has stood by for, as its target.
     pub expected: Option<Uuid>,
+    /// Since when the target's controller has been seen to be down.
+    pub uncontrolled: Option<Moment>,
     /// Since when a copy has been arriving here by a migration of which this node has read nothing.
     pub unnamed: Option<Moment>,
 }
@@ -204,6 +208,10 @@ impl Upkeep<'_> {
             return;
         }
         let is_this = job.id() == Some(migration.id);
+        let target = self.world.sights.get(&migration.to.node);
+        let uncontrolled = target.is_some_and(|sight| !sight.record.controller_alive);
+        let since = notes.migration.uncontrolled.filter(|_| uncontrolled);
+        notes.migration.uncontrolled = uncontrolled.then(|| since.unwrap_or(self.world.now));
         if !local.has_process() {
             let moved = local == LocalVm::Off { reason: OffReason::Migrated };
             let done = is_this && matches!(job, MigrationJob::Done { .. });
@@ -312,10 +320,9 @@ impl Upkeep<'_> {
             return Some(format!("it was not over after {} s", PATIENCE.as_secs()));
         }
         let to = &migration.to.node;
+        let uncontrolled = notes.migration.uncontrolled.map(|since| since + CONTROLLER_AWAY);
         match self.target(migration) {
-            Target::Lives
-                if self.world.sights.get(to).is_some_and(|sight| !sight.record.controller_alive) =>
-            {
+            Target::Lives if uncontrolled.is_some_and(|until| self.world.now >= until) => {
                 Some(format!("the controller of {to}, which would let the guest go on there, is down"))
             }
             Target::Lives => None,

@@ -165,6 +165,9 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         // It was being started, or let in, when the store went back: that is finished.
         record.phase = VmPhase::Starting;
     }
+    if !copy_here && record.departed.is_none() {
+        record.departed = world.departed_before.clone();
+    }
     notes.unexplained = world.went_back && !own;
     let write = Write::over(stored.index, world, epoch, record, ("Adopted", message));
     plan.step(Write { rests_on, ..write }.step());

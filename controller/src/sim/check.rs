@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zsha_crds::records::{EventRecord, Intent, LeaseRecord, LeaseState, VmPhase, VmRecord};
+use zsha_crds::records::{Departed, EventRecord, Intent, LeaseRecord, LeaseState, VmPhase, VmRecord};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
 
@@ -438,9 +438,13 @@ impl Checker {
     }
 
     /// Whether nothing runs, and nothing is started before an operator has looked where the VM is.
-    pub fn waits_for_an_operator(&self) -> bool {
+    /// `lost`: the node that is not mended. With it what was seen on it has died.
+    pub fn waits_for_an_operator(&self, lost: Option<&NodeName>) -> bool {
         let departed = self.vm.value.as_ref().and_then(|record| record.departed.as_ref());
-        self.executing.is_empty() && departed.is_some()
+        let has_died = |departed: &Departed| {
+            !departed.seen_on.is_empty() && departed.seen_on.iter().all(|node| Some(node) == lost)
+        };
+        self.executing.is_empty() && departed.is_some_and(|departed| !has_died(departed))
     }
 
     /// Whether a node had to put a record in the place of another's lease, which may have cost the longest D.

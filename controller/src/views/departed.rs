@@ -17,19 +17,21 @@ struct Last {
 }
 
 impl LastDeparted {
-    /// A record of the same life of the owner and of an earlier revision is of before the guest left; any other one that does
+    /// A record of the same life of the owner and of no later revision is of before the guest left; any other one that does
     /// not say so was written by somebody who knew better.
     pub(super) fn see(&mut self, record: &VmRecord) {
         self.gone = None;
-        if let (Some(owner), Some(departed)) = (&record.owner, &record.departed) {
-            let (owner, departed) = (owner.clone(), departed.clone());
-            self.last = Some(Last { owner, revision: record.revision, departed });
+        if let Some(departed) = &record.departed {
+            // Where nobody is named any more, it has left the one that was.
+            let before = self.last.take().map(|last| last.owner);
+            let (owner, departed) = (record.owner.clone().or(before), departed.clone());
+            self.last = owner.map(|owner| Last { owner, revision: record.revision, departed });
             return;
         }
         let last = self
             .last
             .take()
-            .filter(|last| record.owner.as_ref() == Some(&last.owner) && record.revision < last.revision);
+            .filter(|last| record.owner.as_ref() == Some(&last.owner) && record.revision <= last.revision);
         self.gone = last.as_ref().map(|last| last.departed.clone());
         self.last = last;
     }
@@ -70,6 +72,10 @@ mod tests {
         assert!(!gone(&[left.clone(), record(3, 9, false)]), "it was found again");
         assert!(!gone(&[left.clone(), record(3, 9, false), record(3, 7, false)]));
         assert!(!gone(&[left.clone(), record(2, 5, false)]), "of another life nothing is known");
-        assert!(!gone(&[left, VmRecord { owner: None, ..record(3, 7, false) }]));
+        let nobodys = |departed| VmRecord { owner: None, ..record(3, 9, departed) };
+        assert!(!gone(&[left.clone(), nobodys(false)]));
+        assert!(gone(&[left.clone(), nobodys(true), record(3, 9, false)]), "also once it was given up");
+        assert!(!gone(&[nobodys(true), record(3, 9, false)]), "whom it has left is not known");
+        assert!(gone(&[left, record(3, 8, false)]), "a line of its own that is as long");
     }
 }

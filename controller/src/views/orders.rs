@@ -6,7 +6,7 @@
 //! A process that has watched knows what stood there before. One that was started since is told by its keeper how far the
 //! store had come when that had written the first renewal since: what is older may have been taken back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use zsha_crds::records::Intent;
 use zsha_runtime::Moment;
@@ -16,11 +16,16 @@ use zsha_runtime::watcher::Event;
 
 use crate::planted::{self, Bug};
 
+/// So many orders that are over are remembered of each key.
+const REPLACED: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct Orders {
     /// By key: as it was last written while it was watched, or stood there at the first look.
     given: BTreeMap<String, Intent>,
-    /// Those of which the latter is so, with their index.
+    /// By key: what stood there before that, the oldest first. Each is an order that is over.
+    replaced: BTreeMap<String, VecDeque<Intent>>,
+    /// Those that stood there at the first look, with their index.
     found: BTreeMap<String, u64>,
     /// The highest index of one that was given.
     highest: u64,
@@ -57,19 +62,20 @@ impl Orders {
                 self.found.remove(&entry.key);
                 self.take(entry);
             }
+            // No command deletes one: it was done by hand, or is what a restore looks like to somebody who was cut off.
             Event::Delete(key) => {
                 self.found.remove(key);
+                self.see_gone(key, None);
                 self.given.remove(key);
-                self.undone.remove(key);
             }
             Event::InitDone if self.again => {
-                for (key, intent) in self.given.iter().filter(|(_, intent)| forbids(intent)) {
-                    match self.listed.get(key) {
-                        // One of the same kind forbids the same.
-                        Some(Some(listed)) if is_alike(listed, intent) => drop(self.undone.remove(key)),
+                let listed = std::mem::take(&mut self.listed);
+                for key in self.given.keys().cloned().collect::<Vec<_>>() {
+                    match listed.get(&key) {
                         // It is told as one that cannot be read.
                         Some(None) => {}
-                        Some(Some(_)) | None => drop(self.undone.insert(key.clone(), intent.clone())),
+                        Some(Some(listed)) => self.see_gone(&key, Some(listed)),
+                        None => self.see_gone(&key, None),
                     }
                 }
             }
@@ -78,13 +84,48 @@ impl Orders {
     }
 
     fn take(&mut self, entry: &Entry) {
-        self.undone.remove(&entry.key);
         self.highest = self.highest.max(entry.modify_index);
-        match serde_json::from_str(&entry.value) {
-            Ok(intent) => self.given.insert(entry.key.clone(), intent),
+        let intent: Option<Intent> = serde_json::from_str(&entry.value).ok();
+        // What a host says of itself, and takes back, allows nothing that somebody had forbidden.
+        let of_host = |intent: &Intent| is_of_host(&entry.key, intent);
+        let is_nothing = intent.as_ref() == Some(&Intent::None);
+        let is_of_host = intent.as_ref().is_some_and(of_host)
+            || is_nothing && self.given.get(&entry.key).is_some_and(of_host);
+        if !is_of_host {
+            self.undone.remove(&entry.key);
+        }
+        if let Some(intent) = &intent
+            && self.replaced.get(&entry.key).is_some_and(|replaced| replaced.contains(intent))
+        {
+            self.see_gone(&entry.key, Some(intent));
+            return;
+        }
+        let before = match intent {
+            Some(intent) => self.given.insert(entry.key.clone(), intent),
             // It is told as one that cannot be read.
-            Err(_) => self.given.remove(&entry.key),
+            None => self.given.remove(&entry.key),
         };
+        // That nothing is asked for is no order of its own: it is said again and again.
+        if let Some(before) =
+            before.filter(|before| *before != Intent::None && self.given.get(&entry.key) != Some(before))
+        {
+            let replaced = self.replaced.entry(entry.key.clone()).or_default();
+            replaced.push_back(before);
+            if replaced.len() > REPLACED {
+                replaced.pop_front();
+            }
+        }
+    }
+
+    /// What the store has under this key is not what was given last.
+    fn see_gone(&mut self, key: &str, stands: Option<&Intent>) {
+        let Some(given) = self.given.get(key).filter(|given| forbids(key, given)) else { return };
+        // One of the same kind forbids the same.
+        if stands.is_some_and(|stands| is_alike(stands, given) && forbids(key, stands)) {
+            self.undone.remove(key);
+        } else {
+            self.undone.insert(key.to_owned(), given.clone());
+        }
     }
 
     /// What somebody has forbidden, and nobody has allowed again, and the store has no more since it went back; by key. Known
@@ -112,9 +153,17 @@ fn is_alike(one: &Intent, other: &Intent) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
-/// Whether something is not to be done while it stands.
-const fn forbids(intent: &Intent) -> bool {
+/// Whether something is not to be done before somebody says so.
+fn forbids(key: &str, intent: &Intent) -> bool {
     matches!(intent, Intent::Stop { .. } | Intent::Freeze { .. } | Intent::Drain { .. })
+        && !is_of_host(key, intent)
+}
+
+/// A drain that a host has asked for as it shut down: it holds for one boot, and the host itself takes it back.
+fn is_of_host(key: &str, intent: &Intent) -> bool {
+    let Intent::Drain { by, .. } = intent else { return false };
+    let node = key.rsplit('/').next().and_then(Intent::drained);
+    node.is_some_and(|node| Intent::is_host_itself(&node, by))
 }
 
 #[cfg(test)]
@@ -163,8 +212,66 @@ mod tests {
         events.push(Event::Delete("power".to_owned()));
         events.extend(list(&new, 7));
         assert!(watched(&events).has_come_back("power", &new, None), "it was taken back");
-        events.extend(list(&old, 9));
-        assert!(!watched(&events).has_come_back("power", &old, None), "it was given meanwhile");
+        events.extend(list(&stop(3), 9));
+        assert!(!watched(&events).has_come_back("power", &stop(3), None), "it was given meanwhile");
+    }
+
+    #[test]
+    fn what_a_host_says_of_itself_allows_nothing_that_somebody_has_forbidden() {
+        let key = "zsha/c/intent/drain.nfs-2".to_owned();
+        let node = zsha_crds::NodeName::new("nfs-2").unwrap();
+        let drain = |by: &str| Intent::Drain {
+            by: by.to_owned(),
+            at: Timestamp::UNIX_EPOCH,
+            message: String::new(),
+            shutdown: None,
+        };
+        let entry = |intent: &Intent, index| Entry { key: key.clone(), ..entry(intent, index) };
+        let (annas, own) = (drain("anna"), drain(&Intent::host_itself(&node, "boot")));
+        let given = vec![Event::Init, Event::InitDone, Event::Apply(entry(&annas, 8))];
+        let gone = vec![Event::Init, Event::InitDone];
+        let with_own = vec![Event::Init, Event::InitApply(entry(&own, 5)), Event::InitDone];
+        let by_itself = vec![Event::Apply(entry(&own, 6)), Event::Apply(entry(&Intent::None, 7))];
+        let said = vec![Event::Apply(entry(&Intent::None, 9))];
+        let undone = |events: &[&[Event]]| watched(&events.concat()).undone().get(&key).cloned();
+        for restored in [&gone, &with_own] {
+            assert_eq!(undone(&[&given, restored]), Some(annas.clone()));
+            assert_eq!(undone(&[&given, restored, &by_itself]), Some(annas.clone()));
+            assert_eq!(undone(&[&given, restored, &by_itself, &said]), None, "`zsha uncordon`");
+        }
+        assert_eq!(
+            undone(&[&given, &[Event::Delete(key.clone())]]),
+            Some(annas.clone()),
+            "or deleted by hand"
+        );
+        let given = vec![Event::Init, Event::InitDone, Event::Apply(entry(&own, 8))];
+        assert_eq!(undone(&[&given, &gone]), None, "it says so again where it is so");
+    }
+
+    /// `consul kv import` of an old export: every key is written anew, with a new index.
+    #[test]
+    fn an_order_that_was_replaced_is_not_given_again_by_a_write_of_the_very_same() {
+        let (old, new) = (stop(1), Intent::None);
+        let before = [list(&old, 5).as_slice(), &[Event::Apply(entry(&new, 8))]].concat();
+        let imported = [before.as_slice(), &[Event::Apply(entry(&old, 20))]].concat();
+        assert!(watched(&imported).has_come_back("power", &old, None));
+        let listed = [before.as_slice(), &list(&old, 20)].concat();
+        assert!(watched(&listed).has_come_back("power", &old, None), "seen in a list");
+        let again = [imported.as_slice(), &[Event::Apply(entry(&stop(2), 21))]].concat();
+        assert!(!watched(&again).has_come_back("power", &stop(2), None), "somebody says so again");
+        // What was in force when the old one came forbids more than that does.
+        let said = |intent: &Intent, index| vec![Event::Apply(entry(intent, index))];
+        let first = list(&freeze(1), 5).to_vec();
+        let events = [first, said(&new, 8), said(&stop(3), 9), said(&freeze(1), 10)].concat();
+        assert_eq!(watched(&events).undone().get("power"), Some(&stop(3)));
+        let none = [list(&stop(1), 5).to_vec(), said(&new, 8), said(&stop(2), 9), said(&new, 10)].concat();
+        assert!(!watched(&none).has_come_back("power", &new, None), "nothing is said again and again");
+        assert!(watched(&none).undone().is_empty());
+    }
+
+    fn freeze(second: i64) -> Intent {
+        let (by, message) = ("anna".to_owned(), String::new());
+        Intent::Freeze { by, at: Timestamp::from_second(second).unwrap(), message }
     }
 
     #[test]
@@ -179,7 +286,7 @@ mod tests {
         for (said, left) in [
             (vec![Event::Apply(entry(&old, 6))], None),
             (vec![Event::Apply(entry(&stop(3), 6))], None),
-            (vec![Event::Delete("power".to_owned())], None),
+            (vec![Event::Delete("power".to_owned())], Some(new.clone())),
             (list(&old, 9).to_vec(), None),
             (list(&new, 8).to_vec(), None),
             (list(&old, 5).to_vec(), Some(new.clone())),

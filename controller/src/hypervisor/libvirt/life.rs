@@ -15,6 +15,8 @@ pub(super) struct Told {
     pub(super) began: Option<Origin>,
     /// How the last one ended; None while there is one, or where that was not told.
     pub(super) ended: Option<OffReason>,
+    /// It was QEMU that was told to end (by a signal), and not the guest that has powered off.
+    by_signal: bool,
 }
 
 #[derive(Debug, Default)]
@@ -45,11 +47,19 @@ impl Life {
         let (Ok(event), Ok(detail)) = (u32::try_from(event), u32::try_from(detail)) else { return };
         match event {
             sys::VIR_DOMAIN_EVENT_STARTED => {
-                *self.lock() = Told { began: Some(began(detail)), ended: None };
+                *self.lock() = Told { began: Some(began(detail)), ..Told::default() };
+            }
+            // Comes before the end.
+            sys::VIR_DOMAIN_EVENT_SHUTDOWN => {
+                self.lock().by_signal = detail == sys::VIR_DOMAIN_EVENT_SHUTDOWN_HOST;
             }
             sys::VIR_DOMAIN_EVENT_STOPPED => {
                 let mut told = self.lock();
-                *told = Told { began: None, ended: Some(ended(detail, told.began)) };
+                let ended = match ended(detail, told.began) {
+                    OffReason::Shutdown if told.by_signal => OffReason::Died,
+                    ended => ended,
+                };
+                *told = Told { ended: Some(ended), ..Told::default() };
             }
             _ => {}
         }
@@ -97,14 +107,32 @@ mod tests {
         let life = Life::default();
         assert_eq!(life.told(), Told::default());
         hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED);
-        assert_eq!(life.told(), Told { began: Some(Origin::Migrated), ended: None });
+        assert_eq!(life.told(), Told { began: Some(Origin::Migrated), ..Told::default() });
         hear(&life, sys::VIR_DOMAIN_EVENT_SUSPENDED, 0);
         hear(&life, sys::VIR_DOMAIN_EVENT_UNDEFINED, 0);
         assert_eq!(life.told().began, Some(Origin::Migrated));
         hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN);
-        assert_eq!(life.told(), Told { began: None, ended: Some(OffReason::Shutdown) });
+        assert_eq!(life.told(), Told { ended: Some(OffReason::Shutdown), ..Told::default() });
         hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_BOOTED);
-        assert_eq!(life.told(), Told { began: Some(Origin::Booted), ended: None });
+        assert_eq!(life.told(), Told { began: Some(Origin::Booted), ..Told::default() });
+    }
+
+    /// `kill` of QEMU: it ends in order, and libvirt says that it was shut down.
+    #[test]
+    fn a_qemu_that_was_told_to_end_is_no_guest_that_has_powered_off() {
+        for (detail, reason) in [
+            (sys::VIR_DOMAIN_EVENT_SHUTDOWN_HOST, OffReason::Died),
+            (sys::VIR_DOMAIN_EVENT_SHUTDOWN_GUEST, OffReason::Shutdown),
+            (sys::VIR_DOMAIN_EVENT_SHUTDOWN_FINISHED, OffReason::Shutdown),
+        ] {
+            let life = Life::default();
+            hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_BOOTED);
+            hear(&life, sys::VIR_DOMAIN_EVENT_SHUTDOWN, detail);
+            hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN);
+            assert_eq!(life.told().ended, Some(reason), "{detail}");
+            hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN);
+            assert_eq!(life.told().ended, Some(OffReason::Shutdown), "the next one is another");
+        }
     }
 
     #[test]

@@ -207,3 +207,24 @@ fn a_copy_that_arrives_is_not_touched_past_its_sender() {
     decide(&seen, &mut so_far, NOW + secs(20));
     assert!(waits(&decide(&seen, &mut so_far, NOW + secs(21))));
 }
+
+/// Kept where it was moved by hand, since the cluster is frozen.
+#[test]
+fn a_guest_that_the_record_has_elsewhere_is_asked_to_power_off_before_the_host_goes() {
+    let mut so_far = begin();
+    let here = sees(cluster(Place::NotHere), RUNNING);
+    for seconds in [0, 14] {
+        assert!(
+            waits(&decide(&here, &mut so_far, NOW + secs(seconds))),
+            "the record may be about to name it"
+        );
+    }
+    assert!(matches!(decide(&here, &mut so_far, NOW + secs(15)), Next::PowerOff(_)));
+    let guest_time = so_far.guest_time;
+    assert!(matches!(decide(&here, &mut so_far, NOW + secs(15) + guest_time), Next::End(_)));
+    assert!(matches!(decide(&here, &mut so_far, NOW + LIMIT), Next::GiveUp(_)));
+    assert!(done(&decide(&sees(cluster(Place::NotHere), OFF), &mut so_far, NOW + secs(20))));
+    // What only arrives is its sender's.
+    let incoming = LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 };
+    assert!(done(&decide(&sees(cluster(Place::NotHere), incoming), &mut begin(), NOW)));
+}

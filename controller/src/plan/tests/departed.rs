@@ -141,6 +141,9 @@ fn only_with_every_node_that_it_was_seen_on_whole_has_a_guest_died_where_it_went
         |world: &mut World| drop(world.sights.remove(&node(2))),
         |world: &mut World| drop(world.nodes.insert(node(2), Arc::new(ready(2)))),
         |world: &mut World| drop(world.nodes.remove(&node(2))),
+        // What it says may be of any time.
+        |world: &mut World| world.went_back = true,
+        |world: &mut World| world.sights.get_mut(&node(2)).unwrap().record.controller_alive = false,
     ] {
         let mut world = both.clone();
         change(&mut world);
@@ -183,6 +186,19 @@ fn that_a_guest_has_left_is_written_down_again_after_a_restore_of_before() {
     assert_eq!((write.reason, &write.record.owner), ("MovedAway", &vm_of(&world).owner));
     assert_eq!(write.record.departed, Some(departed(&[])));
     assert!(write.record.note.contains("put back to an older state"), "{}", write.record.note);
+    vm(&mut world).record.phase = VmPhase::Starting;
+    assert_eq!(plan_write_reason(&world), Some("MovedAway"), "and where the snapshot is of its start");
+    // Its owner, whose controller was started since.
+    let mut world = super::world(1, Some(1), VmPhase::Running, LocalVm::Absent);
+    vm(&mut world).written = None;
+    world.departed_before = Some(departed(&[]));
+    heard(&mut world, 0);
+    let mut notes = Notes::default();
+    let adopted = super::plan(&world, &mut notes);
+    assert_eq!(
+        (only_write(&adopted).reason, &only_write(&adopted).record.departed),
+        ("Adopted", &Some(departed(&[])))
+    );
 }
 
 #[test]

@@ -125,7 +125,17 @@ fn a_migration_under_way_is_ended_by_a_stop_and_when_it_takes_too_long() {
 fn a_migration_under_way_is_ended_where_nobody_would_let_the_guest_go_on() {
     let mut world = under_way();
     world.sights.get_mut(&node(3)).unwrap().record.controller_alive = false;
-    assert!(ended(&world).unwrap().contains("the controller of n3"));
+    let mut notes = begun();
+    let mut after = |world: &mut World, millis| {
+        renewed_at(world, NOW + Duration::from_millis(millis));
+        plan(world, &mut notes).steps
+    };
+    assert_eq!(after(&mut world, 0), []);
+    assert_eq!(after(&mut world, 5_999), [], "its keeper may have been started anew");
+    let ended = after(&mut world, 6_000);
+    assert!(
+        matches!(&ended[..], [Step::AbortMigration { because, .. }] if because.contains("the controller of n3"))
+    );
     world.job = Done { id: THIS };
     world.local = Observed::Known(LocalVm::Off { reason: OffReason::Migrated });
     assert_eq!(only_write(&plan(&world, &mut begun())).reason, "HandedOver", "it is there, whole");
