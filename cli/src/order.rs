@@ -159,17 +159,20 @@ impl<'a> Order<'a> {
         Ok(found.name.clone())
     }
 
-    /// Writes the intent under this name, unless what is there is the same already. Sent twice it is one.
+    /// Writes the intent under this name, unless what is there is the same already. Sent twice it is one. Where a node is in
+    /// doubt, what is there counts for nothing.
     pub(crate) async fn put(
         &mut self,
         name: &str,
         intent: &Intent,
         is_same: impl Fn(&Intent) -> bool,
     ) -> Result<(), Failure> {
-        self.put_over(name, |before| (!before.is_some_and(&is_same)).then(|| intent.clone())).await
+        let in_doubt = self.is_in_doubt();
+        let is_there = |before: Option<&Intent>| !in_doubt && before.is_some_and(&is_same);
+        self.put_over(name, |before| (!is_there(before)).then(|| intent.clone())).await
     }
 
-    /// The same, written also where it is there already: for nodes that may be in doubt of it.
+    /// The same, written also where it is there already: for nodes that may be in doubt, and do not say so.
     pub(crate) async fn say_again(&mut self, name: &str, intent: &Intent) -> Result<(), Failure> {
         self.write(name, |_| Some(intent.clone()), true).await
     }
@@ -214,6 +217,11 @@ impl<'a> Order<'a> {
                 Some(Err(_)) => wanted(None),
             };
             let Some(intent) = wanted else { return Ok(()) };
+            let is_new = match &before {
+                Some(Ok(before)) => *before != intent,
+                Some(Err(_)) => true,
+                None => intent != Intent::None,
+            };
             let mut value = serde_json::to_string(&intent)
                 .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
             if there.as_ref().is_some_and(|entry| entry.value == value) {
@@ -238,7 +246,8 @@ impl<'a> Order<'a> {
                 None => Op::Create { key: key.clone(), value: value.clone() },
             };
             // Before the answer: where it is lost, the next look finds it there.
-            (self.changed, sent) = (true, true);
+            self.changed |= is_new || self.is_in_doubt();
+            sent = true;
             let done = store.txn(vec![op]).await;
             in_doubt |= matches!(done, Err(StoreError::Unknown { .. }));
             match done {

@@ -148,6 +148,21 @@ async fn an_order_that_a_node_is_in_doubt_of_is_given_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_uncordon_says_that_it_changed_something_where_it_did_and_only_there() {
+    let store = healthy().await;
+    let key = keys().intent("drain.nfs-1");
+    for (stood, changed) in [(None, false), (Some(r#"{"kind":"none"}"#), false), (Some("{"), true)] {
+        if let Some(stood) = stood {
+            store.overwrite(&key, stood);
+        }
+        let ran = zsha(store.clone(), "", &["uncordon", "nfs-1"]).await;
+        assert_eq!(ran.exit, Exit::Success, "{stood:?}: {ran:?}");
+        assert_eq!(ran.out.contains("nothing was changed"), !changed, "{stood:?}: {}", ran.out);
+        assert_eq!(intent(&store, "drain.nfs-1").unwrap()["kind"], "none");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_is_drained_by_name_or_address_and_the_vm_seen_to_leave() {
     for word in ["nfs-1", "10.0.0.1"] {
         let store = healthy().await;

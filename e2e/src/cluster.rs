@@ -31,7 +31,7 @@ pub struct ClusterBuilder {
     raft_multiplier: Option<u32>,
     own_wall_clocks: bool,
     bare: bool,
-    alone: bool,
+    beside: Beside,
 }
 
 impl ClusterBuilder {
@@ -72,7 +72,7 @@ impl ClusterBuilder {
 
     /// No other lab on this machine meanwhile: for who measures.
     pub fn alone(mut self) -> Self {
-        self.alone = true;
+        self.beside = Beside::Nobody;
         self
     }
 
@@ -90,8 +90,7 @@ impl ClusterBuilder {
     /// Boots all hosts at once and waits until Consul has a leader and every libvirtd answers.
     pub fn build(self) -> Result<Cluster> {
         let programs = Programs::find(self.product)?;
-        let beside = if self.alone { Beside::Nobody } else { Beside::Others };
-        let territory = Territory::claim(beside)?;
+        let territory = Territory::claim(self.beside)?;
         match self.raise(&programs, territory.dir.clone()) {
             Ok(parts) => Ok(Cluster {
                 parts: Some(parts),
@@ -165,7 +164,7 @@ impl Cluster {
             raft_multiplier: None,
             own_wall_clocks: false,
             bare: false,
-            alone: scenario::figures_are_judged(),
+            beside: if scenario::figures_are_judged() { Beside::Nobody } else { Beside::Others },
         }
     }
 

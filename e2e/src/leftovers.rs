@@ -47,23 +47,9 @@ impl Territory {
     pub(crate) fn claim(beside: Beside) -> Result<Self> {
         let labs = cache().join("labs");
         fs::create_dir_all(&labs).with_context(|| format!("create {}", labs.display()))?;
-        let path = labs.join("lock");
-        let lock = file_to_lock(&path)?;
-        let free = match beside {
-            Beside::Others => lock.try_lock_shared(),
-            Beside::Nobody => lock.try_lock(),
-        };
-        if free.is_err() {
-            eprintln!("lab: waiting for another lab on this machine to end ({})", path.display());
-            match beside {
-                Beside::Others => lock.lock_shared(),
-                Beside::Nobody => lock.lock(),
-            }
-            .with_context(|| format!("lock {}", path.display()))?;
-        }
+        let lock = hold(&labs.join("lock"), beside, "another lab on this machine to end")?;
         // Of two that come at once one sweeps after the other.
-        let sweeping = file_to_lock(&labs.join("sweeping"))?;
-        sweeping.lock().context("wait for another lab to have swept")?;
+        let _sweeping = hold(&labs.join("sweeping"), Beside::Nobody, "another lab to have swept")?;
         sweep(&labs)?;
 
         let me = std::process::id();
@@ -86,17 +72,26 @@ impl Territory {
 
 /// Held by the one lab that has the machine's own link into its network.
 pub(crate) fn claim_uplink() -> Result<File> {
-    let path = cache().join("labs").join("uplink");
-    let lock = file_to_lock(&path)?;
-    if lock.try_lock().is_err() {
-        eprintln!("lab: waiting for the lab that this machine is linked to ({})", path.display());
-        lock.lock().with_context(|| format!("lock {}", path.display()))?;
-    }
-    Ok(lock)
+    hold(&cache().join("labs").join("uplink"), Beside::Nobody, "the lab that this machine is linked to")
 }
 
-fn file_to_lock(path: &Path) -> Result<File> {
-    File::options().create(true).append(true).open(path).with_context(|| path.display().to_string())
+/// Locks the file until it is dropped. Says what is waited for, where it is.
+fn hold(path: &Path, beside: Beside, awaited: &str) -> Result<File> {
+    let lock =
+        File::options().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
+    let free = match beside {
+        Beside::Others => lock.try_lock_shared(),
+        Beside::Nobody => lock.try_lock(),
+    };
+    if free.is_err() {
+        eprintln!("lab: waiting for {awaited} ({})", path.display());
+        match beside {
+            Beside::Others => lock.lock_shared(),
+            Beside::Nobody => lock.lock(),
+        }
+        .with_context(|| format!("lock {}", path.display()))?;
+    }
+    Ok(lock)
 }
 
 fn next_number() -> usize {

@@ -14,8 +14,7 @@ pub struct Args {
 
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let mut order = Order::begin("resume", &args.order, reach, session).await?;
-    let in_doubt = order.is_in_doubt();
-    order.put(Intent::FREEZE, &Intent::None, |there| order::nothing(there) && !in_doubt).await?;
+    order.put(Intent::FREEZE, &Intent::None, order::nothing).await?;
     let message =
         if order.changed { "the cluster goes on" } else { "the cluster was not frozen; nothing was changed" };
     order.end(true, message, session)

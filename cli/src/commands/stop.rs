@@ -40,11 +40,9 @@ pub async fn run(
         message: args.order.common.message.clone(),
         timeout_seconds,
     };
-    // Then the one that stands there counts for nothing.
-    let in_doubt = order.is_in_doubt();
     let is_same = |there: &Intent| match there {
         Intent::Stop { timeout_seconds: before, .. } => {
-            !in_doubt && (timeout_seconds.is_none() || *before == timeout_seconds)
+            timeout_seconds.is_none() || *before == timeout_seconds
         }
         _ => false,
     };

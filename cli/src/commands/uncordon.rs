@@ -18,11 +18,8 @@ pub struct Args {
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let mut order = Order::begin("uncordon", &args.order, reach, session).await?;
     let node = order.of_node(&args.node)?;
-    let name = Intent::drain_of(&node);
-    let was_drained = order.view.intents.get(&name).is_some_and(|there| !order::nothing(there));
     // Also where nothing is there: the nodes that saw a drain go with a restored store wait until somebody says so.
-    order.say_again(&name, &Intent::None).await?;
-    order.changed = was_drained;
+    order.say_again(&Intent::drain_of(&node), &Intent::None).await?;
     let message = if order.changed {
         format!("{node} may be given the VM again")
     } else {

@@ -261,6 +261,7 @@ mod tests {
     use std::process::{Command, Output, Stdio};
 
     use super::*;
+
     const SOUND: &str = "#!/bin/sh\n[ \"$1\" = --version ] && echo 'program 1.2.3'\n";
     const BROKEN: &str = "#!/bin/sh\necho 'libvirt.so.0: cannot open shared object file' >&2\nexit 127\n";
 

@@ -33,8 +33,8 @@ pub(super) fn heir(world: &World) -> Option<Owner> {
 /// its keeper's. Then it is written down before anything else, by whoever may claim the VM.
 pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut Plan) -> bool {
     let record = &stored.record;
-    // Before its first start here the last end is that of an earlier copy, which zsha may have moved.
     let before = world.departed_before.as_ref();
+    // Before its first start here the last end is that of an earlier copy, which zsha may have moved.
     let has_run = record.migration.is_none() && record.phase == VmPhase::Running;
     let is_plain = record.departed.is_none() && (has_run || before.is_some());
     let Some(owner) = record.owner.as_ref().filter(|_| is_plain) else { return false };

@@ -62,8 +62,8 @@ pub struct MigrationNotes {
     pub lingering: Option<Moment>,
     /// The one that this node has stood by for, as its target.
     pub expected: Option<Uuid>,
-    /// Since when the target's controller has been seen to be down.
-    pub uncontrolled: Option<Moment>,
+    /// The one whose target's controller is seen to be down, and since when.
+    pub uncontrolled: Option<(Uuid, Moment)>,
     /// Since when a copy has been arriving here by a migration of which this node has read nothing.
     pub unnamed: Option<Moment>,
 }
@@ -209,9 +209,10 @@ impl Upkeep<'_> {
         }
         let is_this = job.id() == Some(migration.id);
         let target = self.world.sights.get(&migration.to.node);
-        let uncontrolled = target.is_some_and(|sight| !sight.record.controller_alive);
-        let since = notes.migration.uncontrolled.filter(|_| uncontrolled);
-        notes.migration.uncontrolled = uncontrolled.then(|| since.unwrap_or(self.world.now));
+        let before = notes.migration.uncontrolled.filter(|(id, _)| *id == migration.id);
+        notes.migration.uncontrolled = target
+            .filter(|sight| !sight.record.controller_alive)
+            .map(|_| before.unwrap_or((migration.id, self.world.now)));
         if !local.has_process() {
             let moved = local == LocalVm::Off { reason: OffReason::Migrated };
             let done = is_this && matches!(job, MigrationJob::Done { .. });
@@ -320,7 +321,7 @@ impl Upkeep<'_> {
             return Some(format!("it was not over after {} s", PATIENCE.as_secs()));
         }
         let to = &migration.to.node;
-        let uncontrolled = notes.migration.uncontrolled.map(|since| since + CONTROLLER_AWAY);
+        let uncontrolled = notes.migration.uncontrolled.map(|(_, since)| since + CONTROLLER_AWAY);
         match self.target(migration) {
             Target::Lives if uncontrolled.is_some_and(|until| self.world.now >= until) => {
                 Some(format!("the controller of {to}, which would let the guest go on there, is down"))

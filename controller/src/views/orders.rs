@@ -1,5 +1,5 @@
 //! Which orders stand in the store because somebody has given them, which have come back with an older state of it, and
-//! which are gone with a newer one.
+//! which that has not got, though nobody has taken them back.
 //!
 //! A snapshot that is restored brings back a stop that was taken back, a migration that is over, a reset of the password;
 //! and one of before a stop has none, though nobody has taken it back.
@@ -74,8 +74,7 @@ impl Orders {
                     match listed.get(&key) {
                         // It is told as one that cannot be read.
                         Some(None) => {}
-                        Some(Some(listed)) => self.see_gone(&key, Some(listed)),
-                        None => self.see_gone(&key, None),
+                        stands => self.see_gone(&key, stands.and_then(Option::as_ref)),
                     }
                 }
             }

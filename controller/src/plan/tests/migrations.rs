@@ -126,6 +126,8 @@ fn a_migration_under_way_is_ended_where_nobody_would_let_the_guest_go_on() {
     let mut world = under_way();
     world.sights.get_mut(&node(3)).unwrap().record.controller_alive = false;
     let mut notes = begun();
+    // Of an earlier migration.
+    notes.migration.uncontrolled = Some((OTHER, NOW - Duration::from_secs(60)));
     let mut after = |world: &mut World, millis| {
         renewed_at(world, NOW + Duration::from_millis(millis));
         plan(world, &mut notes).steps
