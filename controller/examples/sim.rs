@@ -17,12 +17,16 @@ use zsha_runtime::Clock;
 /// Failing seeds shown in full.
 const SHOWN: usize = 50;
 
+/// A long run says so often how far it is.
+const SAID: u64 = 5_000;
+
 #[derive(Default)]
 struct Sum {
     faults: BTreeMap<&'static str, u64>,
     virtual_millis: u64,
     /// The slowest, and its seed.
     settled_millis: (u64, u64),
+    played: u64,
     failed: Vec<sim::Report>,
 }
 
@@ -180,6 +184,12 @@ fn many(bug: Option<Bug>, from: u64, seeds: u64) -> ExitCode {
                     }
                     if !report.violations.is_empty() {
                         sum.failed.push(report);
+                    }
+                    sum.played += 1;
+                    if sum.played.is_multiple_of(SAID) && sum.played < seeds {
+                        let secs = Clock::Boottime.now().since(started).as_secs_f64();
+                        let (played, failed) = (sum.played, sum.failed.len());
+                        eprintln!("{played} of {seeds} seeds in {secs:.0} s, violations: {failed}");
                     }
                 }
             });

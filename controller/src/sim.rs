@@ -28,7 +28,7 @@ pub mod witness;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use zsha_crds::records::LeaseTimings;
+use zsha_crds::records::{LeaseTimings, NodeStatus};
 use zsha_crds::{Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
 use zsha_runtime::store::memory::Snapshot;
@@ -311,15 +311,21 @@ impl Simulation {
         let over = Instant::now();
         let mut since: Option<(Instant, u64)> = None;
         let mut asked = false;
+        let mut said = BTreeSet::new();
         while !self.violated() {
             let now = Instant::now();
-            // What was moved by hand to a node that died before anybody saw it there waits for an operator's word.
-            if !asked
-                && now >= over + OPERATOR
-                && check::lock(&self.checker).waits_for_an_operator(self.lost.as_ref())
-            {
-                asked = true;
-                self.inflict(&Fault::Start);
+            if now >= over + OPERATOR {
+                // What was moved by hand to a node that died before anybody saw it there waits for an operator's word.
+                let waits = check::lock(&self.checker).waits_for_an_operator(self.lost.as_ref());
+                if waits && !std::mem::replace(&mut asked, true) {
+                    self.inflict(&Fault::Start);
+                }
+                // What was asked for before anybody had seen that the store was put back is asked for once more.
+                if check::lock(&self.checker).was_restored() {
+                    for name in self.doubted().into_iter().filter(|name| said.insert(name.clone())) {
+                        self.operator.says_again(&name);
+                    }
+                }
             }
             let settled = check::lock(&self.checker).settled(self.lost.as_ref());
             since = match (&settled, since) {
@@ -337,6 +343,22 @@ impl Simulation {
             self.wait_until(now + TICK).await;
         }
         Instant::now() - over
+    }
+
+    /// The orders of which a node says that it does not know whether they stand, by the names that they have in the store.
+    fn doubted(&self) -> BTreeSet<String> {
+        let mut messages = Vec::new();
+        for (name, node) in self.nodes.iter().filter(|(name, _)| Some(*name) != self.lost.as_ref()) {
+            let status = self.store.read(&Keys::new(&node.machine.cluster).node_status(name));
+            let status = status.and_then(|entry| serde_json::from_str::<NodeStatus>(&entry.value).ok());
+            let conditions = status.map(|status| status.conditions).unwrap_or_default();
+            let in_doubt = conditions.into_iter().filter(|condition| {
+                ["IntentUnknown", "IntentUnreadable"].contains(&condition.reason.as_str())
+            });
+            messages.extend(in_doubt.map(|condition| condition.message));
+        }
+        let words = messages.iter().flat_map(|message| message.split(' '));
+        words.filter_map(|word| word.strip_prefix("intent/").map(str::to_owned)).collect()
     }
 
     /// What the nodes say of it, for whoever reads the log.

@@ -1,6 +1,7 @@
 //! What the judge allows for what somebody has made execute by hand, past zsha: nobody can keep it from beginning. Beside
 //! another copy it is to be ended within R (until the next look at the processes), K, and a second for a look at the
-//! hypervisor and its answer. Where it is the only copy, since it was moved there past zsha, it may go on, as long as the
+//! hypervisor and its answer; where the keeper's loop is stalled nobody looks, and it is ended when the node's lease ends.
+//! Where it is the only copy, since it was moved there past zsha, it may go on, as long as the
 //! node's lease is valid, until the record names it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,8 @@ const LOOKS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct ByHand {
-    processes: BTreeSet<u64>,
+    /// Those that were made to execute past zsha, and when.
+    processes: BTreeMap<u64, Instant>,
     /// Those of them that nobody was to start: they are moved copies of the one VM, and not to be harmed.
     moved: BTreeSet<u64>,
     /// Those that were on their way to another node.
@@ -26,12 +28,14 @@ pub struct ByHand {
     until: BTreeMap<NodeName, Instant>,
     /// Whenever something was made to execute there.
     made: BTreeMap<NodeName, Vec<Instant>>,
+    /// Nodes whose keeper's loop is stalled.
+    stalled: BTreeSet<NodeName>,
 }
 
 impl ByHand {
     /// This process was made to execute there, or will be.
     pub fn made(&mut self, node: &NodeName, process: u64) {
-        self.processes.insert(process);
+        self.processes.insert(process, Instant::now());
         self.made.entry(node.clone()).or_default().push(Instant::now());
         self.until.insert(node.clone(), Instant::now() + within(None));
     }
@@ -47,13 +51,26 @@ impl ByHand {
         self.leaving.insert(process);
     }
 
+    pub fn stalls(&mut self, node: &NodeName, stalled: bool) {
+        if stalled {
+            self.stalled.insert(node.clone());
+        } else {
+            self.stalled.remove(node);
+        }
+    }
+
     /// Whether it may end for nothing: somebody has started it past zsha, or it has left.
     pub fn ended_by_it(&self, process: u64) -> bool {
         self.is(process) && !self.moved.contains(&process) || self.leaving.contains(&process)
     }
 
     pub fn is(&self, process: u64) -> bool {
-        self.processes.contains(&process)
+        self.processes.contains_key(&process)
+    }
+
+    /// Whether it was made so lately that who writes just now may have looked before.
+    pub fn is_new(&self, process: u64) -> bool {
+        self.processes.get(&process).is_some_and(|made| made.elapsed() < LOOKS)
     }
 
     /// It executes there, alone or beside another.
@@ -64,7 +81,7 @@ impl ByHand {
         }
         let now = Instant::now();
         let lives = grant.is_some_and(|grant| grant.lives_at(now));
-        if !beside && lives {
+        if lives && (!beside || self.stalled.contains(node)) {
             self.until.insert(node.clone(), now + within(grant));
         }
     }

@@ -150,6 +150,11 @@ impl Checker {
         }
     }
 
+    /// Whether a snapshot was restored in this run.
+    pub const fn was_restored(&self) -> bool {
+        self.unsettled_until.is_some()
+    }
+
     fn is_unsettled(&self) -> bool {
         self.unsettled_until.is_some_and(|until| Instant::now() < until)
     }
@@ -304,9 +309,11 @@ impl Checker {
         }
         if let Some(before) = self.vm.refresh(&self.store) {
             if !self.is_unsettled() {
-                let truth = (self.hosts.copies(), &self.validity);
+                let mut copies = self.hosts.copies();
+                copies.retain(|copy| !self.by_hand.is_new(copy.process));
                 let after = self.vm.value.as_ref();
-                self.violations.extend(self.reasons.recorded(before.as_ref(), after, (&truth.0, truth.1)));
+                let recorded = self.reasons.recorded(before.as_ref(), after, (&copies, &self.validity));
+                self.violations.extend(recorded);
             }
             let line = match &self.vm.value {
                 Some(record) => format!("record: {:?} {:?} {}", record.owner, record.phase, record.note),
@@ -445,6 +452,11 @@ impl Checker {
             !departed.seen_on.is_empty() && departed.seen_on.iter().all(|node| Some(node) == lost)
         };
         self.executing.is_empty() && departed.is_some_and(|departed| !has_died(departed))
+    }
+
+    /// A lease was written over while nobody lived who could write it anew: whoever begins there waits for the longest D.
+    pub const fn loses_a_lease(&mut self) {
+        self.lost = true;
     }
 
     /// Whether a node had to put a record in the place of another's lease, which may have cost the longest D.

@@ -96,6 +96,9 @@ impl Simulation {
                     Nonsense::Large => "x".repeat(200 << 10),
                 };
                 self.operator.overwrite_lease(node, value);
+                if !self.node(node).is_powered() {
+                    check::lock(&self.checker).loses_a_lease();
+                }
             }
             Hand::Wipes => {
                 check::lock(&self.checker).restoring();

@@ -208,6 +208,9 @@ impl Simulation {
         // What has no power is not stopped, and is not to be stopped when it is back.
         let frozen = frozen && self.node(node).is_powered();
         self.node(node).freeze(part, frozen);
+        if part == Part::Renewing {
+            check::lock(&self.checker).by_hand.stalls(node, frozen);
+        }
         if part != Part::Controller {
             self.trouble(node, if part == Part::Renewing { "stalled" } else { "suspended" }, frozen);
         }
@@ -253,6 +256,7 @@ impl Simulation {
         let machine = self.node(node);
         checker.excusing([node.clone()], |_| machine.lose_power());
         checker.validity.void(node);
+        checker.by_hand.stalls(node, false);
         drop(checker);
         // A suspended host that loses its power boots awake.
         self.suspended.remove(node);

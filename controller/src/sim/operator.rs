@@ -144,6 +144,16 @@ impl Operator {
         self.intend(&Intent::drain_of(node), if drained { &drain } else { &Intent::None });
     }
 
+    /// What the message about an order in doubt asks for: `zsha start`, `zsha resume`, or `zsha uncordon NODE`.
+    pub fn says_again(&mut self, name: &str) {
+        match (name, Intent::drained(name)) {
+            (Intent::POWER, _) => self.start(),
+            (Intent::FREEZE, _) => self.freeze(false),
+            (_, Some(node)) => self.drain(&node, false),
+            (_, None) => {}
+        }
+    }
+
     /// `zsha migrate`: each is another request, also one to the same node.
     pub fn migrate(&mut self, to: &NodeName) {
         self.migrations += 1;
