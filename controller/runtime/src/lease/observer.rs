@@ -129,6 +129,17 @@ fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
     })
 }
 
+/// Whether it is of an earlier life than the one before, or of an earlier moment of the same. Lives have epochs that rise.
+fn is_earlier(record: &LeaseRecord, before: &LeaseRecord) -> bool {
+    match record.incarnation == before.incarnation {
+        true => record.seq < before.seq,
+        false => {
+            let lost = LeaseState::Lost;
+            record.epoch <= before.epoch && record.state != lost && before.state != lost
+        }
+    }
+}
+
 /// Its holder may go by this D, whatever the store shows next.
 fn outlive(outlived: &mut BTreeMap<NodeName, Duration>, sight: &Sight) {
     if is_planted("LongerDForgotten") {
@@ -165,7 +176,9 @@ impl Observer {
                     true => sight.sent_by,
                     false => sent_after(sight, &record).map_or(now, |sent| sent.min(now)),
                 };
-                let is_news = !self.after_gap.remove(&record.node);
+                // One that goes back was put there again by somebody: it is of another time, like what follows a gap.
+                let goes_back = is_earlier(&record, &sight.record) && !is_planted("PutBackIsNews");
+                let is_news = !self.after_gap.remove(&record.node) && !goes_back;
                 // Only its holder's own word says by what it lives.
                 if is_news && record.state == LeaseState::Held {
                     self.outlived.remove(&record.node);

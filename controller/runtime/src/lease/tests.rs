@@ -860,6 +860,37 @@ fn a_renewal_is_news_only_when_it_was_seen_to_follow_another_without_a_gap() {
     assert!(!see(&mut observer, 6));
 }
 
+/// `consul kv put` of a record that somebody had kept.
+#[test]
+fn a_record_that_goes_back_is_no_news_of_its_holder() {
+    let (mut key, node) = (Key::default(), NodeName::new("n1").unwrap());
+    held(&mut key);
+    let (record, _) = key.value.unwrap();
+    let life = |number: u128, epoch: u64, seq: u64| LeaseRecord {
+        incarnation: Uuid::from_u128(number),
+        epoch,
+        seq,
+        ..record.clone()
+    };
+    let mut observer = Observer::default();
+    let mut index = 0;
+    let mut is_news = |record: LeaseRecord| {
+        index += 1;
+        observer.see(at(index * 1_000), record, index);
+        observer.get(&node).unwrap().is_news
+    };
+    is_news(life(1, 5, 7));
+    assert!(is_news(life(1, 5, 8)));
+    assert!(!is_news(life(2, 4, 90)), "of an earlier life");
+    assert!(is_news(life(1, 5, 9)), "its holder has written over it");
+    assert!(!is_news(life(1, 5, 3)), "of an earlier moment of this one");
+    assert!(is_news(life(1, 5, 10)));
+    assert!(!is_news(life(3, 5, 1)), "two lives have no epoch in common");
+    assert!(is_news(life(1, 6, 1)) && is_news(life(4, 7, 1)), "a new life");
+    let lost = LeaseRecord { state: LeaseState::Lost, ..life(5, 7, 0) };
+    assert!(is_news(lost) && is_news(life(4, 7, 2)), "it has written it anew");
+}
+
 #[test]
 fn a_renewal_that_was_long_on_its_way_counts_from_when_it_was_sent() {
     let mut key = Key::default();
