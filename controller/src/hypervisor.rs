@@ -289,6 +289,10 @@ pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
     /// Removes the definition from the disk, and with it that it is started with the host. A process goes on as it was.
     async fn undefine(&self) -> Result<(), HypervisorError>;
 
+    /// How the process that was started last has ended, by what is written down on this host: also where the hypervisor itself
+    /// does not answer. None: it is not written that it has.
+    async fn last_end(&self) -> Result<Option<OffReason>, HypervisorError>;
+
     /// A counter that moves with every change. See the module.
     fn changes(&self) -> watch::Receiver<u64>;
 }

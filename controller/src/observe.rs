@@ -10,7 +10,7 @@ use zsha_runtime::store::Read;
 use crate::act::Edges;
 use crate::desired::Desired;
 use crate::host::{HostFacts, HostWants};
-use crate::hypervisor::{DomainFacts, DomainSpec, HypervisorError, LocalVm};
+use crate::hypervisor::{DomainFacts, DomainSpec, HypervisorError, LocalVm, OffReason};
 use crate::keeper::{KeeperError, Verdict};
 use crate::observed::Observed;
 use crate::plan::blindness::Blindness;
@@ -120,11 +120,19 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         vm_overwritten: views.vm_overwritten(),
         nodes: views.nodes(),
         running_domain: running_domain(edges, views, &local, &desired).await,
+        last_end: last_end(edges, &local).await,
         local,
         domain: Observed::from_result(domain),
         host: facts,
         desired,
         keeper_blind,
+    }
+}
+
+async fn last_end(edges: &Edges, local: &Observed<LocalVm>) -> Observed<Option<OffReason>> {
+    match local {
+        Observed::Known(_) => Observed::unknown("it was not asked for"),
+        Observed::Unknown(_) => Observed::from_result(edges.hypervisor.last_end().await),
     }
 }
 

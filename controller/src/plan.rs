@@ -46,9 +46,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use zsha_crds::Condition;
 use zsha_crds::document::Watchdog;
 use zsha_crds::records::{Answer, LeaseTimings, Owner, VmRecord, Waiting};
+use zsha_crds::{Condition, NodeName};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
@@ -264,6 +264,11 @@ pub struct Notes {
     pub host_down: HostDownNotes,
     /// Since when QEMU has been seen paused by a fault of its own.
     pub faulted_since: Option<Moment>,
+    /// Since when the guest has been seen paused by a migration that is not under way any more; and who has been seen to have it
+    /// since.
+    pub left: Option<(Heard, Option<NodeName>)>,
+    /// Since when libvirt's log could not be read that would say how the VM has ended.
+    pub unread_since: Option<Moment>,
     /// Since when the VM's disk has not been reached from here while another node is fit.
     pub storage_lost_since: Option<Moment>,
     /// Nothing is mounted before this.
@@ -280,6 +285,8 @@ pub struct Notes {
     pub ask_others: bool,
     /// Since when a copy has been here that the record does not name, and whether it executes.
     pub unnamed: Option<(Heard, bool)>,
+    /// Which other node says then that it has one as well, and since when.
+    pub also: Option<(NodeName, Moment)>,
     /// Since when the owner's copy has been gone, where it may have been moved away past zsha.
     pub gone: Option<Heard>,
     /// Whether the copy that this process has started last was let run: before the record says so.
@@ -314,12 +321,16 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     }
     if not_mine.is_none() {
         notes.migration.unnamed = None;
+    }
+    if not_mine.is_none() && right != Right::Target {
         notes.unnamed = None;
+        notes.also = None;
     }
     if matches!(right, Right::NotMine { .. } | Right::NoLease { .. }) {
         // What ran by another right than the present one is no copy of this one.
         notes.ran = false;
         notes.gone = None;
+        notes.left = None;
     }
     match right.clone() {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),

@@ -135,6 +135,22 @@ bugs! {
     KeepsTheUnexpected,
     /// A guest that was moved away past zsha is started afresh.
     DepartedIsGone,
+    /// A record of an earlier life that somebody has put under a lease's key again counts as the word of its holder.
+    PutBackIsNews,
+    /// A start that was asked for before the guest had left counts as the word of somebody who has looked where it is.
+    StartOfBeforeCounts,
+    /// The owner of a guest that has left takes whatever is started by hand in its place for that guest.
+    OwnWhereItHasLeft,
+    /// The owner that cannot see its hypervisor gives the VM up without asking how its copy has ended.
+    GivenUpUnread,
+    /// A guest that a migration by hand has left paused is let go on though it may go on where it went.
+    SourceGoesOnUnasked,
+    /// Any process of the VM on the named node, be it one that is arriving, outweighs the guest that runs unnamed.
+    AnyCopyElsewhereStays,
+    /// What is left of a guest at the source of a migration takes it from the target.
+    LeftoverEndsTheMove,
+    /// A guest that is moved by hand to a node which stands by for it is ended there.
+    NotHandedOverIsEnded,
     /// A copy of this life of the lease is ended because a record names somebody else.
     RecordOutweighsTheCopy,
     /// What somebody has restored from a file is taken for the VM.

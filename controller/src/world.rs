@@ -13,7 +13,7 @@ use zsha_runtime::lease::{Expectation, Sight};
 
 use crate::desired::Desired;
 use crate::host::HostFacts;
-use crate::hypervisor::{DomainFacts, DomainSpec, LocalVm, MigrationJob};
+use crate::hypervisor::{DomainFacts, DomainSpec, LocalVm, MigrationJob, OffReason};
 use crate::in_force::SpecProblem;
 use crate::intents::{Asked, Cordon, Intents, Start, Stop};
 use crate::keeper::Verdict;
@@ -122,6 +122,8 @@ pub struct World {
     pub local: Observed<LocalVm>,
     /// What the hypervisor keeps of the VM beside its process.
     pub domain: Observed<DomainFacts>,
+    /// How the last process of the VM here has ended, by what is written down. Looked at only where `local` is unknown.
+    pub last_end: Observed<Option<OffReason>>,
     /// The last live migration this process began.
     pub job: MigrationJob,
     /// The domain of the generation that runs here, where that is another than the one in force and could be looked

@@ -38,13 +38,17 @@ use self::worker::{NoAnswer, Workers, on_own_thread};
 use super::domain_xml::{self, CephLogin, DomainSettings, DomainType};
 use super::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+    OffReason,
 };
 use crate::hypervisor::libvirt_log;
 use crate::keeper::copies::Copies;
+use crate::one_thread::OneThread;
 use crate::settings::{DEFAULT_LIBVIRT_LOGS, DEFAULT_MIGRATION_URI};
 
 /// Milliseconds where all is well. Within the time a lease holds, so that a hang is seen while there is a choice.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// A file on a disk of the host: one that hangs must not keep a pass.
+const LOG_DEADLINE: Duration = Duration::from_millis(500);
 /// Writes a file, resumes a process: as fast, but worth a longer wait than doing it again.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
 /// QEMU opens its image on a share that may be slow.
@@ -117,6 +121,7 @@ pub struct LibvirtHypervisor {
     killers: Workers,
     /// For what the guest's agent is asked.
     agents: Workers,
+    at_log: OneThread,
     domain_type: OnceCell<DomainType>,
     job: Job,
 }
@@ -147,6 +152,7 @@ impl LibvirtHypervisor {
             workers: Workers::new(),
             killers: Workers::new(),
             agents: Workers::new(),
+            at_log: OneThread::default(),
             job: Job::default(),
         })
     }
@@ -328,6 +334,13 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn undefine(&self) -> Result<(), HypervisorError> {
         self.call("undefine", CHANGE_DEADLINE, Vm::undefine).await
+    }
+
+    async fn last_end(&self) -> Result<Option<OffReason>, HypervisorError> {
+        let vm = Arc::clone(&self.vm);
+        let read = self.at_log.run(LOG_DEADLINE, move || vm.last_end_by_log()).await;
+        read.map_err(|why| unreachable("read libvirt's log", why))?
+            .map_err(|error| unreachable("read libvirt's log", error.to_string()))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

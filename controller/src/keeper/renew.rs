@@ -70,6 +70,8 @@ pub struct Renewal {
     looked: Option<Looked>,
     /// Which copy the controller has said to be here.
     expected: Expected,
+    /// The last life in which this node's own copy was to be here.
+    owned: Option<Uuid>,
     /// What was killed because nobody had said so.
     unexpected: Option<Ended>,
     /// Since when libvirt's log is asked how the VM has ended, and does not answer in time.
@@ -132,6 +134,7 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         adopt_timings,
         looked: None,
         expected,
+        owned: None,
         unexpected: None,
         unread_since: None,
         beside: Vec::new(),
@@ -245,7 +248,8 @@ impl Renewal {
     /// None: not known yet.
     async fn may_have_moved(&mut self) -> Option<bool> {
         let asked = self.holder.wants_how_it_ended(self.settings.clock.now())
-            && self.expected.in_life(self.holder.incarnation()) == Expectation::Own;
+            && (self.expected.in_life(self.holder.incarnation()) == Expectation::Own
+                || self.owned == Some(self.holder.incarnation()));
         if !asked || planted::is_planted(Bug::MovedAwayIsDead) {
             self.unread_since = None;
             return Some(false);
@@ -476,6 +480,9 @@ impl Renewal {
     fn expect(&mut self, what: Expectation) -> Result<(), String> {
         let before = self.expected;
         self.expected = Expected { incarnation: self.holder.incarnation(), what };
+        if what == Expectation::Own {
+            self.owned = Some(self.holder.incarnation());
+        }
         self.publish(self.holder.deadline());
         match self.settings.notebook.trouble() {
             Some(trouble) if what != Expectation::Nothing => {

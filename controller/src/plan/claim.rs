@@ -13,7 +13,9 @@ use zsha_runtime::lease::Sight;
 
 use super::ownership::{self, Standing};
 use super::upkeep::Upkeep;
-use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, fitness, placement, unreadable};
+use super::{
+    Notes, Plan, ResumeBecause, Step, Write, departed, ended, fitness, placement, unnamed, unreadable,
+};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::intents::Intents;
@@ -44,10 +46,21 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
     };
     notes.migration.expected = stored.record.migration.as_ref().map(|migration| migration.id);
     if local.executes() {
-        let because = "it runs before it was handed over".to_owned();
-        plan.step(Step::KillCopy { because, if_still: None });
+        let because = "it runs before it was handed over";
+        let was_whole = notes.migration.whole.is_some() && notes.migration.whole == notes.migration.expected;
+        if was_whole || planted::is_planted(Bug::NotHandedOverIsEnded) {
+            // Let run by hand: its source may go on with it.
+            plan.step(Step::KillCopy { because: because.to_owned(), if_still: None });
+        } else {
+            // It was moved here by hand as well, or somebody has started it.
+            unnamed::deal(world, because, notes, plan);
+        }
         return;
     }
+    notes.unnamed = None;
+    notes.also = None;
+    let is_whole = matches!(local, LocalVm::Paused { reason: PauseReason::Asked, .. });
+    notes.migration.whole = notes.migration.expected.filter(|_| is_whole);
     let mut looked = Plan::default();
     if let Some(freed) = freed(world, stored, &mut looked) {
         if local.has_process() {

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use uuid::Uuid;
 use zsha_crds::NodeName;
 use zsha_crds::records::{Departed, Owner, VmPhase, VmRecord};
 use zsha_runtime::lease::Sight;
@@ -68,12 +69,18 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     let record = VmRecord {
         migration: None,
         departed: Some(departed),
+        start_taken_up: asked_before(world).or(record.start_taken_up),
         note: message.clone(),
         revision: record.revision + 1,
         ..record.clone()
     };
     plan.step(Write::over(stored.index, world, epoch, record, ("MovedAway", message)).step());
     true
+}
+
+/// A start that was asked for before it was written down that the VM has left: whoever said it has not looked where it is.
+fn asked_before(world: &World) -> Option<Uuid> {
+    world.start_asked().map(|start| start.id).filter(|_| !planted::is_planted(Bug::StartOfBeforeCounts))
 }
 
 /// Whether the node has a copy, and a controller that would keep it.
@@ -128,6 +135,10 @@ impl Upkeep<'_> {
 
     /// Whether the VM may not be started here as far as that goes: it is somewhere else, or may be.
     pub(super) fn is_elsewhere(&self, reason: OffReason, notes: &mut Notes, plan: &mut Plan) -> bool {
+        // However it has ended here: the guest is there, whole.
+        if self.hands_to_heir(Vec::new(), plan) {
+            return true;
+        }
         // libvirt says so for ever of the last copy here, be it one of years ago that was handed over.
         let left = reason == OffReason::Migrated && (notes.ran || self.record().phase == VmPhase::Running);
         let moved = left || self.record().departed.is_some();
@@ -137,9 +148,6 @@ impl Upkeep<'_> {
             return false;
         }
         let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
-        if self.hands_to_heir(Vec::new(), plan) {
-            return true;
-        }
         if moved && self.writes_down(&heard, plan) {
             return true;
         }
@@ -221,9 +229,11 @@ impl Upkeep<'_> {
             at: known.map_or(self.world.wall, |departed| departed.at),
             seen_on,
         };
+        let start = asked_before(self.world).filter(|_| known.is_none());
         plan.step(self.change(reason, message, |record| {
             record.migration = None;
             record.departed = Some(departed);
+            record.start_taken_up = start.or(record.start_taken_up);
         }));
         true
     }

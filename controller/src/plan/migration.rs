@@ -16,7 +16,7 @@ use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRec
 use zsha_runtime::Moment;
 
 use super::heard::Heard;
-use super::upkeep::Upkeep;
+use super::upkeep::{Upkeep, kill};
 use super::{Notes, Plan, ResumeBecause, Step, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason};
@@ -62,6 +62,10 @@ pub struct MigrationNotes {
     pub lingering: Option<Moment>,
     /// The one that this node has stood by for, as its target.
     pub expected: Option<Uuid>,
+    /// It has failed, and the guest has not been seen to go on here since.
+    pub left_by_ours: bool,
+    /// The one with which a whole guest was seen here, paused.
+    pub whole: Option<Uuid>,
     /// The one whose target's controller is seen to be down, and since when.
     pub uncontrolled: Option<(Uuid, Moment)>,
     /// Since when a copy has been arriving here by a migration of which this node has read nothing.
@@ -236,7 +240,14 @@ impl Upkeep<'_> {
             MigrationJob::Failed { reason, .. } if is_this => self.go_back(reason, notes, plan),
             MigrationJob::Done { .. } if is_this => {
                 let since = *notes.migration.lingering.get_or_insert(self.world.now);
-                if self.world.now >= since + ARRIVAL {
+                if self.world.now >= since + ARRIVAL
+                    && is_left_over(local)
+                    && !planted::is_planted(Bug::LeftoverEndsTheMove)
+                {
+                    // The guest is at the target, whole: what is left of it here must not take it from there.
+                    plan.recheck_at(self.world.now + SOON);
+                    plan.step(kill("the VM has moved, and what is left of it here does not end by itself"));
+                } else if self.world.now >= since + ARRIVAL {
                     // A restored store may tell of a migration that was over long ago.
                     notes.unexplained = true;
                     self.go_back("it is said to have left, and a copy is here", notes, plan);
@@ -393,6 +404,8 @@ impl Upkeep<'_> {
         // others have been asked.
         let id = self.record().migration.as_ref().map(|migration| migration.id);
         let done = matches!(&self.world.job, MigrationJob::Done { id: done } if Some(*done) == id);
+        notes.migration.left_by_ours =
+            matches!(&self.world.job, MigrationJob::Failed { id: failed, .. } if Some(*failed) == id);
         let left = done && self.world.local.known() == Some(&LocalVm::Off { reason: OffReason::Migrated });
         notes.ran &= !left;
         let to = self.record().migration.as_ref().map(|migration| migration.to.node.to_string());
@@ -451,6 +464,7 @@ impl Upkeep<'_> {
             }
             LocalVm::Absent | LocalVm::Off { .. } => {
                 let message = "what came with the migration is gone; the VM is started afresh".to_owned();
+                notes.migration.arriving = None;
                 let answer = self.answer(Outcome::Failed, &message);
                 plan.step(self.change("MigrationLost", message, |record| {
                     record.migration = None;
@@ -483,6 +497,17 @@ impl Upkeep<'_> {
                 generation: generation.unwrap_or_default(),
             });
         }));
+    }
+}
+
+/// Whether it is what a guest leaves behind that has moved; a copy that a start has made since is not.
+fn is_left_over(local: LocalVm) -> bool {
+    match local {
+        LocalVm::Unmanaged | LocalVm::Crashed => true,
+        LocalVm::Paused { reason, .. } => reason != PauseReason::Asked,
+        LocalVm::Absent | LocalVm::Off { .. } | LocalVm::Running { .. } | LocalVm::ShuttingDown { .. } => {
+            false
+        }
     }
 }
 

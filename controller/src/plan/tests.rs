@@ -186,6 +186,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
         // Of a process, where there is one: it was booted here.
+        last_end: Observed::unknown("it was not asked for"),
         domain: Observed::Known(DomainFacts {
             defined: false,
             autostart: false,
@@ -594,6 +595,7 @@ fn a_qemu_that_libvirt_does_not_know_is_left_alone_by_its_owner_and_killed_by_ot
 fn an_owner_that_lost_its_hypervisor_and_its_copy_sets_the_vm_free_after_a_while() {
     let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
     world.local = Observed::unknown("libvirtd is down");
+    world.last_end = Observed::Known(None);
     let mut notes = Notes::default();
     let due = plan(&world, &mut notes).recheck.unwrap();
     world.now = due;
@@ -741,6 +743,7 @@ fn a_keeper_that_does_not_count_what_is_here_sets_no_vm_free_while_libvirt_is_si
     for (blind, given_up) in [(true, false), (false, true)] {
         let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
         (world.keeper_blind, world.local) = (blind, Observed::unknown("libvirt does not answer"));
+        world.last_end = Observed::Known(None);
         let mut notes = Notes::default();
         assert_eq!(plan(&world, &mut notes).steps, []);
         renewed_at(&mut world, NOW + Duration::from_secs(60));
@@ -845,6 +848,10 @@ fn the_source_of_a_migration_by_hand_is_let_be_for_as_long_as_that_is_under_way(
         assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["MovedByHand"]), "after {secs} s");
     }
     world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 });
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"], "it may have moved all the same");
+    for sight in world.sights.values_mut() {
+        sight.record.seq += 2;
+    }
     let plan = plan(&world, &mut notes);
     assert!(matches!(plan.steps.as_slice(), [Step::Resume { .. }]), "it has failed: {plan:?}");
 }

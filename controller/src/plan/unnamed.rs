@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use zsha_crds::NodeName;
 use zsha_crds::records::{Owner, StartRecord, VmPhase, VmRecord};
+use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
 use super::claim::{self, Guard, LOOK, nobody_else_has_a_copy};
@@ -22,8 +23,12 @@ use crate::hypervisor::{LocalVm, Origin, PauseReason};
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
-/// Two nodes that both say they have the VM: one of them has just been left by it, or is about to end what it has.
+/// A copy that is here without being named is seen to be what it is, and another that says it has the VM to stay with it: it
+/// has just been left by it, or is about to end what it has.
 const SETTLED: Duration = Duration::from_secs(10);
+/// Where nobody can say whether the guest executes there (no controller, or a libvirt that hangs): what arrives by hand has
+/// arrived by then.
+const UNSEEN: Duration = Duration::from_secs(60);
 
 /// What is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,7 @@ fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
 pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut Plan) -> bool {
     let Some(local) = world.local.known().copied().filter(LocalVm::has_process) else {
         notes.unnamed = None;
+        notes.also = None;
         return false;
     };
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return true };
@@ -86,7 +92,14 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
     let heard = notes.unnamed.insert((since, local.executes())).0.clone();
     let elsewhere = elsewhere(world, &heard);
     let settled = heard.at + SETTLED;
-    match (what_it_is(world, local, &heard), elsewhere) {
+    let since = match (notes.also.take(), elsewhere) {
+        (Some((before, since)), Some(other)) if before == *other => since,
+        _ => world.now,
+    };
+    notes.also = elsewhere.map(|other| (other.clone(), since));
+    let stays = elsewhere.filter(|other| stays_there(world, stored, other, since));
+    let is = what_it_is(world, local, &heard);
+    match (is, elsewhere) {
         // The keeper looks every R.
         (Is::NotKnown, _) if world.now < settled => {
             plan.recheck_at(world.now + LOOK);
@@ -100,7 +113,9 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         {
             frozen(world, "is not ended", plan);
         }
-        (Is::NotKnown, Some(other)) => plan.step(kill(format!("{because}, and {other} has it too"))),
+        (Is::NotKnown, Some(other)) if stays.is_some() => {
+            plan.step(kill(format!("{because}, and {other} has it too")));
+        }
         // Its keeper looks, and sees none: it could not end it.
         (Is::NotKnown, None) if counted_since(world, &heard) == Some(0) => plan.step(kill(because)),
         (Is::Nobodys, _) => plan.step(kill(because)),
@@ -119,12 +134,15 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         }
         (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
         (Is::Ours | Is::Brought, Some(other))
-            if world.now >= settled && is_named(stored, other) && !is_post_copy(world) =>
+            if stays.is_some() && is_named(stored, other) && !is_post_copy(world) =>
         {
             plan.step(kill(format!("{because}, and has it too")));
         }
-        (Is::Ours | Is::Brought, Some(other)) => {
-            plan.recheck_at(settled.max(world.now + LOOK));
+        (Is::Ours | Is::Brought | Is::NotKnown, Some(other)) => {
+            // Told to one that has only what a migration has left behind: it names this node.
+            plan.runs_unnamed =
+                is == Is::Brought && is_named(stored, other) && executes_there(world, other) == Some(false);
+            plan.recheck_at(world.now + LOOK);
             plan.wait(
                 "TwoCopies",
                 format!(
@@ -176,6 +194,32 @@ fn elsewhere<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
     world.others().find(has_one).map(|sight| &sight.record.node)
 }
 
+/// Whether it has said for long enough that it has a copy, and that the guest executes there. What is arriving there, or is left
+/// there of a guest that is gone, is no reason to end one that runs.
+fn stays_there(world: &World, stored: &StoredVm, other: &NodeName, since: Moment) -> bool {
+    if planted::is_planted(Bug::AnyCopyElsewhereStays) {
+        return true;
+    }
+    let after = match executes_there(world, other) {
+        Some(true) => SETTLED,
+        // What hangs as it ends looks so too, where the record says that the VM has left.
+        None if stored.record.departed.is_none() => UNSEEN,
+        Some(false) | None => return false,
+    };
+    world.now >= since + after
+}
+
+/// As its controller says. None: that is down, or does not see it.
+fn executes_there(world: &World, node: &NodeName) -> Option<bool> {
+    let lives = world.sights.get(node).is_some_and(|sight| sight.record.controller_alive);
+    let status = world.nodes.get(node).filter(|_| lives)?;
+    match status.local_vm.as_str() {
+        "Running" | "ShuttingDown" => Some(true),
+        "Absent" | "Off" | "Paused" | "Crashed" => Some(false),
+        _ => None,
+    }
+}
+
 /// Half of the guest's memory is at its source still, whose process counts as a copy for as long as that takes.
 fn is_post_copy(world: &World) -> bool {
     world.domain.known().is_none_or(|facts| facts.post_copy)
@@ -203,8 +247,13 @@ fn arriving(
     let mut aside = Plan::default();
     let source_is_dead = claim::freed(world, stored, &mut aside).is_some() && stored.record.owner.is_some();
     let spoken = world.sees_the_leases() && heard.silent(world).is_none();
-    let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && spoken;
-    if world.frozen().is_none() && (source_is_dead || nowhere) {
+    // Its source may be a host that is no node: then it is for libvirt, and whoever moves it back, to end it; or for an operator who
+    // has looked, and wants the VM started.
+    let is_coming =
+        matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Incoming, .. }));
+    let from_afar = stored.record.departed.is_some() && is_coming && world.start_asked().is_none();
+    let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && spoken && !from_afar;
+    if world.frozen().is_none() && (source_is_dead && !from_afar || nowhere) {
         plan.step(kill("what began to arrive here by a migration will not get further"));
         return;
     }

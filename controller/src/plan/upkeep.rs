@@ -6,10 +6,12 @@ use std::time::Duration;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
+use zsha_runtime::lease::Sight;
 
-use super::claim::{Guard, nobody_else_has_a_copy};
+use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
+use super::heard::Heard;
 use super::orders::SHUTDOWN_PATIENCE;
-use super::{Notes, Plan, ResumeBecause, Step, Write, ended, fitness, placement};
+use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, expecting, fitness, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::keeper::Verdict;
@@ -30,6 +32,10 @@ const BLIND_PATIENCE: Duration = Duration::from_secs(15);
 /// executes nothing meanwhile.
 pub const FAULT_PATIENCE: Duration = Duration::from_secs(5);
 const FAULT_RETRY: Duration = Duration::from_secs(1);
+/// A guest may follow a request to power off so long after it, though that was taken back.
+const STILL_MAY_FOLLOW: Duration = Duration::from_secs(5 * SHUTDOWN_PATIENCE.as_secs());
+/// libvirt's log, where it cannot be read, is read again for so long, as by the keeper.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Called only when this node owns the VM, its lease is valid, and this process wrote the record.
 pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
@@ -47,6 +53,9 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         }
         Observed::Known(local) => *local,
     };
+    if !matches!(local, LocalVm::Paused { reason: PauseReason::Incoming, .. }) {
+        notes.left = None;
+    }
     if let Some(migration) = &stored.record.migration {
         if migration.to.node == world.me {
             owner.arrived(local, notes, plan);
@@ -245,6 +254,9 @@ impl Upkeep<'_> {
         // A keeper that was seen not to count what is here says nothing by counting none.
         let counted = self.world.lease.known().and_then(|verdict| verdict.copies);
         let no_copy = counted == Some(0) && !self.world.keeper_blind;
+        if self.world.last_end.known().is_some() {
+            notes.unread_since = None;
+        }
         plan.wait("HypervisorUnknown", format!("the VM is left as it is: {why}"));
         if !no_copy {
             return;
@@ -252,10 +264,35 @@ impl Upkeep<'_> {
         let due = since + BLIND_PATIENCE;
         match self.world.document() {
             Some(desired) if self.world.now >= due => {
-                self.give_up(desired, plan);
+                if !self.may_have_left(notes, plan) {
+                    self.give_up(desired, plan);
+                }
             }
             _ => plan.recheck_at(due),
         }
+    }
+
+    /// The hypervisor cannot be asked how the copy that was here has ended, and libvirt's log says that it was moved away, or
+    /// cannot be read. Once that is written down the VM may be given up: the record keeps everybody from starting it. Before its
+    /// first start here the last end is that of an earlier copy.
+    fn may_have_left(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
+        let has_run = self.record().departed.is_none() && self.record().phase == VmPhase::Running;
+        if !has_run || planted::is_planted(Bug::GivenUpUnread) {
+            return false;
+        }
+        match &self.world.last_end {
+            Observed::Known(Some(OffReason::Migrated)) => {}
+            Observed::Known(_) => return false,
+            Observed::Unknown(why) => {
+                let due = *notes.unread_since.get_or_insert(self.world.now) + UNREAD_PATIENCE;
+                if self.world.now < due {
+                    plan.recheck_at(due);
+                    plan.wait("LogUnread", format!("it is not known how the VM has ended here: {why}"));
+                    return true;
+                }
+            }
+        }
+        self.has_moved_away(notes, plan)
     }
 
     fn running(&self, generation: u64, notes: &mut Notes, plan: &mut Plan) {
@@ -267,12 +304,16 @@ impl Upkeep<'_> {
         notes.faulted_since = None;
         notes.unexplained = false;
         notes.gone = None;
+        notes.migration.left_by_ours = false;
         if let Some((first, _)) = notes.shutdown_asked
-            && self.world.now >= first + SHUTDOWN_PATIENCE
+            && self.world.now >= first + STILL_MAY_FOLLOW
         {
             notes.shutdown_asked = None;
         }
-        if self.record().phase != VmPhase::Running {
+        let departed = self.record().departed.is_some();
+        if departed && expecting::is_the_vm(self.world) != Some(true) {
+            self.found_again(plan);
+        } else if self.record().phase != VmPhase::Running {
             let message = format!("the VM runs on {}", self.world.me);
             let me = self.world.me.clone();
             let at = self.world.wall;
@@ -288,16 +329,33 @@ impl Upkeep<'_> {
                     .map_or_else(|| StartRecord::FOUND.to_owned(), |start| start.reason);
                 record.last_start = Some(StartRecord { node: me, at, reason, generation });
             }));
-        } else if self.record().departed.is_some() {
-            let message = format!("the VM that was moved away is back on {}", self.world.me);
-            plan.step(self.change("FoundAgain", message, |record| record.departed = None));
-        } else if let Some(start) = self.world.start_asked() {
+        } else if departed {
+            self.found_again(plan);
+        } else if let Some(start) = self.world.start_asked().filter(|_| notes.shutdown_asked.is_none()) {
             // Else it would start the VM once more, whenever that is left off.
             let message = format!("{} said `zsha start`, and the VM runs", start.by);
             let id = start.id;
             plan.step(self.change("StartTakenUp", message, |record| record.start_taken_up = Some(id)));
         } else if let Some(desired) = self.world.document() {
             self.move_on(desired, notes, plan);
+        }
+    }
+
+    /// The VM has left, and a guest runs here.
+    fn found_again(&self, plan: &mut Plan) {
+        let me = &self.world.me;
+        match expecting::is_the_vm(self.world) {
+            Some(true) => {
+                let message = format!("the VM that was moved away is back on {me}");
+                plan.step(self.change("FoundAgain", message, |record| record.departed = None));
+            }
+            Some(false) => plan.step(kill(format!(
+                "somebody has started it on {me} by hand, and the VM has left {me} before: it may run where it went"
+            ))),
+            None => plan.wait(
+                "CopyNotKnown",
+                format!("a copy of the VM is on {me}, which the VM has left; it is seen how it came"),
+            ),
         }
     }
 
@@ -324,13 +382,16 @@ impl Upkeep<'_> {
                 );
                 self.try_on(ResumeBecause::IoErrorOver, IO_ERROR_RETRY, notes, plan);
             }
-            PauseReason::Leaving => plan.wait(
+            PauseReason::Leaving => {
+                notes.migration.left_by_ours = false;
+                plan.wait(
                 "MovedByHand",
                 "the guest is paused by a migration that is under way, and that zsha has not begun or has given up: it is \
                  left alone until that has ended. `virsh domjobinfo mnvm` says how far it is, `virsh domjobabort mnvm` ends it",
-            ),
-            // No migration is under way: one has failed, and left it paused.
-            PauseReason::Fault | PauseReason::Incoming => self.faulted(notes, plan),
+            );
+            }
+            PauseReason::Fault => self.faulted(notes, plan),
+            PauseReason::Incoming => self.left_paused(notes, plan),
             PauseReason::Asked | PauseReason::Other if notes.unexplained => plan.step(kill(
                 "nothing says what this paused copy is: the store has gone back in time, or a migration is said to \
                  have ended elsewhere",
@@ -354,6 +415,50 @@ impl Upkeep<'_> {
             "QEMU has paused the guest for a fault of its own; it is let go on, or started afresh",
         );
         self.try_on(ResumeBecause::FaultOver, FAULT_RETRY, notes, plan);
+    }
+
+    /// No migration from here is under way: one by hand is coming back, or one has ended and left the guest paused. It may go on
+    /// where it went, and then its memory here is older than its disk. So it is let go on here only where everybody else has
+    /// said since that it is not there, and nobody has been seen to have it.
+    fn left_paused(&self, notes: &mut Notes, plan: &mut Plan) {
+        if notes.migration.left_by_ours || planted::is_planted(Bug::SourceGoesOnUnasked) {
+            // The target of zsha's own is let run by the record only, which does not name it.
+            self.faulted(notes, plan);
+            return;
+        }
+        let (heard, seen) = notes.left.get_or_insert_with(|| (Heard::now(self.world), None));
+        if let Some(node) = self.world.others().find(|sight| may_execute_there(self.world, sight)) {
+            *seen = Some(node.record.node.clone());
+        }
+        let (heard, seen) = (heard.clone(), seen.clone());
+        plan.recheck_at(self.world.now + LOOK);
+        if self.record().departed.is_some() && self.world.start_asked().is_none() {
+            plan.wait("Arriving", "the VM, which had left this node, is being moved back by hand");
+            return;
+        }
+        if self.world.frozen().is_none()
+            && let Some(heir) = departed::heir(self.world)
+        {
+            plan.step(kill(format!("the VM was moved to {} by hand, and runs there", heir.node)));
+            return;
+        }
+        let guard = Guard { fenced: &[], strict: true, target: None, starts: true };
+        if nobody_else_has_a_copy(self.world, &guard, plan).is_none() {
+            return;
+        }
+        match (heard.silent(self.world), seen) {
+            (Some(node), _) => plan.wait(
+                "CopiesNotConfirmed",
+                format!(
+                    "a migration has left the guest paused; {node} has to renew its lease, to show that it does not \
+                     go on there"
+                ),
+            ),
+            (None, Some(node)) => plan.step(kill(format!(
+                "a migration that was not zsha's has left it paused, and it may have gone on with its disk on {node} since"
+            ))),
+            (None, None) => self.faulted(notes, plan),
+        }
     }
 
     /// Lets go on what QEMU has stopped, and not again before `every`.
@@ -539,6 +644,16 @@ impl Upkeep<'_> {
 
 pub(super) fn kill(because: impl Into<String>) -> Step {
     Step::KillCopy { because: because.into(), if_still: None }
+}
+
+/// Whether the VM may execute on that node, as it says itself, or could last say.
+fn may_execute_there(world: &World, sight: &Sight) -> bool {
+    let says_not = sight.record.controller_alive
+        && sight.is_renewed(world.now)
+        && world.nodes.get(&sight.record.node).is_some_and(|status| {
+            ["Absent", "Off", "Paused"].contains(&status.local_vm.as_str()) && !status.runs_unnamed
+        });
+    sight.has_copy() && !says_not
 }
 
 /// A VM that dies soon after each start is started ever more slowly: a few times at once, then after 1, 2, 4 ... 60 s.

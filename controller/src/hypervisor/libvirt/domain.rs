@@ -3,8 +3,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,12 +15,14 @@ use virt::enumutil::Enum;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
 use zsha_crds::VmName;
+use zsha_runtime::{Clock, Moment};
 
 use super::agent;
 use super::events::{self, Bell};
 use super::origin;
 use super::refusal::{Refusal, not_looked, plain};
 use super::states::{self, Told};
+use crate::errors::Whose;
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
 use crate::hypervisor::{DomainFacts, GuestRan, LocalVm, OffReason, Origin, PauseReason, libvirt_log};
 use crate::keeper::copies::{Copies, VmCopy};
@@ -37,8 +39,26 @@ pub(super) struct Vm {
     log_is_told: AtomicBool,
     /// Whether its last process was ended by us: a SIGKILL looks like a crash to libvirt.
     ended_by_us: AtomicBool,
-    /// The run (libvirt's number of it) that was asked to shut down; 0 for none, libvirt counts from 1.
-    asked_to_shut_down: AtomicU32,
+    /// What was asked to shut down last.
+    asked_to_shut_down: Mutex<Option<Asked>>,
+}
+
+/// A guest that was asked to shut down.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    /// libvirt's number of the run.
+    run: u32,
+    at: Moment,
+}
+
+/// A guest that is to be off is asked again and again (`plan::orders::SHUTDOWN_AGAIN`). One that was not for twice that time
+/// runs on: whoever wanted it off has taken that back.
+const STILL_ASKED: Duration = Duration::from_secs(30);
+
+impl Asked {
+    fn is_shutting_down(self, run: Option<u32>, now: Moment) -> bool {
+        run == Some(self.run) && now.since(self.at) < STILL_ASKED
+    }
 }
 
 /// Between two looks whether a killed process is gone. Its death is a matter of milliseconds, or of a device.
@@ -63,7 +83,7 @@ impl Vm {
             log,
             log_is_told: AtomicBool::new(false),
             ended_by_us: AtomicBool::new(false),
-            asked_to_shut_down: AtomicU32::new(0),
+            asked_to_shut_down: Mutex::default(),
         }
     }
 
@@ -161,10 +181,11 @@ impl Vm {
             Told::ShuttingDown => LocalVm::ShuttingDown { generation: live_generation(&domain)? },
             Told::Running => {
                 let generation = live_generation(&domain)?;
-                let asked = self.asked_to_shut_down.load(Ordering::SeqCst);
-                match domain.id() {
-                    Some(run) if run == asked => LocalVm::ShuttingDown { generation },
-                    Some(_) | None => LocalVm::Running { generation },
+                let asked = *self.asked();
+                let now = Clock::Boottime.now();
+                match asked.is_some_and(|asked| asked.is_shutting_down(domain.id(), now)) {
+                    true => LocalVm::ShuttingDown { generation },
+                    false => LocalVm::Running { generation },
                 }
             }
         })
@@ -183,6 +204,21 @@ impl Vm {
             }
             Some(reason) => LocalVm::Off { reason },
             None => LocalVm::Absent,
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Option<Asked>> {
+        self.asked_to_shut_down.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where there is no log, or the disk that it is on is dead, nothing is written down: a dead disk takes libvirt and the
+    /// guest with it.
+    pub(super) fn last_end_by_log(&self) -> io::Result<Option<OffReason>> {
+        match libvirt_log::last_end(&self.log, self.uuid) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound || Whose::is(&error) == Whose::Storage => {
+                Ok(None)
+            }
+            read => read,
         }
     }
 
@@ -249,7 +285,7 @@ impl Vm {
         // The event of this start may come after the end of what it makes.
         self.bell.life().forget();
         self.ended_by_us.store(false, Ordering::SeqCst);
-        self.asked_to_shut_down.store(0, Ordering::SeqCst);
+        *self.asked() = None;
         connect.create_domain_xml(xml, sys::VIR_DOMAIN_START_PAUSED)?;
         Ok(())
     }
@@ -268,7 +304,9 @@ impl Vm {
         let Some(domain) = self.find_active(connect)? else { return Ok(()) };
         let ways = sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT | sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN;
         match domain.shutdown_flags(ways) {
-            Ok(()) => self.asked_to_shut_down.store(domain.id().unwrap_or(0), Ordering::SeqCst),
+            Ok(()) => {
+                *self.asked() = domain.id().map(|run| Asked { run, at: Clock::Boottime.now() });
+            }
             // It was off before it could be asked.
             Err(_) if self.find_active(connect)?.is_none() => {}
             Err(error) => return Err(error.into()),
@@ -404,4 +442,19 @@ fn is_leaving(domain: &Domain) -> Result<bool, Refusal> {
 
 fn is(error: &Error, number: ErrorNumber) -> bool {
     matches!(error.code(), Enum::Known(known) if known == number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_shutting_down_for_as_long_as_it_is_asked_to() {
+        let asked = Asked { run: 3, at: Moment::from_millis(1_000) };
+        let after = |seconds: u64| Moment::from_millis(1_000) + Duration::from_secs(seconds);
+        assert!(asked.is_shutting_down(Some(3), after(0)) && asked.is_shutting_down(Some(3), after(29)));
+        assert!(!asked.is_shutting_down(Some(3), after(30)), "whoever asked has taken it back");
+        assert!(!asked.is_shutting_down(Some(4), after(0)) && !asked.is_shutting_down(None, after(0)));
+        assert!(STILL_ASKED > crate::plan::orders::SHUTDOWN_AGAIN);
+    }
 }

@@ -13,6 +13,7 @@ use super::SimulatedHosts;
 use super::state::{Reached, Request, half_of};
 use crate::hypervisor::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+    OffReason,
 };
 
 /// The hypervisor of one simulated node. Clones are the same one.
@@ -114,6 +115,10 @@ impl Hypervisor for SimulatedHypervisor {
 
     async fn undefine(&self) -> Result<(), HypervisorError> {
         self.ask(Request::Undefine).await
+    }
+
+    async fn last_end(&self) -> Result<Option<OffReason>, HypervisorError> {
+        Ok(self.hosts.settled().last_end(&self.node))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

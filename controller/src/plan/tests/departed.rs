@@ -320,6 +320,170 @@ fn one_that_is_back_is_no_longer_said_to_be_away() {
     assert_eq!((only_write(&plan).reason, &only_write(&plan).record.departed), ("FoundAgain", &None));
 }
 
+/// The owner of a guest that has left was told to expect nothing; something runs here, and came so.
+fn back(origin: Origin) -> World {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    vm(&mut world).record.departed = Some(departed(&[]));
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.expects = Some(Expectation::Nothing);
+    world.domain =
+        Observed::Known(DomainFacts { defined: false, autostart: false, origin, post_copy: false });
+    world
+}
+
+#[test]
+fn what_is_started_by_hand_where_the_vm_has_left_is_not_the_vm() {
+    for origin in [Origin::Booted, Origin::Restored] {
+        let plan = decide(&back(origin));
+        assert!(matches!(plan.steps.as_slice(), [Step::KillCopy { .. }]), "{origin:?}: {plan:?}");
+    }
+    let plan = decide(&back(Origin::Unknown));
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["CopyNotKnown"]));
+    let plan = decide(&back(Origin::Migrated));
+    let [Step::Expect(Expectation::Own), Step::Write(write)] = plan.steps.as_slice() else {
+        panic!("{plan:?}")
+    };
+    assert_eq!(write.reason, "FoundAgain");
+}
+
+#[test]
+fn the_keeper_of_an_owner_whose_vm_has_left_is_told_to_expect_nothing() {
+    let told = |world: &World| match decide(world).steps.first() {
+        Some(Step::Expect(what)) => Some(*what),
+        _ => None,
+    };
+    let expects_own = |mut world: World| {
+        let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+        verdict.expects = Some(Expectation::Own);
+        world
+    };
+    assert_eq!(told(&expects_own(moved_away(&[]))), Some(Expectation::Nothing));
+    let mut unseen = expects_own(moved_away(&[]));
+    unseen.local = Observed::unknown("it hangs");
+    assert_eq!(told(&unseen), None, "what cannot be seen may be here");
+    let mut here = expects_own(moved_away(&[]));
+    here.local = Observed::Known(RUNNING);
+    assert_eq!(told(&here), None, "its own is here");
+    let mut restarted = expects_own(world(1, Some(1), VmPhase::Running, LocalVm::Absent));
+    vm(&mut restarted).written = None;
+    assert_eq!(told(&restarted), Some(Expectation::Nothing), "a start that is to come says so first");
+}
+
+#[test]
+fn a_start_of_before_the_guest_left_is_not_the_word_of_somebody_who_has_looked() {
+    let mut away = world(1, Some(1), VmPhase::Running, MOVED);
+    says_start(&mut away);
+    let (mut its, mut notes) = (away.clone(), Notes::default());
+    let write = only_write(&plan(&its, &mut notes)).record.clone();
+    assert_eq!((write.departed.is_some(), write.start_taken_up), (true, Some(Uuid::from_u128(5))));
+    vm(&mut its).record = write;
+    heard(&mut its, 0);
+    assert_eq!(reasons(&plan(&its, &mut notes)), ["MovedAway"]);
+    // The same where another node writes it down.
+    let mut other = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    says_start(&mut other);
+    let sight = other.sights.get_mut(&node(1)).unwrap();
+    (sight.record.epoch, sight.record.moved_away_in) = (2, Some(1));
+    let write = only_write(&decide(&other)).record.clone();
+    assert_eq!((write.departed.is_some(), write.start_taken_up), (true, Some(Uuid::from_u128(5))));
+}
+
+/// libvirt on the owner has stopped, and there is no copy.
+#[test]
+fn an_owner_that_cannot_see_its_hypervisor_gives_the_vm_up_only_where_it_is_written_that_it_has_ended() {
+    let blind = |last_end: Observed<Option<OffReason>>, phase: VmPhase| {
+        let mut world = world(1, Some(1), phase, LocalVm::Absent);
+        world.local = Observed::unknown("libvirt does not answer");
+        world.last_end = last_end;
+        world.host = Observed::unknown("libvirt does not answer");
+        let (mut notes, mut written) = (Notes::default(), Vec::new());
+        assert!(plan(&world, &mut notes).steps.is_empty());
+        for seconds in [15, 16, 75, 76] {
+            renewed_at(&mut world, NOW + Duration::from_secs(seconds));
+            let plan = plan(&world, &mut notes);
+            let [Step::Write(write)] = plan.steps.as_slice() else { continue };
+            if seconds == 75 {
+                written.push("after a minute");
+            }
+            written.push(write.reason);
+            vm(&mut world).record = write.record.clone();
+            if write.record.owner.is_none() {
+                break;
+            }
+        }
+        written
+    };
+    for ended in [None, Some(OffReason::Died), Some(OffReason::Shutdown)] {
+        assert_eq!(blind(Observed::Known(ended), VmPhase::Running), ["GaveUp"], "{ended:?}");
+    }
+    let moved = || Observed::Known(Some(OffReason::Migrated));
+    let both = ["MovedAway", "GaveUp"];
+    assert_eq!(blind(moved(), VmPhase::Running), both, "the record keeps everybody from starting it");
+    assert_eq!(
+        blind(Observed::unknown("it hangs"), VmPhase::Running),
+        ["after a minute", "MovedAway", "GaveUp"]
+    );
+    assert_eq!(blind(moved(), VmPhase::Starting), ["GaveUp"], "that is how an earlier copy has ended");
+}
+
+/// `virsh migrate` from n1 to n2, whose end libvirt on n1 has missed.
+#[test]
+fn a_guest_that_a_migration_by_hand_has_left_paused_goes_on_only_where_nobody_else_has_it() {
+    let paused = LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 };
+    let mut world = world(1, Some(1), VmPhase::Running, paused);
+    let mut notes = Notes::default();
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"], "said before it was left");
+    let (mut alone, mut its_notes) = (world.clone(), notes.clone());
+    heard(&mut alone, 1);
+    assert_eq!(reasons(&plan(&alone, &mut its_notes)), ["CopyElsewhere"], "it may be on its way there still");
+    heard(&mut alone, 0);
+    assert!(matches!(plan(&alone, &mut its_notes).steps.as_slice(), [Step::Resume { .. }]));
+    heard(&mut world, 1);
+    let status = NodeStatus { local_vm: "Running".to_owned(), ..ready(2) };
+    world.nodes.insert(node(2), Arc::new(status));
+    let waits = plan(&world, &mut notes);
+    assert_eq!((waits.steps.as_slice(), reasons(&waits)), (&[][..], vec!["CopyElsewhere"]));
+    let mut status = ready(2);
+    status.runs_unnamed = true;
+    world.nodes.insert(node(2), Arc::new(status));
+    let ended = plan(&world, &mut notes);
+    assert!(matches!(ended.steps.as_slice(), [Step::KillCopy { .. }]), "it runs on n2: {ended:?}");
+    let mut died = world.clone();
+    died.local = Observed::Known(LocalVm::Off { reason: OffReason::Destroyed });
+    assert_eq!(only_write(&decide(&died)).reason, "FoundElsewhere", "and then it is handed over");
+    // What it was when n2 had it last is older than the disk.
+    for change in [
+        |world: &mut World| heard(world, 0),
+        |world: &mut World| {
+            heard(world, 0);
+            world.nodes.insert(node(2), Arc::new(ready(2)));
+            expire(world, 2);
+        },
+    ] {
+        let (mut later, mut notes) = (world.clone(), notes.clone());
+        change(&mut later);
+        let plan = plan(&later, &mut notes);
+        assert!(matches!(plan.steps.as_slice(), [Step::KillCopy { .. }]), "{plan:?}");
+    }
+    let ours = world.clone();
+    let mut its_notes = Notes::default();
+    its_notes.migration.left_by_ours = true;
+    let goes_on = plan(&ours, &mut its_notes);
+    assert!(
+        matches!(goes_on.steps.as_slice(), [Step::Resume { .. }]),
+        "zsha's own has just failed: {goes_on:?}"
+    );
+    vm(&mut world).record.departed = Some(departed(&[]));
+    for seconds in [0, 600] {
+        renewed_at(&mut world, NOW + Duration::from_secs(seconds));
+        heard(&mut world, 0);
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["Arriving"], "it is being moved back");
+    }
+    says_start(&mut world);
+    let ended = plan(&world, &mut notes);
+    assert!(matches!(ended.steps.as_slice(), [Step::KillCopy { .. }]), "an operator has looked: {ended:?}");
+}
+
 #[test]
 fn a_migration_of_ours_whose_end_nobody_saw_hands_over_only_to_a_target_that_has_it() {
     let mut world = moving(1, 1, 2, MOVED);

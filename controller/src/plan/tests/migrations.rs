@@ -78,6 +78,27 @@ fn a_copy_that_is_about_to_go_or_to_come_is_looked_at_again_soon() {
     }
 }
 
+/// QEMU at the source hangs as it ends, on a share that is sick.
+#[test]
+fn what_is_left_at_the_source_does_not_take_the_guest_from_the_target() {
+    let stands = LocalVm::Paused { reason: PauseReason::Other, generation: 1 };
+    for local in [LocalVm::Unmanaged, LocalVm::Crashed, stands] {
+        let mut world = moving(1, 1, 3, local);
+        world.job = Done { id: THIS };
+        let mut notes = begun();
+        assert!(plan(&world, &mut notes).steps.is_empty());
+        renewed_at(&mut world, NOW + Duration::from_secs(10));
+        let plan = plan(&world, &mut notes);
+        assert!(matches!(plan.steps.as_slice(), [Step::KillCopy { .. }]), "{local:?}: {plan:?}");
+    }
+    let mut world = moving(1, 1, 3, RUNNING);
+    world.job = Done { id: THIS };
+    let mut notes = begun();
+    plan(&world, &mut notes);
+    renewed_at(&mut world, NOW + Duration::from_secs(10));
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MigrationFailed", "it executes here");
+}
+
 #[test]
 fn nothing_goes_to_a_target_that_does_not_hold_the_very_lease_it_was_named_by() {
     let ttl = LeaseTimings::BALANCED.ttl();

@@ -76,6 +76,20 @@ fn a_guest_that_a_stop_taken_back_made_power_off_is_started_again() {
     assert_eq!(only_write(&decide(&world)).reason, "PoweredOff", "by its own doing it stays off");
 }
 
+/// It was heard, and takes longer than the request is repeated for.
+#[test]
+fn a_start_is_taken_up_by_a_guest_that_runs_once_it_will_not_follow_a_stop_of_before_any_more() {
+    let mut world = running();
+    intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
+    let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
+    for seconds in [30, 120, 599] {
+        renewed_at(&mut world, NOW + Duration::from_secs(seconds));
+        assert_eq!(plan(&world, &mut notes).steps, [], "after {seconds} s");
+    }
+    renewed_at(&mut world, NOW + Duration::from_secs(600));
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "StartTakenUp");
+}
+
 #[test]
 fn a_stopped_vm_is_claimed_by_nobody() {
     let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
@@ -302,9 +316,8 @@ fn a_vm_that_ended_on_a_drained_node_is_not_started_there_where_that_would_be_un
 
 #[test]
 fn a_guest_that_runs_on_long_after_a_stop_was_taken_back_may_power_itself_off() {
-    for (after, reason) in
-        [(SHUTDOWN_PATIENCE - Duration::from_millis(1), "GuestPoweredOff"), (SHUTDOWN_PATIENCE, "PoweredOff")]
-    {
+    let long = SHUTDOWN_PATIENCE * 5;
+    for (after, reason) in [(long - Duration::from_millis(1), "GuestPoweredOff"), (long, "PoweredOff")] {
         let mut world = running();
         change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
         let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };

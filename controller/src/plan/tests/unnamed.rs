@@ -23,6 +23,12 @@ fn renewed(world: &mut World, times: u64, number: u32, copies: u32) {
     (sight.first_seen, sight.sent_by, sight.follows) = (now, now, now);
 }
 
+/// The controller there says so of what is there.
+fn says(world: &mut World, number: u32, local_vm: &str) {
+    let status = NodeStatus { local_vm: local_vm.to_owned(), ..ready(number) };
+    world.nodes.insert(node(number), Arc::new(status));
+}
+
 fn killed(plan: &Plan) -> bool {
     matches!(plan.steps.as_slice(), [Step::KillCopy { .. }])
 }
@@ -72,6 +78,9 @@ fn how_it_came_is_told_by_the_keepers_next_look_where_libvirt_does_not_say() {
         assert_eq!(reasons(&kept), ["RunsUnnamed"], "that nobody could look is no evidence");
         assert!(kept.runs_unnamed && !killed(&kept), "{kept:?}");
         renewed(&mut world, 2, 1, 1);
+        says(&mut world, 1, "Running");
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
+        renewed_at(&mut world, NOW + Duration::from_secs(110));
         assert!(killed(&plan(&world, &mut notes)), "another says that it has the VM");
         renewed(&mut world, 2, 1, 0);
         assert!(!killed(&plan(&world, &mut notes)));
@@ -191,11 +200,39 @@ fn a_start_that_was_not_over_when_the_store_went_back_is_finished() {
 #[test]
 fn a_record_of_the_middle_of_a_migration_that_is_over_ends_nothing_of_what_it_has_brought() {
     let mut world = moving(3, 1, 3, RUNNING);
-    assert!(killed(&decide(&world)), "it has not been handed over");
+    assert!(killed(&decide(&world)), "it was booted here, and has not been handed over");
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
     (verdict.expects, verdict.copies) = (Some(Expectation::Own), Some(1));
     let plan = decide(&world);
     assert!(plan.runs_unnamed && !killed(&plan), "this life was handed it: {plan:?}");
+}
+
+/// zsha's own move to n3 has broken off, of which n3 has not heard, and somebody has moved the guest there by hand.
+#[test]
+fn a_guest_that_was_moved_by_hand_to_a_node_that_stands_by_for_it_is_not_ended() {
+    let mut world = moving(3, 1, 3, RUNNING);
+    let Observed::Known(facts) = &mut world.domain else { panic!("no facts") };
+    facts.origin = Origin::Migrated;
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    (verdict.expects, verdict.copies) = (Some(Expectation::Arrival), Some(1));
+    let mut notes = Notes::default();
+    for seconds in [0, 60] {
+        renewed_at(&mut world, NOW + Duration::from_secs(seconds));
+        let plan = plan(&world, &mut notes);
+        assert!(plan.runs_unnamed && plan.steps.is_empty(), "{plan:?}");
+    }
+    renewed(&mut world, 2, 1, 1);
+    says(&mut world, 1, "Running");
+    assert!(!killed(&plan(&world, &mut notes)));
+    renewed_at(&mut world, NOW + Duration::from_secs(70));
+    assert!(killed(&plan(&world, &mut notes)), "its source goes on with it");
+    // What zsha's own move has brought, and somebody lets run by hand.
+    let mut notes = Notes::default();
+    let mut arrived = world.clone();
+    arrived.local = Observed::Known(ARRIVED);
+    assert!(!killed(&plan(&arrived, &mut notes)));
+    renewed(&mut world, 2, 1, 0);
+    assert!(killed(&plan(&world, &mut notes)), "its source may go on with it");
 }
 
 #[test]
@@ -211,18 +248,88 @@ fn a_store_that_was_emptied_and_a_first_document_end_nothing() {
 }
 
 #[test]
-fn where_the_one_that_is_named_says_for_ten_seconds_that_it_has_one_too_the_unnamed_one_is_ended() {
+fn where_the_guest_executes_on_the_named_node_for_ten_seconds_the_unnamed_one_is_ended() {
     for (expects, incoming) in [(Expectation::Own, false), (Expectation::Nothing, true)] {
         let mut world = unnamed(expects, incoming);
         let mut notes = Notes::default();
         renewed(&mut world, 0, 1, 1);
+        says(&mut world, 1, "Running");
         assert!(!killed(&plan(&world, &mut notes)), "said before it came here");
+        // It runs here for a while before the other says that it has it too.
+        renewed_at(&mut world, NOW + Duration::from_secs(60));
         renewed(&mut world, 2, 1, 1);
-        assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
-        renewed_at(&mut world, NOW + Duration::from_millis(9_999));
-        assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
-        renewed_at(&mut world, NOW + Duration::from_secs(10));
+        for millis in [0, 9_999] {
+            renewed_at(&mut world, NOW + Duration::from_millis(60_000 + millis));
+            assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"], "{expects:?} {millis}");
+        }
+        renewed_at(&mut world, NOW + Duration::from_secs(70));
         assert!(killed(&plan(&world, &mut notes)), "{expects:?}");
+    }
+}
+
+/// Moved back by hand, it arrives there; or its old process is slow to go.
+#[test]
+fn a_process_on_the_named_node_that_does_not_execute_ends_no_guest_that_runs() {
+    for local_vm in ["Paused", "Crashed", "Off"] {
+        let mut world = unnamed(Expectation::Nothing, true);
+        let mut notes = Notes::default();
+        plan(&world, &mut notes);
+        renewed(&mut world, 2, 1, 1);
+        says(&mut world, 1, local_vm);
+        for seconds in [0, 10, 1_000] {
+            renewed_at(&mut world, NOW + Duration::from_secs(seconds));
+            let plan = plan(&world, &mut notes);
+            assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["TwoCopies"]), "{local_vm}");
+            assert!(plan.runs_unnamed, "that node may hand it over");
+        }
+    }
+}
+
+#[test]
+fn where_nobody_can_say_what_the_process_on_the_named_node_does_it_takes_a_minute() {
+    for (controller_alive, local_vm) in [(false, "Running"), (true, "Unknown"), (true, "Unmanaged")] {
+        let mut world = unnamed(Expectation::Nothing, true);
+        let mut notes = Notes::default();
+        plan(&world, &mut notes);
+        renewed(&mut world, 2, 1, 1);
+        says(&mut world, 1, local_vm);
+        world.sights.get_mut(&node(1)).unwrap().record.controller_alive = controller_alive;
+        let (mut left, mut its_notes) = (world.clone(), notes.clone());
+        for (millis, ends) in [(0, false), (59_999, false), (60_000, true)] {
+            renewed_at(&mut world, NOW + Duration::from_millis(millis));
+            assert_eq!(killed(&plan(&world, &mut notes)), ends, "{local_vm} {millis}");
+        }
+        vm(&mut left).record.departed = Some(departed());
+        for seconds in [0, 1_000] {
+            renewed_at(&mut left, NOW + Duration::from_secs(seconds));
+            assert!(!killed(&plan(&left, &mut its_notes)), "it is known to have left n1");
+        }
+    }
+}
+
+fn departed() -> zsha_crds::records::Departed {
+    zsha_crds::records::Departed { from: node(1), at: Timestamp::UNIX_EPOCH, seen_on: [].into() }
+}
+
+/// The last look says that it arrives still, which may be the moment of the change.
+#[test]
+fn a_guest_that_is_moved_back_from_a_stranger_is_let_arrive_for_as_long_as_that_takes() {
+    let mut world = unnamed(Expectation::Nothing, true);
+    world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Incoming, generation: 1 });
+    vm(&mut world).record.departed = Some(departed());
+    let mut rebooted = world.clone();
+    rebooted.sights.get_mut(&node(1)).unwrap().record.epoch = 2;
+    for mut world in [world, rebooted] {
+        let mut notes = Notes::default();
+        for seconds in [0, 10, 600] {
+            renewed_at(&mut world, NOW + Duration::from_secs(seconds));
+            renewed(&mut world, 3, 1, 0);
+            renewed(&mut world, 3, 3, 0);
+            assert_eq!(reasons(&plan(&world, &mut notes)), ["Arriving"], "after {seconds} s");
+        }
+        let start = crate::intents::Start { id: Uuid::from_u128(5), by: "anna".to_owned() };
+        world.intents = Observed::Known(Intents { start: Some(start), ..Intents::default() });
+        assert!(killed(&plan(&world, &mut notes)), "an operator has looked, and wants it started");
     }
 }
 
@@ -356,9 +463,13 @@ fn one_that_runs_here_with_a_part_of_its_memory_at_its_source_is_not_ended_for_t
     plan(&world, &mut notes);
     renewed_at(&mut world, NOW + Duration::from_secs(60));
     renewed(&mut world, 3, 1, 1);
+    says(&mut world, 1, "Running");
     let facts = DomainFacts { defined: false, autostart: false, origin: Origin::Migrated, post_copy: true };
     world.domain = Observed::Known(facts);
-    assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
+    for seconds in [60, 90] {
+        renewed_at(&mut world, NOW + Duration::from_secs(seconds));
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
+    }
     world.domain = Observed::Known(DomainFacts { post_copy: false, ..facts });
     assert!(killed(&plan(&world, &mut notes)));
 }

@@ -13,6 +13,7 @@ use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 use super::{Gate, LATE, TIMEOUT};
 use crate::hypervisor::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
+    OffReason,
 };
 use crate::keeper::{KeeperError, Lease, Verdict};
 
@@ -137,6 +138,10 @@ impl Hypervisor for GatedHypervisor {
 
     async fn undefine(&self) -> Result<(), HypervisorError> {
         self.pass("undefine", self.inner.undefine()).await
+    }
+
+    async fn last_end(&self) -> Result<Option<OffReason>, HypervisorError> {
+        self.pass("read the log", self.inner.last_end()).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

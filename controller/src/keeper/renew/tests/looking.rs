@@ -197,6 +197,8 @@ async fn a_vm_that_was_moved_away_by_hand_is_not_set_free_like_one_that_has_died
         pass(TIMINGS.renew() * 3).await;
         let epoch = lease(&rig).epoch;
         rig.line.expect(Expectation::Own).await.unwrap();
+        // A controller that was started since, and is gone again.
+        rig.line.expect(Expectation::Nothing).await.unwrap();
         *rig.table.ended.lock().unwrap() = Some(ended);
         *rig.table.unread.lock().unwrap() = unread;
         pass(Duration::from_secs(60)).await;
