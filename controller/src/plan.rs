@@ -264,9 +264,8 @@ pub struct Notes {
     pub host_down: HostDownNotes,
     /// Since when QEMU has been seen paused by a fault of its own.
     pub faulted_since: Option<Moment>,
-    /// Since when the guest has been seen paused by a migration that is not under way any more; and who has been seen to have it
-    /// since.
-    pub left: Option<(Heard, Option<NodeName>)>,
+    /// Since when the guest has been seen paused by a migration that is not under way any more.
+    pub left: Option<Heard>,
     /// Since when libvirt's log could not be read that would say how the VM has ended.
     pub unread_since: Option<Moment>,
     /// Since when the VM's disk has not been reached from here while another node is fit.
@@ -331,6 +330,10 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
         notes.ran = false;
         notes.gone = None;
         notes.left = None;
+    }
+    if !matches!(right, Right::Mine { .. }) {
+        notes.migration.left_by_ours = false;
+        notes.unread_since = None;
     }
     match right.clone() {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, &mut plan),

@@ -134,7 +134,7 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         adopt_timings,
         looked: None,
         expected,
-        owned: None,
+        owned: owned(&expected),
         unexpected: None,
         unread_since: None,
         beside: Vec::new(),
@@ -143,6 +143,11 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         told,
     };
     (renewal, line)
+}
+
+/// The life in which this node's own copy is to be here, if it is; also one that a keeper of an earlier build was not told of.
+fn owned(told: &Expected) -> Option<Uuid> {
+    matches!(told.what, Expectation::Own | Expectation::Unsaid).then_some(told.incarnation)
 }
 
 fn verdict(
@@ -480,8 +485,8 @@ impl Renewal {
     fn expect(&mut self, what: Expectation) -> Result<(), String> {
         let before = self.expected;
         self.expected = Expected { incarnation: self.holder.incarnation(), what };
-        if what == Expectation::Own {
-            self.owned = Some(self.holder.incarnation());
+        for told in [before, self.expected] {
+            self.owned = owned(&told).or(self.owned);
         }
         self.publish(self.holder.deadline());
         match self.settings.notebook.trouble() {

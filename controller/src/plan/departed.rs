@@ -25,7 +25,7 @@ pub(super) fn heir(world: &World) -> Option<Owner> {
     let mut heirs = world.nodes.values().filter(|status| status.runs_unnamed && status.node != world.me);
     let heir = heirs.next().filter(|_| heirs.next().is_none())?;
     let sight = world.sights.get(&heir.node)?;
-    let lives = sight.is_renewed(world.now) && sight.has_copy();
+    let lives = sight.is_renewed(world.now) && would_say_more(sight);
     lives.then(|| Owner { node: heir.node.clone(), epoch: sight.record.epoch })
 }
 
@@ -136,7 +136,7 @@ impl Upkeep<'_> {
     /// Whether the VM may not be started here as far as that goes: it is somewhere else, or may be.
     pub(super) fn is_elsewhere(&self, reason: OffReason, notes: &mut Notes, plan: &mut Plan) -> bool {
         // However it has ended here: the guest is there, whole.
-        if self.hands_to_heir(Vec::new(), plan) {
+        if self.world.frozen().is_none() && self.hands_to_heir(Vec::new(), plan) {
             return true;
         }
         // libvirt says so for ever of the last copy here, be it one of years ago that was handed over.

@@ -404,8 +404,7 @@ impl Upkeep<'_> {
         // others have been asked.
         let id = self.record().migration.as_ref().map(|migration| migration.id);
         let done = matches!(&self.world.job, MigrationJob::Done { id: done } if Some(*done) == id);
-        notes.migration.left_by_ours =
-            matches!(&self.world.job, MigrationJob::Failed { id: failed, .. } if Some(*failed) == id);
+        notes.migration.left_by_ours = matches!(self.world.local.known(), Some(LocalVm::Paused { .. }));
         let left = done && self.world.local.known() == Some(&LocalVm::Off { reason: OffReason::Migrated });
         notes.ran &= !left;
         let to = self.record().migration.as_ref().map(|migration| migration.to.node.to_string());

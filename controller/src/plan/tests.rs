@@ -853,7 +853,7 @@ fn the_source_of_a_migration_by_hand_is_let_be_for_as_long_as_that_is_under_way(
         sight.record.seq += 2;
     }
     let plan = plan(&world, &mut notes);
-    assert!(matches!(plan.steps.as_slice(), [Step::Resume { .. }]), "it has failed: {plan:?}");
+    assert!(matches!(plan.steps.as_slice(), [Step::KillCopy { .. }]), "nobody has it any more: {plan:?}");
 }
 
 #[test]

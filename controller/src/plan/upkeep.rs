@@ -6,7 +6,6 @@ use std::time::Duration;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
-use zsha_runtime::lease::Sight;
 
 use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
 use super::heard::Heard;
@@ -53,8 +52,12 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         }
         Observed::Known(local) => *local,
     };
+    notes.unread_since = None;
     if !matches!(local, LocalVm::Paused { reason: PauseReason::Incoming, .. }) {
         notes.left = None;
+    }
+    if !matches!(local, LocalVm::Paused { reason: PauseReason::Incoming | PauseReason::Fault, .. }) {
+        notes.migration.left_by_ours = false;
     }
     if let Some(migration) = &stored.record.migration {
         if migration.to.node == world.me {
@@ -276,7 +279,10 @@ impl Upkeep<'_> {
     /// cannot be read. Once that is written down the VM may be given up: the record keeps everybody from starting it. Before its
     /// first start here the last end is that of an earlier copy.
     fn may_have_left(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
-        let has_run = self.record().departed.is_none() && self.record().phase == VmPhase::Running;
+        let record = self.record();
+        // Of one by zsha's own migration the record says where it went.
+        let is_plain = record.departed.is_none() && record.migration.is_none();
+        let has_run = is_plain && record.phase == VmPhase::Running;
         if !has_run || planted::is_planted(Bug::GivenUpUnread) {
             return false;
         }
@@ -304,7 +310,6 @@ impl Upkeep<'_> {
         notes.faulted_since = None;
         notes.unexplained = false;
         notes.gone = None;
-        notes.migration.left_by_ours = false;
         if let Some((first, _)) = notes.shutdown_asked
             && self.world.now >= first + STILL_MAY_FOLLOW
         {
@@ -383,7 +388,6 @@ impl Upkeep<'_> {
                 self.try_on(ResumeBecause::IoErrorOver, IO_ERROR_RETRY, notes, plan);
             }
             PauseReason::Leaving => {
-                notes.migration.left_by_ours = false;
                 plan.wait(
                 "MovedByHand",
                 "the guest is paused by a migration that is under way, and that zsha has not begun or has given up: it is \
@@ -417,20 +421,16 @@ impl Upkeep<'_> {
         self.try_on(ResumeBecause::FaultOver, FAULT_RETRY, notes, plan);
     }
 
-    /// No migration from here is under way: one by hand is coming back, or one has ended and left the guest paused. It may go on
-    /// where it went, and then its memory here is older than its disk. So it is let go on here only where everybody else has
-    /// said since that it is not there, and nobody has been seen to have it.
+    /// No migration from here is under way: one by hand is coming back, or one has ended and left the guest paused. It may have gone on
+    /// where it went, seen or not, and then its memory here is older than its disk. So what zsha's own has not left is never let
+    /// go on: where nobody else has the guest it is started afresh.
     fn left_paused(&self, notes: &mut Notes, plan: &mut Plan) {
         if notes.migration.left_by_ours || planted::is_planted(Bug::SourceGoesOnUnasked) {
             // The target of zsha's own is let run by the record only, which does not name it.
             self.faulted(notes, plan);
             return;
         }
-        let (heard, seen) = notes.left.get_or_insert_with(|| (Heard::now(self.world), None));
-        if let Some(node) = self.world.others().find(|sight| may_execute_there(self.world, sight)) {
-            *seen = Some(node.record.node.clone());
-        }
-        let (heard, seen) = (heard.clone(), seen.clone());
+        let heard = notes.left.get_or_insert_with(|| Heard::now(self.world)).clone();
         plan.recheck_at(self.world.now + LOOK);
         if self.record().departed.is_some() && self.world.start_asked().is_none() {
             plan.wait("Arriving", "the VM, which had left this node, is being moved back by hand");
@@ -446,18 +446,17 @@ impl Upkeep<'_> {
         if nobody_else_has_a_copy(self.world, &guard, plan).is_none() {
             return;
         }
-        match (heard.silent(self.world), seen) {
-            (Some(node), _) => plan.wait(
+        match heard.silent(self.world) {
+            Some(node) => plan.wait(
                 "CopiesNotConfirmed",
                 format!(
                     "a migration has left the guest paused; {node} has to renew its lease, to show that it does not \
                      go on there"
                 ),
             ),
-            (None, Some(node)) => plan.step(kill(format!(
-                "a migration that was not zsha's has left it paused, and it may have gone on with its disk on {node} since"
-            ))),
-            (None, None) => self.faulted(notes, plan),
+            None => plan.step(kill(
+                "a migration that was not zsha's has left it paused, and it may have gone on with its disk elsewhere since",
+            )),
         }
     }
 
@@ -644,16 +643,6 @@ impl Upkeep<'_> {
 
 pub(super) fn kill(because: impl Into<String>) -> Step {
     Step::KillCopy { because: because.into(), if_still: None }
-}
-
-/// Whether the VM may execute on that node, as it says itself, or could last say.
-fn may_execute_there(world: &World, sight: &Sight) -> bool {
-    let says_not = sight.record.controller_alive
-        && sight.is_renewed(world.now)
-        && world.nodes.get(&sight.record.node).is_some_and(|status| {
-            ["Absent", "Off", "Paused"].contains(&status.local_vm.as_str()) && !status.runs_unnamed
-        });
-    sight.has_copy() && !says_not
 }
 
 /// A VM that dies soon after each start is started ever more slowly: a few times at once, then after 1, 2, 4 ... 60 s.

@@ -1,6 +1,7 @@
 //! What the judge allows for what somebody has made execute by hand, past zsha: nobody can keep it from beginning. Beside
 //! another copy it is to be ended within R (until the next look at the processes), K, and a second for a look at the
-//! hypervisor and its answer; where the keeper's loop is stalled nobody looks, and it is ended when the node's lease ends.
+//! hypervisor and its answer; where both the keeper's loop and the controller stand still nobody looks, and it is ended when
+//! the node's lease ends.
 //! Where it is the only copy, since it was moved there past zsha, it may go on, as long as the
 //! node's lease is valid, until the record names it.
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use zsha_crds::NodeName;
 use zsha_crds::records::LeaseTimings;
 
+use super::freeze::Part;
 use super::validity::Grant;
 
 /// A look at the hypervisor that is slow, and the call that follows.
@@ -28,8 +30,9 @@ pub struct ByHand {
     until: BTreeMap<NodeName, Instant>,
     /// Whenever something was made to execute there.
     made: BTreeMap<NodeName, Vec<Instant>>,
-    /// Nodes whose keeper's loop is stalled.
-    stalled: BTreeSet<NodeName>,
+    /// Nodes whose keeper's loop stands still, and those whose controller does.
+    renewing: BTreeSet<NodeName>,
+    controlling: BTreeSet<NodeName>,
 }
 
 impl ByHand {
@@ -51,11 +54,17 @@ impl ByHand {
         self.leaving.insert(process);
     }
 
-    pub fn stalls(&mut self, node: &NodeName, stalled: bool) {
+    /// A part of that node stands still, or goes on.
+    pub fn stalls(&mut self, node: &NodeName, part: Part, stalled: bool) {
+        let nodes = match part {
+            Part::Renewing => &mut self.renewing,
+            Part::Controller => &mut self.controlling,
+            Part::Enforcing => return,
+        };
         if stalled {
-            self.stalled.insert(node.clone());
+            nodes.insert(node.clone());
         } else {
-            self.stalled.remove(node);
+            nodes.remove(node);
         }
     }
 
@@ -81,7 +90,8 @@ impl ByHand {
         }
         let now = Instant::now();
         let lives = grant.is_some_and(|grant| grant.lives_at(now));
-        if lives && (!beside || self.stalled.contains(node)) {
+        let is_seen = !self.renewing.contains(node) || !self.controlling.contains(node);
+        if lives && (!beside || !is_seen) {
             self.until.insert(node.clone(), now + within(grant));
         }
     }

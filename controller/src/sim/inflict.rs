@@ -59,8 +59,14 @@ impl Simulation {
             Fault::StoreUp => self.store_down(false),
             Fault::Lag(node) => self.net().lag(node, &self.store),
             Fault::CatchUp(node) => self.net().catch_up(node, &self.store),
-            Fault::StopController(node) => self.node(node).stop_controller(),
-            Fault::StartController(node) => self.node(node).start_controller(),
+            Fault::StopController(node) => {
+                self.node(node).stop_controller();
+                check::lock(&self.checker).by_hand.stalls(node, Part::Controller, true);
+            }
+            Fault::StartController(node) => {
+                self.node(node).start_controller();
+                check::lock(&self.checker).by_hand.stalls(node, Part::Controller, false);
+            }
             Fault::StopKeeper(node) => {
                 self.trouble(node, "keeper", true);
                 self.node(node).stop_keeper();
@@ -208,9 +214,7 @@ impl Simulation {
         // What has no power is not stopped, and is not to be stopped when it is back.
         let frozen = frozen && self.node(node).is_powered();
         self.node(node).freeze(part, frozen);
-        if part == Part::Renewing {
-            check::lock(&self.checker).by_hand.stalls(node, frozen);
-        }
+        check::lock(&self.checker).by_hand.stalls(node, part, frozen);
         if part != Part::Controller {
             self.trouble(node, if part == Part::Renewing { "stalled" } else { "suspended" }, frozen);
         }
@@ -256,7 +260,8 @@ impl Simulation {
         let machine = self.node(node);
         checker.excusing([node.clone()], |_| machine.lose_power());
         checker.validity.void(node);
-        checker.by_hand.stalls(node, false);
+        checker.by_hand.stalls(node, Part::Renewing, false);
+        checker.by_hand.stalls(node, Part::Controller, false);
         drop(checker);
         // A suspended host that loses its power boots awake.
         self.suspended.remove(node);

@@ -218,6 +218,18 @@ fn lease(rig: &Rig) -> LeaseRecord {
     serde_json::from_str(&entry.value).unwrap()
 }
 
+#[test]
+fn a_life_in_which_the_own_copy_was_to_be_here_is_remembered_whatever_is_said_next() {
+    let life = Uuid::from_u128(3);
+    let said = |what| owned(&Expected { incarnation: life, what });
+    for what in [Expectation::Own, Expectation::Unsaid] {
+        assert_eq!(said(what), Some(life), "{what:?}");
+    }
+    for what in [Expectation::Nothing, Expectation::Arrival] {
+        assert_eq!(said(what), None, "{what:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_disk_that_takes_its_time_to_say_that_it_is_dead_sets_the_vm_free() {
     let rig = rig();
