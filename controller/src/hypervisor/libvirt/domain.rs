@@ -259,9 +259,10 @@ impl Vm {
     /// What was told of its start needs no look at the processes.
     fn origin(&self, known: Option<&Domain>) -> Result<Origin, Refusal> {
         let life = self.bell.life();
-        let runs = known.is_some_and(|domain| domain.is_active().unwrap_or(false));
-        let began = life.told().began.filter(|began| *began != Origin::Unknown);
-        if let Some(began) = began.filter(|_| runs) {
+        let active = known.filter(|domain| domain.is_active().unwrap_or(false));
+        let run = active.and_then(Domain::id);
+        let began = run.and_then(|run| life.began(run));
+        if let Some(began) = began {
             return Ok(began);
         }
         let copies = self.alive()?;
@@ -269,9 +270,9 @@ impl Vm {
             return Ok(Origin::None);
         }
         let state = known.and_then(|domain| domain.state().ok());
-        let origin = origin::of(&copies, state, began);
-        if runs {
-            life.learn(origin);
+        let origin = origin::of(&copies, state, life.told().began);
+        if let Some(run) = run {
+            life.learn(run, origin);
         }
         Ok(origin)
     }

@@ -19,9 +19,18 @@ pub(super) struct Told {
     by_signal: bool,
 }
 
+/// What was seen of a process of whose start nothing was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Learned {
+    /// libvirt's number of the run.
+    run: u32,
+    began: Origin,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Life {
     told: Mutex<Told>,
+    learned: Mutex<Option<Learned>>,
 }
 
 impl Life {
@@ -32,14 +41,21 @@ impl Life {
     /// What happened since the connection was lost was told to nobody, so what was told before it counts no more.
     pub(super) fn forget(&self) {
         *self.lock() = Told::default();
+        *self.learned() = None;
     }
 
-    /// How the process that is there came to be, where it was seen since and nothing was told of it.
-    pub(super) fn learn(&self, began: Origin) {
-        let mut told = self.lock();
-        if *told == Told::default() && began != Origin::Unknown {
-            told.began = Some(began);
+    /// How the process of this run came to be, where it was seen since and nothing was told of it. It holds for this run only: of
+    /// a start that fails libvirt tells neither that it began nor that it is over.
+    pub(super) fn learn(&self, run: u32, began: Origin) {
+        if self.told() == Told::default() && began != Origin::Unknown {
+            *self.learned() = Some(Learned { run, began });
         }
+    }
+
+    /// As it was told, or learned of this very run.
+    pub(super) fn began(&self, run: u32) -> Option<Origin> {
+        let learned = self.learned().filter(|learned| learned.run == run).map(|learned| learned.began);
+        self.told().began.or(learned).filter(|began| *began != Origin::Unknown)
     }
 
     /// A lifecycle event, in libvirt's numbers.
@@ -47,6 +63,7 @@ impl Life {
         let (Ok(event), Ok(detail)) = (u32::try_from(event), u32::try_from(detail)) else { return };
         match event {
             sys::VIR_DOMAIN_EVENT_STARTED => {
+                *self.learned() = None;
                 *self.lock() = Told { began: Some(began(detail)), ..Told::default() };
             }
             // Comes before the end.
@@ -54,8 +71,9 @@ impl Life {
                 self.lock().by_signal = detail == sys::VIR_DOMAIN_EVENT_SHUTDOWN_HOST;
             }
             sys::VIR_DOMAIN_EVENT_STOPPED => {
+                let learned = self.learned().take().map(|learned| learned.began);
                 let mut told = self.lock();
-                let ended = match ended(detail, told.began) {
+                let ended = match ended(detail, told.began.or(learned)) {
                     OffReason::Shutdown if told.by_signal => OffReason::Died,
                     ended => ended,
                 };
@@ -63,6 +81,10 @@ impl Life {
             }
             _ => {}
         }
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Option<Learned>> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Told> {
@@ -115,6 +137,24 @@ mod tests {
         assert_eq!(life.told(), Told { ended: Some(OffReason::Shutdown), ..Told::default() });
         hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_BOOTED);
         assert_eq!(life.told(), Told { began: Some(Origin::Booted), ..Told::default() });
+    }
+
+    /// `virsh start`, ended before it was through; then a guest arrives.
+    #[test]
+    fn what_was_seen_of_a_start_that_failed_is_not_said_of_the_next_process() {
+        let life = Life::default();
+        life.learn(3, Origin::Booted);
+        assert_eq!((life.began(3), life.began(4)), (Some(Origin::Booted), None));
+        hear(&life, sys::VIR_DOMAIN_EVENT_STARTED, sys::VIR_DOMAIN_EVENT_STARTED_MIGRATED);
+        assert_eq!(life.began(4), Some(Origin::Migrated));
+        let life = Life::default();
+        life.learn(3, Origin::Booted);
+        hear(&life, sys::VIR_DOMAIN_EVENT_STOPPED, sys::VIR_DOMAIN_EVENT_STOPPED_FAILED);
+        assert_eq!(life.told().ended, Some(OffReason::Died), "one that ran as this process began");
+        assert_eq!(life.began(3), None);
+        life.learn(4, Origin::Booted);
+        life.forget();
+        assert_eq!(life.began(4), None);
     }
 
     /// `kill` of QEMU: it ends in order, and libvirt says that it was shut down.
