@@ -6,6 +6,7 @@ use std::time::Duration;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
+use zsha_runtime::lease::Expectation;
 
 use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
 use super::heard::Heard;
@@ -119,7 +120,10 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     });
     // Nor can the VM have gone on elsewhere where the copy is this node's own in the present life of its lease.
     let own = world.expects_own();
-    if world.went_back
+    // It was to take in a guest in this very life, of which the record says nothing: that is of another time.
+    let told = world.lease.known().and_then(|verdict| verdict.expects);
+    let of_another_time = told == Some(Expectation::Arrival) && stored.record.migration.is_none();
+    if (world.went_back || of_another_time)
         && !expected
         && !own
         && let Some(LocalVm::Paused { reason, .. }) = world.local.known()

@@ -60,6 +60,20 @@ fn a_migration_that_is_said_to_be_over_while_a_copy_is_here_is_given_up_after_a_
     assert!(notes.unexplained, "{notes:?}");
 }
 
+/// Its controller was started since, and its keeper has not seen yet that the store went back.
+#[test]
+fn what_a_migration_has_brought_of_which_the_record_says_nothing_is_not_taken_for_a_guest_that_somebody_paused()
+ {
+    let mut world = world(1, Some(1), VmPhase::Running, STARTED);
+    vm(&mut world).written = None;
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.expects = Some(Expectation::Arrival);
+    assert!(decide(&world).steps.iter().any(|step| matches!(step, Step::KillCopy { .. })));
+    let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+    verdict.expects = Some(Expectation::Own);
+    assert!(decide(&world).steps.iter().all(|step| !matches!(step, Step::KillCopy { .. })), "its own");
+}
+
 /// Back from a power loss, with a record that names it in the life before: of a snapshot, for all it knows.
 fn returned() -> World {
     let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Absent);
