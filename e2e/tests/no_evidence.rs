@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use zsha_e2e::scenario::{FAILOVER_LIMIT, SETTLE_LIMIT};
 use zsha_e2e::{Cluster, Host, wait};
 
@@ -46,9 +46,11 @@ impl Running {
     /// Within a few looks, in what the owner says of itself.
     fn says(&self, owner: &Host, words: &str) -> Result<()> {
         let key = format!("zsha/lab/status/nodes/{}", owner.name);
-        self.lab.until(&format!("the owner says '{words}'"), FAILOVER_LIMIT, || {
-            Ok(owner.key(&key)?.unwrap_or_default().contains(words).then_some(()))
-        })
+        let said = || -> Result<String> { Ok(owner.key(&key)?.unwrap_or_default()) };
+        let heard = self.lab.until(&format!("the owner says '{words}'"), FAILOVER_LIMIT, || {
+            Ok(said()?.contains(words).then_some(()))
+        });
+        heard.or_else(|error| bail!("{error:#}; it says {}", said()?))
     }
 
     fn finish(self) -> Result<()> {
@@ -92,7 +94,7 @@ fn half_open_requests_by_the_hundred_touch_neither_the_vm_nor_who_else_asks_for_
     let running = Running::begin()?;
     let owner = running.owner()?;
     let others: Vec<_> = running.lab.others(owner).collect();
-    let [from, asks] = others.as_slice() else { anyhow::bail!("no two other hosts") };
+    let [from, asks] = others.as_slice() else { bail!("no two other hosts") };
     let controller = owner.services()?["controller"].pid.context("no controller")?.to_string();
     owner.ok(&["prlimit", "--pid", &controller, &format!("--nofile={USUAL_DESCRIPTORS}:")])?;
     let mut flood = Flood { from, to: owner, open: Vec::new() };
@@ -109,19 +111,33 @@ fn half_open_requests_by_the_hundred_touch_neither_the_vm_nor_who_else_asks_for_
     running.finish()
 }
 
+/// The limit with which a process keeps what it has open, and has enough left for a word with its keeper or Consul, and
+/// for no child.
+fn few_left(owner: &Host, pid: &str) -> Result<u32> {
+    let listed = owner.ok(&["ls", &format!("/proc/{pid}/fd")])?;
+    let open: Vec<u32> = listed.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect();
+    let last = (0..).filter(|number| !open.contains(number)).nth(3).context("no number")?;
+    Ok(last + 1)
+}
+
 /// The same as with a page that takes too much, whoever takes it: no file, no pipe, no process to look with.
 #[test]
 fn a_controller_out_of_descriptors_says_so_and_touches_nothing() -> Result<()> {
     let running = Running::begin()?;
     let owner = running.owner()?;
     let controller = owner.services()?["controller"].pid.context("no controller")?.to_string();
-    let listed = owner.ok(&["ls", &format!("/proc/{controller}/fd")])?;
-    let open: Vec<u32> = listed.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect();
-    // What it has open stays open; what is left is enough for a word with its keeper or Consul, and for no child.
-    let left = (0..).filter(|number| !open.contains(number)).nth(3).context("no number")?;
-    let limit = format!("--nofile={}:", left + 1);
-    owner.ok(&["prlimit", "--pid", &controller, &limit])?;
-    running.untouched("a controller that can open nothing", owner, || Ok(()))?;
+    // A look or a request that was on its way as the limit was set gives its descriptors back, and so does a connection
+    // that nobody has used for a minute: it is set anew all the time, to less each time.
+    let mut limit = u32::MAX;
+    running.untouched("a controller that can open nothing", owner, || {
+        let left = few_left(owner, &controller)?;
+        if left < limit {
+            println!("at most {left} descriptors");
+        }
+        limit = limit.min(left);
+        owner.ok(&["prlimit", "--pid", &controller, &format!("--nofile={limit}:")])?;
+        Ok(())
+    })?;
     running.says(owner, "CouldNotLook")?;
     owner.ok(&["prlimit", "--pid", &controller, "--nofile=4096:"])?;
     running.finish()
