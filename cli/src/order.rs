@@ -140,10 +140,8 @@ impl<'a> Order<'a> {
     /// store counts only once it is asked for again.
     pub(crate) fn is_in_doubt(&self) -> bool {
         let speaks = |node: &NodeName| self.status.node(node).is_some_and(|summary| summary.speaks());
-        let statuses = self.view.node_statuses.values().filter(|status| speaks(&status.node));
-        statuses
-            .flat_map(|status| &status.conditions)
-            .any(|condition| ["IntentUnknown", "IntentUnreadable"].contains(&condition.reason.as_str()))
+        let mut statuses = self.view.node_statuses.values().filter(|status| speaks(&status.node));
+        statuses.any(|status| status.orders_in_doubt().next().is_some())
     }
 
     /// The node of this name or address, which the document must name.

@@ -351,11 +351,8 @@ impl Simulation {
         for (name, node) in self.nodes.iter().filter(|(name, _)| Some(*name) != self.lost.as_ref()) {
             let status = self.store.read(&Keys::new(&node.machine.cluster).node_status(name));
             let status = status.and_then(|entry| serde_json::from_str::<NodeStatus>(&entry.value).ok());
-            let conditions = status.map(|status| status.conditions).unwrap_or_default();
-            let in_doubt = conditions.into_iter().filter(|condition| {
-                ["IntentUnknown", "IntentUnreadable"].contains(&condition.reason.as_str())
-            });
-            messages.extend(in_doubt.map(|condition| condition.message));
+            let in_doubt = status.iter().flat_map(NodeStatus::orders_in_doubt);
+            messages.extend(in_doubt.map(|condition| condition.message.clone()));
         }
         let words = messages.iter().flat_map(|message| message.split(' '));
         words.filter_map(|word| word.strip_prefix("intent/").map(str::to_owned)).collect()

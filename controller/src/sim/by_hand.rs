@@ -1,9 +1,8 @@
 //! What the judge allows for what somebody has made execute by hand, past zsha: nobody can keep it from beginning. Beside
 //! another copy it is to be ended within R (until the next look at the processes), K, and a second for a look at the
 //! hypervisor and its answer; where both the keeper's loop and the controller stand still nobody looks, and it is ended when
-//! the node's lease ends.
-//! Where it is the only copy, since it was moved there past zsha, it may go on, as long as the
-//! node's lease is valid, until the record names it.
+//! the node's lease ends. Where it is the only copy, since it was moved there past zsha, it may go on, as long as the node's
+//! lease is valid, until the record names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,9 +29,8 @@ pub struct ByHand {
     until: BTreeMap<NodeName, Instant>,
     /// Whenever something was made to execute there.
     made: BTreeMap<NodeName, Vec<Instant>>,
-    /// Nodes whose keeper's loop stands still, and those whose controller does.
-    renewing: BTreeSet<NodeName>,
-    controlling: BTreeSet<NodeName>,
+    /// What stands still.
+    still: BTreeSet<(NodeName, Part)>,
 }
 
 impl ByHand {
@@ -56,15 +54,11 @@ impl ByHand {
 
     /// A part of that node stands still, or goes on.
     pub fn stalls(&mut self, node: &NodeName, part: Part, stalled: bool) {
-        let nodes = match part {
-            Part::Renewing => &mut self.renewing,
-            Part::Controller => &mut self.controlling,
-            Part::Enforcing => return,
-        };
+        let it = (node.clone(), part);
         if stalled {
-            nodes.insert(node.clone());
+            self.still.insert(it);
         } else {
-            nodes.remove(node);
+            self.still.remove(&it);
         }
     }
 
@@ -90,8 +84,9 @@ impl ByHand {
         }
         let now = Instant::now();
         let lives = grant.is_some_and(|grant| grant.lives_at(now));
-        let is_seen = !self.renewing.contains(node) || !self.controlling.contains(node);
-        if lives && (!beside || !is_seen) {
+        let unseen =
+            [Part::Renewing, Part::Controller].map(|part| self.still.contains(&(node.clone(), part)));
+        if lives && (!beside || unseen == [true; 2]) {
             self.until.insert(node.clone(), now + within(grant));
         }
     }

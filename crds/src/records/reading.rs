@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::{LONGEST_SECONDS, LeaseRecord, NodeStatus, StoredSpec, VmRecord, VmStatus};
-use crate::{ClusterName, NodeName, VmName};
+use crate::{ClusterName, Condition, NodeName, VmName};
 
 /// Nothing that is counted here comes near it in the life of a cluster; what is above was never counted. Counting on
 /// from anything below it overflows nowhere.
@@ -98,6 +98,12 @@ impl NodeStatus {
             return Err(format!("nobody counts as far as generation {}", status.observed_generation));
         }
         Ok(status)
+    }
+
+    /// The conditions by which it says that it does not know what is asked for: the orders count once they are given again.
+    pub fn orders_in_doubt(&self) -> impl Iterator<Item = &Condition> {
+        let is_of_one = |reason: &str| ["IntentUnknown", "IntentUnreadable"].contains(&reason);
+        self.conditions.iter().filter(move |condition| is_of_one(&condition.reason))
     }
 }
 
