@@ -155,6 +155,11 @@ impl LocalVm {
         !matches!(self, Self::Absent | Self::Off { .. })
     }
 
+    /// Whether it takes in a guest from elsewhere, or is what a migration has left that is not under way any more.
+    pub fn is_incoming(&self) -> bool {
+        matches!(self, Self::Paused { reason: PauseReason::Incoming, .. })
+    }
+
     /// Whether the guest executes.
     pub fn executes(&self) -> bool {
         matches!(self, Self::Running { .. } | Self::ShuttingDown { .. })

@@ -373,7 +373,7 @@ fn forget_definition(world: &World, plan: &mut Plan) {
         return;
     }
     let leaves = matches!(world.job, MigrationJob::Going { .. });
-    let arrives = matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Incoming, .. }));
+    let arrives = world.local.known().is_some_and(LocalVm::is_incoming);
     if plan.steps.is_empty() && !leaves && !arrives {
         let how = if facts.autostart { " with the boot of this node, or" } else { "" };
         let because =

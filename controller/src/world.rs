@@ -194,9 +194,15 @@ impl World {
         mine.is_some_and(|mine| (mine.incarnation, mine.epoch) == (verdict.incarnation, verdict.epoch))
     }
 
+    /// What this node's keeper was told of the copy here, in the present life of its lease. None: nobody knows, or it is one of
+    /// before that was told.
+    pub fn expects(&self) -> Option<Expectation> {
+        self.lease.known()?.expects
+    }
+
     /// Whether a copy that is here is this node's own in the present life of its lease, by what its keeper was told.
     pub fn expects_own(&self) -> bool {
-        self.lease.known().is_some_and(|verdict| verdict.expects == Some(Expectation::Own))
+        self.expects() == Some(Expectation::Own)
     }
 
     /// The leases of the other nodes.

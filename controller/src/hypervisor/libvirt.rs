@@ -339,8 +339,8 @@ impl Hypervisor for LibvirtHypervisor {
     async fn last_end(&self) -> Result<Option<OffReason>, HypervisorError> {
         let vm = Arc::clone(&self.vm);
         let read = self.at_log.run(LOG_DEADLINE, move || vm.last_end_by_log()).await;
-        read.map_err(|why| unreachable("read libvirt's log", why))?
-            .map_err(|error| unreachable("read libvirt's log", error.to_string()))
+        let refused = |reason: String| HypervisorError::Refused { operation: "read libvirt's log", reason };
+        read.map_err(refused)?.map_err(|error| refused(error.to_string()))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

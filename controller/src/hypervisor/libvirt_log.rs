@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use uuid::Uuid;
 use zsha_crds::VmName;
@@ -13,6 +14,10 @@ use crate::hypervisor::OffReason;
 
 /// A start writes some 6 KiB, an end one line.
 const TAIL: u64 = 64 << 10;
+
+/// It is asked for so long how the VM has ended, where it does not answer: whoever knows nothing then takes it to have been moved
+/// away.
+pub(crate) const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Of the domain of this name, in the directory where libvirt keeps those of QEMU's.
 pub(crate) fn of(directory: &Path, name: &VmName) -> PathBuf {
@@ -33,6 +38,14 @@ pub(crate) fn last_end(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> 
     file.take(TAIL).read_to_end(&mut tail)?;
     let tail = String::from_utf8_lossy(&tail);
     Ok(if is_of_another(&tail, uuid) { None } else { read(&tail) })
+}
+
+/// The same. None also where there is no log: libvirt has never started it, or writes elsewhere.
+pub(crate) fn last_end_if_any(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
+    match last_end(log, uuid) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read,
+    }
 }
 
 /// By the command line that was written last, where one is in the tail.

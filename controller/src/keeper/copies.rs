@@ -363,11 +363,7 @@ impl Copies for ProcCopies {
 
     fn last_end(&self) -> io::Result<Option<OffReason>> {
         let Some(log) = &self.log else { return Ok(None) };
-        match libvirt_log::last_end(log, self.uuid) {
-            // libvirt has never started it, or writes elsewhere.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            other => other,
-        }
+        libvirt_log::last_end_if_any(log, self.uuid)
     }
 }
 

@@ -31,10 +31,8 @@ use super::watchdog::{Watchdog, WatchdogState};
 use super::{Ended, Lost, Verdict, unexpected};
 use crate::errors::Whose;
 use crate::hypervisor::OffReason;
+use crate::hypervisor::libvirt_log::UNREAD_PATIENCE;
 use crate::planted::{self, Bug};
-
-/// libvirt's log is asked for so long how the VM has ended, where it does not answer in time.
-const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the loop needs.
 pub struct RenewSettings {
@@ -253,8 +251,7 @@ impl Renewal {
     /// None: not known yet.
     async fn may_have_moved(&mut self) -> Option<bool> {
         let asked = self.holder.wants_how_it_ended(self.settings.clock.now())
-            && (self.expected.in_life(self.holder.incarnation()) == Expectation::Own
-                || self.owned == Some(self.holder.incarnation()));
+            && self.owned == Some(self.holder.incarnation());
         if !asked || planted::is_planted(Bug::MovedAwayIsDead) {
             self.unread_since = None;
             return Some(false);
@@ -485,9 +482,7 @@ impl Renewal {
     fn expect(&mut self, what: Expectation) -> Result<(), String> {
         let before = self.expected;
         self.expected = Expected { incarnation: self.holder.incarnation(), what };
-        for told in [before, self.expected] {
-            self.owned = owned(&told).or(self.owned);
-        }
+        self.owned = owned(&self.expected).or(self.owned);
         self.publish(self.holder.deadline());
         match self.settings.notebook.trouble() {
             Some(trouble) if what != Expectation::Nothing => {

@@ -17,6 +17,7 @@ use super::heard::Heard;
 use super::upkeep::Upkeep;
 use super::{Notes, Plan, Write};
 use crate::hypervisor::{LocalVm, OffReason};
+use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
@@ -216,7 +217,7 @@ impl Upkeep<'_> {
         seen_on.extend(seen.map(|sight| sight.record.node.clone()));
         let me = &self.world.me;
         let (reason, message) = match known {
-            None => ("MovedAway", has_left(me, "")),
+            None => ("MovedAway", has_left(me, self.how_known())),
             Some(departed) if departed.seen_on != seen_on => {
                 let names: Vec<_> = seen_on.iter().map(NodeName::as_str).collect();
                 let on = names.join(", ");
@@ -236,6 +237,19 @@ impl Upkeep<'_> {
             record.start_taken_up = start.or(record.start_taken_up);
         }));
         true
+    }
+
+    /// By libvirt itself, or, where that does not answer, by its log.
+    fn how_known(&self) -> &'static str {
+        match (&self.world.local, &self.world.last_end) {
+            (Observed::Known(_), _) => "",
+            (Observed::Unknown(_), Observed::Known(_)) => {
+                ", as the log of libvirt there says, which does not answer itself"
+            }
+            (Observed::Unknown(_), Observed::Unknown(_)) => {
+                ", or may have: libvirt there does not answer, and its log could not be read"
+            }
+        }
     }
 
     /// An operator says so, or it has died where it went.

@@ -12,7 +12,7 @@ use crate::world::World;
 /// Puts it first: a start must not come before it.
 pub(super) fn tell(world: &World, right: &Right, plan: &mut Plan) {
     // A keeper from before this was told does not understand it.
-    let Some(told) = world.lease.known().and_then(|verdict| verdict.expects) else { return };
+    let Some(told) = world.expects() else { return };
     let starts = plan.steps.iter().any(|step| matches!(step, Step::Start { .. }));
     let expected = if starts { Some(Expectation::Own) } else { expected(world, right) };
     if let Some(what) = expected.filter(|what| *what != told) {
@@ -30,8 +30,7 @@ fn has_left(world: &World) -> bool {
 /// Of an owner whose VM has left: whether what is here now is that, brought back. What somebody has made here since is not,
 /// no more than on any other node. None: it is not known how it came.
 pub(super) fn is_the_vm(world: &World) -> Option<bool> {
-    let told = world.lease.known().and_then(|verdict| verdict.expects);
-    if !matches!(told, Some(Expectation::Nothing | Expectation::Arrival))
+    if !matches!(world.expects(), Some(Expectation::Nothing | Expectation::Arrival))
         || planted::is_planted(Bug::OwnWhereItHasLeft)
     {
         return Some(true);

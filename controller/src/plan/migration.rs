@@ -75,7 +75,7 @@ pub struct MigrationNotes {
 /// Whether what is here may come with a migration whose record is on its way to this node. It does not execute, and a
 /// kill that the hypervisor is slow to do would end the VM after it was handed over.
 pub(super) fn comes_before_its_record(world: &World, notes: &mut Notes, plan: &mut Plan) -> bool {
-    if !matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Incoming, .. })) {
+    if !world.local.known().is_some_and(LocalVm::is_incoming) {
         notes.migration.unnamed = None;
         return false;
     }

@@ -185,8 +185,8 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         departed_before: None,
         nodes: (1..=3).map(|n| (node(n), Arc::new(ready(n)))).collect(),
         local: Observed::Known(local),
-        // Of a process, where there is one: it was booted here.
         last_end: Observed::unknown("it was not asked for"),
+        // Of a process, where there is one: it was booted here.
         domain: Observed::Known(DomainFacts {
             defined: false,
             autostart: false,

@@ -249,8 +249,7 @@ fn arriving(
     let spoken = world.sees_the_leases() && heard.silent(world).is_none();
     // Its source may be a host that is no node: then it is for libvirt, and whoever moves it back, to end it; or for an operator who
     // has looked, and wants the VM started.
-    let is_coming =
-        matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Incoming, .. }));
+    let is_coming = world.local.known().is_some_and(LocalVm::is_incoming);
     let from_afar = stored.record.departed.is_some() && is_coming && world.start_asked().is_none();
     let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && spoken && !from_afar;
     if world.frozen().is_none() && (source_is_dead && !from_afar || nowhere) {

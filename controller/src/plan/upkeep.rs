@@ -13,6 +13,7 @@ use super::heard::Heard;
 use super::orders::SHUTDOWN_PATIENCE;
 use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, expecting, fitness, placement};
 use crate::desired::Desired;
+use crate::hypervisor::libvirt_log::UNREAD_PATIENCE;
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
@@ -34,8 +35,6 @@ pub const FAULT_PATIENCE: Duration = Duration::from_secs(5);
 const FAULT_RETRY: Duration = Duration::from_secs(1);
 /// A guest may follow a request to power off so long after it, though that was taken back.
 const STILL_MAY_FOLLOW: Duration = Duration::from_secs(5 * SHUTDOWN_PATIENCE.as_secs());
-/// libvirt's log, where it cannot be read, is read again for so long, as by the keeper.
-const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Called only when this node owns the VM, its lease is valid, and this process wrote the record.
 pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
@@ -54,7 +53,7 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         Observed::Known(local) => *local,
     };
     notes.unread_since = None;
-    if !matches!(local, LocalVm::Paused { reason: PauseReason::Incoming, .. }) {
+    if !local.is_incoming() {
         notes.left = None;
     }
     if !matches!(local, LocalVm::Paused { reason: PauseReason::Incoming | PauseReason::Fault, .. }) {
@@ -121,8 +120,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     // Nor can the VM have gone on elsewhere where the copy is this node's own in the present life of its lease.
     let own = world.expects_own();
     // It was to take in a guest in this very life, of which the record says nothing: that is of another time.
-    let told = world.lease.known().and_then(|verdict| verdict.expects);
-    let of_another_time = told == Some(Expectation::Arrival) && stored.record.migration.is_none();
+    let of_another_time = world.expects() == Some(Expectation::Arrival) && stored.record.migration.is_none();
     if (world.went_back || of_another_time)
         && !expected
         && !own
@@ -286,8 +284,7 @@ impl Upkeep<'_> {
         let record = self.record();
         // Of one by zsha's own migration the record says where it went.
         let is_plain = record.departed.is_none() && record.migration.is_none();
-        let has_run = is_plain && record.phase == VmPhase::Running;
-        if !has_run || planted::is_planted(Bug::GivenUpUnread) {
+        if !is_plain || record.phase != VmPhase::Running || planted::is_planted(Bug::GivenUpUnread) {
             return false;
         }
         match &self.world.last_end {
@@ -297,7 +294,15 @@ impl Upkeep<'_> {
                 let due = *notes.unread_since.get_or_insert(self.world.now) + UNREAD_PATIENCE;
                 if self.world.now < due {
                     plan.recheck_at(due);
-                    plan.wait("LogUnread", format!("it is not known how the VM has ended here: {why}"));
+                    let secs = self.world.now.until(due).as_secs();
+                    plan.wait(
+                        "LogUnread",
+                        format!(
+                            "it is not known how the VM has ended here ({why}), so it may have been moved away: if that stays \
+                             so for {secs} s more, it is started nowhere before `zsha start`. See to the disk that \
+                             `libvirtLogDirectory` is on, or start libvirt again"
+                        ),
+                    );
                     return true;
                 }
             }
@@ -320,8 +325,9 @@ impl Upkeep<'_> {
             notes.shutdown_asked = None;
         }
         let departed = self.record().departed.is_some();
-        if departed && expecting::is_the_vm(self.world) != Some(true) {
-            self.found_again(plan);
+        let is_the_vm = if departed { expecting::is_the_vm(self.world) } else { Some(true) };
+        if is_the_vm != Some(true) {
+            self.stands_in_its_place(is_the_vm.is_some(), plan);
         } else if self.record().phase != VmPhase::Running {
             let message = format!("the VM runs on {}", self.world.me);
             let me = self.world.me.clone();
@@ -339,7 +345,8 @@ impl Upkeep<'_> {
                 record.last_start = Some(StartRecord { node: me, at, reason, generation });
             }));
         } else if departed {
-            self.found_again(plan);
+            let message = format!("the VM that was moved away is back on {}", self.world.me);
+            plan.step(self.change("FoundAgain", message, |record| record.departed = None));
         } else if let Some(start) = self.world.start_asked().filter(|_| notes.shutdown_asked.is_none()) {
             // Else it would start the VM once more, whenever that is left off.
             let message = format!("{} said `zsha start`, and the VM runs", start.by);
@@ -350,21 +357,18 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The VM has left, and a guest runs here.
-    fn found_again(&self, plan: &mut Plan) {
+    /// The VM has left, and a guest runs here that is another, or of which it is not known yet how it came.
+    fn stands_in_its_place(&self, known: bool, plan: &mut Plan) {
         let me = &self.world.me;
-        match expecting::is_the_vm(self.world) {
-            Some(true) => {
-                let message = format!("the VM that was moved away is back on {me}");
-                plan.step(self.change("FoundAgain", message, |record| record.departed = None));
-            }
-            Some(false) => plan.step(kill(format!(
+        if known {
+            plan.step(kill(format!(
                 "somebody has started it on {me} by hand, and the VM has left {me} before: it may run where it went"
-            ))),
-            None => plan.wait(
+            )));
+        } else {
+            plan.wait(
                 "CopyNotKnown",
                 format!("a copy of the VM is on {me}, which the VM has left; it is seen how it came"),
-            ),
+            );
         }
     }
 
@@ -391,13 +395,11 @@ impl Upkeep<'_> {
                 );
                 self.try_on(ResumeBecause::IoErrorOver, IO_ERROR_RETRY, notes, plan);
             }
-            PauseReason::Leaving => {
-                plan.wait(
+            PauseReason::Leaving => plan.wait(
                 "MovedByHand",
                 "the guest is paused by a migration that is under way, and that zsha has not begun or has given up: it is \
                  left alone until that has ended. `virsh domjobinfo mnvm` says how far it is, `virsh domjobabort mnvm` ends it",
-            );
-            }
+            ),
             PauseReason::Fault => self.faulted(notes, plan),
             PauseReason::Incoming => self.left_paused(notes, plan),
             PauseReason::Asked | PauseReason::Other if notes.unexplained => plan.step(kill(
@@ -437,7 +439,11 @@ impl Upkeep<'_> {
         let heard = notes.left.get_or_insert_with(|| Heard::now(self.world)).clone();
         plan.recheck_at(self.world.now + LOOK);
         if self.record().departed.is_some() && self.world.start_asked().is_none() {
-            plan.wait("Arriving", "the VM, which had left this node, is being moved back by hand");
+            plan.wait(
+                "Arriving",
+                "the VM had left this node, and is being moved back by hand. Where nothing comes any more, see that it runs \
+                 nowhere else, and say `zsha start`",
+            );
             return;
         }
         if self.world.frozen().is_none()

@@ -131,13 +131,11 @@ fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
 
 /// Whether it is of an earlier life than the one before, or of an earlier moment of the same. Lives have epochs that rise.
 fn is_earlier(record: &LeaseRecord, before: &LeaseRecord) -> bool {
-    match record.incarnation == before.incarnation {
-        true => record.seq < before.seq,
-        false => {
-            let lost = LeaseState::Lost;
-            record.epoch <= before.epoch && record.state != lost && before.state != lost
-        }
+    if record.incarnation == before.incarnation {
+        return record.seq < before.seq;
     }
+    // A record in the place of a lease that was gone has the epoch of the life whose it was.
+    record.epoch <= before.epoch && ![record.state, before.state].contains(&LeaseState::Lost)
 }
 
 /// Its holder may go by this D, whatever the store shows next.

@@ -211,20 +211,17 @@ impl Vm {
         self.asked_to_shut_down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where there is no log, or the disk that it is on is dead, nothing is written down: a dead disk takes libvirt and the
-    /// guest with it.
+    /// Where the disk that it is on is dead nothing is written down: that takes libvirt and the guest with it.
     pub(super) fn last_end_by_log(&self) -> io::Result<Option<OffReason>> {
-        match libvirt_log::last_end(&self.log, self.uuid) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound || Whose::is(&error) == Whose::Storage => {
-                Ok(None)
-            }
+        match libvirt_log::last_end_if_any(&self.log, self.uuid) {
+            Err(error) if Whose::is(&error) == Whose::Storage => Ok(None),
             read => read,
         }
     }
 
     fn ended_by_log(&self) -> Option<OffReason> {
-        libvirt_log::last_end(&self.log, self.uuid).unwrap_or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound && !self.log_is_told.swap(true, Ordering::SeqCst) {
+        libvirt_log::last_end_if_any(&self.log, self.uuid).unwrap_or_else(|error| {
+            if !self.log_is_told.swap(true, Ordering::SeqCst) {
                 let hint = "the node's setting libvirtLogDirectory says where it is";
                 tracing::warn!(
                     log = %self.log.display(), %error, hint,

@@ -258,6 +258,9 @@ fn the_node_that_runs_it_is_handed_it_by_an_owner_that_has_none() {
         if let Observed::Known(verdict) = &mut world.lease {
             verdict.copies = Some(0);
         }
+        let mut asleep = world.clone();
+        asleep.sights.get_mut(&node(2)).unwrap().record.controller_alive = false;
+        assert!(!decide(&asleep).steps.iter().any(hands_over), "nobody there would let it be");
         status.node = node(3);
         world.nodes.insert(node(3), Arc::new(status));
         assert!(!decide(&world).steps.iter().any(hands_over), "two say so");
@@ -347,6 +350,21 @@ fn what_is_started_by_hand_where_the_vm_has_left_is_not_the_vm() {
 }
 
 #[test]
+fn where_libvirt_does_not_say_how_it_came_the_keeper_tells_by_its_command_line() {
+    for (copies, incoming, expected) in [
+        (Some(1), true, Some(true)),
+        (Some(1), false, Some(false)),
+        (Some(0), false, None),
+        (None, true, None),
+    ] {
+        let mut world = back(Origin::Unknown);
+        let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+        (verdict.copies, verdict.incoming) = (copies, incoming);
+        assert_eq!(crate::plan::expecting::is_the_vm(&world), expected, "{copies:?} {incoming}");
+    }
+}
+
+#[test]
 fn the_keeper_of_an_owner_whose_vm_has_left_is_told_to_expect_nothing() {
     let told = |world: &World| match decide(world).steps.first() {
         Some(Step::Expect(what)) => Some(*what),
@@ -424,6 +442,27 @@ fn an_owner_that_cannot_see_its_hypervisor_gives_the_vm_up_only_where_it_is_writ
         ["after a minute", "MovedAway", "GaveUp"]
     );
     assert_eq!(blind(moved(), VmPhase::Starting), ["GaveUp"], "that is how an earlier copy has ended");
+}
+
+#[test]
+fn that_a_guest_has_left_is_said_as_surely_as_it_is_known() {
+    let note = |local: Observed<LocalVm>, last_end: Observed<Option<OffReason>>| {
+        let mut world = world(1, Some(1), VmPhase::Running, MOVED);
+        (world.local, world.last_end) = (local, last_end);
+        let mut notes = Notes { unread_since: Some(NOW - Duration::from_secs(60)), ..Notes::default() };
+        notes.blind_since = Some(NOW - Duration::from_secs(60));
+        only_write(&plan(&world, &mut notes)).record.note.clone()
+    };
+    let silent = || Observed::unknown("libvirt does not answer");
+    let sure = note(Observed::Known(MOVED), Observed::unknown("it was not asked for"));
+    assert!(!sure.contains("may have") && !sure.contains("log"), "{sure}");
+    let written = note(silent(), Observed::Known(Some(OffReason::Migrated)));
+    assert!(
+        written.contains("as the log of libvirt there says") && !written.contains("may have"),
+        "{written}"
+    );
+    let unread = note(silent(), Observed::unknown("permission denied"));
+    assert!(unread.contains("or may have") && unread.contains("could not be read"), "{unread}");
 }
 
 /// The guest is at its target, whole, and waits to be let run.

@@ -78,6 +78,15 @@ fn a_copy_that_is_about_to_go_or_to_come_is_looked_at_again_soon() {
     }
 }
 
+#[test]
+fn what_has_gone_of_one_arrival_gives_the_next_its_time() {
+    let mut notes = Notes::default();
+    plan(&moving(3, 3, 3, LocalVm::Crashed), &mut notes);
+    assert!(notes.migration.arriving.is_some());
+    assert_eq!(only_write(&plan(&moving(3, 3, 3, DIED), &mut notes)).reason, "MigrationLost");
+    assert_eq!(notes.migration.arriving, None);
+}
+
 /// QEMU at the source hangs as it ends, on a share that is sick.
 #[test]
 fn what_is_left_at_the_source_does_not_take_the_guest_from_the_target() {

@@ -93,18 +93,35 @@ impl Store for Beside {
 struct Rig {
     table: Arc<Table>,
     store: Arc<Beside>,
+    notebook: Arc<Mutex<Option<Memory>>>,
+    began: Instant,
     line: LocalLease,
     keeper: tokio::task::JoinHandle<()>,
 }
 
 fn rig() -> Rig {
     let enforcement = Arc::new(Enforcement::default());
-    let table = Arc::new(Table { enforcement: Arc::clone(&enforcement), ..Table::default() });
+    let table = Arc::new(Table { enforcement, ..Table::default() });
     let store = Arc::new(Beside {
         inner: MemoryStore::new(),
         table: Arc::clone(&table),
         released_beside_a_copy: AtomicBool::new(false),
     });
+    keeper(table, store, Arc::default(), Instant::now())
+}
+
+/// Another keeper in the place of this one, with what that had kept.
+fn restarted(rig: Rig) -> Rig {
+    rig.keeper.abort();
+    keeper(rig.table, rig.store, rig.notebook, rig.began)
+}
+
+fn keeper(
+    table: Arc<Table>,
+    store: Arc<Beside>,
+    notebook: Arc<Mutex<Option<Memory>>>,
+    began: Instant,
+) -> Rig {
     let mut lives = 0;
     let settings = RenewSettings {
         identity: Identity {
@@ -116,11 +133,11 @@ fn rig() -> Rig {
         },
         timings: TIMINGS,
         may_be_paused: false,
-        clock: Clock::Tokio { start: Instant::now(), rate_ppm: 0 },
+        clock: Clock::Tokio { start: began, rate_ppm: 0 },
         store: Arc::clone(&store) as Arc<dyn Store>,
         looking: Looking::Inline(Arc::clone(&table) as Arc<dyn Copies>),
-        enforcement,
-        notebook: Notebook::Shared(Arc::default()),
+        enforcement: Arc::clone(&table.enforcement),
+        notebook: Notebook::Shared(Arc::clone(&notebook)),
         watchdog: Watchdog::none(),
         incarnations: Box::new(move || {
             lives += 1;
@@ -128,7 +145,7 @@ fn rig() -> Rig {
         }),
     };
     let (line, run) = in_process(settings, Arc::clone(&table) as Arc<dyn Copies>);
-    Rig { table, store, line, keeper: tokio::spawn(run) }
+    Rig { table, store, notebook, began, line, keeper: tokio::spawn(run) }
 }
 
 #[tokio::test(start_paused = true)]
@@ -216,6 +233,21 @@ async fn a_vm_that_was_moved_away_by_hand_is_not_set_free_like_one_that_has_died
 fn lease(rig: &Rig) -> LeaseRecord {
     let entry = rig.store.inner.read("zsha/c/leases/n1").unwrap();
     serde_json::from_str(&entry.value).unwrap()
+}
+
+/// An upgrade, a move by hand, and a controller that was started and is gone again.
+#[tokio::test(start_paused = true)]
+async fn a_keeper_that_is_started_anew_knows_that_the_own_copy_was_to_be_here() {
+    let rig = rig();
+    pass(TIMINGS.renew() * 3).await;
+    rig.line.expect(Expectation::Own).await.unwrap();
+    let rig = restarted(rig);
+    pass(TIMINGS.renew()).await;
+    let epoch = lease(&rig).epoch;
+    rig.line.expect(Expectation::Nothing).await.unwrap();
+    *rig.table.ended.lock().unwrap() = Some(OffReason::Migrated);
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(lease(&rig).moved_away_in, Some(epoch));
 }
 
 #[test]
