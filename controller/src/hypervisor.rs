@@ -75,6 +75,8 @@ pub enum OffReason {
     Migrated,
     /// It has ended, and how is not known: a start that failed, for instance, or one that somebody saved.
     Unknown,
+    /// It has ended, and where that would be written down nothing could be read: it may have been migrated away.
+    Unread,
 }
 
 /// How the process that is there came to be.
@@ -153,6 +155,16 @@ impl LocalVm {
     /// Whether there is a process at all, executing or not.
     pub fn has_process(&self) -> bool {
         !matches!(self, Self::Absent | Self::Off { .. })
+    }
+
+    /// Whether nothing says how what was here has ended, if there was anything.
+    pub fn is_gone_without_a_word(&self) -> bool {
+        matches!(self, Self::Absent | Self::Off { reason: OffReason::Unknown })
+    }
+
+    /// Whether what was here runs elsewhere, by a migration, or may.
+    pub fn may_have_moved(&self) -> bool {
+        matches!(self, Self::Off { reason: OffReason::Migrated | OffReason::Unread })
     }
 
     /// Whether it takes in a guest from elsewhere, or is what a migration has left that is not under way any more.

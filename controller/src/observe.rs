@@ -99,7 +99,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     let lease = Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me));
     let went_back = world::went_back(views.went_back(), edges.clock.now(), &lease);
     let keeper_blind = blindness.see(edges.clock.now(), &local, &lease);
-    World {
+    let last_end = last_end(edges, views, &local).await;
+    let mut world = World {
         // Taken last: what was looked at before is older, never newer, than `now`.
         now: edges.clock.now(),
         wall: edges.clock.wall(),
@@ -120,19 +121,26 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         vm_overwritten: views.vm_overwritten(),
         nodes: views.nodes(),
         running_domain: running_domain(edges, views, &local, &desired).await,
-        last_end: last_end(edges, &local).await,
+        last_end,
         local,
         domain: Observed::from_result(domain),
         host: facts,
         desired,
         keeper_blind,
-    }
+    };
+    world.doubt_what_is_gone_without_a_word();
+    world
 }
 
-async fn last_end(edges: &Edges, local: &Observed<LocalVm>) -> Observed<Option<OffReason>> {
-    match local {
-        Observed::Known(_) => Observed::unknown("it was not asked for"),
-        Observed::Unknown(_) => Observed::from_result(edges.hypervisor.last_end().await),
+async fn last_end(edges: &Edges, views: &Views, local: &Observed<LocalVm>) -> Observed<Option<OffReason>> {
+    let is_to_be_here = || world::runs_on(&views.vm(), &edges.me).is_some();
+    let asked = match local {
+        Observed::Known(local) => local.is_gone_without_a_word() && is_to_be_here(),
+        Observed::Unknown(_) => true,
+    };
+    match asked {
+        true => Observed::from_result(edges.hypervisor.last_end().await),
+        false => Observed::unknown("it was not asked for"),
     }
 }
 

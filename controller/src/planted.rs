@@ -141,6 +141,10 @@ bugs! {
     StartOfBeforeCounts,
     /// The owner of a guest that has left takes whatever is started by hand in its place for that guest.
     OwnWhereItHasLeft,
+    /// A VM that is gone without a word is started afresh, though libvirt's log could not be read.
+    GoneUnread,
+    /// A keeper whose controller is down takes what is started by hand, where its own copy has left, for that.
+    AnyCopyIsTheOwn,
     /// The owner that cannot see its hypervisor gives the VM up without asking how its copy has ended.
     GivenUpUnread,
     /// A guest that a migration by hand has left paused is let go on though it may go on where it went.

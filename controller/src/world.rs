@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::{Departed, HostShutdown, NodeStatus, VmRecord};
+use zsha_crds::records::{Departed, HostShutdown, NodeStatus, Owner, VmPhase, VmRecord};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
@@ -122,7 +122,8 @@ pub struct World {
     pub local: Observed<LocalVm>,
     /// What the hypervisor keeps of the VM beside its process.
     pub domain: Observed<DomainFacts>,
-    /// How the last process of the VM here has ended, by what is written down. Looked at only where `local` is unknown.
+    /// How the last process of the VM here has ended, by what is written down. Looked at only where `local` is unknown, or says
+    /// nothing of a VM that was to be here.
     pub last_end: Observed<Option<OffReason>>,
     /// The last live migration this process began.
     pub job: MigrationJob,
@@ -205,6 +206,23 @@ impl World {
         self.expects() == Some(Expectation::Own)
     }
 
+    /// A guest that the record says to be here, and that is gone without a word, may have been moved away: that is then written
+    /// down in one place, libvirt's log. Where that could not be read, nobody knows what has become of it. A guest of an earlier
+    /// life of the lease is no concern of this one.
+    pub fn doubt_what_is_gone_without_a_word(&mut self) {
+        let life = self.lease.known().map(|verdict| verdict.epoch);
+        let was_here = runs_on(&self.vm, &self.me).is_some_and(|owner| Some(owner.epoch) == life);
+        let gone = self.local.known().is_some_and(LocalVm::is_gone_without_a_word);
+        if !was_here || !gone || planted::is_planted(Bug::GoneUnread) {
+            return;
+        }
+        match &self.last_end {
+            Observed::Known(Some(reason)) => self.local = Observed::Known(LocalVm::Off { reason: *reason }),
+            Observed::Known(None) => {}
+            Observed::Unknown(_) => self.local = Observed::Known(LocalVm::Off { reason: OffReason::Unread }),
+        }
+    }
+
     /// The leases of the other nodes.
     pub fn others(&self) -> impl Iterator<Item = &Sight> {
         self.sights.values().filter(|sight| sight.record.node != self.me)
@@ -214,6 +232,13 @@ impl World {
     pub fn incarnation(&self) -> Uuid {
         self.lease.known().map_or(Uuid::nil(), |verdict| verdict.incarnation)
     }
+}
+
+/// Whom the record says to run the VM, where that is `node`, and the VM has not left it in any way that is known.
+pub fn runs_on(vm: &Observed<Option<StoredVm>>, node: &NodeName) -> Option<Owner> {
+    let record = &vm.known()?.as_ref()?.record;
+    let stays = record.phase == VmPhase::Running && record.migration.is_none() && record.departed.is_none();
+    record.owner.clone().filter(|owner| stays && owner.node == *node)
 }
 
 #[cfg(test)]

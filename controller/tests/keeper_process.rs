@@ -173,6 +173,7 @@ fn what_was_written_down_in_an_earlier_boot_explains_no_copy() {
             fence: None,
             unbroken: None,
             expected: None,
+            owned: None,
         };
         std::fs::write(directory.join("keeper.json"), serde_json::to_vec(&memory).unwrap()).unwrap();
         let copy = copy_of("earlier");

@@ -27,6 +27,11 @@ pub(crate) fn of(directory: &Path, name: &VmName) -> PathBuf {
 /// How the process that was started last has ended. None where the log does not say that it has, or tells of another domain:
 /// its name is of the domain's, which may have been another cluster's before.
 pub(crate) fn last_end(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
+    let tail = tail(log)?;
+    Ok(if is_of_another(&tail, uuid) { None } else { read(&tail) })
+}
+
+fn tail(log: &Path) -> io::Result<String> {
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let mut file = OpenOptions::new().read(true).custom_flags(nonblock).open(log)?;
     let metadata = file.metadata()?;
@@ -36,16 +41,20 @@ pub(crate) fn last_end(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> 
     file.seek(SeekFrom::Start(metadata.len().saturating_sub(TAIL)))?;
     let mut tail = Vec::new();
     file.take(TAIL).read_to_end(&mut tail)?;
-    let tail = String::from_utf8_lossy(&tail);
-    Ok(if is_of_another(&tail, uuid) { None } else { read(&tail) })
+    Ok(String::from_utf8_lossy(&tail).into_owned())
 }
 
-/// The same. None also where there is no log: libvirt has never started it, or writes elsewhere.
+/// The same, of a VM that need not have been here: None also where there is no log.
 pub(crate) fn last_end_if_any(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
     match last_end(log, uuid) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => read,
     }
+}
+
+/// How the process before the one that was started last has ended. None where the log does not say so.
+pub(crate) fn end_before_last_start(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
+    Ok(read_before_start(&tail(log)?, uuid))
 }
 
 /// By the command line that was written last, where one is in the tail.
@@ -55,24 +64,54 @@ fn is_of_another(tail: &str, uuid: Uuid) -> bool {
     said.is_some_and(|said| said != uuid)
 }
 
-/// By the last line that tells of a start or an end: after a start, nothing is known of an end.
-fn read(tail: &str) -> Option<OffReason> {
-    tail.lines().rev().find_map(told_by).flatten()
+/// What one line tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Start,
+    /// The start before it has come to nothing.
+    StartFailed,
+    End(OffReason),
 }
 
-/// None: the line tells of neither. Inside None: it tells of a start.
-fn told_by(line: &str) -> Option<Option<OffReason>> {
+/// By the last line that tells of a start or an end: after a start, nothing is known of an end.
+fn read(tail: &str) -> Option<OffReason> {
+    match tail.lines().rev().find_map(told_by)? {
+        Told::Start => None,
+        Told::StartFailed => Some(OffReason::Unknown),
+        Told::End(reason) => Some(reason),
+    }
+}
+
+/// By the line before the last start that tells of a start or an end. Starts between them that came to nothing change nothing.
+fn read_before_start(tail: &str, uuid: Uuid) -> Option<OffReason> {
+    let lines: Vec<&str> = tail.lines().collect();
+    let mut told = lines.iter().enumerate().rev().filter_map(|(at, line)| Some((at, told_by(line)?)));
+    while told.next()?.1 == Told::Start {
+        match told.next()? {
+            (at, Told::End(reason)) => {
+                return (!is_of_another(&lines[..at].join("\n"), uuid)).then_some(reason);
+            }
+            (_, Told::StartFailed) => {}
+            (_, Told::Start) => return None,
+        }
+    }
+    None
+}
+
+/// None: the line tells of neither.
+fn told_by(line: &str) -> Option<Told> {
     let said = after_time(line)?;
     if said.starts_with("starting up libvirt version") || said == "starting up" {
-        return Some(None);
+        return Some(Told::Start);
     }
-    Some(Some(match said.strip_prefix("shutting down")? {
+    Some(Told::End(match said.strip_prefix("shutting down")? {
         ", reason=shutdown" => OffReason::Shutdown,
         // The daemon ended a process that it could not talk to any more.
         ", reason=crashed" | ", reason=daemon" => OffReason::Died,
         ", reason=destroyed" => OffReason::Destroyed,
         ", reason=migrated" => OffReason::Migrated,
-        // A start that failed, a guest that was saved, and what a later libvirt may say.
+        ", reason=failed" => return Some(Told::StartFailed),
+        // A guest that was saved, and what a later libvirt may say.
         _ => OffReason::Unknown,
     }))
 }
@@ -142,6 +181,28 @@ mod tests {
         assert_eq!(read(&format!("{START}{}{START}", end("shutdown"))), None);
         assert_eq!(read(START), None);
         assert_eq!(read(""), None);
+    }
+
+    #[test]
+    fn how_it_ended_before_the_last_start_is_told_by_the_line_before_that() {
+        for (text, ended) in [
+            (format!("{START}{}{START}", end("migrated")), Some(OffReason::Migrated)),
+            (format!("{START}{}{START}", end("destroyed")), Some(OffReason::Destroyed)),
+            (format!("{START}{}{START}{START}", end("migrated")), None),
+            (format!("{START}{}{START}{}{START}", end("migrated"), end("failed")), Some(OffReason::Migrated)),
+            (format!("{START}{}{START}{}{START}", end("migrated"), end("saved")), Some(OffReason::Unknown)),
+            (format!("{}{START}", end("failed")), None),
+            (format!("{START}{}", end("migrated")), None),
+            (START.to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(read_before_start(&text, OURS), ended, "{text}");
+        }
+        let of = |uuid: Uuid| format!("{START}-uuid {uuid} \\\n{}", end("migrated"));
+        for (uuid, ended) in [(OURS, Some(OffReason::Migrated)), (Uuid::from_u128(2), None)] {
+            let text = format!("{}{START}-uuid {OURS} \\\n", of(uuid));
+            assert_eq!(read_before_start(&text, OURS), ended, "what was called so before");
+        }
     }
 
     #[test]

@@ -156,6 +156,11 @@ impl SimulatedHosts {
         self.settled().last_end(node)
     }
 
+    /// How the process before the one that is there now has ended.
+    pub fn end_before_this(&self, node: &NodeName) -> Option<OffReason> {
+        self.settled().end_before_this(node)
+    }
+
     /// SIGKILL from outside the hypervisor, as the keeper sends it. How many processes are gone by it.
     pub fn kill_now(&self, node: &NodeName) -> usize {
         self.settled().end(node, Ending::Killed)

@@ -88,8 +88,14 @@ pub trait Copies: Send + Sync + fmt::Debug + 'static {
     /// Sends SIGKILL. A copy that is gone already is no error; that it was sent is no proof of death.
     fn kill(&self, copy: &VmCopy) -> io::Result<()>;
 
-    /// How the last copy here has ended, by what was written down of it. May wait for a disk.
+    /// How the last copy here has ended, by what was written down of it. May wait for a disk. An error where nothing was ever
+    /// written down.
     fn last_end(&self) -> io::Result<Option<OffReason>> {
+        Ok(None)
+    }
+
+    /// How the copy before the one that is here now has ended.
+    fn end_before_this(&self) -> io::Result<Option<OffReason>> {
         Ok(None)
     }
 }
@@ -363,7 +369,12 @@ impl Copies for ProcCopies {
 
     fn last_end(&self) -> io::Result<Option<OffReason>> {
         let Some(log) = &self.log else { return Ok(None) };
-        libvirt_log::last_end_if_any(log, self.uuid)
+        libvirt_log::last_end(log, self.uuid)
+    }
+
+    fn end_before_this(&self) -> io::Result<Option<OffReason>> {
+        let Some(log) = &self.log else { return Ok(None) };
+        libvirt_log::end_before_last_start(log, self.uuid)
     }
 }
 
@@ -468,6 +479,10 @@ impl Copies for SimulatedCopies {
 
     fn last_end(&self) -> io::Result<Option<OffReason>> {
         Ok(self.hosts.last_end(&self.node))
+    }
+
+    fn end_before_this(&self) -> io::Result<Option<OffReason>> {
+        Ok(self.hosts.end_before_this(&self.node))
     }
 }
 

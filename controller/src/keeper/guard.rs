@@ -215,6 +215,7 @@ mod tests {
             fence: None,
             unbroken: None,
             expected: None,
+            owned: None,
         }
     }
 

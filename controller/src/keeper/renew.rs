@@ -27,8 +27,9 @@ pub use notebook::Notebook;
 use super::copies::VmCopy;
 use super::enforce::Enforcement;
 use super::killing::{self, Killing, Report};
+use super::unexpected::{self, Instead, Own};
 use super::watchdog::{Watchdog, WatchdogState};
-use super::{Ended, Lost, Verdict, unexpected};
+use super::{Ended, Lost, Verdict};
 use crate::errors::Whose;
 use crate::hypervisor::OffReason;
 use crate::hypervisor::libvirt_log::UNREAD_PATIENCE;
@@ -70,6 +71,8 @@ pub struct Renewal {
     expected: Expected,
     /// The last life in which this node's own copy was to be here.
     owned: Option<Uuid>,
+    /// The own copy, and whether there was one.
+    own: Own,
     /// What was killed because nobody had said so.
     unexpected: Option<Ended>,
     /// Since when libvirt's log is asked how the VM has ended, and does not answer in time.
@@ -116,6 +119,8 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         let unsaid = Expected { incarnation: memory.incarnation, what: Expectation::Unsaid };
         memory.expected.unwrap_or(unsaid)
     });
+    let remembered = memory.as_ref().and_then(|memory| memory.owned);
+    let owned = owned(&expected).or(remembered);
     let holder = Holder::new(settings.identity.clone(), settings.timings, memory);
     let now = settings.clock.now();
     settings.enforcement.fenced_from(holder.fence());
@@ -132,7 +137,8 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
         adopt_timings,
         looked: None,
         expected,
-        owned: owned(&expected),
+        owned,
+        own: Own::as_remembered(owned.is_some()),
         unexpected: None,
         unread_since: None,
         beside: Vec::new(),
@@ -259,6 +265,8 @@ impl Renewal {
         let now = self.settings.clock.now();
         match self.settings.looking.last_end().await {
             Ok(ended) => Some(ended == Some(OffReason::Migrated)),
+            // What was never here has left no log.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.own.was_seen() => Some(false),
             // A disk that dies may take its time to say so.
             Err(error)
                 if error.kind() == io::ErrorKind::TimedOut
@@ -293,18 +301,26 @@ impl Renewal {
         self.looked = Some(Looked { at: begun, count, incoming });
         // What could not be looked at is not gone.
         if let Ok(found) = found {
-            self.end_the_unexpected(found);
+            self.end_the_unexpected(found).await;
         }
         copies
     }
 
     /// What the lease does not stand for. Without a valid one every copy is ended by the thread that enforces.
-    fn end_the_unexpected(&mut self, mut found: Vec<VmCopy>) {
+    async fn end_the_unexpected(&mut self, mut found: Vec<VmCopy>) {
         let now = self.settings.clock.now();
         if !self.holder.valid(now) || planted::is_planted(Bug::KeepsTheUnexpected) {
             return;
         }
-        let expects = self.expected.in_life(self.holder.incarnation());
+        let life = self.holder.incarnation();
+        if self.expected.in_life(life) == Expectation::Own && self.own_has_left(&found).await {
+            tracing::warn!(
+                "the VM was moved away from this node by a command that was not zsha's, as libvirt's log says; what is started \
+                 here in its place is ended until this node's controller says that the VM is to be here"
+            );
+            self.expected = Expected { incarnation: life, what: Expectation::Nothing };
+        }
+        let expects = self.expected.in_life(life);
         if expects == Expectation::Own {
             // For a moment, what a QEMU forks to run a helper looks like a second one: it takes two looks.
             let beside = unexpected::beside_the_own(&found);
@@ -323,6 +339,36 @@ impl Renewal {
             }
             killing::log_because(&report, "this node was not to run the VM, though its lease is valid");
         }
+    }
+
+    /// Whether the own copy was moved away by hand, as libvirt's log says. A controller sees that itself; one that has been
+    /// silent for a while is taken to be down. What the log does not say is no evidence against what runs.
+    async fn own_has_left(&mut self, found: &[VmCopy]) -> bool {
+        let instead = self.own.instead_of_it(found);
+        if self.desk.controller_alive() || planted::is_planted(Bug::AnyCopyIsTheOwn) {
+            self.own.see(found);
+            return false;
+        }
+        let ended = match instead {
+            Instead::Nothing => {
+                self.own.see(found);
+                return false;
+            }
+            Instead::Nobody => self.settings.looking.last_end().await,
+            Instead::Another => self.settings.looking.end_before_this().await,
+        };
+        match (ended, instead) {
+            (Ok(Some(OffReason::Migrated)), _) => return true,
+            // It is asked again.
+            (Err(_), Instead::Nobody) => {}
+            (Ok(_), Instead::Nobody) => self.own.forget_which(),
+            (Ok(_), _) => self.own.see(found),
+            (Err(error), _) => {
+                tracing::warn!(%error, "libvirt's log does not say how the VM has ended that was here before");
+                self.own.see(found);
+            }
+        }
+        false
     }
 
     async fn rest(&mut self, until: Moment) {
@@ -480,8 +526,12 @@ impl Renewal {
 
     /// In force, and kept for the keeper that is started next, when this returns `Ok`.
     fn expect(&mut self, what: Expectation) -> Result<(), String> {
-        let before = self.expected;
-        self.expected = Expected { incarnation: self.holder.incarnation(), what };
+        self.own.forget_which();
+        let said = Expected { incarnation: self.holder.incarnation(), what };
+        let before = std::mem::replace(&mut self.expected, said);
+        if said == before {
+            return Ok(());
+        }
         self.owned = owned(&self.expected).or(self.owned);
         self.publish(self.holder.deadline());
         match self.settings.notebook.trouble() {
@@ -548,7 +598,12 @@ impl Renewal {
         self.settings.enforcement.fenced_from(self.holder.fence());
         self.settings.watchdog.fit([&self.holder.timings(), &self.holder.granted()]);
         let expected = Some(self.expected);
-        let memory = self.holder.memory().map(|memory| lease::Memory { deadline, expected, ..memory });
+        let memory = self.holder.memory().map(|memory| lease::Memory {
+            deadline,
+            expected,
+            owned: self.owned,
+            ..memory
+        });
         if closer {
             self.settings.enforcement.publish(deadline, self.holder.kill_within());
         }

@@ -424,6 +424,7 @@ mod tests {
             fence: None,
             unbroken: None,
             expected: None,
+            owned: None,
         };
         file.write(&memory).unwrap();
         let one = One { clock, killed: Mutex::default() };

@@ -116,6 +116,7 @@ mod tests {
             fence: None,
             unbroken: None,
             expected: None,
+            owned: None,
         }
     }
 

@@ -23,9 +23,101 @@ pub(super) fn beside_the_own(found: &[VmCopy]) -> Vec<VmCopy> {
     later.cloned().collect()
 }
 
+/// What a look found in the place of the own copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instead {
+    /// It is here, or it is not known which it is; or what is here may be a stranger's, or is brought by a migration, which is left to
+    /// the controllers as everywhere.
+    Nothing,
+    /// There is no process of the VM.
+    Nobody,
+    /// Another that was booted here.
+    Another,
+}
+
+/// Which process is this node's own copy.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Own {
+    which: Option<VmCopy>,
+    was_seen: bool,
+}
+
+impl Own {
+    /// Of a keeper that is started anew: whether the one before it was to find a copy here. It may have seen one.
+    pub(super) fn as_remembered(was_to_be_here: bool) -> Self {
+        Self { which: None, was_seen: was_to_be_here }
+    }
+
+    /// Whether there may have been one, since this keeper or the one before it was told of it.
+    pub(super) fn was_seen(&self) -> bool {
+        self.was_seen
+    }
+
+    /// The next one that is seen is it: the controller has said anew what is to be here.
+    pub(super) fn forget_which(&mut self) {
+        self.which = None;
+    }
+
+    /// What is here instead of it.
+    pub(super) fn instead_of_it(&self, found: &[VmCopy]) -> Instead {
+        let Some(own) = &self.which else { return Instead::Nothing };
+        if found.is_empty() {
+            return Instead::Nobody;
+        }
+        let is_another = |copy: &VmCopy| copy.certain && !copy.incoming;
+        match found.iter().any(|copy| is_one(copy, own)) || !found.iter().any(is_another) {
+            true => Instead::Nothing,
+            false => Instead::Another,
+        }
+    }
+
+    /// What is here is it: the first that came, where there are more.
+    pub(super) fn see(&mut self, found: &[VmCopy]) {
+        let first = found.iter().filter(|copy| copy.certain).min_by_key(|copy| copy.started);
+        let known = |own: &VmCopy| found.iter().any(|copy| is_one(copy, own));
+        if let Some(first) = first.filter(|_| !self.which.as_ref().is_some_and(known)) {
+            self.which = Some(first.clone());
+            self.was_seen = true;
+        }
+    }
+}
+
+/// Also where one look could not read since when it is there.
+fn is_one(copy: &VmCopy, own: &VmCopy) -> bool {
+    let untold = copy.started.is_none() || own.started.is_none();
+    copy.is_same_as(own) || untold && copy.process == own.process
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_here_instead_of_the_own_copy_is_found_and_what_arrives_is_not() {
+        let mut own = Own::default();
+        let (first, second) = (copy(70, Some(500)), copy(71, Some(600)));
+        assert_eq!(own.instead_of_it(std::slice::from_ref(&second)), Instead::Nothing, "none is known");
+        assert!(!own.was_seen());
+        own.see(&[second.clone(), first.clone()]);
+        assert!(own.was_seen());
+        own.see(&[first.clone(), copy(3, Some(400))]);
+        let (mut arriving, mut strangers) = (second.clone(), second.clone());
+        arriving.incoming = true;
+        strangers.certain = false;
+        for (found, instead) in [
+            (vec![first.clone(), second.clone()], Instead::Nothing),
+            (vec![copy(70, None)], Instead::Nothing),
+            (vec![], Instead::Nobody),
+            (vec![second.clone()], Instead::Another),
+            (vec![copy(70, Some(600))], Instead::Another),
+            (vec![arriving, strangers], Instead::Nothing),
+        ] {
+            assert_eq!(own.instead_of_it(&found), instead, "{found:?}");
+        }
+        own.forget_which();
+        assert_eq!(own.instead_of_it(&[second]), Instead::Nothing);
+        assert!(own.was_seen() && Own::as_remembered(true).was_seen());
+    }
 
     fn copy(process: u64, started: Option<u64>) -> VmCopy {
         let mut copy = VmCopy::numbered(process);

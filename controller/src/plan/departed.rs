@@ -141,7 +141,11 @@ impl Upkeep<'_> {
             return true;
         }
         // libvirt says so for ever of the last copy here, be it one of years ago that was handed over.
-        let left = reason == OffReason::Migrated && (notes.ran || self.record().phase == VmPhase::Running);
+        let ran = notes.ran || self.record().phase == VmPhase::Running;
+        let left = ran && (LocalVm::Off { reason }).may_have_moved();
+        if left && reason == OffReason::Unread && self.waits_for_log(notes, plan) {
+            return true;
+        }
         let moved = left || self.record().departed.is_some();
         let may_have_moved = moved || reason == OffReason::Unknown && self.is_to_ask(notes);
         if !may_have_moved || planted::is_planted(Bug::DepartedIsGone) {
@@ -175,9 +179,11 @@ impl Upkeep<'_> {
             return false;
         }
         let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
-        if self.world.frozen().is_none() && self.hands_to_heir(Vec::new(), plan)
-            || self.writes_down(&heard, plan)
-        {
+        if self.world.frozen().is_none() && self.hands_to_heir(Vec::new(), plan) {
+            return true;
+        }
+        let unread = self.world.local.known() == Some(&LocalVm::Off { reason: OffReason::Unread });
+        if unread && self.waits_for_log(notes, plan) || self.writes_down(&heard, plan) {
             return true;
         }
         match record.departed.as_ref().filter(|departed| !has_died_there(self.world, departed)) {
@@ -242,12 +248,15 @@ impl Upkeep<'_> {
     /// By libvirt itself, or, where that does not answer, by its log.
     fn how_known(&self) -> &'static str {
         match (&self.world.local, &self.world.last_end) {
+            (Observed::Known(LocalVm::Off { reason: OffReason::Unread }), _) => {
+                ", or may have: how it ended could not be read in libvirt's log there"
+            }
             (Observed::Known(_), _) => "",
             (Observed::Unknown(_), Observed::Known(_)) => {
                 ", as the log of libvirt there says, which does not answer itself"
             }
             (Observed::Unknown(_), Observed::Unknown(_)) => {
-                ", or may have: libvirt there does not answer, and its log could not be read"
+                ", or may have: libvirt there does not say how it ended, and its log could not be read"
             }
         }
     }

@@ -9,13 +9,14 @@ use crate::hypervisor::Origin;
 use crate::planted::{self, Bug};
 use crate::world::World;
 
-/// Puts it first: a start must not come before it.
+/// Puts it first: a start must not come before it, and every start has one: the keeper knows the own copy by the process, and
+/// the next one that it sees is it.
 pub(super) fn tell(world: &World, right: &Right, plan: &mut Plan) {
     // A keeper from before this was told does not understand it.
     let Some(told) = world.expects() else { return };
     let starts = plan.steps.iter().any(|step| matches!(step, Step::Start { .. }));
     let expected = if starts { Some(Expectation::Own) } else { expected(world, right) };
-    if let Some(what) = expected.filter(|what| *what != told) {
+    if let Some(what) = expected.filter(|what| starts || *what != told) {
         plan.steps.insert(0, Step::Expect(what));
     }
 }

@@ -43,7 +43,7 @@ impl Upkeep<'_> {
         }
         match local {
             // Not by a migration of ours: nobody knows where it is.
-            LocalVm::Off { reason: OffReason::Migrated } => return false,
+            LocalVm::Off { reason: OffReason::Migrated | OffReason::Unread } => return false,
             LocalVm::Absent | LocalVm::Off { .. } => {
                 notes.shutdown_asked = None;
                 plan.step(self.shut_down_with_host(notes.host_down.powering_off.is_some()));

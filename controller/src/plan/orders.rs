@@ -49,7 +49,8 @@ impl Upkeep<'_> {
                 format!("a QEMU of the VM runs that libvirt does not know; it is left as it is: {why}"),
             ),
             // Not written down, it would be taken for one that died with this node, once something may be begun again.
-            LocalVm::Off { reason: OffReason::Migrated } if self.has_moved_away(notes, plan) => {}
+            LocalVm::Off { reason: OffReason::Migrated | OffReason::Unread }
+                if self.has_moved_away(notes, plan) => {}
             LocalVm::Absent | LocalVm::Off { .. } | LocalVm::Paused { .. } | LocalVm::Crashed => {
                 plan.wait(reason, format!("the VM does not run, and is not started: {why}"));
             }
@@ -129,8 +130,7 @@ impl Upkeep<'_> {
 
     /// Whether the guest that is to be stopped is, or may be, on another host.
     fn runs_elsewhere(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
-        let migrated = matches!(local, LocalVm::Off { reason: OffReason::Migrated });
-        (migrated || self.record().departed.is_some()) && self.has_moved_away(notes, plan)
+        (local.may_have_moved() || self.record().departed.is_some()) && self.has_moved_away(notes, plan)
             || self.hands_to_heir(Vec::new(), plan)
             || self.is_with_another(plan)
     }

@@ -52,7 +52,9 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         }
         Observed::Known(local) => *local,
     };
-    notes.unread_since = None;
+    if local != (LocalVm::Off { reason: OffReason::Unread }) {
+        notes.unread_since = None;
+    }
     if !local.is_incoming() {
         notes.left = None;
     }
@@ -290,24 +292,33 @@ impl Upkeep<'_> {
         match &self.world.last_end {
             Observed::Known(Some(OffReason::Migrated)) => {}
             Observed::Known(_) => return false,
-            Observed::Unknown(why) => {
-                let due = *notes.unread_since.get_or_insert(self.world.now) + UNREAD_PATIENCE;
-                if self.world.now < due {
-                    plan.recheck_at(due);
-                    let secs = self.world.now.until(due).as_secs();
-                    plan.wait(
-                        "LogUnread",
-                        format!(
-                            "it is not known how the VM has ended here ({why}), so it may have been moved away: if that stays \
-                             so for {secs} s more, it is started nowhere before `zsha start`. See to the disk that \
-                             `libvirtLogDirectory` is on, or start libvirt again"
-                        ),
-                    );
-                    return true;
-                }
-            }
+            Observed::Unknown(_) if self.waits_for_log(notes, plan) => return true,
+            Observed::Unknown(_) => {}
         }
         self.has_moved_away(notes, plan)
+    }
+
+    /// Whether libvirt's log, which cannot be read, may still say how the VM has ended here.
+    pub(super) fn waits_for_log(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
+        let due = *notes.unread_since.get_or_insert(self.world.now) + UNREAD_PATIENCE;
+        if self.world.now >= due {
+            return false;
+        }
+        plan.recheck_at(due);
+        let secs = self.world.now.until(due).as_secs();
+        let why = match &self.world.last_end {
+            Observed::Unknown(why) => why,
+            Observed::Known(_) => "it was not asked for",
+        };
+        plan.wait(
+            "LogUnread",
+            format!(
+                "it is not known how the VM has ended here ({why}), so it may have been moved away: if that stays so for \
+                 {secs} s more, it is started nowhere before `zsha start`. See that libvirt runs, and that \
+                 `libvirtLogDirectory` is where it keeps the log of the VM"
+            ),
+        );
+        true
     }
 
     fn running(&self, generation: u64, notes: &mut Notes, plan: &mut Plan) {
@@ -531,7 +542,8 @@ impl Upkeep<'_> {
                 write.rests_on = rests_on;
             }
             plan.step(step);
-        } else {
+        } else if planted::is_planted(Bug::CopyElsewhereIgnored) || !self.is_with_another(plan) {
+            // They had none as it was written that the VM is to be started; what has come since is not started beside.
             plan.step(Step::Start {
                 domain: desired.domain.clone(),
                 seed: desired.seeds.get(&self.world.me).cloned(),
@@ -564,7 +576,7 @@ impl Upkeep<'_> {
             (OffReason::Destroyed, None) => {
                 ("Destroyed", "the VM was destroyed from outside; it is started again")
             }
-            (OffReason::Migrated | OffReason::Unknown, None) => {
+            (OffReason::Migrated | OffReason::Unread | OffReason::Unknown, None) => {
                 ("NotRunning", "the VM does not run here; it is started")
             }
         };

@@ -73,6 +73,9 @@ pub struct Memory {
     /// was kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
+    /// The last life in which this node's own copy was to be here, whatever was said since; kept like `expected`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owned: Option<Uuid>,
 }
 
 /// D after a renewal was sent, on the clock of another node that runs 1 % fast where this one runs 1 % slow.
@@ -797,6 +800,7 @@ impl Holder {
             unbroken: self.unbroken,
             step_back: self.step_back,
             expected: None,
+            owned: None,
         })
     }
 }

@@ -447,6 +447,11 @@ impl State {
         host.process.is_none().then_some(host.ended).flatten()
     }
 
+    pub(super) fn end_before_this(&mut self, node: &NodeName) -> Option<OffReason> {
+        let host = self.host(node);
+        host.process.as_ref().filter(|process| !process.killed).and(host.ended)
+    }
+
     /// What is on the disk of `node` to start the VM from, from now on.
     pub(super) fn define(&mut self, node: &NodeName, defined: bool, autostart: bool) {
         let host = self.host(node);

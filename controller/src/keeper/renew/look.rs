@@ -36,6 +36,8 @@ pub struct Apart {
     who: Option<String>,
 }
 
+type AskLog = fn(&dyn Copies) -> io::Result<Option<OffReason>>;
+
 /// Of those that are named; there should be one at most.
 const NAMED: usize = 3;
 
@@ -44,9 +46,9 @@ impl Apart {
         Self { copies, tell, stuck: None, at_log: OneThread::default(), who: None }
     }
 
-    async fn last_end(&self) -> io::Result<Option<OffReason>> {
+    async fn ask_log(&self, ask: AskLog) -> io::Result<Option<OffReason>> {
         let copies = Arc::clone(&self.copies);
-        let read = self.at_log.run(LOOK_LIMIT, move || copies.last_end()).await;
+        let read = self.at_log.run(LOOK_LIMIT, move || ask(copies.as_ref())).await;
         read.unwrap_or_else(|why| Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 
@@ -78,9 +80,18 @@ impl Apart {
 impl Looking {
     /// How the last copy has ended. An error: that could not be read in time.
     pub async fn last_end(&self) -> io::Result<Option<OffReason>> {
+        self.ask_log(|copies| copies.last_end()).await
+    }
+
+    /// How the copy before the one that is here now has ended.
+    pub async fn end_before_this(&self) -> io::Result<Option<OffReason>> {
+        self.ask_log(|copies| copies.end_before_this()).await
+    }
+
+    async fn ask_log(&self, ask: AskLog) -> io::Result<Option<OffReason>> {
         match self {
-            Self::Inline(copies) => copies.last_end(),
-            Self::Apart(apart) => apart.last_end().await,
+            Self::Inline(copies) => ask(copies.as_ref()),
+            Self::Apart(apart) => apart.ask_log(ask).await,
         }
     }
 

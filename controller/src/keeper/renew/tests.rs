@@ -585,6 +585,7 @@ async fn a_closer_deadline_that_cannot_be_written_down_is_not_believed_by_anybod
         fence: None,
         unbroken: None,
         expected: None,
+        owned: None,
     };
     let contents = || file.read().unwrap();
     let path = |name: &str| directory.path().join(name);
@@ -641,6 +642,7 @@ fn of_the_file_and_what_was_handed_over_the_later_renewal_is_remembered() {
         fence: None,
         unbroken: None,
         expected: None,
+        owned: None,
     };
     let file = crate::keeper::StateFile::in_directory(directory.path());
     let read = |handed: Option<Memory>| Notebook::file_or(file.clone(), handed).read();

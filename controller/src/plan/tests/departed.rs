@@ -267,6 +267,23 @@ fn the_node_that_runs_it_is_handed_it_by_an_owner_that_has_none() {
     }
 }
 
+#[test]
+fn a_start_that_is_under_way_is_not_gone_on_with_beside_a_copy_that_has_come_since() {
+    for frozen in [false, true] {
+        let mut world = world(1, Some(1), VmPhase::Starting, LocalVm::Off { reason: OffReason::Died });
+        if frozen {
+            let asked = Asked { by: "anna".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+            world.intents = Observed::Known(Intents { freeze: Some(asked), ..Intents::default() });
+        }
+        let starts =
+            |world: &World| decide(world).steps.iter().any(|step| matches!(step, Step::Start { .. }));
+        heard(&mut world, 0);
+        assert!(starts(&world), "frozen: {frozen}");
+        heard(&mut world, 1);
+        assert!(!starts(&world) && reasons(&decide(&world)).contains(&"CopyElsewhere"), "frozen: {frozen}");
+    }
+}
+
 /// The record is of a time when the VM was to be moved from n1 to n3. It runs on n2, and n1 is dead.
 #[test]
 fn the_node_that_runs_it_is_handed_it_by_the_target_of_a_migration_that_has_none() {
@@ -445,6 +462,78 @@ fn an_owner_that_cannot_see_its_hypervisor_gives_the_vm_up_only_where_it_is_writ
 }
 
 #[test]
+fn a_vm_that_is_gone_without_a_word_may_have_left_where_the_log_cannot_be_read() {
+    let gone = |local: LocalVm, last_end: Observed<Option<OffReason>>, owner: u32| {
+        let mut world = world(1, Some(owner), VmPhase::Running, local);
+        world.last_end = last_end;
+        world.doubt_what_is_gone_without_a_word();
+        world.local.known().copied()
+    };
+    let (absent, off) = (LocalVm::Absent, |reason| Some(LocalVm::Off { reason }));
+    let unread = || Observed::unknown("no such file");
+    for nothing in [absent, LocalVm::Off { reason: OffReason::Unknown }] {
+        assert_eq!(gone(nothing, unread(), 1), off(OffReason::Unread));
+        assert_eq!(gone(nothing, Observed::Known(None), 1), Some(nothing), "it says nothing of an end");
+        let moved = OffReason::Migrated;
+        assert_eq!(gone(nothing, Observed::Known(Some(moved)), 1), off(moved), "it can be read by now");
+    }
+    let told = LocalVm::Off { reason: OffReason::Shutdown };
+    assert_eq!(gone(told, unread(), 1), Some(told), "libvirt has said so itself");
+    assert_eq!(gone(absent, unread(), 2), Some(absent), "another node has it");
+    let mut before = world(1, Some(1), VmPhase::Running, absent);
+    before.last_end = unread();
+    if let Observed::Known(verdict) = &mut before.lease {
+        verdict.epoch += 1;
+    }
+    before.doubt_what_is_gone_without_a_word();
+    assert_eq!(before.local.known(), Some(&absent), "it was here in an earlier life");
+}
+
+#[test]
+fn what_may_have_left_is_waited_for_and_then_started_by_an_operator_only() {
+    let unread = || {
+        let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Off { reason: OffReason::Unread });
+        world.last_end = Observed::unknown("no such file");
+        world
+    };
+    let frozen = |world: &mut World| {
+        let asked = Asked { by: "anna".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+        world.intents = Observed::Known(Intents { freeze: Some(asked), ..Intents::default() });
+    };
+    let stopped = |world: &mut World| {
+        let stop = crate::intents::Stop { at: Timestamp::UNIX_EPOCH, limit: None };
+        world.intents = Observed::Known(Intents { stop: Some(stop), ..Intents::default() });
+    };
+    for asked in [&|_: &mut World| {}, &frozen as &dyn Fn(&mut World), &stopped] {
+        let (mut world, mut notes) = (unread(), Notes::default());
+        asked(&mut world);
+        for secs in [0, 59] {
+            renewed_at(&mut world, NOW + Duration::from_secs(secs));
+            heard(&mut world, 0);
+            let plan = plan(&world, &mut notes);
+            assert_eq!(
+                (plan.steps.as_slice(), reasons(&plan)),
+                (&[][..], vec!["LogUnread"]),
+                "after {secs} s"
+            );
+        }
+        renewed_at(&mut world, NOW + Duration::from_secs(60));
+        heard(&mut world, 0);
+        let plan = plan(&world, &mut notes);
+        assert_eq!(
+            (only_write(&plan).reason, only_write(&plan).record.departed.is_some()),
+            ("MovedAway", true)
+        );
+    }
+    let mut world = unread();
+    heard(&mut world, 1);
+    let mut status = ready(2);
+    status.runs_unnamed = true;
+    world.nodes.insert(node(2), Arc::new(status));
+    assert_eq!(only_write(&decide(&world)).reason, "FoundElsewhere", "that node says that it has it");
+}
+
+#[test]
 fn that_a_guest_has_left_is_said_as_surely_as_it_is_known() {
     let note = |local: Observed<LocalVm>, last_end: Observed<Option<OffReason>>| {
         let mut world = world(1, Some(1), VmPhase::Running, MOVED);
@@ -454,6 +543,9 @@ fn that_a_guest_has_left_is_said_as_surely_as_it_is_known() {
         only_write(&plan(&world, &mut notes)).record.note.clone()
     };
     let silent = || Observed::unknown("libvirt does not answer");
+    let gone =
+        note(Observed::Known(LocalVm::Off { reason: OffReason::Unread }), Observed::unknown("no such file"));
+    assert!(gone.contains("or may have") && gone.contains("could not be read"), "{gone}");
     let sure = note(Observed::Known(MOVED), Observed::unknown("it was not asked for"));
     assert!(!sure.contains("may have") && !sure.contains("log"), "{sure}");
     let written = note(silent(), Observed::Known(Some(OffReason::Migrated)));

@@ -420,10 +420,13 @@ fn the_keeper_is_told_what_to_expect_before_a_copy_is_started_and_that_there_is_
         Observed::Known(verdict) => verdict.expects = what,
         Observed::Unknown(_) => panic!("no verdict"),
     };
-    said(&mut mine, Some(Expectation::Nothing));
-    let plan = decide(&mine);
-    assert_eq!(expect(&plan), Some(Expectation::Own));
-    assert!(matches!(plan.steps[1], Step::Start { .. }), "{plan:?}");
+    // Also where it was told before: the process that it knew is gone.
+    for told in [Expectation::Nothing, Expectation::Own] {
+        said(&mut mine, Some(told));
+        let plan = decide(&mine);
+        assert_eq!(expect(&plan), Some(Expectation::Own));
+        assert!(matches!(plan.steps[1], Step::Start { .. }), "{plan:?}");
+    }
     said(&mut mine, None);
     assert!(matches!(decide(&mine).steps[0], Step::Start { .. }), "a keeper of an earlier build is not told");
     let mut other = world(2, Some(1), VmPhase::Running, LocalVm::Absent);

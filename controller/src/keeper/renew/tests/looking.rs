@@ -17,6 +17,8 @@ enum Unread {
     NotInTime,
 }
 
+const ENOENT: i32 = 2;
+
 /// A process table that cannot be read; or one in which a start that still found the lease valid shows only once that is
 /// withdrawn.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ struct Table {
     /// How the last one ended; or why that cannot be read.
     ended: Mutex<Option<OffReason>>,
     unread: Mutex<Option<Unread>>,
+    /// How the one before the present one ended.
+    ended_before: Mutex<Option<OffReason>>,
 }
 
 impl Copies for Table {
@@ -54,6 +58,13 @@ impl Copies for Table {
             Some(Unread::Errno(errno)) => Err(io::Error::from_raw_os_error(errno)),
             Some(Unread::NotInTime) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 0 s")),
             None => Ok(*self.ended.lock().unwrap()),
+        }
+    }
+
+    fn end_before_this(&self) -> io::Result<Option<OffReason>> {
+        match *self.unread.lock().unwrap() {
+            Some(_) => Err(io::Error::from_raw_os_error(ENOENT)),
+            None => Ok(*self.ended_before.lock().unwrap()),
         }
     }
 }
@@ -209,6 +220,8 @@ async fn a_vm_that_was_moved_away_by_hand_is_not_set_free_like_one_that_has_died
         (OffReason::Migrated, Some(Unread::NotInTime), true),
         (OffReason::Died, Some(Unread::Errno(EIO)), false),
         (OffReason::Died, Some(Unread::Errno(ETIMEDOUT)), false),
+        // No copy was ever seen here, so there is no log.
+        (OffReason::Died, Some(Unread::Errno(ENOENT)), false),
     ] {
         let rig = rig();
         pass(TIMINGS.renew() * 3).await;
@@ -230,6 +243,76 @@ async fn a_vm_that_was_moved_away_by_hand_is_not_set_free_like_one_that_has_died
     }
 }
 
+/// It was removed, or another directory is set: what was here has left one.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_not_there_does_not_say_that_the_vm_has_died() {
+    for anew in [false, true] {
+        let mut rig = rig();
+        pass(TIMINGS.renew() * 3).await;
+        rig.line.expect(Expectation::Own).await.unwrap();
+        rig.table.further.lock().unwrap().push(process(7));
+        pass(TIMINGS.renew() * 2).await;
+        if anew {
+            rig = restarted(rig);
+        }
+        let epoch = lease(&rig).epoch;
+        rig.table.further.lock().unwrap().clear();
+        *rig.table.unread.lock().unwrap() = Some(Unread::Errno(ENOENT));
+        pass(Duration::from_secs(60)).await;
+        assert_eq!(lease(&rig).moved_away_in, Some(epoch), "anew: {anew}");
+        rig.keeper.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_started_by_hand_where_the_own_copy_has_left_is_ended_also_without_a_controller() {
+    let there =
+        |rig: &Rig| rig.table.further.lock().unwrap().iter().map(|copy| copy.process).collect::<Vec<_>>();
+    let put = |rig: &Rig, numbers: &[u64]| {
+        *rig.table.further.lock().unwrap() = numbers.iter().map(|number| process(*number)).collect();
+    };
+    for (before, unread, controller, is_ended) in [
+        (Some(OffReason::Migrated), None, false, true),
+        (Some(OffReason::Migrated), None, true, false),
+        (Some(OffReason::Destroyed), None, false, false),
+        (None, None, false, false),
+        (Some(OffReason::Migrated), Some(Unread::Errno(ENOENT)), false, false),
+    ] {
+        for seen_gone in [false, true] {
+            let case = format!("{before:?}, {unread:?}, controller: {controller}, seen gone: {seen_gone}");
+            let rig = rig();
+            pass(TIMINGS.renew() * 3).await;
+            rig.line.expect(Expectation::Own).await.unwrap();
+            put(&rig, &[7]);
+            pass(CONTROLLER_SILENCE + TIMINGS.renew()).await;
+            assert_eq!(there(&rig), [7]);
+            if controller {
+                rig.line.verdict().await.unwrap();
+            }
+            *rig.table.unread.lock().unwrap() = unread;
+            *rig.table.ended.lock().unwrap() = before;
+            *rig.table.ended_before.lock().unwrap() = before;
+            if seen_gone {
+                put(&rig, &[]);
+                pass(TIMINGS.renew()).await;
+            }
+            for number in [8, 9] {
+                put(&rig, &[number]);
+                pass(TIMINGS.renew() * 2).await;
+                let left: &[u64] = if is_ended { &[] } else { &[number] };
+                assert_eq!(there(&rig), left, "{case}");
+                // The one that was ended is the last that the log has.
+                *rig.table.ended_before.lock().unwrap() = Some(OffReason::Died);
+            }
+            rig.line.expect(Expectation::Own).await.unwrap();
+            put(&rig, &[10]);
+            pass(CONTROLLER_SILENCE * 2).await;
+            assert_eq!(there(&rig), [10], "the controller has said so anew: {case}");
+            rig.keeper.abort();
+        }
+    }
+}
+
 fn lease(rig: &Rig) -> LeaseRecord {
     let entry = rig.store.inner.read("zsha/c/leases/n1").unwrap();
     serde_json::from_str(&entry.value).unwrap()
@@ -245,6 +328,7 @@ async fn a_keeper_that_is_started_anew_knows_that_the_own_copy_was_to_be_here() 
     pass(TIMINGS.renew()).await;
     let epoch = lease(&rig).epoch;
     rig.line.expect(Expectation::Nothing).await.unwrap();
+    let rig = restarted(rig);
     *rig.table.ended.lock().unwrap() = Some(OffReason::Migrated);
     pass(Duration::from_secs(60)).await;
     assert_eq!(lease(&rig).moved_away_in, Some(epoch));
