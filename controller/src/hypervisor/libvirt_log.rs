@@ -44,14 +44,6 @@ fn tail(log: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&tail).into_owned())
 }
 
-/// The same, of a VM that need not have been here: None also where there is no log.
-pub(crate) fn last_end_if_any(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
-    match last_end(log, uuid) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        read => read,
-    }
-}
-
 /// How the process before the one that was started last has ended. None where the log does not say so.
 pub(crate) fn end_before_last_start(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
     Ok(read_before_start(&tail(log)?, uuid))

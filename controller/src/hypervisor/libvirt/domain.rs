@@ -221,8 +221,10 @@ impl Vm {
     }
 
     fn ended_by_log(&self) -> Option<OffReason> {
-        libvirt_log::last_end_if_any(&self.log, self.uuid).unwrap_or_else(|error| {
-            if !self.log_is_told.swap(true, Ordering::SeqCst) {
+        libvirt_log::last_end(&self.log, self.uuid).unwrap_or_else(|error| {
+            // What was never here has left no log.
+            let says_nothing = error.kind() == io::ErrorKind::NotFound;
+            if !says_nothing && !self.log_is_told.swap(true, Ordering::SeqCst) {
                 let hint = "the node's setting libvirtLogDirectory says where it is";
                 tracing::warn!(
                     log = %self.log.display(), %error, hint,
