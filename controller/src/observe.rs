@@ -1,10 +1,12 @@
 //! Looks at everything once, and decides nothing. What could not be looked at is unknown, with the reason.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use zsha_crds::records::{HistoryRecord, VmRecord};
 use zsha_crds::{NodeName, VmName};
+use zsha_runtime::Moment;
 use zsha_runtime::store::Read;
 
 use crate::act::Edges;
@@ -24,13 +26,22 @@ pub const HOST_LOOK: Duration = Duration::from_secs(10);
 /// The last look at the host, taken beside the passes: a share that hangs delays nobody.
 #[derive(Debug, Clone)]
 pub struct HostSight {
-    last: Arc<Mutex<(HostWants, Observed<HostFacts>)>>,
+    last: Arc<Mutex<Look>>,
+    mounts: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct Look {
+    wants: HostWants,
+    facts: Observed<HostFacts>,
+    began: Option<Moment>,
 }
 
 impl Default for HostSight {
     fn default() -> Self {
-        let nothing = Observed::unknown("the host has not been looked at yet");
-        Self { last: Arc::new(Mutex::new((HostWants::default(), nothing))) }
+        let facts = Observed::unknown("the host has not been looked at yet");
+        let nothing = Look { wants: HostWants::default(), facts, began: None };
+        Self { last: Arc::new(Mutex::new(nothing)), mounts: Arc::default() }
     }
 }
 
@@ -39,20 +50,31 @@ impl HostSight {
     pub fn facts(&self, wants: Option<&HostWants>) -> Observed<HostFacts> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match wants {
-            Some(wants) if *wants != last.0 => {
+            Some(wants) if *wants != last.wants => {
                 Observed::unknown("the host has not been looked at since the document changed")
             }
-            _ => last.1.clone(),
+            _ => last.facts.clone(),
         }
     }
 
-    /// Puts a new look in place. Whether it differs from the one before.
-    pub fn put(&self, wants: HostWants, facts: HostFacts) -> bool {
+    /// Puts a look in place that was begun at `began`. Whether it differs from the one before.
+    pub fn put(&self, wants: HostWants, facts: HostFacts, began: Moment) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = (wants, Observed::Known(facts));
-        let changed = *last != new;
+        let new = Look { wants, facts: Observed::Known(facts), began: Some(began) };
+        let changed = last.wants != new.wants || last.facts != new.facts;
         *last = new;
         changed
+    }
+
+    /// Since when the host has been seen to be so. None: it has not been looked at, or something is just being mounted.
+    pub fn looked(&self) -> Option<Moment> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.began.filter(|_| !self.mounts.load(Ordering::SeqCst))
+    }
+
+    /// Whether something is being mounted.
+    pub fn mounts(&self, whether: bool) {
+        self.mounts.store(whether, Ordering::SeqCst);
     }
 }
 
@@ -95,6 +117,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     };
     let (local, desired) = (Observed::from_result(local), views.desired());
     let wants = desired.known().and_then(Option::as_ref).map(|desired| desired.wants_of(&edges.me));
+    // First: were one put in place in between, its time would be said of older facts.
+    let host_looked = host.looked();
     let facts = host.facts(wants.as_ref());
     let lease = Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me));
     let went_back = world::went_back(views.went_back(), edges.clock.now(), &lease);
@@ -125,6 +149,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         local,
         domain: Observed::from_result(domain),
         host: facts,
+        host_looked,
+        orders: views.newest_order(),
         desired,
         keeper_blind,
     };

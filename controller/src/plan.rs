@@ -27,6 +27,7 @@ mod expecting;
 pub mod fitness;
 pub mod heard;
 pub mod host_down;
+mod looked;
 pub mod migration;
 pub mod news;
 pub mod orders;
@@ -63,6 +64,7 @@ use crate::world::World;
 use blindness::Blindness;
 use heard::Heard;
 use host_down::HostDownNotes;
+use looked::Looked;
 use migration::MigrationNotes;
 use ownership::Right;
 
@@ -225,6 +227,10 @@ pub struct Plan {
     pub conditions: Vec<Condition>,
     /// The VM is here, and the record names another: told to the one that is named.
     pub runs_unnamed: bool,
+    /// The host is to be looked at now.
+    pub look: bool,
+    /// As in this node's status.
+    pub looked_after: Option<u64>,
 }
 
 impl Plan {
@@ -293,6 +299,8 @@ pub struct Notes {
     /// Whether a paused copy here may be one that a migration brought and nothing tells of any more.
     pub unexplained: bool,
     pub migration: MigrationNotes,
+    /// After which orders it has been looked.
+    pub looked: Looked,
     /// What was last told of the stored document.
     pub spec_problem: Option<SpecProblem>,
     /// Whether this node was told to be unstable. None: not asked yet.
@@ -310,6 +318,7 @@ pub struct Notes {
 /// The decision.
 pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     let mut plan = Plan { conditions: fitness::conditions(world), ..Plan::default() };
+    looked::begin(world, notes);
     let right = ownership::right(world);
     let not_mine = match &right {
         Right::NotMine { because } => Some(because.clone()),
@@ -359,6 +368,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     keep_watchdog(world, &mut plan);
     keep_mounts(world, notes, &mut plan);
     keep_seed(world, notes, &mut plan);
+    looked::end(world, notes, &mut plan);
     forget_definition(world, &mut plan);
     expecting::tell(world, &right, &mut plan);
     plan

@@ -78,6 +78,8 @@ struct Reconciler {
     notes: Mutex<Notes>,
     /// To the one who mounts beside the passes: a server that does not answer delays no pass.
     mounts: mpsc::Sender<MountWant>,
+    /// Moves when the host is to be looked at now.
+    look: watch::Sender<u64>,
 }
 
 /// Runs until `shutdown`; a pass under way is finished. Touches no VM on its way out.
@@ -87,6 +89,7 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
     let (mounts, wanted) = mpsc::channel(1);
     let reconciler = Arc::new(Reconciler {
         mounts,
+        look: watch::Sender::new(0),
         node,
         views: watched.views,
         host: HostSight::default(),
@@ -154,29 +157,35 @@ fn ticks(counter: watch::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'stat
 /// One mount at a time. What was asked for meanwhile is asked for again, if it is still wanted then.
 async fn mount_beside(reconciler: Arc<Reconciler>, mut wanted: mpsc::Receiver<MountWant>) {
     while let Some(want) = wanted.recv().await {
+        reconciler.host.mounts(true);
         reconciler.do_step(&Step::Mount(want), &mut Notes::default()).await;
         while wanted.try_recv().is_ok() {}
+        reconciler.host.mounts(false);
     }
 }
 
-/// Looks at the host when something there changed, when the questions change, and from time to time.
+/// Looks at the host when something there changed, when the questions change, when a pass asks for it, and from time to time.
 async fn look_at_host(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
     let mut changes = reconciler.node.edges.host.changes();
     let mut questions = reconciler.views.spec_changes();
+    let mut asked = reconciler.look.subscribe();
+    let mut for_a_pass = false;
     loop {
         if let Observed::Known(Some(desired)) = reconciler.views.desired() {
             let wants = desired.wants_of(&reconciler.node.edges.me);
+            let began = reconciler.node.edges.clock.now();
             let facts = reconciler.node.edges.host.look(&wants).await;
-            if reconciler.host.put(wants, facts) {
+            if reconciler.host.put(wants, facts, began) || for_a_pass {
                 changed.send_modify(|count| *count += 1);
             }
         }
-        tokio::select! {
+        for_a_pass = tokio::select! {
             biased;
-            _ = changes.changed() => {}
-            _ = questions.changed() => {}
-            () = tokio::time::sleep(HOST_LOOK) => {}
-        }
+            _ = changes.changed() => false,
+            _ = questions.changed() => false,
+            asked = asked.changed() => asked.is_ok(),
+            () = tokio::time::sleep(HOST_LOOK) => false,
+        };
     }
 }
 
@@ -220,6 +229,9 @@ impl Reconciler {
             tracing::warn!(reason = news.reason, news.message, "vm");
             self.record_of_vm(EventType::Warning, news.reason, news.message);
         }
+        if plan.look {
+            self.look.send_modify(|count| *count += 1);
+        }
         self.publish(&world).await;
         let told = self.tell(&world, &plan).await;
         let mut wait = plan.recheck.map_or(SAFETY_NET, |at| world.now.until(at).min(SAFETY_NET));
@@ -238,6 +250,7 @@ impl Reconciler {
         for step in steps {
             if let Step::Mount(want) = step {
                 // Where one is under way, it is asked for again later.
+                self.host.mounts(true);
                 let _ = self.mounts.try_send(want.clone());
             } else if !self.do_step(step, notes).await {
                 return false;

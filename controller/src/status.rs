@@ -31,6 +31,7 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
         migrated_percent: migrated_percent(world),
         lost_leases: stability::lost_leases(world),
         virtual_host: build.virtual_host.clone(),
+        looked_after: plan.looked_after,
         local_vm: world.local.known().map_or(UNKNOWN, LocalVm::word).to_owned(),
         waiting: plan.waiting.clone(),
         updated_at: world.wall,

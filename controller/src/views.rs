@@ -364,6 +364,11 @@ impl Views {
         intents::read(stored, &unreadable, &undone, expected)
     }
 
+    /// The index of the order that was written last, of those that are there.
+    pub fn newest_order(&self) -> Option<u64> {
+        self.intents.state().values().map(|object| object.modify_index).max()
+    }
+
     /// Hosts that shut down, as they said in some boot.
     pub fn shutdowns(&self) -> Observed<BTreeMap<NodeName, HostShutdown>> {
         if !self.intents.ready() {
@@ -393,7 +398,7 @@ impl Views {
         }
         match &*intent.value {
             Intent::Migrate { id, to, by, .. } => {
-                Some(MigrateRequest { id: *id, to: to.clone(), by: by.clone() })
+                Some(MigrateRequest { id: *id, index: intent.modify_index, to: to.clone(), by: by.clone() })
             }
             _ => None,
         }

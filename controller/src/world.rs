@@ -53,6 +53,8 @@ pub struct Overwritten {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrateRequest {
     pub id: Uuid,
+    /// In the store: what a node says is judged by it only if it has looked since.
+    pub index: u64,
     pub to: NodeName,
     pub by: String,
 }
@@ -131,6 +133,10 @@ pub struct World {
     /// up in the history.
     pub running_domain: Option<Arc<DomainSpec>>,
     pub host: Observed<HostFacts>,
+    /// When the look was begun that `host` is of. None: there was none, or something is just being mounted.
+    pub host_looked: Option<Moment>,
+    /// The newest order that is seen, by its index in the store.
+    pub orders: Option<u64>,
     /// The keeper counts no copy of the VM where there is one: see [`crate::plan::blindness`].
     pub keeper_blind: bool,
 }

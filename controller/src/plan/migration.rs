@@ -17,7 +17,7 @@ use zsha_runtime::Moment;
 
 use super::heard::Heard;
 use super::upkeep::{Upkeep, kill};
-use super::{Notes, Plan, ResumeBecause, Step, placement};
+use super::{Notes, Plan, ResumeBecause, Step, looked, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason};
 use crate::intents::Cordon;
@@ -47,6 +47,8 @@ const UNNAMED: Duration = Duration::from_secs(1);
 /// What a node remembers of the migrations it began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MigrationNotes {
+    /// The one that an operator asked for last, and since when that is known.
+    pub asked: Option<(Uuid, Moment)>,
     /// The one whose intent this process has written, and when.
     pub begun: Option<(Uuid, Moment)>,
     /// The one that was ended by an abort, and when.
@@ -98,8 +100,8 @@ impl Upkeep<'_> {
     /// With the VM running here and nothing else to do: begins a migration where one is wanted.
     pub(super) fn move_on(&self, desired: &Desired, notes: &mut Notes, plan: &mut Plan) {
         let line = placement::candidates(self.world, desired, self.record());
-        let wish = match self.asked(&line, plan) {
-            Asked::Answered => return,
+        let wish = match self.asked(desired, &line, notes, plan) {
+            Asked::Answered | Asked::Waits => return,
             Asked::For(wish) => wish,
             Asked::Nothing => match self.better_place(desired, &line, notes, plan) {
                 Some(wish) => wish,
@@ -136,7 +138,13 @@ impl Upkeep<'_> {
     }
 
     /// What an operator asked for, if it has not been answered yet.
-    fn asked(&self, line: &placement::Candidates, plan: &mut Plan) -> Asked {
+    fn asked(
+        &self,
+        desired: &Desired,
+        line: &placement::Candidates,
+        notes: &mut Notes,
+        plan: &mut Plan,
+    ) -> Asked {
         let Some(request) = &self.world.migrate else { return Asked::Nothing };
         if self.record().answered.as_ref().is_some_and(|answer| answer.id == request.id) {
             return Asked::Nothing;
@@ -146,6 +154,23 @@ impl Upkeep<'_> {
         } else if line.fit.contains(&request.to) {
             let because = format!("{} asked for it", request.by);
             return Asked::For(Wish { to: request.to.clone(), because });
+        } else if let Some(said) =
+            placement::is_unfit_by_its_word(self.world, desired, self.record(), &request.to)
+            && let Some(due) = looked::until(self.world, &request.to, request, notes)
+        {
+            plan.recheck_at(due);
+            let status = self.world.nodes.get(&request.to);
+            let at = status.map(|status| status.updated_at.strftime(", at %Y-%m-%d %H:%M:%SZ").to_string());
+            plan.wait(
+                "TargetLooks",
+                format!(
+                    "the VM is to move to {}, which looks whether it is fit, and has not said so since that was asked for. \
+                     Before that it said{}: {said}",
+                    request.to,
+                    at.unwrap_or_default(),
+                ),
+            );
+            return Asked::Waits;
         } else {
             let why = line.unfit.get(&request.to).map_or("it is no node of this cluster", String::as_str);
             (Outcome::Refused, format!("the VM is not moved to {}: {why}", request.to))
@@ -526,6 +551,8 @@ enum Asked {
     Nothing,
     /// With a write that is planned.
     Answered,
+    /// The node that it is to go to has not looked since.
+    Waits,
     For(Wish),
 }
 

@@ -89,7 +89,25 @@ fn own_unfitness(world: &World) -> Option<String> {
     fitness::first_fault(&fitness::conditions(world))
 }
 
+/// Why the node is unfit by its own word and nothing else.
+pub(super) fn is_unfit_by_its_word(
+    world: &World,
+    desired: &Desired,
+    record: &VmRecord,
+    node: &NodeName,
+) -> Option<String> {
+    let by_others = unfit_by_its_lease(world, node).is_some()
+        || world.cordon(node).is_some()
+        || failures(record, desired, node).is_some()
+        || !desired.order.contains(node);
+    unfit_by_its_word(world, desired, node).filter(|_| !by_others)
+}
+
 fn unfitness(world: &World, desired: &Desired, node: &NodeName) -> Option<String> {
+    unfit_by_its_lease(world, node).or_else(|| unfit_by_its_word(world, desired, node))
+}
+
+fn unfit_by_its_lease(world: &World, node: &NodeName) -> Option<String> {
     let Some(sight) = world.sights.get(node) else {
         let unreadable = world.unreadable_leases.get(node);
         return Some(unreadable.map_or_else(
@@ -109,6 +127,10 @@ fn unfitness(world: &World, desired: &Desired, node: &NodeName) -> Option<String
     if !sight.record.controller_alive {
         return Some("its controller is down".to_owned());
     }
+    None
+}
+
+fn unfit_by_its_word(world: &World, desired: &Desired, node: &NodeName) -> Option<String> {
     let Some(status) = world.nodes.get(node) else { return Some("it has not reported yet".to_owned()) };
     if status.observed_generation < desired.generation {
         // It lives, and has not yet said what it thinks of this document: it keeps its place in the line.

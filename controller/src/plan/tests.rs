@@ -33,6 +33,7 @@ mod definitions;
 mod departed;
 mod fitness;
 mod host_down;
+mod looked;
 mod migrations;
 mod news;
 mod orders;
@@ -124,6 +125,8 @@ fn ready(number: u32) -> NodeStatus {
         migrated_percent: None,
         lost_leases: vec![],
         virtual_host: None,
+        // Since whatever is asked for in these tests.
+        looked_after: Some(90),
         controller_version: "test".to_owned(),
         local_vm: "Off".to_owned(),
         waiting: vec![],
@@ -202,6 +205,8 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             image: Some(Observed::Known(ImageFact::Present { bytes: 1 })),
             ..HostFacts::default()
         }),
+        host_looked: Some(NOW),
+        orders: None,
         keeper_blind: false,
     }
 }
@@ -1008,7 +1013,7 @@ fn moving(me: u32, owner: u32, to: u32, local: LocalVm) -> World {
 fn asked_to_move(to: &str) -> World {
     let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
     let to = NodeName::new(to).unwrap();
-    world.migrate = Some(MigrateRequest { id: Uuid::from_u128(5), to, by: "ann".to_owned() });
+    world.migrate = Some(MigrateRequest { id: Uuid::from_u128(5), index: 90, to, by: "ann".to_owned() });
     world
 }
 
@@ -1076,7 +1081,8 @@ fn the_owner_hands_over_when_its_copy_is_gone_and_not_before() {
 #[test]
 fn a_migration_that_failed_leaves_the_vm_where_it_is() {
     let mut world = moving(1, 1, 3, RUNNING);
-    world.migrate = Some(MigrateRequest { id: Uuid::from_u128(5), to: node(3), by: "ann".to_owned() });
+    world.migrate =
+        Some(MigrateRequest { id: Uuid::from_u128(5), index: 90, to: node(3), by: "ann".to_owned() });
     world.job = MigrationJob::Failed { id: Uuid::from_u128(9), reason: "connection reset".to_owned() };
     let plan = decide(&world);
     let record = &only_write(&plan).record;

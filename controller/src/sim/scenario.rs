@@ -7,7 +7,7 @@
 //! `image locked for N s`, `stale reads NODE`, `fresh reads NODE`, `lease of NODE deleted`, `qemu dies`,
 //! `guest powers off`, `migrate to NODE`, `migrations break|lose the answer|work`, `prefer NODE [and fail back]`,
 //! `snapshot taken`, `snapshot restored`, `stop [within N s] asked`, `start asked`, `freeze asked`, `resume asked`, `drain NODE`, `uncordon NODE`, `apply PROFILE`, `apply N GiB`,
-//! `host NODE shuts down`, `document deleted`, `share NODE hangs|gone|back`, `bridge NODE without carrier`, `kills fail NODE`, `kills work NODE`,
+//! `host NODE shuts down`, `document deleted`, `share NODE hangs|gone|back`, `bridge NODE without carrier`, `seeds refused NODE`, `seeds work NODE`, `kills fail NODE`, `kills work NODE`,
 //! `guests ignore shutdown`, `watchdog required`, `watchdog NODE there|missing` (nobody has one at first),
 //! `build NODE reads format N`, `apply format N` (a document that no build knows that reads less), `wait N s`.
 //! The first step is `begin PROFILE`.
@@ -112,6 +112,8 @@ fn situation(words: &[&str]) -> Result<Option<Situation>, String> {
         ["share", it, "gone"] => Situation::ShareGone(node(it)?),
         ["share", it, "back"] => Situation::ShareBack(node(it)?),
         ["bridge", it, "without", "carrier"] => Situation::NoCarrier(node(it)?),
+        ["seeds", "refused", it] => Situation::Seeds(node(it)?, false),
+        ["seeds", "work", it] => Situation::Seeds(node(it)?, true),
         ["kills", "fail", it] => Situation::Unkillable(node(it)?, true),
         ["kills", "work", it] => Situation::Unkillable(node(it)?, false),
         ["guests", "ignore", "shutdown"] => Situation::ShutdownsIgnored,

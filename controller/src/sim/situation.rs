@@ -24,6 +24,8 @@ pub enum Situation {
     ShareBack(NodeName),
     /// The bridge is there, and its cable is not.
     NoCarrier(NodeName),
+    /// Whether the guest's seed can be written on this node; the one that was there is gone.
+    Seeds(NodeName, bool),
     /// Whether no signal ends the QEMU of this node.
     Unkillable(NodeName, bool),
     /// Every guest goes on when it is asked to power off.
@@ -66,6 +68,10 @@ impl Simulation {
             Situation::NoCarrier(node) => {
                 let fact = BridgeFact::Bridge { up: true, carrier: false };
                 self.node(node).machine.host.set_bridge(BRIDGE, Observed::Known(fact));
+            }
+            Situation::Seeds(node, work) => {
+                let refused = (!work).then_some("no space left on device");
+                self.node(node).machine.host.refuse_seeds(refused);
             }
             Situation::Unkillable(node, on) => self.hosts.set_unkillable(node, *on),
             Situation::ShutdownsIgnored => {

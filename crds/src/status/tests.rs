@@ -45,6 +45,7 @@ fn report(name: &str, local_vm: &str) -> NodeStatus {
         migrated_percent: None,
         lost_leases: vec![],
         virtual_host: None,
+        looked_after: None,
         node: node(name),
         conditions: vec![Condition::new("Ready", ConditionStatus::True, "Fit", "fit", at(10))],
         observed_generation: 4,

@@ -158,6 +158,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 runs_unnamed: false,
                 migrated_percent: Some(42),
                 virtual_host: None,
+                looked_after: None,
                 lost_leases: vec![],
                 node: node(),
                 conditions: vec![condition()],

@@ -312,7 +312,7 @@ fn a_request_is_answered_by_what_becomes_of_it_unless_it_was_answered_before() {
     for (answered, outcome) in [(request, Outcome::Refused), (OTHER, Outcome::Failed)] {
         let mut world = moving(1, 1, 3, RUNNING);
         world.job = failed(THIS);
-        world.migrate = Some(MigrateRequest { id: request, to: node(3), by: "ann".to_owned() });
+        world.migrate = Some(MigrateRequest { id: request, index: 90, to: node(3), by: "ann".to_owned() });
         vm(&mut world).record.answered =
             Some(Answer { id: answered, outcome: Outcome::Refused, message: "no".to_owned() });
         let plan = decide(&world);

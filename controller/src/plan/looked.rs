@@ -1,0 +1,71 @@
+//! What a node says is judged by an order only if it has looked since that was given. So an order makes every node try at once
+//! what it waits to try again, and look at its host; its status says after which order it has done so.
+
+use std::time::Duration;
+
+use zsha_crds::NodeName;
+use zsha_runtime::Moment;
+
+use super::{Notes, Plan, Step};
+use crate::world::{MigrateRequest, World};
+
+/// Whoever has not said so by then is of an earlier build, or something hangs there: what it said last is all that is known. A
+/// look at a host takes less than a second, and its status is read every half second.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a node remembers of the orders it has looked after.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Looked {
+    /// The newest order that was seen.
+    pub order: Option<u64>,
+    /// When what waited for another try was over, since then.
+    pub tried: Option<Moment>,
+    /// The order after which the host has been looked at since.
+    pub after: Option<u64>,
+}
+
+/// With a new order nothing waits for its next try.
+pub(super) fn begin(world: &World, notes: &mut Notes) {
+    if world.orders == notes.looked.order {
+        return;
+    }
+    notes.looked.order = world.orders;
+    notes.looked.tried = None;
+    notes.mount_at = None;
+    notes.seed_at = None;
+}
+
+/// Whether it has been looked since, with nothing left to try.
+pub(super) fn end(world: &World, notes: &mut Notes, plan: &mut Plan) {
+    let tries = plan.steps.iter().any(|step| matches!(step, Step::Mount(_) | Step::WriteSeed(_)));
+    if !tries && notes.looked.tried.is_none() {
+        notes.looked.tried = Some(world.now);
+    }
+    if notes.looked.after != notes.looked.order
+        && let Some(tried) = notes.looked.tried
+    {
+        match world.host_looked {
+            Some(looked) if looked >= tried => notes.looked.after = notes.looked.order,
+            Some(_) | None => plan.look = true,
+        }
+    }
+    plan.looked_after = notes.looked.after;
+}
+
+/// Until when it is waited for `node` to look again, where it has not said since the order that it has.
+pub(super) fn until(
+    world: &World,
+    node: &NodeName,
+    request: &MigrateRequest,
+    notes: &mut Notes,
+) -> Option<Moment> {
+    let since = match notes.migration.asked {
+        Some((id, since)) if id == request.id => since,
+        Some(_) | None => world.now,
+    };
+    notes.migration.asked = Some((request.id, since));
+    let due = since + PATIENCE;
+    let after = world.nodes.get(node).and_then(|status| status.looked_after);
+    let has_looked = after.is_some_and(|after| after >= request.index);
+    (!has_looked && world.now < due).then_some(due)
+}

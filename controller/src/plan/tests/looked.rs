@@ -1,0 +1,139 @@
+//! What was said before an order was given is not what it is judged by.
+
+use super::*;
+use crate::guest::GuestWants;
+use crate::host::{MountFact, MountWant, SeedFact};
+use crate::plan::looked::PATIENCE;
+
+const ORDER: u64 = 90;
+
+/// Node 2 is where the VM is to go, and says that it is unfit.
+fn to_an_unfit_one(looked_after: Option<u64>) -> World {
+    let mut world = asked_to_move("n2");
+    let status = NodeStatus {
+        conditions: vec![Condition::new(
+            "Ready",
+            ConditionStatus::False,
+            "Unfit",
+            "the seed cannot be written",
+            Timestamp::UNIX_EPOCH,
+        )],
+        looked_after,
+        ..ready(2)
+    };
+    world.nodes.insert(node(2), Arc::new(status));
+    world
+}
+
+fn answer(plan: &Plan) -> Option<(Outcome, String)> {
+    let write = plan.steps.iter().find_map(|step| match step {
+        Step::Write(write) => Some(write),
+        _ => None,
+    });
+    let answered = write?.record.answered.clone()?;
+    Some((answered.outcome, answered.message))
+}
+
+#[test]
+fn a_move_is_refused_for_what_its_target_says_since_it_was_asked_for() {
+    for looked_after in [Some(ORDER), Some(ORDER + 1)] {
+        let (outcome, why) = answer(&decide(&to_an_unfit_one(looked_after))).unwrap();
+        assert!(outcome == Outcome::Refused && why.contains("the seed cannot be written"), "{why}");
+    }
+}
+
+#[test]
+fn what_the_target_said_before_is_waited_out_and_said_with_its_age() {
+    for looked_after in [Some(ORDER - 1), None] {
+        let (mut world, mut notes) = (to_an_unfit_one(looked_after), Notes::default());
+        let waits = plan(&world, &mut notes);
+        assert_eq!((answer(&waits), reasons(&waits)), (None, vec!["TargetLooks"]));
+        let said = &waits.waiting[0].message;
+        assert!(
+            said.contains(", at 1970-01-01 00:00:00Z") && said.contains("the seed cannot be written"),
+            "{said}"
+        );
+        assert_eq!(waits.recheck, Some(NOW + PATIENCE));
+        renewed_at(&mut world, NOW + PATIENCE - Duration::from_millis(1));
+        assert_eq!(answer(&plan(&world, &mut notes)), None);
+        renewed_at(&mut world, NOW + PATIENCE);
+        assert_eq!(answer(&plan(&world, &mut notes)).unwrap().0, Outcome::Refused, "it does not say so");
+    }
+    let mut unheard = to_an_unfit_one(None);
+    unheard.nodes.remove(&node(2));
+    let waits = decide(&unheard);
+    assert!(
+        answer(&waits).is_none() && waits.waiting[0].message.contains("it has not reported yet"),
+        "{waits:?}"
+    );
+    let (mut world, mut notes) = (to_an_unfit_one(None), Notes::default());
+    plan(&world, &mut notes);
+    world.nodes.insert(node(2), Arc::new(NodeStatus { looked_after: Some(ORDER), ..ready(2) }));
+    let begun = plan(&world, &mut notes);
+    assert_eq!(only_write(&begun).reason, "MigrationBegun", "it was mended before");
+}
+
+/// That needs no word of the target.
+#[test]
+fn what_is_known_without_the_target_is_answered_at_once() {
+    let mut silent = to_an_unfit_one(None);
+    expire(&mut silent, 2);
+    let mut failing = to_an_unfit_one(None);
+    let failures = StartFailures { count: placement::MAX_START_FAILURES, reason: "no".to_owned() };
+    vm(&mut failing).record.failures.insert(node(2), failures);
+    let mut drained = to_an_unfit_one(None);
+    let asked =
+        crate::intents::Asked { by: "ann".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+    let cordons = BTreeMap::from([(node(2), crate::intents::Cordon::Drained(asked))]);
+    drained.intents = Observed::Known(Intents { drained: cordons, ..Intents::default() });
+    for world in [silent, failing, drained] {
+        assert_eq!(answer(&decide(&world)).unwrap().0, Outcome::Refused);
+    }
+}
+
+/// A node whose share is not mounted, and whose seed could not be written.
+fn broken() -> World {
+    let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
+    let want = MountWant {
+        source: "10.0.0.9:/share".to_owned(),
+        target: "/share".into(),
+        fs_type: "nfs4".to_owned(),
+        options: String::new(),
+    };
+    let seed = GuestWants::default().seed(&VmName::management(), &node(2)).unwrap();
+    change(&mut world, |desired| {
+        desired.seeds.insert(node(2), Arc::new(seed));
+        desired.wants.mounts.push(want.clone());
+    });
+    if let Observed::Known(facts) = &mut world.host {
+        facts.mounts.insert(want.target, Observed::Known(MountFact::NotMounted));
+        facts.seed = Some(Observed::Known(SeedFact::Refused { reason: "no space left".to_owned() }));
+    }
+    world
+}
+
+fn tries(plan: &Plan) -> usize {
+    plan.steps.iter().filter(|step| matches!(step, Step::Mount(_) | Step::WriteSeed(_))).count()
+}
+
+#[test]
+fn an_order_makes_a_node_try_again_at_once_and_then_look_and_it_says_so_after_that() {
+    let (mut world, mut notes) = (broken(), Notes::default());
+    assert_eq!(tries(&plan(&world, &mut notes)), 2);
+    assert_eq!(tries(&plan(&world, &mut notes)), 0, "not before its time");
+    world.orders = Some(ORDER);
+    let first = plan(&world, &mut notes);
+    assert_eq!((tries(&first), first.looked_after), (2, None));
+    renewed_at(&mut world, NOW + Duration::from_secs(1));
+    let tried = plan(&world, &mut notes);
+    assert_eq!((tries(&tried), tried.look, tried.looked_after), (0, true, None), "what it sees is older");
+    world.host_looked = None;
+    let mounting = plan(&world, &mut notes);
+    assert_eq!((mounting.look, mounting.looked_after), (true, None), "something is being mounted");
+    world.host_looked = Some(NOW + Duration::from_secs(1));
+    let looked = plan(&world, &mut notes);
+    assert_eq!((looked.look, looked.looked_after), (false, Some(ORDER)));
+    // A snapshot that is restored has fewer orders, or older ones: it is looked for those too.
+    world.orders = Some(ORDER - 50);
+    assert_eq!(tries(&plan(&world, &mut notes)), 2);
+}
