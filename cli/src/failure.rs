@@ -23,6 +23,11 @@ pub struct Failure {
     pub diagnostics: Option<Box<Diagnostics>>,
 }
 
+/// Consul's words for a token that it does not have.
+fn is_unknown_token(said: &str) -> bool {
+    said.contains("ACL not found")
+}
+
 impl Failure {
     pub fn new(exit: Exit, reason: &'static str, message: impl Into<String>) -> Self {
         Self { exit, reason, message: message.into(), causes: Vec::new(), hint: None, diagnostics: None }
@@ -67,6 +72,12 @@ impl Failure {
                 "StoreUnavailable",
                 "look at `consul operator raft list-peers`, or name other servers: --consul URL,URL",
             ),
+            StoreError::Denied { reason, .. } if is_unknown_token(reason) => (
+                Exit::General,
+                "Denied",
+                "give a token that Consul knows: --token-file FILE. If its servers were started a moment ago, ask again: one that \
+                 has not read its log yet knows none",
+            ),
             StoreError::Denied { .. } => (
                 Exit::General,
                 "Denied",
@@ -80,6 +91,11 @@ impl Failure {
             ),
         };
         Self::new(exit, reason, message).cause(error.to_string()).hint(hint)
+    }
+
+    /// Whether Consul does not know the token: it may never have been there, or not be there yet.
+    pub fn is_of_an_unknown_token(&self) -> bool {
+        self.reason == "Denied" && self.causes.iter().any(|cause| is_unknown_token(cause))
     }
 
     /// As `command` reports it: 1 says "there are differences" of `diff`, so none of its failures may.

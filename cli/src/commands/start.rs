@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SERVICES: Duration = Duration::from_secs(60);
 /// Until Consul, started on all nodes at once, has a leader.
 const LEADER: Duration = Duration::from_secs(90);
+/// It is asked again after this.
+const AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -72,7 +74,7 @@ pub async fn run(
     order.end(true, &how, session)
 }
 
-/// With services that were started just now a leader is waited for.
+/// With services that were started just now a leader is waited for, and that it has read its log.
 async fn begin<'a>(
     args: &'a Args,
     reach: &'a Reach,
@@ -81,10 +83,11 @@ async fn begin<'a>(
     let until = session.clock.now() + LEADER;
     loop {
         match Order::begin("start", &args.order.common, reach, session).await {
-            Err(failure) if failure.exit == Exit::Unavailable && args.config.is_some() => {
+            Err(failure) if args.config.is_some() && may_be_starting(&failure) => {
                 if session.clock.now() >= until {
                     return Err(failure);
                 }
+                session.clock.sleep_until(session.clock.now() + AGAIN).await;
             }
             Err(failure) if failure.exit == Exit::Unavailable => {
                 return Err(failure.hint(
@@ -94,6 +97,11 @@ async fn begin<'a>(
             other => return other,
         }
     }
+}
+
+/// A server of Consul that has been started and has not read its log yet knows no token.
+fn may_be_starting(failure: &Failure) -> bool {
+    failure.exit == Exit::Unavailable || failure.is_of_an_unknown_token()
 }
 
 /// All nodes or none, as install has it.
@@ -149,5 +157,30 @@ fn is_running(status: &ClusterStatus) -> Is {
         (state, _) => {
             Is::NotYet(order::waits_for(status).unwrap_or_else(|| format!("{} is {state}", vm.name)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zsha_runtime::store::StoreError;
+
+    use super::*;
+
+    #[test]
+    fn a_consul_that_was_started_just_now_may_have_no_leader_and_know_no_token_yet() {
+        let denied = |reason: &str| {
+            let denied =
+                StoreError::Denied { operation: "read zsha/c/spec".to_owned(), reason: reason.to_owned() };
+            Failure::store("reading the status", &denied)
+        };
+        let leaderless =
+            StoreError::Unavailable { operation: "read".to_owned(), reason: "No cluster leader".to_owned() };
+        assert!(may_be_starting(&Failure::store("reading the status", &leaderless)));
+        let unknown = denied("ACL not found");
+        assert!(
+            may_be_starting(&unknown) && unknown.hint.as_ref().is_some_and(|hint| hint.contains("ask again"))
+        );
+        assert!(!may_be_starting(&denied("Permission denied: token with AccessorID 'x' lacks permission")));
+        assert!(!may_be_starting(&Failure::usage("no such node")));
     }
 }
