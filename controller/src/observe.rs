@@ -34,13 +34,16 @@ pub struct HostSight {
 struct Look {
     wants: HostWants,
     facts: Observed<HostFacts>,
+    /// None also where something was being mounted since.
     began: Option<Moment>,
+    /// When something was mounted last, or could not be.
+    mounted: Option<Moment>,
 }
 
 impl Default for HostSight {
     fn default() -> Self {
         let facts = Observed::unknown("the host has not been looked at yet");
-        let nothing = Look { wants: HostWants::default(), facts, began: None };
+        let nothing = Look { wants: HostWants::default(), facts, began: None, mounted: None };
         Self { last: Arc::new(Mutex::new(nothing)), mounts: Arc::default() }
     }
 }
@@ -60,21 +63,33 @@ impl HostSight {
     /// Puts a look in place that was begun at `began`. Whether it differs from the one before.
     pub fn put(&self, wants: HostWants, facts: HostFacts, began: Moment) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = Look { wants, facts: Observed::Known(facts), began: Some(began) };
-        let changed = last.wants != new.wants || last.facts != new.facts;
-        *last = new;
+        let facts = Observed::Known(facts);
+        let changed = last.wants != wants || last.facts != facts;
+        // One that was begun before the end of a mount may not have seen it.
+        let began = Some(began).filter(|began| last.mounted.is_none_or(|mounted| *began >= mounted));
+        *last = Look { wants, facts, began, mounted: last.mounted };
         changed
     }
 
-    /// Since when the host has been seen to be so. None: it has not been looked at, or something is just being mounted.
+    /// When the last look was begun, where what it saw is not of before the end of a mount. None also where there was no look.
     pub fn looked(&self) -> Option<Moment> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.began.filter(|_| !self.mounts.load(Ordering::SeqCst))
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).began
     }
 
-    /// Whether something is being mounted.
-    pub fn mounts(&self, whether: bool) {
-        self.mounts.store(whether, Ordering::SeqCst);
+    /// Something is being mounted from now on.
+    pub fn mounting(&self) {
+        self.mounts.store(true, Ordering::SeqCst);
+    }
+
+    /// That is over, whatever came of it.
+    pub fn mounted(&self, at: Moment) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        (last.began, last.mounted) = (None, Some(at));
+        self.mounts.store(false, Ordering::SeqCst);
+    }
+
+    pub fn is_mounting(&self) -> bool {
+        self.mounts.load(Ordering::SeqCst)
     }
 }
 
@@ -117,7 +132,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     };
     let (local, desired) = (Observed::from_result(local), views.desired());
     let wants = desired.known().and_then(Option::as_ref).map(|desired| desired.wants_of(&edges.me));
-    // First: were one put in place in between, its time would be said of older facts.
+    // In this order: were a look put in place in between, its time would be said of older facts.
+    let mounting = host.is_mounting();
     let host_looked = host.looked();
     let facts = host.facts(wants.as_ref());
     let lease = Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me));
@@ -150,6 +166,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         domain: Observed::from_result(domain),
         host: facts,
         host_looked,
+        mounting,
         orders: views.newest_order(),
         desired,
         keeper_blind,
@@ -231,4 +248,27 @@ fn of_this_node(verdict: Verdict, me: &NodeName) -> Observed<Verdict> {
 /// Whether the record names this node.
 pub fn names(record: &VmRecord, world: &World) -> bool {
     record.owner.as_ref().is_some_and(|owner| owner.node == world.me)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_was_begun_before_the_end_of_a_mount_is_no_look_at_it() {
+        let at = Moment::from_millis;
+        let (sight, facts) = (HostSight::default(), HostFacts::default);
+        assert_eq!((sight.looked(), sight.is_mounting()), (None, false));
+        assert!(sight.put(HostWants::default(), facts(), at(10)), "the first");
+        assert!(!sight.put(HostWants::default(), facts(), at(20)), "it shows the same");
+        assert_eq!(sight.looked(), Some(at(20)));
+        sight.mounting();
+        sight.put(HostWants::default(), facts(), at(30));
+        sight.mounted(at(40));
+        assert_eq!((sight.looked(), sight.is_mounting()), (None, false));
+        sight.put(HostWants::default(), facts(), at(39));
+        assert_eq!(sight.looked(), None, "it was under way as that ended");
+        sight.put(HostWants::default(), facts(), at(40));
+        assert_eq!(sight.looked(), Some(at(40)));
+    }
 }

@@ -43,6 +43,8 @@ pub mod upkeep;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +56,7 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
 use crate::guest::Seed;
-use crate::host::{MountWant, SeedFact};
+use crate::host::{MountFact, MountWant, SeedFact};
 use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder, PauseReason};
 use crate::in_force::SpecProblem;
 use crate::keeper::WatchdogState;
@@ -276,8 +278,8 @@ pub struct Notes {
     pub unread_since: Option<Moment>,
     /// Since when the VM's disk has not been reached from here while another node is fit.
     pub storage_lost_since: Option<Moment>,
-    /// Nothing is mounted before this.
-    pub mount_at: Option<Moment>,
+    /// What could not be mounted is not tried again before this.
+    pub mount_at: BTreeMap<PathBuf, Moment>,
     /// No seed is written before this.
     pub seed_at: Option<Moment>,
     /// Since when this node has seen the VM failed everywhere, and how often it was tried again since.
@@ -424,19 +426,25 @@ fn keep_watchdog(world: &World, plan: &mut Plan) {
     }
 }
 
+/// One at a time, and each in its turn: a server that does not answer keeps no other share from being mounted.
 fn keep_mounts(world: &World, notes: &mut Notes, plan: &mut Plan) {
-    if let Some(at) = notes.mount_at.filter(|at| world.now < *at) {
-        plan.recheck_at(at);
+    let (Some(desired), Some(facts)) = (world.document(), world.host.known()) else { return };
+    let is_missing = |want: &&MountWant| {
+        matches!(facts.mounts.get(&want.target), Some(Observed::Known(MountFact::NotMounted)))
+    };
+    let missing: Vec<&MountWant> = desired.wants.mounts.iter().filter(is_missing).collect();
+    notes.mount_at.retain(|target, _| missing.iter().any(|want| want.target == *target));
+    if world.mounting {
         return;
     }
-    let (Some(desired), Some(facts)) = (world.document(), world.host.known()) else { return };
-    for want in &desired.wants.mounts {
-        if let Some(Observed::Known(crate::host::MountFact::NotMounted)) = facts.mounts.get(&want.target) {
-            notes.mount_at = Some(world.now + MOUNT_RETRY);
-            plan.step(Step::Mount(want.clone()));
-            return;
-        }
+    let due = |want: &MountWant| notes.mount_at.get(&want.target).copied().unwrap_or(world.now);
+    let Some(next) = missing.into_iter().min_by_key(|want| due(want)) else { return };
+    if world.now < due(next) {
+        plan.recheck_at(due(next));
+        return;
     }
+    notes.mount_at.insert(next.target.clone(), world.now + MOUNT_RETRY);
+    plan.step(Step::Mount(next.clone()));
 }
 
 /// Every node has it ready, also for a guest that is moved there live: the process at the target opens it. What runs here

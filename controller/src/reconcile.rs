@@ -157,10 +157,11 @@ fn ticks(counter: watch::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'stat
 /// One mount at a time. What was asked for meanwhile is asked for again, if it is still wanted then.
 async fn mount_beside(reconciler: Arc<Reconciler>, mut wanted: mpsc::Receiver<MountWant>) {
     while let Some(want) = wanted.recv().await {
-        reconciler.host.mounts(true);
+        reconciler.host.mounting();
         reconciler.do_step(&Step::Mount(want), &mut Notes::default()).await;
         while wanted.try_recv().is_ok() {}
-        reconciler.host.mounts(false);
+        reconciler.host.mounted(reconciler.node.edges.clock.now());
+        reconciler.look.send_modify(|count| *count += 1);
     }
 }
 
@@ -250,7 +251,7 @@ impl Reconciler {
         for step in steps {
             if let Step::Mount(want) = step {
                 // Where one is under way, it is asked for again later.
-                self.host.mounts(true);
+                self.host.mounting();
                 let _ = self.mounts.try_send(want.clone());
             } else if !self.do_step(step, notes).await {
                 return false;

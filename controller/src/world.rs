@@ -133,8 +133,10 @@ pub struct World {
     /// up in the history.
     pub running_domain: Option<Arc<DomainSpec>>,
     pub host: Observed<HostFacts>,
-    /// When the look was begun that `host` is of. None: there was none, or something is just being mounted.
+    /// When the look was begun that `host` is of. None: there was none, or something has been mounted since.
     pub host_looked: Option<Moment>,
+    /// Something is being mounted.
+    pub mounting: bool,
     /// The newest order that is seen, by its index in the store.
     pub orders: Option<u64>,
     /// The keeper counts no copy of the VM where there is one: see [`crate::plan::blindness`].

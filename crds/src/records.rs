@@ -492,8 +492,8 @@ pub struct NodeStatus {
     /// then pause it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_host: Option<String>,
-    /// The newest order, by its index in the store, that the node had seen before it tried again what it waits to try again, and
-    /// looked at its host: what it says here was seen after that order. None: a node of an earlier build.
+    /// The newest order, by its index in the store, that the node had seen when it tried again what had failed, and then looked at
+    /// its host. None: there is none, or the node is of an earlier build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked_after: Option<u64>,
     /// What this node would do but does not, and why: one sentence each.

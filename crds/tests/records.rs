@@ -173,6 +173,7 @@ fn what_was_added_since_the_last_release_may_be_missing_and_is_passed_over_by_it
         ),
         ("node-status", "node-status.json", "runsUnnamed", json!(true)),
         ("node-status", "node-status.json", "virtualHost", json!("a virtual machine (QEMU)")),
+        ("node-status", "node-status.json", "lookedAfter", json!(77)),
         (
             "node-status",
             "node-status.json",

@@ -10,7 +10,7 @@ use super::{Notes, Plan, Step};
 use crate::world::{MigrateRequest, World};
 
 /// Whoever has not said so by then is of an earlier build, or something hangs there: what it said last is all that is known. A
-/// look at a host takes less than a second, and its status is read every half second.
+/// look takes up to 7 s where a share hangs, and its status is read every half second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a node remembers of the orders it has looked after.
@@ -24,29 +24,30 @@ pub struct Looked {
     pub after: Option<u64>,
 }
 
-/// With a new order nothing waits for its next try.
+/// With a new order what failed before is tried at once.
 pub(super) fn begin(world: &World, notes: &mut Notes) {
     if world.orders == notes.looked.order {
         return;
     }
-    notes.looked.order = world.orders;
-    notes.looked.tried = None;
-    notes.mount_at = None;
+    // After a restore the next one may have the number of one that was looked after.
+    let after = notes.looked.after.filter(|after| Some(*after) <= world.orders);
+    notes.looked = Looked { order: world.orders, tried: None, after };
+    notes.mount_at.clear();
     notes.seed_at = None;
 }
 
-/// Whether it has been looked since, with nothing left to try.
+/// Whether it has been looked since, with nothing left to try. While something is being mounted that is not known, nor is
+/// what is to be tried before the first look.
 pub(super) fn end(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let tries = plan.steps.iter().any(|step| matches!(step, Step::Mount(_) | Step::WriteSeed(_)));
-    if !tries && notes.looked.tried.is_none() {
-        notes.looked.tried = Some(world.now);
-    }
-    if notes.looked.after != notes.looked.order
-        && let Some(tried) = notes.looked.tried
-    {
+    let is_known = world.host.known().is_some() && !world.mounting && !tries;
+    if is_known && notes.looked.after != notes.looked.order {
+        let tried = *notes.looked.tried.get_or_insert(world.now);
         match world.host_looked {
             Some(looked) if looked >= tried => notes.looked.after = notes.looked.order,
-            Some(_) | None => plan.look = true,
+            Some(_) => plan.look = true,
+            // That is being done.
+            None => {}
         }
     }
     plan.looked_after = notes.looked.after;

@@ -101,9 +101,10 @@ impl Upkeep<'_> {
     pub(super) fn move_on(&self, desired: &Desired, notes: &mut Notes, plan: &mut Plan) {
         let line = placement::candidates(self.world, desired, self.record());
         let wish = match self.asked(desired, &line, notes, plan) {
-            Asked::Answered | Asked::Waits => return,
+            Asked::Answered => return,
+            Asked::Waits if !self.is_to_leave(desired) => return,
             Asked::For(wish) => wish,
-            Asked::Nothing => match self.better_place(desired, &line, notes, plan) {
+            Asked::Waits | Asked::Nothing => match self.better_place(desired, &line, notes, plan) {
                 Some(wish) => wish,
                 None => return,
             },
@@ -180,6 +181,12 @@ impl Upkeep<'_> {
         Asked::Answered
     }
 
+    /// Whether the VM is not to stay here, wherever it goes.
+    fn is_to_leave(&self, desired: &Desired) -> bool {
+        let me = &self.world.me;
+        !desired.names(me) || matches!(self.world.cordon(me), Some(Cordon::Drained(_)))
+    }
+
     /// Without anybody asking: this node has left the document, or a preferred one is back and the document says so.
     fn better_place(
         &self,
@@ -190,7 +197,7 @@ impl Upkeep<'_> {
     ) -> Option<Wish> {
         let me = &self.world.me;
         let drained = self.world.cordon(me).filter(|cordon| matches!(cordon, Cordon::Drained(_)));
-        let leaving = !desired.names(me) || drained.is_some();
+        let leaving = self.is_to_leave(desired);
         let place = desired.order.iter().position(|node| node == me);
         let better = |node: &&NodeName| {
             let at = desired.order.iter().position(|other| other == *node);

@@ -206,6 +206,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
             ..HostFacts::default()
         }),
         host_looked: Some(NOW),
+        mounting: false,
         orders: None,
         keeper_blind: false,
     }

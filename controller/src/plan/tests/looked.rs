@@ -91,49 +91,101 @@ fn what_is_known_without_the_target_is_answered_at_once() {
     }
 }
 
-/// A node whose share is not mounted, and whose seed could not be written.
+/// A node whose shares are not mounted, and whose seed could not be written.
 fn broken() -> World {
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
-    let want = MountWant {
+    let want = |target: &str| MountWant {
         source: "10.0.0.9:/share".to_owned(),
-        target: "/share".into(),
+        target: target.into(),
         fs_type: "nfs4".to_owned(),
         options: String::new(),
     };
     let seed = GuestWants::default().seed(&VmName::management(), &node(2)).unwrap();
     change(&mut world, |desired| {
         desired.seeds.insert(node(2), Arc::new(seed));
-        desired.wants.mounts.push(want.clone());
+        desired.wants.mounts.extend([want("/one"), want("/two")]);
     });
     if let Observed::Known(facts) = &mut world.host {
-        facts.mounts.insert(want.target, Observed::Known(MountFact::NotMounted));
+        for target in ["/one", "/two"] {
+            facts.mounts.insert(target.into(), Observed::Known(MountFact::NotMounted));
+        }
         facts.seed = Some(Observed::Known(SeedFact::Refused { reason: "no space left".to_owned() }));
     }
     world
 }
 
-fn tries(plan: &Plan) -> usize {
-    plan.steps.iter().filter(|step| matches!(step, Step::Mount(_) | Step::WriteSeed(_))).count()
+/// What is tried: the targets of mounts, and the seed.
+fn tries(plan: &Plan) -> Vec<&str> {
+    fn tried(step: &Step) -> Option<&str> {
+        match step {
+            Step::Mount(want) => want.target.to_str(),
+            Step::WriteSeed(_) => Some("seed"),
+            _ => None,
+        }
+    }
+    plan.steps.iter().filter_map(tried).collect()
+}
+
+#[test]
+fn a_share_that_cannot_be_mounted_keeps_no_other_from_being_mounted() {
+    let (mut world, mut notes) = (broken(), Notes::default());
+    assert_eq!(tries(&plan(&world, &mut notes)), ["/one", "seed"]);
+    world.mounting = true;
+    assert_eq!(tries(&plan(&world, &mut notes)), [""; 0], "one at a time");
+    world.mounting = false;
+    assert_eq!(tries(&plan(&world, &mut notes)), ["/two"]);
+    let waits = plan(&world, &mut notes);
+    assert_eq!(
+        (tries(&waits), waits.recheck),
+        (vec![], Some(NOW + Duration::from_secs(2))),
+        "the seed's time"
+    );
+    renewed_at(&mut world, NOW + Duration::from_secs(5));
+    assert_eq!(tries(&plan(&world, &mut notes)), ["/one", "seed"]);
 }
 
 #[test]
 fn an_order_makes_a_node_try_again_at_once_and_then_look_and_it_says_so_after_that() {
     let (mut world, mut notes) = (broken(), Notes::default());
-    assert_eq!(tries(&plan(&world, &mut notes)), 2);
-    assert_eq!(tries(&plan(&world, &mut notes)), 0, "not before its time");
+    for _ in 0..2 {
+        plan(&world, &mut notes);
+    }
+    assert_eq!(tries(&plan(&world, &mut notes)), [""; 0], "not before its time");
     world.orders = Some(ORDER);
+    let said = |plan: &Plan| (plan.look, plan.looked_after);
     let first = plan(&world, &mut notes);
-    assert_eq!((tries(&first), first.looked_after), (2, None));
+    assert_eq!((tries(&first), said(&first)), (vec!["/one", "seed"], (false, None)));
+    world.mounting = true;
+    assert_eq!(said(&plan(&world, &mut notes)), (false, None), "what comes of it is not known");
+    world.mounting = false;
+    let second = plan(&world, &mut notes);
+    assert_eq!((tries(&second), said(&second)), (vec!["/two"], (false, None)));
     renewed_at(&mut world, NOW + Duration::from_secs(1));
-    let tried = plan(&world, &mut notes);
-    assert_eq!((tries(&tried), tried.look, tried.looked_after), (0, true, None), "what it sees is older");
+    assert_eq!(said(&plan(&world, &mut notes)), (true, None), "what it sees is older");
     world.host_looked = None;
-    let mounting = plan(&world, &mut notes);
-    assert_eq!((mounting.look, mounting.looked_after), (true, None), "something is being mounted");
+    assert_eq!(
+        said(&plan(&world, &mut notes)),
+        (false, None),
+        "it is being looked since something was mounted"
+    );
+    let facts = std::mem::replace(&mut world.host, Observed::unknown("the document has changed"));
     world.host_looked = Some(NOW + Duration::from_secs(1));
-    let looked = plan(&world, &mut notes);
-    assert_eq!((looked.look, looked.looked_after), (false, Some(ORDER)));
+    assert_eq!(said(&plan(&world, &mut notes)), (false, None));
+    world.host = facts;
+    assert_eq!(said(&plan(&world, &mut notes)), (false, Some(ORDER)));
     // A snapshot that is restored has fewer orders, or older ones: it is looked for those too.
     world.orders = Some(ORDER - 50);
-    assert_eq!(tries(&plan(&world, &mut notes)), 2);
+    let restored = plan(&world, &mut notes);
+    assert_eq!((tries(&restored), said(&restored)), (vec!["/one", "seed"], (false, None)));
+}
+
+#[test]
+fn a_node_that_the_vm_is_to_leave_does_not_wait_for_the_word_of_one_that_may_be_fit() {
+    let mut world = to_an_unfit_one(None);
+    let asked =
+        crate::intents::Asked { by: "ann".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
+    let cordons = BTreeMap::from([(node(1), crate::intents::Cordon::Drained(asked))]);
+    world.intents = Observed::Known(Intents { drained: cordons, ..Intents::default() });
+    let write = only_write(&decide(&world)).record.clone();
+    assert_eq!(write.migration.map(|migration| migration.to.node), Some(node(3)));
 }
