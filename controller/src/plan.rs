@@ -57,7 +57,7 @@ use zsha_runtime::lease::{Expectation, Sight};
 
 use crate::guest::Seed;
 use crate::host::{MountFact, MountWant, SeedFact};
-use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder, PauseReason};
+use crate::hypervisor::{DomainSpec, LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason};
 use crate::in_force::SpecProblem;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
@@ -296,6 +296,8 @@ pub struct Notes {
     pub also: Option<(NodeName, Moment)>,
     /// Since when the owner's copy has been gone, where it may have been moved away past zsha.
     pub gone: Option<Heard>,
+    /// The epoch in which it was seen to have left, or that it may have, and how: until that is written down.
+    pub left_in: Option<(u64, OffReason)>,
     /// Whether the copy that this process has started last was let run: before the record says so.
     pub ran: bool,
     /// Whether a paused copy here may be one that a migration brought and nothing tells of any more.
@@ -372,7 +374,7 @@ pub fn plan(world: &World, notes: &mut Notes) -> Plan {
     keep_seed(world, notes, &mut plan);
     looked::end(world, notes, &mut plan);
     forget_definition(world, &mut plan);
-    expecting::tell(world, &right, &mut plan);
+    expecting::tell(world, &right, notes, &mut plan);
     plan
 }
 

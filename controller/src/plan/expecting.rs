@@ -4,32 +4,35 @@
 use zsha_runtime::lease::Expectation;
 
 use super::ownership::Right;
-use super::{Plan, Step};
+use super::{Notes, Plan, Step};
 use crate::hypervisor::Origin;
 use crate::planted::{self, Bug};
 use crate::world::World;
 
 /// Puts it first: a start must not come before it, and every start has one: the keeper knows the own copy by the process, and
 /// the next one that it sees is it.
-pub(super) fn tell(world: &World, right: &Right, plan: &mut Plan) {
+pub(super) fn tell(world: &World, right: &Right, notes: &Notes, plan: &mut Plan) {
     // A keeper from before this was told does not understand it.
     let Some(told) = world.expects() else { return };
     let starts = plan.steps.iter().any(|step| matches!(step, Step::Start { .. }));
-    let expected = if starts { Some(Expectation::Own) } else { expected(world, right) };
-    if let Some(what) = expected.filter(|what| starts || *what != told) {
+    let expected = if starts { Some(Expectation::Own) } else { expected(world, right, notes) };
+    let anew = starts && !planted::is_planted(Bug::StartWithoutLease);
+    if let Some(what) = expected.filter(|what| anew || *what != told) {
         plan.steps.insert(0, Step::Expect(what));
     }
 }
 
-/// Whether the VM that this node owns is somewhere else, as the record says. Where zsha moves it, it says where.
-fn has_left(world: &World) -> bool {
+/// Whether the VM that this node owns is, or may be, somewhere else: as the record says, or as this process has seen, which could
+/// not write it down yet. Where zsha moves it, the record says where.
+fn has_left(world: &World, notes: &Notes) -> bool {
     let record = world.vm.known().and_then(Option::as_ref).map(|vm| &vm.record);
-    record.is_some_and(|record| record.migration.is_none() && record.departed.is_some())
+    let departed = record.is_some_and(|record| record.migration.is_none() && record.departed.is_some());
+    (departed || notes.left_in.is_some_and(|(epoch, _)| Some(epoch) == world.valid_epoch()))
         && !planted::is_planted(Bug::OwnWhereItHasLeft)
 }
 
-/// Of an owner whose VM has left: whether what is here now is that, brought back. What somebody has made here since is not,
-/// no more than on any other node. None: it is not known how it came.
+/// Of an owner whose keeper was told to expect nothing: whether what is here now is the VM, brought back. What somebody has made
+/// here since is not, no more than on any other node. None: it is not known how it came.
 pub(super) fn is_the_vm(world: &World) -> Option<bool> {
     if !matches!(world.expects(), Some(Expectation::Nothing | Expectation::Arrival))
         || planted::is_planted(Bug::OwnWhereItHasLeft)
@@ -48,19 +51,21 @@ pub(super) fn is_the_vm(world: &World) -> Option<bool> {
 }
 
 /// None: what was said stands. A copy that is here and not named is dealt with first (`unnamed`).
-fn expected(world: &World, right: &Right) -> Option<Expectation> {
+fn expected(world: &World, right: &Right, notes: &Notes) -> Option<Expectation> {
     let copy_here = world.local.known().map(|local| local.has_process());
+    // What was made here since it was told that there is nothing is none of this node's: its keeper ends it.
+    let own_if_the_vm = || (is_the_vm(world) == Some(true)).then_some(Expectation::Own);
     match right {
-        Right::Mine { .. } if has_left(world) => match copy_here {
-            Some(false) => Some(Expectation::Nothing),
-            // What was made here since is none of this node's: its keeper ends it.
-            Some(true) => (is_the_vm(world) == Some(true)).then_some(Expectation::Own),
-            None => None,
+        Right::Mine { .. } => match copy_here {
+            Some(true) => own_if_the_vm(),
+            Some(false) if has_left(world, notes) => Some(Expectation::Nothing),
+            None if has_left(world, notes) => None,
+            Some(false) | None => Some(Expectation::Own),
         },
-        Right::Mine { .. } | Right::Overtaken { .. } => Some(Expectation::Own),
+        Right::Overtaken { .. } => Some(Expectation::Own),
         // Whether it may be started here is still to be seen.
         Right::Unconfirmed { .. } => match copy_here? {
-            true => (!has_left(world) || is_the_vm(world) == Some(true)).then_some(Expectation::Own),
+            true => own_if_the_vm(),
             false => Some(Expectation::Nothing),
         },
         Right::Target => Some(Expectation::Arrival),

@@ -50,7 +50,7 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
             owner.blind(why, notes, plan);
             return;
         }
-        Observed::Known(local) => *local,
+        Observed::Known(local) => owner.as_it_left(*local, notes),
     };
     if local != (LocalVm::Off { reason: OffReason::Unread }) {
         notes.unread_since = None;
@@ -254,6 +254,23 @@ impl Upkeep<'_> {
         Write::over(self.stored.index, self.world, self.epoch, record, (reason, message))
     }
 
+    /// Once the VM has left, what has ended here since was another, which somebody had made in its place: how that has ended says
+    /// nothing of the VM. It takes the store to write down that it has left, which may be away.
+    fn as_it_left(&self, local: LocalVm, notes: &mut Notes) -> LocalVm {
+        let record = self.record();
+        if record.phase != VmPhase::Running || record.migration.is_some() || record.departed.is_some() {
+            notes.left_in = None;
+        } else if let LocalVm::Off { reason } = local
+            && local.may_have_moved()
+        {
+            notes.left_in = Some((self.epoch, reason));
+        }
+        match notes.left_in.filter(|(epoch, _)| *epoch == self.epoch && !local.has_process()) {
+            Some((_, reason)) => LocalVm::Off { reason },
+            None => local,
+        }
+    }
+
     /// The hypervisor does not answer. A VM that runs is left as it is; one that surely does not is set free after a
     /// while for a node that can start it.
     fn blind(&self, why: &str, notes: &mut Notes, plan: &mut Plan) {
@@ -329,17 +346,19 @@ impl Upkeep<'_> {
         notes.failed_rounds = 0;
         notes.faulted_since = None;
         notes.unexplained = false;
-        notes.gone = None;
         if let Some((first, _)) = notes.shutdown_asked
             && self.world.now >= first + STILL_MAY_FOLLOW
         {
             notes.shutdown_asked = None;
         }
         let departed = self.record().departed.is_some();
-        let is_the_vm = if departed { expecting::is_the_vm(self.world) } else { Some(true) };
+        let is_the_vm = expecting::is_the_vm(self.world);
         if is_the_vm != Some(true) {
             self.stands_in_its_place(is_the_vm.is_some(), plan);
-        } else if self.record().phase != VmPhase::Running {
+            return;
+        }
+        (notes.left_in, notes.gone) = (None, None);
+        if self.record().phase != VmPhase::Running {
             let message = format!("the VM runs on {}", self.world.me);
             let me = self.world.me.clone();
             let at = self.world.wall;
@@ -542,7 +561,9 @@ impl Upkeep<'_> {
                 write.rests_on = rests_on;
             }
             plan.step(step);
-        } else if planted::is_planted(Bug::CopyElsewhereIgnored) || !self.is_with_another(plan) {
+        } else if [Bug::CopyElsewhereIgnored, Bug::StartWithoutLease].into_iter().any(planted::is_planted)
+            || !self.is_with_another(plan)
+        {
             // They had none as it was written that the VM is to be started; what has come since is not started beside.
             plan.step(Step::Start {
                 domain: desired.domain.clone(),

@@ -366,6 +366,39 @@ fn what_is_started_by_hand_where_the_vm_has_left_is_not_the_vm() {
     assert_eq!(write.reason, "FoundAgain");
 }
 
+/// The store is away, and nothing can be written down.
+#[test]
+fn what_is_started_by_hand_before_it_is_written_that_the_vm_has_left_is_not_the_vm_either() {
+    let tell = |world: &mut World, what| {
+        let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
+        verdict.expects = Some(what);
+    };
+    for how in [OffReason::Migrated, OffReason::Unread] {
+        let (mut world, mut notes) =
+            (world(1, Some(1), VmPhase::Running, LocalVm::Off { reason: how }), Notes::default());
+        tell(&mut world, Expectation::Own);
+        assert_eq!(plan(&world, &mut notes).steps[0], Step::Expect(Expectation::Nothing), "{how:?}");
+        tell(&mut world, Expectation::Nothing);
+        world.local = Observed::Known(RUNNING);
+        let beside = plan(&world, &mut notes);
+        assert!(matches!(beside.steps.as_slice(), [Step::KillCopy { .. }]), "{how:?}: {beside:?}");
+        // Its end hides that of the VM.
+        world.local = Observed::Known(LocalVm::Off { reason: OffReason::Died });
+        notes.unread_since = Some(NOW - Duration::from_secs(60));
+        heard(&mut world, 0);
+        let after = plan(&world, &mut notes);
+        assert_eq!(only_write(&after).reason, "MovedAway", "{how:?}: {after:?}");
+        if let Observed::Known(facts) = &mut world.domain {
+            facts.origin = Origin::Migrated;
+        }
+        world.local = Observed::Known(RUNNING);
+        assert_eq!(plan(&world, &mut notes).steps[0], Step::Expect(Expectation::Own), "it was brought back");
+        tell(&mut world, Expectation::Own);
+        world.local = Observed::Known(LocalVm::Off { reason: OffReason::Died });
+        assert_eq!(only_write(&plan(&world, &mut notes)).reason, "QemuDied", "and has died here");
+    }
+}
+
 #[test]
 fn where_libvirt_does_not_say_how_it_came_the_keeper_tells_by_its_command_line() {
     for (copies, incoming, expected) in [
