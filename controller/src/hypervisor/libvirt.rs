@@ -199,7 +199,7 @@ impl LibvirtHypervisor {
         self.session(operation, AGENT_DEADLINE).await?;
         let (vm, here, begun) = (Arc::clone(&self.vm), self.settings.uri.clone(), Instant::now());
         let answer = self.agents.run(deadline, move || {
-            let connect = Connect::open(Some(&here))?;
+            let connect = link::connect_to(&here)?;
             if begun.elapsed() >= deadline {
                 // Nobody waits for it any more, and it may be another guest by now.
                 return Err(Refusal::Plain("the hypervisor answered too late".to_owned()));
@@ -316,9 +316,7 @@ impl Hypervisor for LibvirtHypervisor {
         // It takes as long as it takes: its end is told by the job, and nobody waits on the thread. With a connection of
         // its own: the looks meanwhile must not meet it on theirs (see `worker`).
         let begun = on_own_thread("zsha-migrate", move || {
-            let moved = Connect::open(Some(&here))
-                .map_err(Refusal::from)
-                .and_then(|connect| vm.migrate(&connect, &uri, unchecked));
+            let moved = link::connect_to(&here).and_then(|connect| vm.migrate(&connect, &uri, unchecked));
             job.over(moved.map_err(|refusal| explained("migrate", refusal, true).to_string()));
         });
         begun.map(drop).map_err(|error| unreachable("migrate", format!("no thread for it: {error}")))

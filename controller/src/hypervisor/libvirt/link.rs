@@ -6,6 +6,8 @@
 //! One task opens it, one attempt at a time, because opening may block for as long as a daemon hangs and a second
 //! attempt would only hang beside the first.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use tokio::time::Instant;
 use virt::connect::Connect;
 
 use super::events::{self, Bell, Closed, Listening};
+use super::refusal::Refusal;
 use super::worker::on_own_thread;
 
 /// Opening takes milliseconds; after this it is said that nobody answers, and still waited for.
@@ -33,6 +36,21 @@ pub(super) enum Link {
     },
 }
 
+/// What a connection takes, and more: its socket, and what it wakes its thread by.
+const DESCRIPTORS: usize = 8;
+
+/// A connection, where there is room for one: without descriptors libvirt's client does not refuse, it ends this process.
+pub(super) fn connect_to(uri: &str) -> Result<Connect, Refusal> {
+    let spare: io::Result<Vec<File>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
+    match spare {
+        Ok(spare) => drop(spare),
+        Err(error) => {
+            return Err(Refusal::NotLooked(format!("no room for a connection to libvirt: {error}")));
+        }
+    }
+    Ok(Connect::open(Some(uri))?)
+}
+
 /// One connection, from opening to loss.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -43,7 +61,10 @@ pub(super) struct Session {
 impl Session {
     fn open(uri: &str, bell: &Arc<Bell>) -> Result<Self, String> {
         let failed = |error: virt::error::Error| error.message().trim().to_owned();
-        let connect = Connect::open(Some(uri)).map_err(failed)?;
+        let connect = connect_to(uri).map_err(|refusal| match refusal {
+            Refusal::Libvirt(error) => failed(error),
+            Refusal::Plain(reason) | Refusal::NotLooked(reason) => reason,
+        })?;
         let closed = watch::Sender::new(None);
         let listening = events::listen(connect, bell, &closed).map_err(failed)?;
         Ok(Self { listening: Some(listening), closed })
