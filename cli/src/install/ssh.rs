@@ -12,13 +12,19 @@ use russh::client::{self, AuthResult, Handle, KeyboardInteractiveAuthResponse as
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::known_hosts::{known_host_keys_path, learn_known_hosts_path};
-use russh::keys::{PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key};
+use russh::keys::{
+    Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate, load_secret_key,
+};
 use thiserror::Error;
 
 /// To be answered on TCP, to agree on keys, to be let in.
 const CONNECT: Duration = Duration::from_secs(20);
 /// What a script may print before it is taken to have gone wrong.
 const MOST_OUTPUT: usize = 16 << 20;
+
+/// Nothing is signed or checked with an RSA key here, since the one library for it has an open advisory: the time it takes
+/// tells of the key (RUSTSEC-2023-0071). An agent signs by itself.
+const RSA_KEYS: &str = "an RSA key is used only where an agent has it (`ssh-add`)";
 
 /// Who we are to the nodes, the same on each.
 pub(crate) struct Login {
@@ -45,6 +51,10 @@ pub(crate) enum SshError {
     UnknownHost { file: PathBuf, fingerprint: String },
     #[error("its host key is another than in {}: somebody may be in between", .file.display())]
     ChangedHost { file: PathBuf, fingerprint: String },
+    #[error("of its host keys only an RSA key is in {}, and zsha checks none of that kind", .file.display())]
+    OnlyRsaKnown { host: String, file: PathBuf },
+    #[error("it agrees on no way to speak with zsha: {0}")]
+    NothingInCommon(russh::Error),
     #[error("{} cannot be used", .file.display())]
     KnownHosts { file: PathBuf, source: russh::keys::Error },
     #[error("it does not let {user} in: {tried}")]
@@ -77,9 +87,19 @@ impl SshError {
                  from {}",
                 file.display()
             )),
-            Self::Refused { .. } => Some(
-                "give -p, --password-file or --password-stdin; or --identity FILE, or an agent (SSH_AUTH_SOCK)".into(),
+            Self::OnlyRsaKnown { host, file } => Some(format!(
+                "`ssh-keyscan -t ed25519 {host} >> {}` adds its other key; compare that with `ssh-keygen -lf \
+                 /etc/ssh/ssh_host_ed25519_key.pub` there",
+                file.display()
+            )),
+            Self::NothingInCommon(_) => Some(
+                "has its sshd only an RSA key? `ssh-keygen -A` there makes those of the other kinds, and sshd offers \
+                 them once it is restarted"
+                    .into(),
             ),
+            Self::Refused { .. } => Some(format!(
+                "give -p, --password-file or --password-stdin; or --identity FILE, or an agent (SSH_AUTH_SOCK); {RSA_KEYS}"
+            )),
             Self::Protocol(_) | Self::Lost => Some(
                 "does `ssh -v` get in there from here? What answers may be no sshd, or one that hangs up at once".into(),
             ),
@@ -137,6 +157,9 @@ impl Remote {
             Ok(Err(SshError::Protocol(russh::Error::IO(_) | russh::Error::ConnectionTimeout))) => {
                 Err(no_answer())
             }
+            Ok(Err(SshError::Protocol(error @ russh::Error::NoCommonAlgo { .. }))) => {
+                Err(SshError::NothingInCommon(error))
+            }
             Ok(done) => done,
             Err(_) => Err(no_answer()),
         }
@@ -150,16 +173,7 @@ impl Remote {
             nodelay: true,
             ..client::Config::default()
         };
-        // A host that has several keys is asked for one of the kind that is known.
-        if !check.recorded.is_empty() {
-            let kind = |algorithm: &russh::keys::Algorithm| {
-                let known = |key: &PublicKey| {
-                    key.algorithm() == *algorithm || (key.algorithm().is_rsa() && algorithm.clone().is_rsa())
-                };
-                check.recorded.iter().any(known)
-            };
-            config.preferred.key = config.preferred.key.iter().filter(|one| kind(one)).cloned().collect();
-        }
+        config.preferred.key = check.kinds(&config.preferred.key)?.into();
         let mut handle = client::connect(Arc::new(config), (host, login.port), check).await?;
         authenticate(&mut handle, login).await?;
         let mut remote = Self { handle, rights: Rights::Root, password: login.password.clone() };
@@ -287,6 +301,19 @@ impl HostKey {
             accept_new: login.accept_new_host_keys,
         })
     }
+
+    /// The kinds of key that the host is to show: one that has several keys is asked for one that is known.
+    fn kinds(&self, all: &[Algorithm]) -> Result<Vec<Algorithm>, SshError> {
+        let checked: Vec<Algorithm> = all.iter().filter(|kind| !(*kind).clone().is_rsa()).cloned().collect();
+        if self.recorded.is_empty() {
+            return Ok(checked);
+        }
+        if self.recorded.iter().all(|key| key.algorithm().is_rsa()) {
+            return Err(SshError::OnlyRsaKnown { host: self.host.clone(), file: self.file.clone() });
+        }
+        let is_known = |kind: &&Algorithm| self.recorded.iter().any(|key| key.algorithm() == **kind);
+        Ok(checked.iter().filter(is_known).cloned().collect())
+    }
 }
 
 fn recorded(host: &str, port: u16, file: &Path) -> Result<Vec<PublicKey>, SshError> {
@@ -337,16 +364,15 @@ async fn authenticate(handle: &mut Handle<HostKey>, login: &Login) -> Result<(),
         tried.push("password".to_owned());
     } else {
         for file in &login.identities {
-            match load_secret_key(file, None) {
+            match private_key(file) {
                 Ok(key) => {
-                    let hash = handle.best_supported_rsa_hash().await?.flatten();
-                    let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
+                    let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
                     if handle.authenticate_publickey(&login.user, key).await?.success() {
                         return Ok(());
                     }
                     tried.push(format!("key {}", file.display()));
                 }
-                Err(error) => tried.push(format!("key {} cannot be read: {error}", file.display())),
+                Err(why) => tried.push(format!("key {} {why}", file.display())),
             }
         }
         match by_agent(handle, &login.user).await? {
@@ -356,6 +382,19 @@ async fn authenticate(handle: &mut Handle<HostKey>, login: &Login) -> Result<(),
         }
     }
     Err(SshError::Refused { user: login.user.clone(), tried: tried.join(", ") })
+}
+
+/// A key that can be signed with here; or why there is none.
+fn private_key(file: &Path) -> Result<PrivateKey, String> {
+    let rsa = || "not offered, being an RSA key".to_owned();
+    match load_secret_key(file, None) {
+        Ok(key) if key.algorithm().is_rsa() => Err(rsa()),
+        Ok(key) => Ok(key),
+        Err(russh::keys::Error::UnsupportedKeyType { key_type_string, .. }) if key_type_string == "RSA" => {
+            Err(rsa())
+        }
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
 }
 
 /// Some servers take a password only as the answer to a question.
@@ -444,6 +483,41 @@ mod tests {
         );
         let another = shown("10.0.0.2", ED, &login(&file, false)).await;
         assert!(matches!(another, Err(SshError::UnknownHost { .. })), "{another:?}");
+    }
+
+    #[tokio::test]
+    async fn a_host_of_which_only_an_rsa_key_is_known_is_said_to_be_one_and_another_is_asked_for_no_such_key()
+    {
+        const RSA: &str = "AAAAB3NzaC1yc2EAAAADAQABAAABAQCuPQpxR/nEcxYYWkj+WyhMKpT0FRjJWBOjv77tj+aSL4Vf1jyXkPKaH2Fob5zWA0ha87T4wu9gTpEQ63hyYtHmoBwoWJdxuzQKDz0vObsYDyzNpjfPF9IOAG/nBhV1q2YCwyJsj5bMZsGuTCKhZbd8If2m9p3zVk1izB/OoWm9lPIdaJVScw5l1QzEfqcEvfKKy6ES+lI6GT4Q+686VeZIxgZEoWsHhk7SpnwkICkqg7Xs3/r+S5KoIbD2MemERk8JPOZSZYKefozTRNr8Yaxw7n5USwpXXUz7PsQUkZfN2L25TsvIhfX1yYOxFcIbjzVS1LBQ/UMzLZUR2nbI/H5B";
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("known_hosts");
+        let kinds = |lines: &str| {
+            std::fs::write(&file, lines).unwrap();
+            HostKey::of("10.0.0.1", &login(&file, false)).unwrap().kinds(&russh::Preferred::DEFAULT.key)
+        };
+        let of_a_new_host = kinds("").unwrap();
+        assert!(of_a_new_host.contains(&Algorithm::Ed25519));
+        assert!(!of_a_new_host.iter().any(|kind| kind.clone().is_rsa()));
+        let rsa = format!("10.0.0.1 ssh-rsa {RSA}\n");
+        let only_rsa = kinds(&rsa).unwrap_err();
+        assert!(matches!(only_rsa, SshError::OnlyRsaKnown { .. }), "{only_rsa:?}");
+        assert!(only_rsa.hint().unwrap().contains("ssh-keyscan -t ed25519 10.0.0.1 >> "));
+        assert_eq!(kinds(&format!("{rsa}10.0.0.1 ssh-ed25519 {ED}\n")).unwrap(), [Algorithm::Ed25519]);
+    }
+
+    #[test]
+    fn an_rsa_key_in_a_file_is_said_to_be_one() {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, form) in [("id_rsa", "RFC4716"), ("old_rsa", "PEM")] {
+            let file = dir.path().join(file);
+            let made = std::process::Command::new("ssh-keygen")
+                .args(["-q", "-t", "rsa", "-b", "2048", "-N", "", "-m", form, "-f"])
+                .arg(&file)
+                .status()
+                .expect("ssh-keygen is there: `make setup` brings it");
+            assert!(made.success());
+            assert_eq!(private_key(&file).unwrap_err(), "not offered, being an RSA key", "{form}");
+        }
     }
 
     #[test]
