@@ -80,6 +80,31 @@ fn processes(lab: &Cluster) -> Result<BTreeMap<String, String>> {
     lab.hosts().iter().map(|host| Ok((host.name.clone(), pids(host)?))).collect()
 }
 
+/// As an installation of zsha 2.5.1 leaves it: one VM runs by the image, under a name and UUID of its own, and another host has
+/// its definition. Beside that nothing is installed.
+fn another_vm_with_the_image_is_in_the_way(lab: &Cluster, operator: &Operator<'_>) -> Result<()> {
+    let (runs, defines) = (lab.host(2), lab.host(3));
+    let disk = format!("driver=file,node-name=old,filename={IMAGE}");
+    let qemu =
+        ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none", "-S", "-daemonize"];
+    runs.ok(&[&qemu[..], &["-pidfile", "/run/old.pid", "-blockdev", &disk]].concat())?;
+    let domain = format!(
+        "<domain type='qemu'><name>old</name><memory>65536</memory><os><type>hvm</type></os><devices><disk type='file'>\
+         <source file='{IMAGE}'/><target dev='vda'/></disk></devices></domain>"
+    );
+    defines.exec_with(&["virsh", "define", "/dev/stdin"], &domain, SECOND * 20)?.success()?;
+    let refused = operator.install(&[])?;
+    let pid = runs.ok(&["sh", "-c", "cat /run/old.pid; kill -9 $(cat /run/old.pid); rm /run/old.pid"])?;
+    defines.virsh(&["undefine", "old"])?;
+    let process = format!("process {} (qemu-system-x86_64) there has {IMAGE} open", pid.trim());
+    let domain = format!("libvirt there has the domain \"old\" (shut off) with {IMAGE}");
+    ensure!(refused.status.code() == Some(1), "{refused:?}");
+    for said in [&process, &domain] {
+        ensure!(refused.stderr.contains(said.as_str()), "{said}: {refused:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again() -> Result<()> {
     let lab = Cluster::builder().nodes(3).profile("Balanced").bare().build()?;
@@ -124,6 +149,8 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
         let now = own_files(host)?;
         ensure!(now == *before, "{}: {:?}", host.name, now.symmetric_difference(before));
     }
+
+    another_vm_with_the_image_is_in_the_way(&lab, &operator)?;
 
     // --- from bare hosts to a running VM
     let said = operator.install(&[])?;

@@ -20,7 +20,7 @@ use crate::install::ceph::{self, CephLogin};
 use crate::install::facts::Facts;
 use crate::install::layout::{self, Choice, Part, Programs, Wanted};
 use crate::install::login::{self, Remotes};
-use crate::install::nodes::Nodes;
+use crate::install::nodes::{self, Nodes};
 use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
 use crate::install::ssh::SshError;
 use crate::install::steps::{self, Look, OnRemote, Secrets};
@@ -271,6 +271,10 @@ impl Work<'_> {
     async fn carry_out(&self, plan: &Plan, session: &mut Session<'_>) -> Result<(), Failure> {
         for on in &plan.consul {
             self.steps(on, &Secrets::default(), session).await?;
+        }
+        // Before that it could have started its VM at any moment.
+        if plan.consul.iter().flat_map(|on| &on.steps).any(|step| matches!(step, Step::StopOld(_))) {
+            nodes::no_second_copy(&self.document, &self.remotes).await?;
         }
         let management = self.tokens(plan, session).await?;
         let secrets = Secrets { management, ceph: self.ceph_key(plan, session).await? };

@@ -27,6 +27,8 @@ pub(crate) struct Facts {
     pub(crate) qemu: Option<String>,
     /// What libvirt has by the VM's name, whosever it is. An error is why it does not say.
     pub(crate) domain: Result<Option<DomainFact>, String>,
+    /// Who has the VM's disk there beside the domain of its name; the VM itself is among the processes.
+    pub(crate) disk_users: Vec<DiskUser>,
     /// Seconds since 1970 by the node's clock.
     pub(crate) now: i64,
     /// Whether something keeps its clock; none where it does not say.
@@ -58,6 +60,21 @@ pub(crate) struct DomainFact {
     pub(crate) defined: bool,
     /// It is started when the host boots.
     pub(crate) autostart: bool,
+}
+
+/// What runs by the VM's disk, or may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DiskUser {
+    Process {
+        pid: String,
+        program: String,
+        /// As it was started with; empty where it was with none.
+        uuid: String,
+    },
+    /// A domain of libvirt's of another name than the VM's.
+    Domain { name: String, state: String },
+    /// A domain of which libvirt does not say what disks it has, and why.
+    Unknown(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,11 +185,13 @@ pub(crate) fn script(document: &HaCluster) -> String {
     let bridges = document.bridges_named();
     let ceph = CephLogin::of(document);
     let of_ceph = |word: fn(&CephLogin) -> String| quoted(&ceph.as_ref().map(word).unwrap_or_default());
+    let disk = ceph.as_ref().map_or_else(|| image.clone(), CephLogin::image);
     format!(
-        "DOMAIN={}\nIMAGE={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
+        "DOMAIN={}\nIMAGE={}\nDISK={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
          CEPH_CAPS={}\nCEPH_MONITORS={}\n{SCRIPT}",
         quoted(VmName::management().as_str()),
         quoted(&image),
+        quoted(&disk),
         words(bridges.iter().map(String::as_str).collect()),
         words(layout::FILES.to_vec()),
         words(layout::UNITS_ASKED.to_vec()),
@@ -202,6 +221,7 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
         libvirt: filled(word("libvirt")?),
         qemu: filled(word("qemu")?),
         domain: Ok(None),
+        disk_users: Vec::new(),
         now: word("now")?.parse().map_err(|_| Unread::Lacks("now"))?,
         synchronized: match word("synchronized")? {
             "yes" => Some(true),
@@ -247,6 +267,15 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
                 let (defined, autostart) = (*persistent == "yes", *autostart == "enable");
                 facts.domain = Ok(Some(DomainFact { uuid: (*uuid).to_owned(), defined, autostart }));
             }
+            ["disk-process", pid, program, uuid] => {
+                let [pid, program, uuid] = [pid, program, uuid].map(|word| (*word).to_owned());
+                facts.disk_users.push(DiskUser::Process { pid, program, uuid });
+            }
+            ["disk-domain", name, state] => {
+                let [name, state] = [name, state].map(|word| (*word).to_owned());
+                facts.disk_users.push(DiskUser::Domain { name, state });
+            }
+            ["disk-unknown", why] => facts.disk_users.push(DiskUser::Unknown((*why).to_owned())),
             ["domain-unknown", why] => facts.domain = Err((*why).to_owned()),
             ["image", "there", kind] if kind.starts_with("regular") => facts.image = Some(Image::There),
             ["image", "there", kind] => facts.image = Some(Image::Unknown(format!("it is a {kind}"))),
@@ -335,6 +364,58 @@ mod tests {
         let fact = |defined, autostart| Ok(Some(DomainFact { uuid: "u-1".into(), defined, autostart }));
         assert_eq!(of("domain\tu-1\tyes\tenable\n"), fact(true, true));
         assert_eq!(of("domain\tu-1\tno\tdisable\n"), fact(false, false));
+    }
+
+    #[test]
+    fn who_has_the_vms_disk_is_told() {
+        let of = |line: &str| parse(&ANSWER.replace("end\n", &format!("{line}end\n"))).unwrap().disk_users;
+        assert_eq!(of(""), []);
+        let told = of(
+            "disk-process\t17\tqemu-kvm\t\ndisk-domain\told vm\tshut off\ndisk-unknown\tdomain x: no answer\n",
+        );
+        let old = DiskUser::Domain { name: "old vm".into(), state: "shut off".into() };
+        let process = DiskUser::Process { pid: "17".into(), program: "qemu-kvm".into(), uuid: String::new() };
+        assert_eq!(told, [process, old, DiskUser::Unknown("domain x: no answer".into())]);
+    }
+
+    /// The very script, on this machine: what has the image open is told, what only copies it is not.
+    #[test]
+    fn a_process_that_has_the_image_open_is_seen_whatever_it_is_called_by() {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("mnvm.img");
+        std::fs::write(&image, "x").unwrap();
+        let link = dir.path().join("other.img");
+        std::fs::hard_link(&image, &link).unwrap();
+        let sleep = std::fs::canonicalize("/bin/sleep").unwrap();
+        let run = |program: &str, words: &[&str], open: Option<&std::path::Path>| {
+            let program = dir.path().join(program);
+            std::fs::copy(&sleep, &program).unwrap();
+            let stdin = open.map_or_else(Stdio::null, |file| std::fs::File::open(file).unwrap().into());
+            Command::new(program).arg("600").args(words).stdin(stdin).spawn().unwrap()
+        };
+        // `sleep` takes each word for a time to add: what is no number would end it.
+        let mut users = [run("qemu-system-x86_64", &[], Some(&image)), run("qemu-kvm", &[], Some(&link))];
+        let mut others = [run("qemu-img", &[], Some(&image)), run("qemu-nbd", &[], None)];
+        let mut shell = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut script = script(&super::super::testing::document());
+        script
+            .insert_str(script.find("say()").unwrap(), &format!("IMAGE='{0}' DISK='{0}'\n", image.display()));
+        shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let said = shell.wait_with_output().unwrap();
+        let pids = users.each_ref().map(|user| user.id().to_string());
+        for process in users.iter_mut().chain(&mut others) {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        let said = String::from_utf8(said.stdout).unwrap();
+        let mut told: Vec<_> =
+            said.lines().filter_map(|line| line.strip_prefix("disk-process\t")?.split('\t').next()).collect();
+        told.sort_unstable();
+        let mut pids: Vec<_> = pids.iter().map(String::as_str).collect();
+        pids.sort_unstable();
+        assert_eq!(told, pids, "{said}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-# What a node says of itself, a line a fact, its words apart by tabs. Reads only. IMAGE, BRIDGES, FILES, UNITS and DOMAIN
-# are set in front of it.
+# What a node says of itself, a line a fact, its words apart by tabs. Reads only. IMAGE, DISK, BRIDGES, FILES, UNITS and
+# DOMAIN are set in front of it.
 say() { printf '%s' "$1"; shift; for word; do printf '\t%s' "$word"; done; printf '\n'; }
 first() { for one; do command -v "$one" 2>/dev/null && return; [ -x "$one" ] && echo "$one" && return; done; }
 
@@ -12,7 +12,7 @@ say libvirt "$([ -z "$libvirt" ] || "$libvirt" --version 2>/dev/null | sed 's/.*
 qemu=$(first qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm)
 say qemu "$([ -z "$qemu" ] || "$qemu" --version 2>/dev/null | sed -n '1s/.*version \([^ (]*\).*/\1/p')"
 if command -v virsh >/dev/null 2>&1; then
-  asked() { LC_ALL=C timeout 10 virsh -q -c qemu:///system "$@"; }
+  asked() { LC_ALL=C timeout 10 virsh -q -c qemu:///system "$@" </dev/null; }
   # A lookup that fails says the same whatever the cause. A list is whole, or an error.
   if ! names=$(asked list --all --name 2>&1); then
     say domain-unknown "$(printf %s "${names:-it does not answer in time}" | tr '\n\t' '  ' | cut -c1-300)"
@@ -23,7 +23,32 @@ if command -v virsh >/dev/null 2>&1; then
         END { printf "domain\t%s\t%s\t%s\n", uuid, v["Persistent"], v["Autostart"] }'
   else say domain-unknown 'it is in the list of domains, and nothing more was said of it'
   fi
+  # Other domains with the VM's disk. One that was shut off may be started by hand, or with the host.
+  printf '%s\n' "$names" | while read -r name; do
+    [ -n "$name" ] && [ "$name" != "$DOMAIN" ] || continue
+    if ! xml=$(asked dumpxml "$name" 2>&1); then
+      asked dominfo "$name" >/dev/null 2>&1 && say disk-unknown "libvirt's domain $name: $(printf %s "$xml" | tr '\n\t' '  ' | cut -c1-200)"
+    elif printf %s "$xml" | tr '"' "'" | grep -qF "'$DISK'"; then say disk-domain "$name" "$(asked domstate "$name" 2>/dev/null | head -n 1)"
+    fi
+  done
 fi
+# Processes with the VM's disk, by what they have open or were started with. One that only reads or copies it is none.
+identity=$([ -z "$IMAGE" ] || timeout 10 stat -L -c %d:%i -- "$IMAGE" 2>/dev/null)
+pool=${DISK%/*} image=${DISK##*/}
+for process in /proc/[0-9]*; do
+  program=$(readlink "$process/exe" 2>/dev/null) || continue
+  case ${program##*/} in *qemu-img*) continue ;; *qemu* | kvm) ;; *) continue ;; esac
+  words=$(tr '\0\n\t' '   ' <"$process/cmdline" 2>/dev/null)
+  uses=
+  case $words in *"$DISK"*) uses=yes ;; esac
+  if [ -n "$IMAGE" ]; then
+    ls -l "$process/fd" 2>/dev/null | grep -qF -- "-> $IMAGE" && uses=yes
+    [ -n "$identity" ] && timeout 10 stat -L -c %d:%i "$process"/fd/* 2>/dev/null | grep -qxF "$identity" && uses=yes
+  else
+    case $words in *"\"pool\":\"$pool\""*"\"image\":\"$image\""*) uses=yes ;; esac
+  fi
+  [ -z "$uses" ] || say disk-process "${process#/proc/}" "${program##*/}" "$(printf %s "$words" | sed -n 's/.* -uuid \([^ ]*\).*/\1/p')"
+done
 say now "$(date +%s)"
 say synchronized "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
 if [ -n "$IMAGE" ]; then

@@ -61,16 +61,32 @@ impl Nodes {
         }
         objections.extend(preflight::one_consul(&self.facts));
         objections.extend(preflight::ceph(document, &self.facts, choice));
-        let Some(first) = objections.first() else { return Ok(()) };
-        let shown = |one: &Objection| {
-            let address = document.node(&one.node).map(|node| node.address.to_string()).unwrap_or_default();
-            format!("{address} {}: {}", one.node, one.what)
-        };
-        let failure =
-            Failure::new(Exit::General, "NotFit", "not every node is fit, and nothing was done on any");
-        let failure = objections.iter().fold(failure, |failure, one| failure.cause(shown(one)));
-        Err(failure.hint(first.hint.clone()))
+        refused(document, &objections, "not every node is fit, and nothing was done on any")
     }
+}
+
+/// An error with each of these, if there are any.
+fn refused(document: &HaCluster, objections: &[Objection], message: &str) -> Result<(), Failure> {
+    let Some(first) = objections.first() else { return Ok(()) };
+    let shown = |one: &Objection| {
+        let address = document.node(&one.node).map(|node| node.address.to_string()).unwrap_or_default();
+        format!("{address} {}: {}", one.node, one.what)
+    };
+    let failure = Failure::new(Exit::General, "NotFit", message);
+    let failure = objections.iter().fold(failure, |failure, one| failure.cause(shown(one)));
+    Err(failure.hint(first.hint.clone()))
+}
+
+/// Looks at every node once more: what was stopped meanwhile may have started a VM, or left one running.
+pub(crate) async fn no_second_copy(document: &HaCluster, remotes: &Remotes) -> Result<(), Failure> {
+    let facts = look(document, remotes).await?;
+    let of = |node: &Node| facts.get(&node.name).map(|facts| preflight::second_copies(document, node, facts));
+    let objections: Vec<_> = document.nodes().iter().filter_map(of).flatten().collect();
+    refused(
+        document,
+        &objections,
+        "the services of zsha 2.5.1 are stopped, and zsha's own were not started on any node",
+    )
 }
 
 async fn look(document: &HaCluster, remotes: &Remotes) -> Result<BTreeMap<NodeName, Facts>, Failure> {

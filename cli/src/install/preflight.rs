@@ -7,7 +7,7 @@ use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName, VmName};
 
 use super::ceph::CephLogin;
-use super::facts::{Facts, Firewall, Image, Link};
+use super::facts::{DiskUser, Facts, Firewall, Image, Link};
 use super::layout::Choice;
 use super::plan::{Consul, ceph_admin, ceph_login, consul_of, has_consul, lacks_ceph_key};
 
@@ -105,6 +105,7 @@ pub(crate) fn check(
     }
     checked.lines.extend(versions(facts));
     domain(document, node, facts, &mut checked);
+    checked.objections.extend(second_copies(document, node, facts));
     image(document, node, facts, choice, &mut checked);
     bridges(node, facts, &mut checked);
     checked.remarks.extend(remarks(node, facts, now));
@@ -141,6 +142,39 @@ fn domain(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checke
             "libvirt there has {name} on its disk{boots}; zsha removes it, whether or not it runs"
         ));
     }
+}
+
+/// What has the VM's disk and is not the VM, as zsha knows it: the VM of an earlier installation above all. zsha would start its
+/// own copy beside it, and not every QEMU locks its image.
+pub(crate) fn second_copies(document: &HaCluster, node: &Node, facts: &Facts) -> Vec<Objection> {
+    let ours = VmName::management().domain_uuid(document.name()).to_string();
+    let disk = match document.image_path() {
+        Some(path) => path.display().to_string(),
+        None => CephLogin::of(document).map(|login| format!("rbd:{}", login.image())).unwrap_or_default(),
+    };
+    let objection = |user: &DiskUser| {
+        let (what, hint) = match user {
+            DiskUser::Process { uuid, .. } if *uuid == ours => return None,
+            DiskUser::Process { pid, program, .. } => (
+                format!("process {pid} ({program}) there has {disk} open, and is not zsha's VM"),
+                "a second copy beside it would destroy the disk: shut that VM down on every node, see that nothing starts \
+                 it again, and run this once more"
+                    .to_owned(),
+            ),
+            DiskUser::Domain { name, state } => (
+                format!("libvirt there has the domain {name:?} ({state}) with {disk}"),
+                format!(
+                    "it would be a second copy: shut it down, and `virsh undefine '{name}'` there: its image stays"
+                ),
+            ),
+            DiskUser::Unknown(why) => (
+                format!("whether another domain there has {disk} is not known: {why}"),
+                "see that `virsh dumpxml` of each domain answers there, and run this once more".to_owned(),
+            ),
+        };
+        Some(Objection { node: node.name.clone(), what, hint })
+    };
+    facts.disk_users.iter().filter_map(objection).collect()
 }
 
 /// What is there, for whoever reads the log of an installation later.
@@ -381,6 +415,29 @@ mod tests {
             ["libvirt there has another domain named mnvm, 173de36b-4a5d-458e-a5e3-9a99584551ef"]
         );
         assert_eq!(remarks, Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_else_has_the_vms_disk_is_in_the_way_and_the_vm_itself_is_not() {
+        let uuid = VmName::management().domain_uuid(document().name()).to_string();
+        let process = |uuid: &str| DiskUser::Process {
+            pid: "4711".into(),
+            program: "qemu-kvm".into(),
+            uuid: uuid.to_owned(),
+        };
+        let said = |user: DiskUser| objections(|facts| facts.disk_users = vec![user]);
+        assert_eq!(said(process(&uuid)), Vec::<String>::new());
+        let disk = document().image_path().unwrap().display().to_string();
+        for other in ["", "173de36b-4a5d-458e-a5e3-9a99584551ef"] {
+            let expected = format!("process 4711 (qemu-kvm) there has {disk} open, and is not zsha's VM");
+            assert_eq!(said(process(other)), [expected]);
+        }
+        let old = DiskUser::Domain { name: "ZStack Management Node VM".into(), state: "shut off".into() };
+        assert_eq!(
+            said(old),
+            [format!("libvirt there has the domain \"ZStack Management Node VM\" (shut off) with {disk}")]
+        );
+        assert_eq!(said(DiskUser::Unknown("no answer".into())).len(), 1, "not known is not none");
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(crate) fn bare(hostname: &str) -> Facts {
         libvirt: Some("9.0.0".into()),
         qemu: Some("7.2.19".into()),
         domain: Ok(None),
+        disk_users: Vec::new(),
         now: 1_795_876_627,
         synchronized: Some(true),
         image: Some(Image::There),
