@@ -212,3 +212,22 @@ async fn a_server_that_does_not_let_itself_be_mounted_delays_nothing_else() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!(node.machine.host.mounts_begun(), 1, "no second try begins beside one that hangs");
 }
+
+/// Of what is gone without a word of the hypervisor only its log can say that it has not left.
+#[tokio::test(start_paused = true)]
+async fn a_vm_that_is_gone_without_a_word_is_not_started_while_the_log_cannot_be_read() {
+    let node = OneNode::running().await;
+    let (hosts, name) = (Arc::clone(&node.machine.hosts), node.machine.name.clone());
+    hosts.set_log_unreadable(&name, true);
+    hosts.save_by_hand(&name);
+    let waits = |reason: &'static str| {
+        move |node: &OneNode| node.status().unwrap().waiting.iter().any(|waiting| waiting.reason == reason)
+    };
+    node.until(waits("LogUnread")).await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(hosts.copies(), [], "nobody has said that it did not leave");
+
+    hosts.set_log_unreadable(&name, false);
+    // As with every other end: the nodes that are not there are waited for.
+    node.until(waits("CopiesUnknown")).await;
+}

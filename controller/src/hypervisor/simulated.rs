@@ -132,7 +132,8 @@ pub struct SimulatedHosts {
 impl SimulatedHosts {
     /// A world without hosts; each comes into being, powered on, with its first [`Self::hypervisor`].
     pub fn new(name: VmName, uuid: Uuid) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::new(name, uuid)), something_due: Notify::new() })
+        let state = State::new(name, uuid, Instant::now());
+        Arc::new(Self { state: Mutex::new(state), something_due: Notify::new() })
     }
 
     /// The view of one node.

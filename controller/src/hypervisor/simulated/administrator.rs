@@ -45,6 +45,11 @@ impl SimulatedHosts {
         self.settled().host(node).uncounted = uncounted;
     }
 
+    /// From now on the log there can be read by nobody.
+    pub fn set_log_unreadable(&self, node: &NodeName, unreadable: bool) {
+        self.settled().host(node).log_unreadable = unreadable;
+    }
+
     pub fn is_uncounted(&self, node: &NodeName) -> bool {
         self.settled().host(node).uncounted
     }

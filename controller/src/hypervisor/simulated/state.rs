@@ -137,6 +137,8 @@ pub(super) struct Host {
     pub(super) disk_gone: bool,
     /// Whoever counts processes there cannot read the table.
     pub(super) uncounted: bool,
+    /// The log there says to nobody how the VM has ended.
+    pub(super) log_unreadable: bool,
     changes: watch::Sender<u64>,
 }
 
@@ -165,6 +167,7 @@ impl Host {
             unkillable: false,
             disk_gone: false,
             uncounted: false,
+            log_unreadable: false,
             changes: watch::Sender::new(0),
         }
     }
@@ -253,6 +256,8 @@ pub(super) enum Reached<T> {
 pub(super) struct State {
     name: VmName,
     uuid: Uuid,
+    /// The moment that everything was last settled for.
+    now: Instant,
     hosts: BTreeMap<NodeName, Host>,
     due: BTreeMap<(Instant, u64), Due>,
     /// The last number given to a process or a thing due.
@@ -267,10 +272,11 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(name: VmName, uuid: Uuid) -> Self {
+    pub(super) fn new(name: VmName, uuid: Uuid, now: Instant) -> Self {
         Self {
             name,
             uuid,
+            now,
             hosts: BTreeMap::new(),
             due: BTreeMap::new(),
             counter: 0,
@@ -319,6 +325,7 @@ impl State {
 
     /// Does what has fallen due by `now`, in order.
     pub(super) fn settle(&mut self, now: Instant) {
+        self.now = now;
         while let Some(entry) = self.due.first_entry() {
             let at = entry.key().0;
             if at > now {
@@ -573,7 +580,7 @@ impl State {
     /// If a process executes there, it has done so until now.
     pub(super) fn executed_until_now(&mut self, node: &NodeName) {
         if self.host(node).process.as_ref().is_some_and(Process::executing) {
-            self.last_executed.insert(node.clone(), Instant::now());
+            self.last_executed.insert(node.clone(), self.now);
         }
     }
 
@@ -677,7 +684,7 @@ impl State {
         }
         host.changed();
         for due in postponed {
-            self.later(Instant::now(), due);
+            self.later(self.now, due);
         }
         self.due.retain(|_, due| match due {
             Due::Request { node: of, .. } | Due::GuestOff { node: of, .. } => of != node,

@@ -118,7 +118,12 @@ impl Hypervisor for SimulatedHypervisor {
     }
 
     async fn last_end(&self) -> Result<Option<OffReason>, HypervisorError> {
-        Ok(self.hosts.settled().last_end(&self.node))
+        let mut state = self.hosts.settled();
+        if state.host(&self.node).log_unreadable {
+            let reason = "its log cannot be read".to_owned();
+            return Err(HypervisorError::Unreachable { operation: "look at the last end", reason });
+        }
+        Ok(state.last_end(&self.node))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
