@@ -183,6 +183,7 @@ fn many(bug: Option<Bug>, from: u64, seeds: u64) -> ExitCode {
                         *sum.faults.entry(kind).or_default() += count;
                     }
                     if !report.violations.is_empty() {
+                        eprintln!("seed {}: {}", report.seed, report.violations.join("; "));
                         sum.failed.push(report);
                     }
                     sum.played += 1;

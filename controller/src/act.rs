@@ -2,10 +2,9 @@
 //! holds is refused, never repaired.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use zsha_crds::records::{Answer, EventType, Intent, LeaseRecord, LeaseState, LeaseTimings, Outcome, Owner};
-use zsha_crds::{Keys, NodeName, VmName};
+use zsha_crds::{EventReason, Keys, NodeName, VmName};
 use zsha_runtime::lease::Sight;
 use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
@@ -15,14 +14,10 @@ use crate::heard::Doing;
 use crate::host::{Host, HostError};
 use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError};
 use crate::keeper::{KeeperError, Lease};
+use crate::plan::notes::{Landed, StartFault};
 use crate::plan::{Notes, ResumeBecause, Step, Still, Write};
 use crate::planted::{self, Bug};
 use crate::views::Views;
-
-/// After a step that failed for a reason that time may mend.
-const RETRY: Duration = Duration::from_secs(1);
-/// An image lock of a dead client ends by the server's clock; asking more often does not help.
-const LOCK_RETRY: Duration = Duration::from_secs(2);
 
 /// The edges of one node.
 #[derive(Debug, Clone)]
@@ -55,13 +50,18 @@ pub enum ActError {
 /// Something worth an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happened {
+    pub reason: EventReason,
     pub kind: EventType,
-    pub reason: String,
     pub message: String,
 }
 
-fn happened(kind: EventType, reason: &str, message: impl Into<String>) -> Happened {
-    Happened { kind, reason: reason.to_owned(), message: message.into() }
+fn happened(reason: EventReason, message: impl Into<String>) -> Happened {
+    Happened { reason, kind: reason.severity(), message: message.into() }
+}
+
+/// Of what is either.
+fn happened_as(kind: EventType, reason: EventReason, message: impl Into<String>) -> Happened {
+    Happened { kind, ..happened(reason, message) }
 }
 
 /// One step. `notes` learns what came of it.
@@ -83,14 +83,12 @@ pub async fn act(
         }
         Step::Mount(want) => {
             edges.host.mount(want).await?;
-            vec![happened(
-                EventType::Normal,
-                "Mounted",
-                format!("{} on {}", want.source, want.target.display()),
-            )]
+            vec![happened(EventReason::Mounted, format!("{} on {}", want.source, want.target.display()))]
         }
         Step::WriteSeed(seed) => {
-            edges.host.write_seed(seed).await?;
+            let written = edges.host.write_seed(seed).await;
+            notes.tried_to_write_seed(edges.clock.now());
+            written?;
             vec![]
         }
         Step::Expect(what) => {
@@ -102,11 +100,7 @@ pub async fn act(
                 still_so(edges, views, *still).await?;
             }
             edges.hypervisor.kill().await?;
-            vec![happened(
-                EventType::Warning,
-                "Killed",
-                format!("the copy on {} was ended: {because}", edges.me),
-            )]
+            vec![happened(EventReason::Killed, format!("the copy on {} was ended: {because}", edges.me))]
         }
         Step::ReplaceLease { of, over } => replace_lease(edges, of, *over).await?,
         Step::Write(write) => return write_record(edges, views, write, notes).await,
@@ -124,9 +118,9 @@ pub async fn act(
         }
         Step::AbortMigration { id, because } => {
             edges.hypervisor.abort_migration().await?;
-            notes.migration.aborted = Some((*id, edges.clock.now()));
+            notes.aborted(*id, edges.clock.now());
             let message = format!("the migration of the VM was ended: {because}");
-            vec![happened(EventType::Warning, "MigrationAborted", message)]
+            vec![happened(EventReason::MigrationAborted, message)]
         }
         Step::SetPassword { id, by } => {
             let set = edges.hypervisor.set_password(guest::ROOT, guest::DEFAULT_PASSWORD).await;
@@ -142,29 +136,22 @@ pub async fn act(
                     (Outcome::Failed, format!("the password of root in the guest was not reset: {error}"))
                 }
             };
-            notes.password = Some(Answer { id: *id, outcome, message });
+            notes.tried.password = Some(Answer { id: *id, outcome, message });
             vec![]
         }
         Step::Undefine { because } => {
             edges.hypervisor.undefine().await?;
             let message =
                 format!("the definition of the VM on the disk of {} was removed: {because}", edges.me);
-            vec![happened(EventType::Normal, "Undefined", message)]
+            vec![happened(EventReason::Undefined, message)]
         }
         Step::Shutdown { because, if_still } => {
             still_so(edges, views, *if_still).await?;
             edges.hypervisor.shutdown().await?;
-            let now = edges.clock.now();
-            let again = notes.shutdown_asked.is_some();
-            notes.shutdown_asked = Some(notes.shutdown_asked.map_or((now, now), |(first, _)| (first, now)));
-            if again {
+            if !notes.asked_to_power_off(edges.clock.now()) {
                 return Ok(vec![]);
             }
-            vec![happened(
-                EventType::Normal,
-                "ShuttingDown",
-                format!("the guest was asked to power off: {because}"),
-            )]
+            vec![happened(EventReason::ShuttingDown, format!("the guest was asked to power off: {because}"))]
         }
     };
     Ok(done)
@@ -261,19 +248,13 @@ fn settle_start(
     let now = edges.clock.now();
     match result {
         Ok(()) => {
-            notes.ran = false;
-            notes.blocked = None;
-            notes.retry_at = None;
-            notes.shutdown_asked = None;
-            notes.faulted_since = None;
-            notes.starts.push(now);
-            // More than a day of restarts need not be remembered.
-            if notes.starts.len() > 32 {
-                notes.starts.remove(0);
-            }
+            notes.started(now);
             Ok(vec![])
         }
-        Err(error) => Err(note_failure(now, error, notes)),
+        Err(error) => {
+            note_failure(now, &error, notes);
+            Err(error)
+        }
     }
 }
 
@@ -283,50 +264,48 @@ fn settle_resume(
     because: ResumeBecause,
     notes: &mut Notes,
 ) -> Result<Vec<Happened>, ActError> {
-    notes.ran |= result.is_ok();
-    match (result, because) {
-        (Ok(()), ResumeBecause::Started) => {
-            Ok(vec![happened(EventType::Normal, "Started", format!("the VM runs on {}", edges.me))])
-        }
-        (Ok(()), ResumeBecause::IoErrorOver) => Ok(vec![happened(
-            EventType::Normal,
-            "Resumed",
-            "the guest goes on after an I/O error of its disk",
-        )]),
-        // Told by the write that follows.
-        (Ok(()), ResumeBecause::Arrived) => Ok(vec![]),
-        (Err(error), ResumeBecause::Arrived) => Err(note_failure(edges.clock.now(), error, notes)),
-        (Ok(()), ResumeBecause::FaultOver) => Ok(vec![happened(
-            EventType::Warning,
-            "Resumed",
-            "QEMU had paused the guest for a fault of its own; it goes on",
-        )]),
-        (Err(error), ResumeBecause::Started) => Err(note_failure(edges.clock.now(), error, notes)),
-        (Err(error), ResumeBecause::IoErrorOver | ResumeBecause::FaultOver) => Err(error),
+    let now = edges.clock.now();
+    // One that was refused before the hypervisor was asked may be tried again as soon as it no longer is.
+    if !matches!(result, Err(ActError::Moved(_))) {
+        notes.resumed(because, result.is_ok(), now);
     }
+    if let Err(error) = result {
+        if matches!(because, ResumeBecause::Started | ResumeBecause::Arrived) {
+            note_failure(now, &error, notes);
+        }
+        return Err(error);
+    }
+    Ok(match because {
+        ResumeBecause::Started => {
+            vec![happened(EventReason::Started, format!("the VM runs on {}", edges.me))]
+        }
+        ResumeBecause::IoErrorOver => {
+            vec![happened(EventReason::Resumed, "the guest goes on after an I/O error of its disk")]
+        }
+        ResumeBecause::FaultOver => vec![happened_as(
+            EventType::Warning,
+            EventReason::Resumed,
+            "QEMU had paused the guest for a fault of its own; it goes on",
+        )],
+        // Told by the write that follows.
+        ResumeBecause::Arrived => vec![],
+    })
 }
 
 /// What a failed start costs: a refusal counts against this node, everything else is only waited for.
-fn note_failure(now: Moment, error: ActError, notes: &mut Notes) -> ActError {
-    match &error {
-        ActError::Hypervisor(HypervisorError::Refused { reason, .. }) => {
-            notes.failed = Some(reason.clone());
-            notes.retry_at = Some(now + RETRY);
-        }
+fn note_failure(now: Moment, error: &ActError, notes: &mut Notes) {
+    let fault = match error {
+        ActError::Hypervisor(HypervisorError::Refused { reason, .. }) => StartFault::Refused(reason.clone()),
         ActError::Hypervisor(HypervisorError::ImageLocked { reason, .. }) => {
-            notes.blocked = Some(format!("the image is locked by another process or host: {reason}"));
-            notes.retry_at = Some(now + LOCK_RETRY);
+            StartFault::ImageLocked(reason.clone())
         }
         ActError::Hypervisor(HypervisorError::Unreachable { .. } | HypervisorError::Unanswered { .. })
         | ActError::Store(_)
         | ActError::Host(_)
-        | ActError::Keeper(_) => {
-            notes.blocked = Some(error.to_string());
-            notes.retry_at = Some(now + RETRY);
-        }
-        ActError::Moved(_) => {}
-    }
-    error
+        | ActError::Keeper(_) => StartFault::NotAnswered(error.to_string()),
+        ActError::Moved(_) => return,
+    };
+    notes.start_failed(fault, now);
 }
 
 /// One transaction: the fences, the record, and a check of this node's own lease.
@@ -349,7 +328,7 @@ async fn write_record(
                 Some(index) => views.wrote(write.record.clone(), index, sent),
                 None => views.write_is_unknown(&write.record),
             }
-            notes.failed = None;
+            notes.wrote(write, Landed::Surely, sent);
             Ok(events_of(edges, write))
         }
         Ok(Txn::Conflict { message, .. }) => {
@@ -361,6 +340,7 @@ async fn write_record(
             if !planted::is_planted(Bug::UnansweredWriteForgotten) {
                 views.write_is_unknown(&write.record);
             }
+            notes.wrote(write, Landed::Perhaps, sent);
             Err(error.into())
         }
     }
@@ -376,8 +356,7 @@ async fn replace_lease(edges: &Edges, owner: &Owner, over: Option<u64>) -> Resul
     };
     match edges.store.txn(vec![op]).await? {
         Txn::Committed { .. } => Ok(vec![happened(
-            EventType::Warning,
-            "LeaseReplaced",
+            EventReason::LeaseReplaced,
             format!(
                 "the lease of {} {what}; if the node lives it goes on with the new one, if not its \
                  VM is taken over {} s from now",
@@ -503,23 +482,23 @@ fn events_of(edges: &Edges, write: &Write) -> Vec<Happened> {
         .iter()
         .map(|sight| {
             let node = &sight.record.node;
-            happened(
-                EventType::Warning,
-                "Fenced",
-                format!("{} fenced {node}: it does not renew its lease", edges.me),
-            )
+            happened(EventReason::Fenced, format!("{} fenced {node}: it does not renew its lease", edges.me))
         })
         .collect();
-    let kind = match write.reason {
-        "Adopted" | "Running" | "FirstStart" | "Placed" | "Stopped" | "MigrationBegun" | "HandedOver"
-        | "Migrated" | "MigrationAnswered" | "HostShutDown" => EventType::Normal,
-        _ => EventType::Warning,
-    };
     // "Running" is told by the step that let it run.
-    if write.reason != "Running" {
-        events.push(happened(kind, write.reason, write.message.clone()));
+    if write.reason != EventReason::Running {
+        events.push(happened_as(severity(write), write.reason, write.message.clone()));
     }
     events
+}
+
+fn severity(write: &Write) -> EventType {
+    match (write.reason, &write.record.password_reset) {
+        (EventReason::PasswordAnswered, Some(answer)) if answer.outcome != Outcome::Done => {
+            EventType::Warning
+        }
+        (reason, _) => reason.severity(),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! listens, and the compiler removes the saying.
 
 #[cfg(any(test, feature = "sim"))]
-pub(crate) use listening::{Doing, forget, last_start, of};
+pub(crate) use listening::{Doing, decided, forget, last_start, of, planned_anew};
 
 #[cfg(any(test, feature = "sim"))]
 mod listening {
@@ -11,11 +11,13 @@ mod listening {
 
     use zsha_crds::NodeName;
 
-    use crate::plan::Step;
+    use crate::plan::{self, Plan, Step};
+    use crate::world::World;
 
     thread_local! {
         static DOING: RefCell<BTreeMap<NodeName, Step>> = RefCell::default();
         static STARTED: RefCell<BTreeMap<NodeName, u64>> = RefCell::default();
+        static PLANNED_ANEW: RefCell<Vec<String>> = RefCell::default();
     }
 
     /// One step, from its beginning until it is done or given up.
@@ -38,6 +40,20 @@ mod listening {
         }
     }
 
+    /// That this was decided. The same world once more, with what was remembered of it, gives the same steps.
+    pub(crate) fn decided(world: &World, plan: &Plan) {
+        let again = plan::plan(world, &plan.notes);
+        if again.steps != plan.steps {
+            let what = format!("{} plans {:?}, and then {:?}", world.me, plan.steps, again.steps);
+            PLANNED_ANEW.with_borrow_mut(|anew| anew.push(what));
+        }
+    }
+
+    /// What was planned otherwise the second time.
+    pub(crate) fn planned_anew() -> Vec<String> {
+        PLANNED_ANEW.with_borrow_mut(std::mem::take)
+    }
+
     /// What the controller of that node is doing.
     pub(crate) fn of(node: &NodeName) -> Option<Step> {
         DOING.with_borrow(|doing| doing.get(node).cloned())
@@ -52,6 +68,7 @@ mod listening {
     pub(crate) fn forget() {
         DOING.with_borrow_mut(BTreeMap::clear);
         STARTED.with_borrow_mut(BTreeMap::clear);
+        PLANNED_ANEW.with_borrow_mut(Vec::clear);
     }
 }
 
@@ -65,3 +82,6 @@ impl Doing {
         Self
     }
 }
+
+#[cfg(not(any(test, feature = "sim")))]
+pub(crate) const fn decided(_: &crate::world::World, _: &crate::plan::Plan) {}

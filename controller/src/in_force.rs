@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use zsha_crds::decode::decode_value;
 use zsha_crds::diagnostic::Diagnostics;
-use zsha_crds::records::{EventType, HistoryRecord, NodeStatus, StoredSpec, brief};
-use zsha_crds::{ClusterName, HaCluster, NodeName, format};
+use zsha_crds::records::{HistoryRecord, NodeStatus, StoredSpec, brief};
+use zsha_crds::{ClusterName, EventReason, HaCluster, NodeName, format};
 use zsha_runtime::store::Entry;
 
 use crate::desired::Desired;
@@ -207,22 +207,22 @@ impl fmt::Display for SpecProblem {
     }
 }
 
-/// What to tell of a change of the problem, where it did change: one word and a sentence.
+/// What to tell of a change of the problem, where it did change: why, and a sentence.
 pub fn news(
     before: Option<&SpecProblem>,
     now: Option<&SpecProblem>,
     in_force: Option<u64>,
-) -> Option<(EventType, &'static str, String)> {
+) -> Option<(EventReason, String)> {
     match (before, now) {
         (before, now) if before == now => None,
         (_, Some(problem @ SpecProblem::Waits { .. })) => {
-            Some((EventType::Warning, "SpecWaits", problem.told(in_force)))
+            Some((EventReason::SpecWaits, problem.told(in_force)))
         }
-        (_, Some(problem)) => Some((EventType::Warning, "SpecInvalid", problem.told(in_force))),
+        (_, Some(problem)) => Some((EventReason::SpecInvalid, problem.told(in_force))),
         (_, None) => {
             let generation = in_force.map(|generation| format!(" (generation {generation})"));
             let message = format!("the stored document is in force{}", generation.unwrap_or_default());
-            Some((EventType::Normal, "SpecValid", message))
+            Some((EventReason::SpecValid, message))
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use zsha_crds::EventReason;
 use zsha_runtime::events::{Event, Recorder};
 
 use crate::api::{self, Window};
@@ -36,7 +37,7 @@ pub async fn keep(
                 AGAIN.as_secs()
             );
             tracing::warn!(message);
-            recorder.publish(Event::warning("PageNotServed", "page", message));
+            recorder.publish(Event::new(EventReason::PageNotServed, "page", message));
             told = Some(why);
         }
         tokio::select! {

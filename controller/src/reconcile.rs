@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::{Mutex, mpsc, watch};
 use zsha_crds::records::EventType;
 use zsha_crds::status::summarise;
-use zsha_crds::{ClusterName, VmName, format};
+use zsha_crds::{ClusterName, EventReason, VmName, format};
 use zsha_runtime::controller::{Action, Controller};
 use zsha_runtime::events::{Event, Recorder};
 use zsha_runtime::store::{Op, StoreError};
@@ -17,6 +17,7 @@ use crate::act::{ActError, Edges, act};
 use crate::api::{HypervisorSight, Metrics, Snapshot};
 use crate::guest::agent::Told;
 use crate::guest::telling::{self, Ask, Telling};
+use crate::heard;
 use crate::host::MountWant;
 use crate::hypervisor::LocalVm;
 use crate::in_force;
@@ -215,7 +216,9 @@ impl Reconciler {
         let mut last = None;
         for _ in 0..MOST_ROUNDS {
             let world = observe(&self.node.edges, &self.views, &self.host, &mut notes.blindness).await;
-            let plan = plan::plan(&world, &mut notes);
+            let plan = plan::plan(&world, &notes);
+            heard::decided(&world, &plan);
+            *notes = plan.notes.clone();
             let done = self.carry_out(&plan.steps, &mut notes).await;
             last = Some((world, plan));
             if !done {
@@ -226,9 +229,9 @@ impl Reconciler {
         let Some((world, plan)) = last else { return Action::requeue(SAFETY_NET) };
         self.guest.want(to_tell(&world));
         self.tell_of_document(&world, &mut notes);
-        for news in plan::news::news(&world, &mut notes) {
-            tracing::warn!(reason = news.reason, news.message, "vm");
-            self.record_of_vm(EventType::Warning, news.reason, news.message);
+        for news in plan::news::news(&world, &mut notes.told) {
+            tracing::warn!(reason = news.reason.as_str(), news.message, "vm");
+            self.record_of_vm(news.reason.severity(), news.reason, news.message);
         }
         if plan.look {
             self.look.send_modify(|count| *count += 1);
@@ -236,7 +239,7 @@ impl Reconciler {
         self.publish(&world).await;
         let told = self.tell(&world, &plan).await;
         let mut wait = plan.recheck.map_or(SAFETY_NET, |at| world.now.until(at).min(SAFETY_NET));
-        if let Some(retry) = notes.retry_at {
+        if let Some(retry) = notes.tried.retry_at {
             wait = wait.min(world.now.until(retry));
         }
         if !told || !plan.steps.is_empty() {
@@ -252,6 +255,7 @@ impl Reconciler {
             if let Step::Mount(want) = step {
                 // Where one is under way, it is asked for again later.
                 self.host.mounting();
+                notes.tried_to_mount(&want.target, self.node.edges.clock.now());
                 let _ = self.mounts.try_send(want.clone());
             } else if !self.do_step(step, notes).await {
                 return false;
@@ -267,8 +271,8 @@ impl Reconciler {
         match act(&self.node.edges, &self.views, step, notes).await {
             Ok(events) => {
                 for event in events {
-                    tracing::info!(reason = event.reason, message = event.message, "vm");
-                    self.record_of_vm(event.kind, &event.reason, event.message);
+                    tracing::info!(reason = event.reason.as_str(), message = event.message, "vm");
+                    self.record_of_vm(event.kind, event.reason, event.message);
                 }
                 true
             }
@@ -292,30 +296,26 @@ impl Reconciler {
         };
         self.node.metrics.failed(edge, step);
         tracing::warn!(step, %error, "not done");
-        self.record_of_vm(EventType::Warning, "StepFailed", format!("{step}: {error}"));
+        self.record_of_vm(EventType::Warning, EventReason::StepFailed, format!("{step}: {error}"));
     }
 
     /// When the stored document stops being the one in force, and when it is again.
     fn tell_of_document(&self, world: &World, notes: &mut Notes) {
-        let (before, now) = (notes.spec_problem.as_ref(), world.spec_problem.as_ref());
+        let (before, now) = (notes.told.spec_problem.as_ref(), world.spec_problem.as_ref());
         let in_force = world.document().map(|desired| desired.generation);
-        if let Some((kind, reason, message)) = in_force::news(before, now, in_force) {
-            tracing::info!(reason, message, "document");
-            self.record(kind, reason, format!("cluster/{}", self.node.cluster), message);
-            notes.spec_problem = world.spec_problem.clone();
+        if let Some((reason, message)) = in_force::news(before, now, in_force) {
+            tracing::info!(reason = reason.as_str(), message, "document");
+            self.record(reason.severity(), reason, format!("cluster/{}", self.node.cluster), message);
+            notes.told.spec_problem = world.spec_problem.clone();
         }
     }
 
-    fn record_of_vm(&self, kind: EventType, reason: &str, message: String) {
+    fn record_of_vm(&self, kind: EventType, reason: EventReason, message: String) {
         self.record(kind, reason, format!("vm/{}", VmName::management()), message);
     }
 
-    fn record(&self, kind: EventType, reason: &str, regarding: String, message: String) {
-        let event = match kind {
-            EventType::Normal => Event::normal(reason, regarding, message),
-            EventType::Warning => Event::warning(reason, regarding, message),
-        };
-        self.node.recorder.publish(event);
+    fn record(&self, kind: EventType, reason: EventReason, regarding: String, message: String) {
+        self.node.recorder.publish(Event { kind, ..Event::new(reason, regarding, message) });
     }
 
     /// For the read-only HTTP of this node.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use zsha_crds::{Keys, VmName};
+use zsha_crds::{EventReason, Keys, VmName};
 use zsha_runtime::Clock;
 use zsha_runtime::events::{self, Recorder};
 use zsha_runtime::store::ConsulStore;
@@ -213,6 +213,6 @@ async fn check_consul(store: Arc<ConsulStore>, recorder: Recorder) {
             multiplier * 12 / 5
         );
         tracing::warn!(message);
-        recorder.publish(events::Event::warning("ConsulElectionSlow", "store/consul", message));
+        recorder.publish(events::Event::new(EventReason::ConsulElectionSlow, "store/consul", message));
     }
 }

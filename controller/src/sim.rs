@@ -215,7 +215,8 @@ impl Simulation {
         if checker.beside_stuck() > 0 {
             self.faults.insert("excused: written beside", checker.beside_stuck());
         }
-        let violations = std::mem::take(&mut checker.violations);
+        let mut violations = std::mem::take(&mut checker.violations);
+        violations.extend(crate::heard::planned_anew().into_iter().map(|what| format!("P: {what}")));
         let log = std::mem::take(&mut checker.log);
         let settled_millis = millis(settled);
         for (kind, count) in self.gate.counts() {

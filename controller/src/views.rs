@@ -437,7 +437,7 @@ impl Views {
         if let Some(bad) = bad {
             return Observed::Unknown(format!(
                 "{key} cannot be read: {}. Nobody starts the VM, and a running one is left alone; see 'The ownership \
-                 record cannot be read' in the README",
+                 record cannot be read' in docs/3am.md",
                 bad.reason
             ));
         }

@@ -23,6 +23,7 @@ pub mod sample;
 pub mod condition;
 pub mod keys;
 pub mod names;
+mod reason;
 pub mod records;
 pub mod status;
 
@@ -36,6 +37,7 @@ pub use diagnostic::Diagnostics;
 pub use document::HaCluster;
 pub use keys::Keys;
 pub use names::{ClusterName, InvalidName, NodeName, VmName};
+pub use reason::EventReason;
 
 /// `apiVersion` of every document this build writes.
 pub const API_VERSION: &str = "zsha.io/v1";

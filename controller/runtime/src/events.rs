@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use zsha_crds::records::EventType;
-use zsha_crds::{Keys, NodeName};
+use zsha_crds::{EventReason, Keys, NodeName};
 
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::clock::Clock;
@@ -37,13 +37,10 @@ pub struct Event {
 }
 
 impl Event {
-    pub fn normal(reason: &str, regarding: impl Into<String>, message: impl Into<String>) -> Self {
-        let (reason, message) = (reason.to_owned(), message.into());
-        Self { kind: EventType::Normal, reason, message, regarding: regarding.into() }
-    }
-
-    pub fn warning(reason: &str, regarding: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { kind: EventType::Warning, ..Self::normal(reason, regarding, message) }
+    /// As severe as its reason says.
+    pub fn new(reason: EventReason, regarding: impl Into<String>, message: impl Into<String>) -> Self {
+        let (kind, reason) = (reason.severity(), reason.as_str().to_owned());
+        Self { kind, reason, message: message.into(), regarding: regarding.into() }
     }
 }
 

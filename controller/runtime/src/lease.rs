@@ -2,7 +2,7 @@
 //! be taken away. Neither reads a clock, waits, or talks to anybody: a driver asks what is next, does it, and
 //! tells what came of it.
 //!
-//! The argument is in ARCHITECTURE.md ("Never two copies"). What this file must keep true:
+//! The argument is in docs/never-two-copies.md. What this file must keep true:
 //!
 //! 1. A lease is valid until `time of SENDING the last renewal that was answered with success + F`. A lost reply,
 //!    an error and a read-back count for nothing.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use zsha_crds::records::{Intent, LeaseRecord, Outcome, VmRecord};
-use zsha_crds::{ClusterName, Keys, NodeName, VmName};
+use zsha_crds::{ClusterName, EventReason, Keys, NodeName, VmName};
 use zsha_runtime::Clock;
 use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreError, Txn};
 
@@ -85,7 +85,7 @@ fn rests_on_the_lease(lease: &LeaseRecord) -> Write {
         incarnation: lease.incarnation,
         rests_on: vec![],
         fence: vec![],
-        reason: "Test",
+        reason: EventReason::Running,
         message: "a test writes it".to_owned(),
     }
 }
@@ -278,7 +278,7 @@ async fn what_comes_of_a_password_is_kept_until_it_is_in_the_record() {
     let mut notes = Notes::default();
     let step = Step::SetPassword { id, by: "ann".to_owned() };
     assert!(act(&rig.edges, &rig.views, &step, &mut notes).await.unwrap().is_empty());
-    let failed = notes.password.take().unwrap();
+    let failed = notes.tried.password.take().unwrap();
     assert_eq!((failed.id, failed.outcome), (id, Outcome::Failed));
     assert!(failed.message.contains("the domain is not running"), "{}", failed.message);
     let vm = VmName::management();
@@ -295,10 +295,10 @@ async fn what_comes_of_a_password_is_kept_until_it_is_in_the_record() {
     rig.edges.hypervisor.start_paused(&domain).await.unwrap();
     rig.edges.hypervisor.resume().await.unwrap();
     act(&rig.edges, &rig.views, &step, &mut notes).await.unwrap();
-    assert_eq!(notes.password.take().unwrap().outcome, Outcome::Done);
+    assert_eq!(notes.tried.password.take().unwrap().outcome, Outcome::Done);
     rig.hosts.set_fault(&rig.me, Some(Fault::AnswersLost));
     act(&rig.edges, &rig.views, &step, &mut notes).await.unwrap();
-    let unknown = notes.password.unwrap();
+    let unknown = notes.tried.password.unwrap();
     assert_eq!(unknown.outcome, Outcome::Failed);
     assert!(unknown.message.contains("it is not known whether"), "{}", unknown.message);
     rig.keeper.abort();

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use zsha_crds::records::EventType;
-use zsha_crds::{ConditionStatus, VmName};
+use zsha_crds::{ConditionStatus, EventReason, VmName};
 
 use super::seed::{self, GUEST_FILE};
 use super::{GuestConfig, NicConfig};
@@ -100,11 +100,11 @@ impl Told {
     }
 
     /// As an event: its type and reason, where it is one.
-    pub fn event(&self) -> Option<(EventType, &'static str)> {
+    pub fn event(&self) -> Option<(EventType, EventReason)> {
         match self {
-            Self::Applied { anew: true, .. } => Some((EventType::Normal, "GuestTold")),
-            Self::NextBoot | Self::NotAllowed(_) => Some((EventType::Normal, "GuestNotTold")),
-            Self::Failed(_) => Some((EventType::Warning, "GuestNotTold")),
+            Self::Applied { anew: true, .. } => Some((EventType::Normal, EventReason::GuestTold)),
+            Self::NextBoot | Self::NotAllowed(_) => Some((EventType::Normal, EventReason::GuestNotTold)),
+            Self::Failed(_) => Some((EventType::Warning, EventReason::GuestNotTold)),
             Self::CloudInit | Self::Applied { .. } | Self::NotYet(_) | Self::Unknown(_) => None,
         }
     }

@@ -164,16 +164,16 @@ fn what_is_wrong_with_a_document_is_told_with_what_to_do_and_what_is_in_force() 
 fn a_problem_is_news_when_it_begins_when_it_changes_and_when_it_is_over() {
     let (one, other) = (SpecProblem::Gone, SpecProblem::Older { stored: 1, seen: 2 });
     let told = |before: Option<&SpecProblem>, now: Option<&SpecProblem>| {
-        news(before, now, Some(2)).map(|(kind, reason, message)| {
+        news(before, now, Some(2)).map(|(reason, message)| {
             assert!(message.contains("generation 2") || message.contains("Generation 2"), "{message}");
-            (kind, reason)
+            reason
         })
     };
     assert_eq!(told(None, None), None);
-    assert_eq!(told(None, Some(&one)), Some((EventType::Warning, "SpecInvalid")));
+    assert_eq!(told(None, Some(&one)), Some(EventReason::SpecInvalid));
     assert_eq!(told(Some(&one), Some(&one)), None);
-    assert_eq!(told(Some(&one), Some(&other)), Some((EventType::Warning, "SpecInvalid")));
-    assert_eq!(told(Some(&other), None), Some((EventType::Normal, "SpecValid")));
+    assert_eq!(told(Some(&one), Some(&other)), Some(EventReason::SpecInvalid));
+    assert_eq!(told(Some(&other), None), Some(EventReason::SpecValid));
 }
 
 fn waits(recovered: bool) -> SpecProblem {
@@ -253,7 +253,7 @@ fn beside_a_document_that_waits_the_last_one_goes_on_or_comes_from_the_history()
     assert!(started.recover(9, Some(Arc::unwrap_or_clone(good(2)))));
     assert_eq!((generation(&started), started.problem(shown())), (Some(2), Some(waits(true))));
     let told = news(None, Some(&waits(false)), Some(2)).unwrap();
-    assert_eq!((told.0, told.1), (EventType::Warning, "SpecWaits"));
+    assert_eq!(told.0, EventReason::SpecWaits);
 }
 
 #[test]

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use zsha_crds::NodeName;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{
     LEASE_LOOK_MILLIS, LeaseState, LeaseTimings, Owner, StartRecord, VmPhase, VmRecord,
 };
+use zsha_crds::{EventReason, NodeName};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
@@ -44,10 +44,11 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
         );
         return;
     };
-    notes.migration.expected = stored.record.migration.as_ref().map(|migration| migration.id);
+    notes.seen.migration.expected = stored.record.migration.as_ref().map(|migration| migration.id);
     if local.executes() {
         let because = "it runs before it was handed over";
-        let was_whole = notes.migration.whole.is_some() && notes.migration.whole == notes.migration.expected;
+        let was_whole = notes.seen.migration.whole.is_some()
+            && notes.seen.migration.whole == notes.seen.migration.expected;
         if was_whole || planted::is_planted(Bug::NotHandedOverIsEnded) {
             // Let run by hand: its source may go on with it.
             plan.step(Step::KillCopy { because: because.to_owned(), if_still: None });
@@ -57,10 +58,10 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
         }
         return;
     }
-    notes.unnamed = None;
-    notes.also = None;
+    notes.seen.unnamed = None;
+    notes.seen.also = None;
     let is_whole = matches!(local, LocalVm::Paused { reason: PauseReason::Asked, .. });
-    notes.migration.whole = notes.migration.expected.filter(|_| is_whole);
+    notes.seen.migration.whole = notes.seen.migration.expected.filter(|_| is_whole);
     let mut looked = Plan::default();
     if let Some(freed) = freed(world, stored, &mut looked) {
         if local.has_process() {
@@ -98,21 +99,9 @@ fn hands_on(world: &World, stored: &StoredVm, freed: Freed, plan: &mut Plan) -> 
 /// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
 pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
-    if departed::is_first_written_down(world, stored, plan) {
-        notes.claimable_since = None;
-        return;
-    }
-    if let Some(asked) = world.frozen().filter(|_| !planted::is_planted(Bug::TakenWhileFrozen)) {
-        notes.claimable_since = None;
-        plan.wait("Frozen", format!("the VM is not taken over whatever happens: frozen {asked}"));
-        return;
-    }
-    let Some(freed) = freed(world, stored, plan) else {
-        notes.claimable_since = None;
-        return;
-    };
-    let Some(desired) = wanted(world, &stored.record, plan) else {
-        notes.claimable_since = None;
+    let Some((freed, desired)) = is_to_be_had(world, stored, plan) else {
+        notes.seen.claimable_since = None;
+        notes.seen.failed_since = None;
         return;
     };
     if world.local.known().is_none() {
@@ -136,14 +125,14 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let strict = unnamed || stored.record.departed.is_some();
     let guard = Guard { fenced: &freed.fence, strict, target: None, starts: true };
     let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
-    let since = *notes.claimable_since.get_or_insert(world.now);
+    let since = *notes.seen.claimable_since.get_or_insert(world.now);
     let due = since + STAGGER * rank;
     if world.now < due {
         plan.recheck_at(due);
         plan.wait("NotFirstInLine", format!("{} is first in line to take the VM", line.fit[0]));
         return;
     }
-    if let Some(at) = notes.retry_at.filter(|at| world.now < *at) {
+    if let Some(at) = notes.tried.retry_at.filter(|at| world.now < *at) {
         plan.recheck_at(at);
         return;
     }
@@ -154,6 +143,19 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
         write.record.failures.clear();
     }
     plan.step(write.step());
+}
+
+/// Whether the VM is free, and wanted: what frees it, and the document.
+fn is_to_be_had<'w>(world: &'w World, stored: &StoredVm, plan: &mut Plan) -> Option<(Freed, &'w Desired)> {
+    if departed::is_first_written_down(world, stored, plan) {
+        return None;
+    }
+    if let Some(asked) = world.frozen().filter(|_| !planted::is_planted(Bug::TakenWhileFrozen)) {
+        plan.wait("Frozen", format!("the VM is not taken over whatever happens: frozen {asked}"));
+        return None;
+    }
+    let freed = freed(world, stored, plan)?;
+    Some((freed, wanted(world, &stored.record, plan)?))
 }
 
 /// Whether failed starts that keep the VM from running anywhere are old enough to be tried again.
@@ -176,19 +178,17 @@ fn forgiven(
     let failed_here = placement::failures(record, desired, &world.me).is_some();
     let fit = fitness::first_fault(&plan.conditions).is_none();
     if !line.fit.is_empty() || !failed_here || !fit {
-        notes.failed_since = None;
+        notes.seen.failed_since = None;
         return Forgiven::NothingToForgive;
     }
     let place = desired.order.iter().position(|node| *node == world.me).unwrap_or_default();
     let place = u32::try_from(place).unwrap_or_default();
-    let since = *notes.failed_since.get_or_insert(world.now);
-    let pause = (FIRST_COOL_DOWN * 2u32.pow(notes.failed_rounds.min(8))).min(LONGEST_COOL_DOWN);
+    let since = *notes.seen.failed_since.get_or_insert(world.now);
+    let pause = (FIRST_COOL_DOWN * 2u32.pow(notes.tried.failed_rounds.min(8))).min(LONGEST_COOL_DOWN);
     // An operator who says `start` has looked after it.
     let pause = if world.start_asked().is_some() { Duration::ZERO } else { pause };
     let due = since + pause + STAGGER * place;
     if world.now >= due {
-        notes.failed_rounds += 1;
-        notes.failed_since = None;
         return Forgiven::Now;
     }
     plan.recheck_at(due);
@@ -514,10 +514,10 @@ fn claim(
 ) -> Write {
     let before = &stored.record;
     let reason = match (&before.owner, &before.last_start) {
-        (Some(owner), _) if owner.node == world.me => "Returned",
-        (Some(_), _) => "Failover",
-        (None, Some(_)) => "Placed",
-        (None, None) => "FirstStart",
+        (Some(owner), _) if owner.node == world.me => EventReason::Returned,
+        (Some(_), _) => EventReason::Failover,
+        (None, Some(_)) => EventReason::Placed,
+        (None, None) => EventReason::FirstStart,
     };
     let message = match &before.owner {
         Some(owner) if owner.node == world.me => {
@@ -544,7 +544,7 @@ fn claim(
         last_start: Some(StartRecord {
             node: world.me.clone(),
             at: world.wall,
-            reason: reason.to_owned(),
+            reason: reason.as_str().to_owned(),
             generation: desired.generation,
         }),
         note: message.clone(),

@@ -8,8 +8,8 @@
 use std::collections::BTreeSet;
 
 use uuid::Uuid;
-use zsha_crds::NodeName;
 use zsha_crds::records::{Departed, Owner, VmPhase, VmRecord};
+use zsha_crds::{EventReason, NodeName};
 use zsha_runtime::lease::Sight;
 
 use super::claim::{Guard, LOOK, has_a_copy, nobody_else_has_a_copy};
@@ -75,7 +75,7 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
         revision: record.revision + 1,
         ..record.clone()
     };
-    plan.step(Write::over(stored.index, world, epoch, record, ("MovedAway", message)).step());
+    plan.step(Write::over(stored.index, world, epoch, record, (EventReason::MovedAway, message)).step());
     true
 }
 
@@ -124,7 +124,7 @@ impl Upkeep<'_> {
              with it",
             heir.node, heir.node
         );
-        let write = self.changed("FoundElsewhere", message, |record| {
+        let write = self.changed(EventReason::FoundElsewhere, message, |record| {
             record.owner = Some(heir);
             record.migration = None;
             record.phase = VmPhase::Running;
@@ -141,7 +141,7 @@ impl Upkeep<'_> {
             return true;
         }
         // libvirt says so for ever of the last copy here, be it one of years ago that was handed over.
-        let ran = notes.ran || self.record().phase == VmPhase::Running;
+        let ran = notes.tried.ran || self.record().phase == VmPhase::Running;
         let left = ran && (LocalVm::Off { reason }).may_have_moved();
         if left && reason == OffReason::Unread && self.waits_for_log(notes, plan) {
             return true;
@@ -149,10 +149,10 @@ impl Upkeep<'_> {
         let moved = left || self.record().departed.is_some();
         let may_have_moved = moved || reason == OffReason::Unknown && self.is_to_ask(notes);
         if !may_have_moved || planted::is_planted(Bug::DepartedIsGone) {
-            notes.gone = None;
+            notes.seen.gone = None;
             return false;
         }
-        let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
+        let heard = notes.seen.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
         if moved && self.writes_down(&heard, plan) {
             return true;
         }
@@ -174,11 +174,11 @@ impl Upkeep<'_> {
     /// down, or it is said that it is not known where it is. Nothing is started or ended by it.
     pub(super) fn has_moved_away(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
         let record = self.record();
-        let left = notes.ran || record.phase == VmPhase::Running;
+        let left = notes.tried.ran || record.phase == VmPhase::Running;
         if !left && record.departed.is_none() {
             return false;
         }
-        let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
+        let heard = notes.seen.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
         if self.world.frozen().is_none() && self.hands_to_heir(Vec::new(), plan) {
             return true;
         }
@@ -223,11 +223,14 @@ impl Upkeep<'_> {
         seen_on.extend(seen.map(|sight| sight.record.node.clone()));
         let me = &self.world.me;
         let (reason, message) = match known {
-            None => ("MovedAway", has_left(me, self.how_known())),
+            None => (EventReason::MovedAway, has_left(me, self.how_known())),
             Some(departed) if departed.seen_on != seen_on => {
                 let names: Vec<_> = seen_on.iter().map(NodeName::as_str).collect();
                 let on = names.join(", ");
-                ("SeenElsewhere", format!("a process of the VM that has left {me} is seen on {on}"))
+                (
+                    EventReason::SeenElsewhere,
+                    format!("a process of the VM that has left {me} is seen on {on}"),
+                )
             }
             Some(_) => return false,
         };

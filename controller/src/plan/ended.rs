@@ -10,7 +10,7 @@ pub fn by_keeper(world: &World, record: &VmRecord, notes: &Notes) -> Option<Stri
     let ended = world.lease.known()?.ended?;
     let ago = world.now.since(ended.at);
     let at = world.wall - jiff::SignedDuration::try_from(ago).ok()?;
-    let is_of_last = match notes.starts.last() {
+    let is_of_last = match notes.tried.starts.last() {
         Some(start) => ended.at > *start,
         // The controller has restarted since, so only the clock on the wall can tell; it is for a sentence.
         None => record.last_start.as_ref().is_some_and(|start| start.node == world.me && start.at < at),

@@ -1,6 +1,7 @@
 //! Which copy the keeper is to find here. It is told before there is one, and ends whatever else appears, also while
 //! this controller is down: see `zsha_runtime::lease::Expectation`.
 
+use zsha_crds::records::VmPhase;
 use zsha_runtime::lease::Expectation;
 
 use super::ownership::Right;
@@ -27,7 +28,7 @@ pub(super) fn tell(world: &World, right: &Right, notes: &Notes, plan: &mut Plan)
 fn has_left(world: &World, notes: &Notes) -> bool {
     let record = world.vm.known().and_then(Option::as_ref).map(|vm| &vm.record);
     let departed = record.is_some_and(|record| record.migration.is_none() && record.departed.is_some());
-    (departed || notes.left_in.is_some_and(|(epoch, _)| Some(epoch) == world.valid_epoch()))
+    (departed || notes.seen.left_as.is_some_and(|left| Some(left.epoch) == world.valid_epoch()))
         && !planted::is_planted(Bug::OwnWhereItHasLeft)
 }
 
@@ -50,6 +51,11 @@ pub(super) fn is_the_vm(world: &World) -> Option<bool> {
     }
 }
 
+fn is_being_started(world: &World) -> bool {
+    let record = world.vm.known().and_then(Option::as_ref).map(|vm| &vm.record);
+    record.is_some_and(|record| record.phase == VmPhase::Starting && record.departed.is_none())
+}
+
 /// None: what was said stands. A copy that is here and not named is dealt with first (`unnamed`).
 fn expected(world: &World, right: &Right, notes: &Notes) -> Option<Expectation> {
     let copy_here = world.local.known().map(|local| local.has_process());
@@ -63,9 +69,11 @@ fn expected(world: &World, right: &Right, notes: &Notes) -> Option<Expectation> 
             Some(false) | None => Some(Expectation::Own),
         },
         Right::Overtaken { .. } => Some(Expectation::Own),
-        // Whether it may be started here is still to be seen.
+        // Whether it may be started here is still to be seen. A start that an earlier process has asked for may come late: of that
+        // the keeper was told.
         Right::Unconfirmed { .. } => match copy_here? {
             true => own_if_the_vm(),
+            false if is_being_started(world) => None,
             false => Some(Expectation::Nothing),
         },
         Right::Target => Some(Expectation::Arrival),

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use zsha_crds::EventReason;
 use zsha_crds::records::{HostShutdown, VmPhase};
 use zsha_runtime::Moment;
 
@@ -33,7 +34,7 @@ impl Upkeep<'_> {
             // That it cannot be told just now takes nothing back.
             let said = self.world.shutdowns.known();
             if said.is_some_and(|said| !said.contains_key(&self.world.me)) {
-                notes.host_down = HostDownNotes::default();
+                notes.seen.host_down = HostDownNotes::default();
             }
             return false;
         };
@@ -45,8 +46,7 @@ impl Upkeep<'_> {
             // Not by a migration of ours: nobody knows where it is.
             LocalVm::Off { reason: OffReason::Migrated | OffReason::Unread } => return false,
             LocalVm::Absent | LocalVm::Off { .. } => {
-                notes.shutdown_asked = None;
-                plan.step(self.shut_down_with_host(notes.host_down.powering_off.is_some()));
+                plan.step(self.shut_down_with_host(notes.seen.host_down.powering_off.is_some()));
             }
             LocalVm::Paused { reason: PauseReason::Leaving, .. } if !shutdown.no_time_to_move => {
                 return false;
@@ -68,13 +68,13 @@ impl Upkeep<'_> {
     }
 
     fn powers_off(&self, shutdown: &HostShutdown, notes: &mut Notes, plan: &mut Plan) -> bool {
-        let why = match notes.host_down.powering_off.clone() {
+        let why = match notes.seen.host_down.powering_off.clone() {
             Some(why) => why,
             None => {
                 let Some(why) = self.cannot_leave(shutdown, notes, plan) else { return false };
                 // One that was asked for something else has its own time.
-                notes.shutdown_asked = None;
-                notes.host_down.powering_off = Some(why.clone());
+                notes.tried.shutdown_asked = None;
+                notes.seen.host_down.powering_off = Some(why.clone());
                 why
             }
         };
@@ -99,12 +99,12 @@ impl Upkeep<'_> {
         let me = &self.world.me;
         let line = placement::candidates(self.world, desired, self.record());
         if line.fit.iter().any(|node| node != me) {
-            notes.host_down.nowhere_since = None;
+            notes.seen.host_down.nowhere_since = None;
             return None;
         }
         let mut others = desired.order.iter().filter(|node| *node != me);
         let for_good = others.all(|node| matches!(self.world.cordon(node), Some(Cordon::Drained(_))));
-        let since = *notes.host_down.nowhere_since.get_or_insert(self.world.now);
+        let since = *notes.seen.host_down.nowhere_since.get_or_insert(self.world.now);
         if for_good || self.world.now >= since + NOWHERE_PATIENCE {
             return Some(line.why_not());
         }
@@ -116,7 +116,7 @@ impl Upkeep<'_> {
         let how = if asked { "its guest was shut down with its host" } else { "its host shuts down" };
         let message =
             format!("the VM is off on {}: {how}; the first node that is fit starts it", self.world.me);
-        self.change("HostShutDown", message, |record| {
+        self.change(EventReason::HostShutDown, message, |record| {
             record.owner = None;
             record.phase = VmPhase::Stopped;
         })

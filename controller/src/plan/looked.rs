@@ -26,14 +26,14 @@ pub struct Looked {
 
 /// With a new order what failed before is tried at once.
 pub(super) fn begin(world: &World, notes: &mut Notes) {
-    if world.orders == notes.looked.order {
+    if world.orders == notes.seen.looked.order {
         return;
     }
     // After a restore the next one may have the number of one that was looked after.
-    let after = notes.looked.after.filter(|after| Some(*after) <= world.orders);
-    notes.looked = Looked { order: world.orders, tried: None, after };
-    notes.mount_at.clear();
-    notes.seed_at = None;
+    let after = notes.seen.looked.after.filter(|after| Some(*after) <= world.orders);
+    notes.seen.looked = Looked { order: world.orders, tried: None, after };
+    notes.tried.mount_at.clear();
+    notes.tried.seed_at = None;
 }
 
 /// Whether it has been looked since, with nothing left to try. While something is being mounted that is not known, nor is
@@ -41,16 +41,16 @@ pub(super) fn begin(world: &World, notes: &mut Notes) {
 pub(super) fn end(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let tries = plan.steps.iter().any(|step| matches!(step, Step::Mount(_) | Step::WriteSeed(_)));
     let is_known = world.host.known().is_some() && !world.mounting && !tries;
-    if is_known && notes.looked.after != notes.looked.order {
-        let tried = *notes.looked.tried.get_or_insert(world.now);
+    if is_known && notes.seen.looked.after != notes.seen.looked.order {
+        let tried = *notes.seen.looked.tried.get_or_insert(world.now);
         match world.host_looked {
-            Some(looked) if looked >= tried => notes.looked.after = notes.looked.order,
+            Some(looked) if looked >= tried => notes.seen.looked.after = notes.seen.looked.order,
             Some(_) => plan.look = true,
             // That is being done.
             None => {}
         }
     }
-    plan.looked_after = notes.looked.after;
+    plan.looked_after = notes.seen.looked.after;
 }
 
 /// Until when it is waited for `node` to look again, where it has not said since the order that it has.
@@ -60,11 +60,11 @@ pub(super) fn until(
     request: &MigrateRequest,
     notes: &mut Notes,
 ) -> Option<Moment> {
-    let since = match notes.migration.asked {
+    let since = match notes.seen.migration.asked {
         Some((id, since)) if id == request.id => since,
         Some(_) | None => world.now,
     };
-    notes.migration.asked = Some((request.id, since));
+    notes.seen.migration.asked = Some((request.id, since));
     let due = since + PATIENCE;
     let after = world.nodes.get(node).and_then(|status| status.looked_after);
     let has_looked = after.is_some_and(|after| after >= request.index);

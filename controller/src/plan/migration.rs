@@ -11,8 +11,8 @@
 use std::time::Duration;
 
 use uuid::Uuid;
-use zsha_crds::NodeName;
 use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
+use zsha_crds::{EventReason, NodeName};
 use zsha_runtime::Moment;
 
 use super::heard::Heard;
@@ -44,18 +44,11 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 /// The record of a migration that has begun has been read everywhere by then. Less than a failover has to spare.
 const UNNAMED: Duration = Duration::from_secs(1);
 
-/// What a node remembers of the migrations it began.
+/// What a node has seen of migrations from here and to here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MigrationNotes {
     /// The one that an operator asked for last, and since when that is known.
     pub asked: Option<(Uuid, Moment)>,
-    /// The one whose intent this process has written, and when.
-    pub begun: Option<(Uuid, Moment)>,
-    /// The one that was ended by an abort, and when.
-    pub aborted: Option<(Uuid, Moment)>,
-    /// None is begun before this by itself, and how often in a row it went wrong.
-    pub not_before: Option<Moment>,
-    pub failed: u32,
     /// The preferred node that is fit, and since when.
     pub preferred: Option<(NodeName, Moment)>,
     /// Since when a copy that was handed over has been waited for.
@@ -78,16 +71,21 @@ pub struct MigrationNotes {
 /// kill that the hypervisor is slow to do would end the VM after it was handed over.
 pub(super) fn comes_before_its_record(world: &World, notes: &mut Notes, plan: &mut Plan) -> bool {
     if !world.local.known().is_some_and(LocalVm::is_incoming) {
-        notes.migration.unnamed = None;
+        notes.seen.migration.unnamed = None;
         return false;
     }
-    let until = *notes.migration.unnamed.get_or_insert(world.now) + UNNAMED;
+    let until = *notes.seen.migration.unnamed.get_or_insert(world.now) + UNNAMED;
     let may = world.now < until;
     if may {
         plan.recheck_at(until);
         plan.wait("Arriving", "a copy of the VM arrives here by a migration that no record names yet");
     }
     may
+}
+
+/// How long none is begun by itself, after so many that went wrong in a row and one more.
+pub(super) fn pause(failed: u32) -> Duration {
+    (FIRST_PAUSE * 2u32.pow(failed.min(8))).min(LONGEST_PAUSE)
 }
 
 /// Where the VM should go, and why.
@@ -113,10 +111,10 @@ impl Upkeep<'_> {
             plan.wait("MigrationWaits", format!("the VM moves to {} once it runs", wish.to));
             return;
         }
-        self.begin(&wish, notes, plan);
+        self.begin(&wish, plan);
     }
 
-    fn begin(&self, wish: &Wish, notes: &mut Notes, plan: &mut Plan) {
+    fn begin(&self, wish: &Wish, plan: &mut Plan) {
         let Some(sight) = self.world.sights.get(&wish.to) else { return };
         if sight.record.copies != Some(0) {
             plan.wait("MigrationWaits", format!("{} has not said that it has no process of the VM", wish.to));
@@ -124,12 +122,9 @@ impl Upkeep<'_> {
         }
         let id =
             Uuid::new_v5(&self.record().uuid, format!("migration {}", self.record().revision).as_bytes());
-        notes.migration.begun = Some((id, self.world.now));
-        notes.migration.aborted = None;
-        notes.migration.lingering = None;
         let to = Owner { node: wish.to.clone(), epoch: sight.record.epoch };
         let message = format!("the VM is moved live from {} to {}: {}", self.world.me, wish.to, wish.because);
-        let mut step = self.change("MigrationBegun", message, |record| {
+        let mut step = self.change(EventReason::MigrationBegun, message, |record| {
             record.migration = Some(Migration { to, id });
         });
         if let Step::Write(write) = &mut step {
@@ -177,7 +172,9 @@ impl Upkeep<'_> {
             (Outcome::Refused, format!("the VM is not moved to {}: {why}", request.to))
         };
         let answer = Answer { id: request.id, outcome, message: message.clone() };
-        plan.step(self.change("MigrationAnswered", message, |record| record.answered = Some(answer)));
+        plan.step(
+            self.change(EventReason::MigrationAnswered, message, |record| record.answered = Some(answer)),
+        );
         Asked::Answered
     }
 
@@ -205,7 +202,7 @@ impl Upkeep<'_> {
             leaving || (calls_back && !placement::is_unstable(self.world, node))
         };
         let Some(to) = line.fit.iter().find(|node| *node != me && better(node)) else {
-            notes.migration.preferred = None;
+            notes.seen.migration.preferred = None;
             if let Some(drained) = drained {
                 let why = format!(
                     "the VM does not leave {me}, though {drained}: no other node is fit. {}",
@@ -215,14 +212,14 @@ impl Upkeep<'_> {
             }
             return None;
         };
-        let since = match &notes.migration.preferred {
+        let since = match &notes.seen.migration.preferred {
             Some((node, since)) if node == to => *since,
             _ => self.world.now,
         };
-        notes.migration.preferred = Some((to.clone(), since));
+        notes.seen.migration.preferred = Some((to.clone(), since));
         // Whoever drains a node waits for it.
         let calm = if drained.is_some() { Duration::ZERO } else { CALM };
-        let due = (since + calm).max(notes.migration.not_before.unwrap_or_default());
+        let due = (since + calm).max(notes.tried.move_at.unwrap_or_default());
         if self.world.now < due {
             plan.recheck_at(due);
             plan.wait("MigrationWaits", format!("the VM moves to {to} if that stays fit"));
@@ -245,8 +242,8 @@ impl Upkeep<'_> {
         }
         let is_this = job.id() == Some(migration.id);
         let target = self.world.sights.get(&migration.to.node);
-        let before = notes.migration.uncontrolled.filter(|(id, _)| *id == migration.id);
-        notes.migration.uncontrolled = target
+        let before = notes.seen.migration.uncontrolled.filter(|(id, _)| *id == migration.id);
+        notes.seen.migration.uncontrolled = target
             .filter(|sight| !sight.record.controller_alive)
             .map(|_| before.unwrap_or((migration.id, self.world.now)));
         if !local.has_process() {
@@ -271,7 +268,7 @@ impl Upkeep<'_> {
         match job {
             MigrationJob::Failed { reason, .. } if is_this => self.go_back(reason, notes, plan),
             MigrationJob::Done { .. } if is_this => {
-                let since = *notes.migration.lingering.get_or_insert(self.world.now);
+                let since = *notes.seen.migration.lingering.get_or_insert(self.world.now);
                 if self.world.now >= since + ARRIVAL
                     && is_left_over(local)
                     && !planted::is_planted(Bug::LeftoverEndsTheMove)
@@ -281,7 +278,7 @@ impl Upkeep<'_> {
                     plan.step(kill("the VM has moved, and what is left of it here does not end by itself"));
                 } else if self.world.now >= since + ARRIVAL {
                     // A restored store may tell of a migration that was over long ago.
-                    notes.unexplained = true;
+                    notes.seen.unexplained = true;
                     self.go_back("it is said to have left, and a copy is here", notes, plan);
                 } else {
                     plan.recheck_at(self.world.now + SOON);
@@ -296,7 +293,7 @@ impl Upkeep<'_> {
                     plan.wait("Migrating", format!("the VM moves to {}{done}", migration.to.node));
                 }
             },
-            _ => match notes.migration.aborted.filter(|(id, _)| *id == migration.id) {
+            _ => match notes.tried.aborted.filter(|(id, _)| *id == migration.id) {
                 Some((_, at)) => self.after_abort(at, local, notes, plan),
                 None => self.not_begun(migration, local, notes, plan),
             },
@@ -319,7 +316,7 @@ impl Upkeep<'_> {
 
     /// Nobody in this process has begun it: it is to begin now, or an earlier process did.
     fn not_begun(&self, migration: &Migration, local: LocalVm, notes: &Notes, plan: &mut Plan) {
-        let mine = notes.migration.begun.is_some_and(|(id, _)| id == migration.id);
+        let mine = notes.tried.begun.is_some_and(|(id, _)| id == migration.id);
         let address = self.world.document().and_then(|desired| desired.addresses.get(&migration.to.node));
         match (mine, local, address) {
             (true, LocalVm::Running { .. }, Some(address)) if self.hopeless(migration, notes).is_none() => {
@@ -336,7 +333,7 @@ impl Upkeep<'_> {
 
     /// libvirt takes its time with an abort: it is asked once more where nothing has come of it.
     fn abort(&self, migration: &Migration, because: String, notes: &Notes, plan: &mut Plan) {
-        let asked = notes.migration.aborted.filter(|(id, _)| *id == migration.id);
+        let asked = notes.tried.aborted.filter(|(id, _)| *id == migration.id);
         match asked.map(|(_, at)| at + ABORT_AGAIN).filter(|due| self.world.now < *due) {
             Some(due) => {
                 plan.recheck_at(due);
@@ -348,7 +345,7 @@ impl Upkeep<'_> {
 
     /// Why there is no sense in going on.
     fn hopeless(&self, migration: &Migration, notes: &Notes) -> Option<String> {
-        let late = notes.migration.begun.is_some_and(|(_, since)| self.world.now >= since + PATIENCE);
+        let late = notes.tried.begun.is_some_and(|(_, since)| self.world.now >= since + PATIENCE);
         if self.world.stop().is_some() {
             return Some("the VM is to stop".to_owned());
         }
@@ -364,7 +361,7 @@ impl Upkeep<'_> {
             return Some(format!("it was not over after {} s", PATIENCE.as_secs()));
         }
         let to = &migration.to.node;
-        let uncontrolled = notes.migration.uncontrolled.map(|(_, since)| since + CONTROLLER_AWAY);
+        let uncontrolled = notes.seen.migration.uncontrolled.map(|(_, since)| since + CONTROLLER_AWAY);
         match self.target(migration) {
             Target::Lives if uncontrolled.is_some_and(|until| self.world.now >= until) => {
                 Some(format!("the controller of {to}, which would let the guest go on there, is down"))
@@ -401,7 +398,7 @@ impl Upkeep<'_> {
 
     /// To the node of the record, if that says so; else to one of which nothing is known.
     fn find_where_it_went(&self, migration: &Migration, notes: &mut Notes, plan: &mut Plan) {
-        let heard = notes.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
+        let heard = notes.seen.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
         let target = self.world.sights.get(&migration.to.node);
         match target.map(|sight| (sight.record.copies, heard.is_before(sight))) {
             Some((Some(copies), _)) if copies > 0 => self.hand_over(migration, plan),
@@ -421,28 +418,24 @@ impl Upkeep<'_> {
     fn hand_over(&self, migration: &Migration, plan: &mut Plan) {
         let to = migration.to.clone();
         let message = format!("the VM has left {}; {} lets it go on", self.world.me, to.node);
-        plan.step(self.change("HandedOver", message, |record| record.owner = Some(to)));
+        plan.step(self.change(EventReason::HandedOver, message, |record| record.owner = Some(to)));
     }
 
     /// The VM stays, or is started afresh, here.
     fn go_back(&self, why: &str, notes: &mut Notes, plan: &mut Plan) {
-        let pause = (FIRST_PAUSE * 2u32.pow(notes.migration.failed.min(8))).min(LONGEST_PAUSE);
-        notes.migration.not_before = Some(self.world.now + pause);
-        notes.migration.failed = notes.migration.failed.saturating_add(1);
-        notes.migration.lingering = None;
         // What had arrived there is put away by that node, once it is no longer named.
-        notes.ask_others |= !self.world.local.known().is_some_and(LocalVm::has_process);
+        notes.seen.ask_others |= !self.world.local.known().is_some_and(LocalVm::has_process);
         // By this very migration, as this process has seen: nobody else has moved it, so that it may be started once the
         // others have been asked.
         let id = self.record().migration.as_ref().map(|migration| migration.id);
         let done = matches!(&self.world.job, MigrationJob::Done { id: done } if Some(*done) == id);
-        notes.migration.left_by_ours = matches!(self.world.local.known(), Some(LocalVm::Paused { .. }));
+        notes.seen.migration.left_by_ours = matches!(self.world.local.known(), Some(LocalVm::Paused { .. }));
         let left = done && self.world.local.known() == Some(&LocalVm::Off { reason: OffReason::Migrated });
-        notes.ran &= !left;
+        notes.tried.ran &= !left;
         let to = self.record().migration.as_ref().map(|migration| migration.to.node.to_string());
         let message = format!("the VM was not moved to {}: {why}", to.unwrap_or_default());
         let answer = self.answer(Outcome::Failed, &message);
-        plan.step(self.change("MigrationFailed", message, |record| {
+        plan.step(self.change(EventReason::MigrationFailed, message, |record| {
             record.migration = None;
             if left && record.phase == VmPhase::Running {
                 record.phase = VmPhase::Starting;
@@ -463,7 +456,7 @@ impl Upkeep<'_> {
     pub(super) fn arrived(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
         match local {
             LocalVm::Paused { reason: PauseReason::Asked, .. } => {
-                if let Some(at) = notes.retry_at.filter(|at| self.world.now < *at) {
+                if let Some(at) = notes.tried.retry_at.filter(|at| self.world.now < *at) {
                     plan.recheck_at(at);
                     return;
                 }
@@ -472,7 +465,7 @@ impl Upkeep<'_> {
             // It has run here: that its disk gives an error is no fault of the migration.
             LocalVm::Running { .. }
             | LocalVm::ShuttingDown { .. }
-            | LocalVm::Paused { reason: PauseReason::IoError, .. } => self.settled(notes, plan),
+            | LocalVm::Paused { reason: PauseReason::IoError, .. } => self.settled(plan),
             LocalVm::Unmanaged if !self.is_to_end() => {
                 plan.recheck_at(self.world.now + SOON);
                 plan.wait(
@@ -482,7 +475,7 @@ impl Upkeep<'_> {
                 );
             }
             LocalVm::Paused { .. } | LocalVm::Crashed | LocalVm::Unmanaged => {
-                let since = *notes.migration.arriving.get_or_insert(self.world.now);
+                let since = *notes.seen.migration.arriving.get_or_insert(self.world.now);
                 if self.world.now >= since + ARRIVAL {
                     plan.step(Step::KillCopy {
                         because: "what came with the migration does not run".to_owned(),
@@ -495,9 +488,9 @@ impl Upkeep<'_> {
             }
             LocalVm::Absent | LocalVm::Off { .. } => {
                 let message = "what came with the migration is gone; the VM is started afresh".to_owned();
-                notes.migration.arriving = None;
+                notes.seen.migration.arriving = None;
                 let answer = self.answer(Outcome::Failed, &message);
-                plan.step(self.change("MigrationLost", message, |record| {
+                plan.step(self.change(EventReason::MigrationLost, message, |record| {
                     record.migration = None;
                     record.answered = answer.or(record.answered.take());
                 }));
@@ -510,13 +503,12 @@ impl Upkeep<'_> {
         self.world.stop().is_some() || self.world.shutdown_of(&self.world.me).is_some()
     }
 
-    fn settled(&self, notes: &mut Notes, plan: &mut Plan) {
-        notes.migration = MigrationNotes::default();
+    fn settled(&self, plan: &mut Plan) {
         let me = self.world.me.clone();
         let message = format!("the VM has moved to {me} and goes on there");
         let answer = self.answer(Outcome::Done, &message);
         let (at, generation) = (self.world.wall, self.world.local.known().and_then(LocalVm::generation));
-        plan.step(self.change("Migrated", message, |record: &mut VmRecord| {
+        plan.step(self.change(EventReason::Migrated, message, |record: &mut VmRecord| {
             record.migration = None;
             record.phase = VmPhase::Running;
             record.failures.clear();

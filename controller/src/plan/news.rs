@@ -1,33 +1,52 @@
 //! What people should hear of though nothing is done about it.
 
+use zsha_crds::EventReason;
 use zsha_crds::records::VmPhase;
 
-use super::{Notes, stability};
+use super::stability;
 use crate::hypervisor::{LocalVm, PauseReason};
+use crate::in_force::SpecProblem;
 use crate::world::World;
 
-/// A warning: one word, and a sentence.
+/// What was told last of each. None: not asked yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Told {
+    /// What was wrong with the stored document.
+    pub spec_problem: Option<SpecProblem>,
+    /// Whether this node is unstable.
+    pub unstable: Option<bool>,
+    /// How many late renewals of the lease.
+    pub late: Option<u64>,
+    /// How many copies that the keeper has ended as unexpected.
+    pub unexpected: Option<u64>,
+    /// Why the guest stands still.
+    pub paused: Option<PauseReason>,
+}
+
+/// Why, and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
-    pub reason: &'static str,
+    pub reason: EventReason,
     pub message: String,
 }
 
 /// Each once. What was so before this controller began is no news.
-pub fn news(world: &World, notes: &mut Notes) -> Vec<News> {
-    let late = late(world, notes).map(|message| News { reason: "LeaseAtRisk", message });
-    let paused = paused(world, notes).map(|message| News { reason: "Paused", message });
-    let unexpected = unexpected(world, notes).map(|message| News { reason: "UnexpectedCopyEnded", message });
-    let unstable = unstable(world, notes).map(|message| News { reason: "Unstable", message });
-    late.into_iter().chain(paused).chain(unexpected).chain(unstable).collect()
+pub fn news(world: &World, told: &mut Told) -> Vec<News> {
+    let all = [
+        (EventReason::LeaseAtRisk, late(world, told)),
+        (EventReason::Paused, paused(world, told)),
+        (EventReason::UnexpectedCopyEnded, unexpected(world, told)),
+        (EventReason::Unstable, unstable(world, told)),
+    ];
+    all.into_iter().filter_map(|(reason, message)| Some(News { reason, message: message? })).collect()
 }
 
 /// The lease of the node that runs the VM was in danger, and nothing came of it.
-fn late(world: &World, notes: &mut Notes) -> Option<String> {
+fn late(world: &World, told: &mut Told) -> Option<String> {
     let late = world.lease.known()?.late;
     let count = late.map_or(0, |late| late.count);
-    let told = notes.late_told.replace(count)?;
-    let late = late.filter(|late| late.count > told)?;
+    let before = told.late.replace(count)?;
+    let late = late.filter(|late| late.count > before)?;
     let has_copy = world.local.known().is_some_and(|local| local.has_process());
     has_copy.then(|| {
         format!(
@@ -41,11 +60,11 @@ fn late(world: &World, notes: &mut Notes) -> Option<String> {
 }
 
 /// The keeper has ended a copy that zsha has not started.
-fn unexpected(world: &World, notes: &mut Notes) -> Option<String> {
+fn unexpected(world: &World, told: &mut Told) -> Option<String> {
     let verdict = world.lease.known()?;
     let count = verdict.unexpected.map_or(0, |ended| ended.count);
-    let told = notes.unexpected_told.replace(count)?;
-    (count > told).then(|| {
+    let before = told.unexpected.replace(count)?;
+    (count > before).then(|| {
         format!(
             "a copy of the VM was started on {} by somebody else than zsha (`virsh start`, a definition that was left, a \
              QEMU by hand), and the keeper has ended it: the VM was not to run there",
@@ -55,23 +74,23 @@ fn unexpected(world: &World, notes: &mut Notes) -> Option<String> {
 }
 
 /// This node has lost its lease too often.
-fn unstable(world: &World, notes: &mut Notes) -> Option<String> {
+fn unstable(world: &World, told: &mut Told) -> Option<String> {
     let said = world.nodes.get(&world.me).is_some_and(|status| stability::says_unstable(status));
     let (stable, _, message) = stability::stable(world);
-    let told = notes.unstable_told.replace(!stable).unwrap_or(said);
-    (!stable && !told).then_some(message)
+    let before = told.unstable.replace(!stable).unwrap_or(said);
+    (!stable && !before).then_some(message)
 }
 
 /// The guest of the VM's owner stands still, and not because zsha wanted it.
-fn paused(world: &World, notes: &mut Notes) -> Option<String> {
+fn paused(world: &World, told: &mut Told) -> Option<String> {
     let local = world.local.known()?;
     let LocalVm::Paused { reason, .. } = local else {
-        notes.paused_told = None;
+        told.paused = None;
         return None;
     };
     let record = &world.vm.known()?.as_ref()?.record;
     let mine = record.owner.as_ref().is_some_and(|owner| owner.node == world.me);
-    if !mine || record.migration.is_some() || notes.paused_told == Some(*reason) {
+    if !mine || record.migration.is_some() || told.paused == Some(*reason) {
         return None;
     }
     let why = match reason {
@@ -85,6 +104,6 @@ fn paused(world: &World, notes: &mut Notes) -> Option<String> {
         PauseReason::Leaving => "of a migration that was not zsha's and is under way",
         PauseReason::Incoming => return None,
     };
-    notes.paused_told = Some(*reason);
+    told.paused = Some(*reason);
     Some(format!("the guest on {} is paused, because {why}", world.me))
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use zsha_crds::EventReason;
 use zsha_crds::records::VmPhase;
 
 use super::upkeep::Upkeep;
@@ -58,10 +59,11 @@ impl Upkeep<'_> {
         true
     }
 
-    /// A start, or a shutdown that the guest was asked for and nobody has taken back.
+    /// A start, or a shutdown that the guest was asked for by a stop that stands: another one begins anew.
     fn is_under_way(&self, notes: &Notes) -> bool {
         let starting = matches!(self.record().phase, VmPhase::Starting | VmPhase::Stopping);
-        starting || (self.world.stop().is_some() && notes.shutdown_asked.is_some())
+        let same = self.world.stop().is_some_and(|stop| notes.seen.stopping == Some(stop.at));
+        starting || (same && notes.tried.shutdown_asked.is_some())
     }
 
     /// What operators want of the VM that runs here, in the words for "the VM is ...".
@@ -82,16 +84,13 @@ impl Upkeep<'_> {
             return;
         }
         // Another stop than the one the guest was asked for has its own time.
-        if notes.stopping.replace(stop.at) != Some(stop.at) {
-            notes.shutdown_asked = None;
+        if notes.seen.stopping.replace(stop.at) != Some(stop.at) {
+            notes.tried.shutdown_asked = None;
         }
         match local {
             // It may run where it was moved to: it is not stopped by being away.
             LocalVm::Absent | LocalVm::Off { .. } if self.runs_elsewhere(local, notes, plan) => {}
-            LocalVm::Absent | LocalVm::Off { .. } => {
-                notes.shutdown_asked = None;
-                plan.step(self.stopped());
-            }
+            LocalVm::Absent | LocalVm::Off { .. } => plan.step(self.stopped()),
             LocalVm::Crashed | LocalVm::Paused { .. } | LocalVm::Unmanaged => {
                 plan.step(end("it is to stop, and executes nothing"));
             }
@@ -112,7 +111,7 @@ impl Upkeep<'_> {
     ) {
         let now = self.world.now;
         let end = |because: String| Step::KillCopy { because, if_still: Some(if_still) };
-        match notes.shutdown_asked {
+        match notes.tried.shutdown_asked {
             None if limit.is_zero() => {
                 plan.step(end("an operator asked for it to be ended at once".to_owned()));
             }
@@ -136,7 +135,7 @@ impl Upkeep<'_> {
     }
 
     fn stopped(&self) -> Step {
-        self.change("Stopped", "stopped by command".to_owned(), |record| {
+        self.change(EventReason::Stopped, "stopped by command".to_owned(), |record| {
             record.owner = None;
             record.phase = VmPhase::Stopped;
         })

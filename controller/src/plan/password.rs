@@ -2,6 +2,7 @@
 //! answered in the ownership record.
 
 use uuid::Uuid;
+use zsha_crds::EventReason;
 use zsha_crds::records::{Answer, Outcome};
 
 use super::upkeep::Upkeep;
@@ -16,7 +17,7 @@ impl Upkeep<'_> {
         let over = self.record().password_reset.as_ref().map(|answer| answer.id);
         let Some(asked) = asked.filter(|asked| over != Some(asked.id)) else { return false };
         let allowed = self.world.document().map(|desired| desired.may_reset_password);
-        let answer = match (allowed, local, &notes.password) {
+        let answer = match (allowed, local, &notes.tried.password) {
             (_, _, Some(done)) if done.id == asked.id => done.clone(),
             (None, _, _) => return false,
             (Some(false), _, _) => {
@@ -29,7 +30,11 @@ impl Upkeep<'_> {
             (Some(true), _, _) => refused(asked.id, "the guest does not run"),
         };
         let message = answer.message.clone();
-        plan.step(self.change("PasswordAnswered", message, |record| record.password_reset = Some(answer)));
+        plan.step(
+            self.change(EventReason::PasswordAnswered, message, |record| {
+                record.password_reset = Some(answer)
+            }),
+        );
         true
     }
 }

@@ -31,24 +31,24 @@ impl Upkeep<'_> {
         let all_counts = waits_for_it || planted::is_planted(Bug::AnyFaultIsLostStorage);
         let why = looked.and_then(|(desired, facts)| fault(desired, facts, all_counts));
         let (Some(why), Some(desired)) = (why, self.world.document()) else {
-            notes.storage_lost_since = None;
+            notes.seen.storage_lost_since = None;
             return false;
         };
         let line = placement::candidates(self.world, desired, self.record());
         let ready = |node: &&NodeName| **node != self.world.me && placement::says_ready(self.world, node);
         let Some(other) = line.fit.iter().find(ready) else {
-            notes.storage_lost_since = None;
+            notes.seen.storage_lost_since = None;
             plan.wait(
                 "StorageLost",
                 format!("the VM's disk is not reached, and no other node is fit. {}", line.why_not()),
             );
             return waits_for_it;
         };
-        let since = *notes.storage_lost_since.get_or_insert(self.world.now);
+        let since = *notes.seen.storage_lost_since.get_or_insert(self.world.now);
         let due = since + STORAGE_PATIENCE;
         if self.world.now >= due || planted::is_planted(Bug::StorageNeedsNoPatience) {
             // Nothing is waited for a second time once it is dead.
-            notes.blind_since = Some(since);
+            notes.seen.blind_since = Some(since);
             plan.step(kill(format!("its disk is not reached from here ({why}), and {other} is fit")));
             return true;
         }

@@ -11,12 +11,13 @@ use zsha_crds::records::{
     LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord,
     VmPhase, VmRecord,
 };
-use zsha_crds::{Condition, ConditionStatus, NodeName, VmName, condition};
+use zsha_crds::{Condition, ConditionStatus, EventReason, NodeName, VmName, condition};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
+use super::notes::{Landed, Seen, Tried};
 use super::ownership::{self, Right, Standing};
-use super::{Notes, Plan, Step, Write, placement, plan};
+use super::{Notes, Plan, Step, Write, placement};
 use crate::desired::Desired;
 use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
 use crate::hypervisor::{
@@ -36,6 +37,7 @@ mod host_down;
 mod looked;
 mod migrations;
 mod news;
+mod notes;
 mod orders;
 mod restored;
 mod seed;
@@ -249,6 +251,42 @@ fn expire(world: &mut World, number: u32) {
     world.sights.insert(node(number), sight(number, Duration::from_secs(10)));
 }
 
+/// One pass, after which `notes` are what it remembers. A second over the same world plans the same.
+fn plan(world: &World, notes: &mut Notes) -> Plan {
+    let plan = super::plan(world, notes);
+    let again = super::plan(world, &plan.notes);
+    assert_eq!((&again.steps, &again.waiting), (&plan.steps, &plan.waiting), "planned twice");
+    *notes = plan.notes.clone();
+    plan
+}
+
+/// One pass whose steps are all done.
+fn pass(world: &World, notes: &mut Notes) -> Plan {
+    let plan = plan(world, notes);
+    for step in &plan.steps {
+        match step {
+            Step::Write(write) => notes.wrote(write, Landed::Surely, world.now),
+            Step::Mount(want) => notes.tried_to_mount(&want.target, world.now),
+            Step::WriteSeed(_) => notes.tried_to_write_seed(world.now),
+            Step::Resume { because, .. } => notes.resumed(*because, true, world.now),
+            Step::Start { .. } => notes.started(world.now),
+            Step::AbortMigration { id, .. } => notes.aborted(*id, world.now),
+            Step::Shutdown { .. } => {
+                notes.asked_to_power_off(world.now);
+            }
+            Step::SetTimings(_)
+            | Step::SetWatchdog(_)
+            | Step::Expect(_)
+            | Step::KillCopy { .. }
+            | Step::ReplaceLease { .. }
+            | Step::Undefine { .. }
+            | Step::Migrate(_)
+            | Step::SetPassword { .. } => {}
+        }
+    }
+    plan
+}
+
 fn decide(world: &World) -> Plan {
     plan(world, &mut Notes::default())
 }
@@ -277,7 +315,10 @@ fn the_first_in_line_claims_a_vm_nobody_owns() {
     let write = decide(&world(1, None, VmPhase::Stopped, LocalVm::Absent));
     let write = only_write(&write);
     assert_eq!(write.record.owner, Some(Owner { node: node(1), epoch: 1 }));
-    assert_eq!((write.record.phase, write.reason, write.index), (VmPhase::Starting, "FirstStart", Some(99)));
+    assert_eq!(
+        (write.record.phase, write.reason.as_str(), write.index),
+        (VmPhase::Starting, "FirstStart", Some(99))
+    );
     assert!(write.fence.is_empty());
 }
 
@@ -292,7 +333,7 @@ fn the_second_in_line_waits_its_turn_and_then_tries() {
     for sight in world.sights.values_mut() {
         (sight.first_seen, sight.sent_by) = (due, due);
     }
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "FirstStart");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "FirstStart");
 }
 
 #[test]
@@ -311,7 +352,7 @@ fn an_expired_owner_is_fenced_and_its_vm_claimed_in_one_write() {
     let plan = decide(&world);
     let write = only_write(&plan);
     assert_eq!(write.fence.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(1)]);
-    assert_eq!((write.reason, write.epoch), ("Failover", 1));
+    assert_eq!((write.reason.as_str(), write.epoch), ("Failover", 1));
     assert!(write.message.contains("n1 has not renewed its lease for 10.0 s"), "{}", write.message);
 }
 
@@ -433,7 +474,7 @@ fn a_node_in_a_later_life_does_not_own_what_it_owned_before() {
     assert_eq!(reasons(&decide(&world)), ["LeasesNotSeen"], "what it sees is from before this life");
     world.sights.get_mut(&node(1)).unwrap().record.epoch = 3;
     let plan = decide(&world);
-    assert_eq!((only_write(&plan).reason, only_write(&plan).epoch), ("Returned", 3));
+    assert_eq!((only_write(&plan).reason.as_str(), only_write(&plan).epoch), ("Returned", 3));
     world.local = Observed::Known(RUNNING);
     assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]));
 }
@@ -488,7 +529,7 @@ fn a_restarted_controller_writes_the_record_once_more_before_it_acts_on_it() {
         assert_eq!(ownership::right(&world), Right::Unconfirmed { epoch: 1 });
         let plan = decide(&world);
         let write = only_write(&plan);
-        assert_eq!((write.reason, write.record.revision), ("Adopted", 1));
+        assert_eq!((write.reason.as_str(), write.record.revision), ("Adopted", 1));
         assert_eq!(write.record.owner, vm(&mut world).record.owner);
     }
 }
@@ -497,7 +538,10 @@ fn a_restarted_controller_writes_the_record_once_more_before_it_acts_on_it() {
 fn a_dead_qemu_is_first_recorded_and_then_started_at_once() {
     let mut world = world(1, Some(1), VmPhase::Running, DIED);
     let plan = decide(&world);
-    assert_eq!((only_write(&plan).reason, only_write(&plan).record.phase), ("QemuDied", VmPhase::Starting));
+    assert_eq!(
+        (only_write(&plan).reason.as_str(), only_write(&plan).record.phase),
+        ("QemuDied", VmPhase::Starting)
+    );
     vm(&mut world).record.phase = VmPhase::Starting;
     assert!(matches!(decide(&world).steps.as_slice(), [Step::Start { epoch: 1, .. }]));
     world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Asked, generation: 1 });
@@ -510,7 +554,8 @@ fn a_dead_qemu_is_first_recorded_and_then_started_at_once() {
 fn a_vm_that_keeps_dying_is_started_ever_more_slowly() {
     let world = world(1, Some(1), VmPhase::Running, DIED);
     let waits = [1, 5, 6, 7, 8, 20].map(|starts| {
-        let mut notes = Notes { starts: vec![NOW; starts], ..Notes::default() };
+        let mut notes =
+            Notes { tried: Tried { starts: vec![NOW; starts], ..Tried::default() }, ..Notes::default() };
         plan(&world, &mut notes).recheck.map_or(0, |at| NOW.until(at).as_secs())
     });
     assert_eq!(waits, [0, 0, 1, 2, 4, 60]);
@@ -520,7 +565,7 @@ fn a_vm_that_keeps_dying_is_started_ever_more_slowly() {
 fn a_guest_that_powered_itself_off_is_started_or_left_as_the_document_says() {
     let off = LocalVm::Off { reason: OffReason::Shutdown };
     let mut world = world(1, Some(1), VmPhase::Running, off);
-    assert_eq!(only_write(&decide(&world)).reason, "GuestPoweredOff");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "GuestPoweredOff");
     change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
     let plan = decide(&world);
     assert_eq!(
@@ -541,14 +586,20 @@ fn a_vm_somebody_else_paused_is_left_paused_and_said_so() {
 #[test]
 fn a_failed_start_is_counted_retried_and_then_given_to_the_others() {
     let mut world = world(1, Some(1), VmPhase::Starting, LocalVm::Absent);
-    let mut notes = Notes { failed: Some("no such bridge".to_owned()), ..Notes::default() };
+    let mut notes = Notes {
+        tried: Tried { failed: Some("no such bridge".to_owned()), ..Tried::default() },
+        ..Notes::default()
+    };
     let counted = plan(&world, &mut notes);
     assert_eq!(only_write(&counted).record.failures[&node(1)].count, 1);
     vm(&mut world).record.failures = only_write(&counted).record.failures.clone();
     assert!(matches!(decide(&world).steps.as_slice(), [Step::Start { .. }]), "retried in place");
     vm(&mut world).record.failures.insert(node(1), StartFailures { count: 2, reason: "no".to_owned() });
     let given_up = decide(&world);
-    assert_eq!((only_write(&given_up).reason, &only_write(&given_up).record.owner), ("GaveUp", &None));
+    assert_eq!(
+        (only_write(&given_up).reason.as_str(), &only_write(&given_up).record.owner),
+        ("GaveUp", &None)
+    );
 }
 
 #[test]
@@ -582,9 +633,9 @@ fn a_copy_that_may_not_be_here_is_killed_before_a_mount_is_tried() {
         ..HostFacts::default()
     });
     let mut notes = Notes::default();
-    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }, Step::Mount(_)]));
+    assert!(matches!(pass(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }, Step::Mount(_)]));
     assert!(
-        matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]),
+        matches!(pass(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]),
         "not asked again at once"
     );
 }
@@ -611,7 +662,7 @@ fn an_owner_that_lost_its_hypervisor_and_its_copy_sets_the_vm_free_after_a_while
     for sight in world.sights.values_mut() {
         (sight.first_seen, sight.sent_by) = (due, due);
     }
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "GaveUp");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "GaveUp");
     if let Observed::Known(verdict) = &mut world.lease {
         verdict.copies = Some(1);
     }
@@ -783,7 +834,10 @@ fn with_nothing_but_a_bad_document_a_node_is_unfit() {
 #[test]
 fn a_vm_the_keeper_ended_is_not_said_to_have_crashed() {
     let mut world = world(1, Some(1), VmPhase::Running, DIED);
-    let mut notes = Notes { starts: vec![NOW - Duration::from_secs(60)], ..Notes::default() };
+    let mut notes = Notes {
+        tried: Tried { starts: vec![NOW - Duration::from_secs(60)], ..Tried::default() },
+        ..Notes::default()
+    };
     let ended = |at| Some(Ended { count: 1, at });
     for (at, reason) in
         [(NOW - Duration::from_secs(5), "LeaseEnded"), (NOW - Duration::from_secs(90), "QemuDied")]
@@ -791,7 +845,7 @@ fn a_vm_the_keeper_ended_is_not_said_to_have_crashed() {
         if let Observed::Known(verdict) = &mut world.lease {
             verdict.ended = ended(at);
         }
-        assert_eq!(only_write(&plan(&world, &mut notes)).reason, reason);
+        assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), reason);
     }
 }
 
@@ -806,7 +860,8 @@ fn a_node_that_takes_its_vm_again_names_the_keeper_only_if_it_ended_the_last_cop
     world.sights.get_mut(&node(1)).unwrap().record.epoch = 3;
     let told = |world: &World, starts: &[u64]| {
         let starts = starts.iter().map(|ago| NOW - Duration::from_secs(*ago)).collect();
-        let plan = plan(world, &mut Notes { starts, ..Notes::default() });
+        let plan =
+            plan(world, &mut Notes { tried: Tried { starts, ..Tried::default() }, ..Notes::default() });
         only_write(&plan).message.clone()
     };
     let ended = "the keeper ended it at 1970-01-01T00:01:35Z";
@@ -867,11 +922,11 @@ fn what_qemu_paused_for_a_fault_is_let_go_on_and_then_started_afresh() {
     let faulted = LocalVm::Paused { reason: PauseReason::Fault, generation: 1 };
     let mut world = world(1, Some(1), VmPhase::Running, faulted);
     let mut notes = Notes::default();
-    let first = plan(&world, &mut notes);
+    let first = pass(&world, &mut notes);
     assert!(matches!(first.steps.as_slice(), [Step::Resume { .. }]));
-    assert!(plan(&world, &mut notes).steps.is_empty(), "not at once again");
+    assert!(pass(&world, &mut notes).steps.is_empty(), "not at once again");
     at(&mut world, NOW + super::upkeep::FAULT_PATIENCE);
-    assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { if_still: None, .. }]));
+    assert!(matches!(pass(&world, &mut notes).steps.as_slice(), [Step::KillCopy { if_still: None, .. }]));
 }
 
 #[test]
@@ -879,7 +934,7 @@ fn a_node_that_cannot_see_its_processes_does_not_keep_a_dead_owners_vm_down() {
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     expire(&mut world, 1);
     world.sights.get_mut(&node(3)).unwrap().record.copies = None;
-    assert_eq!(only_write(&decide(&world)).reason, "Failover");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "Failover");
     world.went_back = true;
     assert_eq!(reasons(&decide(&world)), ["CopiesUnknown"], "after a restore the record proves nothing");
 }
@@ -894,7 +949,11 @@ fn a_record_of_this_node_is_not_gone_on_with_while_another_node_has_a_copy() {
     world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
     assert_eq!(reasons(&decide(&world)), ["CopyElsewhere"]);
     world.local = Observed::Known(RUNNING);
-    assert_eq!(only_write(&decide(&world)).reason, "Adopted", "with the copy here there is nothing to ask");
+    assert_eq!(
+        only_write(&decide(&world)).reason.as_str(),
+        "Adopted",
+        "with the copy here there is nothing to ask"
+    );
 }
 
 #[test]
@@ -904,7 +963,7 @@ fn what_was_written_before_the_own_lease_broke_is_written_once_more() {
     assert_eq!(ownership::right(&world), Right::Mine { epoch: 1 });
     unbroken_since(&mut world, NOW + Duration::from_millis(1));
     assert_eq!(ownership::right(&world), Right::Unconfirmed { epoch: 1 });
-    assert_eq!(only_write(&decide(&world)).reason, "Adopted");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "Adopted");
 }
 
 fn unbroken_since(world: &mut World, at: Moment) {
@@ -964,7 +1023,7 @@ fn after_a_step_back_a_paused_copy_that_nobody_accounts_for_is_not_let_run() {
     for reason in [PauseReason::Asked, PauseReason::Incoming] {
         let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Paused { reason, generation: 1 });
         vm(&mut world).written = None;
-        assert_eq!(only_write(&decide(&world)).reason, "Adopted");
+        assert_eq!(only_write(&decide(&world)).reason.as_str(), "Adopted");
         world.went_back = true;
         assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { if_still: None, .. }]));
     }
@@ -977,7 +1036,7 @@ fn an_owner_whose_copy_runs_writes_itself_down_again_when_the_store_went_back() 
     world.vm_before = Some(before.clone());
     let plan = decide(&world);
     let write = only_write(&plan);
-    assert_eq!((write.reason, write.record.revision, write.index), ("Reclaimed", 10, Some(99)));
+    assert_eq!((write.reason.as_str(), write.record.revision, write.index), ("Reclaimed", 10, Some(99)));
     assert_eq!(write.record.owner, before.owner);
 
     world.local = Observed::Known(LocalVm::Absent);
@@ -1025,16 +1084,16 @@ const MOVED_AWAY: LocalVm = LocalVm::Off { reason: OffReason::Migrated };
 fn a_migration_begins_with_its_intent_and_the_word_of_the_target() {
     let world = asked_to_move("n3");
     let mut notes = Notes::default();
-    let begun = plan(&world, &mut notes);
+    let begun = pass(&world, &mut notes);
     let write = only_write(&begun);
-    assert_eq!((write.reason, &write.record.owner), ("MigrationBegun", &vm_of(&world).owner));
+    assert_eq!((write.reason.as_str(), &write.record.owner), ("MigrationBegun", &vm_of(&world).owner));
     assert_eq!(write.rests_on.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(3)]);
     let migration = write.record.migration.clone().unwrap();
     assert_eq!(migration.to, Owner { node: node(3), epoch: 1 });
 
     let mut world = moving(1, 1, 3, RUNNING);
     vm(&mut world).record.migration = Some(migration.clone());
-    let plan = plan(&world, &mut notes);
+    let plan = pass(&world, &mut notes);
     assert!(matches!(plan.steps.as_slice(), [Step::Migrate(order)] if order.id == migration.id), "{plan:?}");
 }
 
@@ -1071,12 +1130,20 @@ fn the_owner_hands_over_when_its_copy_is_gone_and_not_before() {
     assert!(record.migration.is_some(), "by it the new owner knows that what arrived is the VM");
     world.job = MigrationJob::None;
     world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
-    assert_eq!(only_write(&decide(&world)).reason, "HandedOver", "also after a restart of the controller");
+    assert_eq!(
+        only_write(&decide(&world)).reason.as_str(),
+        "HandedOver",
+        "also after a restart of the controller"
+    );
     world.local = Observed::Known(DIED);
-    assert_eq!(only_write(&decide(&world)).reason, "MigrationFailed", "a copy that died was not moved");
+    assert_eq!(
+        only_write(&decide(&world)).reason.as_str(),
+        "MigrationFailed",
+        "a copy that died was not moved"
+    );
     world.local = Observed::Known(MOVED_AWAY);
     expire(&mut world, 3);
-    assert_eq!(only_write(&decide(&world)).reason, "MigrationFailed", "a dead node gets nothing");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "MigrationFailed", "a dead node gets nothing");
 }
 
 #[test]
@@ -1098,8 +1165,8 @@ fn a_migration_nobody_here_knows_of_is_aborted_before_the_record_forgets_it() {
     let world = moving(1, 1, 3, RUNNING);
     let mut notes = Notes::default();
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::AbortMigration { .. }]));
-    notes.migration.aborted = Some((Uuid::from_u128(9), NOW));
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MigrationFailed");
+    notes.tried.aborted = Some((Uuid::from_u128(9), NOW));
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "MigrationFailed");
 }
 
 #[test]
@@ -1111,7 +1178,7 @@ fn an_abort_is_asked_for_once_and_again_where_nothing_comes_of_it() {
     let mut notes = Notes::default();
     let aborts = |plan: &Plan| matches!(plan.steps.as_slice(), [Step::AbortMigration { .. }]);
     assert!(aborts(&plan(&world, &mut notes)));
-    notes.migration.aborted = Some((id, NOW));
+    notes.tried.aborted = Some((id, NOW));
     let asked = plan(&world, &mut notes);
     assert_eq!((asked.steps.as_slice(), reasons(&asked)), (&[][..], vec!["Migrating"]));
     at(&mut world, asked.recheck.unwrap());
@@ -1123,14 +1190,14 @@ fn an_abort_is_asked_for_once_and_again_where_nothing_comes_of_it() {
 fn an_abort_that_comes_as_the_guest_leaves_is_waited_out() {
     let mut world = moving(1, 1, 3, LocalVm::Paused { reason: PauseReason::Other, generation: 1 });
     let mut notes = Notes::default();
-    notes.migration.aborted = Some((Uuid::from_u128(9), NOW));
+    notes.tried.aborted = Some((Uuid::from_u128(9), NOW));
     assert_eq!(plan(&world, &mut notes).steps, [], "it may go on here, or be gone in a moment");
     world.local = Observed::Known(MOVED_AWAY);
     world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "HandedOver");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "HandedOver");
     world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Other, generation: 1 });
     at(&mut world, NOW + Duration::from_secs(10));
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MigrationFailed");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "MigrationFailed");
 }
 
 #[test]
@@ -1161,9 +1228,12 @@ fn the_new_owner_lets_what_arrived_run_and_then_ends_the_migration() {
     let plan_of = |local| decide(&moving(3, 3, 3, local));
     assert!(matches!(plan_of(ARRIVED).steps.as_slice(), [Step::Resume { .. }]));
     let done = plan_of(RUNNING);
-    assert_eq!((only_write(&done).reason, &only_write(&done).record.migration), ("Migrated", &None));
+    assert_eq!((only_write(&done).reason.as_str(), &only_write(&done).record.migration), ("Migrated", &None));
     let lost = plan_of(DIED);
-    assert_eq!((only_write(&lost).reason, &only_write(&lost).record.migration), ("MigrationLost", &None));
+    assert_eq!(
+        (only_write(&lost).reason.as_str(), &only_write(&lost).record.migration),
+        ("MigrationLost", &None)
+    );
 }
 
 #[test]

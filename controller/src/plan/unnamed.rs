@@ -10,8 +10,8 @@
 
 use std::time::Duration;
 
-use zsha_crds::NodeName;
 use zsha_crds::records::{Owner, StartRecord, VmPhase, VmRecord};
+use zsha_crds::{EventReason, NodeName};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
@@ -79,24 +79,24 @@ fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
 /// Whether there is one. `because`: why it is not this node's, in the words of a reason to end it.
 pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut Plan) -> bool {
     let Some(local) = world.local.known().copied().filter(LocalVm::has_process) else {
-        notes.unnamed = None;
-        notes.also = None;
+        notes.seen.unnamed = None;
+        notes.seen.also = None;
         return false;
     };
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return true };
     // What the source of a migration says of its process counts once the guest executes here, and not before.
-    let since = match notes.unnamed.take() {
+    let since = match notes.seen.unnamed.take() {
         Some((heard, executed)) if executed == local.executes() => heard,
         Some(_) | None => Heard::now(world),
     };
-    let heard = notes.unnamed.insert((since, local.executes())).0.clone();
+    let heard = notes.seen.unnamed.insert((since, local.executes())).0.clone();
     let elsewhere = elsewhere(world, &heard);
     let settled = heard.at + SETTLED;
-    let since = match (notes.also.take(), elsewhere) {
+    let since = match (notes.seen.also.take(), elsewhere) {
         (Some((before, since)), Some(other)) if before == *other => since,
         _ => world.now,
     };
-    notes.also = elsewhere.map(|other| (other.clone(), since));
+    notes.seen.also = elsewhere.map(|other| (other.clone(), since));
     let stays = elsewhere.filter(|other| stays_there(world, stored, other, since));
     let is = what_it_is(world, local, &heard);
     match (is, elsewhere) {
@@ -312,6 +312,6 @@ fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Pl
         revision: before.revision + 1,
         ..before.clone()
     };
-    let write = Write::over(stored.index, world, epoch, record, ("ClaimedInPlace", message));
+    let write = Write::over(stored.index, world, epoch, record, (EventReason::ClaimedInPlace, message));
     plan.step(Write { rests_on, fence: freed.fence, ..write }.step());
 }

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use zsha_crds::NodeName;
 use zsha_crds::records::{Owner, VmRecord};
+use zsha_crds::{EventReason, NodeName};
 
 use super::ownership::{self, Standing};
 use super::{Plan, Step, Write};
@@ -87,5 +87,5 @@ fn written_again(world: &World, overwritten: &Overwritten) -> Option<Write> {
         world.me
     );
     let record = VmRecord { revision: ours.revision + 1, note: message.clone(), ..ours.clone() };
-    Some(Write::over(overwritten.index, world, epoch, record, ("Reclaimed", message)))
+    Some(Write::over(overwritten.index, world, epoch, record, (EventReason::Reclaimed, message)))
 }

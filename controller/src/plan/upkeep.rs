@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use zsha_crds::EventReason;
 use zsha_crds::document::GuestPowerOff;
 use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
@@ -10,6 +11,7 @@ use zsha_runtime::lease::Expectation;
 
 use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
 use super::heard::Heard;
+use super::notes::LeftAs;
 use super::orders::SHUTDOWN_PATIENCE;
 use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, expecting, fitness, placement};
 use crate::desired::Desired;
@@ -25,14 +27,11 @@ const AT_ONCE: usize = 5;
 /// Starts older than this no longer slow the next one down.
 const CRASH_WINDOW: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// After an I/O error pause, try to go on this often.
-const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
 /// What cannot be looked at for so long is not only being restarted.
 const BLIND_PATIENCE: Duration = Duration::from_secs(15);
 /// What QEMU paused for a fault of its own is let go on once a second for so long, and then started afresh: it
 /// executes nothing meanwhile.
 pub const FAULT_PATIENCE: Duration = Duration::from_secs(5);
-const FAULT_RETRY: Duration = Duration::from_secs(1);
 /// A guest may follow a request to power off so long after it, though that was taken back.
 const STILL_MAY_FOLLOW: Duration = Duration::from_secs(5 * SHUTDOWN_PATIENCE.as_secs());
 
@@ -53,13 +52,13 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         Observed::Known(local) => owner.as_it_left(*local, notes),
     };
     if local != (LocalVm::Off { reason: OffReason::Unread }) {
-        notes.unread_since = None;
+        notes.seen.unread_since = None;
     }
     if !local.is_incoming() {
-        notes.left = None;
+        notes.seen.left = None;
     }
     if !matches!(local, LocalVm::Paused { reason: PauseReason::Incoming | PauseReason::Fault, .. }) {
-        notes.migration.left_by_ours = false;
+        notes.seen.migration.left_by_ours = false;
     }
     if let Some(migration) = &stored.record.migration {
         if migration.to.node == world.me {
@@ -117,7 +116,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         |reason| matches!(reason, PauseReason::Asked | PauseReason::Incoming | PauseReason::Other);
     // What it stood by for, and has not settled since, is what is here.
     let expected = stored.record.migration.as_ref().is_some_and(|migration| {
-        migration.to.node == world.me && notes.migration.expected == Some(migration.id)
+        migration.to.node == world.me && notes.seen.migration.expected == Some(migration.id)
     });
     // Nor can the VM have gone on elsewhere where the copy is this node's own in the present life of its lease.
     let own = world.expects_own();
@@ -143,7 +142,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     };
     let target = stored.record.migration.as_ref().map(|migration| &migration.to.node);
     let guard = Guard { fenced: &[], strict: world.went_back, target, starts: true };
-    notes.ask_others |= !copy_here;
+    notes.seen.ask_others |= !copy_here;
     if !copy_here
         && world.frozen().is_none()
         && (Upkeep { world, stored, epoch }).hands_to_heir(Vec::new(), plan)
@@ -184,8 +183,8 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     if !copy_here && record.departed.is_none() {
         record.departed = world.departed_before.clone();
     }
-    notes.unexplained = world.went_back && !own;
-    let write = Write::over(stored.index, world, epoch, record, ("Adopted", message));
+    notes.seen.unexplained = world.went_back && !own;
+    let write = Write::over(stored.index, world, epoch, record, (EventReason::Adopted, message));
     plan.step(Write { rests_on, ..write }.step());
 }
 
@@ -204,7 +203,7 @@ pub fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
         note: message.clone(),
         ..before.clone()
     };
-    plan.step(Write::over(stored.index, world, epoch, record, ("Reclaimed", message)).step());
+    plan.step(Write::over(stored.index, world, epoch, record, (EventReason::Reclaimed, message)).step());
 }
 
 /// There is no ownership record. It proves nothing, so nothing is started or ended.
@@ -216,7 +215,7 @@ pub fn missing(world: &World, plan: &mut Plan) {
     plan.wait(
         "RecordMissing",
         "the ownership record of the VM is missing from the store (deleted by hand?), so nobody starts it and a \
-         running VM is left alone; see 'The ownership record is missing' in the README",
+         running VM is left alone; see 'The ownership record is missing' in docs/3am.md",
     );
 }
 
@@ -234,7 +233,7 @@ impl Upkeep<'_> {
 
     pub(super) fn change(
         &self,
-        reason: &'static str,
+        reason: EventReason,
         message: String,
         change: impl FnOnce(&mut VmRecord),
     ) -> Step {
@@ -243,7 +242,7 @@ impl Upkeep<'_> {
 
     pub(super) fn changed(
         &self,
-        reason: &'static str,
+        reason: EventReason,
         message: String,
         change: impl FnOnce(&mut VmRecord),
     ) -> Write {
@@ -258,15 +257,31 @@ impl Upkeep<'_> {
     /// nothing of the VM. It takes the store to write down that it has left, which may be away.
     fn as_it_left(&self, local: LocalVm, notes: &mut Notes) -> LocalVm {
         let record = self.record();
-        if record.phase != VmPhase::Running || record.migration.is_some() || record.departed.is_some() {
-            notes.left_in = None;
-        } else if let LocalVm::Off { reason } = local
-            && local.may_have_moved()
-        {
-            notes.left_in = Some((self.epoch, reason));
+        let runs =
+            record.phase == VmPhase::Running && record.migration.is_none() && record.departed.is_none();
+        let unexpected = self.world.lease.known().and_then(|verdict| verdict.unexpected);
+        let unexpected = unexpected.map_or(0, |ended| ended.count);
+        let mut before = notes.seen.left_as.filter(|left| runs && left.epoch == self.epoch);
+        if let Some(left) = &mut before {
+            left.followed |= local.has_process() || left.unexpected != unexpected;
         }
-        match notes.left_in.filter(|(epoch, _)| *epoch == self.epoch && !local.has_process()) {
-            Some((_, reason)) => LocalVm::Off { reason },
+        notes.seen.left_as = match (local, before) {
+            // What could not be read says nothing against what was.
+            (
+                LocalVm::Off { reason: how },
+                None | Some(LeftAs { how: OffReason::Unread, followed: false, .. }),
+            ) if runs && local.may_have_moved() => {
+                Some(LeftAs { epoch: self.epoch, how, unexpected, followed: false })
+            }
+            // It can be read by now, and says how the VM has ended.
+            (
+                LocalVm::Absent | LocalVm::Off { .. },
+                Some(LeftAs { how: OffReason::Unread, followed: false, .. }),
+            ) if !local.may_have_moved() => None,
+            (_, before) => before,
+        };
+        match notes.seen.left_as.filter(|_| !local.has_process()) {
+            Some(left) => LocalVm::Off { reason: left.how },
             None => local,
         }
     }
@@ -274,12 +289,12 @@ impl Upkeep<'_> {
     /// The hypervisor does not answer. A VM that runs is left as it is; one that surely does not is set free after a
     /// while for a node that can start it.
     fn blind(&self, why: &str, notes: &mut Notes, plan: &mut Plan) {
-        let since = *notes.blind_since.get_or_insert(self.world.now);
+        let since = *notes.seen.blind_since.get_or_insert(self.world.now);
         // A keeper that was seen not to count what is here says nothing by counting none.
         let counted = self.world.lease.known().and_then(|verdict| verdict.copies);
         let no_copy = counted == Some(0) && !self.world.keeper_blind;
         if self.world.last_end.known().is_some() {
-            notes.unread_since = None;
+            notes.seen.unread_since = None;
         }
         plan.wait("HypervisorUnknown", format!("the VM is left as it is: {why}"));
         if !no_copy {
@@ -317,7 +332,7 @@ impl Upkeep<'_> {
 
     /// Whether libvirt's log, which cannot be read, may still say how the VM has ended here.
     pub(super) fn waits_for_log(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
-        let due = *notes.unread_since.get_or_insert(self.world.now) + UNREAD_PATIENCE;
+        let due = *notes.seen.unread_since.get_or_insert(self.world.now) + UNREAD_PATIENCE;
         if self.world.now >= due {
             return false;
         }
@@ -339,17 +354,17 @@ impl Upkeep<'_> {
     }
 
     fn running(&self, generation: u64, notes: &mut Notes, plan: &mut Plan) {
-        notes.blocked = None;
-        notes.failed = None;
-        notes.retry_at = None;
-        notes.blind_since = None;
-        notes.failed_rounds = 0;
-        notes.faulted_since = None;
-        notes.unexplained = false;
-        if let Some((first, _)) = notes.shutdown_asked
+        notes.tried.blocked = None;
+        notes.tried.failed = None;
+        notes.tried.retry_at = None;
+        notes.seen.blind_since = None;
+        notes.tried.failed_rounds = 0;
+        notes.seen.faulted_since = None;
+        notes.seen.unexplained = false;
+        if let Some((first, _)) = notes.tried.shutdown_asked
             && self.world.now >= first + STILL_MAY_FOLLOW
         {
-            notes.shutdown_asked = None;
+            notes.tried.shutdown_asked = None;
         }
         let departed = self.record().departed.is_some();
         let is_the_vm = expecting::is_the_vm(self.world);
@@ -357,13 +372,13 @@ impl Upkeep<'_> {
             self.stands_in_its_place(is_the_vm.is_some(), plan);
             return;
         }
-        (notes.left_in, notes.gone) = (None, None);
+        (notes.seen.left_as, notes.seen.gone) = (None, None);
         if self.record().phase != VmPhase::Running {
             let message = format!("the VM runs on {}", self.world.me);
             let me = self.world.me.clone();
             let at = self.world.wall;
             let taken_up = self.world.start_asked().map(|start| start.id);
-            plan.step(self.change("Running", message, |record| {
+            plan.step(self.change(EventReason::Running, message, |record| {
                 record.phase = VmPhase::Running;
                 record.start_taken_up = taken_up.or(record.start_taken_up);
                 record.failures.clear();
@@ -376,12 +391,15 @@ impl Upkeep<'_> {
             }));
         } else if departed {
             let message = format!("the VM that was moved away is back on {}", self.world.me);
-            plan.step(self.change("FoundAgain", message, |record| record.departed = None));
-        } else if let Some(start) = self.world.start_asked().filter(|_| notes.shutdown_asked.is_none()) {
+            plan.step(self.change(EventReason::FoundAgain, message, |record| record.departed = None));
+        } else if let Some(start) = self.world.start_asked().filter(|_| notes.tried.shutdown_asked.is_none())
+        {
             // Else it would start the VM once more, whenever that is left off.
             let message = format!("{} said `zsha start`, and the VM runs", start.by);
             let id = start.id;
-            plan.step(self.change("StartTakenUp", message, |record| record.start_taken_up = Some(id)));
+            plan.step(
+                self.change(EventReason::StartTakenUp, message, |record| record.start_taken_up = Some(id)),
+            );
         } else if let Some(desired) = self.world.document() {
             self.move_on(desired, notes, plan);
         }
@@ -410,7 +428,7 @@ impl Upkeep<'_> {
             plan.step(kill("it does not start here"));
             return;
         }
-        if let Some(at) = notes.retry_at.filter(|at| self.world.now < *at) {
+        if let Some(at) = notes.tried.retry_at.filter(|at| self.world.now < *at) {
             plan.recheck_at(at);
             return;
         }
@@ -423,7 +441,7 @@ impl Upkeep<'_> {
                     "IoError",
                     "the guest is paused: its disk gave an error. It goes on when the share does",
                 );
-                self.try_on(ResumeBecause::IoErrorOver, IO_ERROR_RETRY, notes, plan);
+                self.try_on(ResumeBecause::IoErrorOver, plan);
             }
             PauseReason::Leaving => plan.wait(
                 "MovedByHand",
@@ -432,7 +450,7 @@ impl Upkeep<'_> {
             ),
             PauseReason::Fault => self.faulted(notes, plan),
             PauseReason::Incoming => self.left_paused(notes, plan),
-            PauseReason::Asked | PauseReason::Other if notes.unexplained => plan.step(kill(
+            PauseReason::Asked | PauseReason::Other if notes.seen.unexplained => plan.step(kill(
                 "nothing says what this paused copy is: the store has gone back in time, or a migration is said to \
                  have ended elsewhere",
             )),
@@ -445,7 +463,7 @@ impl Upkeep<'_> {
 
     /// QEMU stopped the guest because something went wrong in it or around it.
     fn faulted(&self, notes: &mut Notes, plan: &mut Plan) {
-        let since = *notes.faulted_since.get_or_insert(self.world.now);
+        let since = *notes.seen.faulted_since.get_or_insert(self.world.now);
         if self.world.now >= since + FAULT_PATIENCE {
             plan.step(kill("QEMU has paused the guest for a fault of its own, and it does not go on"));
             return;
@@ -454,19 +472,19 @@ impl Upkeep<'_> {
             "Faulted",
             "QEMU has paused the guest for a fault of its own; it is let go on, or started afresh",
         );
-        self.try_on(ResumeBecause::FaultOver, FAULT_RETRY, notes, plan);
+        self.try_on(ResumeBecause::FaultOver, plan);
     }
 
     /// No migration from here is under way: one by hand is coming back, or one has ended and left the guest paused. It may have gone on
     /// where it went, seen or not, and then its memory here is older than its disk. So what zsha's own has not left is never let
     /// go on: where nobody else has the guest it is started afresh.
     fn left_paused(&self, notes: &mut Notes, plan: &mut Plan) {
-        if notes.migration.left_by_ours || planted::is_planted(Bug::SourceGoesOnUnasked) {
+        if notes.seen.migration.left_by_ours || planted::is_planted(Bug::SourceGoesOnUnasked) {
             // The target of zsha's own is let run by the record only, which does not name it.
             self.faulted(notes, plan);
             return;
         }
-        let heard = notes.left.get_or_insert_with(|| Heard::now(self.world)).clone();
+        let heard = notes.seen.left.get_or_insert_with(|| Heard::now(self.world)).clone();
         plan.recheck_at(self.world.now + LOOK);
         if self.record().departed.is_some() && self.world.start_asked().is_none() {
             plan.wait(
@@ -500,11 +518,11 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Lets go on what QEMU has stopped, and not again before `every`.
-    fn try_on(&self, because: ResumeBecause, every: Duration, notes: &mut Notes, plan: &mut Plan) {
-        let again = self.world.now + every;
-        notes.retry_at = Some(again);
-        plan.recheck_at(again);
+    /// Lets go on what QEMU has stopped.
+    fn try_on(&self, because: ResumeBecause, plan: &mut Plan) {
+        if let Some(pause) = because.again_after() {
+            plan.recheck_at(self.world.now + pause);
+        }
         plan.step(Step::Resume { epoch: self.epoch, because });
     }
 
@@ -514,7 +532,7 @@ impl Upkeep<'_> {
             return;
         };
         if self.record().phase == VmPhase::Running
-            && self.left_off(reason, &desired, notes.shutdown_asked.is_some(), plan)
+            && self.left_off(reason, &desired, notes.tried.shutdown_asked.is_some(), plan)
         {
             return;
         }
@@ -525,23 +543,26 @@ impl Upkeep<'_> {
             return;
         }
         if let Some(unknown) = fitness::first_unknown(&plan.conditions) {
-            let since = *notes.blind_since.get_or_insert(self.world.now);
+            let since = *notes.seen.blind_since.get_or_insert(self.world.now);
             if self.world.now < since + BLIND_PATIENCE {
                 plan.recheck_at(since + BLIND_PATIENCE);
                 plan.wait("NotLookedYet", unknown);
                 return;
             }
         } else {
-            notes.blind_since = None;
+            notes.seen.blind_since = None;
         }
         if self.give_up(&desired, plan) {
             return;
         }
-        let due = next_start(notes, self.world.now).max(notes.retry_at.unwrap_or_default());
+        let due = next_start(notes, self.world.now).max(notes.tried.retry_at.unwrap_or_default());
         if self.world.now < due {
             plan.recheck_at(due);
-            let why =
-                notes.blocked.clone().unwrap_or_else(|| "it died soon after its last starts".to_owned());
+            let why = notes
+                .tried
+                .blocked
+                .clone()
+                .unwrap_or_else(|| "it died soon after its last starts".to_owned());
             let secs = self.world.now.until(due).as_secs_f64();
             plan.wait("StartDelayed", format!("the next try is in {secs:.0} s: {why}"));
             return;
@@ -554,8 +575,6 @@ impl Upkeep<'_> {
             };
             let Some(rests_on) = asked else { return };
             // With the others' word in the write: whoever has a copy by then makes it fail.
-            notes.ask_others = false;
-            notes.ran = false;
             let mut step = self.starting(reason, notes, &desired);
             if let Step::Write(write) = &mut step {
                 write.rests_on = rests_on;
@@ -576,12 +595,12 @@ impl Upkeep<'_> {
     /// Whether the other nodes are to say that they have no copy, before one is started here: wherever the last one has
     /// ended by no step of ours, and where it is not known what became of it.
     pub(super) fn is_to_ask(&self, notes: &Notes) -> bool {
-        self.record().phase != VmPhase::Starting || self.record().departed.is_some() || notes.ask_others
+        self.record().phase != VmPhase::Starting || self.record().departed.is_some() || notes.seen.ask_others
     }
 
     /// Whether a node that cannot see its own processes stands in the way.
     fn asks_strictly(&self, notes: &Notes) -> bool {
-        self.world.went_back || self.record().departed.is_some() || notes.gone.is_some()
+        self.world.went_back || self.record().departed.is_some() || notes.seen.gone.is_some()
     }
 
     fn starting(&self, off: OffReason, notes: &Notes, desired: &Desired) -> Step {
@@ -589,22 +608,22 @@ impl Upkeep<'_> {
         let by_keeper = ended::by_keeper(self.world, self.record(), notes).filter(|_| killed);
         let by_keeper = by_keeper.map(|how| format!("{} starts the VM again: {how}", self.world.me));
         let (reason, message) = match (off, &by_keeper) {
-            (_, Some(message)) => ("LeaseEnded", message.as_str()),
-            (OffReason::Died, None) => ("QemuDied", "QEMU died; the VM is started again"),
+            (_, Some(message)) => (EventReason::LeaseEnded, message.as_str()),
+            (OffReason::Died, None) => (EventReason::QemuDied, "QEMU died; the VM is started again"),
             (OffReason::Shutdown, None) => {
-                ("GuestPoweredOff", "the guest powered itself off; it is started again")
+                (EventReason::GuestPoweredOff, "the guest powered itself off; it is started again")
             }
             (OffReason::Destroyed, None) => {
-                ("Destroyed", "the VM was destroyed from outside; it is started again")
+                (EventReason::Destroyed, "the VM was destroyed from outside; it is started again")
             }
             (OffReason::Migrated | OffReason::Unread | OffReason::Unknown, None) => {
-                ("NotRunning", "the VM does not run here; it is started")
+                (EventReason::NotRunning, "the VM does not run here; it is started")
             }
         };
         let start = StartRecord {
             node: self.world.me.clone(),
             at: self.world.wall,
-            reason: reason.to_owned(),
+            reason: reason.as_str().to_owned(),
             generation: desired.generation,
         };
         self.change(reason, message.to_owned(), |record| {
@@ -620,7 +639,7 @@ impl Upkeep<'_> {
         let left = reason == OffReason::Shutdown && desired.power_off == GuestPowerOff::StayOff && !asked;
         if left {
             let message = "the guest powered itself off, and `GuestPowerOff` is 'StayOff'".to_owned();
-            plan.step(self.change("PoweredOff", message, |record| {
+            plan.step(self.change(EventReason::PoweredOff, message, |record| {
                 record.owner = None;
                 record.phase = VmPhase::PoweredOff;
             }));
@@ -630,11 +649,11 @@ impl Upkeep<'_> {
 
     /// A start that failed goes into the record before anything else is tried.
     fn count_failure(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
-        let Some(reason) = notes.failed.clone() else { return false };
+        let Some(reason) = notes.tried.failed.clone() else { return false };
         let me = self.world.me.clone();
         let generation = self.world.document().map_or(0, |d| d.generation);
         plan.step(self.change(
-            "StartFailed",
+            EventReason::StartFailed,
             format!("starting the VM on {me} failed: {reason}"),
             |record| {
                 if record.failures_generation != generation {
@@ -664,7 +683,7 @@ impl Upkeep<'_> {
             desired.order.iter().all(|node| placement::failures(self.record(), desired, node).is_some());
         if failed_everywhere {
             let message = format!("the VM could not be started on any node: {}", line.why_not());
-            plan.step(self.change("Failed", message, |record| {
+            plan.step(self.change(EventReason::Failed, message, |record| {
                 record.owner = None;
                 record.phase = VmPhase::Failed;
             }));
@@ -675,7 +694,7 @@ impl Upkeep<'_> {
             plan.wait("NoNodeFit", format!("the VM waits for a fit node. {}", line.why_not()));
         } else {
             let message = format!("{} gives the VM up: {why}", self.world.me);
-            plan.step(self.change("GaveUp", message, |record| {
+            plan.step(self.change(EventReason::GaveUp, message, |record| {
                 record.owner = None;
                 record.phase = VmPhase::Stopped;
             }));
@@ -690,7 +709,7 @@ pub(super) fn kill(because: impl Into<String>) -> Step {
 
 /// A VM that dies soon after each start is started ever more slowly: a few times at once, then after 1, 2, 4 ... 60 s.
 fn next_start(notes: &Notes, now: Moment) -> Moment {
-    let lately: Vec<_> = notes.starts.iter().filter(|at| now.since(**at) < CRASH_WINDOW).collect();
+    let lately: Vec<_> = notes.tried.starts.iter().filter(|at| now.since(**at) < CRASH_WINDOW).collect();
     match (lately.len(), lately.last()) {
         (_, None) => Moment::default(),
         (n, _) if n <= AT_ONCE => Moment::default(),

@@ -124,7 +124,7 @@ impl Simulation {
             Fault::Snapshot => self.snapshot = Some((Instant::now(), self.store.snapshot())),
             Fault::Restore => {
                 let longest = check::lock(&self.checker).validity.longest();
-                // Of one that is younger than a lease nothing is promised: see ARCHITECTURE.md.
+                // Of one that is younger than a lease nothing is promised: see docs/never-two-copies.md.
                 // Nor where a wall clock was set, so that epochs may have begun again where a lease was gone.
                 let had = |kind: &&str| self.faults.contains_key(kind);
                 let gone = ["store wiped", "lease deleted", "lease overwritten"];

@@ -1,3 +1,5 @@
+//! The status of a cluster, computed from its records.
+
 use std::collections::BTreeMap;
 
 use serde_json::json;

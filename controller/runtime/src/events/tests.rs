@@ -1,7 +1,7 @@
 //! Events on the embedded store and its faults, under a paused clock.
 
-use zsha_crds::ClusterName;
 use zsha_crds::records::EventRecord;
+use zsha_crds::{ClusterName, EventReason};
 
 use super::*;
 use crate::store::Op;
@@ -21,7 +21,7 @@ fn recorder(store: &FaultyStore) -> (Recorder, Task) {
 }
 
 fn started(message: &str) -> Event {
-    Event::normal("Started", "vm/mnvm", message)
+    Event::new(EventReason::Started, "vm/mnvm", message)
 }
 
 fn stored(store: &FaultyStore) -> Vec<EventRecord> {
@@ -40,7 +40,7 @@ async fn the_same_event_again_counts_up_and_keeps_its_first_time() {
         for _ in 0..3 {
             recorder.publish(started("on n1"));
         }
-        recorder.publish(Event::warning("Started", "vm/mnvm", "on n1"));
+        recorder.publish(Event { kind: EventType::Warning, ..started("on n1") });
         drop(recorder);
         task.run().await;
     }

@@ -90,10 +90,13 @@ fn only_what_the_guest_itself_says_is_held_against_it() {
 #[test]
 fn what_was_done_in_this_boot_and_what_could_not_be_are_events_and_waiting_is_none() {
     let applied = |anew| Told::Applied { id: "mnvm-1".to_owned(), anew, but: String::new() };
-    assert_eq!(applied(true).event(), Some((EventType::Normal, "GuestTold")));
-    assert_eq!(Told::Failed("status 1".to_owned()).event(), Some((EventType::Warning, "GuestNotTold")));
+    assert_eq!(applied(true).event(), Some((EventType::Normal, EventReason::GuestTold)));
+    assert_eq!(
+        Told::Failed("status 1".to_owned()).event(),
+        Some((EventType::Warning, EventReason::GuestNotTold))
+    );
     for left in [Told::NextBoot, Told::NotAllowed("disabled".to_owned())] {
-        assert_eq!(left.event(), Some((EventType::Normal, "GuestNotTold")), "{left:?}");
+        assert_eq!(left.event(), Some((EventType::Normal, EventReason::GuestNotTold)), "{left:?}");
     }
     for none in
         [applied(false), Told::CloudInit, Told::NotYet("it boots"), Told::Unknown("silent".to_owned())]

@@ -43,7 +43,7 @@ fn what_the_keeper_of_a_dead_controller_says_of_it_is_written_down_before_anythi
         }
         let plan = decide(&world);
         let write = only_write(&plan);
-        assert_eq!((write.reason, &write.record.owner), ("MovedAway", &vm_of(&world).owner));
+        assert_eq!((write.reason.as_str(), &write.record.owner), ("MovedAway", &vm_of(&world).owner));
         assert_eq!(write.record.departed, Some(departed(&[])));
         vm(&mut world).record.departed = Some(departed(&[]));
         heard(&mut world, 0);
@@ -67,7 +67,7 @@ fn an_owner_that_returns_does_not_start_what_its_libvirt_says_was_moved_away() {
     world.sights.get_mut(&node(1)).unwrap().record.epoch = 2;
     heard(&mut world, 0);
     let plan = decide(&world);
-    assert_eq!(only_write(&plan).reason, "MovedAway");
+    assert_eq!(only_write(&plan).reason.as_str(), "MovedAway");
     assert_eq!(only_write(&plan).record.departed, Some(departed(&[])));
     world.local = Observed::Known(LocalVm::Off { reason: OffReason::Died });
     assert!(plan_write_reason(&world) != Some("MovedAway"), "it has died here");
@@ -75,7 +75,7 @@ fn an_owner_that_returns_does_not_start_what_its_libvirt_says_was_moved_away() {
 
 fn plan_write_reason(world: &World) -> Option<&'static str> {
     decide(world).steps.iter().find_map(|step| match step {
-        Step::Write(write) => Some(write.reason),
+        Step::Write(write) => Some(write.reason.as_str()),
         _ => None,
     })
 }
@@ -89,7 +89,10 @@ fn says_start(world: &mut World) {
 fn a_guest_that_was_moved_past_zsha_is_started_by_nobody_and_that_is_written_down() {
     let plan = decide(&world(1, Some(1), VmPhase::Running, MOVED));
     let write = only_write(&plan);
-    assert_eq!((write.reason, &write.record.owner), ("MovedAway", &Some(Owner { node: node(1), epoch: 1 })));
+    assert_eq!(
+        (write.reason.as_str(), &write.record.owner),
+        ("MovedAway", &Some(Owner { node: node(1), epoch: 1 }))
+    );
     assert_eq!(write.record.departed, Some(departed(&[])));
     let (mut world, mut notes) = (moved_away(&[]), Notes::default());
     for secs in [0, 10, 10_000] {
@@ -112,7 +115,7 @@ fn no_other_node_takes_it_over_either_when_its_owner_dies() {
     says_start(&mut world);
     let write = decide(&world);
     let write = only_write(&write);
-    assert_eq!((write.reason, &write.record.departed), ("Failover", &None));
+    assert_eq!((write.reason.as_str(), &write.record.departed), ("Failover", &None));
     vm(&mut world).record.departed = Some(departed(&[3]));
     world.intents = Observed::Known(Intents::default());
     assert_eq!(reasons(&decide(&world)), ["MovedAway"], "n3 had a process, and may have sent it on");
@@ -183,7 +186,7 @@ fn that_a_guest_has_left_is_written_down_again_after_a_restore_of_before() {
     world.departed_before = Some(departed(&[]));
     let plan = decide(&world);
     let write = only_write(&plan);
-    assert_eq!((write.reason, &write.record.owner), ("MovedAway", &vm_of(&world).owner));
+    assert_eq!((write.reason.as_str(), &write.record.owner), ("MovedAway", &vm_of(&world).owner));
     assert_eq!(write.record.departed, Some(departed(&[])));
     assert!(write.record.note.contains("put back to an older state"), "{}", write.record.note);
     vm(&mut world).record.phase = VmPhase::Starting;
@@ -196,7 +199,7 @@ fn that_a_guest_has_left_is_written_down_again_after_a_restore_of_before() {
     let mut notes = Notes::default();
     let adopted = super::plan(&world, &mut notes);
     assert_eq!(
-        (only_write(&adopted).reason, &only_write(&adopted).record.departed),
+        (only_write(&adopted).reason.as_str(), &only_write(&adopted).record.departed),
         ("Adopted", &Some(departed(&[])))
     );
 }
@@ -205,7 +208,7 @@ fn that_a_guest_has_left_is_written_down_again_after_a_restore_of_before() {
 fn an_operator_who_says_start_is_obeyed_once_the_others_have_said_that_they_have_none() {
     let (mut world, mut notes) = (moved_away(&[]), Notes::default());
     says_start(&mut world);
-    assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"], "{:?}", notes.gone);
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"], "{:?}", notes.seen.gone);
     heard(&mut world, 1);
     plan(&world, &mut notes);
     assert!(plan(&world, &mut notes).steps.iter().all(|step| !matches!(step, Step::Start { .. })));
@@ -226,7 +229,7 @@ fn where_it_was_seen_to_go_is_written_down_and_once_it_has_died_there_it_is_star
     heard(&mut world, 1);
     let seen = plan(&world, &mut notes);
     let write = only_write(&seen);
-    assert_eq!((write.reason, &write.record.departed), ("SeenElsewhere", &Some(departed(&[2]))));
+    assert_eq!((write.reason.as_str(), &write.record.departed), ("SeenElsewhere", &Some(departed(&[2]))));
     vm(&mut world).record = write.record.clone();
     assert_eq!(reasons(&plan(&world, &mut notes)), ["CopyElsewhere"]);
     has_died(&mut world, 2);
@@ -247,13 +250,14 @@ fn the_node_that_runs_it_is_handed_it_by_an_owner_that_has_none() {
         world.nodes.insert(node(2), Arc::new(status.clone()));
         let plan = decide(&world);
         let write = only_write(&plan);
-        assert_eq!((write.reason, write.record.phase), ("FoundElsewhere", VmPhase::Running));
+        assert_eq!((write.reason.as_str(), write.record.phase), ("FoundElsewhere", VmPhase::Running));
         assert_eq!(write.record.owner, Some(Owner { node: node(2), epoch: 1 }));
         if let Observed::Known(verdict) = &mut world.lease {
             verdict.copies = Some(1);
         }
         let plan = decide(&world);
-        let hands_over = |step: &Step| matches!(step, Step::Write(write) if write.reason == "FoundElsewhere");
+        let hands_over =
+            |step: &Step| matches!(step, Step::Write(write) if write.reason.as_str() == "FoundElsewhere");
         assert!(!plan.steps.iter().any(hands_over), "the keeper still sees one here: {plan:?}");
         if let Observed::Known(verdict) = &mut world.lease {
             verdict.copies = Some(0);
@@ -297,7 +301,7 @@ fn the_node_that_runs_it_is_handed_it_by_the_target_of_a_migration_that_has_none
     let handed = decide(&world);
     let write = only_write(&handed);
     assert_eq!(
-        (write.reason, &write.record.owner),
+        (write.reason.as_str(), &write.record.owner),
         ("FoundElsewhere", &Some(Owner { node: node(2), epoch: 1 }))
     );
     assert_eq!((&write.record.migration, write.fence.len()), (&None, 1));
@@ -329,7 +333,7 @@ fn an_end_of_which_nothing_is_known_is_no_end_before_the_others_have_spoken_sinc
     let mut notes = Notes::default();
     assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"]);
     heard(&mut world, 0);
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "NotRunning");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "NotRunning");
 }
 
 #[test]
@@ -337,7 +341,10 @@ fn one_that_is_back_is_no_longer_said_to_be_away() {
     let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
     vm(&mut world).record.departed = Some(departed(&[2]));
     let plan = decide(&world);
-    assert_eq!((only_write(&plan).reason, &only_write(&plan).record.departed), ("FoundAgain", &None));
+    assert_eq!(
+        (only_write(&plan).reason.as_str(), &only_write(&plan).record.departed),
+        ("FoundAgain", &None)
+    );
 }
 
 /// The owner of a guest that has left was told to expect nothing; something runs here, and came so.
@@ -363,7 +370,7 @@ fn what_is_started_by_hand_where_the_vm_has_left_is_not_the_vm() {
     let [Step::Expect(Expectation::Own), Step::Write(write)] = plan.steps.as_slice() else {
         panic!("{plan:?}")
     };
-    assert_eq!(write.reason, "FoundAgain");
+    assert_eq!(write.reason.as_str(), "FoundAgain");
 }
 
 /// The store is away, and nothing can be written down.
@@ -384,10 +391,10 @@ fn what_is_started_by_hand_before_it_is_written_that_the_vm_has_left_is_not_the_
         assert!(matches!(beside.steps.as_slice(), [Step::KillCopy { .. }]), "{how:?}: {beside:?}");
         // Its end hides that of the VM.
         world.local = Observed::Known(LocalVm::Off { reason: OffReason::Died });
-        notes.unread_since = Some(NOW - Duration::from_secs(60));
+        notes.seen.unread_since = Some(NOW - Duration::from_secs(60));
         heard(&mut world, 0);
         let after = plan(&world, &mut notes);
-        assert_eq!(only_write(&after).reason, "MovedAway", "{how:?}: {after:?}");
+        assert_eq!(only_write(&after).reason.as_str(), "MovedAway", "{how:?}: {after:?}");
         if let Observed::Known(facts) = &mut world.domain {
             facts.origin = Origin::Migrated;
         }
@@ -395,8 +402,53 @@ fn what_is_started_by_hand_before_it_is_written_that_the_vm_has_left_is_not_the_
         assert_eq!(plan(&world, &mut notes).steps[0], Step::Expect(Expectation::Own), "it was brought back");
         tell(&mut world, Expectation::Own);
         world.local = Observed::Known(LocalVm::Off { reason: OffReason::Died });
-        assert_eq!(only_write(&plan(&world, &mut notes)).reason, "QemuDied", "and has died here");
+        assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "QemuDied", "and has died here");
     }
+}
+
+/// One look that failed must not keep the VM down for ever.
+#[test]
+fn a_log_that_can_be_read_again_says_how_the_vm_has_ended_unless_another_was_here_since() {
+    let unread = || world(1, Some(1), VmPhase::Running, LocalVm::Off { reason: OffReason::Unread });
+    let ends = |world: &mut World, how| world.local = Observed::Known(LocalVm::Off { reason: how });
+    let (mut world, mut notes) = (unread(), Notes::default());
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["LogUnread"]);
+    ends(&mut world, OffReason::Died);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "QemuDied");
+
+    let (mut world, mut notes) = (unread(), Notes::default());
+    plan(&world, &mut notes);
+    ends(&mut world, OffReason::Migrated);
+    plan(&world, &mut notes);
+    ends(&mut world, OffReason::Unread);
+    plan(&world, &mut notes);
+    assert_eq!(notes.seen.left_as.unwrap().how, OffReason::Migrated, "what was read stands");
+
+    // The keeper has ended one in between, which no look of the hypervisor has shown.
+    let (mut world, mut notes) = (unread(), Notes::default());
+    plan(&world, &mut notes);
+    if let Observed::Known(verdict) = &mut world.lease {
+        verdict.unexpected = Some(Ended { count: 1, at: NOW });
+    }
+    ends(&mut world, OffReason::Died);
+    assert_eq!(reasons(&plan(&world, &mut notes)), ["LogUnread"]);
+}
+
+/// The controller was started anew while libvirt was slow to do what the one before had asked for.
+#[test]
+fn a_start_that_comes_late_is_the_vm() {
+    let mut world = world(1, Some(1), VmPhase::Starting, LocalVm::Absent);
+    vm(&mut world).written = None;
+    if let Observed::Known(verdict) = &mut world.lease {
+        verdict.expects = Some(Expectation::Own);
+    }
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "Adopted", "and the keeper is told nothing else");
+    vm(&mut world).record.phase = VmPhase::Running;
+    assert_eq!(
+        decide(&world).steps[0],
+        Step::Expect(Expectation::Nothing),
+        "nothing of its own is on the way"
+    );
 }
 
 #[test]
@@ -473,7 +525,7 @@ fn an_owner_that_cannot_see_its_hypervisor_gives_the_vm_up_only_where_it_is_writ
             if seconds == 75 {
                 written.push("after a minute");
             }
-            written.push(write.reason);
+            written.push(write.reason.as_str());
             vm(&mut world).record = write.record.clone();
             if write.record.owner.is_none() {
                 break;
@@ -554,7 +606,7 @@ fn what_may_have_left_is_waited_for_and_then_started_by_an_operator_only() {
         heard(&mut world, 0);
         let plan = plan(&world, &mut notes);
         assert_eq!(
-            (only_write(&plan).reason, only_write(&plan).record.departed.is_some()),
+            (only_write(&plan).reason.as_str(), only_write(&plan).record.departed.is_some()),
             ("MovedAway", true)
         );
     }
@@ -563,7 +615,11 @@ fn what_may_have_left_is_waited_for_and_then_started_by_an_operator_only() {
     let mut status = ready(2);
     status.runs_unnamed = true;
     world.nodes.insert(node(2), Arc::new(status));
-    assert_eq!(only_write(&decide(&world)).reason, "FoundElsewhere", "that node says that it has it");
+    assert_eq!(
+        only_write(&decide(&world)).reason.as_str(),
+        "FoundElsewhere",
+        "that node says that it has it"
+    );
 }
 
 #[test]
@@ -571,8 +627,11 @@ fn that_a_guest_has_left_is_said_as_surely_as_it_is_known() {
     let note = |local: Observed<LocalVm>, last_end: Observed<Option<OffReason>>| {
         let mut world = world(1, Some(1), VmPhase::Running, MOVED);
         (world.local, world.last_end) = (local, last_end);
-        let mut notes = Notes { unread_since: Some(NOW - Duration::from_secs(60)), ..Notes::default() };
-        notes.blind_since = Some(NOW - Duration::from_secs(60));
+        let mut notes = Notes {
+            seen: Seen { unread_since: Some(NOW - Duration::from_secs(60)), ..Seen::default() },
+            ..Notes::default()
+        };
+        notes.seen.blind_since = Some(NOW - Duration::from_secs(60));
         only_write(&plan(&world, &mut notes)).record.note.clone()
     };
     let silent = || Observed::unknown("libvirt does not answer");
@@ -602,19 +661,22 @@ fn what_zsha_moves_itself_is_not_said_to_have_left_by_an_owner_that_cannot_see_i
     renewed_at(&mut world, NOW + Duration::from_secs(15));
     let plan = plan(&world, &mut notes);
     let write = only_write(&plan);
-    assert_eq!((write.reason, write.record.migration.is_some()), ("GaveUp", true));
+    assert_eq!((write.reason.as_str(), write.record.migration.is_some()), ("GaveUp", true));
 }
 
 #[test]
 fn a_log_that_could_not_be_read_once_long_ago_says_nothing() {
     let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
-    let mut notes = Notes { unread_since: Some(NOW - Duration::from_secs(3_600)), ..Notes::default() };
+    let mut notes = Notes {
+        seen: Seen { unread_since: Some(NOW - Duration::from_secs(3_600)), ..Seen::default() },
+        ..Notes::default()
+    };
     plan(&world, &mut notes);
-    assert_eq!(notes.unread_since, None);
-    notes.unread_since = Some(NOW);
+    assert_eq!(notes.seen.unread_since, None);
+    notes.seen.unread_since = Some(NOW);
     world.lease = Observed::unknown("the keeper does not answer");
     plan(&world, &mut notes);
-    assert_eq!(notes.unread_since, None);
+    assert_eq!(notes.seen.unread_since, None);
 }
 
 /// `virsh migrate` from n1 to n2, whose end libvirt on n1 has missed.
@@ -637,14 +699,14 @@ fn a_guest_that_a_migration_by_hand_has_left_paused_never_goes_on_with_its_old_m
     assert!(ended(&plan(&world, &mut notes)), "it runs on n2");
     let mut off = world.clone();
     off.local = Observed::Known(LocalVm::Off { reason: OffReason::Destroyed });
-    assert_eq!(only_write(&decide(&off)).reason, "FoundElsewhere", "and then it is handed over");
+    assert_eq!(only_write(&decide(&off)).reason.as_str(), "FoundElsewhere", "and then it is handed over");
     let mut its_notes = Notes::default();
-    its_notes.migration.left_by_ours = true;
+    its_notes.seen.migration.left_by_ours = true;
     let goes_on = plan(&world, &mut its_notes);
     assert!(matches!(goes_on.steps.as_slice(), [Step::Resume { .. }]), "zsha's own has left it: {goes_on:?}");
     off.local = Observed::Known(RUNNING);
     plan(&off, &mut its_notes);
-    assert!(!its_notes.migration.left_by_ours, "it has gone on since");
+    assert!(!its_notes.seen.migration.left_by_ours, "it has gone on since");
     vm(&mut world).record.departed = Some(departed(&[]));
     for seconds in [0, 600] {
         renewed_at(&mut world, NOW + Duration::from_secs(seconds));
@@ -663,9 +725,9 @@ fn a_migration_of_ours_whose_end_nobody_saw_hands_over_only_to_a_target_that_has
     let mut notes = Notes::default();
     assert_eq!(reasons(&plan(&world, &mut notes)), ["Migrating"], "n2 has not said anything since");
     heard(&mut world, 0);
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "MovedAway");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "MovedAway");
     heard(&mut world, 1);
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "HandedOver");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "HandedOver");
 }
 
 /// Its controller does not run, so nobody would say where it went from there.
@@ -691,7 +753,7 @@ fn that_it_has_left_is_written_down_though_nothing_is_to_be_begun() {
         world.intents = intents;
         let mut notes = Notes::default();
         let first = plan(&world, &mut notes);
-        assert_eq!(only_write(&first).reason, "MovedAway");
+        assert_eq!(only_write(&first).reason.as_str(), "MovedAway");
         vm(&mut world).record = only_write(&first).record.clone();
         assert_eq!(reasons(&plan(&world, &mut notes)), ["MovedAway"]);
     }
@@ -718,5 +780,5 @@ fn a_guest_that_may_run_elsewhere_is_not_said_to_be_stopped() {
     assert_eq!(reasons(&seen), ["MovedAway"], "a process of it was seen on n2, and is there no more");
     let mut died = stopped(moved_away(&[2]));
     has_died(&mut died, 2);
-    assert_eq!(only_write(&decide(&died)).reason, "Stopped", "it has died there");
+    assert_eq!(only_write(&decide(&died)).reason.as_str(), "Stopped", "it has died there");
 }

@@ -53,7 +53,7 @@ fn ends_the_guest(plan: &Plan) -> bool {
 
 #[test]
 fn the_vm_leaves_a_host_that_shuts_down_live_while_a_node_is_fit() {
-    assert_eq!(only_write(&decide(&going_down(RUNNING))).reason, "MigrationBegun");
+    assert_eq!(only_write(&decide(&going_down(RUNNING))).reason.as_str(), "MigrationBegun");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn what_may_pass_is_waited_for_before_the_guest_is_asked() {
     at(&mut world, NOW + NOWHERE_PATIENCE - Duration::from_secs(1));
     let back = sight(2, Duration::ZERO);
     world.sights.insert(node(2), Sight { first_seen: world.now, sent_by: world.now, ..back });
-    assert_eq!(only_write(&plan(&world, &mut Notes::default())).reason, "MigrationBegun");
+    assert_eq!(only_write(&plan(&world, &mut Notes::default())).reason.as_str(), "MigrationBegun");
 }
 
 #[test]
@@ -104,15 +104,18 @@ fn a_guest_that_was_asked_goes_on_shutting_down_and_has_the_time_of_the_document
     drain(&mut world, 3);
     // Of an older stop: it does not count.
     let long_ago = NOW - Duration::from_secs(600);
-    let mut notes = Notes { shutdown_asked: Some((long_ago, long_ago)), ..Notes::default() };
+    let mut notes = Notes {
+        tried: Tried { shutdown_asked: Some((long_ago, long_ago)), ..Tried::default() },
+        ..Notes::default()
+    };
     assert!(asks_the_guest(&plan(&world, &mut notes)));
-    notes.shutdown_asked = Some((NOW, NOW));
+    notes.tried.shutdown_asked = Some((NOW, NOW));
     intents(&mut world).drained.remove(&node(2));
     assert!(plan(&world, &mut notes).steps.is_empty(), "n2 is fit now, and the guest is half off");
     renewed_at(&mut world, NOW + SHUTDOWN_AGAIN);
     assert!(asks_the_guest(&plan(&world, &mut notes)));
     renewed_at(&mut world, NOW + desired().guest_shutdown - Duration::from_millis(1));
-    notes.shutdown_asked = Some((NOW, world.now));
+    notes.tried.shutdown_asked = Some((NOW, world.now));
     assert!(plan(&world, &mut notes).steps.is_empty());
     renewed_at(&mut world, NOW + desired().guest_shutdown);
     assert!(ends_the_guest(&plan(&world, &mut notes)));
@@ -127,7 +130,7 @@ fn a_guest_that_is_off_with_its_host_is_free_for_the_first_fit_node_whatever_the
         let plan = decide(&world);
         let write = only_write(&plan);
         assert_eq!(
-            (write.reason, &write.record.owner, write.record.phase),
+            (write.reason.as_str(), &write.record.owner, write.record.phase),
             ("HostShutDown", &None, VmPhase::Stopped)
         );
         let mut other = super::world(2, None, VmPhase::Stopped, LocalVm::Absent);
@@ -143,7 +146,8 @@ fn a_guest_that_is_off_with_its_host_is_free_for_the_first_fit_node_whatever_the
         );
     }
     let migrated = going_down(LocalVm::Off { reason: OffReason::Migrated });
-    let given_up = |step: &Step| matches!(step, Step::Write(write) if write.reason == "HostShutDown");
+    let given_up =
+        |step: &Step| matches!(step, Step::Write(write) if write.reason.as_str() == "HostShutDown");
     assert!(!decide(&migrated).steps.iter().any(given_up), "nobody knows where it is");
 }
 

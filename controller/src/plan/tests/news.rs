@@ -1,10 +1,12 @@
+//! What is told, and nothing done for it.
+
 use zsha_runtime::lease::Late;
 
 use super::*;
 use crate::plan::news;
 
 fn news(world: &World, notes: &mut Notes) -> Option<String> {
-    let mut all = news::news(world, notes);
+    let mut all = news::news(world, &mut notes.told);
     assert!(all.len() <= 1, "{all:?}");
     all.pop().map(|news| format!("{}: {}", news.reason, news.message))
 }

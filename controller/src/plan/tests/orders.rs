@@ -39,7 +39,7 @@ fn a_stop_shuts_the_guest_down_then_ends_it_and_only_then_gives_it_up() {
         matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]),
         "it was not asked yet"
     );
-    notes.shutdown_asked = Some((NOW, NOW));
+    notes.tried.shutdown_asked = Some((NOW, NOW));
     assert!(plan(&world, &mut notes).steps.is_empty(), "asked once");
     at(&mut world, NOW + SHUTDOWN_AGAIN);
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]), "and again later");
@@ -56,8 +56,8 @@ fn the_time_a_stop_gives_is_kept_and_none_at_all_ends_the_guest_at_once() {
     assert!(matches!(decide(&world).steps.as_slice(), [Step::KillCopy { .. }]));
     intents(&mut world).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: Some(Duration::from_secs(30)) });
     let mut notes = Notes {
-        shutdown_asked: Some((NOW, NOW + Duration::from_secs(29))),
-        stopping: Some(Timestamp::UNIX_EPOCH),
+        seen: Seen { stopping: Some(Timestamp::UNIX_EPOCH), ..Seen::default() },
+        tried: Tried { shutdown_asked: Some((NOW, NOW + Duration::from_secs(29))), ..Tried::default() },
         ..Notes::default()
     };
     at(&mut world, NOW + Duration::from_millis(29_999));
@@ -71,9 +71,10 @@ fn the_time_a_stop_gives_is_kept_and_none_at_all_ends_the_guest_at_once() {
 fn a_guest_that_a_stop_taken_back_made_power_off_is_started_again() {
     let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Off { reason: OffReason::Shutdown });
     change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
-    let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "GuestPoweredOff");
-    assert_eq!(only_write(&decide(&world)).reason, "PoweredOff", "by its own doing it stays off");
+    let mut notes =
+        Notes { tried: Tried { shutdown_asked: Some((NOW, NOW)), ..Tried::default() }, ..Notes::default() };
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "GuestPoweredOff");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "PoweredOff", "by its own doing it stays off");
 }
 
 /// It was heard, and takes longer than the request is repeated for.
@@ -81,13 +82,14 @@ fn a_guest_that_a_stop_taken_back_made_power_off_is_started_again() {
 fn a_start_is_taken_up_by_a_guest_that_runs_once_it_will_not_follow_a_stop_of_before_any_more() {
     let mut world = running();
     intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
-    let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
+    let mut notes =
+        Notes { tried: Tried { shutdown_asked: Some((NOW, NOW)), ..Tried::default() }, ..Notes::default() };
     for seconds in [30, 120, 599] {
         renewed_at(&mut world, NOW + Duration::from_secs(seconds));
         assert_eq!(plan(&world, &mut notes).steps, [], "after {seconds} s");
     }
     renewed_at(&mut world, NOW + Duration::from_secs(600));
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "StartTakenUp");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "StartTakenUp");
 }
 
 #[test]
@@ -126,13 +128,19 @@ fn what_was_begun_before_a_freeze_is_finished() {
     assert!(matches!(decide(&starting).steps.as_slice(), [Step::Resume { .. }]));
     let mut moving = frozen(moving(1, 1, 3, MOVED_AWAY));
     moving.job = MigrationJob::Done { id: Uuid::from_u128(9) };
-    assert_eq!(only_write(&decide(&moving)).reason, "HandedOver");
+    assert_eq!(only_write(&decide(&moving)).reason.as_str(), "HandedOver");
     let mut stopping = frozen(running());
     intents(&mut stopping).stop = Some(Stop { at: Timestamp::UNIX_EPOCH, limit: None });
     at(&mut stopping, NOW + SHUTDOWN_PATIENCE);
-    let mut notes =
-        Notes { shutdown_asked: Some((NOW, NOW)), stopping: Some(Timestamp::UNIX_EPOCH), ..Notes::default() };
+    let mut notes = Notes {
+        seen: Seen { stopping: Some(Timestamp::UNIX_EPOCH), ..Seen::default() },
+        tried: Tried { shutdown_asked: Some((NOW, NOW)), ..Tried::default() },
+        ..Notes::default()
+    };
     assert!(matches!(plan(&stopping, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
+    let another = Timestamp::UNIX_EPOCH + Duration::from_secs(1);
+    intents(&mut stopping).stop = Some(Stop { at: another, limit: None });
+    assert_eq!(reasons(&plan(&stopping, &mut notes)), ["Frozen"], "that one has not been begun");
 }
 
 #[test]
@@ -158,7 +166,7 @@ fn a_drained_node_is_left_at_once_for_another_that_is_fit() {
     let plan = decide(&world);
     let write = only_write(&plan);
     assert_eq!(
-        (write.reason, write.record.migration.as_ref().unwrap().to.node.as_str()),
+        (write.reason.as_str(), write.record.migration.as_ref().unwrap().to.node.as_str()),
         ("MigrationBegun", "n2")
     );
     assert!(write.message.contains("ann") && write.message.contains("new memory"), "{}", write.message);
@@ -174,7 +182,11 @@ fn a_vm_that_cannot_leave_a_drained_node_stays_and_says_why() {
     assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["DrainWaits"]));
     assert!(plan.waiting[0].message.contains("n3: it was drained by ann"), "{plan:?}");
     world.local = Observed::Known(DIED);
-    assert_eq!(only_write(&decide(&world)).reason, "QemuDied", "where it is, is better than nowhere");
+    assert_eq!(
+        only_write(&decide(&world)).reason.as_str(),
+        "QemuDied",
+        "where it is, is better than nowhere"
+    );
 }
 
 #[test]
@@ -196,7 +208,7 @@ fn a_node_that_is_drained_no_more_is_fit_before_it_has_said_so() {
     let said = NodeStatus { conditions: decide(&drained).conditions, ..ready(3) };
     let mut world = asked_to_move("n3");
     world.nodes.insert(node(3), Arc::new(said));
-    assert_eq!(only_write(&decide(&world)).reason, "MigrationBegun");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "MigrationBegun");
 }
 
 #[test]
@@ -248,8 +260,11 @@ fn a_stop_after_one_that_was_taken_back_gives_the_guest_its_time_anew() {
     let later = Timestamp::from_second(40).unwrap();
     intents(&mut world).stop = Some(Stop { at: later, limit: Some(Duration::from_secs(30)) });
     let asked_before = Some((NOW - Duration::from_secs(40), NOW - Duration::from_secs(40)));
-    let mut notes =
-        Notes { shutdown_asked: asked_before, stopping: Some(Timestamp::UNIX_EPOCH), ..Notes::default() };
+    let mut notes = Notes {
+        seen: Seen { stopping: Some(Timestamp::UNIX_EPOCH), ..Seen::default() },
+        tried: Tried { shutdown_asked: asked_before, ..Tried::default() },
+        ..Notes::default()
+    };
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::Shutdown { .. }]));
 }
 
@@ -301,7 +316,7 @@ fn a_drained_node_with_a_fault_of_its_own_is_unfit_when_it_is_drained_no_more() 
 fn a_vm_that_ended_on_a_drained_node_is_given_to_another_that_is_fit() {
     let mut world = world(1, Some(1), VmPhase::Running, DIED);
     drain(&mut world, 1);
-    assert_eq!(only_write(&decide(&world)).reason, "GaveUp");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "GaveUp");
 }
 
 #[test]
@@ -320,11 +335,14 @@ fn a_guest_that_runs_on_long_after_a_stop_was_taken_back_may_power_itself_off() 
     for (after, reason) in [(long - Duration::from_millis(1), "GuestPoweredOff"), (long, "PoweredOff")] {
         let mut world = running();
         change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
-        let mut notes = Notes { shutdown_asked: Some((NOW, NOW)), ..Notes::default() };
+        let mut notes = Notes {
+            tried: Tried { shutdown_asked: Some((NOW, NOW)), ..Tried::default() },
+            ..Notes::default()
+        };
         renewed_at(&mut world, NOW + after);
         assert_eq!(plan(&world, &mut notes).steps, []);
         world.local = Observed::Known(LocalVm::Off { reason: OffReason::Shutdown });
-        assert_eq!(only_write(&plan(&world, &mut notes)).reason, reason, "after {after:?}");
+        assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), reason, "after {after:?}");
     }
 }
 
@@ -361,9 +379,9 @@ mod password {
         let steps = plan(&world, &mut notes).steps;
         assert_eq!(steps, [Step::SetPassword { id: ID, by: "ann".to_owned() }]);
         for outcome in [Outcome::Done, Outcome::Failed] {
-            notes.password = Some(answer(outcome));
+            notes.tried.password = Some(answer(outcome));
             let planned = plan(&world, &mut notes);
-            assert_eq!(only_write(&planned).record.password_reset, notes.password, "{outcome:?}");
+            assert_eq!(only_write(&planned).record.password_reset, notes.tried.password, "{outcome:?}");
         }
         // The write was lost, and the document changed meanwhile: what was done is still what is told.
         change(&mut world, |desired| desired.may_reset_password = false);
@@ -377,7 +395,8 @@ mod password {
     fn the_answer_to_an_earlier_request_is_none_to_this_one() {
         let world = asked(RUNNING, true);
         let earlier = Answer { id: Uuid::from_u128(99), ..answer(Outcome::Done) };
-        let mut notes = Notes { password: Some(earlier), ..Notes::default() };
+        let mut notes =
+            Notes { tried: Tried { password: Some(earlier), ..Tried::default() }, ..Notes::default() };
         let steps = plan(&world, &mut notes).steps;
         assert_eq!(steps, [Step::SetPassword { id: ID, by: "ann".to_owned() }]);
     }

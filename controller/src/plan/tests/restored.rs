@@ -35,7 +35,7 @@ fn a_paused_copy_that_nothing_explains_is_ended_once_it_is_this_nodes_again() {
         verdict.copies = Some(1);
     }
     let mut notes = Notes::default();
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "Adopted");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "Adopted");
     vm(&mut world).written = Some(NOW);
     world.local = Observed::Known(STARTED);
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
@@ -56,8 +56,8 @@ fn a_migration_that_is_said_to_be_over_while_a_copy_is_here_is_given_up_after_a_
     assert_eq!(plan(&world, &mut notes).steps, []);
     at(&mut world, NOW + Duration::from_secs(10));
     let given_up = plan(&world, &mut notes);
-    assert_eq!(only_write(&given_up).reason, "MigrationFailed");
-    assert!(notes.unexplained, "{notes:?}");
+    assert_eq!(only_write(&given_up).reason.as_str(), "MigrationFailed");
+    assert!(notes.seen.unexplained, "{notes:?}");
 }
 
 /// Its controller was started since, and its keeper has not seen yet that the store went back.
@@ -87,7 +87,7 @@ fn returned() -> World {
 #[test]
 fn leases_that_have_not_been_read_yet_are_not_taken_for_none() {
     let mut world = returned();
-    assert_eq!(only_write(&decide(&world)).reason, "Returned");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "Returned");
     world.sights.clear();
     let waiting = decide(&world);
     assert_eq!((waiting.steps.as_slice(), reasons(&waiting)), (&[][..], vec!["LeasesNotSeen"]));
@@ -112,7 +112,7 @@ fn what_was_written_does_not_count_until_the_lease_is_renewed_after_a_step_back(
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
     verdict.unbroken_since = None;
     assert_eq!(ownership::right(&world), Right::Unconfirmed { epoch: 1 });
-    assert_eq!(only_write(&decide(&world)).reason, "Adopted");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "Adopted");
 }
 
 #[test]
@@ -123,10 +123,10 @@ fn a_copy_that_this_node_has_stood_by_for_is_taken_over_and_no_other_one() {
         vm(&mut world).written = None;
         world.went_back = true;
         let mut notes = Notes::default();
-        notes.migration.expected = expected;
+        notes.seen.migration.expected = expected;
         plan(&world, &mut notes)
     };
-    assert_eq!(only_write(&back(1, Some(id))).reason, "Adopted");
+    assert_eq!(only_write(&back(1, Some(id))).reason.as_str(), "Adopted");
     for (to, expected) in [(1, None), (1, Some(Uuid::from_u128(8))), (3, Some(id))] {
         let plan = back(to, expected);
         assert!(matches!(plan.steps.as_slice(), [Step::KillCopy { .. }]), "to n{to}: {plan:?}");
@@ -177,7 +177,7 @@ fn an_owner_that_writes_itself_down_again_notes_why() {
 fn a_copy_that_qemu_itself_has_paused_explains_itself() {
     for reason in [PauseReason::IoError, PauseReason::Fault] {
         let world = put_back(LocalVm::Paused { reason, generation: 1 });
-        assert_eq!(only_write(&decide(&world)).reason, "Adopted", "{reason:?}");
+        assert_eq!(only_write(&decide(&world)).reason.as_str(), "Adopted", "{reason:?}");
     }
 }
 
@@ -204,7 +204,7 @@ fn a_member_without_a_lease_is_waited_for_by_whoever_comes_back() {
     assert_eq!(only_write(&decide(&world)).rests_on.len(), 2);
     world.sights.remove(&node(3));
     change(&mut world, |desired| desired.order.retain(|member| *member != node(3)));
-    assert_eq!(only_write(&decide(&world)).reason, "Returned", "no member any more");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "Returned", "no member any more");
 }
 
 #[test]

@@ -83,20 +83,23 @@ fn an_unstable_node_is_ready_and_last_in_line() {
 fn an_unstable_node_is_taken_where_no_other_is_fit_and_not_where_one_is() {
     let mut world = world(2, None, VmPhase::Stopped, LocalVm::Absent);
     says_unstable(&mut world, 1);
-    assert_eq!(only_write(&decide(&world)).reason, "FirstStart", "the second is first in line now");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "FirstStart", "the second is first in line now");
     let mut alone = losing(1, &[(2, MINUTE), (4, MINUTE), (6, MINUTE)]);
     alone.vm = super::world(1, None, VmPhase::Stopped, LocalVm::Absent).vm;
     alone.sights.retain(|other, _| *other == node(1));
     let mine = alone.sights.get_mut(&node(1)).unwrap();
     (mine.first_seen, mine.sent_by) = (alone.now, alone.now);
-    assert_eq!(only_write(&decide(&alone)).reason, "FirstStart");
+    assert_eq!(only_write(&decide(&alone)).reason.as_str(), "FirstStart");
 }
 
 #[test]
 fn that_a_node_is_unstable_is_told_once_also_by_a_controller_that_is_started_anew() {
     let unstable = losing(1, &[(2, MINUTE), (4, MINUTE), (6, MINUTE)]);
     let told = |world: &World, notes: &mut Notes| {
-        news::news(world, notes).into_iter().filter(|news| news.reason == "Unstable").count()
+        news::news(world, &mut notes.told)
+            .into_iter()
+            .filter(|news| news.reason == EventReason::Unstable)
+            .count()
     };
     let mut notes = Notes::default();
     assert_eq!((told(&unstable, &mut notes), told(&unstable, &mut notes)), (1, 0));

@@ -111,7 +111,7 @@ fn the_last_word_of_a_source_that_has_died_since_is_no_reason_to_end_what_it_has
     }
     at(&mut world, last + Duration::from_secs(10));
     renewed(&mut world, 1, 3, 0);
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "ClaimedInPlace");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "ClaimedInPlace");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn what_was_moved_here_is_claimed_where_it_runs_once_its_owner_is_dead_and_the_o
     renewed(&mut world, 1, 3, 0);
     let claimed = plan(&world, &mut notes);
     let write = only_write(&claimed);
-    assert_eq!((write.reason, write.record.phase), ("ClaimedInPlace", VmPhase::Running));
+    assert_eq!((write.reason.as_str(), write.record.phase), ("ClaimedInPlace", VmPhase::Running));
     assert_eq!(write.record.owner, Some(Owner { node: node(2), epoch: 1 }));
     assert_eq!(write.fence.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(1)]);
     assert_eq!(write.rests_on.iter().map(|s| s.record.node.clone()).collect::<Vec<_>>(), [node(3)]);
@@ -173,7 +173,7 @@ fn a_copy_of_this_life_of_the_lease_is_never_ended_on_the_word_of_a_record() {
             }
             renewed(&mut world, 2, 3, 0);
             assert_eq!(
-                only_write(&plan(&world, &mut notes)).reason,
+                only_write(&plan(&world, &mut notes)).reason.as_str(),
                 "ClaimedInPlace",
                 "{expects:?} {owner:?}"
             );
@@ -192,7 +192,7 @@ fn a_start_that_was_not_over_when_the_store_went_back_is_finished() {
     renewed(&mut world, 2, 3, 0);
     let claimed = plan(&world, &mut notes);
     assert_eq!(
-        (only_write(&claimed).reason, only_write(&claimed).record.phase),
+        (only_write(&claimed).reason.as_str(), only_write(&claimed).record.phase),
         ("ClaimedInPlace", VmPhase::Starting)
     );
 }
@@ -244,7 +244,7 @@ fn a_store_that_was_emptied_and_a_first_document_end_nothing() {
     let mut notes = Notes::default();
     assert_eq!(reasons(&plan(&world, &mut notes)), ["CopiesNotConfirmed"]);
     renewed(&mut world, 2, 3, 0);
-    assert_eq!(only_write(&plan(&world, &mut notes)).reason, "ClaimedInPlace");
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "ClaimedInPlace");
 }
 
 #[test]
@@ -498,7 +498,7 @@ fn a_guest_that_was_moved_here_while_it_was_paused_is_kept_once_its_owner_has_wr
     expire(&mut orphaned, 1);
     orphaned.sights.get_mut(&node(1)).unwrap().sent_by = Moment::from_millis(0);
     let claimed = plan(&orphaned, &mut notes);
-    assert_eq!(only_write(&claimed).reason, "ClaimedInPlace", "its owner is dead");
+    assert_eq!(only_write(&claimed).reason.as_str(), "ClaimedInPlace", "its owner is dead");
     vm(&mut world).record.departed = Some(departed(3));
     assert!(killed(&plan(&world, &mut notes)), "it has not been seen here");
 }

@@ -64,7 +64,7 @@ fn a_bystander_whose_lease_cannot_be_read_does_not_keep_a_dead_owners_vm_from_be
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     expire(&mut world, 1);
     spoil_lease(&mut world, 3, Duration::ZERO);
-    assert_eq!(only_write(&decide(&world)).reason, "Failover");
+    assert_eq!(only_write(&decide(&world)).reason.as_str(), "Failover");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn the_owner_that_wrote_the_record_in_this_life_writes_it_again_over_the_nonsens
         spoil_record(&mut world, Some(ours.clone()));
         let plan = decide(&world);
         let write = only_write(&plan);
-        assert_eq!((write.reason, write.index, write.epoch), ("Reclaimed", Some(120), 1));
+        assert_eq!((write.reason.as_str(), write.index, write.epoch), ("Reclaimed", Some(120), 1));
         assert_eq!((write.record.revision, &write.record.owner), (10, &ours.owner));
         assert_eq!(reasons(&plan), ["RecordOverwritten"]);
     }
