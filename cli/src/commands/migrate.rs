@@ -99,7 +99,7 @@ fn owned(view: &ClusterView) -> Result<&VmRecord, Failure> {
         Observed::Present(record) => Ok(record),
         Observed::Absent => {
             Err(Failure::new(Exit::General, "NotFound", "there is no record of who owns the VM")
-                .hint("see 'The ownership record is missing' in the README"))
+                .hint("see 'The ownership record is missing' in docs/3am.md"))
         }
         Observed::Unreadable(why) => {
             let message = "the record of who owns the VM cannot be read";
@@ -107,7 +107,7 @@ fn owned(view: &ClusterView) -> Result<&VmRecord, Failure> {
                 .cause(why.to_owned())
                 .hint(
                     "a newer zsha may have written it: `zsha -v` on the nodes. If none has, see 'The ownership record \
-                     cannot be read' in the README",
+                     cannot be read' in docs/3am.md",
                 ))
         }
     }
