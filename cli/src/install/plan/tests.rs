@@ -1,3 +1,5 @@
+//! What install does on a node, by what the node says of itself.
+
 use super::*;
 use crate::install::facts::{ConsulProgram, FileFact, UnitFact};
 use crate::install::preflight;

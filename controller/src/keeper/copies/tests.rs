@@ -1,3 +1,5 @@
+//! Which processes of a real process table count as copies of the VM.
+
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The thread that ends every copy once the lease is over.
+
 use uuid::Uuid;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The keeper's loop in virtual time: it renews, looks, and says what it knows.
+
 use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;

@@ -1,3 +1,5 @@
+//! The line from the controller to its keeper, over a real socket.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 

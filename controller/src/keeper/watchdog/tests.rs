@@ -1,3 +1,5 @@
+//! When the watchdog is petted, and when it no longer is.
+
 use std::sync::Mutex;
 
 use super::*;

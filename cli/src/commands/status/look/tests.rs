@@ -1,3 +1,5 @@
+//! What `zsha status` makes of what it reads.
+
 use jiff::Timestamp;
 use serde_json::json;
 
