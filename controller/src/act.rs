@@ -147,8 +147,11 @@ pub async fn act(
         }
         Step::Shutdown { because, if_still } => {
             still_so(edges, views, *if_still).await?;
-            edges.hypervisor.shutdown().await?;
-            if !notes.asked_to_power_off(edges.clock.now()) {
+            let asked = edges.hypervisor.shutdown().await;
+            // Also where that cannot be done: its time runs.
+            let first = notes.asked_to_power_off(edges.clock.now());
+            asked?;
+            if !first {
                 return Ok(vec![]);
             }
             vec![happened(EventReason::ShuttingDown, format!("the guest was asked to power off: {because}"))]

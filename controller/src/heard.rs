@@ -40,11 +40,11 @@ mod listening {
         }
     }
 
-    /// That this was decided. The same world once more, with what was remembered of it, gives the same steps.
+    /// That this was decided. The same world once more, with what was remembered of it, gives the same plan.
     pub(crate) fn decided(world: &World, plan: &Plan) {
         let again = plan::plan(world, &plan.notes);
-        if again.steps != plan.steps {
-            let what = format!("{} plans {:?}, and then {:?}", world.me, plan.steps, again.steps);
+        if again != *plan {
+            let what = format!("{} plans {plan:?}, and then {again:?}", world.me);
             PLANNED_ANEW.with_borrow_mut(|anew| anew.push(what));
         }
     }

@@ -91,8 +91,15 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
     if matches!(right, Right::NotMine { .. } | Right::NoLease { .. }) {
         // What ran by another right than the present one is no copy of this one.
         notes.tried.ran = false;
+        if world.local.known().is_some_and(|local| !local.has_process()) {
+            // What was asked to power off here is off, or is another node's by now.
+            notes.tried.shutdown_asked = None;
+        }
         notes.seen.gone = None;
         notes.seen.left = None;
+    }
+    if matches!(right, Right::Mine { .. } | Right::Unconfirmed { .. }) {
+        notes.seen.failed_since = None;
     }
     if !matches!(right, Right::Mine { .. }) {
         notes.seen.migration.left_by_ours = false;

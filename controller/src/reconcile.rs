@@ -239,7 +239,7 @@ impl Reconciler {
         self.publish(&world).await;
         let told = self.tell(&world, &plan).await;
         let mut wait = plan.recheck.map_or(SAFETY_NET, |at| world.now.until(at).min(SAFETY_NET));
-        if let Some(retry) = notes.tried.retry_at {
+        if let Some(retry) = notes.tried.retry_at.filter(|retry| *retry > world.now) {
             wait = wait.min(world.now.until(retry));
         }
         if !told || !plan.steps.is_empty() {

@@ -65,12 +65,19 @@ enum Told {
     End(OffReason),
 }
 
-/// By the last line that tells of a start or an end: after a start, nothing is known of an end.
+/// By the last line that tells of a start or an end: after a start, nothing is known of an end. Starts that came to nothing
+/// change nothing of how it ended before them.
 fn read(tail: &str) -> Option<OffReason> {
-    match tail.lines().rev().find_map(told_by)? {
-        Told::Start => None,
-        Told::StartFailed => Some(OffReason::Unknown),
-        Told::End(reason) => Some(reason),
+    let mut told = tail.lines().rev().filter_map(told_by);
+    loop {
+        match told.next()? {
+            Told::Start => return None,
+            Told::End(reason) => return Some(reason),
+            Told::StartFailed => match told.next()? {
+                Told::Start | Told::StartFailed => {}
+                Told::End(reason) => return Some(reason),
+            },
+        }
     }
 }
 
@@ -156,7 +163,7 @@ mod tests {
             ("daemon", OffReason::Died),
             ("destroyed", OffReason::Destroyed),
             ("migrated", OffReason::Migrated),
-            ("failed", OffReason::Unknown),
+            ("failed", OffReason::Shutdown),
             ("saved", OffReason::Unknown),
             ("of a later version", OffReason::Unknown),
         ] {
@@ -173,6 +180,11 @@ mod tests {
         assert_eq!(read(&format!("{START}{}{START}", end("shutdown"))), None);
         assert_eq!(read(START), None);
         assert_eq!(read(""), None);
+        assert_eq!(read(&format!("{START}{}", end("failed"))), None, "there was none before it");
+        let failed = format!("{START}{}", end("failed"));
+        let moved = format!("{START}{}{failed}{failed}", end("migrated"));
+        assert_eq!(read(&moved), Some(OffReason::Migrated), "starts that came to nothing hide nothing");
+        assert_eq!(read(&format!("{START}{failed}")), None);
     }
 
     #[test]

@@ -101,7 +101,10 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
     let Some((freed, desired)) = is_to_be_had(world, stored, plan) else {
         notes.seen.claimable_since = None;
-        notes.seen.failed_since = None;
+        if stored.record.owner.is_some() {
+            // It is being tried again.
+            notes.seen.failed_since = None;
+        }
         return;
     };
     if world.local.known().is_none() {

@@ -2,7 +2,7 @@
 //! this controller is down: see `zsha_runtime::lease::Expectation`.
 
 use zsha_crds::records::VmPhase;
-use zsha_runtime::lease::Expectation;
+use zsha_runtime::lease::{Expectation, Sight};
 
 use super::ownership::Right;
 use super::{Notes, Plan, Step};
@@ -53,7 +53,10 @@ pub(super) fn is_the_vm(world: &World) -> Option<bool> {
 
 fn is_being_started(world: &World) -> bool {
     let record = world.vm.known().and_then(Option::as_ref).map(|vm| &vm.record);
-    record.is_some_and(|record| record.phase == VmPhase::Starting && record.departed.is_none())
+    let starting =
+        record.is_some_and(|record| record.phase == VmPhase::Starting && record.departed.is_none());
+    // Of every start the keeper was told before it.
+    starting && matches!(world.expects(), Some(Expectation::Own | Expectation::Unsaid))
 }
 
 /// None: what was said stands. A copy that is here and not named is dealt with first (`unnamed`).
@@ -73,7 +76,7 @@ fn expected(world: &World, right: &Right, notes: &Notes) -> Option<Expectation> 
         // the keeper was told.
         Right::Unconfirmed { .. } => match copy_here? {
             true => own_if_the_vm(),
-            false if is_being_started(world) => None,
+            false if is_being_started(world) && !world.others().any(Sight::has_copy) => None,
             false => Some(Expectation::Nothing),
         },
         Right::Target => Some(Expectation::Arrival),

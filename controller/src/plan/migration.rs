@@ -456,6 +456,7 @@ impl Upkeep<'_> {
     pub(super) fn arrived(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
         match local {
             LocalVm::Paused { reason: PauseReason::Asked, .. } => {
+                notes.seen.migration.arriving = None;
                 if let Some(at) = notes.tried.retry_at.filter(|at| self.world.now < *at) {
                     plan.recheck_at(at);
                     return;
@@ -465,7 +466,10 @@ impl Upkeep<'_> {
             // It has run here: that its disk gives an error is no fault of the migration.
             LocalVm::Running { .. }
             | LocalVm::ShuttingDown { .. }
-            | LocalVm::Paused { reason: PauseReason::IoError, .. } => self.settled(plan),
+            | LocalVm::Paused { reason: PauseReason::IoError, .. } => {
+                notes.seen.migration.arriving = None;
+                self.settled(plan);
+            }
             LocalVm::Unmanaged if !self.is_to_end() => {
                 plan.recheck_at(self.world.now + SOON);
                 plan.wait(

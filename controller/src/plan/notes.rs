@@ -88,7 +88,8 @@ pub struct LeftAs {
     pub epoch: u64,
     /// Migrated, or unread.
     pub how: OffReason,
-    /// How many copies the keeper had ended by then as unexpected.
+    /// When that was first seen, and how many copies the keeper had ended by then as unexpected.
+    pub at: Moment,
     pub unexpected: u64,
     /// A process was here since: how the last one has ended here says nothing of the VM any more.
     pub followed: bool,
@@ -158,10 +159,12 @@ impl Notes {
                 self.tried.aborted = None;
                 self.seen.migration.lingering = None;
             }
-            EventReason::MigrationFailed if surely => {
+            EventReason::MigrationFailed => {
                 self.tried.move_at = Some(now + migration::pause(self.tried.moves_failed));
-                self.tried.moves_failed = self.tried.moves_failed.saturating_add(1);
-                self.seen.migration.lingering = None;
+                if surely {
+                    self.tried.moves_failed = self.tried.moves_failed.saturating_add(1);
+                    self.seen.migration.lingering = None;
+                }
             }
             EventReason::Migrated => {
                 self.seen.migration = MigrationNotes::default();

@@ -255,7 +255,7 @@ fn expire(world: &mut World, number: u32) {
 fn plan(world: &World, notes: &mut Notes) -> Plan {
     let plan = super::plan(world, notes);
     let again = super::plan(world, &plan.notes);
-    assert_eq!((&again.steps, &again.waiting), (&plan.steps, &plan.waiting), "planned twice");
+    assert_eq!(again, plan, "planned twice");
     *notes = plan.notes.clone();
     plan
 }

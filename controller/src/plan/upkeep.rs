@@ -39,6 +39,7 @@ const STILL_MAY_FOLLOW: Duration = Duration::from_secs(5 * SHUTDOWN_PATIENCE.as_
 pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
     let owner = Upkeep { world, stored, epoch };
+    owner.sees_another(notes);
     let local = match &world.local {
         Observed::Unknown(_)
             if planted::is_planted(Bug::HandedOverBlind) && stored.record.migration.is_some() =>
@@ -259,31 +260,54 @@ impl Upkeep<'_> {
         let record = self.record();
         let runs =
             record.phase == VmPhase::Running && record.migration.is_none() && record.departed.is_none();
-        let unexpected = self.world.lease.known().and_then(|verdict| verdict.unexpected);
-        let unexpected = unexpected.map_or(0, |ended| ended.count);
-        let mut before = notes.seen.left_as.filter(|left| runs && left.epoch == self.epoch);
-        if let Some(left) = &mut before {
-            left.followed |= local.has_process() || left.unexpected != unexpected;
-        }
+        let before = notes.seen.left_as.filter(|left| runs && left.epoch == self.epoch);
+        let (at, unexpected) = (self.world.now, self.unexpected());
         notes.seen.left_as = match (local, before) {
             // What could not be read says nothing against what was.
             (
                 LocalVm::Off { reason: how },
                 None | Some(LeftAs { how: OffReason::Unread, followed: false, .. }),
             ) if runs && local.may_have_moved() => {
-                Some(LeftAs { epoch: self.epoch, how, unexpected, followed: false })
+                Some(LeftAs { epoch: self.epoch, how, at, unexpected, followed: false })
             }
             // It can be read by now, and says how the VM has ended.
             (
                 LocalVm::Absent | LocalVm::Off { .. },
                 Some(LeftAs { how: OffReason::Unread, followed: false, .. }),
-            ) if !local.may_have_moved() => None,
+            ) if self.is_told_how(local) => None,
             (_, before) => before,
         };
         match notes.seen.left_as.filter(|_| !local.has_process()) {
             Some(left) => LocalVm::Off { reason: left.how },
             None => local,
         }
+    }
+
+    /// Whether libvirt says how the copy that was here has ended, and that it was not moved away. That it says nothing is no
+    /// such word: its log may be empty, or begin with another start.
+    fn is_told_how(&self, local: LocalVm) -> bool {
+        let by_log = matches!(self.world.last_end, Observed::Known(Some(_)));
+        let by_itself = matches!(local, LocalVm::Off { reason } if reason != OffReason::Unknown);
+        !local.may_have_moved() && (by_itself || by_log)
+    }
+
+    /// Once there was another process in the place of a VM that may have left, how the last one has ended says nothing of it.
+    fn sees_another(&self, notes: &mut Notes) {
+        let here = self.world.local.known().is_some_and(LocalVm::has_process);
+        let unexpected = self.unexpected();
+        let verdict = self.world.lease.known();
+        let Some(left) = &mut notes.seen.left_as else { return };
+        let counted = verdict.is_some_and(|verdict| {
+            verdict.copies.is_some_and(|copies| copies > 0)
+                && verdict.counted_at.is_some_and(|at| at > left.at)
+        });
+        left.followed |= here || counted || left.unexpected != unexpected;
+    }
+
+    /// How many copies the keeper has ended as unexpected.
+    fn unexpected(&self) -> u64 {
+        let ended = self.world.lease.known().and_then(|verdict| verdict.unexpected);
+        ended.map_or(0, |ended| ended.count)
     }
 
     /// The hypervisor does not answer. A VM that runs is left as it is; one that surely does not is set free after a
@@ -321,8 +345,12 @@ impl Upkeep<'_> {
         if !is_plain || record.phase != VmPhase::Running || planted::is_planted(Bug::GivenUpUnread) {
             return false;
         }
+        let left = notes.seen.left_as.filter(|left| left.epoch == self.epoch);
+        let has_left = left.is_some_and(|left| left.how == OffReason::Migrated || left.followed);
         match &self.world.last_end {
             Observed::Known(Some(OffReason::Migrated)) => {}
+            // It was seen before libvirt fell silent; since then its log may tell of another.
+            _ if has_left => {}
             Observed::Known(_) => return false,
             Observed::Unknown(_) if self.waits_for_log(notes, plan) => return true,
             Observed::Unknown(_) => {}

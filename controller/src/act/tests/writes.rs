@@ -246,3 +246,63 @@ async fn no_lease_that_is_seen_is_newer_than_what_the_keeper_says() {
     assert_eq!(world.sights[&rig.me].record.seq, lease.seq);
     rig.keeper.abort();
 }
+
+/// What the node remembers of a move that it gives up, after a write that ended so.
+async fn after_giving_up_a_move(change: impl AsyncFnOnce(&mut Rig)) -> Notes {
+    let mut rig = Rig::new().await;
+    let write = Write { reason: EventReason::MigrationFailed, ..own_write(&rig).await };
+    change(&mut rig).await;
+    let mut notes = Notes::default();
+    let _ = act(&rig.edges, &rig.views, &Step::Write(Box::new(write)), &mut notes).await;
+    rig.keeper.abort();
+    notes
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_remembered_when_it_is_in_force_and_one_that_lost_its_race_is_not() {
+    let done = after_giving_up_a_move(async |_| {}).await;
+    assert_eq!((done.tried.move_at.is_some(), done.tried.moves_failed), (true, 1));
+    let lost = after_giving_up_a_move(async |rig| {
+        let (lease, index) = lease_of(rig, &rig.me).await;
+        meanwhile(rig, &LeaseRecord { state: LeaseState::Fenced, epoch: lease.epoch + 1, ..lease }, index);
+    })
+    .await;
+    assert_eq!(lost, Notes::default());
+    let unanswered = after_giving_up_a_move(async |rig| {
+        let inner = Arc::clone(&rig.edges.store);
+        rig.edges.store = Arc::new(Meanwhile { inner, others: Mutex::default(), answer_lost: true });
+    })
+    .await;
+    assert_eq!((unanswered.tried.move_at.is_some(), unanswered.tried.moves_failed), (true, 0), "perhaps");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_tried_is_remembered_also_where_it_failed_and_what_was_not_tried_is_not() {
+    let rig = Rig::new().await;
+    written(&rig, own_write(&rig).await).await.unwrap();
+    let epoch = rig.edges.lease.verdict().await.unwrap().epoch;
+    let tried = async |step: Step| {
+        let mut notes = Notes::default();
+        let done = act(&rig.edges, &rig.views, &step, &mut notes).await;
+        (done.is_ok(), notes.tried)
+    };
+    let resume = |epoch| Step::Resume { epoch, because: ResumeBecause::IoErrorOver };
+    let (done, not_tried) = tried(resume(epoch + 1)).await;
+    assert_eq!((done, not_tried.retry_at), (false, None), "it was not this node's to let run");
+    let (done, refused) = tried(resume(epoch)).await;
+    assert_eq!((done, refused.retry_at.is_some()), (false, true), "there is nothing to let run");
+    let (done, aborted) = tried(Step::AbortMigration { id: Uuid::nil(), because: String::new() }).await;
+    assert_eq!((done, aborted.aborted.is_some()), (true, true));
+    let seed = crate::guest::Seed {
+        meta_data: String::new(),
+        user_data: String::new(),
+        network_config: String::new(),
+    };
+    let (done, seeded) = tried(Step::WriteSeed(Arc::new(seed))).await;
+    assert_eq!(
+        (done, seeded.seed_at.is_some()),
+        (true, true),
+        "whether it is there is for the next look to say"
+    );
+    rig.keeper.abort();
+}

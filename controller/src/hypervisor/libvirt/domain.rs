@@ -211,11 +211,11 @@ impl Vm {
         self.asked_to_shut_down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asked where the VM may have been here, so that a log that is not there is an error. Where the disk that it is on is dead
-    /// nothing is written down: that takes libvirt and the guest with it.
+    /// Asked where the VM may have been here, so that a log that is not there is an error. A disk that is dead under it takes
+    /// libvirt and the guest with it: then nobody has moved the guest.
     pub(super) fn last_end_by_log(&self) -> io::Result<Option<OffReason>> {
         match libvirt_log::last_end(&self.log, self.uuid) {
-            Err(error) if Whose::is(&error) == Whose::Storage => Ok(None),
+            Err(error) if Whose::is(&error) == Whose::Storage => Ok(Some(OffReason::Died)),
             read => read,
         }
     }

@@ -424,14 +424,54 @@ fn a_log_that_can_be_read_again_says_how_the_vm_has_ended_unless_another_was_her
     plan(&world, &mut notes);
     assert_eq!(notes.seen.left_as.unwrap().how, OffReason::Migrated, "what was read stands");
 
-    // The keeper has ended one in between, which no look of the hypervisor has shown.
-    let (mut world, mut notes) = (unread(), Notes::default());
-    plan(&world, &mut notes);
-    if let Observed::Known(verdict) = &mut world.lease {
-        verdict.unexpected = Some(Ended { count: 1, at: NOW });
+    // One that says nothing of an end is no word of it.
+    for nothing in [LocalVm::Absent, LocalVm::Off { reason: OffReason::Unknown }] {
+        let (mut world, mut notes) = (unread(), Notes::default());
+        plan(&world, &mut notes);
+        world.local = Observed::Known(nothing);
+        world.last_end = Observed::Known(None);
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["LogUnread"], "{nothing:?}");
+        world.last_end = Observed::Known(Some(OffReason::Unknown));
+        assert_eq!(
+            reasons(&plan(&world, &mut notes)),
+            ["CopiesNotConfirmed"],
+            "it was saved: the others are asked"
+        );
     }
-    ends(&mut world, OffReason::Died);
-    assert_eq!(reasons(&plan(&world, &mut notes)), ["LogUnread"]);
+
+    // Another was here in between, which no look of the hypervisor has shown: the keeper has ended it, or has counted it.
+    let ended = |verdict: &mut Verdict| verdict.unexpected = Some(Ended { count: 1, at: NOW });
+    let counted = |verdict: &mut Verdict| {
+        (verdict.copies, verdict.counted_at) = (Some(1), Some(NOW + Duration::from_secs(1)));
+    };
+    for seen in [&ended as &dyn Fn(&mut Verdict), &counted] {
+        let (mut world, mut notes) = (unread(), Notes::default());
+        plan(&world, &mut notes);
+        let before = world.lease.clone();
+        if let Observed::Known(verdict) = &mut world.lease {
+            seen(verdict);
+        }
+        // While libvirt is silent, too.
+        world.local = Observed::unknown("no answer");
+        plan(&world, &mut notes);
+        world.lease = before;
+        ends(&mut world, OffReason::Died);
+        assert_eq!(reasons(&plan(&world, &mut notes)), ["LogUnread"]);
+    }
+}
+
+/// It was seen before libvirt fell silent, and its log tells of another by now.
+#[test]
+fn a_vm_that_was_seen_to_have_left_is_not_given_up_without_a_word_where_libvirt_is_silent_since() {
+    let mut world = world(1, Some(1), VmPhase::Running, LocalVm::Off { reason: OffReason::Migrated });
+    let mut notes = Notes::default();
+    plan(&world, &mut notes);
+    world.local = Observed::unknown("no answer");
+    world.last_end = Observed::Known(Some(OffReason::Died));
+    plan(&world, &mut notes);
+    renewed_at(&mut world, NOW + Duration::from_secs(20));
+    heard(&mut world, 0);
+    assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "MovedAway");
 }
 
 /// The controller was started anew while libvirt was slow to do what the one before had asked for.

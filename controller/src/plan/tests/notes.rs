@@ -62,7 +62,10 @@ fn what_a_write_has_spent_is_spent_once_it_is_in_force() {
     assert!(!after(1, Landed::Surely).seen.ask_others);
     assert!(after(1, Landed::Perhaps).seen.ask_others, "nobody may have been asked");
     assert_eq!(after(2, Landed::Surely).tried.shutdown_asked, None);
-    assert!(after(2, Landed::Perhaps).tried.shutdown_asked.is_some());
+    let mut stopped = after(2, Landed::Perhaps);
+    assert!(stopped.tried.shutdown_asked.is_some());
+    plan(&world(1, None, VmPhase::Stopped, LocalVm::Absent), &mut stopped);
+    assert_eq!(stopped.tried.shutdown_asked, None, "it has landed");
     // One that lands late is of this process too.
     for landed in [Landed::Surely, Landed::Perhaps] {
         assert!(after(3, landed).tried.begun.is_some(), "{landed:?}");
@@ -101,4 +104,17 @@ fn of_many_starts_only_the_last_are_remembered() {
     }
     assert_eq!(notes.tried.starts.len(), 32);
     assert_eq!(notes.tried.starts.last(), Some(&(NOW + Duration::from_secs(99))));
+}
+
+#[test]
+fn what_holds_the_vm_back_for_a_while_does_not_make_a_failed_start_wait_anew() {
+    let (_, mut world, mut notes) = writes().swap_remove(0);
+    let since = notes.seen.failed_since;
+    let stop = crate::intents::Stop { at: Timestamp::UNIX_EPOCH, limit: None };
+    world.intents = Observed::Known(Intents { stop: Some(stop), ..Intents::default() });
+    plan(&world, &mut notes);
+    assert_eq!(notes.seen.failed_since, since);
+    let taken = super::world(1, Some(2), VmPhase::Starting, LocalVm::Absent);
+    plan(&taken, &mut notes);
+    assert_eq!(notes.seen.failed_since, None, "it is tried again");
 }
