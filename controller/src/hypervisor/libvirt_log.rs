@@ -24,11 +24,23 @@ pub(crate) fn of(directory: &Path, name: &VmName) -> PathBuf {
     directory.join(format!("{name}.log"))
 }
 
-/// How the process that was started last has ended. None where the log does not say that it has, or tells of another domain:
+/// How the last process that came to be has ended. None where the log does not say that it has, or tells of another domain:
 /// its name is of the domain's, which may have been another cluster's before.
 pub(crate) fn last_end(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
     let tail = tail(log)?;
     Ok(if is_of_another(&tail, uuid) { None } else { read(&tail) })
+}
+
+/// The same, but that of a start that came to nothing nobody knows why.
+#[cfg(any(test, feature = "libvirt"))]
+pub(crate) fn last_end_or_failed_start(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
+    let tail = tail(log)?;
+    let failed = tail.lines().rev().find_map(told_by) == Some(Told::StartFailed);
+    Ok(match is_of_another(&tail, uuid) {
+        true => None,
+        false if failed => Some(OffReason::Unknown),
+        false => read(&tail),
+    })
 }
 
 fn tail(log: &Path) -> io::Result<String> {
@@ -148,6 +160,7 @@ mod tests {
         ] {
             std::fs::write(&log, text).unwrap();
             assert_eq!(last_end(&log, OURS).unwrap(), ended);
+            assert_eq!(last_end_or_failed_start(&log, OURS).unwrap(), ended);
         }
     }
 
@@ -185,6 +198,11 @@ mod tests {
         let moved = format!("{START}{}{failed}{failed}", end("migrated"));
         assert_eq!(read(&moved), Some(OffReason::Migrated), "starts that came to nothing hide nothing");
         assert_eq!(read(&format!("{START}{failed}")), None);
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("mnvm.log");
+        std::fs::write(&log, moved).unwrap();
+        assert_eq!(last_end(&log, OURS).unwrap(), Some(OffReason::Migrated));
+        assert_eq!(last_end_or_failed_start(&log, OURS).unwrap(), Some(OffReason::Unknown));
     }
 
     #[test]

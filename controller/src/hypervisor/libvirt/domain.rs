@@ -221,7 +221,7 @@ impl Vm {
     }
 
     fn ended_by_log(&self) -> Option<OffReason> {
-        libvirt_log::last_end(&self.log, self.uuid).unwrap_or_else(|error| {
+        libvirt_log::last_end_or_failed_start(&self.log, self.uuid).unwrap_or_else(|error| {
             // What was never here has left no log.
             let says_nothing = error.kind() == io::ErrorKind::NotFound;
             if !says_nothing && !self.log_is_told.swap(true, Ordering::SeqCst) {
