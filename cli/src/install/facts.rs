@@ -378,44 +378,57 @@ mod tests {
         assert_eq!(told, [process, old, DiskUser::Unknown("domain x: no answer".into())]);
     }
 
-    /// The very script, on this machine: what has the image open is told, what only copies it is not.
+    /// The very script, on this machine: what has the image, by an open file or by its words, is told. What only copies it is
+    /// not, nor is what has another of which the name begins or ends like it.
     #[test]
-    fn a_process_that_has_the_image_open_is_seen_whatever_it_is_called_by() {
-        use std::io::Write;
-        use std::process::{Command, Stdio};
+    fn a_process_that_has_the_image_is_seen_whatever_it_is_called_by() {
+        use std::io::{BufRead, BufReader, Write};
+        use std::process::{Child, Command, Stdio};
         let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("mnvm.img");
+        let (image, link) = (dir.path().join("mnvm.img"), dir.path().join("other.img"));
         std::fs::write(&image, "x").unwrap();
-        let link = dir.path().join("other.img");
         std::fs::hard_link(&image, &link).unwrap();
-        let sleep = std::fs::canonicalize("/bin/sleep").unwrap();
-        let run = |program: &str, words: &[&str], open: Option<&std::path::Path>| {
+        let shell = std::fs::canonicalize("/bin/sh").unwrap();
+        // A shell by that name, which waits for a line that never comes.
+        let run = |program: &str, open: &std::path::Path, word: &str| -> Child {
             let program = dir.path().join(program);
-            std::fs::copy(&sleep, &program).unwrap();
-            let stdin = open.map_or_else(Stdio::null, |file| std::fs::File::open(file).unwrap().into());
-            Command::new(program).arg("600").args(words).stdin(stdin).spawn().unwrap()
+            std::fs::copy(&shell, &program).unwrap();
+            let mut command = Command::new(program);
+            command.args(["-c", "exec 3<\"$OPEN\"; echo; read line", "vm", word]).env("OPEN", open);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+            child
         };
-        // `sleep` takes each word for a time to add: what is no number would end it.
-        let mut users = [run("qemu-system-x86_64", &[], Some(&image)), run("qemu-kvm", &[], Some(&link))];
-        let mut others = [run("qemu-img", &[], Some(&image)), run("qemu-nbd", &[], None)];
-        let mut shell = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (nothing, path) = (std::path::Path::new("/dev/null"), image.display().to_string());
+        let mut users = [
+            run("qemu-system-x86_64", &image, ""),
+            run("kvm", &link, ""),
+            run("qemu-kvm", nothing, &format!("file={path},format=raw")),
+            run("qemu-nbd", nothing, &format!("{{\"driver\":\"file\",\"filename\":\"{path}\"}}")),
+        ];
+        let mut others = [
+            run("qemu-img", &image, ""),
+            run("qemu-io", nothing, &format!("file={path}.old")),
+            run("qemu-storage-daemon", nothing, &format!("file=/backup{path}")),
+            run("sleepy", &image, &path),
+        ];
         let mut script = script(&super::super::testing::document());
-        script
-            .insert_str(script.find("say()").unwrap(), &format!("IMAGE='{0}' DISK='{0}'\n", image.display()));
-        shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        let said = shell.wait_with_output().unwrap();
-        let pids = users.each_ref().map(|user| user.id().to_string());
+        script.insert_str(script.find("say()").unwrap(), &format!("IMAGE='{path}' DISK='{path}'\n"));
+        let mut reader = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        reader.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let said = String::from_utf8(reader.wait_with_output().unwrap().stdout).unwrap();
+        let expected: std::collections::BTreeSet<_> =
+            users.iter().map(|user| user.id().to_string()).collect();
         for process in users.iter_mut().chain(&mut others) {
             process.kill().unwrap();
             process.wait().unwrap();
         }
-        let said = String::from_utf8(said.stdout).unwrap();
-        let mut told: Vec<_> =
-            said.lines().filter_map(|line| line.strip_prefix("disk-process\t")?.split('\t').next()).collect();
-        told.sort_unstable();
-        let mut pids: Vec<_> = pids.iter().map(String::as_str).collect();
-        pids.sort_unstable();
-        assert_eq!(told, pids, "{said}");
+        let pid = |line: &str| Some(line.strip_prefix("disk-process\t")?.split('\t').next()?.to_owned());
+        assert_eq!(
+            said.lines().filter_map(pid).collect::<std::collections::BTreeSet<_>>(),
+            expected,
+            "{said}"
+        );
     }
 
     #[test]

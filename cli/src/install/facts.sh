@@ -40,9 +40,10 @@ for process in /proc/[0-9]*; do
   case ${program##*/} in *qemu-img*) continue ;; *qemu* | kvm) ;; *) continue ;; esac
   words=$(tr '\0\n\t' '   ' <"$process/cmdline" 2>/dev/null)
   uses=
-  case $words in *"$DISK"*) uses=yes ;; esac
+  # A name that only begins or ends like it is another's.
+  case " $words " in *[!A-Za-z0-9._/-]"$DISK"[!A-Za-z0-9._/-]*) uses=yes ;; esac
   if [ -n "$IMAGE" ]; then
-    ls -l "$process/fd" 2>/dev/null | grep -qF -- "-> $IMAGE" && uses=yes
+    ls -l "$process/fd" 2>/dev/null | sed -n 's/.* -> //p' | grep -qxF -- "$IMAGE" && uses=yes
     [ -n "$identity" ] && timeout 10 stat -L -c %d:%i "$process"/fd/* 2>/dev/null | grep -qxF "$identity" && uses=yes
   else
     case $words in *"\"pool\":\"$pool\""*"\"image\":\"$image\""*) uses=yes ;; esac

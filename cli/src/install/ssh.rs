@@ -52,7 +52,7 @@ pub(crate) enum SshError {
     #[error("its host key is another than in {}: somebody may be in between", .file.display())]
     ChangedHost { file: PathBuf, fingerprint: String },
     #[error("of its host keys only an RSA key is in {}, and zsha checks none of that kind", .file.display())]
-    OnlyRsaKnown { host: String, file: PathBuf },
+    OnlyRsaKnown { host: String, port: u16, file: PathBuf },
     #[error("it agrees on no way to speak with zsha: {0}")]
     NothingInCommon(russh::Error),
     #[error("{} cannot be used", .file.display())]
@@ -87,8 +87,8 @@ impl SshError {
                  from {}",
                 file.display()
             )),
-            Self::OnlyRsaKnown { host, file } => Some(format!(
-                "`ssh-keyscan -t ed25519 {host} >> {}` adds its other key; compare that with `ssh-keygen -lf \
+            Self::OnlyRsaKnown { host, port, file } => Some(format!(
+                "`ssh-keyscan -p {port} -t ed25519 {host} >> {}` adds its other key; compare that with `ssh-keygen -lf \
                  /etc/ssh/ssh_host_ed25519_key.pub` there",
                 file.display()
             )),
@@ -309,7 +309,8 @@ impl HostKey {
             return Ok(checked);
         }
         if self.recorded.iter().all(|key| key.algorithm().is_rsa()) {
-            return Err(SshError::OnlyRsaKnown { host: self.host.clone(), file: self.file.clone() });
+            let (host, file) = (self.host.clone(), self.file.clone());
+            return Err(SshError::OnlyRsaKnown { host, port: self.port, file });
         }
         let is_known = |kind: &&Algorithm| self.recorded.iter().any(|key| key.algorithm() == **kind);
         Ok(checked.iter().filter(is_known).cloned().collect())
@@ -501,7 +502,7 @@ mod tests {
         let rsa = format!("10.0.0.1 ssh-rsa {RSA}\n");
         let only_rsa = kinds(&rsa).unwrap_err();
         assert!(matches!(only_rsa, SshError::OnlyRsaKnown { .. }), "{only_rsa:?}");
-        assert!(only_rsa.hint().unwrap().contains("ssh-keyscan -t ed25519 10.0.0.1 >> "));
+        assert!(only_rsa.hint().unwrap().contains("ssh-keyscan -p 22 -t ed25519 10.0.0.1 >> "));
         assert_eq!(kinds(&format!("{rsa}10.0.0.1 ssh-ed25519 {ED}\n")).unwrap(), [Algorithm::Ed25519]);
     }
 
