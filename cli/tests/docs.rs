@@ -4,14 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
 use zsha::args::Cli;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
+#[path = "common/tree.rs"]
+mod tree;
+
+use tree::{root, rust_files, text};
 
 struct Page {
     path: PathBuf,
@@ -20,9 +21,7 @@ struct Page {
 
 impl Page {
     fn read(path: &str) -> Self {
-        let path = root().join(path);
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self { path, text }
+        Self { path: root().join(path), text: text(path) }
     }
 
     fn name(&self) -> String {
@@ -207,26 +206,11 @@ fn every_path_of_the_repository_that_a_page_names_is_there() {
     assert!(wrong.is_empty(), "nothing is there: {}", wrong.join(", "));
 }
 
-/// Every Rust file of the project, as one text.
-fn all_code() -> String {
-    let (mut text, mut places) =
-        (String::new(), ["controller", "crds", "cli", "e2e"].map(|top| root().join(top)).to_vec());
-    while let Some(place) = places.pop() {
-        for path in fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path()) {
-            if path.is_dir() {
-                places.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "rs") {
-                text.push_str(&fs::read_to_string(&path).unwrap());
-            }
-        }
-    }
-    text
-}
-
 #[test]
 fn every_test_scenario_and_bug_that_the_argument_cites_is_there() {
     let page = Page::read("docs/never-two-copies.md");
-    let code = all_code();
+    let rooms = ["controller", "crds", "cli", "e2e"];
+    let code: String = rooms.iter().flat_map(|room| rust_files(room)).map(|file| text(&file)).collect();
     let scenarios: Vec<_> = fs::read_dir(root().join("controller/src/sim/scenarios"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -3,35 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
+#[path = "common/tree.rs"]
+mod tree;
 
-/// Every Rust file below `place`, by its path from the root.
-fn files(place: &str) -> Vec<String> {
-    let (mut found, mut places) = (Vec::new(), vec![root().join(place)]);
-    while let Some(place) = places.pop() {
-        if place.is_file() {
-            found.push(place.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
-            continue;
-        }
-        for entry in fs::read_dir(&place).unwrap_or_else(|error| panic!("{}: {error}", place.display())) {
-            let path = entry.unwrap().path();
-            let is_code = path.extension().is_some_and(|ending| ending == "rs");
-            if is_code || (path.is_dir() && !path.ends_with("target")) {
-                places.push(path);
-            }
-        }
-    }
-    found.sort();
-    found
-}
+use tree::{root, rust_files, text};
 
 /// The code of a file: without comments and without the tests at its end.
 fn code(file: &str) -> String {
-    let text = fs::read_to_string(root().join(file)).unwrap();
+    let text = text(file);
     let until_tests = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     until_tests.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
 }
@@ -66,7 +46,7 @@ const NEVER: [(&str, &[&[&str]], &str); 9] = [
 fn what_a_room_never_does_is_not_in_it() {
     let mut found = Vec::new();
     for (room, kinds, why) in NEVER {
-        let inside = files(room);
+        let inside = rust_files(room);
         assert!(!inside.is_empty(), "{room} is gone: mend this table and ARCHITECTURE.md");
         for file in inside.iter().filter(|file| !is_test(file)) {
             let code = code(file);
@@ -94,15 +74,15 @@ fn every_file_says_at_its_head_what_it_is_for() {
     let rooms = ["crds", "controller", "cli", "e2e"];
     let silent: Vec<_> = rooms
         .iter()
-        .flat_map(|room| files(room))
-        .filter(|file| !fs::read_to_string(root().join(file)).unwrap().starts_with("//!"))
+        .flat_map(|room| rust_files(room))
+        .filter(|file| !text(file).starts_with("//!"))
         .collect();
     assert!(silent.is_empty(), "no `//!` at the head of: {}", silent.join(", "));
 }
 
 #[test]
 fn architecture_names_every_file_of_the_controller() {
-    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let page = text("ARCHITECTURE.md");
     let mut missing = Vec::new();
     for place in ["controller/src", "controller/src/plan"] {
         for entry in fs::read_dir(root().join(place)).unwrap() {
@@ -121,4 +101,14 @@ fn architecture_names_every_file_of_the_controller() {
     }
     missing.sort();
     assert!(missing.is_empty(), "ARCHITECTURE.md says nothing of: {}", missing.join(", "));
+}
+
+/// A filter that matches nothing is no error to nextest.
+#[test]
+fn the_smoke_of_the_lab_has_its_three_tests() {
+    let filter = text(".config/nextest.toml");
+    let named = filter.split("or test(/^(").nth(1).unwrap().split(')').next().unwrap();
+    let scenarios = text("e2e/tests/failover.rs");
+    let known = |name: &&str| scenarios.contains(&format!("\nfn {name}"));
+    assert_eq!(named.split('|').filter(known).count(), 3, "{named}");
 }

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use zsha_crds::records::EventType;
 use zsha_crds::status::summarise;
 use zsha_crds::{ClusterName, EventReason, VmName, format};
+use zsha_runtime::Moment;
 use zsha_runtime::controller::{Action, Controller};
 use zsha_runtime::events::{Event, Recorder};
 use zsha_runtime::store::{Op, StoreError};
@@ -30,6 +31,11 @@ use crate::world::World;
 
 /// More steps than any way from nothing to a running VM takes; a pass that needs more begins again as a new one.
 const MOST_ROUNDS: usize = 12;
+
+/// After a pass that has not done everything.
+const NOT_DONE: Duration = Duration::from_millis(200);
+/// Whatever is due.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// What the others are told of this build, and of what it runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,6 +215,15 @@ async fn tell_guest(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
     telling::tell(&reconciler.guest, run, hypervisor.changes(), news).await;
 }
 
+/// How long until the next pass, where nothing wakes one before. A retry that is due already is no reason for one.
+fn next_pass(now: Moment, recheck: Option<Moment>, retry: Option<Moment>, is_done: bool) -> Duration {
+    let retry = retry.filter(|retry| *retry > now);
+    let due = recheck.into_iter().chain(retry).min();
+    let wait = due.map_or(SAFETY_NET, |at| now.until(at).min(SAFETY_NET));
+    let wait = if is_done { wait } else { wait.min(NOT_DONE) };
+    wait.max(SHORTEST)
+}
+
 impl Reconciler {
     async fn pass(&self) -> Action {
         // One pass at a time is the controller's promise; the lock only carries the notes across.
@@ -238,14 +253,8 @@ impl Reconciler {
         }
         self.publish(&world).await;
         let told = self.tell(&world, &plan).await;
-        let mut wait = plan.recheck.map_or(SAFETY_NET, |at| world.now.until(at).min(SAFETY_NET));
-        if let Some(retry) = notes.tried.retry_at.filter(|retry| *retry > world.now) {
-            wait = wait.min(world.now.until(retry));
-        }
-        if !told || !plan.steps.is_empty() {
-            wait = wait.min(Duration::from_millis(200));
-        }
-        Action::requeue(wait.max(Duration::from_millis(10)))
+        let is_done = told && plan.steps.is_empty();
+        Action::requeue(next_pass(world.now, plan.recheck, notes.tried.retry_at, is_done))
     }
 
     /// The steps in order, up to the first that is not done. Whether anything was done, so that it is worth looking
@@ -378,5 +387,23 @@ impl Reconciler {
             (None, Ok(_)) => {}
             (_, Err(error)) => tracing::error!(%error, key, "status is not JSON"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_try_that_is_long_due_makes_no_pass_follow_the_other_at_once() {
+        let now = Moment::from_millis(1_000_000);
+        let at = |secs| Some(now + Duration::from_secs(secs));
+        let next = |recheck, retry| next_pass(now, recheck, retry, true);
+        assert_eq!(next(None, None), SAFETY_NET);
+        assert_eq!(next(None, Some(now - Duration::from_secs(60))), SAFETY_NET);
+        assert_eq!(next(None, Some(now)), SAFETY_NET);
+        assert_eq!((next(at(1), None), next(at(9), at(1))), (Duration::from_secs(1), Duration::from_secs(1)));
+        assert_eq!(next(Some(now), None), SHORTEST);
+        assert_eq!(next_pass(now, None, None, false), NOT_DONE);
     }
 }

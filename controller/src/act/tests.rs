@@ -229,8 +229,12 @@ async fn a_guest_is_not_stopped_by_an_order_that_was_taken_back() {
             assert!(matches!(done, Err(ActError::Moved(_))), "{step:?}: {done:?}");
         }
         intend(&rig, &stop).await;
-        let done = act(&rig.edges, &rig.views, step, &mut Notes::default()).await;
+        let mut notes = Notes::default();
+        let done = act(&rig.edges, &rig.views, step, &mut notes).await;
         assert!(!matches!(done, Err(ActError::Moved(_))), "{step:?}: {done:?}");
+        // There is nothing that could be asked; its time runs all the same, or it would never be ended.
+        let asks = matches!(step, Step::Shutdown { .. });
+        assert_eq!(notes.tried.shutdown_asked.is_some(), asks, "{step:?}: {done:?}");
     }
     rig.keeper.abort();
 }

@@ -293,6 +293,9 @@ async fn what_was_tried_is_remembered_also_where_it_failed_and_what_was_not_trie
     assert_eq!((done, refused.retry_at.is_some()), (false, true), "there is nothing to let run");
     let (done, aborted) = tried(Step::AbortMigration { id: Uuid::nil(), because: String::new() }).await;
     assert_eq!((done, aborted.aborted.is_some()), (true, true));
+    let power_off = Step::Shutdown { because: String::new(), if_still: Still::HostGoesDown };
+    let (done, not_asked) = tried(power_off).await;
+    assert_eq!((done, not_asked.shutdown_asked), (false, None), "nobody says that the host shuts down");
     let seed = crate::guest::Seed {
         meta_data: String::new(),
         user_data: String::new(),

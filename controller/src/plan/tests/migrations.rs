@@ -85,6 +85,9 @@ fn what_has_gone_of_one_arrival_gives_the_next_its_time() {
     assert!(notes.seen.migration.arriving.is_some());
     assert_eq!(only_write(&plan(&moving(3, 3, 3, DIED), &mut notes)).reason.as_str(), "MigrationLost");
     assert_eq!(notes.seen.migration.arriving, None);
+    plan(&moving(3, 3, 3, LocalVm::Crashed), &mut notes);
+    plan(&moving(3, 3, 3, RUNNING), &mut notes);
+    assert_eq!(notes.seen.migration.arriving, None, "it runs, though that could not be written down");
 }
 
 /// QEMU at the source hangs as it ends, on a share that is sick.
