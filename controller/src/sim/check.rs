@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zsha_crds::records::{Departed, EventRecord, Intent, LeaseRecord, LeaseState, VmPhase, VmRecord};
+use zsha_crds::records::{
+    Departed, EventRecord, Intent, LeaseRecord, LeaseState, NodeStatus, VmPhase, VmRecord,
+};
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
 
@@ -48,8 +50,7 @@ pub struct Checker {
     hosts: Arc<SimulatedHosts>,
     vm: Cached<VmRecord>,
     power: Cached<Intent>,
-    /// Where the events lie.
-    events: String,
+    keys: Keys,
     leases: BTreeMap<NodeName, Cached<LeaseRecord>>,
     pub validity: Validity,
     pub reasons: Reasons,
@@ -100,7 +101,7 @@ impl Checker {
             hosts,
             vm: Cached::new(keys.vm(&VmName::management())),
             power: Cached::new(keys.intent("power")),
-            events: keys.events(),
+            keys,
             leases: BTreeMap::new(),
             validity: Validity::default(),
             reasons: Reasons::default(),
@@ -445,11 +446,18 @@ impl Checker {
     }
 
     /// Whether nothing runs, and nothing is started before an operator has looked where the VM is.
-    /// `lost`: the node that is not mended. With it what was seen on it has died.
+    /// `lost`: the node that is not mended. With it has died what was seen on it, if it still said that it had the guest whole:
+    /// a process that it only counted may have been sent on.
     pub fn waits_for_an_operator(&self, lost: Option<&NodeName>) -> bool {
         let departed = self.vm.value.as_ref().and_then(|record| record.departed.as_ref());
+        let had_it = |node: &NodeName| {
+            let status = self.store.read(&self.keys.node_status(node));
+            let status = status.and_then(|entry| serde_json::from_str::<NodeStatus>(&entry.value).ok());
+            status.is_some_and(|status| status.runs_unnamed)
+        };
         let has_died = |departed: &Departed| {
-            !departed.seen_on.is_empty() && departed.seen_on.iter().all(|node| Some(node) == lost)
+            !departed.seen_on.is_empty()
+                && departed.seen_on.iter().all(|node| Some(node) == lost && had_it(node))
         };
         self.executing.is_empty() && departed.is_some_and(|departed| !has_died(departed))
     }
@@ -484,7 +492,7 @@ impl Checker {
 
     /// What the nodes told people so far, in order.
     pub fn log_events(&mut self) {
-        let listing = self.store.read_all(&self.events);
+        let listing = self.store.read_all(&self.keys.events());
         let mut events: Vec<EventRecord> =
             listing.entries.iter().filter_map(|entry| serde_json::from_str(&entry.value).ok()).collect();
         events.sort_by_key(|event| event.first_at);
