@@ -16,7 +16,7 @@ ifeq ($(ROOT),yes)
   BUILT := --workspace
   TESTS := $(BUILT)
 else
-  BUILT := --workspace --exclude zsha-e2e --no-default-features
+  BUILT := --workspace --exclude zsha-e2e --no-default-features --features zsha/ssh
   TESTS := $(BUILT) -E 'not binary(hypervisor_contract) and not binary(host_contract) and not binary(consul_contract) and not binary(consul_policies)'
 endif
 
@@ -36,8 +36,11 @@ build: setup ## All binaries, for debugging
 zin: ## What runs in the guest, as one file for any x86-64 image: target/x86_64-unknown-linux-gnu/release/zin
 	RUSTFLAGS="-C target-feature=+crt-static" $(CARGO) build --release -p zin --target x86_64-unknown-linux-gnu
 
+# Nothing is optimised that a person does not wait for, and what `make run` does not use is left out.
+UNOPTIMISED := $(foreach crate,zsha-crds zsha-runtime zsha-controller,--config profile.dev.package.$(crate).opt-level=0)
+
 run: ## Three nodes in one process, with a VM: no root, no Consul, no libvirt
-	@$(CARGO) build --quiet -p zsha-controller --no-default-features -p zsha
+	@$(CARGO) build -p zsha-controller -p zsha --no-default-features $(UNOPTIMISED)
 	@manifests/run.sh
 
 # Builds the binaries that the end-to-end tests run too.
@@ -47,6 +50,7 @@ test: setup ## Everything but the real lab; of that, as root on Debian, a smoke:
 lint: setup ## Formatting, clippy, rustdoc: warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy -p zsha-controller -p zsha --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
 
 # In the lab two at a time, so that what is measured there is told and not judged.
