@@ -26,7 +26,9 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use zsha_crds::status::ClusterStatus;
+use zsha_crds::records::EventType;
+use zsha_crds::status::{ClusterStatus, ControllerState, LeaseWord};
+use zsha_crds::{ConditionStatus, VmState, tone};
 use zsha_runtime::{Clock, Moment};
 
 pub use connections::Limits;
@@ -151,7 +153,7 @@ fn router(window: Window, closing: watch::Receiver<bool>) -> Router {
     let routes = Router::new()
         .route("/", get(async || file("text/html; charset=utf-8", include_str!("api/page.html"))))
         .route("/page.css", get(async || file("text/css; charset=utf-8", include_str!("api/page.css"))))
-        .route("/page.js", get(async || file("text/javascript; charset=utf-8", include_str!("api/page.js"))))
+        .route("/page.js", get(async || file("text/javascript; charset=utf-8", script())))
         .route("/icon.svg", get(async || file("image/svg+xml", include_str!("api/icon.svg"))))
         .route(
             "/schema/v1.json",
@@ -200,6 +202,18 @@ fn file(kind: &'static str, text: impl IntoResponse) -> Response {
     let mut response = text.into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
+}
+
+/// The page's script, which is told the tones of all words by the types that have them.
+fn script() -> String {
+    let tones = serde_json::json!({
+        "state": tone::of_all(VmState::ALL, VmState::tone),
+        "lease": tone::of_all(LeaseWord::ALL, LeaseWord::tone),
+        "controller": tone::of_all(ControllerState::ALL, ControllerState::tone),
+        "status": tone::of_all(ConditionStatus::ALL, ConditionStatus::tone),
+        "event": tone::of_all(EventType::ALL, EventType::tone),
+    });
+    include_str!("api/page.js").replace("__TONES__", &tones.to_string())
 }
 
 async fn readyz(State(shared): State<Shared>) -> Response {

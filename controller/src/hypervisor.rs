@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use uuid::Uuid;
-use zsha_crds::{NodeName, VmName};
+use zsha_crds::{LocalState, NodeName, VmName};
 
 use crate::guest::GuestWants;
 
@@ -188,15 +188,15 @@ impl LocalVm {
     }
 
     /// One word for status.
-    pub fn word(&self) -> &'static str {
+    pub fn word(&self) -> LocalState {
         match self {
-            Self::Absent => "Absent",
-            Self::Off { .. } => "Off",
-            Self::Paused { .. } => "Paused",
-            Self::Running { .. } => "Running",
-            Self::ShuttingDown { .. } => "ShuttingDown",
-            Self::Crashed => "Crashed",
-            Self::Unmanaged => "Unmanaged",
+            Self::Absent => LocalState::Absent,
+            Self::Off { .. } => LocalState::Off,
+            Self::Paused { .. } => LocalState::Paused,
+            Self::Running { .. } => LocalState::Running,
+            Self::ShuttingDown { .. } => LocalState::ShuttingDown,
+            Self::Crashed => LocalState::Crashed,
+            Self::Unmanaged => LocalState::Unmanaged,
         }
     }
 }

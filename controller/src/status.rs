@@ -1,7 +1,7 @@
 //! What this node says of itself and, as its owner, of the VM: computed from one look and one plan.
 
-use zsha_crds::records::{GUEST_CONFIGURED, NodeStatus, VmPhase, VmStatus};
-use zsha_crds::{Condition, ConditionStatus, condition};
+use zsha_crds::records::{NodeStatus, VmPhase, VmStatus};
+use zsha_crds::{Condition, ConditionKind, ConditionStatus, LocalState, VmState, condition};
 
 use crate::guest::agent::Told;
 use crate::hypervisor::{LocalVm, MigrationJob};
@@ -11,13 +11,10 @@ use crate::plan::{Plan, stability};
 use crate::reconcile::Build;
 use crate::world::World;
 
-/// The word for a hypervisor that does not answer.
-const UNKNOWN: &str = "Unknown";
-
 /// `status/nodes/<me>`. `before` lends its transition times, and its own time if nothing else differs.
 pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &Build) -> NodeStatus {
     let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
-    conditions.retain(|old| condition::find(&plan.conditions, &old.kind).is_some());
+    conditions.retain(|old| plan.conditions.iter().any(|new| new.kind == old.kind));
     for new in &plan.conditions {
         condition::set(&mut conditions, new.clone());
     }
@@ -32,7 +29,7 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
         lost_leases: stability::lost_leases(world),
         virtual_host: build.virtual_host.clone(),
         looked_after: plan.looked_after,
-        local_vm: world.local.known().map_or(UNKNOWN, LocalVm::word).to_owned(),
+        local_vm: world.local.known().map_or(LocalState::Unknown, LocalVm::word),
         waiting: plan.waiting.clone(),
         updated_at: world.wall,
     };
@@ -75,16 +72,16 @@ pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> O
             let (status, reason, message) = told.verdict();
             condition::set(
                 &mut conditions,
-                Condition::new(GUEST_CONFIGURED, status, reason, message, world.wall),
+                Condition::new(ConditionKind::GuestConfigured, status, reason, message, world.wall),
             );
         }
-        None => conditions.retain(|condition| condition.kind != GUEST_CONFIGURED),
+        None => conditions.retain(|condition| !condition.is_of(ConditionKind::GuestConfigured)),
     }
     let status = VmStatus {
         name: stored.record.name.clone(),
         uuid: stored.record.uuid,
         node: world.me.clone(),
-        state: state(world, stored.record.phase).to_owned(),
+        state: state(world, stored.record.phase),
         running_generation,
         observed_generation,
         conditions,
@@ -99,19 +96,19 @@ pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> O
 }
 
 /// One word, from the process and the phase together.
-fn state(world: &World, phase: VmPhase) -> &'static str {
+fn state(world: &World, phase: VmPhase) -> VmState {
     match (&world.local, phase) {
-        (Observed::Unknown(_), _) => UNKNOWN,
-        (Observed::Known(LocalVm::Running { .. }), _) => "Running",
-        (Observed::Known(LocalVm::ShuttingDown { .. }), _) => "ShuttingDown",
-        (Observed::Known(LocalVm::Crashed), _) => "Crashed",
-        (Observed::Known(LocalVm::Unmanaged), _) => UNKNOWN,
+        (Observed::Unknown(_), _) => VmState::Unknown,
+        (Observed::Known(LocalVm::Running { .. }), _) => VmState::Running,
+        (Observed::Known(LocalVm::ShuttingDown { .. }), _) => VmState::ShuttingDown,
+        (Observed::Known(LocalVm::Crashed), _) => VmState::Crashed,
+        (Observed::Known(LocalVm::Unmanaged), _) => VmState::Unknown,
         (
             Observed::Known(LocalVm::Paused { .. } | LocalVm::Absent | LocalVm::Off { .. }),
             VmPhase::Starting,
-        ) => "Starting",
-        (Observed::Known(LocalVm::Paused { .. }), _) => "Paused",
-        (Observed::Known(LocalVm::Absent | LocalVm::Off { .. }), _) => "Stopped",
+        ) => VmState::Starting,
+        (Observed::Known(LocalVm::Paused { .. }), _) => VmState::Paused,
+        (Observed::Known(LocalVm::Absent | LocalVm::Off { .. }), _) => VmState::Stopped,
     }
 }
 
@@ -131,5 +128,5 @@ fn current(world: &World, running: u64, observed: u64) -> Condition {
             ),
         )
     };
-    Condition::new("UpToDate", status, reason, message, world.wall)
+    Condition::new(ConditionKind::UpToDate, status, reason, message, world.wall)
 }

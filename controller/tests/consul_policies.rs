@@ -18,7 +18,7 @@ use zsha_controller::api::Metrics;
 use zsha_controller::embedded::Machine;
 use zsha_controller::hypervisor::simulated::SimulatedHosts;
 use zsha_crds::records::{Intent, LeaseRecord, Owner, VmRecord, VmStatus};
-use zsha_crds::{HaCluster, Keys, VmName, decode_value};
+use zsha_crds::{HaCluster, Keys, VmName, VmState, decode_value};
 use zsha_runtime::Clock;
 use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Token};
@@ -158,7 +158,7 @@ async fn keep_the_vm(store: Arc<dyn Store>) {
             let vm_status = status.entries.iter().find(|entry| entry.key == keys().vm_status(&vm));
             let runs = vm_status.is_some_and(|entry| {
                 let status: VmStatus = serde_json::from_str(&entry.value).unwrap();
-                status.state == "Running" && status.node == name
+                status.state == VmState::Running && status.node == name
             });
             let events = store.list(&keys().events(), Read::Consistent).await.unwrap().entries;
             if runs && events.iter().any(|event| event.value.contains("\"Started\"")) {

@@ -4,6 +4,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::tone::Tone;
+
 /// True, False, or Unknown: unknown is never taken for either of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum ConditionStatus {
@@ -12,9 +14,82 @@ pub enum ConditionStatus {
     Unknown,
 }
 
+impl ConditionStatus {
+    pub const ALL: &[Self] = &[Self::True, Self::False, Self::Unknown];
+
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::True => Tone::Good,
+            Self::False => Tone::Bad,
+            Self::Unknown => Tone::Doubtful,
+        }
+    }
+}
+
+/// The reason of [`ConditionKind::Schedulable`] while operators keep the VM from the node.
+pub const DRAINED: &str = "Drained";
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+        /// What a condition is about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        pub enum ConditionKind {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl ConditionKind {
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Of a node, the summary: the VM may be placed there. Of the cluster: the VM runs.
+    Ready,
+    // Of a node, in the order in which they are told.
+    DocumentKnown,
+    /// The stored document is the one in force. It is told and is no reason against a node: the VM may well be placed by the last
+    /// good document.
+    SpecValid,
+    LeaseValid,
+    HypervisorReachable,
+    MountsReady,
+    BridgesReady,
+    ImagePresent,
+    SeedReady,
+    WatchdogReady,
+    /// No operator keeps the VM from the node.
+    Schedulable,
+    /// The node does not lose its lease again and again. One that does is the last to be given the VM.
+    Stable,
+    // Of the VM, as its owner says.
+    /// The VM runs as the document in force says.
+    UpToDate,
+    /// The guest has what the document says of its inside, where its agent was asked.
+    GuestConfigured,
+    // Of the cluster, beside `Ready` and `SpecValid`.
+    /// A node owns the VM.
+    Placed,
+    Converged,
+    StoreReachable,
+    /// If the owner died now, another node would run the VM.
+    Protected,
+}
+
+impl std::fmt::Display for ConditionKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
+    /// One of [`ConditionKind`], or one that a later build knows.
     #[serde(rename = "type")]
     pub kind: String,
     pub status: ConditionStatus,
@@ -29,20 +104,24 @@ pub struct Condition {
 
 impl Condition {
     pub fn new(
-        kind: &str,
+        kind: ConditionKind,
         status: ConditionStatus,
         reason: &str,
         message: impl Into<String>,
         now: Timestamp,
     ) -> Self {
         Self {
-            kind: kind.to_owned(),
+            kind: kind.as_str().to_owned(),
             status,
             reason: reason.to_owned(),
             message: message.into(),
             observed_generation: None,
             last_transition_time: now,
         }
+    }
+
+    pub fn is_of(&self, kind: ConditionKind) -> bool {
+        self.kind == kind.as_str()
     }
 
     pub fn is_true(&self) -> bool {
@@ -64,6 +143,6 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
     }
 }
 
-pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
-    conditions.iter().find(|c| c.kind == kind)
+pub fn find(conditions: &[Condition], kind: ConditionKind) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.is_of(kind))
 }

@@ -26,18 +26,21 @@ pub mod names;
 mod reason;
 pub mod records;
 pub mod status;
+pub mod tone;
+mod vm_state;
 
 mod nearest;
 #[doc(hidden)]
 pub mod testing;
 
-pub use condition::{Condition, ConditionStatus};
+pub use condition::{Condition, ConditionKind, ConditionStatus};
 pub use decode::{Decoded, decode, decode_value};
 pub use diagnostic::Diagnostics;
 pub use document::HaCluster;
 pub use keys::Keys;
 pub use names::{ClusterName, InvalidName, NodeName, VmName};
 pub use reason::EventReason;
+pub use vm_state::{LocalState, VmState};
 
 /// `apiVersion` of every document this build writes.
 pub const API_VERSION: &str = "zsha.io/v1";

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::{ClusterName, Condition, NodeName, VmName, format};
+use crate::tone::Tone;
+use crate::{ClusterName, Condition, LocalState, NodeName, VmName, VmState, format};
 
 pub use reading::{HIGHEST, brief, node_of, read};
 
@@ -477,8 +478,8 @@ pub struct NodeStatus {
     /// The highest format of a document that it reads.
     #[serde(default = "format::first", skip_serializing_if = "format::is_first")]
     pub document_format: u32,
-    /// The local hypervisor's word for the VM: `Absent`, `Running`, `Unknown`, ...
-    pub local_vm: String,
+    /// What the local hypervisor has of the VM.
+    pub local_vm: LocalState,
     /// The VM is here, and the ownership record names another node: one that has no copy hands it over to this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub runs_unnamed: bool,
@@ -520,9 +521,6 @@ pub struct Waiting {
     pub message: String,
 }
 
-/// A condition in a [`VmStatus`]: whether the guest has what the document says of its inside, where its agent was asked.
-pub const GUEST_CONFIGURED: &str = "GuestConfigured";
-
 /// `status/vms/<name>`: written by the owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -530,8 +528,7 @@ pub struct VmStatus {
     pub name: VmName,
     pub uuid: Uuid,
     pub node: NodeName,
-    /// `Running`, `Starting`, `Paused`, `Stopped`, `Unknown`, ...
-    pub state: String,
+    pub state: VmState,
     /// Generation the running domain was defined from, and the one in force.
     pub running_generation: u64,
     pub observed_generation: u64,
@@ -543,6 +540,17 @@ pub struct VmStatus {
 pub enum EventType {
     Normal,
     Warning,
+}
+
+impl EventType {
+    pub const ALL: &[Self] = &[Self::Normal, Self::Warning];
+
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::Normal => Tone::Neutral,
+            Self::Warning => Tone::Doubtful,
+        }
+    }
 }
 
 /// `events/<node>/<id>`: something that happened, and why; the same thing again counts up.

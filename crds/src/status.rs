@@ -22,7 +22,7 @@ pub use view::{Asked, ClusterView, DataAge, LeaseSight, Observed, RawRecord};
 pub use vm::{GuestAddress, VmSummary, Wanted};
 
 use crate::records::EventRecord;
-use crate::{ClusterName, ConditionStatus, HaCluster, NodeName};
+use crate::{ClusterName, ConditionKind, ConditionStatus, HaCluster, NodeName};
 
 /// `kind: Status`. Fields are only ever added to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,7 +74,7 @@ pub struct WaitingOf {
 }
 
 impl ClusterStatus {
-    pub fn condition(&self, kind: &str) -> Option<&ClusterCondition> {
+    pub fn condition(&self, kind: ConditionKind) -> Option<&ClusterCondition> {
         self.conditions.iter().find(|condition| condition.kind == kind)
     }
 
@@ -99,14 +99,15 @@ pub fn summarise(view: &ClusterView) -> ClusterStatus {
         nodes.iter().filter(|node| node.speaks()).filter_map(|n| n.observed_generation).min();
     let protection = protection::judge(view, &vm, &nodes);
     let conditions = conditions::summarise(&facts, &vm, &nodes, observed_generation, &protection);
-    let is_true = |kind: &str| conditions.iter().any(|c| c.kind == kind && c.status == ConditionStatus::True);
+    let is_true =
+        |kind: ConditionKind| conditions.iter().any(|c| c.kind == kind && c.status == ConditionStatus::True);
     ClusterStatus {
         api_version: crate::API_VERSION.to_owned(),
         kind: "Status".to_owned(),
         cluster: view.cluster.clone(),
         as_of: view.now,
         data_age: view.data_age.clone(),
-        healthy: is_true("Ready") && is_true("Protected"),
+        healthy: is_true(ConditionKind::Ready) && is_true(ConditionKind::Protected),
         generation: view.spec.as_ref().map(|spec| spec.generation),
         observed_generation,
         failover_bound_seconds: bound.as_ref().map(|bound| bound.total_seconds),

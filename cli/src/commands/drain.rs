@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use zsha_crds::NodeName;
 use zsha_crds::records::Intent;
 use zsha_crds::status::{ClusterStatus, Role};
+use zsha_crds::{LocalState, NodeName};
 
 use crate::args::Global;
 use crate::order::{self, Is, Order};
@@ -87,7 +87,7 @@ fn has_left(status: &ClusterStatus, node: &NodeName) -> Is {
     let here = status.node(node);
     let involved = here.is_some_and(|summary| {
         matches!(summary.role, Role::Owner | Role::MigrationTarget)
-            || !matches!(summary.local_vm.as_str(), "Absent" | "Off" | "Unknown")
+            || !matches!(summary.local_vm, LocalState::Absent | LocalState::Off | LocalState::Unknown)
     });
     if involved {
         let waiting = order::waits_for(status);

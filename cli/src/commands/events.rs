@@ -1,12 +1,12 @@
 //! `zsha events`: what happened, and why, oldest first.
 
-use zsha_crds::records::{EventRecord, EventType};
+use zsha_crds::records::EventRecord;
 use zsha_crds::status::{ClusterView, RawRecord};
 use zsha_runtime::store::Read;
 
 use crate::output::age::age;
 use crate::output::list::{Form, List};
-use crate::output::table::{Table, Tone, cell, toned};
+use crate::output::table::{Table, cell, toned};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -52,13 +52,9 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
 pub(crate) fn table(events: &[EventRecord], now: jiff::Timestamp) -> Table {
     let mut table = Table::new(&["LAST-SEEN", "TYPE", "REASON", "OBJECT", "NODE", "COUNT", "MESSAGE"]);
     for event in events {
-        let kind = match event.kind {
-            EventType::Normal => cell("Normal"),
-            EventType::Warning => toned("Warning", Tone::Doubtful),
-        };
         table.row(vec![
             cell(age(event.last_at, now)),
-            kind,
+            toned(format!("{:?}", event.kind), event.kind.tone()),
             cell(&*event.reason),
             cell(&*event.regarding),
             cell(event.node.as_str()),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use uuid::Uuid;
+use zsha_crds::VmState;
 use zsha_crds::records::{Answer, Intent, Outcome};
 use zsha_crds::status::{ClusterStatus, ClusterView};
 
@@ -87,7 +88,7 @@ fn answer(view: &ClusterView, id: Uuid) -> Option<&Answer> {
 }
 
 fn owner(status: &ClusterStatus) -> Result<zsha_crds::NodeName, Failure> {
-    let runs = status.vm.node.clone().filter(|_| status.vm.state == "Running");
+    let runs = status.vm.node.clone().filter(|_| status.vm.state == VmState::Running);
     runs.ok_or_else(|| {
         let message = format!("{} does not run: it is {}", status.vm.name, status.vm.state);
         Failure::new(Exit::Refused, "NotRunning", message).hint("`zsha status` says what it waits for")

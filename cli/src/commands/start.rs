@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use uuid::Uuid;
+use zsha_crds::VmState;
 use zsha_crds::records::Intent;
 use zsha_crds::status::{ClusterStatus, ClusterView};
 
@@ -152,8 +153,8 @@ fn is_to_run(view: &ClusterView) -> bool {
 
 fn is_running(status: &ClusterStatus) -> Is {
     let vm = &status.vm;
-    match (vm.state.as_str(), &vm.node) {
-        ("Running", Some(node)) => Is::So(format!("{} runs on {node}", vm.name)),
+    match (vm.state, &vm.node) {
+        (VmState::Running, Some(node)) => Is::So(format!("{} runs on {node}", vm.name)),
         (state, _) => {
             Is::NotYet(order::waits_for(status).unwrap_or_else(|| format!("{} is {state}", vm.name)))
         }

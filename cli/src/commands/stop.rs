@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use zsha_crds::VmState;
 use zsha_crds::records::Intent;
 use zsha_crds::status::ClusterStatus;
 
@@ -68,8 +69,8 @@ fn whole_seconds(limit: Duration) -> u64 {
 
 fn is_stopped(status: &ClusterStatus) -> Is {
     let vm = &status.vm;
-    match (vm.state.as_str(), &vm.node) {
-        ("Stopped" | "PoweredOff" | "Failed", None) => Is::So(vm.state.clone()),
+    match (vm.state, &vm.node) {
+        (VmState::Stopped | VmState::PoweredOff | VmState::Failed, None) => Is::So(vm.state.to_string()),
         (state, Some(node)) => {
             let why = order::waits_for(status).unwrap_or_else(|| format!("{} is {state} on {node}", vm.name));
             Is::NotYet(why)

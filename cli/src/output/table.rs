@@ -1,31 +1,20 @@
 //! Tables as kubectl's: upper-case headers, columns three spaces apart, nothing drawn around them.
 
+use zsha_crds::tone::Tone;
+
 use super::escape::plain;
 
-/// What a word says about health, for those who see colours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
-    Neutral,
-    Good,
-    Doubtful,
-    Bad,
-}
-
-impl Tone {
-    fn code(self) -> Option<&'static str> {
-        match self {
-            Self::Neutral => None,
-            Self::Good => Some("32"),
-            Self::Doubtful => Some("33"),
-            Self::Bad => Some("31"),
-        }
-    }
-
-    pub fn paint(self, text: &str, colour: bool) -> String {
-        match self.code().filter(|_| colour) {
-            Some(code) => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-            None => text.to_owned(),
-        }
+/// A word in its tone, for those who see colours.
+pub fn paint(tone: Tone, text: &str, colour: bool) -> String {
+    let code = match tone {
+        Tone::Neutral => None,
+        Tone::Good => Some("32"),
+        Tone::Doubtful => Some("33"),
+        Tone::Bad => Some("31"),
+    };
+    match code.filter(|_| colour) {
+        Some(code) => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+        None => text.to_owned(),
     }
 }
 
@@ -76,7 +65,7 @@ impl Table {
         std::iter::once(&header).chain(&self.rows).fold(String::new(), |mut text, row| {
             let line = row.iter().zip(&widths).fold(String::new(), |mut line, (cell, width)| {
                 let pad = width.saturating_sub(cell.text.chars().count()) + 3;
-                line.push_str(&cell.tone.paint(&cell.text, colour));
+                line.push_str(&paint(cell.tone, &cell.text, colour));
                 line.push_str(&" ".repeat(pad));
                 line
             });

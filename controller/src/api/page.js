@@ -135,12 +135,9 @@ function ago(timestamp) {
 
 // -- What is -----------------------------------------------------------------------------------------------------
 
-const TONES = {
-  state: { Running: "good", Failed: "bad", Crashed: "bad", Unknown: "warn" },
-  lease: { Held: "good", Late: "warn", Expired: "bad", Fenced: "bad", Lost: "warn", Missing: "warn", Unknown: "warn" },
-  controller: { Up: "good", Down: "bad", Unknown: "warn" },
-  status: { True: "good", False: "bad", Unknown: "warn" },
-};
+// Which words are good, doubtful or bad, of the server that knows: by their kind, then by the word.
+const TONES = __TONES__;
+const tone = (kind, word) => TONES[kind][word] ?? "doubtful";
 
 function show(status) {
   const { vm, nodes } = status;
@@ -148,7 +145,7 @@ function show(status) {
   put($("vm-name"), vm.name);
   put($("uuid"), `VM ${vm.uuid}`);
   put($("vm-state"), vm.state);
-  $("vm-state").className = `word ${TONES.state[vm.state] ?? "warn"}`;
+  $("vm-state").className = `word ${tone("state", vm.state)}`;
   put($("vm-node"), whereabouts(vm));
   put($("vm-note"), note(vm));
   put($("protected"), status.protected ? "Protected" : "Not protected");
@@ -209,8 +206,8 @@ function nodeRow(node) {
   const reasons = node.reasons ?? [];
   const here = ["Absent", "Off"].includes(node.localVm) ? "-" : node.localVm;
   return make("tr", {}, head, cell("Role", plain(node.role)),
-    cell("Lease", tag(node.lease, TONES.lease[node.lease])),
-    cell("Controller", tag(node.controller, TONES.controller[node.controller])),
+    cell("Lease", tag(node.lease, tone("lease", node.lease))),
+    cell("Controller", tag(node.controller, tone("controller", node.controller))),
     cell("Ready", tag(node.ready ? "Yes" : "No", node.ready ? "good" : "bad")),
     cell("VM here", here),
     cell("Why not", reasons.join("; ")));
@@ -218,7 +215,7 @@ function nodeRow(node) {
 
 function conditionRow(condition) {
   return make("tr", {}, make("th", { scope: "row", label: "Condition" }, make("span", {}, condition.type)),
-    cell("Status", tag(condition.status, TONES.status[condition.status])), cell("Reason", condition.reason),
+    cell("Status", tag(condition.status, tone("status", condition.status))), cell("Reason", condition.reason),
     cell("Message", condition.message),
     cell("Since", condition.lastTransitionTime ? moment(condition.lastTransitionTime) : ""));
 }
@@ -226,12 +223,12 @@ function conditionRow(condition) {
 function eventRow(event) {
   const count = event.count > 1 ? ` (${event.count} times)` : "";
   return make("tr", {}, cell("When", moment(event.lastAt)),
-    cell("Reason", tag(event.reason, event.type === "Warning" ? "warn" : "")),
+    cell("Reason", tag(event.reason, tone("event", event.type))),
     cell("About", event.regarding), cell("Message", event.message + count), cell("Seen by", event.node));
 }
 
 function waitingItem(waiting) {
-  return make("li", {}, make("span", { class: "tag warn" }, waiting.reason), `: ${waiting.message} `,
+  return make("li", {}, make("span", { class: "tag doubtful" }, waiting.reason), `: ${waiting.message} `,
     make("span", { class: "quiet" }, `(${waiting.nodes.join(", ")})`));
 }
 

@@ -134,6 +134,21 @@ async fn the_page_needs_nothing_from_elsewhere_and_nothing_inline() {
 }
 
 #[tokio::test]
+async fn the_page_is_told_the_tone_of_every_word_by_its_type() {
+    let (_feed, server) = healthy_server().await;
+    let script = server.get("/page.js").await.body;
+    let tones = script.split("const TONES = ").nth(1).and_then(|rest| rest.split(";\n").next()).unwrap();
+    let tones: serde_json::Value = serde_json::from_str(tones).unwrap();
+    for lease in LeaseWord::ALL {
+        assert_eq!(tones["lease"][format!("{lease:?}")], serde_json::json!(lease.tone()), "{lease:?}");
+    }
+    assert_eq!(
+        (&tones["state"]["Running"], &tones["event"]["Warning"]),
+        (&"good".into(), &"doubtful".into())
+    );
+}
+
+#[tokio::test]
 async fn the_schema_is_served_as_it_is_published() {
     let (_feed, server) = healthy_server().await;
     let schema = server.get("/schema/v1.json").await;

@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use zsha_crds::records::{EventRecord, EventType, Intent, NodeStatus, StoredSpec, VmRecord};
-use zsha_crds::{ConditionStatus, VmName, condition};
+use zsha_crds::{ConditionKind, ConditionStatus, VmName, condition};
 use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::{MemoryStore, Op};
 
 use super::*;
 use crate::observed::Observed;
-use crate::plan::fitness::{READY, SPEC_VALID};
 use crate::sim::operator::example;
 
 mod nonsense;
@@ -112,7 +111,7 @@ impl OneNode {
     /// What the node says of the stored document: the condition's status, reason and message.
     fn spec_valid(&self) -> Option<(ConditionStatus, String, String)> {
         let status = self.status()?;
-        let told = condition::find(&status.conditions, SPEC_VALID)?;
+        let told = condition::find(&status.conditions, ConditionKind::SpecValid)?;
         Some((told.status, told.reason.clone(), told.message.clone()))
     }
 
@@ -124,7 +123,8 @@ impl OneNode {
     fn observes(&self, generation: u64) -> bool {
         self.status().is_some_and(|status| {
             status.observed_generation == generation
-                && condition::find(&status.conditions, READY).is_some_and(|ready| ready.is_true())
+                && condition::find(&status.conditions, ConditionKind::Ready)
+                    .is_some_and(|ready| ready.is_true())
         })
     }
 

@@ -1,7 +1,8 @@
 //! The conditions of this node: is it fit to be given the VM, and if not, what is wrong and what to do about it.
 
+use zsha_crds::condition::DRAINED;
 use zsha_crds::document::Watchdog;
-use zsha_crds::{Condition, ConditionStatus, NodeName, condition};
+use zsha_crds::{Condition, ConditionKind, ConditionStatus, NodeName, condition};
 
 use super::stability;
 use crate::host::{BridgeFact, HostFacts, ImageFact, ImageWant, MountFact, MountWant, SeedFact};
@@ -10,15 +11,6 @@ use crate::keeper::WatchdogState;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::World;
-
-/// The summary: may the VM be placed here.
-pub const READY: &str = "Ready";
-
-/// Told, and no reason against a node: the VM may well be placed by the last good document.
-pub const SPEC_VALID: &str = "SpecValid";
-
-/// Of operators, not of the machine: see [`first_fault_of_its_own`].
-const SCHEDULABLE: &str = "Schedulable";
 
 /// The reason of what cannot be told yet: the host has not been asked.
 const NOT_LOOKED: &str = "NotLooked";
@@ -30,25 +22,25 @@ pub(super) type Verdict = (ConditionStatus, &'static str, String);
 /// All conditions of this node, the summary first.
 pub fn conditions(world: &World) -> Vec<Condition> {
     let parts = [
-        ("DocumentKnown", document(world)),
-        (SPEC_VALID, spec(world)),
-        ("LeaseValid", lease(world)),
-        ("HypervisorReachable", hypervisor(world)),
-        ("MountsReady", host(world, mounts)),
-        ("BridgesReady", host(world, bridges)),
-        ("ImagePresent", host(world, image)),
-        ("SeedReady", host(world, |desired, facts| seed(&world.me, desired, facts))),
-        ("WatchdogReady", watchdog(world)),
-        (SCHEDULABLE, schedulable(world)),
-        (stability::STABLE, stable(world)),
+        (ConditionKind::DocumentKnown, document(world)),
+        (ConditionKind::SpecValid, spec(world)),
+        (ConditionKind::LeaseValid, lease(world)),
+        (ConditionKind::HypervisorReachable, hypervisor(world)),
+        (ConditionKind::MountsReady, host(world, mounts)),
+        (ConditionKind::BridgesReady, host(world, bridges)),
+        (ConditionKind::ImagePresent, host(world, image)),
+        (ConditionKind::SeedReady, host(world, |desired, facts| seed(&world.me, desired, facts))),
+        (ConditionKind::WatchdogReady, watchdog(world)),
+        (ConditionKind::Schedulable, schedulable(world)),
+        (ConditionKind::Stable, stable(world)),
     ];
     let generation = world.document().map(|d| d.generation);
-    let condition = |kind: &str, (status, reason, message): Verdict| Condition {
+    let condition = |kind: ConditionKind, (status, reason, message): Verdict| Condition {
         observed_generation: generation,
         ..Condition::new(kind, status, reason, message, world.wall)
     };
     let mut conditions: Vec<_> = parts.into_iter().map(|(kind, verdict)| condition(kind, verdict)).collect();
-    conditions.insert(0, condition(READY, summary(&conditions)));
+    conditions.insert(0, condition(ConditionKind::Ready, summary(&conditions)));
     conditions
 }
 
@@ -59,13 +51,13 @@ pub fn first_fault(conditions: &[Condition]) -> Option<String> {
 
 /// The same, but for what operators asked for.
 pub fn first_fault_of_its_own(conditions: &[Condition]) -> Option<String> {
-    let own = conditions.iter().filter(|c| c.kind != SCHEDULABLE);
+    let own = conditions.iter().filter(|c| !c.is_of(ConditionKind::Schedulable));
     own.filter(|c| counts(c)).find(|c| !c.is_true()).map(|c| c.message.clone())
 }
 
 /// Whether a node says that it is unfit, and only because operators keep the VM from it.
 pub fn lacks_only_its_operators(conditions: &[Condition]) -> bool {
-    let schedulable = condition::find(conditions, SCHEDULABLE).is_none_or(Condition::is_true);
+    let schedulable = condition::find(conditions, ConditionKind::Schedulable).is_none_or(Condition::is_true);
     !schedulable && first_fault_of_its_own(conditions).is_none()
 }
 
@@ -77,7 +69,8 @@ pub fn first_unknown(conditions: &[Condition]) -> Option<String> {
 
 /// Whether the summary rests on it.
 fn counts(part: &Condition) -> bool {
-    part.kind != READY && part.kind != SPEC_VALID && part.kind != stability::STABLE
+    let told_only = [ConditionKind::Ready, ConditionKind::SpecValid, ConditionKind::Stable];
+    !told_only.iter().any(|kind| part.is_of(*kind))
 }
 
 fn summary(parts: &[Condition]) -> Verdict {
@@ -305,7 +298,7 @@ fn schedulable(world: &World) -> Verdict {
     match world.cordon(&world.me) {
         None => good("NotDrained", "no operator keeps the VM from here"),
         Some(cordon @ Cordon::Drained(_)) => {
-            bad("Drained", format!("{cordon}; `zsha uncordon {}` ends that", world.me))
+            bad(DRAINED, format!("{cordon}; `zsha uncordon {}` ends that", world.me))
         }
         Some(cordon @ Cordon::Unreadable(_)) => unknown("IntentUnreadable", cordon.to_string()),
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use zsha_crds::records::{LeaseState, VmRecord};
-use zsha_crds::{NodeName, condition};
+use zsha_crds::{ConditionKind, NodeName, condition};
 
 use super::{fitness, stability};
 use crate::desired::Desired;
@@ -81,7 +81,8 @@ pub fn is_only_drained(world: &World, desired: &Desired, record: &VmRecord) -> b
 
 /// Whether the node has said last that the VM may be placed there, whatever has changed since.
 pub fn says_ready(world: &World, node: &NodeName) -> bool {
-    let said = world.nodes.get(node).and_then(|status| condition::find(&status.conditions, fitness::READY));
+    let said =
+        world.nodes.get(node).and_then(|status| condition::find(&status.conditions, ConditionKind::Ready));
     said.is_some_and(zsha_crds::Condition::is_true)
 }
 
@@ -136,7 +137,7 @@ fn unfit_by_its_word(world: &World, desired: &Desired, node: &NodeName) -> Optio
         // It lives, and has not yet said what it thinks of this document: it keeps its place in the line.
         return None;
     }
-    match condition::find(&status.conditions, fitness::READY) {
+    match condition::find(&status.conditions, ConditionKind::Ready) {
         Some(ready) if ready.is_true() => None,
         // Whether it is drained is known better here.
         Some(_) if fitness::lacks_only_its_operators(&status.conditions) => None,

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use zsha_crds::condition;
 use zsha_crds::records::{LostLease, NodeStatus};
+use zsha_crds::{ConditionKind, condition};
 
 use crate::world::World;
-
-/// Told, and no reason against a node: one that is the only one left is given the VM all the same.
-pub const STABLE: &str = "Stable";
 
 /// The reason of a node that is not.
 const LOSES_LEASES: &str = "LosesLeases";
@@ -64,6 +61,6 @@ pub fn stable(world: &World) -> (bool, &'static str, String) {
 
 /// Whether a node has said that it is not stable.
 pub fn says_unstable(status: &NodeStatus) -> bool {
-    condition::find(&status.conditions, STABLE)
+    condition::find(&status.conditions, ConditionKind::Stable)
         .is_some_and(|stable| stable.reason == LOSES_LEASES && !stable.is_true())
 }

@@ -11,7 +11,9 @@ use zsha_crds::records::{
     LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord,
     VmPhase, VmRecord,
 };
-use zsha_crds::{Condition, ConditionStatus, EventReason, NodeName, VmName, condition};
+use zsha_crds::{
+    Condition, ConditionKind, ConditionStatus, EventReason, LocalState, NodeName, VmName, condition,
+};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
@@ -115,7 +117,7 @@ fn ready(number: u32) -> NodeStatus {
     NodeStatus {
         node: node(number),
         conditions: vec![Condition::new(
-            "Ready",
+            ConditionKind::Ready,
             ConditionStatus::True,
             "Fit",
             "the VM may be placed here",
@@ -130,7 +132,7 @@ fn ready(number: u32) -> NodeStatus {
         // Since whatever is asked for in these tests.
         looked_after: Some(90),
         controller_version: "test".to_owned(),
-        local_vm: "Off".to_owned(),
+        local_vm: LocalState::Off,
         waiting: vec![],
         updated_at: Timestamp::UNIX_EPOCH,
     }
@@ -814,9 +816,9 @@ fn a_node_with_a_last_good_document_in_force_is_fit_and_says_what_is_wrong_with_
     world.spec_problem = Some(SpecProblem::Invalid { why: "it is no record".to_owned(), recovered: false });
     let plan = decide(&world);
     assert!(only_write(&plan).record.owner.is_some(), "it claims the VM");
-    let told = |kind: &str| condition::find(&plan.conditions, kind).unwrap();
-    assert!(told("Ready").is_true() && told("DocumentKnown").is_true());
-    let spec = told("SpecValid");
+    let told = |kind: ConditionKind| condition::find(&plan.conditions, kind).unwrap();
+    assert!(told(ConditionKind::Ready).is_true() && told(ConditionKind::DocumentKnown).is_true());
+    let spec = told(ConditionKind::SpecValid);
     assert_eq!((spec.status, spec.reason.as_str()), (ConditionStatus::False, "Invalid"));
     assert!(spec.message.contains("it is no record") && spec.message.contains("Generation 1 stays in force"));
 }
@@ -828,7 +830,7 @@ fn with_nothing_but_a_bad_document_a_node_is_unfit() {
     world.desired = Observed::unknown("it is no record");
     let plan = decide(&world);
     assert!(plan.steps.is_empty());
-    assert!(!condition::find(&plan.conditions, "Ready").unwrap().is_true());
+    assert!(!condition::find(&plan.conditions, ConditionKind::Ready).unwrap().is_true());
 }
 
 #[test]

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use zsha_crds::records::{Owner, StartRecord, VmPhase, VmRecord};
-use zsha_crds::{EventReason, NodeName};
+use zsha_crds::{EventReason, LocalState, NodeName};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
@@ -213,10 +213,10 @@ fn stays_there(world: &World, stored: &StoredVm, other: &NodeName, since: Moment
 fn executes_there(world: &World, node: &NodeName) -> Option<bool> {
     let lives = world.sights.get(node).is_some_and(|sight| sight.record.controller_alive);
     let status = world.nodes.get(node).filter(|_| lives)?;
-    match status.local_vm.as_str() {
-        "Running" | "ShuttingDown" => Some(true),
-        "Absent" | "Off" | "Paused" | "Crashed" => Some(false),
-        _ => None,
+    match status.local_vm {
+        LocalState::Running | LocalState::ShuttingDown => Some(true),
+        LocalState::Absent | LocalState::Off | LocalState::Paused | LocalState::Crashed => Some(false),
+        LocalState::Unmanaged | LocalState::Unknown => None,
     }
 }
 

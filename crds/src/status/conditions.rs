@@ -9,14 +9,14 @@ use super::nodes::NodeSummary;
 use super::protection::Protection;
 use super::vm::{VmSummary, Wanted};
 use super::{DataAge, Facts};
-use crate::{ConditionStatus, condition};
+use crate::{ConditionKind, ConditionStatus, VmState, condition};
 
 /// A condition that is computed when asked for: when it last changed is said only where a record tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterCondition {
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: ConditionKind,
     pub status: ConditionStatus,
     /// One CamelCase word for machines.
     pub reason: String,
@@ -27,14 +27,8 @@ pub struct ClusterCondition {
 }
 
 impl ClusterCondition {
-    fn new(kind: &str, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            status,
-            reason: reason.to_owned(),
-            message: message.into(),
-            last_transition_time: None,
-        }
+    fn new(kind: ConditionKind, status: ConditionStatus, reason: &str, message: impl Into<String>) -> Self {
+        Self { kind, status, reason: reason.to_owned(), message: message.into(), last_transition_time: None }
     }
 
     fn since(mut self, at: Option<Timestamp>) -> Self {
@@ -58,23 +52,30 @@ pub(super) fn summarise(
         converged(facts, vm, observed_generation),
         spec_valid(facts, nodes),
         store_reachable(&facts.view.data_age),
-        ClusterCondition::new("Protected", protection.status, protection.reason, protection.sentence.clone()),
+        ClusterCondition::new(
+            ConditionKind::Protected,
+            protection.status,
+            protection.reason,
+            protection.sentence.clone(),
+        ),
     ]
 }
 
 fn ready(vm: &VmSummary) -> ClusterCondition {
     let of = |status, reason: &str, message: String| {
-        ClusterCondition::new("Ready", status, reason, message).since(vm.since)
+        ClusterCondition::new(ConditionKind::Ready, status, reason, message).since(vm.since)
     };
     let name = &vm.name;
     let noted = |sentence: String| match vm.note.as_str() {
         "" => sentence,
         note => format!("{sentence}: {note}"),
     };
-    match (vm.wanted, vm.state.as_str(), &vm.node) {
-        (_, "Unknown", _) => of(Unknown, "VmUnknown", noted(format!("what {name} does is not known"))),
-        (Wanted::Running, "Running", Some(node)) => of(True, "VmRunning", format!("{name} runs on {node}")),
-        (Wanted::Stopped, "Stopped", _) => {
+    match (vm.wanted, vm.state, &vm.node) {
+        (_, VmState::Unknown, _) => of(Unknown, "VmUnknown", noted(format!("what {name} does is not known"))),
+        (Wanted::Running, VmState::Running, Some(node)) => {
+            of(True, "VmRunning", format!("{name} runs on {node}"))
+        }
+        (Wanted::Stopped, VmState::Stopped, _) => {
             of(False, "StoppedByOperator", noted(format!("{name} is stopped")))
         }
         (Wanted::Stopped, state, _) => {
@@ -88,18 +89,23 @@ fn placed(facts: &Facts<'_>, vm: &VmSummary) -> ClusterCondition {
     let at = vm.last_start.as_ref().map(|start| start.at);
     match (&vm.node, facts.view.vm.is_some()) {
         (Some(node), _) => {
-            ClusterCondition::new("Placed", True, "Owned", format!("{node} owns {}", vm.name)).since(at)
+            ClusterCondition::new(ConditionKind::Placed, True, "Owned", format!("{node} owns {}", vm.name))
+                .since(at)
         }
-        (None, true) => {
-            ClusterCondition::new("Placed", False, "NoOwner", format!("no node owns {}", vm.name))
-        }
-        (None, false) => ClusterCondition::new("Placed", Unknown, "NoRecord", vm.note.clone()),
+        (None, true) => ClusterCondition::new(
+            ConditionKind::Placed,
+            False,
+            "NoOwner",
+            format!("no node owns {}", vm.name),
+        ),
+        (None, false) => ClusterCondition::new(ConditionKind::Placed, Unknown, "NoRecord", vm.note.clone()),
     }
 }
 
 fn converged(facts: &Facts<'_>, vm: &VmSummary, observed: Option<u64>) -> ClusterCondition {
-    let of =
-        |status, reason: &str, message: String| ClusterCondition::new("Converged", status, reason, message);
+    let of = |status, reason: &str, message: String| {
+        ClusterCondition::new(ConditionKind::Converged, status, reason, message)
+    };
     let Some(generation) = facts.view.spec.as_ref().map(|spec| spec.generation) else {
         return of(Unknown, "NoDocument", "there is no document to converge to".to_owned());
     };
@@ -119,10 +125,10 @@ fn converged(facts: &Facts<'_>, vm: &VmSummary, observed: Option<u64>) -> Cluste
             ),
         ),
         (Some(_), Some(_)) => of(True, "UpToDate", format!("generation {generation} is in force")),
-        (Some(_), None) if vm.wanted == Wanted::Stopped && vm.state == "Stopped" => {
+        (Some(_), None) if vm.wanted == Wanted::Stopped && vm.state == VmState::Stopped => {
             of(True, "Stopped", format!("{} is stopped, as asked", vm.name))
         }
-        (Some(_), None) if vm.state == "Unknown" => {
+        (Some(_), None) if vm.state == VmState::Unknown => {
             of(Unknown, "VmUnknown", format!("what {} runs with is not known", vm.name))
         }
         (Some(_), None) => of(False, "NotRunning", format!("{} is {}", vm.name, vm.state)),
@@ -130,8 +136,9 @@ fn converged(facts: &Facts<'_>, vm: &VmSummary, observed: Option<u64>) -> Cluste
 }
 
 fn spec_valid(facts: &Facts<'_>, nodes: &[NodeSummary]) -> ClusterCondition {
-    let of =
-        |status, reason: &str, message: String| ClusterCondition::new("SpecValid", status, reason, message);
+    let of = |status, reason: &str, message: String| {
+        ClusterCondition::new(ConditionKind::SpecValid, status, reason, message)
+    };
     let view = facts.view;
     let stays = |why: &str| of(False, "Invalid", format!("the last good document stays in force: {why}"));
     match (&facts.document, &view.spec) {
@@ -143,7 +150,7 @@ fn spec_valid(facts: &Facts<'_>, nodes: &[NodeSummary]) -> ClusterCondition {
             }
             let refused = nodes.iter().filter(|node| node.speaks()).find_map(|node| {
                 let status = view.node_statuses.get(&node.name)?;
-                condition::find(&status.conditions, "SpecValid").filter(|c| c.status == False)
+                condition::find(&status.conditions, ConditionKind::SpecValid).filter(|c| c.status == False)
             });
             let applied = view.spec.as_ref().map(|spec| spec.applied_at);
             match refused {
@@ -156,12 +163,20 @@ fn spec_valid(facts: &Facts<'_>, nodes: &[NodeSummary]) -> ClusterCondition {
 
 fn store_reachable(age: &DataAge) -> ClusterCondition {
     match age {
-        DataAge::Consistent => {
-            ClusterCondition::new("StoreReachable", True, "Consistent", "a quorum of the store answered")
-        }
+        DataAge::Consistent => ClusterCondition::new(
+            ConditionKind::StoreReachable,
+            True,
+            "Consistent",
+            "a quorum of the store answered",
+        ),
         DataAge::Stale { secs, why } => {
             let old = secs.map(|secs| format!(", at least {secs} s old")).unwrap_or_default();
-            ClusterCondition::new("StoreReachable", False, "NoQuorum", format!("a stale reading{old}: {why}"))
+            ClusterCondition::new(
+                ConditionKind::StoreReachable,
+                False,
+                "NoQuorum",
+                format!("a stale reading{old}: {why}"),
+            )
         }
     }
 }

@@ -6,8 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Facts, LeaseSight, Observed};
+use crate::condition::DRAINED;
 use crate::records::{LeaseRecord, LeaseState, NodeStatus};
-use crate::{Condition, ConditionStatus, NodeName, condition};
+use crate::tone::Tone;
+use crate::{Condition, ConditionKind, ConditionStatus, LocalState, NodeName, condition};
 
 /// A node's lease in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,6 +30,27 @@ pub enum LeaseWord {
     Missing,
     /// There is a record that cannot be judged.
     Unknown,
+}
+
+impl LeaseWord {
+    pub const ALL: &[Self] = &[
+        Self::Held,
+        Self::Late,
+        Self::Expired,
+        Self::Fenced,
+        Self::Released,
+        Self::Lost,
+        Self::Missing,
+        Self::Unknown,
+    ];
+
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::Held => Tone::Good,
+            Self::Late | Self::Released | Self::Lost | Self::Missing | Self::Unknown => Tone::Doubtful,
+            Self::Expired | Self::Fenced => Tone::Bad,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +77,18 @@ pub enum ControllerState {
     Unknown,
 }
 
+impl ControllerState {
+    pub const ALL: &[Self] = &[Self::Up, Self::Down, Self::Unknown];
+
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::Up => Tone::Good,
+            Self::Down => Tone::Bad,
+            Self::Unknown => Tone::Doubtful,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeSummary {
@@ -72,7 +107,7 @@ pub struct NodeSummary {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller_version: Option<String>,
     /// The local hypervisor's word for the VM; `Unknown` where nobody living says it.
-    pub local_vm: String,
+    pub local_vm: LocalState,
     /// Whether the document's mounts and the image are there and answer, said by a controller that lives.
     #[serde(default = "unknown")]
     pub storage: ConditionStatus,
@@ -92,7 +127,7 @@ fn storage(status: Option<&NodeStatus>) -> ConditionStatus {
     let Some(status) = status else { return ConditionStatus::Unknown };
     let part =
         |kind| condition::find(&status.conditions, kind).map_or(ConditionStatus::Unknown, |c| c.status);
-    match ["MountsReady", "ImagePresent"].map(part) {
+    match [ConditionKind::MountsReady, ConditionKind::ImagePresent].map(part) {
         [ConditionStatus::True, ConditionStatus::True] => ConditionStatus::True,
         parts if parts.contains(&ConditionStatus::False) => ConditionStatus::False,
         _ => ConditionStatus::Unknown,
@@ -145,9 +180,10 @@ fn one(facts: &Facts<'_>, name: NodeName, address: Option<String>) -> NodeSummar
     if controller == ControllerState::Up {
         reasons.extend(unfit_reasons(status));
     }
-    let said = |reason: &String| reason.starts_with("Drained:");
-    if let Some(asked) = view.drained(&name).filter(|_| !reasons.iter().any(said)) {
-        reasons.push(format!("Drained: it was drained {asked}"));
+    // Where its controller says so itself, it is among its own reasons.
+    let says_so = status.filter(|_| controller == ControllerState::Up).is_some_and(is_drained_by_its_word);
+    if let Some(asked) = view.drained(&name).filter(|_| !says_so) {
+        reasons.push(format!("{DRAINED}: it was drained {asked}"));
     }
     if removed {
         reasons.push("the document does not name it".to_owned());
@@ -160,7 +196,7 @@ fn one(facts: &Facts<'_>, name: NodeName, address: Option<String>) -> NodeSummar
     let speaking = status.filter(|_| controller == ControllerState::Up);
     NodeSummary {
         role: role(facts, &name, ready, removed),
-        local_vm: speaking.map_or_else(|| "Unknown".to_owned(), |status| status.local_vm.clone()),
+        local_vm: speaking.map_or(LocalState::Unknown, |status| status.local_vm),
         storage: storage(speaking),
         observed_generation: status.map(|status| status.observed_generation),
         controller_version: status.map(|status| status.controller_version.clone()),
@@ -230,19 +266,25 @@ fn lease_reasons(
     vec![sentence]
 }
 
+fn is_drained_by_its_word(status: &NodeStatus) -> bool {
+    condition::find(&status.conditions, ConditionKind::Schedulable).is_some_and(|said| said.reason == DRAINED)
+}
+
 /// A node that loses its lease again and again.
 fn unstable(conditions: &[Condition]) -> Option<String> {
-    let stable = condition::find(conditions, "Stable").filter(|stable| !stable.is_true())?;
+    let stable = condition::find(conditions, ConditionKind::Stable).filter(|stable| !stable.is_true())?;
     Some(format!("{}: {}", stable.reason, stable.message))
 }
 
 fn unfit_reasons(status: Option<&NodeStatus>) -> Vec<String> {
     let Some(status) = status else { return vec!["its controller has not reported yet".to_owned()] };
-    match condition::find(&status.conditions, "Ready") {
+    match condition::find(&status.conditions, ConditionKind::Ready) {
         Some(ready) if ready.is_true() => Vec::new(),
         ready => {
-            let parts =
-                status.conditions.iter().filter(|c| c.kind != "Ready" && c.status != ConditionStatus::True);
+            let parts = status
+                .conditions
+                .iter()
+                .filter(|c| !c.is_of(ConditionKind::Ready) && c.status != ConditionStatus::True);
             let mut told = BTreeSet::new();
             let parts = parts.map(|c| format!("{}: {}", c.reason, c.message));
             // What a look that is still to come leaves open, it leaves open for several conditions in the same words.

@@ -10,7 +10,7 @@ use crate::records::{
     Intent, LeaseRecord, LeaseState, LeaseTimings, NodeStatus, Owner, StartRecord, StoredSpec, VmPhase,
     VmRecord, VmStatus, Waiting,
 };
-use crate::{Condition, Keys, VmName};
+use crate::{Condition, Keys, LocalState, VmName, VmState};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -40,7 +40,7 @@ fn lease(name: &str) -> LeaseRecord {
     }
 }
 
-fn report(name: &str, local_vm: &str) -> NodeStatus {
+fn report(name: &str, local_vm: LocalState) -> NodeStatus {
     NodeStatus {
         document_format: crate::format::FIRST,
         runs_unnamed: false,
@@ -49,10 +49,10 @@ fn report(name: &str, local_vm: &str) -> NodeStatus {
         virtual_host: None,
         looked_after: None,
         node: node(name),
-        conditions: vec![Condition::new("Ready", ConditionStatus::True, "Fit", "fit", at(10))],
+        conditions: vec![Condition::new(ConditionKind::Ready, ConditionStatus::True, "Fit", "fit", at(10))],
         observed_generation: 4,
         controller_version: "0.1.0".to_owned(),
-        local_vm: local_vm.to_owned(),
+        local_vm,
         waiting: Vec::new(),
         updated_at: at(20),
     }
@@ -87,9 +87,9 @@ fn healthy() -> ClusterView {
     view.leases = names.iter().map(|name| (node(name), lease(name))).collect();
     view.lease_ages = names.iter().map(|name| (node(name), LeaseSight::Fresh)).collect();
     view.node_statuses = BTreeMap::from([
-        (node("nfs-1"), report("nfs-1", "Running")),
-        (node("nfs-2"), report("nfs-2", "Absent")),
-        (node("nfs-3"), report("nfs-3", "Absent")),
+        (node("nfs-1"), report("nfs-1", LocalState::Running)),
+        (node("nfs-2"), report("nfs-2", LocalState::Absent)),
+        (node("nfs-3"), report("nfs-3", LocalState::Absent)),
     ]);
     let start =
         StartRecord { node: node("nfs-1"), at: at(15), reason: "FirstStart".to_owned(), generation: 4 };
@@ -113,7 +113,7 @@ fn healthy() -> ClusterView {
         name: vm,
         uuid,
         node: node("nfs-1"),
-        state: "Running".to_owned(),
+        state: VmState::Running,
         running_generation: 4,
         observed_generation: 4,
         conditions: Vec::new(),
@@ -122,7 +122,7 @@ fn healthy() -> ClusterView {
     view
 }
 
-fn reason_of(status: &ClusterStatus, kind: &str) -> (ConditionStatus, String) {
+fn reason_of(status: &ClusterStatus, kind: ConditionKind) -> (ConditionStatus, String) {
     let condition = status.condition(kind).unwrap();
     (condition.status, condition.reason.clone())
 }
@@ -130,7 +130,7 @@ fn reason_of(status: &ClusterStatus, kind: &str) -> (ConditionStatus, String) {
 #[test]
 fn a_healthy_cluster_is_ready_converged_and_protected() {
     let status = summarise(&healthy());
-    assert_eq!(status.vm.state, "Running");
+    assert_eq!(status.vm.state, VmState::Running);
     assert_eq!(status.vm.node, Some(node("nfs-1")));
     assert_eq!((status.generation, status.observed_generation), (Some(4), Some(4)));
     assert!(status.healthy && status.protected);
@@ -175,10 +175,14 @@ fn the_state_is_unknown_once_nobody_living_vouches_for_it() {
         let mut view = healthy();
         spoil(&mut view);
         let status = summarise(&view);
-        assert_eq!(status.vm.state, "Unknown", "{what}");
-        assert_eq!(status.vm.last_known_state.as_deref(), Some("Running"), "{what}");
+        assert_eq!(status.vm.state, VmState::Unknown, "{what}");
+        assert_eq!(status.vm.last_known_state, Some(VmState::Running), "{what}");
         assert!(!status.vm.note.is_empty(), "{what}");
-        assert_eq!(status.condition("Ready").unwrap().status, ConditionStatus::Unknown, "{what}");
+        assert_eq!(
+            status.condition(ConditionKind::Ready).unwrap().status,
+            ConditionStatus::Unknown,
+            "{what}"
+        );
         assert!(!status.healthy, "{what}");
     }
 }
@@ -190,23 +194,23 @@ fn a_stale_reading_vouches_for_nothing() {
     let status = summarise(&view);
     assert!(!status.protected);
     for node in &status.nodes {
-        assert_eq!((node.lease, node.ready, node.local_vm.as_str()), (LeaseWord::Unknown, false, "Unknown"));
+        assert_eq!((node.lease, node.ready, node.local_vm), (LeaseWord::Unknown, false, LocalState::Unknown));
     }
-    for kind in ["Ready", "Converged", "Protected"] {
+    for kind in [ConditionKind::Ready, ConditionKind::Converged, ConditionKind::Protected] {
         assert_eq!(status.condition(kind).unwrap().status, ConditionStatus::Unknown, "{kind}");
     }
-    assert_eq!(status.condition("StoreReachable").unwrap().status, ConditionStatus::False);
+    assert_eq!(status.condition(ConditionKind::StoreReachable).unwrap().status, ConditionStatus::False);
 }
 
 #[test]
 fn a_report_from_before_the_claim_is_not_taken_for_the_present() {
     let mut view = healthy();
     view.vm.as_mut().unwrap().phase = VmPhase::Starting;
-    assert_eq!(summarise(&view).vm.state, "Starting", "same node, record newer than the report");
+    assert_eq!(summarise(&view).vm.state, VmState::Starting, "same node, record newer than the report");
     view.vm.as_mut().unwrap().owner = Some(Owner { node: node("nfs-2"), epoch: 3 });
-    assert_eq!(summarise(&view).vm.state, "Starting", "another node's report");
+    assert_eq!(summarise(&view).vm.state, VmState::Starting, "another node's report");
     view.vm.as_mut().unwrap().phase = VmPhase::Running;
-    assert_eq!(summarise(&view).vm.state, "Unknown", "the new owner has not reported");
+    assert_eq!(summarise(&view).vm.state, VmState::Unknown, "the new owner has not reported");
 }
 
 #[test]
@@ -234,20 +238,20 @@ fn protection_says_which_failure_is_one_too_many() {
         status.protection,
         "cannot survive one more failure: nfs-3 is not up, and with one more the store loses its quorum"
     );
-    assert_eq!(status.condition("Ready").unwrap().status, ConditionStatus::True);
+    assert_eq!(status.condition(ConditionKind::Ready).unwrap().status, ConditionStatus::True);
 
     let mut view = healthy();
     for name in ["nfs-1", "nfs-3"] {
         let conditions = &mut view.node_statuses.get_mut(&node(name)).unwrap().conditions;
         *conditions = vec![
             Condition::new(
-                "BridgesUp",
+                ConditionKind::BridgesReady,
                 ConditionStatus::False,
                 "NoCarrier",
                 "br_eth0 has no carrier",
                 at(50),
             ),
-            Condition::new("Ready", ConditionStatus::False, "NotFit", "see the others", at(50)),
+            Condition::new(ConditionKind::Ready, ConditionStatus::False, "NotFit", "see the others", at(50)),
         ];
     }
     let status = summarise(&view);
@@ -265,9 +269,9 @@ fn a_document_that_cannot_be_read_is_said_and_the_nodes_are_still_shown() {
     let mut view = healthy();
     view.spec.as_mut().unwrap().document = json!({"kind": "HaCluster"});
     let status = summarise(&view);
-    assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::False, "Invalid".to_owned()));
+    assert_eq!(reason_of(&status, ConditionKind::SpecValid), (ConditionStatus::False, "Invalid".to_owned()));
     assert_eq!(status.nodes.len(), 3);
-    assert_eq!(status.vm.state, "Running");
+    assert_eq!(status.vm.state, VmState::Running);
 }
 
 #[test]
@@ -276,8 +280,8 @@ fn beside_a_stored_document_with_a_problem_the_one_in_force_is_shown() {
     let before = summarise(&view);
     view.spec_problem = Some("the stored document cannot be used: it is no record".to_owned());
     let status = summarise(&view);
-    assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::False, "Invalid".to_owned()));
-    assert!(status.condition("SpecValid").unwrap().message.contains("it is no record"));
+    assert_eq!(reason_of(&status, ConditionKind::SpecValid), (ConditionStatus::False, "Invalid".to_owned()));
+    assert!(status.condition(ConditionKind::SpecValid).unwrap().message.contains("it is no record"));
     assert_eq!(status.nodes, before.nodes);
     assert_eq!(status.nodes[0].address.as_deref(), Some("10.0.0.1"));
     assert_eq!(status.failover_bound, before.failover_bound);
@@ -285,7 +289,7 @@ fn beside_a_stored_document_with_a_problem_the_one_in_force_is_shown() {
     // With none in force nothing is made up.
     view.spec = None;
     let status = summarise(&view);
-    assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::False, "Invalid".to_owned()));
+    assert_eq!(reason_of(&status, ConditionKind::SpecValid), (ConditionStatus::False, "Invalid".to_owned()));
     assert!(status.nodes.iter().all(|node| node.address.is_none() && node.role != Role::Removed));
 }
 
@@ -295,7 +299,7 @@ fn a_document_the_controllers_refuse_is_not_called_valid() {
         let mut view = healthy();
         change(&mut view.spec.as_mut().unwrap().document);
         let status = summarise(&view);
-        let condition = status.condition("SpecValid").unwrap();
+        let condition = status.condition(ConditionKind::SpecValid).unwrap();
         assert_eq!((condition.status, condition.reason.as_str()), (ConditionStatus::False, "Invalid"));
         condition.message.clone()
     };
@@ -318,8 +322,11 @@ fn a_document_the_controllers_refuse_is_not_called_valid() {
 #[test]
 fn nothing_applied_is_told_apart_from_something_broken() {
     let status = summarise(&ClusterView::empty(ClusterName::new("prod").unwrap(), at(0)));
-    assert_eq!(reason_of(&status, "SpecValid"), (ConditionStatus::Unknown, "NoDocument".to_owned()));
-    assert_eq!(reason_of(&status, "Placed"), (ConditionStatus::Unknown, "NoRecord".to_owned()));
+    assert_eq!(
+        reason_of(&status, ConditionKind::SpecValid),
+        (ConditionStatus::Unknown, "NoDocument".to_owned())
+    );
+    assert_eq!(reason_of(&status, ConditionKind::Placed), (ConditionStatus::Unknown, "NoRecord".to_owned()));
     assert_eq!((status.generation, status.failover_bound), (None, None));
     assert!(!status.healthy);
 }
@@ -328,12 +335,12 @@ fn nothing_applied_is_told_apart_from_something_broken() {
 fn a_document_newer_than_the_running_vm_is_pending_until_its_next_boot() {
     let mut view = healthy();
     view.spec.as_mut().unwrap().generation = 5;
-    assert_eq!(reason_of(&summarise(&view), "Converged").1, "NotYetObserved");
+    assert_eq!(reason_of(&summarise(&view), ConditionKind::Converged).1, "NotYetObserved");
     for status in view.node_statuses.values_mut() {
         status.observed_generation = 5;
     }
     assert_eq!(
-        reason_of(&summarise(&view), "Converged"),
+        reason_of(&summarise(&view), ConditionKind::Converged),
         (ConditionStatus::False, "PendingNextBoot".to_owned())
     );
     assert!(summarise(&view).healthy, "a boot that is due is no harm");
@@ -358,12 +365,15 @@ fn a_stop_that_was_asked_for_is_not_a_fault_of_convergence() {
         timeout_seconds: None,
     };
     view.intents.insert("power".to_owned(), stop);
-    view.vm_status.as_mut().unwrap().state = "Stopped".to_owned();
+    view.vm_status.as_mut().unwrap().state = VmState::Stopped;
     view.vm.as_mut().unwrap().phase = VmPhase::Stopped;
     let status = summarise(&view);
-    assert_eq!(status.vm.state, "Stopped");
-    assert_eq!(reason_of(&status, "Ready"), (ConditionStatus::False, "StoppedByOperator".to_owned()));
-    assert_eq!(reason_of(&status, "Converged"), (ConditionStatus::True, "Stopped".to_owned()));
+    assert_eq!(status.vm.state, VmState::Stopped);
+    assert_eq!(
+        reason_of(&status, ConditionKind::Ready),
+        (ConditionStatus::False, "StoppedByOperator".to_owned())
+    );
+    assert_eq!(reason_of(&status, ConditionKind::Converged), (ConditionStatus::True, "Stopped".to_owned()));
 }
 
 fn by_alice(intent: fn(String, Timestamp, String) -> Intent) -> Intent {
@@ -387,7 +397,10 @@ fn a_drained_node_is_no_standby_and_says_by_whom() {
     assert!(status.protected, "one is left to take over");
     drain(&mut view, "nfs-3");
     let status = summarise(&view);
-    assert_eq!(reason_of(&status, "Protected"), (ConditionStatus::False, "TooFewFit".to_owned()));
+    assert_eq!(
+        reason_of(&status, ConditionKind::Protected),
+        (ConditionStatus::False, "TooFewFit".to_owned())
+    );
     drain(&mut view, "nfs-1");
     assert_eq!(summarise(&view).node(&node("nfs-1")).unwrap().role, Role::Owner, "it is still there");
 }
@@ -398,7 +411,7 @@ fn a_frozen_cluster_is_not_protected_and_says_since_when() {
     let freeze = by_alice(|by, at, message| Intent::Freeze { by, at, message });
     view.intents.insert("freeze".to_owned(), freeze);
     let status = summarise(&view);
-    assert_eq!(reason_of(&status, "Protected"), (ConditionStatus::False, "Frozen".to_owned()));
+    assert_eq!(reason_of(&status, ConditionKind::Protected), (ConditionStatus::False, "Frozen".to_owned()));
     assert!(status.protection.starts_with("not protected since "), "{}", status.protection);
     assert!(status.protection.contains("frozen by alice@desk (new memory)"), "{}", status.protection);
     assert!(!status.healthy);
@@ -420,12 +433,12 @@ fn the_same_sentence_of_several_nodes_is_told_once() {
 #[test]
 fn what_several_conditions_say_in_the_same_words_is_told_once() {
     let mut view = healthy();
-    let unknown = |kind: &str| {
+    let unknown = |kind: ConditionKind| {
         let message = "the host has not been looked at since the document changed";
         Condition::new(kind, ConditionStatus::Unknown, "NotLooked", message, at(90))
     };
     view.node_statuses.get_mut(&node("nfs-2")).unwrap().conditions =
-        ["Ready", "MountsReady", "ImagePresent"].map(unknown).into();
+        [ConditionKind::Ready, ConditionKind::MountsReady, ConditionKind::ImagePresent].map(unknown).into();
     let status = summarise(&view);
     let told = &status.node(&node("nfs-2")).unwrap().reasons;
     assert_eq!(*told, ["NotLooked: the host has not been looked at since the document changed"]);
@@ -478,7 +491,7 @@ fn a_guest_that_could_not_be_told_its_addresses_is_noted_and_one_that_may_have_t
     let note = |status: ConditionStatus| {
         let mut view = healthy();
         let told =
-            Condition::new(crate::records::GUEST_CONFIGURED, status, "R", "it could not be told", at(90));
+            Condition::new(ConditionKind::GuestConfigured, status, "R", "it could not be told", at(90));
         view.vm_status.as_mut().unwrap().conditions.push(told);
         summarise(&view).vm.note
     };

@@ -12,8 +12,8 @@ use uuid::Uuid;
 use super::nodes::{ControllerState, LeaseWord, NodeSummary};
 use super::{DataAge, Facts, Observed};
 use crate::document::Nic;
-use crate::records::{GUEST_CONFIGURED, Owner, StartRecord, VmPhase, VmRecord, VmStatus};
-use crate::{ConditionStatus, NodeName, VmName, condition};
+use crate::records::{Owner, StartRecord, VmPhase, VmRecord, VmStatus};
+use crate::{ConditionKind, ConditionStatus, NodeName, VmName, VmState, condition};
 
 /// What is wanted of the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -31,11 +31,10 @@ pub struct VmSummary {
     /// The owner by the record; absent where nobody owns it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,
-    /// `Running`, `Starting`, `Stopping`, `Stopped`, `Failed`, `Paused`, ..., or `Unknown`.
-    pub state: String,
+    pub state: VmState,
     /// What was last said, where nobody living says it now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_known_state: Option<String>,
+    pub last_known_state: Option<VmState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_known_at: Option<Timestamp>,
     pub wanted: Wanted,
@@ -96,7 +95,7 @@ fn addresses(facts: &Facts<'_>, record: Option<&VmRecord>) -> Vec<GuestAddress> 
 
 /// The state in a word, or why nobody can say.
 enum Word {
-    Known(String),
+    Known(VmState),
     Unknown(String),
 }
 
@@ -112,7 +111,7 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
         uuid: record.map_or_else(|| name.domain_uuid(&view.cluster), |record| record.uuid),
         name,
         node: owner.map(|owner| owner.node.clone()),
-        state: "Unknown".to_owned(),
+        state: VmState::Unknown,
         last_known_state: None,
         last_known_at: None,
         wanted: if view.stop_wanted().is_some() { Wanted::Stopped } else { Wanted::Running },
@@ -126,16 +125,16 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
     };
     match word(facts, nodes, status) {
         Word::Known(state) => {
-            summary.since = since(&state, status, summary.last_start.as_ref());
+            summary.since = since(state, status, summary.last_start.as_ref());
             if let Some(why) = not_told(status) {
                 summary.note = why;
             }
             summary.generation =
-                status.filter(|_| state == "Running").map(|status| status.running_generation);
+                status.filter(|_| state == VmState::Running).map(|status| status.running_generation);
             summary.state = state;
         }
         Word::Unknown(why) => {
-            summary.last_known_state = view.vm_status.as_ref().map(|status| status.state.clone());
+            summary.last_known_state = view.vm_status.as_ref().map(|status| status.state);
             summary.last_known_at = view.vm_status.as_ref().map(|status| status.updated_at);
             summary.note = why;
         }
@@ -145,7 +144,7 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
 
 /// Why the guest does not know what it is to be, where that was seen.
 fn not_told(status: Option<&VmStatus>) -> Option<String> {
-    let told = condition::find(&status?.conditions, GUEST_CONFIGURED)?;
+    let told = condition::find(&status?.conditions, ConditionKind::GuestConfigured)?;
     (told.status == ConditionStatus::False).then(|| told.message.clone())
 }
 
@@ -159,7 +158,7 @@ fn word(facts: &Facts<'_>, nodes: &[NodeSummary], status: Option<&VmStatus>) -> 
             Word::Unknown(format!("the record of who owns it cannot be read: {why}"))
         }
         Observed::Present(VmRecord { owner: None, phase, .. }) => match phase {
-            VmPhase::Stopped | VmPhase::PoweredOff | VmPhase::Failed => Word::Known(format!("{phase:?}")),
+            VmPhase::Stopped | VmPhase::PoweredOff | VmPhase::Failed => Word::Known((*phase).into()),
             VmPhase::Starting | VmPhase::Running | VmPhase::Stopping => {
                 Word::Unknown(format!("the record says {phase:?} and names no owner"))
             }
@@ -208,19 +207,19 @@ fn unspoken(facts: &Facts<'_>, nodes: &[NodeSummary], owner: &Owner) -> Option<S
 fn reported(owner: &Owner, phase: VmPhase, status: Option<&VmStatus>) -> Word {
     match (phase, status) {
         (VmPhase::Running, None) => Word::Unknown(format!("{} has not reported on it yet", owner.node)),
-        (VmPhase::Running, Some(status)) => Word::Known(status.state.clone()),
-        (_, Some(status)) if status.state != "Running" => Word::Known(status.state.clone()),
+        (VmPhase::Running, Some(status)) => Word::Known(status.state),
+        (_, Some(status)) if status.state != VmState::Running => Word::Known(status.state),
         (
             VmPhase::Starting | VmPhase::Stopping | VmPhase::Stopped | VmPhase::PoweredOff | VmPhase::Failed,
             None | Some(_),
-        ) => Word::Known(format!("{phase:?}")),
+        ) => Word::Known(phase.into()),
     }
 }
 
 /// The report is written when it changes, for other things too: a start after it is the better word.
-fn since(state: &str, status: Option<&VmStatus>, last_start: Option<&StartRecord>) -> Option<Timestamp> {
+fn since(state: VmState, status: Option<&VmStatus>, last_start: Option<&StartRecord>) -> Option<Timestamp> {
     match (state, last_start) {
-        ("Running" | "Starting", Some(start)) => Some(start.at),
+        (VmState::Running | VmState::Starting, Some(start)) => Some(start.at),
         _ => status.map(|status| status.updated_at),
     }
 }

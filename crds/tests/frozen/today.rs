@@ -11,7 +11,7 @@ use zsha_crds::records::{
     Answer, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings, Migration,
     NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord, VmStatus, Waiting,
 };
-use zsha_crds::{Condition, ConditionStatus, NodeName, VmName};
+use zsha_crds::{Condition, ConditionStatus, LocalState, NodeName, VmName, VmState};
 
 fn node() -> NodeName {
     NodeName::new("nfs-1").unwrap()
@@ -164,7 +164,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 conditions: vec![condition()],
                 observed_generation: 5,
                 controller_version: "0.1.0".to_owned(),
-                local_vm: "Off".to_owned(),
+                local_vm: LocalState::Off,
                 waiting: vec![Waiting { reason: "NotFirstInLine".to_owned(), message: text() }],
                 updated_at: at(),
             },
@@ -175,7 +175,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 name: VmName::management(),
                 uuid: SOME,
                 node: node(),
-                state: "Running".to_owned(),
+                state: VmState::Running,
                 running_generation: 5,
                 observed_generation: 5,
                 conditions: vec![condition()],

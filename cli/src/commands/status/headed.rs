@@ -5,11 +5,12 @@ use std::net::Ipv4Addr;
 
 use zsha_crds::ConditionStatus;
 use zsha_crds::status::{ClusterStatus, GuestAddress, NodeSummary};
+use zsha_crds::tone::Tone;
 use zsha_runtime::store::consul::{Member, MemberStatus};
 
 use super::table;
 use crate::output::escape::plain;
-use crate::output::table::{Table, Tone, cell, toned};
+use crate::output::table::{Table, cell, paint, toned};
 
 pub(super) fn render(
     status: &ClusterStatus,
@@ -48,8 +49,8 @@ fn running_on(status: &ClusterStatus, colour: bool) -> String {
         (None, Some(node)) => node.to_string(),
         (None, None) => "<none>".to_owned(),
     };
-    let state = vm.state.to_lowercase();
-    format!("{place} : {}", table::tone_of_state(&vm.state).paint(&plain(&state), colour))
+    let state = vm.state.as_str().to_lowercase();
+    format!("{place} : {}", paint(vm.state.tone(), &state, colour))
 }
 
 fn last_start(status: &ClusterStatus) -> String {
@@ -111,10 +112,10 @@ fn host_io(nodes: &[NodeSummary], colour: bool) -> String {
         ConditionStatus::False => Some(format!(
             "{}: {}\n",
             node.name,
-            Tone::Bad.paint("the image or a mount is not reached", colour)
+            paint(Tone::Bad, "the image or a mount is not reached", colour)
         )),
         ConditionStatus::Unknown => {
-            Some(format!("{}: {}\n", node.name, Tone::Doubtful.paint("<unknown>", colour)))
+            Some(format!("{}: {}\n", node.name, paint(Tone::Doubtful, "<unknown>", colour)))
         }
     });
     lines.collect::<String>() + "done."

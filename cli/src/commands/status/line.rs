@@ -1,5 +1,6 @@
 //! A status as one line, for logs and pipes.
 
+use zsha_crds::ConditionKind;
 use zsha_crds::status::ClusterStatus;
 
 use crate::output::escape::plain;
@@ -11,8 +12,8 @@ pub(super) fn line(status: &ClusterStatus) -> String {
     let generation = status.generation.map(|at| format!(" (generation {at})")).unwrap_or_default();
     let leases: Vec<String> =
         status.nodes.iter().map(|node| format!("{} {:?}", node.name, node.lease)).collect();
-    let wrong: Vec<String> = ["Ready", "Protected", "StoreReachable"]
-        .iter()
+    let wrong: Vec<String> = [ConditionKind::Ready, ConditionKind::Protected, ConditionKind::StoreReachable]
+        .into_iter()
         .filter_map(|kind| status.condition(kind))
         .filter(|condition| condition.status != zsha_crds::ConditionStatus::True)
         .map(|condition| format!("{}: {}", condition.reason, plain(&condition.message)))
@@ -21,5 +22,5 @@ pub(super) fn line(status: &ClusterStatus) -> String {
     let leases = if leases.is_empty() { "no nodes".to_owned() } else { leases.join(", ") };
     // To the second: a log has no use for more.
     let at = status.as_of.strftime("%Y-%m-%dT%H:%M:%SZ");
-    format!("{at} {} {}{place}{generation}; {leases}; {health}", vm.name, plain(&vm.state))
+    format!("{at} {} {}{place}{generation}; {leases}; {health}", vm.name, vm.state)
 }

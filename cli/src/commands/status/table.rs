@@ -1,12 +1,13 @@
 //! A status as a person reads it: the VM first, then whether it is safe, the nodes, and what is wrong.
 
 use zsha_crds::ConditionStatus;
-use zsha_crds::status::{ClusterStatus, ControllerState, LeaseWord, NodeSummary, Role};
+use zsha_crds::status::{ClusterStatus, NodeSummary, Role};
+use zsha_crds::tone::Tone;
 
 use crate::commands::events;
 use crate::output::age::age;
 use crate::output::escape::plain;
-use crate::output::table::{Table, Tone, cell, or_none, toned};
+use crate::output::table::{Table, cell, or_none, paint, toned};
 
 /// Events at the end of the plain table, and of the wide one.
 const EVENTS: usize = 5;
@@ -33,21 +34,13 @@ pub(super) fn wrong(status: &ClusterStatus, wide: bool, colour: bool) -> Option<
     (!sections.is_empty()).then(|| sections.join("\n"))
 }
 
-pub(super) fn tone_of_state(state: &str) -> Tone {
-    match state {
-        "Running" => Tone::Good,
-        "Failed" => Tone::Bad,
-        _ => Tone::Doubtful,
-    }
-}
-
 fn vm(status: &ClusterStatus, wide: bool) -> Table {
     let vm = &status.vm;
     let mut header = vec!["VM", "NODE", "STATE", "GENERATION", "LAST-START", "AGE"];
     let mut row = vec![
         cell(vm.name.as_str()),
         or_none(vm.node.as_ref()),
-        toned(&*vm.state, tone_of_state(&vm.state)),
+        toned(vm.state.as_str(), vm.state.tone()),
         or_none(vm.generation),
         or_none(vm.last_start.as_ref().map(|start| &start.reason)),
         or_none(vm.since.map(|since| age(since, status.as_of))),
@@ -72,7 +65,7 @@ fn summary(status: &ClusterStatus, wide: bool, colour: bool) -> String {
     if let Some(last) = &vm.last_known_state {
         let when =
             vm.last_known_at.map(|at| format!(", said {} ago", age(at, status.as_of))).unwrap_or_default();
-        lines.push(("Last known", format!("{}{when}", plain(last))));
+        lines.push(("Last known", format!("{}{when}", last)));
     }
     if let Some(to) = &vm.migrating_to {
         lines.push(("Migrating to", to.to_string()));
@@ -81,8 +74,8 @@ fn summary(status: &ClusterStatus, wide: bool, colour: bool) -> String {
         |number: Option<u64>| number.map_or_else(|| "<none>".to_owned(), |number| number.to_string());
     let generation = or_none(status.generation);
     lines.push(("Generation", format!("{generation} (observed {})", or_none(status.observed_generation))));
-    let tone = if status.protected { Tone::Good } else { Tone::Bad };
-    lines.push(("Protected", tone.paint(&plain(&status.protection), colour)));
+    let tone = Tone::of(status.protected);
+    lines.push(("Protected", paint(tone, &plain(&status.protection), colour)));
     if let Some(bound) = &status.failover_bound {
         let total = format!("within {} s", seconds(bound.total_seconds));
         let terms: Vec<String> =
@@ -118,14 +111,14 @@ pub(super) fn nodes(nodes: &[NodeSummary], wide: bool) -> Table {
         let mut row = vec![
             cell(node.name.as_str()),
             or_none(node.address.as_ref()),
-            toned(format!("{:?}", node.lease), tone_of_lease(node.lease)),
-            toned(if node.ready { "True" } else { "False" }, if node.ready { Tone::Good } else { Tone::Bad }),
+            toned(format!("{:?}", node.lease), node.lease.tone()),
+            toned(if node.ready { "True" } else { "False" }, Tone::of(node.ready)),
             cell(match node.role {
                 Role::MigrationTarget => "Target".to_owned(),
                 role => format!("{role:?}"),
             }),
-            toned(format!("{:?}", node.controller), tone_of_controller(node.controller)),
-            cell(&*node.local_vm),
+            toned(format!("{:?}", node.controller), node.controller.tone()),
+            cell(node.local_vm.as_str()),
         ];
         if wide {
             row.push(or_none(node.observed_generation));
@@ -137,38 +130,15 @@ pub(super) fn nodes(nodes: &[NodeSummary], wide: bool) -> Table {
     table
 }
 
-fn tone_of_lease(lease: LeaseWord) -> Tone {
-    match lease {
-        LeaseWord::Held => Tone::Good,
-        LeaseWord::Late | LeaseWord::Unknown | LeaseWord::Released | LeaseWord::Lost | LeaseWord::Missing => {
-            Tone::Doubtful
-        }
-        LeaseWord::Expired | LeaseWord::Fenced => Tone::Bad,
-    }
-}
-
-fn tone_of_controller(controller: ControllerState) -> Tone {
-    match controller {
-        ControllerState::Up => Tone::Good,
-        ControllerState::Down => Tone::Bad,
-        ControllerState::Unknown => Tone::Doubtful,
-    }
-}
-
 /// The plain table tells only what is not as it should be.
 fn conditions(status: &ClusterStatus, wide: bool, colour: bool) -> Option<String> {
     let mut table = Table::new(&["CONDITION", "STATUS", "REASON", "MESSAGE"]);
     let told = |c: &&zsha_crds::status::ClusterCondition| wide || c.status != ConditionStatus::True;
     let told: Vec<_> = status.conditions.iter().filter(told).collect();
     for condition in &told {
-        let tone = match condition.status {
-            ConditionStatus::True => Tone::Good,
-            ConditionStatus::False => Tone::Bad,
-            ConditionStatus::Unknown => Tone::Doubtful,
-        };
         table.row(vec![
-            cell(&*condition.kind),
-            toned(format!("{:?}", condition.status), tone),
+            cell(condition.kind.as_str()),
+            toned(format!("{:?}", condition.status), condition.status.tone()),
             cell(&*condition.reason),
             cell(&*condition.message),
         ]);

@@ -128,7 +128,7 @@ impl Vm {
             }
         }
         let who = self.who_copies_are();
-        tracing::warn!(uuid = %self.uuid, libvirt = vm.word(), who, "a process of the VM runs that libvirt does not know");
+        tracing::warn!(uuid = %self.uuid, libvirt = %vm.word(), who, "a process of the VM runs that libvirt does not know");
         Ok(LocalVm::Unmanaged)
     }
 

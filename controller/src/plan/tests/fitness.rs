@@ -4,7 +4,7 @@ use super::*;
 use crate::host::{BridgeWant, MountFact, MountWant};
 use crate::plan::fitness;
 
-fn told(world: &World, kind: &str) -> Condition {
+fn told(world: &World, kind: ConditionKind) -> Condition {
     condition::find(&fitness::conditions(world), kind).unwrap().clone()
 }
 
@@ -26,7 +26,7 @@ fn every_condition_names_the_document_that_was_in_force() {
 fn a_node_that_the_document_does_not_name_is_unfit_and_says_whom_it_names() {
     let mut world = free(1);
     change(&mut world, |desired| desired.order = vec![node(2), node(3)]);
-    let document = told(&world, "DocumentKnown");
+    let document = told(&world, ConditionKind::DocumentKnown);
     assert_eq!((document.is_true(), document.reason.as_str()), (false, "NotAMember"));
     assert!(document.message.contains("names n2, n3, and not this node (n1)"), "{}", document.message);
 }
@@ -41,7 +41,7 @@ fn a_carrier_is_asked_of_a_bridge_only_where_the_document_says_so() {
         let Observed::Known(facts) = &mut world.host else { panic!("no facts") };
         let bridge = BridgeFact::Bridge { up: true, carrier: false };
         facts.bridges.insert("br0".to_owned(), Observed::Known(bridge));
-        assert_eq!(told(&world, "BridgesReady").is_true(), !require_carrier);
+        assert_eq!(told(&world, ConditionKind::BridgesReady).is_true(), !require_carrier);
         assert_eq!(decide(&world).steps.len(), usize::from(!require_carrier), "and only so the VM is taken");
     }
 }
@@ -71,7 +71,7 @@ fn of_the_watchdog_is_said_what_the_document_makes_of_it() {
             Some(state) => with_watchdog(&mut world, state),
             None => world.lease = Observed::unknown("no keeper"),
         }
-        let said = told(&world, "WatchdogReady");
+        let said = told(&world, ConditionKind::WatchdogReady);
         assert_eq!((said.status, said.reason.as_str()), (status, reason), "{asked:?}, {state:?}");
         if let (True, Some(WatchdogState::Refused { reason })) = (status, state) {
             assert!(said.message.contains(&reason), "{}", said.message);
@@ -137,9 +137,9 @@ fn a_node_is_fit_until_the_moment_its_own_lease_runs_out() {
         let mut world = free(1);
         let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
         verdict.valid_until = Some(until);
-        let lease = told(&world, "LeaseValid");
+        let lease = told(&world, ConditionKind::LeaseValid);
         assert_eq!((lease.is_true(), lease.reason.as_str()), (reason == "Valid", reason));
-        assert_eq!(told(&world, "Ready").is_true(), lease.is_true());
+        assert_eq!(told(&world, ConditionKind::Ready).is_true(), lease.is_true());
     }
 }
 

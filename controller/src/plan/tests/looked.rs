@@ -12,7 +12,7 @@ fn to_an_unfit_one(looked_after: Option<u64>) -> World {
     let mut world = asked_to_move("n2");
     let status = NodeStatus {
         conditions: vec![Condition::new(
-            "Ready",
+            ConditionKind::Ready,
             ConditionStatus::False,
             "Unfit",
             "the seed cannot be written",

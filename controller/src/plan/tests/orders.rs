@@ -170,7 +170,7 @@ fn a_drained_node_is_left_at_once_for_another_that_is_fit() {
         ("MigrationBegun", "n2")
     );
     assert!(write.message.contains("ann") && write.message.contains("new memory"), "{}", write.message);
-    let ready = condition::find(&plan.conditions, "Ready").unwrap();
+    let ready = condition::find(&plan.conditions, ConditionKind::Ready).unwrap();
     assert!(!ready.is_true() && ready.message.contains("`zsha uncordon n1`"), "{ready:?}");
 }
 
@@ -274,7 +274,7 @@ fn while_nobody_knows_what_operators_want_a_vm_that_runs_is_neither_moved_nor_en
     asked.intents = Observed::unknown("not read yet");
     let plan = decide(&asked);
     assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["IntentUnknown"]));
-    assert!(!condition::find(&plan.conditions, "Ready").unwrap().is_true());
+    assert!(!condition::find(&plan.conditions, ConditionKind::Ready).unwrap().is_true());
 }
 
 #[test]

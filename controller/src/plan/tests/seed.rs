@@ -3,7 +3,6 @@
 use super::*;
 use crate::guest::{GuestWants, Seed};
 use crate::host::SeedFact;
-use crate::plan::fitness;
 
 fn seed() -> Arc<Seed> {
     let wants = GuestWants { dns: vec![std::net::Ipv4Addr::new(10, 0, 0, 53)], ..GuestWants::default() };
@@ -69,7 +68,7 @@ fn a_node_that_cannot_write_it_says_so_and_claims_nothing() {
     let free = told(world(1, None, VmPhase::Stopped, LocalVm::Absent), refused());
     let plan = decide(&free);
     assert_eq!(plan.steps, [Step::WriteSeed(seed())]);
-    let ready = condition::find(&plan.conditions, fitness::READY).unwrap();
+    let ready = condition::find(&plan.conditions, ConditionKind::Ready).unwrap();
     assert!(!ready.is_true() && ready.message.contains("no space left on device"), "{ready:?}");
 }
 

@@ -4,8 +4,8 @@ use zsha_crds::records::LostLease;
 
 use super::*;
 use crate::keeper::Lost;
-use crate::plan::fitness::{READY, conditions};
-use crate::plan::stability::{STABLE, lost_leases};
+use crate::plan::fitness::conditions;
+use crate::plan::stability::lost_leases;
 use crate::plan::{news, placement};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ fn losing(me: u32, lost: &[(u64, Duration)]) -> World {
 }
 
 fn is_stable(world: &World) -> bool {
-    condition::find(&conditions(world), STABLE).unwrap().is_true()
+    condition::find(&conditions(world), ConditionKind::Stable).unwrap().is_true()
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn three_lost_leases_within_an_hour_make_a_node_unstable_and_two_do_not() {
     let three = [(2, MINUTE * 59), (4, MINUTE * 30), (6, MINUTE)];
     let world = losing(1, &three);
     assert!(!is_stable(&world));
-    let said = condition::find(&conditions(&world), STABLE).unwrap().message.clone();
+    let said = condition::find(&conditions(&world), ConditionKind::Stable).unwrap().message.clone();
     assert!(said.contains("n1 has lost 3 leases since 1970-01-02 02:47:40Z"), "{said}");
     let old = [(2, MINUTE * 60), (4, MINUTE * 30), (6, MINUTE)];
     assert!(is_stable(&losing(1, &old)), "an hour after the first it is forgotten");
@@ -61,14 +61,20 @@ fn what_was_said_before_a_restart_is_remembered_for_an_hour_and_counted_once() {
 fn says_unstable(world: &mut World, number: u32) {
     let mut status = ready(number);
     let at = Timestamp::UNIX_EPOCH;
-    status.conditions.push(Condition::new(STABLE, ConditionStatus::False, "LosesLeases", "3 leases", at));
+    status.conditions.push(Condition::new(
+        ConditionKind::Stable,
+        ConditionStatus::False,
+        "LosesLeases",
+        "3 leases",
+        at,
+    ));
     world.nodes.insert(node(number), Arc::new(status));
 }
 
 #[test]
 fn an_unstable_node_is_ready_and_last_in_line() {
     let unstable = losing(1, &[(2, MINUTE), (4, MINUTE), (6, MINUTE)]);
-    let ready = condition::find(&conditions(&unstable), READY).unwrap().clone();
+    let ready = condition::find(&conditions(&unstable), ConditionKind::Ready).unwrap().clone();
     assert!(ready.is_true(), "{ready:?}");
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     let line = |world: &World| placement::candidates(world, &desired(), vm_of(world)).fit;

@@ -31,7 +31,7 @@ fn unfit(world: &mut World, number: u32) {
     condition::set(
         &mut status.conditions,
         Condition::new(
-            "Ready",
+            ConditionKind::Ready,
             ConditionStatus::False,
             "Unfit",
             "the share does not answer",
@@ -162,7 +162,10 @@ fn a_guest_that_runs_is_left_alone_where_no_monitor_of_ceph_answers_and_one_that
     later(&mut world, 60);
     let left = plan(&world, &mut notes);
     assert_eq!((left.steps.as_slice(), reasons(&left)), ([].as_slice(), vec![]));
-    assert_eq!(told(&left, "ImagePresent"), (ConditionStatus::False, "CephNotReached".to_owned()));
+    assert_eq!(
+        told(&left, ConditionKind::ImagePresent),
+        (ConditionStatus::False, "CephNotReached".to_owned())
+    );
 
     let (mut world, mut notes) = (in_ceph(PAUSED, fact), Notes::default());
     assert_eq!(reasons(&plan(&world, &mut notes)), ["StorageLost"]);
@@ -170,7 +173,7 @@ fn a_guest_that_runs_is_left_alone_where_no_monitor_of_ceph_answers_and_one_that
     assert!(matches!(plan(&world, &mut notes).steps.as_slice(), [Step::KillCopy { .. }]));
 }
 
-fn told(plan: &Plan, kind: &str) -> (ConditionStatus, String) {
+fn told(plan: &Plan, kind: ConditionKind) -> (ConditionStatus, String) {
     let told = condition::find(&plan.conditions, kind).unwrap();
     (told.status, told.reason.clone())
 }
@@ -194,10 +197,10 @@ fn what_could_not_be_looked_at_is_told_and_ends_nothing_however_long_it_lasts() 
                 assert!(!left.steps.iter().any(ends), "{local:?} after {secs} s: {:?}", left.steps);
                 assert!(!reasons(&left).contains(&"StorageLost"));
                 assert_eq!(
-                    told(&left, "ImagePresent"),
+                    told(&left, ConditionKind::ImagePresent),
                     (ConditionStatus::Unknown, "CouldNotLook".to_owned())
                 );
-                let ready = condition::find(&left.conditions, "Ready").unwrap();
+                let ready = condition::find(&left.conditions, ConditionKind::Ready).unwrap();
                 assert!(
                     !ready.is_true() && ready.message.contains("Too many open files"),
                     "{}",
@@ -287,7 +290,10 @@ fn a_mount_that_is_not_the_images_ends_nothing_whatever_is_wrong_with_it() {
     let world =
         with_mounts(RUNNING, "/share/mnvm.img", &[("/backup", hangs()), ("/share", mounted())], there());
     let says = decide(&world);
-    assert_eq!(told(&says, "MountsReady"), (ConditionStatus::Unknown, "NotAnswering".to_owned()));
+    assert_eq!(
+        told(&says, ConditionKind::MountsReady),
+        (ConditionStatus::Unknown, "NotAnswering".to_owned())
+    );
     assert_eq!(reasons(&says), Vec::<&str>::new());
 }
 
@@ -317,7 +323,10 @@ fn an_image_that_the_vm_has_open_and_reaches_is_its_disk_whatever_hangs_on_the_w
     for local in [RUNNING, PAUSED] {
         let hidden = Observed::Known(ImageFact::Hidden { reason: "no answer within 3 s".to_owned() });
         let world = with_mounts(local, "/share/mnvm.img", &[("/share", hangs())], hidden);
-        assert_eq!(told(&decide(&world), "ImagePresent"), (ConditionStatus::False, "ImageHidden".to_owned()));
+        assert_eq!(
+            told(&decide(&world), ConditionKind::ImagePresent),
+            (ConditionStatus::False, "ImageHidden".to_owned())
+        );
         assert!(!is_ended(world), "{local:?}");
     }
 }

@@ -24,8 +24,8 @@ fn renewed(world: &mut World, times: u64, number: u32, copies: u32) {
 }
 
 /// The controller there says so of what is there.
-fn says(world: &mut World, number: u32, local_vm: &str) {
-    let status = NodeStatus { local_vm: local_vm.to_owned(), ..ready(number) };
+fn says(world: &mut World, number: u32, local_vm: LocalState) {
+    let status = NodeStatus { local_vm, ..ready(number) };
     world.nodes.insert(node(number), Arc::new(status));
 }
 
@@ -78,7 +78,7 @@ fn how_it_came_is_told_by_the_keepers_next_look_where_libvirt_does_not_say() {
         assert_eq!(reasons(&kept), ["RunsUnnamed"], "that nobody could look is no evidence");
         assert!(kept.runs_unnamed && !killed(&kept), "{kept:?}");
         renewed(&mut world, 2, 1, 1);
-        says(&mut world, 1, "Running");
+        says(&mut world, 1, LocalState::Running);
         assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
         renewed_at(&mut world, NOW + Duration::from_secs(110));
         assert!(killed(&plan(&world, &mut notes)), "another says that it has the VM");
@@ -222,7 +222,7 @@ fn a_guest_that_was_moved_by_hand_to_a_node_that_stands_by_for_it_is_not_ended()
         assert!(plan.runs_unnamed && plan.steps.is_empty(), "{plan:?}");
     }
     renewed(&mut world, 2, 1, 1);
-    says(&mut world, 1, "Running");
+    says(&mut world, 1, LocalState::Running);
     assert!(!killed(&plan(&world, &mut notes)));
     renewed_at(&mut world, NOW + Duration::from_secs(70));
     assert!(killed(&plan(&world, &mut notes)), "its source goes on with it");
@@ -253,7 +253,7 @@ fn where_the_guest_executes_on_the_named_node_for_ten_seconds_the_unnamed_one_is
         let mut world = unnamed(expects, incoming);
         let mut notes = Notes::default();
         renewed(&mut world, 0, 1, 1);
-        says(&mut world, 1, "Running");
+        says(&mut world, 1, LocalState::Running);
         assert!(!killed(&plan(&world, &mut notes)), "said before it came here");
         // It runs here for a while before the other says that it has it too.
         renewed_at(&mut world, NOW + Duration::from_secs(60));
@@ -270,7 +270,7 @@ fn where_the_guest_executes_on_the_named_node_for_ten_seconds_the_unnamed_one_is
 /// Moved back by hand, it arrives there; or its old process is slow to go.
 #[test]
 fn a_process_on_the_named_node_that_does_not_execute_ends_no_guest_that_runs() {
-    for local_vm in ["Paused", "Crashed", "Off"] {
+    for local_vm in [LocalState::Paused, LocalState::Crashed, LocalState::Off] {
         let mut world = unnamed(Expectation::Nothing, true);
         let mut notes = Notes::default();
         plan(&world, &mut notes);
@@ -287,7 +287,9 @@ fn a_process_on_the_named_node_that_does_not_execute_ends_no_guest_that_runs() {
 
 #[test]
 fn where_nobody_can_say_what_the_process_on_the_named_node_does_it_takes_a_minute() {
-    for (controller_alive, local_vm) in [(false, "Running"), (true, "Unknown"), (true, "Unmanaged")] {
+    for (controller_alive, local_vm) in
+        [(false, LocalState::Running), (true, LocalState::Unknown), (true, LocalState::Unmanaged)]
+    {
         let mut world = unnamed(Expectation::Nothing, true);
         let mut notes = Notes::default();
         plan(&world, &mut notes);
@@ -466,7 +468,7 @@ fn one_that_runs_here_with_a_part_of_its_memory_at_its_source_is_not_ended_for_t
     plan(&world, &mut notes);
     renewed_at(&mut world, NOW + Duration::from_secs(60));
     renewed(&mut world, 3, 1, 1);
-    says(&mut world, 1, "Running");
+    says(&mut world, 1, LocalState::Running);
     let facts = DomainFacts { defined: false, autostart: false, origin: Origin::Migrated, post_copy: true };
     world.domain = Observed::Known(facts);
     for seconds in [60, 90] {

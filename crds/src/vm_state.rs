@@ -1,0 +1,118 @@
+//! What a VM does, in one word: of the whole cluster's VM, and of what one node has of it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::records::VmPhase;
+use crate::tone::Tone;
+
+macro_rules! words {
+    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $word:ident,)* }) => {
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        pub enum $name {
+            $($(#[doc = $doc])* $word,)*
+            /// Nobody can say; or the word of a later build.
+            #[serde(other)]
+            Unknown,
+        }
+
+        impl $name {
+            pub const ALL: &[Self] = &[$(Self::$word,)* Self::Unknown];
+
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$word => stringify!($word),)*
+                    Self::Unknown => "Unknown",
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// What the VM does, by its owner's word and the ownership record together.
+    VmState {
+        Running,
+        /// Its owner is bringing it up.
+        Starting,
+        /// Its owner is shutting it down.
+        Stopping,
+        /// The guest is shutting down.
+        ShuttingDown,
+        /// The guest stands still.
+        Paused,
+        Stopped,
+        /// The guest powered itself off, and the document says to leave it so.
+        PoweredOff,
+        /// It could be started nowhere.
+        Failed,
+        /// Of the guest's own doing, as libvirt says.
+        Crashed,
+    }
+}
+
+words! {
+    /// What a node's hypervisor has of the VM.
+    LocalState {
+        Absent,
+        /// Defined, and without a process.
+        Off,
+        Paused,
+        Running,
+        ShuttingDown,
+        Crashed,
+        /// A process of it that libvirt does not know.
+        Unmanaged,
+    }
+}
+
+impl VmState {
+    pub fn tone(self) -> Tone {
+        match self {
+            Self::Running => Tone::Good,
+            Self::Failed | Self::Crashed => Tone::Bad,
+            Self::Starting
+            | Self::Stopping
+            | Self::ShuttingDown
+            | Self::Paused
+            | Self::Stopped
+            | Self::PoweredOff
+            | Self::Unknown => Tone::Doubtful,
+        }
+    }
+}
+
+impl From<VmPhase> for VmState {
+    fn from(phase: VmPhase) -> Self {
+        match phase {
+            VmPhase::Starting => Self::Starting,
+            VmPhase::Running => Self::Running,
+            VmPhase::Stopping => Self::Stopping,
+            VmPhase::Stopped => Self::Stopped,
+            VmPhase::PoweredOff => Self::PoweredOff,
+            VmPhase::Failed => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_of_a_later_build_is_unknown_and_none_of_ours_changes_on_its_way() {
+        for state in VmState::ALL {
+            let text = serde_json::to_string(state).unwrap();
+            assert_eq!(text, format!("\"{state}\""));
+            assert_eq!(serde_json::from_str::<VmState>(&text).unwrap(), *state);
+        }
+        assert_eq!(serde_json::from_str::<LocalState>("\"Dreaming\"").unwrap(), LocalState::Unknown);
+    }
+}
