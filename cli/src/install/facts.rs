@@ -431,6 +431,50 @@ mod tests {
         );
     }
 
+    /// What libvirt keeps on the disk is read where it does not list its domains: also a definition with another path to the image.
+    #[test]
+    fn a_definition_with_the_image_is_seen_where_libvirt_does_not_answer() {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(at("mnvm.img"), "x").unwrap();
+        std::fs::write(at("another.img"), "x").unwrap();
+        std::os::unix::fs::symlink(dir.path(), at("share")).unwrap();
+        let defined = |file: &str, name: &str, image: &str| {
+            let text = format!("<domain type='kvm'>\n<name>{name}</name><source file=\"{image}\"/></domain>");
+            std::fs::write(at(file), text).unwrap();
+        };
+        defined("same.xml", "old vm", &at("mnvm.img"));
+        defined("linked.xml", "linked", &at("share/mnvm.img"));
+        defined("else.xml", "else", &at("another.img"));
+        defined("ours.xml", "mnvm", &at("mnvm.img"));
+        std::fs::write(at("broken.xml"), "").unwrap();
+        let mut script = script(&super::super::testing::document());
+        script
+            .insert_str(script.find("say()").unwrap(), &format!("IMAGE='{0}' DISK='{0}'\n", at("mnvm.img")));
+        script.push_str(&format!(
+            "definitions '{}'\ndefinitions '{}'\n",
+            dir.path().display(),
+            at("nowhere")
+        ));
+        let mut reader = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        reader.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let said = String::from_utf8(reader.wait_with_output().unwrap().stdout).unwrap();
+        let after = said.split("\nend\n").nth(1).unwrap();
+        let read =
+            parse(&format!("{}{after}end\n", ANSWER.strip_suffix("end\n").unwrap())).unwrap().disk_users;
+        let domain = |name: &str, file: &str| DiskUser::Domain {
+            name: name.to_owned(),
+            state: format!("by {}, as libvirt does not answer", at(file)),
+        };
+        let broken = format!("{} cannot be read, or is no definition of a domain", at("broken.xml"));
+        assert_eq!(
+            read,
+            [DiskUser::Unknown(broken), domain("linked", "linked.xml"), domain("old vm", "same.xml")]
+        );
+    }
+
     #[test]
     fn an_answer_that_breaks_off_is_not_taken_for_one_that_lacks_things() {
         let cut = ANSWER.strip_suffix("end\n").unwrap();

@@ -11,11 +11,14 @@ libvirt=$(first libvirtd virtqemud)
 say libvirt "$([ -z "$libvirt" ] || "$libvirt" --version 2>/dev/null | sed 's/.* //')"
 qemu=$(first qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm)
 say qemu "$([ -z "$qemu" ] || "$qemu" --version 2>/dev/null | sed -n '1s/.*version \([^ (]*\).*/\1/p')"
+listed=no
 if command -v virsh >/dev/null 2>&1; then
+  listed=yes
   asked() { LC_ALL=C timeout 10 virsh -q -c qemu:///system "$@" </dev/null; }
   # A lookup that fails says the same whatever the cause. A list is whole, or an error.
   if ! names=$(asked list --all --name 2>&1); then
     say domain-unknown "$(printf %s "${names:-it does not answer in time}" | tr '\n\t' '  ' | cut -c1-300)"
+    listed=no
   elif ! printf '%s\n' "$names" | grep -qxF "$DOMAIN"; then :
   elif uuid=$(asked domuuid "$DOMAIN" 2>/dev/null) && facts=$(asked dominfo "$DOMAIN" 2>/dev/null); then
     printf '%s\n' "$facts" |
@@ -23,17 +26,40 @@ if command -v virsh >/dev/null 2>&1; then
         END { printf "domain\t%s\t%s\t%s\n", uuid, v["Persistent"], v["Autostart"] }'
   else say domain-unknown 'it is in the list of domains, and nothing more was said of it'
   fi
-  # Other domains with the VM's disk. One that was shut off may be started by hand, or with the host.
+fi
+# Other domains with the VM's disk. One that was shut off may be started by hand, or with the host.
+identity=$([ -z "$IMAGE" ] || timeout 10 stat -L -c %d:%i -- "$IMAGE" 2>/dev/null)
+# Whether the definition on standard input names the disk, by whatever path.
+names_disk() {
+  definition=$(tr '"' "'")
+  printf %s "$definition" | grep -qF "'$DISK'" && return
+  [ -n "$identity" ] || return 1
+  printf %s "$definition" | grep -o "'/[^']*'" | tr -d "'" | sort -u | while read -r path; do
+    [ "$(timeout 10 stat -L -c %d:%i -- "$path" 2>/dev/null)" != "$identity" ] || echo "$path"
+  done | grep -q .
+}
+# The same as libvirt keeps them on the disk, for where it does not list them.
+definitions() {
+  found=$(ls -- "$1" 2>&1) || case $found in *'No such file'*) return ;; *) say disk-unknown "$found"; return ;; esac
+  for file in "$1"/*.xml; do
+    [ -e "$file" ] || continue
+    name=$(sed -n 's/.*<name>\([^<]*\)<.*/\1/p' "$file" 2>/dev/null | head -n 1)
+    if [ -z "$name" ]; then say disk-unknown "$file cannot be read, or is no definition of a domain"
+    elif [ "$name" != "$DOMAIN" ] && names_disk <"$file"; then say disk-domain "$name" "by $file, as libvirt does not answer"
+    fi
+  done
+}
+if [ "$listed" = yes ]; then
   printf '%s\n' "$names" | while read -r name; do
     [ -n "$name" ] && [ "$name" != "$DOMAIN" ] || continue
     if ! xml=$(asked dumpxml "$name" 2>&1); then
       asked dominfo "$name" >/dev/null 2>&1 && say disk-unknown "libvirt's domain $name: $(printf %s "$xml" | tr '\n\t' '  ' | cut -c1-200)"
-    elif printf %s "$xml" | tr '"' "'" | grep -qF "'$DISK'"; then say disk-domain "$name" "$(asked domstate "$name" 2>/dev/null | head -n 1)"
+    elif printf %s "$xml" | names_disk; then say disk-domain "$name" "$(asked domstate "$name" 2>/dev/null | head -n 1)"
     fi
   done
+else definitions /etc/libvirt/qemu
 fi
 # Processes with the VM's disk, by what they have open or were started with. One that only reads or copies it is none.
-identity=$([ -z "$IMAGE" ] || timeout 10 stat -L -c %d:%i -- "$IMAGE" 2>/dev/null)
 pool=${DISK%/*} image=${DISK##*/}
 for process in /proc/[0-9]*; do
   program=$(readlink "$process/exe" 2>/dev/null) || continue
