@@ -59,7 +59,9 @@ impl Exit {
             Self::Unavailable => {
                 "Consul cannot be reached, or has no leader; see the message for what is certain"
             }
-            Self::Refused => "refused for safety: it disturbs the VM or its protection; --yes goes ahead",
+            Self::Refused => {
+                "refused for safety: it disturbs the VM or its protection; the message says what to do"
+            }
             Self::Unhealthy => "the cluster answered and is not healthy (only with `status --exit-code`)",
             Self::TimedOut => "--timeout passed before the command was done",
             Self::Interrupted => "interrupted by Ctrl-C",

@@ -101,11 +101,16 @@ impl LeaseTimings {
         self.dead_after().div_ceil(49).saturating_add(100)
     }
 
+    /// The least D that is safe: F + K + margin.
+    pub fn least_fence_after_millis(&self) -> u64 {
+        self.dead_after().saturating_add(self.margin_millis())
+    }
+
     /// The rule everything rests on: D >= F + K + margin.
     pub fn is_safe(&self) -> bool {
         self.renew_millis > 0
             && self.renew_millis < self.ttl_millis
-            && self.fence_after_millis >= self.dead_after().saturating_add(self.margin_millis())
+            && self.fence_after_millis >= self.least_fence_after_millis()
             && self.fence_after_millis < u64::MAX
     }
 

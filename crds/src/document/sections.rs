@@ -102,11 +102,11 @@ impl Placement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 pub enum Profile {
-    /// Failover in about 7.5 s. Needs `raft_multiplier: 1` in Consul's settings.
+    /// A failover takes about 7.5 s, and 10 s at worst. Needs `raft_multiplier: 1` in Consul's settings.
     Fast,
-    /// Failover in about 11 s.
+    /// A failover takes about 11 s, and 13 s at worst.
     Balanced,
-    /// Failover in about 26 s, for slow or shared networks.
+    /// A failover takes about 26 s, and 28 s at worst: for slow or shared networks.
     Patient,
 }
 

@@ -49,7 +49,7 @@ fn timings(draft: &Draft<'_>, found: &mut Vec<Finding>) {
                 .hint("a lease must be renewed several times before it runs out; a sixth of `TtlSeconds` is usual"),
         );
     }
-    let least = timings.ttl_millis + timings.kill_millis + timings.margin_millis();
+    let least = timings.least_fence_after_millis();
     if timings.fence_after_millis < least {
         let message = format!(
             "must make `FenceAfterSeconds` ({}) at least {}: `TtlSeconds` ({}) + `KillSeconds` ({}) + margin ({})",
