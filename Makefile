@@ -47,11 +47,16 @@ run: ## Three nodes in one process, with a VM: no root, no Consul, no libvirt
 test: setup ## Everything but the real lab; of that, as root on Debian, a smoke: first start, QEMU killed, power loss
 	ZSHA_E2E_ROUNDS=1 $(CARGO) nextest run $(TESTS)
 
-lint: setup ## Formatting, clippy, rustdoc: warnings are errors
+# The advisories are somebody else's server: where it is not reached, that is said.
+lint: setup ## Formatting, clippy, rustdoc: warnings are errors; licences, sources and advisories of what is used (.deny.toml)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy -p zsha-controller -p zsha --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	@command -v cargo-deny >/dev/null || $(CARGO) install cargo-deny --locked --no-default-features
+	$(CARGO) deny check bans licenses sources
+	@if timeout 60 $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --offline check advisories; \
+	else echo "lint: the database of advisories was not reached, so none was looked for"; fi
 
 # In the lab two at a time, so that what is measured there is told and not judged.
 ci: lint ## What CI runs: the README's test command, every test of the real lab once, and the seeds
