@@ -67,9 +67,9 @@ ci: lint ## What CI runs: the README's test command, every test of the real lab 
 e2e: setup ## Every test of the real lab, one lab after another, five rounds of each measured scenario, judged
 	ZSHA_E2E_FIGURES=judge $(CARGO) nextest run $(BUILT) --profile lab --test-threads 1 --success-output immediate
 
-sim: ## Simulator: `make sim SEEDS=10000`; `SEED=17` for the log of one; `SCENARIO=FILE`; `MATRIX=1` for every call x every fault
+sim: ## Simulator: `make sim SEEDS=10000`; `SEED=17` for the log of one; `NODES=31`; `SCENARIO=FILE`; `MATRIX=1` for every call x every fault
 	@$(CARGO) run --quiet --release -p zsha-controller --no-default-features --features sim --example sim -- \
-	  $(if $(SCENARIO),--scenario $(SCENARIO),$(if $(MATRIX),--matrix $(MATRIX),$(if $(SEED),--seed $(SEED),--seeds $(SEEDS))))
+	  $(if $(SCENARIO),--scenario $(SCENARIO),$(if $(MATRIX),--matrix $(MATRIX),$(if $(NODES),--nodes $(NODES)) $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))))
 
 # Other seeds with every commit, the same ones for the same commit. Built as the tests are, so that after them only
 # the controller is built anew.

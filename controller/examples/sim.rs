@@ -52,14 +52,22 @@ fn main() -> ExitCode {
             _ => ExitCode::from(2),
         },
         ["--seed", seed] => number(seed).map_or(ExitCode::from(2), |seed| one(bug, seed)),
-        ["--seeds", seeds] => number(seeds).map_or(ExitCode::from(2), |seeds| many(bug, 0, seeds)),
+        ["--seeds", seeds] => number(seeds).map_or(ExitCode::from(2), |seeds| many(bug, 0, seeds, &sim::run)),
+        ["--nodes", nodes, "--seeds", seeds] => match (nodes.parse(), number(seeds)) {
+            (Ok(nodes), Some(seeds)) => many(bug, 0, seeds, &|seed| sim::run_with(seed, nodes)),
+            _ => ExitCode::from(2),
+        },
+        ["--nodes", nodes, "--seed", seed] => match (nodes.parse(), number(seed)) {
+            (Ok(nodes), Some(seed)) => shown(&sim::run_with(seed, nodes)),
+            _ => ExitCode::from(2),
+        },
         ["--from", from, "--seeds", seeds] => match (number(from), number(seeds)) {
-            (Some(from), Some(seeds)) => many(bug, from, seeds),
+            (Some(from), Some(seeds)) => many(bug, from, seeds, &sim::run),
             _ => ExitCode::from(2),
         },
         _ => {
             eprintln!(
-                "usage: sim --scenario FILE | --matrix [SEED] | [--plant BUG] --seed N | [--plant BUG] [--from N] --seeds N"
+                "usage: sim --scenario FILE | --matrix [SEED] | [--plant BUG] --seed N | [--plant BUG] [--from N] --seeds N | --nodes N --seed N | --nodes N --seeds N"
             );
             ExitCode::from(2)
         }
@@ -161,7 +169,7 @@ fn shown(report: &sim::Report) -> ExitCode {
     ExitCode::from(u8::from(!report.violations.is_empty()))
 }
 
-fn many(bug: Option<Bug>, from: u64, seeds: u64) -> ExitCode {
+fn many(bug: Option<Bug>, from: u64, seeds: u64, run: &(dyn Fn(u64) -> sim::Report + Sync)) -> ExitCode {
     let started = Clock::Boottime.now();
     let next = AtomicU64::new(from);
     let sum = Mutex::new(Sum::default());
@@ -175,7 +183,7 @@ fn many(bug: Option<Bug>, from: u64, seeds: u64) -> ExitCode {
                     if seed >= from + seeds {
                         return;
                     }
-                    let report = sim::run(seed);
+                    let report = run(seed);
                     let Ok(mut sum) = sum.lock() else { return };
                     sum.virtual_millis += report.virtual_millis;
                     sum.settled_millis = sum.settled_millis.max((report.settled_millis, report.seed));

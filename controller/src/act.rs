@@ -3,9 +3,8 @@
 
 use std::sync::Arc;
 
-use zsha_crds::records::{Answer, EventType, Intent, LeaseRecord, LeaseState, LeaseTimings, Outcome, Owner};
-use zsha_crds::{EventReason, Keys, NodeName, VmName};
-use zsha_runtime::lease::Sight;
+use zsha_crds::records::{Answer, EventType, Intent, LeaseRecord, LeaseTimings, Outcome, Owner};
+use zsha_crds::{EventReason, Keys, NodeName};
 use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
 use zsha_runtime::{Clock, Moment};
 
@@ -14,10 +13,12 @@ use crate::heard::Doing;
 use crate::host::{Host, HostError};
 use crate::hypervisor::{DomainSpec, Hypervisor, HypervisorError};
 use crate::keeper::{KeeperError, Lease};
-use crate::plan::notes::{Landed, StartFault};
+use crate::plan::notes::StartFault;
 use crate::plan::{Notes, ResumeBecause, Step, Still, Write};
 use crate::planted::{self, Bug};
 use crate::views::Views;
+
+mod write;
 
 /// The edges of one node.
 #[derive(Debug, Clone)]
@@ -103,7 +104,7 @@ pub async fn act(
             vec![happened(EventReason::Killed, format!("the copy on {} was ended: {because}", edges.me))]
         }
         Step::ReplaceLease { of, over } => replace_lease(edges, of, *over).await?,
-        Step::Write(write) => return write_record(edges, views, write, notes).await,
+        Step::Write(write) => return write::write_record(edges, views, write, notes).await,
         Step::Start { domain, seed, epoch } => {
             let started = start(edges, views, (domain, seed.as_deref()), *epoch).await;
             return settle_start(edges, started, notes);
@@ -311,44 +312,6 @@ fn note_failure(now: Moment, error: &ActError, notes: &mut Notes) {
     notes.start_failed(fault, now);
 }
 
-/// One transaction: the fences, the record, and a check of this node's own lease.
-async fn write_record(
-    edges: &Edges,
-    views: &Views,
-    write: &Write,
-    notes: &mut Notes,
-) -> Result<Vec<Happened>, ActError> {
-    let given_up = write.record.owner.as_ref().is_none_or(|owner| owner.node != edges.me);
-    let early = planted::is_planted(Bug::HandOverEarly) && write.record.migration.is_some();
-    if given_up && !early && !planted::is_planted(Bug::ReleaseBeforeStop) {
-        nothing_alive(edges).await?;
-    }
-    let ops = transaction(edges, views, write).await?;
-    let (at, sent) = (write.fence.len(), edges.clock.now());
-    match edges.store.txn(ops).await {
-        Ok(Txn::Committed { indices }) => {
-            match indices.get(at).copied().filter(|index| *index > 0) {
-                Some(index) => views.wrote(write.record.clone(), index, sent),
-                None => views.write_is_unknown(&write.record),
-            }
-            notes.wrote(write, Landed::Surely, sent);
-            Ok(events_of(edges, write))
-        }
-        Ok(Txn::Conflict { message, .. }) => {
-            views.write_failed(edges.clock.now());
-            Err(ActError::Moved(message))
-        }
-        Err(error) => {
-            // Perhaps it is in force, perhaps it will be.
-            if !planted::is_planted(Bug::UnansweredWriteForgotten) {
-                views.write_is_unknown(&write.record);
-            }
-            notes.wrote(write, Landed::Perhaps, sent);
-            Err(error.into())
-        }
-    }
-}
-
 /// Only where there is none, or still what is at `over`: whoever renews meanwhile wins.
 async fn replace_lease(edges: &Edges, owner: &Owner, over: Option<u64>) -> Result<Vec<Happened>, ActError> {
     let key = edges.keys.lease(&owner.node);
@@ -371,107 +334,6 @@ async fn replace_lease(edges: &Edges, owner: &Owner, over: Option<u64>) -> Resul
             Err(ActError::Moved(format!("the lease of {} is there, though perhaps unreadable", owner.node)))
         }
     }
-}
-
-/// Ownership is given up only when the process table, not only the hypervisor, shows no copy. The keeper's count is as
-/// old as its last renewal; where it still has some, a new look tells.
-async fn nothing_alive(edges: &Edges) -> Result<(), ActError> {
-    if planted::is_planted(Bug::UnknownIsAbsent) && edges.hypervisor.look().await.is_err() {
-        return Ok(());
-    }
-    match edges.lease.verdict().await?.copies {
-        Some(0) => Ok(()),
-        Some(_) if !edges.hypervisor.look().await?.has_process() => Ok(()),
-        Some(n) => Err(ActError::Moved(format!("{n} QEMU process of the VM is still alive on {}", edges.me))),
-        None if planted::is_planted(Bug::GivenUpUnseen) => Ok(()),
-        None => Err(ActError::Moved(format!("the processes of {} cannot be seen", edges.me))),
-    }
-}
-
-/// The operations, after one consistent read of all leases: what is to be fenced must be exactly what was watched
-/// for D, and this node's own lease must be the one the decision rested on.
-async fn transaction(edges: &Edges, views: &Views, write: &Write) -> Result<Vec<Op>, ActError> {
-    // Before the read: what was confirmed by then is there, or the store has gone back since, and this node's keeper has
-    // not seen it yet.
-    let confirmed = edges.lease.verdict().await?.confirmed;
-    // And so is what was seen by then; what is seen while the read is on its way may be of after it.
-    let seen = views.sights();
-    let listing = edges.store.list(&edges.keys.leases(), Read::Consistent).await?;
-    let read = |node: &NodeName| -> Option<(LeaseRecord, u64)> {
-        let key = edges.keys.lease(node);
-        let entry = listing.entries.iter().find(|entry| entry.key == key)?;
-        Some((LeaseRecord::read(&entry.value, node, views.cluster()).ok()?, entry.modify_index))
-    };
-    let earlier =
-        |(node, sight): (&NodeName, &Sight)| read(node).is_some_and(|(_, index)| index < sight.index);
-    if seen.iter().any(earlier) {
-        views.store_went_back();
-        return Err(ActError::Moved("the store shows an earlier time of itself".to_owned()));
-    }
-    let mut ops = Vec::with_capacity(write.fence.len() + 2);
-    for sight in &write.fence {
-        let node = &sight.record.node;
-        match read(node) {
-            Some((_, index)) if planted::is_planted(Bug::FenceUnread) => {
-                let value = json(&sight.fenced(&edges.me))?;
-                ops.push(Op::Cas { key: edges.keys.lease(node), value, index });
-            }
-            Some((record, index)) if sight.is_same(&record, index) => {
-                ops.push(Op::Cas {
-                    key: edges.keys.lease(node),
-                    value: json(&sight.fenced(&edges.me))?,
-                    index,
-                });
-            }
-            Some((record, index)) => {
-                views.saw_lease(record, index);
-                return Err(ActError::Moved(format!("{node} has renewed its lease")));
-            }
-            None => return Err(ActError::Moved(format!("the lease of {node} is not readable now"))),
-        }
-    }
-    let (key, value) = (edges.keys.vm(&VmName::management()), json(&write.record)?);
-    ops.push(match write.index {
-        Some(index) => Op::Cas { key, value, index },
-        None => Op::Create { key, value },
-    });
-    for sight in &write.rests_on {
-        if planted::is_planted(Bug::OthersWordNotInTheWrite) {
-            continue;
-        }
-        match read(&sight.record.node) {
-            Some((record, index)) if sight.is_borne_out(&record, index) => {
-                ops.push(Op::CheckIndex { key: edges.keys.lease(&sight.record.node), index });
-            }
-            _ => return Err(ActError::Moved(format!("the lease of {} has changed", sight.record.node))),
-        }
-    }
-    match read(&edges.me) {
-        Some((record, _)) if record.incarnation == write.incarnation && record.seq < confirmed => {
-            views.store_went_back();
-            return Err(ActError::Moved(format!(
-                "the store shows the lease of {} as it was before it was renewed: it has gone back in time",
-                edges.me
-            )));
-        }
-        Some((record, index))
-            if record.state == LeaseState::Held
-                && record.epoch == write.epoch
-                && record.incarnation == write.incarnation =>
-        {
-            if planted::is_planted(Bug::OwnLeaseNotInTheWrite) {
-                return Ok(ops);
-            }
-            ops.push(Op::CheckIndex { key: edges.keys.lease(&edges.me), index });
-        }
-        _ => {
-            return Err(ActError::Moved(format!(
-                "the store does not show the lease of {} in its epoch",
-                edges.me
-            )));
-        }
-    }
-    Ok(ops)
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String, ActError> {

@@ -54,6 +54,10 @@ bugs! {
     OwnLeaseNotInTheWrite,
     /// The same without the check that the others' leases still say that they have no copy.
     OthersWordNotInTheWrite,
+    /// The lease of every node that a write rests on is checked in its transaction, however many there are.
+    EveryLeaseChecked,
+    /// What many nodes said is not read again after this node's own write.
+    ManyNotReadAgain,
     /// What was written before the store went back in time is started under: where that is decided.
     OldWritePlannedBy,
     /// The same where the decision is carried out.

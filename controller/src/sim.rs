@@ -37,7 +37,7 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zsha_crds::records::{LeaseTimings, NodeStatus};
-use zsha_crds::{Keys, NodeName, VmName};
+use zsha_crds::{HaCluster, Keys, NodeName, VmName};
 use zsha_runtime::store::MemoryStore;
 use zsha_runtime::store::memory::Snapshot;
 use zsha_runtime::{Clock, Store};
@@ -84,6 +84,11 @@ pub fn run(seed: u64) -> Report {
     under_virtual_time(seed, async { Simulation::new(seed).run().await })
 }
 
+/// The same with so many nodes, an odd number from 3 to 199.
+pub fn run_with(seed: u64, nodes: u8) -> Report {
+    under_virtual_time(seed, async move { Simulation::of(seed, &operator::example_with(nodes)).run().await })
+}
+
 fn under_virtual_time(seed: u64, simulation: impl Future<Output = Report>) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     match runtime {
@@ -117,10 +122,13 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
+        Self::of(seed, &operator::example())
+    }
+
+    fn of(seed: u64, document: &HaCluster) -> Self {
         crate::heard::forget();
         let mut rng = SmallRng::seed_from_u64(seed);
         let start = Instant::now();
-        let document = operator::example();
         let cluster = document.name().clone();
         let keys = Keys::new(&cluster);
         let hosts = SimulatedHosts::new(VmName::management(), VmName::management().domain_uuid(&cluster));
@@ -149,7 +157,7 @@ impl Simulation {
             let gate = Arc::clone(&gate);
             nodes.insert(name.clone(), SimNode::new(machine, gate));
         }
-        let operator = Operator::new(store.clone(), &document);
+        let operator = Operator::new(store.clone(), document);
         let faults = BTreeMap::new();
         let (lost, owners) = (None, Vec::new());
         let (mends, suspended, snapshot) = (Vec::new(), BTreeMap::new(), None);
@@ -215,6 +223,9 @@ impl Simulation {
         if checker.beside_stuck() > 0 {
             self.faults.insert("excused: written beside", checker.beside_stuck());
         }
+        let (written, lost) = checker.ownership_writes();
+        self.faults.insert("(the ownership record was written)", written);
+        self.faults.insert("(and such a write lost its race)", lost);
         let mut violations = std::mem::take(&mut checker.violations);
         violations.extend(crate::heard::planned_anew().into_iter().map(|what| format!("P: {what}")));
         let log = std::mem::take(&mut checker.log);

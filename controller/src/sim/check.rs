@@ -17,7 +17,7 @@ use zsha_crds::records::{
     Departed, EventRecord, Intent, LeaseRecord, LeaseState, NodeStatus, VmPhase, VmRecord,
 };
 use zsha_crds::{ClusterName, Keys, NodeName, VmName};
-use zsha_runtime::store::MemoryStore;
+use zsha_runtime::store::{MemoryStore, Op};
 
 use super::by_hand::ByHand;
 use super::cached::Cached;
@@ -61,6 +61,8 @@ pub struct Checker {
     unsettled_until: Option<Instant>,
     /// Whether a node ever had to put a record in the place of another's lease.
     lost: bool,
+    /// Writes of the ownership record that were done, and those that lost their race.
+    written: (u64, u64),
     /// What executed at the last look.
     executing: BTreeMap<NodeName, Executing>,
     /// What executed on a host when it was suspended.
@@ -110,6 +112,7 @@ impl Checker {
             stale: 0,
             unsettled_until: None,
             lost: false,
+            written: (0, 0),
             executing: BTreeMap::new(),
             asleep: BTreeMap::new(),
             slept: BTreeSet::new(),
@@ -256,6 +259,20 @@ impl Checker {
                 ));
             }
         }
+    }
+
+    /// A node's transaction was done, or was not as something had changed.
+    pub fn asked_for(&mut self, ops: &[Op], committed: bool) {
+        let ownership = self.keys.vm(&VmName::management());
+        if ops.iter().any(|op| matches!(op, Op::Cas { key, .. } if *key == ownership)) {
+            self.written.0 += u64::from(committed);
+            self.written.1 += u64::from(!committed);
+        }
+    }
+
+    /// How often a node has written the ownership record, and how often such a write has lost its race.
+    pub fn ownership_writes(&self) -> (u64, u64) {
+        self.written
     }
 
     /// How often another executed while a copy that no watchdog stood behind was stuck.

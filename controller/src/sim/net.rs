@@ -350,6 +350,9 @@ struct Writer {
 /// It has arrived.
 fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], by: &Writer) -> Result<Txn, StoreError> {
     let result = store.apply(ops);
+    if let Ok(done) = &result {
+        check::lock(checker).asked_for(ops, done.committed());
+    }
     if result.as_ref().is_ok_and(Txn::committed) {
         let mut checker = check::lock(checker);
         checker.reasons.writer = Some(by.node.clone());

@@ -42,6 +42,19 @@ pub fn example() -> HaCluster {
     EXAMPLE.with(Clone::clone)
 }
 
+/// The example with so many nodes, and one address of the guest on all of them.
+pub fn example_with(nodes: u8) -> HaCluster {
+    let mut document = serde_json::to_value(example()).unwrap_or_default();
+    let node = |number: u8| format!("192.168.10.{} nfs-{number}", number + 10);
+    document["spec"]["Node"] = (1..=nodes).map(node).collect::<Vec<_>>().into();
+    document["spec"]["Network"][0]["Ipaddr"] = "172.20.10.3".into();
+    document["spec"]["Network"][0]["Gateway"] = "172.20.10.1".into();
+    match zsha_crds::decode_value(&document) {
+        Ok(cluster) => cluster,
+        Err(faults) => panic!("no cluster has {nodes} nodes: {faults}"),
+    }
+}
+
 fn json<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_string(value) {
         Ok(json) => json,

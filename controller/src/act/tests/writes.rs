@@ -90,7 +90,11 @@ async fn lease_of(rig: &Rig, node: &NodeName) -> (LeaseRecord, u64) {
 
 /// Another node's lease, as it is in the store now.
 async fn another(rig: &Rig) -> Sight {
-    let node = NodeName::new("nfs-2").unwrap();
+    other(rig, "nfs-2").await
+}
+
+async fn other(rig: &Rig, name: &str) -> Sight {
+    let node = NodeName::new(name).unwrap();
     let lost = LeaseRecord::lost(&Owner { node: node.clone(), epoch: 1 }, jiff::Timestamp::UNIX_EPOCH);
     let held = LeaseRecord { state: LeaseState::Held, seq: 5, copies: Some(0), ..lost };
     let value = serde_json::to_string(&held).unwrap();
@@ -149,6 +153,72 @@ async fn a_write_fails_where_another_that_said_it_had_no_copy_says_otherwise_aft
     let done = written(&rig, write).await;
     assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
     assert!(!record_is_there(&rig).await);
+    rig.keeper.abort();
+}
+
+/// A write over the record of a cluster of 99 nodes, whose word it rests on.
+async fn of_many(rig: &Rig) -> Write {
+    let own = own_write(rig).await;
+    let key = rig.edges.keys.vm(&own.record.name);
+    let create = Op::Create { key: key.clone(), value: serde_json::to_string(&own.record).unwrap() };
+    assert!(rig.edges.store.txn(vec![create]).await.unwrap().committed());
+    let index = rig.edges.store.get(&key, Read::Consistent).await.unwrap().unwrap().modify_index;
+    let mut rests_on = Vec::new();
+    for number in 2..100 {
+        rests_on.push(other(rig, &format!("nfs-{number}")).await);
+    }
+    let record =
+        VmRecord { note: "claimed".to_owned(), revision: own.record.revision + 1, ..own.record.clone() };
+    Write { record, index: Some(index), rests_on, ..own }
+}
+
+async fn record_of(rig: &Rig) -> VmRecord {
+    let key = rig.edges.keys.vm(&VmName::management());
+    serde_json::from_str(&rig.edges.store.get(&key, Read::Consistent).await.unwrap().unwrap().value).unwrap()
+}
+
+/// The store takes no more than 64 operations.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_rests_on_the_word_of_98_nodes_commits() {
+    let rig = Rig::new().await;
+    let write = of_many(&rig).await;
+    written(&rig, write.clone()).await.unwrap();
+    let record = record_of(&rig).await;
+    assert_eq!((record.note.as_str(), record.revision), ("claimed", write.record.revision + 1));
+    rig.keeper.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_word_of_many_is_read_after_an_own_write() {
+    let mut rig = Rig::new().await;
+    let write = of_many(&rig).await;
+    let sight = write.rests_on[50].clone();
+    let has_one = LeaseRecord { copies: Some(1), seq: 6, ..sight.record };
+    meanwhile(&mut rig, &has_one, sight.index);
+    let done = written(&rig, write).await;
+    assert!(matches!(&done, Err(ActError::Moved(why)) if why.contains("nfs-52")), "{done:?}");
+    assert_eq!(record_of(&rig).await.note, "", "nothing is claimed");
+    rig.keeper.abort();
+}
+
+/// Whoever claims a copy in place writes the record.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_rests_on_many_fails_where_another_has_written_the_record_meanwhile() {
+    let mut rig = Rig::new().await;
+    let write = of_many(&rig).await;
+    let (key, theirs) = (
+        rig.edges.keys.vm(&write.record.name),
+        VmRecord { note: "theirs".to_owned(), ..record_of(&rig).await },
+    );
+    let value = serde_json::to_string(&theirs).unwrap();
+    rig.edges.store = Arc::new(Meanwhile {
+        inner: Arc::clone(&rig.edges.store),
+        others: Mutex::new(vec![Op::Cas { key, value, index: write.index.unwrap() }]),
+        answer_lost: false,
+    });
+    let done = written(&rig, write).await;
+    assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
+    assert_eq!(record_of(&rig).await.note, "theirs");
     rig.keeper.abort();
 }
 
