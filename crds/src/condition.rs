@@ -31,7 +31,7 @@ pub const DRAINED: &str = "Drained";
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $name:ident,)*) => {
-        /// What a condition is about.
+        /// The kinds of conditions: each says what a condition is about.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         pub enum ConditionKind {
             $($(#[doc = $doc])* $name,)*
@@ -48,12 +48,12 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Of a node, the summary: the VM may be placed there. Of the cluster: the VM runs.
+    /// The summary. For a node: the VM may be placed there. For the cluster: the VM runs.
     Ready,
     // Of a node, in the order in which they are told.
     DocumentKnown,
-    /// The stored document is the one in force. It is told and is no reason against a node: the VM may well be placed by the last
-    /// good document.
+    /// The stored document is the one in force. This is only told, and is no reason against a node: the VM may well be
+    /// placed by the last good document.
     SpecValid,
     LeaseValid,
     HypervisorReachable,
@@ -64,19 +64,19 @@ kinds! {
     WatchdogReady,
     /// No operator keeps the VM from the node.
     Schedulable,
-    /// The node does not lose its lease again and again. One that does is the last to be given the VM.
+    /// The node does not lose its lease again and again. A node that does is the last to be given the VM.
     Stable,
     // Of the VM, as its owner says.
     /// The VM runs as the document in force says.
     UpToDate,
-    /// The guest has what the document says of its inside, where its agent was asked.
+    /// The guest's own configuration is as the document says, as far as its agent was asked.
     GuestConfigured,
     // Of the cluster, beside `Ready` and `SpecValid`.
     /// A node owns the VM.
     Placed,
     Converged,
     StoreReachable,
-    /// If the owner died now, another node would run the VM.
+    /// Another node would run the VM if the owner died now.
     Protected,
 }
 
@@ -89,7 +89,7 @@ impl std::fmt::Display for ConditionKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// One of [`ConditionKind`], or one that a later build knows.
+    /// One of [`ConditionKind`], or a kind that only a later build knows.
     #[serde(rename = "type")]
     pub kind: String,
     pub status: ConditionStatus,

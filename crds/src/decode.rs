@@ -1,4 +1,5 @@
-//! Text to document: syntax, schema, rules, in that order, every fault of all three told at once and in its place.
+//! Reads a document from text: syntax, schema, rules, in that order. Every fault of all three is told at once and in
+//! its place.
 //!
 //! Never here: reading files, or a document half accepted.
 
@@ -19,12 +20,12 @@ use crate::{API_VERSION, ClusterName, HaCluster, validate};
 
 use tree::{Placed, Shape, Tree};
 
-/// What is taken must fit into the store: `apply` writes the document twice, as the one in force and into the history,
-/// in one transaction of 256 KiB, and what remains is for its message, its keys and old records that go. A document of
-/// ten nodes and ten NICs has 10 KiB.
+/// The largest document that is taken, in bytes. It must fit into the store: `apply` writes the document twice in one
+/// transaction of 256 KiB, as the one in force and into the history. What remains is for its message, its keys and old
+/// records that go. A document of ten nodes and ten NICs has 10 KiB.
 pub const LARGEST: usize = 100 * 1024;
 
-/// What the text was.
+/// The form in which the text was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Yaml,
@@ -33,10 +34,10 @@ pub enum Format {
     ConfigJson,
 }
 
-/// What a text leaves open.
+/// The values that a text leaves open, given by the caller.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The cluster's name where the text is a flat config.json, which has none; `zsha` unless given.
+    /// The cluster's name for a flat config.json, which has none; `zsha` unless given.
     pub cluster_name: Option<ClusterName>,
 }
 
@@ -44,17 +45,18 @@ pub struct Options {
 #[derive(Debug, Clone)]
 pub struct Decoded {
     pub cluster: HaCluster,
-    /// What should be looked at all the same.
+    /// Faults that should be looked at, though the document is right.
     pub warnings: Diagnostics,
     pub format: Format,
 }
 
-/// Reads a document. `file_name` is for messages, and its ending decides between YAML and JSON where it says.
+/// Reads a document. `file_name` is for messages, and its ending, where it has a known one, decides between YAML and
+/// JSON.
 pub fn decode(text: &str, file_name: &str) -> Result<Decoded, Diagnostics> {
     decode_with(text, file_name, &Options::default())
 }
 
-/// As [`decode`], from bytes that may not even be text.
+/// Does the same as [`decode`], from bytes that may not even be text.
 pub fn decode_bytes(bytes: &[u8], file_name: &str, options: &Options) -> Result<Decoded, Diagnostics> {
     if bytes.len() > LARGEST {
         return Err(too_large(file_name));
@@ -78,7 +80,7 @@ pub fn decode_bytes(bytes: &[u8], file_name: &str, options: &Options) -> Result<
     }
 }
 
-/// As [`decode`], with what a flat config.json leaves open.
+/// Does the same as [`decode`]. `options` say what a flat config.json leaves open.
 pub fn decode_with(text: &str, file_name: &str, options: &Options) -> Result<Decoded, Diagnostics> {
     let source = text.strip_prefix('\u{feff}').unwrap_or(text);
     if source.len() > LARGEST {
@@ -124,8 +126,8 @@ pub fn decode_with(text: &str, file_name: &str, options: &Options) -> Result<Dec
     }
 }
 
-/// Checks a document that is values already, as it is kept in the store. Warnings are left out: they were given to
-/// whoever wrote it.
+/// Checks a document that is values already, as the store keeps it. Warnings are left out: the person who applied the
+/// document was given them.
 pub fn decode_value(document: &Value) -> Result<HaCluster, Diagnostics> {
     let (cluster, findings) = check(document);
     let errors: Vec<_> =
@@ -136,7 +138,7 @@ pub fn decode_value(document: &Value) -> Result<HaCluster, Diagnostics> {
     }
 }
 
-/// The schema, then the rules, over whatever of the document can be read; then the types.
+/// Applies the schema, then the rules, to whatever of the document can be read; then reads the types.
 fn check(document: &Value) -> (Option<HaCluster>, Vec<Finding>) {
     let mut findings = schema_check::violations(document);
     let schema_holds = findings.is_empty();
@@ -155,7 +157,8 @@ fn check(document: &Value) -> (Option<HaCluster>, Vec<Finding>) {
     }
 }
 
-/// The lines, from 0, that the values at `paths` take in a text of ours; none for what is not there.
+/// Returns the lines, counted from 0, that the values at `paths` take in a text of ours; none for a value that is not
+/// there.
 pub(crate) fn lines_of<'a>(yaml: &str, paths: impl Iterator<Item = &'a Path>) -> Vec<Option<Range<usize>>> {
     let (tree, _) = yaml::read(yaml);
     let line = |byte: usize| yaml.get(..byte).unwrap_or(yaml).matches('\n').count();
@@ -167,8 +170,8 @@ pub(crate) fn lines_of<'a>(yaml: &str, paths: impl Iterator<Item = &'a Path>) ->
     paths.map(lines).collect()
 }
 
-/// By the file's name where that says, else by the first character that is no comment. An old config.json keeps its
-/// comments when it is renamed, and they say more than the name.
+/// True if the text is JSON: by the file's ending where it has a known one, else by the first character that is no
+/// comment. An old config.json keeps its comments when it is renamed, and they say more than the name.
 fn is_json(source: &str, file_name: &str) -> bool {
     let ending = file_name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
     match ending.as_deref() {
@@ -181,7 +184,7 @@ fn is_json(source: &str, file_name: &str) -> bool {
     }
 }
 
-/// Whether the fields of the spec stand at the top, without an envelope.
+/// True if the fields of the spec stand at the top, without an envelope.
 fn is_flat(tree: &Tree) -> bool {
     let Shape::Map(entries) = &tree.shape else { return false };
     let enveloped = ["apiVersion", "kind", "metadata", "spec"].iter().any(|key| tree.has_key(key));

@@ -1,4 +1,5 @@
-//! What is wrong with a document: code, place, what is, what is allowed, what to do; for people and as JSON.
+//! The faults of a document, for people and as JSON. Each has its code, its place, what is so, what is allowed and what
+//! to do.
 //!
 //! Never here: finding out what is wrong.
 
@@ -15,23 +16,23 @@ pub use render::Look;
 
 use crate::path::Path;
 
-/// Whether the document can be used all the same.
+/// How grave a fault is. With warnings alone the document can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub enum Severity {
     Error,
     Warning,
 }
 
-/// One thing wrong, in the words of whoever found it, not yet placed in a text.
+/// One fault in the words of the check that found it, not yet placed in a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     pub code: Code,
     pub path: Path,
-    /// What follows the name of the field: "must be ...".
+    /// The sentence after the name of the field: "must be ...".
     pub message: String,
     pub allowed: Option<String>,
     pub hint: Option<String>,
-    /// Whether the key is at fault and not its value.
+    /// True if the key is at fault and not its value.
     pub at_key: bool,
 }
 
@@ -67,10 +68,10 @@ pub struct Diagnostic {
     pub code: Code,
     /// The field, as the document names it; empty for faults of syntax.
     pub path: String,
-    /// From 1. None where the document was not read from a text.
+    /// The line, counted from 1. None where the document was not read from a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
-    /// From 1, in characters.
+    /// The column, counted from 1 in characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<usize>,
     /// A sentence, field included.
@@ -106,10 +107,11 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// No more are kept: a person mends the first ones first, and a file made to have a million is not worth the time.
+    /// No more faults than this are kept: a person mends the first ones first, and a file made to have a million is not
+    /// worth the time.
     pub const MOST: usize = 100;
 
-    /// Places what was found in the text it was read from.
+    /// Places the findings in the text that the document was read from.
     pub(crate) fn placed(file: &str, source: &str, mut items: Vec<(Finding, Option<Range<usize>>)>) -> Self {
         items.sort_by_key(|(finding, span)| {
             (
@@ -127,7 +129,7 @@ impl Diagnostics {
         Self { file: Some(file.to_owned()), source: source.to_owned(), items }
     }
 
-    /// Of a document that was not read from a text: paths, but no lines.
+    /// The findings of a document that was not read from a text: they have paths, but no lines.
     pub(crate) fn unplaced(findings: Vec<Finding>) -> Self {
         let items = findings.into_iter().map(|finding| Diagnostic::placed(finding, "", None)).collect();
         Self { file: None, source: String::new(), items }

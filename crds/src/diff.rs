@@ -1,7 +1,7 @@
-//! What a new document would change: each difference of meaning, and what it does to the VM.
+//! Compares two documents: each difference of meaning, and what it does to the VM.
 //!
-//! Never here: differences of spelling, order without meaning, or defaults written out; and nothing about the state
-//! of the cluster, which is for `status`.
+//! Never here: differences of spelling, order without meaning, or defaults written out; and nothing about the state of
+//! the cluster, which is for `status`.
 
 mod compare;
 mod effect;
@@ -19,16 +19,16 @@ use crate::path::Path;
 
 pub use text::{DiffLook, unified};
 
-/// What becomes of the VM. In order of weight.
+/// The effect of a change on the VM, in order of weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub enum Impact {
-    /// It is not touched.
+    /// The VM is not touched.
     None,
-    /// It runs on as it is, and has the change when it next boots.
+    /// The VM runs on as it is, and has the change when it next boots.
     AtNextBoot,
-    /// It may be migrated live.
+    /// The VM may be migrated live.
     Migration,
-    /// It is restarted.
+    /// The VM is restarted.
     Restart,
 }
 
@@ -54,20 +54,21 @@ pub enum Op {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Change {
-    /// In the new document; of what was removed, in the old one.
+    /// The place in the new document; if the value was removed, its place in the old one.
     pub path: Path,
     pub op: Op,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Value>,
-    /// What becomes of the VM.
+    /// The effect on the VM.
     pub impact: Impact,
-    /// The same as a sentence.
+    /// The effect as a sentence.
     pub reason: String,
 }
 
-/// Every difference between what is in force and `new`, defaults in place. Empty exactly when the two mean the same.
+/// Every difference between the document in force and `new`, with the defaults in place. Empty exactly when the two
+/// mean the same.
 pub fn diff(old: Option<&HaCluster>, new: &HaCluster) -> Vec<Change> {
     let new_values = normalised(&effective(new));
     let Some(old) = old else { return first(&new_values) };
@@ -79,7 +80,7 @@ pub fn diff(old: Option<&HaCluster>, new: &HaCluster) -> Vec<Change> {
     changes
 }
 
-/// Nothing is in force yet: every field is new.
+/// The changes where no document is in force yet: every field is new.
 fn first(new: &Value) -> Vec<Change> {
     let spec = new.get("spec").and_then(Value::as_object);
     let change = |(key, value): (&String, &Value)| Change {

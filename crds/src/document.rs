@@ -35,7 +35,7 @@ use crate::{ClusterName, NodeName};
 
 /// The file in `ImageFolder` that is the VM's disk.
 pub const IMAGE_FILE: &str = "mnvm.img";
-/// The block device in `PoolName` that is.
+/// The block device in `PoolName` that is the VM's disk.
 pub const RBD_IMAGE: &str = "mnvm";
 
 /// The desired state of one zsha cluster: three or more nodes, and the one management-node VM they keep running.
@@ -67,7 +67,7 @@ pub enum Kind {
     HaCluster,
 }
 
-/// What the cluster is called.
+/// The metadata of the document: the cluster's name, and what the server writes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {
@@ -90,7 +90,7 @@ pub struct Metadata {
     message: ByServer,
 }
 
-/// Where the VM's image lives.
+/// The kind of place that holds the VM's image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 pub enum ImageType {
@@ -100,7 +100,7 @@ pub enum ImageType {
     CephConf,
 }
 
-/// What is wanted of the cluster.
+/// The wish for the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Spec {
@@ -185,7 +185,7 @@ pub struct Spec {
     pub guest_shutdown_seconds: Option<GuestShutdownSeconds>,
 }
 
-/// As much as the unit that waits for it has to spare beside a live migration.
+/// The upper bound is as much as the unit that waits for the shutdown has to spare beside a live migration.
 pub type GuestShutdownSeconds = Whole<10, 300>;
 
 from_mapping_only!(HaCluster, Metadata, Spec);
@@ -219,7 +219,7 @@ impl HaCluster {
         self.spec.image_type
     }
 
-    /// Where `mnvm.img` is on every node; none for CephConf.
+    /// The path of `mnvm.img` on every node; none for CephConf.
     pub fn image_path(&self) -> Option<PathBuf> {
         match self.spec.image_type {
             ImageType::FileConf => {
@@ -309,7 +309,7 @@ impl HaCluster {
         self.spec.guest_power_off.unwrap_or(GuestPowerOff::Restart)
     }
 
-    /// How long the guest has to power off when its host shuts down and it can go nowhere else.
+    /// How long the guest has to power off when its host shuts down and the VM can go nowhere else.
     pub fn guest_shutdown_seconds(&self) -> u32 {
         self.spec
             .guest_shutdown_seconds
@@ -317,7 +317,8 @@ impl HaCluster {
     }
 }
 
-/// An optional field that is there must have a value: null is none. As in the schema, only `MonAddrs` may be null.
+/// Reads an optional field. If it is there it must have a value, and null is none. As in the schema, only `MonAddrs`
+/// may be null.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

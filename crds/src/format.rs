@@ -1,8 +1,9 @@
 //! The format of a document: a number that grows when the document gets a field that earlier builds do not know. A
-//! document carries the lowest that has everything it uses, so that nodes of an earlier build go on reading all others.
+//! document carries the lowest format that has everything it uses, so that nodes of an earlier build go on reading all
+//! others.
 //!
-//! Whoever adds a field to the document raises [`READS`], says in [`needed`] which documents need it, and blesses the
-//! list of fields in `tests/format.rs`.
+//! A developer who adds a field to the document raises [`READS`], says in [`needed`] which documents need it, and
+//! blesses the list of fields in `tests/format.rs`.
 
 use std::fmt;
 
@@ -29,11 +30,11 @@ pub(crate) fn is_first(format: &u32) -> bool {
     *format == FIRST
 }
 
-/// A node that a document waits for: it cannot read it, or has not said that it can.
+/// A node that a document waits for: the node cannot read it, or has not said that it can.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotReading {
     pub node: NodeName,
-    /// What its controller runs; None where it has never said.
+    /// The version of its controller; None where it has never said.
     pub version: Option<String>,
 }
 
@@ -46,7 +47,7 @@ impl fmt::Display for NotReading {
     }
 }
 
-/// Those of these nodes that are not known to read a document of this format, each with what it says of itself.
+/// The nodes that are not known to read a document of this format, each with the version of its controller.
 pub fn not_reading<'a>(
     format: u32,
     nodes: impl IntoIterator<Item = (&'a NodeName, Option<&'a NodeStatus>)>,

@@ -1,4 +1,5 @@
-//! Where each thing lives in Consul KV. One writer a key; hot keys share no watched prefix with the document.
+//! The keys in Consul KV under which everything lives. Each key has one writer; hot keys share no watched prefix with
+//! the document.
 
 use crate::{ClusterName, NodeName, VmName};
 
@@ -23,7 +24,7 @@ impl Keys {
         format!("{}spec", self.root)
     }
 
-    /// What an operator asked for by command, outside the document: [`crate::records::Intent`].
+    /// The orders that operators gave by command, outside the document: [`crate::records::Intent`].
     pub fn intents(&self) -> String {
         format!("{}intent/", self.root)
     }
@@ -68,7 +69,7 @@ impl Keys {
         format!("{}status/vms/{vm}", self.root)
     }
 
-    /// [`crate::records::EventRecord`]s, one key an aggregated event, below the node that saw it.
+    /// [`crate::records::EventRecord`]s, one key for each aggregated event, below the node that saw it.
     pub fn events(&self) -> String {
         format!("{}events/", self.root)
     }
@@ -82,7 +83,7 @@ impl Keys {
         format!("{}history/", self.root)
     }
 
-    /// Zero-padded, so that a listing is in order.
+    /// The key of one record of the history. The number is zero-padded, so that a listing is in order.
     pub fn history_of(&self, generation: u64) -> String {
         format!("{}history/{generation:010}", self.root)
     }

@@ -13,7 +13,7 @@ const MUST: &str =
     "must be 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', beginning and ending with a letter or digit";
 const HOST_MUST: &str = "must be a host name: 1 to 63 characters of a-z, A-Z, 0-9, '-' and '.', each part between dots beginning and ending with a letter or digit, and not only digits and dots";
 
-/// Why a string is not a name.
+/// The error for a string that is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{given}' is not a {what}: it {must}")]
 pub struct InvalidName {
@@ -23,7 +23,7 @@ pub struct InvalidName {
 }
 
 impl InvalidName {
-    /// What it would have to be, for those who say themselves what was given and where: "must be ...".
+    /// The rule for such a name, "must be ...", for callers that say themselves what was given and where.
     pub fn must(&self) -> &'static str {
         self.must
     }

@@ -14,7 +14,7 @@ use crate::document::{
 };
 use crate::records::LeaseTimings;
 
-/// What is stored: what the person wrote, in the order of the fields, no default added.
+/// The form that is stored: what the person wrote, in the order of the fields, no default added.
 pub fn normalised(cluster: &HaCluster) -> Value {
     serde_json::to_value(cluster)
         .unwrap_or_else(|error| unreachable!("every type of the document is JSON: {error}"))
@@ -26,8 +26,8 @@ pub fn to_yaml(cluster: &HaCluster) -> String {
         .unwrap_or_else(|error| unreachable!("every type of the document is YAML: {error}"))
 }
 
-/// Whether the two mean the same: exactly when their [`crate::diff::diff`] is empty. Then there is nothing to apply,
-/// and the generation stays.
+/// True if the two documents mean the same: exactly when their [`crate::diff::diff`] is empty. Then there is nothing to
+/// apply, and the generation stays.
 pub fn same(a: &HaCluster, b: &HaCluster) -> bool {
     canonical(a) == canonical(b)
 }
@@ -87,7 +87,7 @@ fn drop_default<T>(field: &mut Option<T>, is_default: impl Fn(&T) -> bool) {
     }
 }
 
-/// Every default in place and one spelling: what is compared.
+/// The form that is compared: every default in place, and one spelling.
 pub fn effective(cluster: &HaCluster) -> HaCluster {
     let spec = &cluster.spec;
     HaCluster {
@@ -149,7 +149,7 @@ fn effective_mount(mount: &Mount) -> Mount {
     }
 }
 
-/// In order of their names: the order means nothing.
+/// The bridges in order of their names, since the order that they were written in means nothing.
 fn effective_bridges(spec: &Spec) -> Vec<BridgeCheck> {
     let filled = |bridge: &BridgeCheck| BridgeCheck {
         name: bridge.name.clone(),

@@ -1,4 +1,4 @@
-//! Where in a document a value is: `spec.Network[1].Bridge`.
+//! The place of a value in a document: `spec.Network[1].Bridge`.
 //!
 //! Never here: positions in a text; those come from the tree that was read.
 
@@ -54,7 +54,7 @@ impl Path {
         })
     }
 
-    /// Without its first step, where that is the key `first`.
+    /// The path without its first step, if that is the key `first`.
     pub fn without_first(&self, first: &str) -> Self {
         match self.0.split_first() {
             Some((Step::Key(key), rest)) if key == first => Self(rest.to_vec()),

@@ -1,5 +1,5 @@
-//! Why something happened, as the events, the record of the last start, the command line and the page name it: one word for
-//! each, and whether it is a warning.
+//! The reasons of what happened, one word for each, and whether it is a warning. The events, the record of the last
+//! start, the command line and the page all use these words.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::records::EventType;
 
 macro_rules! reasons {
     ($($severity:ident { $($(#[doc = $doc:literal])* $name:ident,)* })*) => {
-        /// Why something happened: one CamelCase word in the store.
+        /// The reason why something happened: one CamelCase word in the store.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum EventReason {
             $($($(#[doc = $doc])* $name,)*)*
@@ -22,7 +22,8 @@ macro_rules! reasons {
                 }
             }
 
-            /// What people are to look at is a warning. A few are either, and say so where they happen.
+            /// A reason that people should look at is a warning. A few reasons can be either, and say so where they
+            /// happen.
             pub fn severity(self) -> EventType {
                 match self {
                     $($(Self::$name => EventType::$severity,)*)*
@@ -36,11 +37,11 @@ reasons! {
     Normal {
         /// A controller that was started anew goes on with what is there.
         Adopted,
-        /// The VM runs by zsha for the first time.
+        /// zsha runs the VM for the first time.
         FirstStart,
         /// The VM that had left is back on its node.
         FoundAgain,
-        /// The guest was told what it is to be, through its agent.
+        /// The guest was told its configuration, through its agent.
         GuestTold,
         /// A guest that was moved live has left its node; the target lets it go on.
         HandedOver,
@@ -52,7 +53,7 @@ reasons! {
         Mounted,
         /// The request to reset the guest's password is over; a warning where it was not done.
         PasswordAnswered,
-        /// A node takes the VM that nobody owned.
+        /// A node takes the VM that no node owned.
         Placed,
         /// A guest that QEMU had paused goes on; a warning where QEMU had a fault of its own.
         Resumed,
@@ -60,7 +61,7 @@ reasons! {
         ShuttingDown,
         SpecValid,
         Started,
-        /// The VM ran already as `zsha start` was said.
+        /// The VM ran already when `zsha start` was given.
         StartTakenUp,
         Stopped,
         /// A definition that somebody had made was removed.
@@ -79,12 +80,12 @@ reasons! {
         /// The owner gives the VM to the node that it was found on.
         FoundElsewhere,
         GaveUp,
-        /// The guest has not been told what it is to be.
+        /// The guest has not been told its configuration.
         GuestNotTold,
         GuestPoweredOff,
         Killed,
         LeaseAtRisk,
-        /// The VM was ended as its node's lease was over.
+        /// The VM was ended because its node's lease was over.
         LeaseEnded,
         LeaseReplaced,
         MigrationAborted,
@@ -98,7 +99,7 @@ reasons! {
         Paused,
         PoweredOff,
         QemuDied,
-        /// The owner writes itself down again.
+        /// The owner writes itself into the ownership record again.
         Reclaimed,
         /// The owner starts the VM again, by a new lease.
         Returned,
@@ -113,7 +114,7 @@ reasons! {
 }
 
 impl EventReason {
-    /// Of a write by which the owner starts its VM again on the spot.
+    /// True if a write for this reason is one by which the owner starts its VM again on the spot.
     pub fn starts_again(self) -> bool {
         matches!(
             self,

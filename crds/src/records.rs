@@ -1,5 +1,5 @@
-//! What is kept in Consul, key by key. Every record is JSON with camelCase names; a reader ignores fields it does
-//! not know (a newer node wrote them) and refuses one that lacks what it needs.
+//! The records kept in Consul, key by key. Every record is JSON with camelCase names. A reader ignores fields it does
+//! not know (a newer node wrote them) and refuses a record that lacks what it needs.
 
 mod reading;
 
@@ -17,14 +17,15 @@ use crate::{ClusterName, Condition, LocalState, NodeName, VmName, VmState, forma
 
 pub use reading::{HIGHEST, brief, node_of, read};
 
-/// `spec`: the document in force, exactly as the person wrote it (normalised: defaults not added), and who, when
-/// and why.
+/// `spec`: the document in force, exactly as the person wrote it (normalised: defaults not added), with who applied it,
+/// when and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredSpec {
-    /// Moves only when the normalised spec does; begins at 1.
+    /// The number of the document. It moves only when the normalised spec does, and begins at 1.
     pub generation: u64,
-    /// The format of the document: nodes of a build that does not read it keep it from coming in force.
+    /// The format of the document. Nodes of a build that does not read this format keep the document from coming in
+    /// force.
     #[serde(default = "format::first", skip_serializing_if = "format::is_first")]
     pub format: u32,
     /// The whole document, envelope included, as JSON.
@@ -35,12 +36,12 @@ pub struct StoredSpec {
     pub message: String,
 }
 
-/// `history/<generation>`: what was in force.
+/// `history/<generation>`: a document that was in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryRecord {
     pub generation: u64,
-    /// As in [`StoredSpec`].
+    /// The format of the document, as in [`StoredSpec`].
     #[serde(default = "format::first", skip_serializing_if = "format::is_first")]
     pub format: u32,
     pub document: Value,
@@ -52,16 +53,16 @@ pub struct HistoryRecord {
     pub command: String,
 }
 
-/// At least this long between two looks at the leases, which change all the time: it keeps a node's requests below
-/// a handful a second, and is part of the failover bound.
+/// The shortest time between two looks at the leases, which change all the time. It keeps a node's requests below a
+/// handful a second, and is part of the failover bound.
 pub const LEASE_LOOK_MILLIS: u64 = 500;
 
-/// The longest span a document may ask for. Nobody waits longer for a failover; and a lease whose record is gone is
-/// only fenced after this, since its holder may have been told any time up to it.
+/// The longest span a document may ask for. No operator wants to wait longer for a failover. A lease whose record is
+/// gone is only fenced after this time, since its holder may have been told any time up to it.
 pub const LONGEST_SECONDS: u64 = 300;
 
-/// How a lease is kept, in the words of the safety argument: R, F, K and D. They travel inside the lease record,
-/// so that a fencing node always waits the D that belongs to the F its owner is living by.
+/// How a lease is kept, in the words of the safety argument: R, F, K and D. They travel inside the lease record, so
+/// that a fencing node always waits the D that belongs to the F its holder lives by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseTimings {
@@ -82,7 +83,7 @@ impl LeaseTimings {
         Self { renew_millis: 1_000, ttl_millis: 8_000, kill_millis: 1_000, fence_after_millis: 10_000 };
     pub const PATIENT: Self =
         Self { renew_millis: 2_000, ttl_millis: 20_000, kill_millis: 2_000, fence_after_millis: 25_000 };
-    /// For a lease of which nothing is known: its D is the longest a document may ask for.
+    /// The timings of a lease of which nothing is known: its D is the longest a document may ask for.
     pub const LONGEST: Self = Self {
         renew_millis: 1_000,
         ttl_millis: 280_000,
@@ -90,13 +91,13 @@ impl LeaseTimings {
         fence_after_millis: LONGEST_SECONDS * 1_000,
     };
 
-    /// F + K. Of a record that anybody may have written, so the sum may not overflow into something small.
+    /// F + K. Anybody may have written the record, so the sum may not overflow into something small.
     fn dead_after(&self) -> u64 {
         self.ttl_millis.saturating_add(self.kill_millis)
     }
 
-    /// Covers two clocks of which one runs 1 % fast and the other 1 % slow, over F and K, and one tick of the
-    /// enforcing thread.
+    /// The margin covers two clocks of which one runs 1 % fast and the other 1 % slow, over F and K, and one tick of
+    /// the enforcing thread.
     pub fn margin_millis(&self) -> u64 {
         self.dead_after().div_ceil(49).saturating_add(100)
     }
@@ -138,14 +139,14 @@ impl LeaseTimings {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LeaseState {
-    /// Held by `node`; whether it is still *valid* only its holder knows, others wait D.
+    /// `node` holds the lease. Only the holder knows whether it is still *valid*; others wait D.
     Held,
-    /// Given up by its holder after every copy it had was seen dead.
+    /// The holder gave the lease up, after every copy it had was seen dead.
     Released,
-    /// Taken away by another node. The holder of this epoch can never renew again.
+    /// Another node took the lease away. The holder of this epoch can never renew again.
     Fenced,
-    /// Written by another node in the place of a record that was gone (deleted by hand, say). The holder may still
-    /// be valid by a renewal nobody can read any more, and simply renews over it; if it does not, it may be fenced
+    /// Another node wrote this in the place of a record that was gone (deleted by hand, say). The holder may still be
+    /// valid by a renewal that cannot be read any more, and simply renews over it. If it does not, it may be fenced
     /// after the longest D that any document may ask for.
     Lost,
 }
@@ -154,46 +155,48 @@ pub enum LeaseState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseRecord {
-    /// None in one that somebody else has put in the place of a lease, or from before this was written.
+    /// None if another node put the record in the place of a lease, or a build wrote it that had no such field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterName>,
     pub node: NodeName,
-    /// One life of the holder: new after a fence, a release or a reboot.
+    /// The name of one life of the holder. It is new after a fence, a release or a reboot.
     pub incarnation: Uuid,
-    /// Goes up with every life and every fence, by one at least, and is no less than the seconds since 1970 as it began;
-    /// ownership names an epoch, and a later one proves the earlier one's copies dead.
+    /// The number of this life. It goes up with every life and every fence, by one at least, and is no less than the
+    /// seconds since 1970 as the life began. Ownership names an epoch, and a later one proves the earlier one's copies
+    /// dead.
     pub epoch: u64,
-    /// Counts renewals, so that every renewal is a different value (an identical write changes no index).
+    /// The count of renewals, so that every renewal is a different value (an identical write changes no index).
     pub seq: u64,
     pub state: LeaseState,
     /// `/etc/machine-id` of the holder: another machine under the same node name is not a reboot.
     pub machine_id: String,
     pub boot_id: String,
     pub timings: LeaseTimings,
-    /// Whether the node's controller has spoken to its keeper lately. A node that renews without a controller
-    /// keeps what it runs and is given nothing new.
+    /// True if the node's controller has spoken to its keeper lately. A node that renews without a controller keeps
+    /// what it runs and is given nothing new.
     pub controller_alive: bool,
-    /// Processes of the VM the keeper saw on its node; None: it could not look. A claim that nothing else
-    /// protects (a record that was deleted, or restored from a snapshot) is refused while this is not 0.
+    /// The number of the VM's processes that the keeper saw on its node; None: it could not look. A claim that nothing
+    /// else protects (a record that was deleted, or restored from a snapshot) is refused while this is not 0.
     #[serde(default)]
     pub copies: Option<u32>,
     /// The holder's `CLOCK_BOOTTIME` when this was sent, in milliseconds. Between two records of one life it says how
-    /// much later the second was sent, however late it was seen. None from a host that may be paused from outside: its
-    /// clock may not count that.
+    /// much later the second was sent, however late it was seen. None from a host that may be paused from outside,
+    /// since its clock may not count the pause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent_millis: Option<u64>,
-    /// The epoch of the life in which the VM has left this node by a migration that was not zsha's, where the keeper has set
-    /// free what the node owned since its controller is silent. It may run anywhere: nothing is started for it.
+    /// The epoch of the life in which the VM left this node by a migration that was not zsha's. The keeper writes it
+    /// where it has set free what the node owned, since its controller is silent. The VM may run anywhere: no node
+    /// starts it for this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_away_in: Option<u64>,
-    /// Wall clock of the holder. For display only.
+    /// The wall clock of the holder, for display only.
     pub renewed_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced_by: Option<NodeName>,
 }
 
 impl LeaseRecord {
-    /// What is written where the lease of a node that is named as owner is gone.
+    /// The record to write where the lease of a node that is named as owner is gone.
     pub fn lost(owner: &Owner, wall: Timestamp) -> Self {
         Self {
             cluster: None,
@@ -215,7 +218,7 @@ impl LeaseRecord {
     }
 }
 
-/// Who may run the VM, named with the epoch of the lease it rests on.
+/// The node that may run the VM, named with the epoch of the lease it rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Owner {
@@ -234,16 +237,16 @@ pub struct Migration {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum VmPhase {
-    /// Claimed; its owner is bringing it up.
+    /// The VM is claimed, and its owner is bringing it up.
     Starting,
     Running,
-    /// Its owner is shutting it down.
+    /// The owner is shutting the VM down.
     Stopping,
-    /// Not running and not wanted to run, or given up by its owner; nobody has a copy.
+    /// The VM does not run and is not wanted to run, or its owner gave it up; no node has a copy.
     Stopped,
     /// The guest powered itself off, and the document says to leave it so.
     PoweredOff,
-    /// Could not be started anywhere; an operator is needed.
+    /// The VM could not be started anywhere; an operator is needed.
     Failed,
 }
 
@@ -259,20 +262,20 @@ pub struct StartFailures {
 pub struct StartRecord {
     pub node: NodeName,
     pub at: Timestamp,
-    /// Why it was started: `FirstStart`, `Failover`, `QemuDied`, `GuestPoweredOff`, ...
+    /// The reason of the start: `FirstStart`, `Failover`, `QemuDied`, `GuestPoweredOff`, ...
     pub reason: String,
     /// Generation of the document its domain was defined from.
     pub generation: u64,
 }
 
 impl StartRecord {
-    /// The reason of one that is none: the guest was moved live, and runs as it booted elsewhere.
+    /// The reason where there was no start: the guest was moved live, and runs as it booted elsewhere.
     pub const MIGRATED: &str = "Migrated";
-    /// And of another: the VM was found to run, where the ownership record did not say so.
+    /// The reason where the VM was found to run, and the ownership record did not say so.
     pub const FOUND: &str = "Found";
 }
 
-/// `vms/<name>`: ownership. Only ever changed by a cas in one transaction with checks on the leases it rests on.
+/// `vms/<name>`: ownership. It only ever changes by a cas in one transaction with checks on the leases it rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VmRecord {
@@ -295,8 +298,8 @@ pub struct VmRecord {
     /// A sentence on the last change of this record.
     #[serde(default)]
     pub note: String,
-    /// Counts writes, so that every write is a different value and so moves the key's index: that is what makes
-    /// an older write still on its way fail.
+    /// The count of writes, so that every write is a different value and so moves the key's index. That makes an older
+    /// write that is still on its way fail.
     #[serde(default)]
     pub revision: u64,
     /// The last migration that was asked for by command and is over, one way or another.
@@ -313,12 +316,12 @@ pub struct VmRecord {
     pub departed: Option<Departed>,
 }
 
-/// A guest that was moved past zsha. It may run on a host that is no node of the cluster, of which nothing can be known:
-/// so nothing starts the VM by itself until it is found, or an operator says `start`.
+/// A guest that was moved past zsha. It may run on a host that is no node of the cluster, where zsha cannot look. So no
+/// node starts the VM by itself until the guest is found, or an operator says `start`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Departed {
-    /// The owner that it has left.
+    /// The owner that the guest has left.
     pub from: NodeName,
     pub at: Timestamp,
     /// Nodes that have said since that they have a process of the VM. The guest has gone there, or began to.
@@ -326,11 +329,11 @@ pub struct Departed {
     pub seen_on: BTreeSet<NodeName>,
 }
 
-/// What became of an [`Intent::Migrate`] or an [`Intent::ResetPassword`].
+/// The outcome of an [`Intent::Migrate`] or an [`Intent::ResetPassword`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
-    /// The intent's own.
+    /// The `id` of the intent.
     pub id: Uuid,
     pub outcome: Outcome,
     pub message: String,
@@ -338,17 +341,17 @@ pub struct Answer {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Outcome {
-    /// The VM runs on the node that was named; the guest has the password.
+    /// The VM runs on the node that was named, or the guest has the password.
     Done,
-    /// It was not begun: the node is unknown or unfit; the document does not allow it, or no guest runs.
+    /// It was not begun: the node is unknown or unfit, the document does not allow it, or no guest runs.
     Refused,
-    /// It was begun, and the VM runs where it ran, or was started afresh; the guest did not take the password.
+    /// It was begun, and the VM runs where it ran or was started afresh, or the guest did not take the password.
     Failed,
 }
 
 impl VmRecord {
-    /// The record before anybody has claimed the VM, as the first `apply` writes it. Nothing else ever creates
-    /// one: a missing record is no proof that nobody runs the VM.
+    /// The record before any node has claimed the VM, as the first `apply` writes it. Nothing else ever creates one: a
+    /// missing record is no proof that no node runs the VM.
     pub fn unplaced(name: VmName, uuid: Uuid) -> Self {
         Self {
             name,
@@ -369,7 +372,7 @@ impl VmRecord {
     }
 }
 
-/// `intent/power`, `intent/freeze`, `intent/drain.<node>`, ...: what an operator asked for by command.
+/// `intent/power`, `intent/freeze`, `intent/drain.<node>`, ...: an order that an operator gave by command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Intent {
@@ -385,7 +388,7 @@ pub enum Intent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         timeout_seconds: Option<u64>,
     },
-    /// Nothing is to be begun: no start, no failover, no migration, no stop. What is under way is finished, and leases
+    /// No node begins anything: no start, no failover, no migration, no stop. What is under way is finished, and leases
     /// are kept and obeyed as ever.
     Freeze { by: String, at: Timestamp, message: String },
     /// The VM is to leave the node of the key, and not to come there.
@@ -393,17 +396,17 @@ pub enum Intent {
         by: String,
         at: Timestamp,
         message: String,
-        /// By the host itself, while it shuts down: beside what an operator asked for, where one did.
+        /// Set by the host itself while it shuts down, beside the operator's own drain where there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         shutdown: Option<HostShutdown>,
     },
-    /// The VM is to be moved live to this node, once. What became of it is told in the ownership record, by the `id`;
-    /// after that it means nothing any more.
+    /// The VM is to be moved live to this node, once. The ownership record tells the outcome, by the `id`; after that
+    /// the order means nothing any more.
     Migrate { id: Uuid, to: NodeName, by: String, at: Timestamp, message: String },
-    /// The guest's root is to have the default password again, once, and only where the document allows it. What became
-    /// of it is told in the ownership record, by the `id`; after that it means nothing any more.
+    /// The guest's root is to have the default password again, once, and only where the document allows it. The
+    /// ownership record tells the outcome, by the `id`; after that the order means nothing any more.
     ResetPassword { id: Uuid, by: String, at: Timestamp, message: String },
-    /// Placeholder that keeps the key, and so a quiet watch, in being: nothing is asked for.
+    /// A placeholder that keeps the key, and so a quiet watch, in being. It asks for nothing.
     None,
 }
 
@@ -411,29 +414,30 @@ pub enum Intent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostShutdown {
-    /// The kernel's, of the boot that ends. In another boot it means nothing any more.
+    /// The kernel's id of the boot that ends. In another boot this means nothing any more.
     pub boot_id: String,
-    /// Whether the time in which the VM could leave live is over: its guest is shut down then wherever it could go.
+    /// True if the time in which the VM could leave live is over. Then its guest is shut down, wherever the VM could
+    /// go.
     #[serde(default)]
     pub no_time_to_move: bool,
 }
 
 impl Intent {
-    /// Names of intents, below `intent/`: whether the VM is to run at all, ...
+    /// The name, below `intent/`, of the order that says whether the VM is to run at all.
     pub const POWER: &str = "power";
-    /// ... whether anything is to be begun, ...
+    /// The name of the order that says whether anything may be begun.
     pub const FREEZE: &str = "freeze";
-    /// ... the last migration that was asked for, ...
+    /// The name of the last order to migrate.
     pub const MIGRATE: &str = "migrate";
-    /// ... the last reset of the guest's password, ...
+    /// The name of the last order to reset the guest's password.
     pub const RESET_PASSWORD: &str = "reset-password";
-    /// ... and, for each node, whether it is to be left.
+    /// The beginning of the names of the orders to drain, one for each node.
     const DRAIN: &str = "drain.";
 
-    /// Why an order cannot be read that could stand under another name.
+    /// The reason for which an order is unreadable that stands under the name of another kind.
     pub const MISPLACED: &str = "an order of another kind stands there";
 
-    /// Whether an order of this kind is asked for under this name. Under a name that is no order's nothing is asked for.
+    /// True if an order of this kind stands under this name. [`Intent::None`] may stand under any.
     pub fn belongs_under(&self, name: &str) -> bool {
         match self {
             Self::Start { .. } | Self::Stop { .. } => name == Self::POWER,
@@ -445,8 +449,8 @@ impl Intent {
         }
     }
 
-    /// By whom a drain is that a host asks for itself, as it shuts down in this boot. Nobody else is called so: a command
-    /// names `user@host`.
+    /// The author of a drain that a host asks for itself, as it shuts down in this boot. No command has this author,
+    /// since a command names `user@host`.
     pub fn host_itself(node: &NodeName, boot_id: &str) -> String {
         format!("{}{boot_id})", Self::host_in_boot(node))
     }
@@ -455,7 +459,7 @@ impl Intent {
         format!("{node} itself (boot ")
     }
 
-    /// Whether the host asked for it, in some boot.
+    /// True if the host itself is the author, in some boot.
     pub fn is_host_itself(node: &NodeName, by: &str) -> bool {
         by.starts_with(&Self::host_in_boot(node))
     }
@@ -464,7 +468,7 @@ impl Intent {
         format!("{}{node}", Self::DRAIN)
     }
 
-    /// The node that an intent of this name is about, where it is one to drain.
+    /// The node that an intent of this name is about, if it is one to drain.
     pub fn drained(name: &str) -> Option<NodeName> {
         NodeName::new(name.strip_prefix(Self::DRAIN)?).ok()
     }
@@ -483,38 +487,39 @@ pub struct NodeStatus {
     /// The highest format of a document that it reads.
     #[serde(default = "format::first", skip_serializing_if = "format::is_first")]
     pub document_format: u32,
-    /// What the local hypervisor has of the VM.
+    /// The state of the VM in the local hypervisor.
     pub local_vm: LocalState,
-    /// The VM is here, and the ownership record names another node: one that has no copy hands it over to this one.
+    /// True if the VM is here while the ownership record names another node. If that node has no copy, it hands the VM
+    /// over to this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub runs_unnamed: bool,
     /// How far the live migration from this node is, where one is under way and it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrated_percent: Option<u8>,
-    /// Leases that this node has lost within the last hour though its keeper was renewing them, oldest first.
+    /// The leases that this node has lost within the last hour though its keeper was renewing them, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost_leases: Vec<LostLease>,
-    /// What this host is, where it is no real machine or cannot tell: `a virtual machine (QEMU)`. Something outside may
-    /// then pause it.
+    /// The kind of this host, if it is no real machine or cannot tell: `a virtual machine (QEMU)`. Something outside
+    /// may then pause it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_host: Option<String>,
-    /// The newest order, by its index in the store, that the node had seen when it tried again what had failed, and then looked at
-    /// its host. None: there is none, or the node is of an earlier build.
+    /// The index in the store of the newest order that the node had seen when it tried again what had failed, and then
+    /// looked at its host. None: there is none, or the node is of an earlier build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked_after: Option<u64>,
-    /// What this node would do but does not, and why: one sentence each.
+    /// The things that this node would do but does not, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<Waiting>,
     pub updated_at: Timestamp,
 }
 
-/// The end of a life of a lease that was to be renewed: it was fenced, or ran out.
+/// A life of a lease that ended though it was to be renewed: it was fenced, or ran out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LostLease {
-    /// Of that life.
+    /// The epoch of that life.
     pub epoch: u64,
-    /// When, by the node's wall clock.
+    /// The time when it ended, by the node's wall clock.
     pub at: Timestamp,
 }
 
@@ -567,7 +572,7 @@ pub struct EventRecord {
     /// One CamelCase word: `Fenced`, `Started`, `QemuDied`, ...
     pub reason: String,
     pub message: String,
-    /// What it is about: `vm/mnvm`, `node/nfs-1`, `cluster/prod`.
+    /// The thing it is about: `vm/mnvm`, `node/nfs-1`, `cluster/prod`.
     pub regarding: String,
     /// The node that saw it.
     pub node: NodeName,

@@ -1,4 +1,5 @@
-//! The documents `config-sample` prints: a start for a person, every field with a word on it, right as they stand.
+//! The documents that `config-sample` prints, for a person to start from. They are right as they stand, and have a word
+//! on every field.
 //!
 //! Never here: writing them anywhere.
 
@@ -15,8 +16,8 @@ pub enum Form {
     ConfigJson,
 }
 
-/// A sample. `seed` decides the NICs' MAC addresses: two clusters on one network must not have the same, so a
-/// caller gives another seed each time.
+/// A sample. `seed` decides the NICs' MAC addresses. Two clusters on one network must not have the same, so a caller
+/// gives another seed each time.
 pub fn sample(image_type: ImageType, form: Form, seed: u64) -> String {
     let template = match form {
         Form::Yaml => include_str!("sample/template.yaml"),

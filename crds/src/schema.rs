@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::HaCluster;
 
-/// Where the schema says it is to be found; the version is that of `apiVersion`.
+/// The address that the schema gives for itself; its version is that of `apiVersion`.
 pub const SCHEMA_ID: &str = "https://zsha.io/schema/v1/hacluster.json";
 
 /// The schema in draft-07, the draft every editor knows; nothing in it refers to another place.

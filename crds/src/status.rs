@@ -1,7 +1,7 @@
-//! What is, in one value: the computed view of a cluster that the command line prints and the controllers serve.
-//! [`summarise`] is a pure function of a [`ClusterView`], so both say the same of the same records.
+//! The computed view of a cluster in one value, which the command line prints and the controllers serve. [`summarise`]
+//! is a pure function of a [`ClusterView`], so both say the same of the same records.
 //!
-//! Never here: reading the store, or taking an old word for a present one. What nobody fresh vouches for is
+//! Never here: reading the store, or taking an old word for a present one. A state that no fresh word vouches for is
 //! `Unknown`, with the last word beside it.
 
 mod bound;
@@ -31,9 +31,9 @@ pub struct ClusterStatus {
     pub api_version: String,
     pub kind: String,
     pub cluster: ClusterName,
-    /// When it was computed, by the clock of whoever computed it.
+    /// The time when it was computed, by the clock of the process that computed it.
     pub as_of: Timestamp,
-    /// How old what it was computed from is; absent for a consistent read.
+    /// How old the records are that it was computed from; absent for a consistent read.
     #[serde(default, skip_serializing_if = "DataAge::is_current")]
     pub data_age: DataAge,
     /// `Ready` and `Protected` are both True.
@@ -45,26 +45,26 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<u64>,
     pub vm: VmSummary,
-    /// In the order of the document; nodes it does not name come last.
+    /// The nodes in the order of the document. Nodes that it does not name come last.
     pub nodes: Vec<NodeSummary>,
     /// The worst time from the loss of the owner to a running QEMU elsewhere; absent where no timings are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_bound_seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_bound: Option<FailoverBound>,
-    /// Whether the VM survives the loss of any one more node.
+    /// True if the VM survives the loss of any one more node.
     pub protected: bool,
-    /// Why, or why not.
+    /// The reason why it does, or does not.
     pub protection: String,
     pub conditions: Vec<ClusterCondition>,
-    /// What is not being done, and why.
+    /// The things that are not being done, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingOf>,
-    /// Oldest to newest.
+    /// The events, oldest first.
     pub events: Vec<EventRecord>,
 }
 
-/// A thing not done, why, and which nodes say so.
+/// A thing that is not done, why, and which nodes say so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitingOf {
@@ -83,13 +83,13 @@ impl ClusterStatus {
     }
 }
 
-/// The view, read: the typed document where there is one, beside everything else.
+/// A view with its document as types, if there is one.
 struct Facts<'a> {
     view: &'a ClusterView,
     document: Result<HaCluster, String>,
 }
 
-/// Everything that can be said of `view`, and nothing that cannot.
+/// Says everything that can be said of `view`, and nothing that cannot.
 pub fn summarise(view: &ClusterView) -> ClusterStatus {
     let facts = Facts { view, document: view.document() };
     let nodes = nodes::summarise(&facts);

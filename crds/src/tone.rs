@@ -5,10 +5,10 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tone {
-    /// Neither.
+    /// The word is neither good nor bad.
     Neutral,
     Good,
-    /// Not as it should be, or not known.
+    /// The thing is not as it should be, or is not known.
     Doubtful,
     Bad,
 }

@@ -27,7 +27,7 @@ pub(crate) fn violations(document: &Value) -> Vec<Finding> {
     found
 }
 
-/// The rules over a document that was made and not read. What was read by `decode` has been through them.
+/// Applies the rules to a document that was made and not read. A document that `decode` read has been through them.
 pub fn check(cluster: &HaCluster) -> Diagnostics {
     match serde_json::to_value(cluster) {
         Ok(document) => Diagnostics::unplaced(violations(&document)),

@@ -1,4 +1,4 @@
-//! What a VM does, in one word: of the whole cluster's VM, and of what one node has of it.
+//! The state of a VM in one word: of the whole cluster's VM, and of the VM on one node.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ macro_rules! words {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         pub enum $name {
             $($(#[doc = $doc])* $word,)*
-            /// Nobody can say; or the word of a later build.
+            /// The state is not known, or the word is of a later build.
             #[serde(other)]
             Unknown,
         }
@@ -37,7 +37,7 @@ macro_rules! words {
 }
 
 words! {
-    /// What the VM does, by its owner's word and the ownership record together.
+    /// The state of the VM, by its owner's word and the ownership record together.
     VmState {
         Running,
         /// Its owner is bringing it up.
@@ -51,24 +51,24 @@ words! {
         Stopped,
         /// The guest powered itself off, and the document says to leave it so.
         PoweredOff,
-        /// It could be started nowhere.
+        /// The VM could be started nowhere.
         Failed,
-        /// Of the guest's own doing, as libvirt says.
+        /// The guest crashed by itself, as libvirt says.
         Crashed,
     }
 }
 
 words! {
-    /// What a node's hypervisor has of the VM.
+    /// The state of the VM in a node's hypervisor.
     LocalState {
         Absent,
-        /// Defined, and without a process.
+        /// The VM is defined, and has no process.
         Off,
         Paused,
         Running,
         ShuttingDown,
         Crashed,
-        /// A process of it that libvirt does not know.
+        /// The VM has a process that libvirt does not know.
         Unmanaged,
     }
 }

@@ -1,7 +1,7 @@
-//! JSON with `//` and `/* */` comments to a tree: the old config.json, and documents in JSON.
+//! Reads JSON with `//` and `/* */` comments into a tree: the old config.json, and documents in JSON.
 //!
-//! Never here: anything else that lenient readers take. Read leniently all the same, so that every comma missing is
-//! named at once and the rest of the document can be judged.
+//! Never here: accepting anything else that lenient readers take. The text is read leniently all the same, so that
+//! every missing comma is named at once and the rest of the document can be judged.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use super::tree::{DEEPEST, Entry, Placed, Shape, Tree};
 use crate::diagnostic::{Code, Finding, quoted};
 use crate::path::Path;
 
-/// What could be read of `source`, and every fault met on the way.
+/// Returns the tree, as far as `source` could be read, and every fault met on the way.
 pub(super) fn read(source: &str) -> (Option<Tree>, Vec<Placed>) {
     let collect = CollectOptions { comments: CommentCollectionStrategy::Off, tokens: true };
     let (strict, lenient) =
@@ -39,7 +39,7 @@ pub(super) fn read(source: &str) -> (Option<Tree>, Vec<Placed>) {
     }
 }
 
-/// Whether it begins as JSON and has a comment, which is JSON's of old and never YAML's.
+/// True if the text begins as JSON and has a comment. The old config.json has such comments, and YAML never has.
 pub(super) fn has_comments(source: &str) -> bool {
     let begins_a_comment = |text: &str| text.starts_with("//") || text.starts_with("/*");
     let start = source.trim_start();
@@ -179,7 +179,7 @@ impl Walk<'_> {
         Some(Shape::Map(entries))
     }
 
-    /// A comma between neighbours, none after the last.
+    /// Checks the commas: one between neighbours, none after the last.
     fn commas(&mut self, items: &[Range<usize>], end: usize) {
         for pair in items.windows(2) {
             if self.comma_between(pair[0].end, pair[1].start).is_none() {
@@ -251,7 +251,7 @@ fn words(kind: &ParseErrorKind) -> String {
     }
 }
 
-/// What to do, by the parser's word and the text it stopped at.
+/// Returns what a person should do, by the parser's word and the text it stopped at.
 fn hint(kind: &ParseErrorKind, before: &str, rest: &str) -> &'static str {
     let line = before.rsplit('\n').next().into_iter().chain(rest.lines().next());
     match kind {

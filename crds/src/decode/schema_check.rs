@@ -1,4 +1,4 @@
-//! A document against the JSON Schema, and the violations in our own words.
+//! Checks a document against the JSON Schema, and tells the violations in our own words.
 //!
 //! Never here: a rule that the schema does not have.
 
@@ -59,7 +59,7 @@ fn findings(error: &ValidationError<'_>) -> Vec<Finding> {
     }
 }
 
-/// The place in the schema that describes the value: of a text with a second pattern, the one that has them both.
+/// The place in the schema that describes the value. For a text with a second pattern, it is the place that has both.
 fn whole(parent: &str) -> &str {
     parent.split_once("/allOf/").map_or(parent, |(whole, _)| whole)
 }
@@ -72,7 +72,7 @@ fn path_of(location: &Location) -> Path {
     location.segments().map(step).collect()
 }
 
-/// Those a person may write.
+/// The properties that a person may write.
 fn properties(schema: Option<&Value>) -> Vec<&str> {
     let properties = schema.and_then(|schema| schema.get("properties")).and_then(Value::as_object);
     let is_theirs = |(_, schema): &(&String, &Value)| schema.get("readOnly") != Some(&Value::Bool(true));
@@ -118,7 +118,7 @@ fn first_sentence(description: &str) -> String {
     }
 }
 
-/// What a schema allows, in words.
+/// Returns the values that a schema allows, in words.
 fn allowed_values(schema: Option<&Value>) -> Option<String> {
     let schema = schema?;
     let constants = match (schema.get("enum"), schema.get("oneOf")) {
@@ -242,7 +242,7 @@ fn malformed(path: Path, given: &Value, schema: Option<&Value>) -> Finding {
     }
 }
 
-/// A prefix length in the place of a netmask is one that can be told.
+/// Names the netmask where its prefix length was given in its place.
 fn netmask_hint(path: &Path, given: &Value) -> Option<String> {
     let text = match given {
         Value::String(text) => text.trim().to_owned(),
@@ -255,7 +255,7 @@ fn netmask_hint(path: &Path, given: &Value) -> Option<String> {
         .then(|| format!("a prefix length of {length} is the netmask '{}'", net.netmask()))
 }
 
-/// What most often is wrong with a text.
+/// Names the most common fault of a text.
 fn text_hint(text: &str, schema: Option<&Value>) -> Option<String> {
     let is = |name: &str| schema.and_then(|s| s.get("title")).and_then(Value::as_str) == Some(name);
     if text.trim() != text {
@@ -277,7 +277,7 @@ fn text_hint(text: &str, schema: Option<&Value>) -> Option<String> {
     schema.filter(|schema| schema.get("allOf").is_some()).and_then(|_| host_hint(text)).map(str::to_owned)
 }
 
-/// What most often is wrong with a host's name.
+/// Names the most common fault of a host's name.
 fn host_hint(text: &str) -> Option<&'static str> {
     let words = || text.split([' ', '\t', ',', '@', ':']).filter(|word| !word.is_empty());
     let is_address = |word: &str| word.parse::<Ipv4Addr>().is_ok();

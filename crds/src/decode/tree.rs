@@ -1,4 +1,4 @@
-//! A document as it was read, every key and value with the bytes it was read from.
+//! A document as it was read: every key and value with the bytes it was read from.
 //!
 //! Never here: what the values mean.
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value};
 use crate::diagnostic::{Code, Diagnostics, Finding};
 use crate::path::{Path, Step};
 
-/// No document of ours is nested deeper than five.
+/// The deepest nesting that is read. No document of ours is nested deeper than five.
 pub(super) const DEEPEST: usize = 32;
 
 /// A fault with its place.
@@ -40,7 +40,7 @@ pub(super) struct Entry {
 }
 
 impl Tree {
-    /// The values alone. Of a key that is there twice, the first counts.
+    /// The values alone. If a key is there twice, the first counts.
     pub(super) fn to_value(&self) -> Value {
         match &self.shape {
             Shape::Null => Value::Null,
@@ -59,8 +59,8 @@ impl Tree {
         matches!(&self.shape, Shape::Map(entries) if entries.iter().any(|entry| entry.key == key))
     }
 
-    /// The bytes to mark for a fault at `path`: of a value that fits a line, the value; of a larger one, the key
-    /// it stands under; of what is not there, the nearest thing above it.
+    /// The bytes to mark for a fault at `path`: the value, if it fits a line; the key it stands under, if it is larger;
+    /// the nearest thing above it, if it is not there.
     pub(super) fn locate(&self, path: &Path, at_key: bool, source: &str) -> Range<usize> {
         let (mut here, mut key) = (self, None);
         let mut complete = true;
@@ -139,7 +139,7 @@ impl Tree {
     }
 }
 
-/// What of `span` is on its first line, and at least one character where there is one.
+/// The part of `span` that is on its first line, and at least one character where there is one.
 fn first_line(span: &Range<usize>, source: &str) -> Range<usize> {
     let text = source.get(span.clone()).unwrap_or_default();
     let line = text.lines().next().unwrap_or_default().trim_end();

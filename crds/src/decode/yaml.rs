@@ -1,4 +1,5 @@
-//! YAML 1.2 to a tree, by the events of the parser: no anchors, no tags, one document, so nothing in it can grow.
+//! Reads YAML 1.2 into a tree, by the events of the parser. Anchors, tags and a second document are refused, so nothing
+//! in the text can grow.
 //!
 //! Never here: YAML 1.1. `yes` and `off` are texts, and `010` is no number.
 
@@ -11,7 +12,7 @@ use super::tree::{DEEPEST, Entry, Placed, Shape, Tree};
 use crate::diagnostic::{Code, Diagnostics, Finding};
 use crate::path::Path;
 
-/// What could be read of `source`, and every fault met on the way.
+/// Returns the tree, as far as `source` could be read, and every fault met on the way.
 pub(super) fn read(source: &str) -> (Option<Tree>, Vec<Placed>) {
     let mut reader = Reader::new(source);
     let mut parser = Parser::new_from_str(source);
@@ -142,7 +143,7 @@ impl<'a> Reader<'a> {
         self.put(tree);
     }
 
-    /// A scalar may be a key, and then it is its text that counts.
+    /// Puts a scalar into the list or mapping that is open. Where the scalar is a key, its text counts.
     fn put_scalar(&mut self, tree: Tree) {
         if let Some(Open::Map { key: key @ None, .. }) = self.open.last_mut() {
             let text = match tree.shape {
@@ -212,7 +213,8 @@ impl<'a> Reader<'a> {
         self.found.push((finding.hint(scan_hint(error.info())), Some(at)));
     }
 
-    /// The character at `byte`; at the end of the text, the last one that is not blank, so that there is a line to show.
+    /// The character at `byte`. At the end of the text it is the last character that is not blank, so that there is a
+    /// line to show.
     fn last_character_up_to(&self, byte: usize) -> Range<usize> {
         let is_blank = self.source[byte..].trim().is_empty();
         let at = if is_blank {
@@ -224,7 +226,8 @@ impl<'a> Reader<'a> {
         at..at + length
     }
 
-    /// What makes the parser take a line for a part of its neighbour, so that it complains of the next one.
+    /// Finds the mistakes by which the parser takes a line for a part of its neighbour and then complains of the next
+    /// line.
     fn misread_lines(&self) -> Vec<Placed> {
         let mut start = 0;
         let mut found = Vec::new();
@@ -252,7 +255,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The '-' of an entry that has its value right behind it, in a line at byte `start`.
+/// Finds the '-' of an entry that has its value right behind it, in a line at byte `start`.
 fn glued_entry(line: &str, start: usize) -> Option<Placed> {
     let content = line.trim_start_matches(' ');
     let rest = content.strip_prefix('-')?;
@@ -265,7 +268,7 @@ fn glued_entry(line: &str, start: usize) -> Option<Placed> {
     Some((finding.hint("write '- VALUE'"), Some(dash..dash + 1)))
 }
 
-/// A known field whose colon is none, or is not followed by a blank, in a line at byte `start`.
+/// Finds a known field whose colon is a full-width one, or is not followed by a blank, in a line at byte `start`.
 fn misread_key(line: &str, start: usize) -> Option<Placed> {
     const FULL_WIDTH_COLON: char = '\u{ff1a}';
     let content = line.trim_start_matches([' ', '-']);
@@ -292,7 +295,7 @@ fn misread_key(line: &str, start: usize) -> Option<Placed> {
     Some((finding, Some(marked..marked + length)))
 }
 
-/// What to look for, by the parser's own words.
+/// Returns what a person should look for, by the parser's own words.
 fn scan_hint(info: &str) -> &'static str {
     if info.contains("mapping values are not allowed")
         || info.contains("simple key")
@@ -321,8 +324,8 @@ fn resolve(text: &str) -> Shape {
     }
 }
 
-/// Decimal numbers as JSON writes them. Leading zeros, hexadecimal and octal forms stay texts: what they are is
-/// disputed between the versions of YAML.
+/// Reads decimal numbers as JSON writes them. Leading zeros, hexadecimal and octal forms stay texts, since the versions
+/// of YAML disagree about them.
 fn number(text: &str) -> Option<Number> {
     serde_json::from_str::<Number>(text).ok()
 }

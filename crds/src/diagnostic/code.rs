@@ -12,7 +12,7 @@ use super::Severity;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What kind of fault it is.
+        /// The kind of a fault.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Code {
             $($(#[$doc])* $name,)*
@@ -36,7 +36,7 @@ codes! {
     TooLarge = "ZSHA-E0001",
     /// The bytes are not UTF-8.
     NotUtf8 = "ZSHA-E0002",
-    /// Not YAML, or not JSON.
+    /// The text is not YAML, or not JSON.
     Syntax = "ZSHA-E0003",
     /// Nested deeper than any document is.
     TooDeep = "ZSHA-E0004",
@@ -50,13 +50,13 @@ codes! {
     DuplicateKey = "ZSHA-E0008",
     /// Indented with tabs.
     Tab = "ZSHA-E0009",
-    /// A key nobody knows.
+    /// A key that is not known.
     UnknownKey = "ZSHA-E0010",
     /// A required key is missing.
     MissingKey = "ZSHA-E0011",
     /// A value of another type.
     WrongType = "ZSHA-E0012",
-    /// Not one of the values allowed.
+    /// A value that is not one of those allowed.
     NotAllowed = "ZSHA-E0013",
     /// A number out of its bounds.
     OutOfRange = "ZSHA-E0014",
@@ -108,15 +108,15 @@ codes! {
     GuestIsNode = "ZSHA-E0039",
     /// Two NICs of one address.
     GuestAddressTwice = "ZSHA-E0040",
-    /// Not exactly one management NIC.
+    /// The number of management NICs is not one.
     MgmtNicCount = "ZSHA-E0041",
-    /// Not exactly one NIC with the default route.
+    /// The number of NICs with the default route is not one.
     DefRouteCount = "ZSHA-E0042",
     /// A time source that would follow itself.
     ChronyIsGuest = "ZSHA-E0043",
     /// Timings under which two copies could run.
     UnsafeTimings = "ZSHA-E0050",
-    /// A node named that the cluster has not.
+    /// A node that is not in the cluster.
     UnknownNode = "ZSHA-E0051",
     /// A mount's source that cannot be the same on every node, or that its file system does not take.
     BadSource = "ZSHA-E0052",

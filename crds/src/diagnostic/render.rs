@@ -16,7 +16,7 @@ pub enum Look {
 }
 
 impl Diagnostics {
-    /// For people; ends in a newline unless there is nothing to say.
+    /// Returns the text for people. It ends in a newline unless there is nothing to say.
     pub fn render(&self, look: Look) -> String {
         let renderer = match look {
             Look::Plain => Renderer::plain().decor_style(DecorStyle::Ascii),

@@ -1,5 +1,5 @@
-//! Two values, field by field. Entries of a list that have a name of their own are compared with their namesakes,
-//! wherever they stand.
+//! Compares two values, field by field. Entries of a list that have a name of their own are compared with their
+//! namesakes, wherever they stand.
 //!
 //! Never here: what a difference means.
 
@@ -114,7 +114,7 @@ fn lists(
     }
 }
 
-/// By new place, the old place: namesakes first, then what is left over in the same place.
+/// The old place of an entry, by its new place: namesakes first, then the entries left over in the same place.
 fn pair_up(old: &[Value], new: &[Value], identity: fn(&Value) -> Option<&str>) -> BTreeMap<usize, usize> {
     let mut pairs = BTreeMap::new();
     for (new_at, entry) in new.iter().enumerate() {

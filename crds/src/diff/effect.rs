@@ -1,4 +1,4 @@
-//! What each difference does to the VM, as the controllers act on it.
+//! Says what each difference does to the VM, as the controllers act on it.
 //!
 //! Never here: whether there is a difference.
 

@@ -27,7 +27,7 @@ const OFF: &str = "\x1b[0m";
 /// Lines around a change.
 const CONTEXT: usize = 3;
 
-/// Empty where the two mean the same. `old_name` and `new_name` head the diff.
+/// Returns the unified diff; empty if the two documents mean the same. `old_name` and `new_name` head the diff.
 pub fn unified(
     old: Option<&HaCluster>,
     new: &HaCluster,
@@ -70,7 +70,7 @@ pub fn unified(
     out + &summary(&changes) + "\n"
 }
 
-/// By line, from 0, what its change does to the VM.
+/// The effect on the VM of each changed line, by its number from 0.
 #[derive(Default)]
 struct Notes {
     old: BTreeMap<usize, Impact>,
@@ -78,7 +78,7 @@ struct Notes {
 }
 
 impl Notes {
-    /// A change is noted on the first line of it that is new; where none is, on the first that is gone.
+    /// Notes each change on its first line that is new, or on its first line that is gone where none is new.
     fn of(changes: &[Change], lines: &TextDiff<'_, '_, str>, old_text: &str, new_text: &str) -> Self {
         let (mut gone, mut came) = (BTreeSet::new(), BTreeSet::new());
         for line in lines.iter_all_changes() {

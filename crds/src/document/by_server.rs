@@ -1,4 +1,5 @@
-//! Fields of the metadata that the server writes: taken, so that what `zsha get` prints can be applied, and dropped.
+//! Fields of the metadata that the server writes. They are read, so that what `zsha get` prints can be applied, and
+//! dropped.
 //!
 //! Never here: a value. Nothing may come to depend on what somebody sends in their place.
 
@@ -12,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IgnoredAny};
 pub(super) struct ByServer;
 
 impl ByServer {
-    /// Always: it is never written.
+    /// Always true: the field is never written.
     pub(super) fn is_dropped(&self) -> bool {
         true
     }

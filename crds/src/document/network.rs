@@ -16,7 +16,7 @@ use super::strict::from_mapping_only;
 use super::text::{BridgeName, HOST_NAME, IPV4, LABELS, NotOfTheForm, TextForm, Written, text_schema};
 use crate::NodeName;
 
-/// A node of the cluster: what Consul is reached at, and what everything else calls it.
+/// A node of the cluster: the address that Consul is reached at, and the name that everything else calls it by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Node {
     pub name: NodeName,
@@ -79,11 +79,11 @@ impl JsonSchema for Node {
     }
 }
 
-/// One value for all nodes, or one by node.
+/// One value for all nodes, or one for each node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PerNode<T> {
     Same(T),
-    /// In the order written. A name may be missing or be there twice until the document was validated.
+    /// The values in the order written. A name may be missing or be there twice until the document was validated.
     ByNode(Vec<(NodeName, T)>),
 }
 
@@ -104,14 +104,14 @@ impl<T> PerNode<T> {
         }
     }
 
-    /// Whether the value depends on the node.
+    /// True if the value depends on the node.
     pub fn is_by_node(&self) -> bool {
         matches!(self, Self::ByNode(_))
     }
 }
 
 impl<T: Clone> PerNode<T> {
-    /// The same, the nodes in order of their names: their order means nothing.
+    /// The same values, with the nodes in order of their names, since their order means nothing.
     pub fn sorted(&self) -> Self {
         match self {
             Self::Same(value) => Self::Same(value.clone()),
@@ -218,19 +218,19 @@ impl fmt::Display for OptionalPerNode {
 pub struct MacAddress(pub [u8; 6]);
 
 impl MacAddress {
-    /// Whether it may be the address of a single NIC: not a group address, not all zeros.
+    /// True if it may be the address of a single NIC: not a group address, not all zeros.
     pub fn is_unicast(&self) -> bool {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
 
-    /// The same but for its first byte, which makes it unicast and locally administered.
+    /// The same address but for its first byte, which makes it unicast and locally administered.
     pub fn as_local_unicast(&self) -> Self {
         let mut bytes = self.0;
         bytes[0] = 0x02;
         Self(bytes)
     }
 
-    /// Whether it begins with the byte that libvirt keeps for the host's end of a NIC, its tap device.
+    /// True if the address begins with the byte that libvirt keeps for the host's end of a NIC, its tap device.
     pub fn is_like_a_tap(&self) -> bool {
         self.0[0] == 0xfe
     }
@@ -305,7 +305,7 @@ impl Nic {
         self.gateway.for_node(node).copied()
     }
 
-    /// Whether anything of this NIC depends on the node the guest boots on.
+    /// True if anything of this NIC depends on the node the guest boots on.
     pub fn is_by_node(&self) -> bool {
         [&self.ipaddr, &self.netmask, &self.gateway].iter().any(|value| value.is_by_node())
     }

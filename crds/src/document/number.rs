@@ -62,7 +62,7 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    /// Shorter than this no thread of a busy host can keep.
+    /// The shortest span. No thread of a busy host can keep a shorter one.
     const MIN: f64 = 0.05;
     const MAX: f64 = LONGEST_SECONDS as f64;
 

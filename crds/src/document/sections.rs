@@ -38,7 +38,7 @@ impl Mount {
         self.fs_type.as_ref().map_or(Self::DEFAULT_FS_TYPE, FsType::as_str)
     }
 
-    /// As in fstab(5); empty for none.
+    /// The mount options, as in fstab(5); empty for none.
     pub fn options(&self) -> &str {
         self.options.as_ref().map_or("", MountOptions::as_str)
     }
@@ -62,7 +62,7 @@ impl BridgeCheck {
     }
 }
 
-/// Whether the VM goes back to a node that is preferred to the one it runs on.
+/// The choice whether the VM goes back to a node that is preferred to the one it runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "lowercase")]
 pub enum Failback {
@@ -72,7 +72,7 @@ pub enum Failback {
     Off,
 }
 
-/// Where the VM is to run, other things being equal.
+/// The nodes where the VM is to run, other things being equal.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Placement {
@@ -167,7 +167,7 @@ impl Availability {
     }
 }
 
-/// Whether a node's hardware watchdog stands behind the keeper.
+/// The choice whether a node's hardware watchdog stands behind the keeper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "lowercase")]
 pub enum Watchdog {
@@ -179,7 +179,7 @@ pub enum Watchdog {
     Off,
 }
 
-/// What keeps the promise that no copy outlives its lease.
+/// The means that keep the promise that no copy outlives its lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Fencing {
@@ -197,7 +197,7 @@ impl Fencing {
     }
 }
 
-/// What becomes of a guest that powered itself off.
+/// The choice of what becomes of a guest that powered itself off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 pub enum GuestPowerOff {

@@ -1,4 +1,4 @@
-//! What serde's derived readers take beyond the schema is closed here: a list of values in the place of a mapping,
+//! Makes serde's derived readers as strict as the schema. They would take a list of values in the place of a mapping,
 //! and a mapping in the place of a word. The type derives with `#[serde(remote = "Self")]`, and reads through these.
 //!
 //! Never here: a rule about any value.

@@ -17,15 +17,16 @@ use serde_json::json;
 
 /// A value with a textual form that one regular expression describes completely.
 pub trait TextForm: FromStr + fmt::Display {
-    /// What the form is called in the schema.
+    /// The name of the form in the schema.
     const NAME: &'static str;
     /// The sentence for people: "must be ...".
     const MUST: &'static str;
     /// Texts that are of the form, for editors.
     const EXAMPLES: &'static [&'static str];
-    /// Anchored at both ends.
+    /// The regular expression, anchored at both ends.
     fn pattern() -> Cow<'static, str>;
-    /// A second one that must match too, where no one expression says it all: it counts no characters, the first does.
+    /// A second expression that must match too, where one alone cannot say it all. It counts no characters; the first
+    /// does.
     fn second_pattern() -> Option<Cow<'static, str>> {
         None
     }
@@ -61,7 +62,7 @@ impl<T: TextForm> Written<T> {
         Self::from(self.value.clone())
     }
 
-    /// As it was written.
+    /// The text as it was written.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -178,7 +179,7 @@ macro_rules! labels {
 pub(crate) const IPV4: &str = ipv4!();
 /// One host name as [`crate::NodeName`] takes it, unanchored: its characters, and how many.
 pub(crate) const HOST_NAME: &str = host_name!();
-/// The same: its labels.
+/// The labels of such a host name, unanchored.
 pub(crate) const LABELS: &str = labels!();
 
 impl TextForm for Ipv4Addr {
@@ -196,7 +197,7 @@ fn patterns<T: TextForm>() -> Vec<Regex> {
     std::iter::once(T::pattern()).chain(T::second_pattern()).map(compiled).collect()
 }
 
-/// A string type that is nothing but its pattern, or its two.
+/// Defines a string type that is nothing but its pattern, or its two patterns.
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $pattern:expr $(, and $second:expr)?, $must:literal, [$($example:literal),*]) => {
         $(#[$doc])*
@@ -307,7 +308,7 @@ text!(
     ["/opt/smp/mngt/"]
 );
 text!(
-    /// What is mounted: `HOST:/PATH`, or whatever else the file system's own mount program takes.
+    /// The source of a mount: `HOST:/PATH`, or whatever else the file system's own mount program takes.
     MountSource,
     "^[^\\x00-\\x20\\x7f-][^\\x00-\\x20\\x7f]*$",
     "must be what is to be mounted, such as '10.0.0.9:/share/mngt', without blanks, and must not begin with '-'",
@@ -329,7 +330,7 @@ text!(
 );
 
 impl TimeServer {
-    /// Without the blanks around it.
+    /// The host, without the blanks around it.
     pub fn host(&self) -> &str {
         self.0.trim_matches(' ')
     }
@@ -340,7 +341,7 @@ impl TimeServer {
 }
 
 impl MonAddress {
-    /// Without the port.
+    /// The host, without the port.
     pub fn host(&self) -> &str {
         self.0.split_once(':').map_or(self.as_str(), |(host, _)| host)
     }

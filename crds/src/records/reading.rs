@@ -1,5 +1,5 @@
-//! What is read of a key that anybody may have written: a record is taken for one only where it can be what this key
-//! holds. Everything else is unreadable, and said to be so; nothing is ever concluded from what it says.
+//! Reads keys that anybody may have written. A value is taken for a record only if it can be what this key holds.
+//! Everything else is unreadable, and said to be so; nothing is ever concluded from what it says.
 
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -7,14 +7,14 @@ use uuid::Uuid;
 use super::{LONGEST_SECONDS, LeaseRecord, NodeStatus, StoredSpec, VmRecord, VmStatus};
 use crate::{ClusterName, Condition, NodeName, VmName};
 
-/// Nothing that is counted here comes near it in the life of a cluster; what is above was never counted. Counting on
-/// from anything below it overflows nowhere.
+/// The bound of all that is counted. No count comes near it in the life of a cluster, so a number above it was never
+/// counted. Counting on from anything below it overflows nowhere.
 pub const HIGHEST: u64 = 1 << 62;
 
 /// A reason is cut after so many characters: a decoder quotes what it did not expect, and a value may be half a MiB.
 const LONGEST_REASON: usize = 300;
 
-/// A value as a record of this type, or why not, in a sentence that is never long.
+/// Reads a value as a record of this type, or says why it is none, in a sentence that is never long.
 pub fn read<T: DeserializeOwned>(value: &str) -> Result<T, String> {
     serde_json::from_str(value).map_err(|error| brief(&error.to_string()))
 }
@@ -29,7 +29,7 @@ pub fn brief(reason: &str) -> String {
 }
 
 impl StoredSpec {
-    /// What lies under the key of the document; not whether that document is any good.
+    /// Reads the value under the key of the document. It does not judge the document.
     pub fn read(value: &str) -> Result<Self, String> {
         let stored: Self = read(value)?;
         if stored.generation >= HIGHEST {
@@ -40,7 +40,7 @@ impl StoredSpec {
 }
 
 impl LeaseRecord {
-    /// What lies under the lease key of this node, in this cluster.
+    /// Reads the value under the lease key of this node, in this cluster.
     pub fn read(value: &str, node: &NodeName, cluster: &ClusterName) -> Result<Self, String> {
         let record: Self = read(value)?;
         if record.node != *node {
@@ -64,7 +64,7 @@ impl LeaseRecord {
 }
 
 impl VmRecord {
-    /// What lies under the key of the VM of this name, of this cluster.
+    /// Reads the value under the key of the VM of this name, of this cluster.
     pub fn read(value: &str, name: &VmName, cluster: &ClusterName) -> Result<Self, String> {
         let record: Self = read(value)?;
         same_vm(&record.name, record.uuid, name, cluster)?;
@@ -79,7 +79,7 @@ impl VmRecord {
 }
 
 impl VmStatus {
-    /// What lies under the status key of the VM of this name, of this cluster.
+    /// Reads the value under the status key of the VM of this name, of this cluster.
     pub fn read(value: &str, name: &VmName, cluster: &ClusterName) -> Result<Self, String> {
         let status: Self = read(value)?;
         same_vm(&status.name, status.uuid, name, cluster)?;
@@ -88,7 +88,7 @@ impl VmStatus {
 }
 
 impl NodeStatus {
-    /// What lies under the status key of this node.
+    /// Reads the value under the status key of this node.
     pub fn read(value: &str, node: &NodeName) -> Result<Self, String> {
         let status: Self = read(value)?;
         if status.node != *node {
@@ -100,7 +100,7 @@ impl NodeStatus {
         Ok(status)
     }
 
-    /// The conditions by which it says that it does not know what is asked for: the orders count once they are given again.
+    /// The conditions by which the node says that it does not know the orders. They count once they are given again.
     pub fn orders_in_doubt(&self) -> impl Iterator<Item = &Condition> {
         let is_of_one = |reason: &str| ["IntentUnknown", "IntentUnreadable"].contains(&reason);
         self.conditions.iter().filter(move |condition| is_of_one(&condition.reason))
@@ -117,7 +117,7 @@ fn same_vm(found: &VmName, uuid: Uuid, name: &VmName, cluster: &ClusterName) -> 
     Ok(())
 }
 
-/// The node that a key below this prefix is of.
+/// The node whose key this is, below this prefix.
 pub fn node_of(key: &str, prefix: &str) -> Result<NodeName, String> {
     let name = key.strip_prefix(prefix).unwrap_or(key);
     NodeName::new(name).map_err(|error| brief(&format!("no node has this name: {error}")))

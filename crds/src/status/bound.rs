@@ -9,8 +9,8 @@ use crate::records::{LEASE_LOOK_MILLIS, LeaseTimings};
 /// One transaction: a fence or a claim, over a store that has its leader. Elections run inside `fenceAfter`, which
 /// counts from when a renewal was sent, not from when it was seen.
 const TRANSACTION_SECONDS: f64 = 0.5;
-/// From `create` to a guest that executes, image and bridges being ready: measured 0.7 to 1.7 s where QEMU emulates the
-/// processor on a busy machine, less with KVM.
+/// The time from `create` to a guest that executes, image and bridges being ready: measured 0.7 to 1.7 s where QEMU
+/// emulates the processor on a busy machine, less with KVM.
 const START_SECONDS: f64 = 2.0;
 
 /// The worst time from the loss of the owner to a running QEMU on another node, in seconds.
@@ -52,8 +52,8 @@ impl FailoverBound {
     }
 }
 
-/// The owner's lease carries the timings it lives by, which a document just applied may not have reached: the
-/// longer of the two is the truth meanwhile.
+/// The bound in force. The owner's lease carries the timings that the owner lives by, and it may not have those of a
+/// document just applied yet: meanwhile the longer of the two is the truth.
 pub(super) fn in_force(facts: &Facts<'_>) -> Option<FailoverBound> {
     let of_document = facts.document.as_ref().ok().map(|document| document.timings());
     let owner = facts.view.vm.as_ref().and_then(|vm| vm.owner.as_ref());

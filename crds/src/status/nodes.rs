@@ -14,15 +14,15 @@ use crate::{Condition, ConditionKind, ConditionStatus, LocalState, NodeName, con
 /// A node's lease in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LeaseWord {
-    /// Renewed on time.
+    /// The lease is renewed on time.
     Held,
-    /// Overdue; still within the time one renewal holds.
+    /// The lease is overdue, and still within the time one renewal holds.
     Late,
-    /// Not renewed for longer than one renewal holds: the node may run nothing.
+    /// The lease was not renewed for longer than one renewal holds: the node may run nothing.
     Expired,
-    /// Taken away by another node.
+    /// Another node took the lease away.
     Fenced,
-    /// Given up after its copy was seen dead.
+    /// The node gave the lease up after its copy was seen dead.
     Released,
     /// The record was gone and another node put one in its place, which the node has not renewed yet.
     Lost,
@@ -55,17 +55,17 @@ impl LeaseWord {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Role {
-    /// The record of ownership names it.
+    /// The ownership record names the node.
     Owner,
-    /// The VM is being migrated to it.
+    /// The VM is being migrated to the node.
     MigrationTarget,
-    /// It could take the VM over now.
+    /// The node could take the VM over now.
     Standby,
-    /// Operators keep the VM from it; whatever else it lacks stands beside that.
+    /// Operators keep the VM from the node; whatever else it lacks stands beside that.
     Drained,
-    /// It could not; the reasons say why.
+    /// The node could not take the VM over; the reasons say why.
     Unfit,
-    /// The document does not name it.
+    /// The document does not name the node.
     Removed,
 }
 
@@ -93,27 +93,27 @@ impl ControllerState {
 #[serde(rename_all = "camelCase")]
 pub struct NodeSummary {
     pub name: NodeName,
-    /// As the document has it; absent for a node it does not name.
+    /// The address in the document; absent for a node that the document does not name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     pub lease: LeaseWord,
-    /// Whether the VM may be placed here, said by a controller that lives.
+    /// True if a controller that lives says that the VM may be placed here.
     pub ready: bool,
     pub role: Role,
-    /// Why it is not ready, a sentence each; empty where it is.
+    /// The reasons why it is not ready, a sentence each; empty where it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
     pub controller: ControllerState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller_version: Option<String>,
-    /// The local hypervisor's word for the VM; `Unknown` where nobody living says it.
+    /// The local hypervisor's word for the VM; `Unknown` where no living controller says it.
     pub local_vm: LocalState,
-    /// Whether the document's mounts and the image are there and answer, said by a controller that lives.
+    /// True if a controller that lives says that the document's mounts and the image are there and answer.
     #[serde(default = "unknown")]
     pub storage: ConditionStatus,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<u64>,
-    /// As its controller said last: what this host is, where it is no real machine or cannot tell.
+    /// The kind of this host as its controller said last, if it is no real machine or cannot tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_host: Option<String>,
 }
@@ -122,7 +122,7 @@ fn unknown() -> ConditionStatus {
     ConditionStatus::Unknown
 }
 
-/// All of it, or the worst of it.
+/// The status of mounts and image together: True if both are, False if one is.
 fn storage(status: Option<&NodeStatus>) -> ConditionStatus {
     let Some(status) = status else { return ConditionStatus::Unknown };
     let part =
@@ -135,12 +135,12 @@ fn storage(status: Option<&NodeStatus>) -> ConditionStatus {
 }
 
 impl NodeSummary {
-    /// Its lease may still be valid.
+    /// True if the node's lease may still be valid.
     pub fn alive(&self) -> bool {
         matches!(self.lease, LeaseWord::Held | LeaseWord::Late)
     }
 
-    /// What its controller wrote is the present: the lease is kept and the controller lives.
+    /// True if what its controller wrote is the present: the lease is kept and the controller lives.
     pub fn speaks(&self) -> bool {
         self.alive() && self.controller == ControllerState::Up
     }
@@ -270,7 +270,7 @@ fn is_drained_by_its_word(status: &NodeStatus) -> bool {
     condition::find(&status.conditions, ConditionKind::Schedulable).is_some_and(|said| said.reason == DRAINED)
 }
 
-/// A node that loses its lease again and again.
+/// The sentence on a node that loses its lease again and again.
 fn unstable(conditions: &[Condition]) -> Option<String> {
     let stable = condition::find(conditions, ConditionKind::Stable).filter(|stable| !stable.is_true())?;
     Some(format!("{}: {}", stable.reason, stable.message))

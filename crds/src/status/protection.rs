@@ -1,4 +1,4 @@
-//! Whether the VM survives one more failure: another node could take it over, and the store would keep its quorum.
+//! Says whether the VM survives one more failure: another node could take it over, and the store would keep its quorum.
 
 use super::ClusterView;
 use super::nodes::{LeaseWord, NodeSummary, Role};
@@ -6,7 +6,7 @@ use super::vm::{VmSummary, Wanted};
 use crate::ConditionStatus;
 
 pub(super) struct Protection {
-    /// Unknown where nobody can tell; only True protects.
+    /// Unknown where it cannot be told; only True protects.
     pub(super) status: ConditionStatus,
     pub(super) reason: &'static str,
     pub(super) sentence: String,

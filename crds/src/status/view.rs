@@ -1,4 +1,4 @@
-//! What was read of a cluster, gathered: records by key, how each lease was seen, and how old it all is.
+//! All that was read of a cluster: records by key, how each lease was seen, and how old it all is.
 //!
 //! A record that cannot be read is kept as unreadable and never dropped: unreadable is not absent.
 
@@ -13,21 +13,21 @@ use crate::records::{
 };
 use crate::{ClusterName, HaCluster, Keys, NodeName, VmName, decode_value};
 
-/// How a lease that says `Held` was seen by whoever looks. Only its holder knows whether it is valid.
+/// How a lease that says `Held` was seen by this process. Only its holder knows whether it is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseSight {
-    /// Renewed when it should have been.
+    /// The lease was renewed when it should have been.
     Fresh,
-    /// Overdue, and still within the time one renewal holds.
+    /// The lease is overdue, and still within the time one renewal holds.
     Late { secs: u64 },
     /// One renewal's time is over: the node may run nothing any more.
     Expired,
-    /// Not looked at for long enough to tell.
+    /// The lease was not looked at for long enough to tell.
     Unknown,
 }
 
 impl LeaseSight {
-    /// By the age of the last renewal that was seen.
+    /// Judges a lease by the age of the last renewal that was seen.
     pub fn from_age_millis(age: u64, timings: &LeaseTimings) -> Self {
         let on_time = (timings.renew_millis * 3).max(timings.ttl_millis / 2);
         match age {
@@ -37,7 +37,8 @@ impl LeaseSight {
         }
     }
 
-    /// By the clocks of two machines, which may differ by any amount: `Unknown` where the record is from the future.
+    /// Judges a lease by the clocks of two machines, which may differ by any amount: `Unknown` where the record is from
+    /// the future.
     pub fn by_wall_clock(lease: &LeaseRecord, now: Timestamp) -> Self {
         let age = now.as_millisecond() - lease.renewed_at.as_millisecond();
         match u64::try_from(age) {
@@ -56,7 +57,7 @@ pub enum DataAge {
     /// A quorum confirmed them.
     #[default]
     Consistent,
-    /// They come from one server that nobody confirmed, and are at least so old where that is known.
+    /// They come from one server that nothing confirmed, and are at least so old where that is known.
     Stale {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         secs: Option<u64>,
@@ -82,7 +83,7 @@ pub struct RawRecord<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClusterView {
     pub cluster: ClusterName,
-    /// The document in force, as far as whoever looks can tell: a controller knows the last good one also where the
+    /// The document in force, as far as this process can tell. A controller knows the last good one also where the
     /// stored one has a problem. None: there is none (or none that can be read, see `spec_problem`).
     pub spec: Option<StoredSpec>,
     /// Why the stored document is not the one in force, where it is not.
@@ -91,11 +92,11 @@ pub struct ClusterView {
     pub vm: Option<VmRecord>,
     pub vm_status: Option<VmStatus>,
     pub node_statuses: BTreeMap<NodeName, NodeStatus>,
-    /// By the last part of their key: `power`, `drain.nfs-1`, ...
+    /// The intents by the last part of their key: `power`, `drain.nfs-1`, ...
     pub intents: BTreeMap<String, Intent>,
-    /// In the order the store saw them, oldest first.
+    /// The events in the order the store saw them, oldest first.
     pub events: Vec<EventRecord>,
-    /// How each lease was seen. One that is not here was not seen.
+    /// How each lease was seen. A lease that is not here was not seen.
     pub lease_ages: BTreeMap<NodeName, LeaseSight>,
     /// Keys whose value could not be read, and why.
     pub unreadable: BTreeMap<String, String>,
@@ -120,7 +121,7 @@ impl<T> Clone for Observed<'_, T> {
 impl<T> Copy for Observed<'_, T> {}
 
 impl ClusterView {
-    /// Of a cluster nothing is known of.
+    /// The view of a cluster of which nothing is known.
     pub fn empty(cluster: ClusterName, now: Timestamp) -> Self {
         Self {
             cluster,
@@ -139,8 +140,8 @@ impl ClusterView {
         }
     }
 
-    /// From keys as read, in any order; keys of other kinds are passed over. Leases are judged by the wall clock
-    /// until somebody who has watched them says better.
+    /// Makes a view of keys as read, in any order; keys of other kinds are passed over. Leases are judged by the wall
+    /// clock until a process that has watched them says better.
     pub fn from_records<'a>(
         cluster: ClusterName,
         now: Timestamp,
@@ -210,7 +211,7 @@ impl ClusterView {
         }
     }
 
-    /// The document as types, or why there is none: by the rules the controllers go by.
+    /// The document as types, or why there is none, by the rules that the controllers go by.
     pub(super) fn document(&self) -> Result<HaCluster, String> {
         let none = || self.spec_problem.clone().unwrap_or_else(|| "no document has been applied".to_owned());
         let spec = self.spec.as_ref().ok_or_else(none)?;
@@ -238,7 +239,7 @@ impl ClusterView {
         }
     }
 
-    /// The stop an operator asked for, where one did.
+    /// The stop that an operator asked for, if one did.
     pub fn stop_wanted(&self) -> Option<Asked<'_>> {
         match self.intents.get(Intent::POWER)? {
             Intent::Stop { by, at, message, .. } => Some(Asked { by, at: *at, message }),
@@ -246,7 +247,7 @@ impl ClusterView {
         }
     }
 
-    /// Since when nothing is begun, where an operator asked for that.
+    /// The freeze that an operator asked for, if one did.
     pub fn frozen(&self) -> Option<Asked<'_>> {
         match self.intents.get(Intent::FREEZE)? {
             Intent::Freeze { by, at, message } => Some(Asked { by, at: *at, message }),
@@ -254,7 +255,7 @@ impl ClusterView {
         }
     }
 
-    /// Whether an operator asked for this node to be left.
+    /// The drain of this node that an operator asked for, if one did.
     pub fn drained(&self, node: &NodeName) -> Option<Asked<'_>> {
         match self.intents.get(&Intent::drain_of(node))? {
             Intent::Drain { by, at, message, .. } => Some(Asked { by, at: *at, message }),
@@ -263,7 +264,7 @@ impl ClusterView {
     }
 }
 
-/// What an operator asked for: who, when and why.
+/// An order of an operator: who asked, when and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked<'a> {
     pub by: &'a str,
@@ -272,7 +273,7 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// When, to the second.
+    /// The time of the order, to the second.
     pub fn since(&self) -> impl std::fmt::Display + use<> {
         self.at.strftime("%Y-%m-%d %H:%M:%SZ")
     }

@@ -1,6 +1,6 @@
-//! The VM in one value: where it is and what it does, as far as somebody living says so.
+//! The VM in one value: where it is and what it does, as far as a living controller says so.
 //!
-//! Never here: yesterday's word as today's. It goes to `lastKnownState`, and `state` is `Unknown`.
+//! Never here: an old word in the place of a present one. It goes to `lastKnownState`, and `state` is `Unknown`.
 
 use std::net::Ipv4Addr;
 
@@ -15,7 +15,7 @@ use crate::document::Nic;
 use crate::records::{Owner, StartRecord, VmPhase, VmRecord, VmStatus};
 use crate::{ConditionKind, ConditionStatus, NodeName, VmName, VmState, condition};
 
-/// What is wanted of the VM.
+/// The state that operators want the VM in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Wanted {
     Running,
@@ -28,11 +28,11 @@ pub enum Wanted {
 pub struct VmSummary {
     pub name: VmName,
     pub uuid: Uuid,
-    /// The owner by the record; absent where nobody owns it.
+    /// The owner by the record; absent where no node owns the VM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,
     pub state: VmState,
-    /// What was last said, where nobody living says it now.
+    /// The state that was last said, where no living controller says it now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_known_state: Option<VmState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ pub struct VmSummary {
     pub phase: Option<VmPhase>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrating_to: Option<NodeName>,
-    /// Since when `state` is so.
+    /// The time since when `state` is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// Generation of the document the running VM was made from.
@@ -58,16 +58,16 @@ pub struct VmSummary {
     pub note: String,
 }
 
-/// What the document gives one NIC of the guest. Whether the guest took it, it alone knows.
+/// The address that the document gives one NIC of the guest. Only the guest knows whether it took it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuestAddress {
-    /// Absent where it depends on the node the guest booted on, and that is not known: nobody owns the VM, or it was
+    /// Absent where it depends on the node the guest booted on, and that is not known: no node owns the VM, or it was
     /// moved live since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Ipv4Addr>,
     pub bridge: String,
-    /// Whether this is the management NIC.
+    /// True if this is the management NIC.
     pub management: bool,
     pub default_route: bool,
 }
@@ -93,7 +93,7 @@ fn addresses(facts: &Facts<'_>, record: Option<&VmRecord>) -> Vec<GuestAddress> 
     .collect()
 }
 
-/// The state in a word, or why nobody can say.
+/// The state in a word, or why it is not known.
 enum Word {
     Known(VmState),
     Unknown(String),
@@ -142,7 +142,7 @@ pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
     summary
 }
 
-/// Why the guest does not know what it is to be, where that was seen.
+/// The reason why the guest has not been told its configuration, where that was seen.
 fn not_told(status: Option<&VmStatus>) -> Option<String> {
     let told = condition::find(&status?.conditions, ConditionKind::GuestConfigured)?;
     (told.status == ConditionStatus::False).then(|| told.message.clone())
@@ -172,7 +172,7 @@ fn word(facts: &Facts<'_>, nodes: &[NodeSummary], status: Option<&VmStatus>) -> 
     }
 }
 
-/// Why the owner cannot say what is, where it cannot.
+/// The reason why the owner cannot say what is so, if it cannot.
 fn unspoken(facts: &Facts<'_>, nodes: &[NodeSummary], owner: &Owner) -> Option<String> {
     let node = &owner.node;
     let Some(summary) = nodes.iter().find(|summary| summary.name == *node) else {
@@ -203,7 +203,7 @@ fn unspoken(facts: &Facts<'_>, nodes: &[NodeSummary], owner: &Owner) -> Option<S
     }
 }
 
-/// The owner lives: its word counts, unless the record has moved on since.
+/// The word of an owner that lives: it counts, unless the record has moved on since.
 fn reported(owner: &Owner, phase: VmPhase, status: Option<&VmStatus>) -> Word {
     match (phase, status) {
         (VmPhase::Running, None) => Word::Unknown(format!("{} has not reported on it yet", owner.node)),
@@ -216,7 +216,8 @@ fn reported(owner: &Owner, phase: VmPhase, status: Option<&VmStatus>) -> Word {
     }
 }
 
-/// The report is written when it changes, for other things too: a start after it is the better word.
+/// The time since when the state is so. The report is also written when other things change, so for a VM that runs or
+/// starts the last start is the better word.
 fn since(state: VmState, status: Option<&VmStatus>, last_start: Option<&StartRecord>) -> Option<Timestamp> {
     match (state, last_start) {
         (VmState::Running | VmState::Starting, Some(start)) => Some(start.at),

@@ -1,4 +1,5 @@
-//! As much of a document as can be read: what is missing or malformed is none, and was told by the schema.
+//! The part of a document that can be read, for the rules. A value that is missing or malformed is none here; the
+//! schema has told it.
 //!
 //! Never here: a default in the place of what cannot be read.
 
@@ -62,8 +63,8 @@ impl<'a> Draft<'a> {
         list.filter_map(|(at, value)| Some((path.index(at).key(field), read(value.get(field))?))).collect()
     }
 
-    /// The names of the nodes, only if every one of them can be read: what is not in an incomplete list may still be
-    /// a node.
+    /// The names of the nodes, only if every one of them can be read: a name that is not in an incomplete list may
+    /// still be a node.
     pub(super) fn node_names(&self) -> Option<BTreeSet<&NodeName>> {
         let names: Option<BTreeSet<_>> =
             self.nodes.iter().map(|node| node.as_ref().map(|node| &node.name)).collect();

@@ -1,4 +1,4 @@
-//! Where the image lives: which fields go with which `Type`.
+//! Rules on where the image lives: which fields go with which `Type`.
 //!
 //! Never here: whether the image is there.
 
@@ -102,7 +102,7 @@ fn ceph_conf(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     }
 }
 
-/// Neither holds for a value of another type: that is for the schema to say.
+/// True if the field has a value. A value of another type is neither filled nor empty: that is for the schema to say.
 fn is_filled(value: &Value) -> bool {
     value.as_str().is_some_and(|text| !text.is_empty())
         || value.as_array().is_some_and(|items| !items.is_empty())

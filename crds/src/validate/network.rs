@@ -1,5 +1,5 @@
-//! The guest's NICs: addresses that fit their subnets and nobody else's, one management NIC, one default route, and
-//! the per-node form only where it can work.
+//! Rules on the guest's NICs: addresses that fit their subnets and nobody else's, one management NIC, one default
+//! route, and the per-node form only where it can work.
 //!
 //! Never here: what is on the wire.
 

@@ -1,4 +1,4 @@
-//! The nodes: an odd number, each name and each address once, addresses a host can have.
+//! Rules on the nodes: an odd number, each name and each address once, addresses a host can have.
 //!
 //! Never here: whether a node answers.
 
@@ -68,7 +68,7 @@ fn count(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     }
 }
 
-/// Why no host can have the address.
+/// The reason why no host can have the address.
 pub(super) fn unusable(address: Ipv4Addr) -> Option<&'static str> {
     match address {
         _ if address.octets()[0] == 0 => Some("it is not the address of any host"),
@@ -90,7 +90,7 @@ pub(super) fn unusable_address(path: Path, address: Ipv4Addr, why: &str) -> Find
     .hint("give the address it is reached at from the other hosts")
 }
 
-/// Whether every host means itself by the name.
+/// True if every host means itself by the name.
 fn is_local(name: &str) -> bool {
     let mut labels = name.split('.');
     let is = |label: Option<&str>| label.is_some_and(|label| label.eq_ignore_ascii_case("localhost"));
@@ -104,7 +104,8 @@ fn unusable_name(path: Path, name: &str) -> Finding {
         .hint("every host means itself by this name")
 }
 
-/// What no other host can reach, or means itself by: a name or an address of a list of servers.
+/// Finds a host in a list of servers that no other host can reach, or that every host takes for itself, by name or by
+/// address.
 pub(super) fn unusable_host(path: Path, host: &str) -> Option<Finding> {
     match host.parse::<Ipv4Addr>() {
         Ok(address) => unusable(address).map(|why| unusable_address(path, address, why)),

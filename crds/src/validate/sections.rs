@@ -1,4 +1,4 @@
-//! Our own sections: timings under which no two copies can run, mounts, bridges, placement.
+//! Rules on our own sections: timings under which no two copies can run, mounts, bridges, placement.
 //!
 //! Never here: how long anything takes on this machine.
 
@@ -111,7 +111,7 @@ fn mounts(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     }
 }
 
-/// Each node mounts the same by the same words, so they must mean one place, and mean it everywhere.
+/// Each node mounts the same by the same words, so the words must mean one place, and mean it everywhere.
 fn sources(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     for (at, mount) in draft.value("Mounts").and_then(Value::as_array).into_iter().flatten().enumerate() {
         let Some(source) = read::<MountSource>(mount.get("Source")) else { continue };
