@@ -1,5 +1,5 @@
-//! How long to wait before trying again: exponential, with full jitter from a seeded source, so that nodes that
-//! failed together do not come back together and a simulation repeats itself. It never waits; it says how long.
+//! Says how long to wait before trying again: exponential, with full jitter from a seeded source, so that nodes that
+//! failed together do not come back together and a simulation repeats itself. It never waits itself.
 
 use std::time::Duration;
 
@@ -9,21 +9,21 @@ use rand::{Rng, SeedableRng};
 /// The bounds of a [`Backoff`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackoffConfig {
-    /// No first delay is longer.
+    /// The first delay is at most this long.
     pub base: Duration,
-    /// No delay at all is longer.
+    /// Every delay is at most this long.
     pub cap: Duration,
 }
 
 impl Default for BackoffConfig {
-    /// Quick after a blip; after minutes of outage one try in ten seconds or so, since a cluster that comes back
-    /// should be noticed soon and a request costs little.
+    /// A retry is quick after a blip. After minutes of outage there is one try in ten seconds or so, since a cluster
+    /// that comes back should be noticed soon and a request costs little.
     fn default() -> Self {
         Self { base: Duration::from_millis(200), cap: Duration::from_secs(10) }
     }
 }
 
-/// Delays of one thing that is tried again and again.
+/// The delays of one thing that is tried again and again.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     config: BackoffConfig,
@@ -45,12 +45,12 @@ impl Backoff {
         Duration::from_nanos(self.rng.random_range(1..=nanos))
     }
 
-    /// It worked: begin anew. The source of jitter goes on.
+    /// Begins anew, since it worked. The source of jitter goes on.
     pub fn reset(&mut self) {
         self.attempt = 0;
     }
 
-    /// Failures since the last [`Backoff::reset`].
+    /// The number of failures since the last [`Backoff::reset`].
     pub fn attempts(&self) -> u32 {
         self.attempt
     }

@@ -61,23 +61,23 @@ impl fmt::Debug for Moment {
     }
 }
 
-/// Which clock a node lives by.
+/// The clock that a node lives by.
 #[derive(Debug, Clone, Copy)]
 pub enum Clock {
     /// `CLOCK_BOOTTIME`: the real one.
     Boottime,
     /// tokio's clock since `start`, which the simulator moves; `rate_ppm` is how much faster than true it runs.
     Tokio { start: tokio::time::Instant, rate_ppm: i32 },
-    /// The same of a simulated machine, to which more can happen: its odd behaviour of this number on this thread.
+    /// The same for a simulated machine, to which more can happen: this thread has its faults under this number.
     Machine { start: tokio::time::Instant, rate_ppm: i32, number: usize },
 }
 
-/// What is wrong with the clocks of a simulated machine.
+/// The faults in the clocks of a simulated machine.
 #[derive(Debug, Clone, Copy, Default)]
 struct Odd {
-    /// How far the wall clock was set from where it would be.
+    /// The difference between the wall clock as it was set and as it would be.
     wall: SignedDuration,
-    /// For how long the clock stood still: no clock that counts suspend does.
+    /// The time for which the clock stood still, which no clock that counts suspend does.
     stood: Duration,
 }
 
@@ -119,29 +119,29 @@ impl Clock {
         }
     }
 
-    /// A simulated machine's clocks are as they should be again; others' always are.
+    /// Mends the clocks of a simulated machine; other clocks are never odd.
     pub fn mend(&self) {
         if let Self::Machine { number, .. } = self {
             make_odd(*number, |odd| *odd = Odd::default());
         }
     }
 
-    /// Somebody sets a simulated machine's wall clock.
+    /// Sets the wall clock of a simulated machine, as a person would.
     pub fn step_wall(&self, by: SignedDuration) {
         if let Self::Machine { number, .. } = self {
             make_odd(*number, |odd| odd.wall = odd.wall.saturating_add(by));
         }
     }
 
-    /// A simulated machine's clock has stood still for this long, as no clock of this kind may.
+    /// Lets the clock of a simulated machine stand still for this long, as no clock of this kind may.
     pub fn stand_still(&self, time: Duration) {
         if let Self::Machine { number, .. } = self {
             make_odd(*number, |odd| odd.stood += time);
         }
     }
 
-    /// Returns once `moment` has come on this clock. Waits on tokio's, which does not count suspend: what must not
-    /// be late after a suspend does not wait here.
+    /// Returns once `moment` has come on this clock. It waits on tokio's clock, which does not count suspend: code that
+    /// must not be late after a suspend does not wait here.
     pub async fn sleep_until(&self, moment: Moment) {
         loop {
             let left = self.now().until(moment);
@@ -152,7 +152,7 @@ impl Clock {
         }
     }
 
-    /// How long `duration` of this clock is on a true one.
+    /// The length of `duration` of this clock on a true one.
     fn true_time(&self, duration: Duration) -> Duration {
         match self {
             Self::Boottime => duration,
@@ -162,14 +162,14 @@ impl Clock {
         }
     }
 
-    /// As if it had begun to run at the epoch; never before it.
+    /// The wall clock, as if it had begun to run at the epoch; never before the epoch.
     fn since_epoch(&self, set_by: SignedDuration) -> Timestamp {
         let since = SignedDuration::try_from(self.now().since(Moment::default())).unwrap_or_default();
         let since = since.saturating_add(set_by).max(SignedDuration::ZERO);
         Timestamp::UNIX_EPOCH.checked_add(since).unwrap_or(Timestamp::MAX)
     }
 
-    /// Wall clock, for display and for numbers that gain by being later ones: it may jump by any amount.
+    /// The wall clock, for display and for numbers that gain by being later ones. It may jump by any amount.
     pub fn wall(&self) -> Timestamp {
         match self {
             Self::Boottime => wall_now(),
@@ -179,7 +179,7 @@ impl Clock {
     }
 }
 
-/// Wall clock, see [`Clock::wall`].
+/// The wall clock, see [`Clock::wall`].
 #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
 pub fn wall_now() -> Timestamp {
     Timestamp::now()

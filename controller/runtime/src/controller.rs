@@ -28,19 +28,19 @@ use crate::watcher::Event;
 /// The safety net: a change that no wake-up told of is seen after this at the latest.
 pub const DEFAULT_MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// What a run asks for.
+/// The wish of a run: when it is to be run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action {
     after: Option<Duration>,
 }
 
 impl Action {
-    /// Run again after this, or at the next change, whichever comes first.
+    /// Asks to be run again after this, or at the next change, whichever comes first.
     pub fn requeue(after: Duration) -> Self {
         Self { after: Some(after) }
     }
 
-    /// Run again at the next change (and by the safety net).
+    /// Asks to be run again at the next change (and by the safety net).
     pub fn await_change() -> Self {
         Self { after: None }
     }
@@ -51,13 +51,13 @@ impl Action {
     }
 }
 
-/// What went wrong, in a watched stream or a run.
+/// An error in a watched stream or in a run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error<K: fmt::Debug, E: std::error::Error + 'static> {
     /// A watched stream told of an error. It goes on by itself.
     #[error("cannot watch")]
     Watch(#[source] StoreError),
-    /// A run failed; `error_policy` has said what next.
+    /// A run failed; `error_policy` has said when it is run again.
     #[error("cannot reconcile {key:?}")]
     Reconcile { key: K, source: E },
 }
@@ -65,7 +65,7 @@ pub enum Error<K: fmt::Debug, E: std::error::Error + 'static> {
 /// A wake-up, or a watched stream's error.
 type Trigger<K> = Result<K, StoreError>;
 
-/// What wakes the runs up. Built first, then [`Controller::run`].
+/// The runner of one kind of key: first it is told what wakes it, then [`Controller::run`] runs it.
 pub struct Controller<K> {
     triggers: SelectAll<BoxStream<'static, Trigger<K>>>,
     shutdown: BoxFuture<'static, ()>,
@@ -95,7 +95,7 @@ impl<K: Ord + Clone + fmt::Debug + Send + 'static> Controller<K> {
         }
     }
 
-    /// Runs the key that `keys` makes of a watcher's event, if it makes one. Bookmarks wake nobody.
+    /// Runs the key that `keys` makes of a watcher's event, if it makes one. Bookmarks cause no run.
     pub fn watches(
         mut self,
         stream: impl Stream<Item = Result<Event, StoreError>> + Send + 'static,
@@ -118,7 +118,7 @@ impl<K: Ord + Clone + fmt::Debug + Send + 'static> Controller<K> {
         self
     }
 
-    /// Ends, once the run under way is finished, when this does.
+    /// Makes the runner end when this does, once the run under way is finished.
     pub fn graceful_shutdown_on(mut self, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = shutdown.boxed();
         self
@@ -130,14 +130,14 @@ impl<K: Ord + Clone + fmt::Debug + Send + 'static> Controller<K> {
         self
     }
 
-    /// How many keys may be run side by side; 1 unless said.
+    /// The number of keys that may be run side by side; 1 unless set.
     pub fn concurrency(mut self, keys: usize) -> Self {
         self.concurrency = keys.max(1);
         self
     }
 
-    /// The results of all runs, as they end. Ends after the shutdown, or when every trigger has ended and every
-    /// run asked for no other.
+    /// The results of all runs, as they end. The stream ends after the shutdown, or when every trigger has ended and
+    /// every run asked for no other.
     pub fn run<C, E, F>(
         self,
         reconcile: impl Fn(K, Arc<C>) -> F + Send + 'static,
@@ -182,7 +182,7 @@ struct Runner<K, E> {
     policy: Policy<K, E>,
 }
 
-/// Why the runner woke up.
+/// The reason why the runner woke up.
 enum Woken<K, E> {
     Shutdown,
     Ended(K, Result<Action, E>),

@@ -1,6 +1,6 @@
-//! Events: what happened and why, for people. Publishing never waits; one task writes them, the same thing again
-//! counted up, at most so many a node and so many writes a second. An event that cannot be kept is logged, never lost
-//! in silence; nothing decides anything by events.
+//! Events: what happened and why, for people. Publishing never waits: one task writes the events, and counts up those
+//! that say the same. It keeps at most so many a node, and writes at most so often. An event that cannot be kept is
+//! logged, never lost in silence; nothing decides anything by events.
 
 mod book;
 
@@ -19,7 +19,7 @@ use crate::store::{Read, Store, StoreError, Txn};
 
 use book::{Batch, Book};
 
-/// Events waiting to be taken in by the task.
+/// The number of events that may wait to be taken in by the task.
 const QUEUED: usize = 256;
 
 /// A longer message is cut: an event is a sentence, not a log.
@@ -32,12 +32,12 @@ pub struct Event {
     /// One CamelCase word.
     pub reason: String,
     pub message: String,
-    /// What it is about: `vm/mnvm`, `node/nfs-1`, `cluster/prod`.
+    /// The thing it is about: `vm/mnvm`, `node/nfs-1`, `cluster/prod`.
     pub regarding: String,
 }
 
 impl Event {
-    /// As severe as its reason says.
+    /// An event as severe as its reason says.
     pub fn new(reason: EventReason, regarding: impl Into<String>, message: impl Into<String>) -> Self {
         let (kind, reason) = (reason.severity(), reason.as_str().to_owned());
         Self { kind, reason, message: message.into(), regarding: regarding.into() }
@@ -46,14 +46,14 @@ impl Event {
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Events kept of a node; the newest.
+    /// The number of events kept of a node; the newest stay.
     pub kept: usize,
-    /// At least this long between two writes.
+    /// The shortest time between two writes.
     pub min_interval: Duration,
     /// How long the last events may take to be written once every [`Recorder`] is gone.
     pub farewell: Duration,
     pub backoff: BackoffConfig,
-    /// Of the jitter.
+    /// The seed of the jitter.
     pub seed: u64,
 }
 
@@ -75,7 +75,7 @@ struct Noted {
     at: Timestamp,
 }
 
-/// Where events are published. Clones publish to the same task.
+/// The place where events are published. Clones publish to the same task.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     queue: mpsc::Sender<Noted>,
@@ -134,12 +134,12 @@ pub struct Task {
     book: Book,
     config: Config,
     backoff: Backoff,
-    /// Whether the book knows what is stored.
+    /// True if the book knows what is stored.
     loaded: bool,
 }
 
 impl Task {
-    /// Until every recorder is gone and what they published is written, or the farewell is over.
+    /// Writes until every recorder is gone and what they published is written, or the farewell is over.
     pub async fn run(mut self) {
         while let Some(noted) = self.published.recv().await {
             self.note(noted);
@@ -168,7 +168,7 @@ impl Task {
         }
     }
 
-    /// Takes in events until then; false if none can come any more.
+    /// Takes in events until that moment; false if none can come any more.
     async fn take_in_until(&mut self, moment: Instant) -> bool {
         loop {
             tokio::select! {
@@ -182,7 +182,7 @@ impl Task {
         }
     }
 
-    /// One write of what is waiting. If it failed: how long to leave the store alone.
+    /// Makes one write of what is waiting. If it failed, returns how long to leave the store alone.
     async fn write(&mut self) -> Option<Duration> {
         let Some(batch) = self.prepare().await else { return Some(self.backoff.next_delay()) };
         match self.store.txn(batch.ops()).await {
@@ -212,7 +212,7 @@ impl Task {
         None
     }
 
-    /// What to write next, once it is known what is stored.
+    /// Chooses what to write next, once it is known what is stored.
     async fn prepare(&mut self) -> Option<Batch> {
         if !self.loaded {
             match self.store.list(&self.prefix, Read::Consistent).await {

@@ -1,5 +1,5 @@
-//! What applying a document writes: the document in force and the record of it, in one transaction. A function of
-//! values: it reads nothing, writes nothing and asks no clock.
+//! Works out what applying a document writes: the document in force and the record of it, in one transaction. A
+//! function of values: it reads nothing, writes nothing and asks no clock.
 
 use serde_json::Value;
 use zsha_crds::Keys;
@@ -9,16 +9,16 @@ use jiff::Timestamp;
 
 use crate::store::{Entry, Op};
 
-/// Records kept. Older ones go as new ones come.
+/// The number of records kept. Older ones go as new ones come.
 pub const KEPT: usize = 100;
 
-/// Old records deleted by one apply: they share a transaction's budget with the document, twice.
+/// The number of old records that one apply deletes: they share a transaction's budget with the document, twice.
 const TRIMMED_AT_ONCE: usize = 16;
 
 /// A document to be put in force.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
-    /// Of the document.
+    /// The format of the document.
     pub format: u32,
     pub document: Value,
     pub applied_by: String,
@@ -28,10 +28,10 @@ pub struct Change {
     pub command: String,
 }
 
-/// What applying it comes to.
+/// The outcome of applying a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// What it says is in force already: nothing is written.
+    /// The document in force says the same already: nothing is written.
     Unchanged { generation: u64 },
     /// This transaction puts it in force as `generation`.
     Write { ops: Vec<Op>, generation: u64 },
@@ -45,11 +45,11 @@ pub enum HistoryError {
     Unwritable(#[source] serde_json::Error),
 }
 
-/// The transaction that applies `change` over `current`, the entry of [`Keys::spec`] as it was read. `history` are
-/// the entries below [`Keys::history`]. `observed` is the highest generation that any node says it acts on: higher than
-/// all in the store where that was put back to an older state, and nodes go on with theirs until a higher one comes.
-/// `equivalent` says whether two documents mean the same, once normalised: only where they do not does the generation
-/// move.
+/// The transaction that applies `change` over `current`, the entry of [`Keys::spec`] as it was read. `history` are the
+/// entries below [`Keys::history`]. `observed` is the highest generation that any node says it acts on. It is higher
+/// than all in the store where the store was put back to an older state, and nodes go on with theirs until a higher one
+/// comes. `equivalent` says whether two documents mean the same, once normalised: the generation moves only where they
+/// do not.
 pub fn apply(
     keys: &Keys,
     current: Option<&Entry>,
@@ -152,12 +152,12 @@ mod tests {
         a == b
     }
 
-    /// Applies to a real store; the generation it went to, and whether anything was written.
+    /// Applies the document to a real store. Returns the generation it went to, and whether anything was written.
     fn applied(store: &MemoryStore, document: Value) -> (u64, bool) {
         applied_beside(store, 0, document)
     }
 
-    /// While nodes act on generation `observed`.
+    /// Does the same while nodes act on generation `observed`.
     fn applied_beside(store: &MemoryStore, observed: u64, document: Value) -> (u64, bool) {
         let history = store.read_all(&keys().history()).entries;
         let spec = store.read(&keys().spec());

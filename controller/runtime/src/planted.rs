@@ -1,10 +1,10 @@
-//! Bugs planted on purpose, by name: what shows that the tests and the simulator find what they are there to find. In a
+//! Bugs planted on purpose, by name. They show that the tests and the simulator find what they are there to find. In a
 //! build for production there are none, and the compiler removes every question after them.
 
 #[cfg(any(test, feature = "planted"))]
 use std::cell::Cell;
 
-/// Where a test's process is told which bug is planted in it, on every thread that it has.
+/// The environment variable that tells a test's process which bug is planted in it, on every thread that it has.
 pub const VARIABLE: &str = "ZSHA_PLANTED";
 
 #[cfg(any(test, feature = "planted"))]
@@ -12,7 +12,7 @@ thread_local! {
     static PLANTED: Cell<Option<&'static str>> = Cell::new(of_this_process());
 }
 
-/// Read once: a process has many threads.
+/// The bug of this process. It is read once, since a process has many threads.
 #[cfg(any(test, feature = "planted"))]
 fn of_this_process() -> Option<&'static str> {
     use std::sync::OnceLock;
@@ -20,7 +20,7 @@ fn of_this_process() -> Option<&'static str> {
     OF_THIS_PROCESS.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref()
 }
 
-/// Breaks it on this thread, or mends it.
+/// Plants the bug on this thread, or takes it away.
 #[cfg(any(test, feature = "planted"))]
 pub fn plant(bug: Option<&'static str>) {
     PLANTED.with(|planted| planted.set(bug));

@@ -1,5 +1,5 @@
-//! Which events of a watcher are worth a wake-up. A filter remembers one small number a key and shows everything it
-//! is not sure of: what has no such number, deletions, errors, and the frame of a full list.
+//! Chooses which events of a watcher are worth a wake-up. A filter remembers one small number for each key, and shows
+//! everything it is not sure of: what has no such number, deletions, errors, and the frame of a full list.
 
 use std::collections::BTreeMap;
 use std::future;
@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use crate::store::{Entry, StoreError};
 use crate::watcher::Event;
 
-/// The top-level `generation` of a JSON value: of a document and its status, only the document moves it.
+/// The top-level `generation` of a JSON value. For a document and its status, only a change of the document moves it.
 pub fn generation(entry: &Entry) -> Option<u64> {
     #[derive(serde::Deserialize)]
     struct Generation {
@@ -19,7 +19,7 @@ pub fn generation(entry: &Entry) -> Option<u64> {
     serde_json::from_str::<Generation>(&entry.value).ok().map(|found| found.generation)
 }
 
-/// The value itself, whatever its index.
+/// A number for the value itself, whatever its index.
 pub fn value(entry: &Entry) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     entry.value.hash(&mut hasher);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-/// Keys to run. Of two additions the earlier moment counts.
+/// The keys to run. Of two additions the earlier moment counts.
 #[derive(Debug)]
 pub struct Queue<K> {
     due: BTreeMap<K, Instant>,
@@ -23,13 +23,14 @@ impl<K: Ord + Clone> Queue<K> {
         Self::default()
     }
 
-    /// The key is to be run at `at`, or before if it already was to be. One that is being run is run again after.
+    /// Says that the key is to be run at `at`, or before if it already was to be. A key that is being run is run again
+    /// after.
     pub fn add(&mut self, key: K, at: Instant) {
         let due = self.due.entry(key).or_insert(at);
         *due = at.min(*due);
     }
 
-    /// The key that has been due longest and is not being run; it is being run from now on.
+    /// Takes the key that has been due longest and is not being run. It counts as being run from now on.
     pub fn take(&mut self, now: Instant) -> Option<K> {
         let (key, at) = self.first()?;
         if at > now {
@@ -41,12 +42,12 @@ impl<K: Ord + Clone> Queue<K> {
         Some(key)
     }
 
-    /// The run of the key is over.
+    /// Says that the run of the key is over.
     pub fn done(&mut self, key: &K) {
         self.running.remove(key);
     }
 
-    /// When [`Queue::take`] will next have something, as far as is known now.
+    /// The moment when [`Queue::take`] will next have something, as far as is known now.
     pub fn next_due(&self) -> Option<Instant> {
         self.first().map(|(_, at)| at)
     }
@@ -55,7 +56,7 @@ impl<K: Ord + Clone> Queue<K> {
         self.running.len()
     }
 
-    /// Nothing to run and nothing being run.
+    /// True if nothing is to be run and nothing is being run.
     pub fn is_idle(&self) -> bool {
         self.due.is_empty() && self.running.is_empty()
     }

@@ -1,5 +1,6 @@
-//! The last good state of a prefix, decoded, kept by a watcher and shared by every clone. It never forgets a good
-//! value for a bad one or for silence: what cannot be decoded, or no longer be looked up, is said beside it.
+//! The last good state of a prefix, decoded, kept by a watcher and shared by every clone. It never forgets a good value
+//! for a bad one or for silence. A value that cannot be decoded, or a prefix that can no longer be looked up, is said
+//! beside it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +19,7 @@ use crate::watcher::Event;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Object<T> {
     pub key: String,
-    /// Of the value, which may be older than what is stored now; see [`Store::undecodable`].
+    /// The index of the value, which may be older than what is stored now; see [`Store::undecodable`].
     pub modify_index: u64,
     pub value: Arc<T>,
 }
@@ -34,7 +35,7 @@ impl<T> Clone for Object<T> {
 pub struct Undecodable {
     pub modify_index: u64,
     pub reason: String,
-    /// Since when, as long as no value that decodes has come.
+    /// The moment since when no value that decodes has come.
     pub since: Moment,
 }
 
@@ -141,27 +142,27 @@ impl<T> Store<T> {
         lock(&self.state).contents.objects.get(key).cloned()
     }
 
-    /// Whether a full list has been taken in since the start.
+    /// True once a full list has been taken in since the start.
     pub fn ready(&self) -> bool {
         *self.ready.borrow()
     }
 
-    /// Once [`Store::ready`]; false if the writer is gone before.
+    /// Waits until [`Store::ready`]; false if the writer is gone before.
     pub async fn wait_until_ready(&self) -> bool {
         self.ready.clone().wait_for(|ready| *ready).await.is_ok()
     }
 
-    /// When the store last showed what it holds.
+    /// The moment when the store last showed what it holds.
     pub fn last_synced(&self) -> Option<Moment> {
         lock(&self.state).last_synced
     }
 
-    /// How old the state may be; none before the first full list.
+    /// The age that the state may have; none before the first full list.
     pub fn age(&self, now: Moment) -> Option<Duration> {
         self.last_synced().map(|synced| now.since(synced))
     }
 
-    /// Since when, and why, the store could not be looked at.
+    /// Tells since when, and why, the store could not be looked at.
     pub fn failing(&self) -> Option<Failing> {
         lock(&self.state).failing.clone()
     }
@@ -227,7 +228,7 @@ impl<T> State<T> {
 }
 
 impl<T> Contents<T> {
-    /// `earlier` holds the last good values where these contents are a new list.
+    /// Puts one entry in. `earlier` holds the last good values where these contents are a new list.
     fn put(&mut self, entry: &Entry, decoded: Result<T, String>, earlier: Option<&Self>, now: Moment) {
         let key = entry.key.clone();
         match decoded {

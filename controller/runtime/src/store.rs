@@ -51,7 +51,7 @@ pub struct Entry {
 /// Everything below a prefix at one moment, in key order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listing {
-    /// What to hand to [`Store::watch`] next; at least 1.
+    /// The index to hand to [`Store::watch`] next; at least 1.
     pub index: u64,
     pub entries: Vec<Entry>,
 }
@@ -89,7 +89,7 @@ impl Op {
         }
     }
 
-    /// Bytes this operation puts into a transaction.
+    /// The number of bytes that this operation puts into a transaction.
     pub fn len(&self) -> usize {
         let value = match self {
             Self::Create { value, .. } | Self::Cas { value, .. } => value.len(),
@@ -102,8 +102,8 @@ impl Op {
         false
     }
 
-    /// How many of a transaction's [`MAX_TXN_OPS`] it takes. Two for a deletion: Consul's own reports success for
-    /// a key that is not there, so it travels with a check beside it.
+    /// The number of a transaction's [`MAX_TXN_OPS`] that the operation takes. A deletion takes two: Consul's own
+    /// reports success for a key that is not there, so it travels with a check beside it.
     pub fn weight(&self) -> usize {
         match self {
             Self::DeleteCas { .. } => 2,
@@ -112,10 +112,11 @@ impl Op {
     }
 }
 
-/// What became of a transaction that was answered.
+/// The outcome of a transaction that was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Txn {
-    /// In force. One index for each operation, in order: that of the key after it (0 for a deleted or absent one).
+    /// The transaction is in force. There is one index for each operation, in order: that of the key after it (0 for a
+    /// deleted or absent one).
     Committed { indices: Vec<u64> },
     /// Nothing was changed. `failed` are the places of the operations that did not hold (at least one).
     Conflict { failed: Vec<usize>, message: String },
@@ -128,7 +129,7 @@ impl Txn {
 }
 
 impl StoreError {
-    /// Whether the same call may well succeed in a moment. What is refused or forbidden stays so.
+    /// True if the same call may well succeed in a moment. A call that is refused or forbidden stays so.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unavailable { .. } | Self::Unknown { .. } => true,
@@ -137,19 +138,20 @@ impl StoreError {
     }
 }
 
-/// What went wrong, by what the caller may conclude from it.
+/// The kinds of errors, by what the caller may conclude from them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// It surely did not happen: no connection, no leader before anything was sent.
+    /// It surely did not happen: there was no connection, or no leader before anything was sent.
     #[error("{operation}: the store is unavailable: {reason}")]
     Unavailable { operation: String, reason: String },
-    /// It may or may not have happened: no reply in time, or a reply such as `leadership lost while committing`.
+    /// It may or may not have happened: there was no reply in time, or a reply such as `leadership lost while
+    /// committing`.
     #[error("{operation}: no answer to rely on: {reason}")]
     Unknown { operation: String, reason: String },
     /// The token may not do this.
     #[error("{operation}: permission denied: {reason}")]
     Denied { operation: String, reason: String },
-    /// Refused before sending: too many operations, too large, a key that cannot be.
+    /// It was refused before sending: too many operations, too large, a key that cannot be.
     #[error("{operation}: {reason}")]
     Invalid { operation: String, reason: String },
     /// The answer could not be read.
@@ -157,25 +159,26 @@ pub enum StoreError {
     Malformed { operation: String, reason: String },
 }
 
-/// The store. See the module for what is promised.
+/// The store. The head of this file says what it promises.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// One key.
+    /// Reads one key.
     async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError>;
 
-    /// Every key that begins with `prefix`, which must end in `/`.
+    /// Reads every key that begins with `prefix`, which must end in `/`.
     async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError>;
 
-    /// As [`Store::list`], once something has changed since `after` or `wait` is over. `prefix` is a prefix
+    /// Reads like [`Store::list`], once something has changed since `after` or `wait` is over. `prefix` is a prefix
     /// ending in `/`, or one key.
     async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError>;
 
-    /// All or nothing.
+    /// Does all the operations or none.
     async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError>;
 
-    /// As [`Store::txn`], sent a second way when the first has not answered within `after`, where there is one.
-    /// Only for writes that a duplicate cannot harm: each names the index it replaces and carries a value never
-    /// written before. With a duplicate under way a conflict proves nothing and is told as [`StoreError::Unknown`].
+    /// Does the same as [`Store::txn`], but sends it a second way, where there is one, when the first has not answered
+    /// within `after`. It is only for writes that a duplicate cannot harm: each names the index it replaces and carries
+    /// a value never written before. With a duplicate under way a conflict proves nothing and is told as
+    /// [`StoreError::Unknown`].
     async fn txn_hedged(&self, ops: Vec<Op>, after: Duration) -> Result<Txn, StoreError> {
         let _ = after;
         self.txn(ops).await

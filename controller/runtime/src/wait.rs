@@ -1,5 +1,5 @@
-//! Waiting for one key to be as wished. It never waits for a time instead of a state, and never takes a failure to
-//! look for an answer.
+//! Waits for one key to be as wished. It never waits for a time instead of a state, and never takes a failure to look
+//! for an answer.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::store::{Entry, Read, Store, StoreError};
 /// One look waits this long for a change, so that a dead path is noticed.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// At least this long between two looks: an absent key is woken by every write in the datacenter.
+/// The shortest time between two looks: an absent key is woken by every write in the datacenter.
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum WaitError {
-    /// It was not as wished in time. `last` is how it was, as far as it could be seen.
+    /// The key was not as wished in time. `last` is how it was, as far as it could be seen.
     #[error("timed out after {waited:?} waiting for {key}")]
     TimedOut { key: String, waited: Duration, last: Option<Entry>, source: Option<StoreError> },
-    /// Waiting longer would not help.
+    /// A refusal, for which waiting longer would not help.
     #[error("cannot wait for {key}")]
     Refused { key: String, source: StoreError },
 }
@@ -55,7 +55,7 @@ pub async fn await_condition(
 struct Look<'a> {
     store: &'a dyn Store,
     key: &'a str,
-    /// None before the first look, which is a consistent read.
+    /// The index to wait beyond. None before the first look, which is a consistent read.
     after: Option<u64>,
     backoff: Backoff,
     not_before: Option<Instant>,
@@ -69,7 +69,7 @@ impl<'a> Look<'a> {
         Self { store, key, after: None, backoff, not_before: None, last: None, error: None }
     }
 
-    /// The entry as it is now; nothing if this look failed and another may not.
+    /// The entry as it is now. None if this look failed, and another may not.
     async fn next(&mut self) -> Result<Option<Option<Entry>>, StoreError> {
         if let Some(moment) = self.not_before.take() {
             tokio::time::sleep_until(moment).await;

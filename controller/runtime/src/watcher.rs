@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use crate::backoff::{Backoff, BackoffConfig};
 use crate::store::{Entry, Listing, Read, Store, StoreError};
 
-/// Fruitless wake-ups (an absent key is woken by every write in the datacenter) slow a watcher down to this.
+/// The longest pause to which fruitless wake-ups (an absent key is woken by every write in the datacenter) slow a
+/// watcher down.
 const SLOWEST: Duration = Duration::from_secs(1);
 
 /// Something that happened below the prefix.
@@ -43,7 +44,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The key it is about, if it is about one.
+    /// The key that the event is about, if it is about one.
     pub fn key(&self) -> Option<&str> {
         match self {
             Self::InitApply(entry) | Self::Apply(entry) => Some(&entry.key),
@@ -55,12 +56,13 @@ impl Event {
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How long one look may wait for a change. Not minutes: it is also how soon a dead path is noticed.
+    /// The time that one look may wait for a change. It is not minutes, since it is also how soon a dead path is
+    /// noticed.
     pub wait: Duration,
-    /// At least this long between two looks, however fast the prefix changes.
+    /// The shortest time between two looks, however fast the prefix changes.
     pub min_interval: Duration,
     pub backoff: BackoffConfig,
-    /// Of the jitter.
+    /// The seed of the jitter.
     pub seed: u64,
 }
 
@@ -96,15 +98,15 @@ pub fn watcher(
     futures::stream::unfold(watch, |mut watch| async move { Some((watch.next().await, watch)) })
 }
 
-/// How to look next.
+/// The way to look next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
-    /// All anew, consistently.
+    /// Look at all anew, consistently.
     Init,
-    /// Without waiting for a change: behind an error, or a wake-up in vain, there may be a step back, and a wait for
-    /// the higher index would sleep through it.
+    /// Look without waiting for a change. Behind an error, or a wake-up in vain, there may be a step back, and a wait
+    /// for the higher index would sleep through it.
     Now,
-    /// When something changes.
+    /// Look when something changes.
     Wait,
 }
 
@@ -179,7 +181,7 @@ impl Watch {
         Ok(())
     }
 
-    /// When to look again at the earliest. `in_vain`: woken up early, and nothing was new.
+    /// Sets when to look again at the earliest. `in_vain`: the watcher was woken up early, and nothing was new.
     fn pace(&mut self, changed: bool, in_vain: bool) {
         if changed {
             self.fruitless = 0;
@@ -193,7 +195,7 @@ impl Watch {
         self.not_before = Some(Instant::now() + pause);
     }
 
-    /// What is there now.
+    /// Reads what is there now.
     async fn list(&self, read: Read) -> Result<Listing, StoreError> {
         if self.prefix.ends_with('/') {
             return self.store.list(&self.prefix, read).await;
@@ -204,7 +206,7 @@ impl Watch {
     }
 }
 
-/// What was last shown.
+/// The contents that were last shown.
 #[derive(Debug, Default)]
 struct View {
     index: u64,
@@ -229,8 +231,9 @@ impl View {
         }
     }
 
-    /// A key's index only grows, and each is of one value. After a snapshot was restored the index of the whole may have
-    /// grown past what was seen before anybody looked again; that of a key shows it.
+    /// True if the entry is of another time of the store. A key's index only grows, and each index is of one value.
+    /// After a snapshot was restored, the index of the whole may have grown past what was seen before this watcher
+    /// looked again; the index of a key shows it.
     fn is_of_another_time(&self, entry: &Entry) -> bool {
         self.known.get(&entry.key).is_some_and(|known| {
             entry.modify_index < known.modify_index

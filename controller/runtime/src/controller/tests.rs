@@ -13,7 +13,7 @@ use crate::watcher::{Config, watcher};
 #[error("failed")]
 struct Failed;
 
-/// When each run began, and for what.
+/// The runs: when each began, and for which key.
 #[derive(Debug, Default)]
 struct World {
     runs: Mutex<Vec<(Duration, &'static str)>>,

@@ -1,5 +1,5 @@
-//! The bookkeeping of events: what is stored, what waits to be, and the transaction that brings the one to the
-//! other. Values only; it reads no clock and no store.
+//! The bookkeeping of events: which are stored, which wait, and the transaction that stores those that wait. Values
+//! only; it reads no clock and no store.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use zsha_crds::records::EventRecord;
 use super::Event;
 use crate::store::{Entry, MAX_TXN_OPS, Op};
 
-/// Different events that may wait to be written, as in a long outage of the store.
+/// The number of different events that may wait to be written, as in a long outage of the store.
 const WAITING: usize = 256;
 
-/// Events in one transaction. With messages of a kilobyte that is far below its budget of bytes.
+/// The number of events in one transaction. With messages of a kilobyte that is far below its budget of bytes.
 const BATCH: usize = 16;
 
 #[derive(Debug)]
@@ -24,13 +24,13 @@ pub(super) struct Book {
     kept: usize,
     stored: BTreeMap<String, Stored>,
     waiting: BTreeMap<String, Waiting>,
-    /// Of the next new waiting event: the order in which they came.
+    /// The place of the next new event that waits: the order in which they came.
     next_place: u64,
 }
 
 #[derive(Debug)]
 struct Stored {
-    /// None if it could not be decoded; such a one is the first to go.
+    /// None if the record could not be decoded; such a record is the first to go.
     record: Option<EventRecord>,
     modify_index: u64,
 }
@@ -67,7 +67,7 @@ impl Book {
         Self { prefix, node, kept, stored: BTreeMap::new(), waiting: BTreeMap::new(), next_place: 0 }
     }
 
-    /// Takes the event in; the one that had to go for it, if too many are waiting.
+    /// Takes the event in. If too many are waiting, returns the event that had to go for it.
     pub(super) fn note(&mut self, event: Event, at: Timestamp) -> Option<Event> {
         let key = self.key_of(&event);
         let place = self.next_place;
@@ -85,12 +85,12 @@ impl Book {
         self.waiting.is_empty()
     }
 
-    /// What was never written.
+    /// The events that were never written.
     pub(super) fn rest(self) -> impl Iterator<Item = Event> {
         self.waiting.into_values().map(|waiting| waiting.event)
     }
 
-    /// What is stored, in place of what was thought to be.
+    /// Takes over what is stored, in place of what was thought to be.
     pub(super) fn load(&mut self, entries: Vec<Entry>) {
         let stored = |entry: Entry| {
             let record = serde_json::from_str(&entry.value).ok();
@@ -116,7 +116,7 @@ impl Book {
         batch
     }
 
-    /// The batch is in force.
+    /// Notes that the batch is in force.
     pub(super) fn written(&mut self, batch: Batch, indices: &[u64]) {
         for ((key, _, record), index) in batch.written.into_iter().zip(indices) {
             self.stored.insert(key, Stored { record: Some(record), modify_index: *index });
@@ -126,15 +126,15 @@ impl Book {
         }
     }
 
-    /// The batch is not known to be in force: its events wait again. Should it have come through after all, they
-    /// are counted twice, which is better than not at all.
+    /// Lets the events of the batch wait again, since it is not known to be in force. If it came through after all,
+    /// they are counted twice, which is better than not at all.
     pub(super) fn give_back(&mut self, batch: Batch) {
         for (key, waiting, _) in batch.written {
             self.wait(key, waiting);
         }
     }
 
-    /// The same thing has the same key.
+    /// The key of an event: events that say the same have the same key.
     fn key_of(&self, event: &Event) -> String {
         let name = format!("{:?}\0{}\0{}\0{}", event.kind, event.reason, event.regarding, event.message);
         format!("{}{}", self.prefix, Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()).simple())

@@ -1,4 +1,4 @@
-//! Which copy of the VM the keeper is to find on its node, as its controller has said.
+//! The copy of the VM that the keeper is to find on its node, as its controller has said.
 //!
 //! A valid lease says that the node may run the VM, and not that whatever runs there is the VM: an administrator, or a
 //! definition that was left on disk, may have started another. A copy counts only where this node's controller has said
@@ -7,21 +7,23 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// What the controller has said.
+/// The word of the controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Expectation {
-    /// Not known: a keeper from before this was kept has left its memory. Nothing is ended for want of it.
+    /// The controller's word is not known: a keeper of a build before this was kept has left its memory. Nothing is
+    /// ended for want of it.
     Unsaid,
-    /// No copy.
+    /// There is to be no copy.
     Nothing,
-    /// One that a migration brings, and that does not execute before it is handed over.
+    /// The copy that a migration brings. It does not execute before it is handed over.
     Arrival,
-    /// This node's own: the ownership record names it.
+    /// This node's own copy: the ownership record names the node.
     Own,
 }
 
-/// What was said, and in which life. Another life begins only when no copy is there, and expects none.
+/// The controller's word, and the life in which it was said. Another life begins only when no copy is there, and
+/// expects none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expected {
@@ -30,7 +32,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// Before anything was said, with nothing remembered.
+    /// The value before anything was said, with nothing remembered.
     pub const NOTHING: Self = Self { incarnation: Uuid::nil(), what: Expectation::Nothing };
 
     pub fn in_life(&self, incarnation: Uuid) -> Expectation {
@@ -39,8 +41,8 @@ impl Expected {
 }
 
 impl Expectation {
-    /// Whether a copy that is seen under a valid lease is to be ended. One that came by a migration (`incoming`) is left
-    /// to the controllers: the VM may be nowhere else, and whoever moved it meant no harm.
+    /// True if a copy that is seen under a valid lease is to be ended. A copy that came by a migration (`incoming`) is
+    /// left to the controllers: the VM may be nowhere else, and the person who moved it meant no harm.
     pub fn forbids(self, incoming: bool) -> bool {
         match self {
             Self::Nothing => !incoming,

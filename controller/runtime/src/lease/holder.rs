@@ -1,4 +1,5 @@
-//! The side that keeps the lease: a sequential machine of `next`, do it, `on_read` or `on_write`.
+//! The side that keeps the lease, as a sequential machine: the driver asks for `next`, does it, and reports by
+//! `on_read` or `on_write`.
 
 mod foreign;
 mod lost;
@@ -17,40 +18,40 @@ use crate::planted::is_planted;
 use crate::store::{Op, StoreError, Txn};
 use lost::Lost;
 
-/// Pause after a read or write that failed, before the next try: short against F, long against a round trip.
+/// The pause after a read or write that failed, before the next try: short against F, long against a round trip.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Pause after the token was refused: somebody must give this node another one, and nobody is helped by hundreds of
-/// refusals a minute. Still several tries within the shortest F.
+/// The pause after the token was refused. An operator must give this node another token, and hundreds of refusals a
+/// minute help nobody. There are still several tries within the shortest F.
 const REFUSED_RETRY: Duration = Duration::from_secs(1);
 
 /// A controller that has been silent for so long is not only being restarted. If no copy is alive here either, what
-/// this node owns is set free, since nobody here would start it again.
+/// this node owns is set free, since this node would not start it again.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Who holds the lease, for as long as this process lives.
+/// The holder of the lease, for as long as this process lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub cluster: ClusterName,
     pub node: NodeName,
-    /// Where the record lives.
+    /// The key of the record.
     pub key: String,
     pub machine_id: String,
     pub boot_id: String,
 }
 
-/// The epoch after `known`. Later as well than those that nobody here knows of any more, since the store was emptied or put
-/// back and may yet show them again: no node begins one a second, so the seconds since 1970 are ahead of all of them, where
-/// the wall clock is right. Where it is not, nothing is lost but that.
+/// The epoch after `known`. It is also later than epochs that this node no longer knows of: the store may have been
+/// emptied or put back, and may show them again. No node begins an epoch a second, so the seconds since 1970 are ahead
+/// of all epochs, if the wall clock is right. If it is not, only that is lost.
 fn epoch_after(known: u64, wall: Timestamp) -> u64 {
     (known + 1).max(u64::try_from(wall.as_second()).unwrap_or(0))
 }
 
-/// What survives a restart of the keeper (and nothing longer: it lives in `/run`).
+/// The state that survives a restart of the keeper (and nothing longer: it lives in `/run`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Memory {
-    /// Whose lease it was. A file from before this was kept has none, and is taken to be this node's.
+    /// The key of the lease. A file from before this was kept has none, and is taken to be this node's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     pub boot_id: String,
@@ -59,18 +60,18 @@ pub struct Memory {
     pub seq: u64,
     pub deadline: Option<Moment>,
     pub timings: LeaseTimings,
-    /// When others may fence at the earliest. Not known from a file from before this was kept: then it is taken to be
-    /// the deadline, since it is never earlier.
+    /// The earliest moment when others may fence. A file from before this was kept does not say it. Then it is taken to
+    /// be the deadline, since it is never earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Moment>,
-    /// As [`Holder::unbroken_since`]. Not known from a file from before this was kept: then it begins anew.
+    /// The same as [`Holder::unbroken_since`]. A file from before this was kept does not say it; then it begins anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unbroken: Option<Moment>,
     /// See [`Holder::step_back`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_back: Option<StepBack>,
-    /// Which copy is to be found here; the keeper's affair, and only kept here. Not known from a file from before this
-    /// was kept.
+    /// The copy that is to be found here. That is the keeper's affair, and only kept here. A file from before this was
+    /// kept does not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
     /// The last life in which this node's own copy was to be here, whatever was said since; kept like `expected`.
@@ -78,7 +79,8 @@ pub struct Memory {
     pub owned: Option<Uuid>,
 }
 
-/// D after a renewal was sent, on the clock of another node that runs 1 % fast where this one runs 1 % slow.
+/// The moment that is D after a renewal was sent, on the clock of another node that runs 1 % fast where this one runs 1
+/// % slow.
 fn fence(sent: Moment, fence_after: Duration) -> Moment {
     sent + fence_after * 49 / 50
 }
@@ -91,22 +93,22 @@ pub enum Copies {
     Unknown,
 }
 
-/// What the driver knows at the moment it asks.
+/// The knowledge of the driver at the moment it asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs {
     pub copies: Copies,
     pub controller_alive: bool,
-    /// Whether something outside may stop this host so that its own clock does not count it. Then it does not say when
-    /// it sent a renewal: others would date the first one after such a pause before the pause.
+    /// True if something outside may stop this host so that its own clock does not count it. Then the host does not say
+    /// when it sent a renewal: others would date the first one after such a pause before the pause.
     pub may_be_paused: bool,
-    /// For the record: processes as last counted, whenever that was.
+    /// The number of processes as last counted, whenever that was, for the record.
     pub counted: Option<u32>,
-    /// Whether the last copy here left by a migration, or may have: what its end was could not be read. Asked where
-    /// [`Holder::wants_how_it_ended`] says so.
+    /// True if the last copy here left by a migration, or may have, since its end could not be read. It is asked for
+    /// where [`Holder::wants_how_it_ended`] says so.
     pub may_have_moved: bool,
-    /// For display, and for the number of an epoch that begins.
+    /// The wall clock, for display and for the number of an epoch that begins.
     pub wall: Timestamp,
-    /// Used if a new incarnation begins now.
+    /// The incarnation to use if a new one begins now.
     pub fresh_incarnation: Uuid,
 }
 
@@ -114,9 +116,10 @@ pub struct Inputs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StepBack {
-    /// It was after this that it went back: by then the last renewal had been sent that was confirmed before.
+    /// The store went back after this moment: by then the last renewal had been sent that was confirmed before.
     pub after: Moment,
-    /// Index of the first renewal that was written since. What has a lower one may be of before. None: none was written.
+    /// Index of the first renewal that was written since. A value with a lower index may be from before. None: none was
+    /// written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
 }
@@ -125,7 +128,7 @@ pub struct StepBack {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Late {
-    /// How many, since this process began.
+    /// The number of them since this process began.
     pub count: u64,
     /// How long the lease had gone without a renewal before the last of them, from sending to sending.
     pub gap: Duration,
@@ -140,11 +143,11 @@ pub struct Attempt {
     sent: Moment,
 }
 
-/// What to do next.
+/// The next thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "one at a time, on the stack, and gone at once")]
 pub enum Next {
-    /// Nothing before this moment; ask again then, or when something was asked of the holder.
+    /// Do nothing before this moment; ask again then, or when something was asked of the holder.
     Sleep { until: Moment },
     /// Read the own record, consistently.
     Read,
@@ -152,27 +155,28 @@ pub enum Next {
     Write { op: Op, attempt: Attempt },
 }
 
-/// The own record, as far as it is known.
+/// The lease record of this node, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Own {
     Unread,
     Absent,
-    /// Written by this incarnation, and ours to renew.
+    /// This incarnation wrote the record, and it is ours to renew.
     Mine {
         record: LeaseRecord,
         index: u64,
     },
-    /// Written by another node in the place of ours, which was gone.
+    /// Another node wrote the record in the place of ours, which was gone.
     Lost {
         epoch: u64,
         index: u64,
     },
-    /// Nonsense, or the record of another machine. From when on a new life may be written over it, if it stays as it is.
+    /// The record is nonsense, or of another machine. `take_over_at` says from when on a new life may be written over
+    /// it, if it stays as it is.
     Foreign {
         index: u64,
         take_over_at: Moment,
     },
-    /// Anything else: fenced, released, an earlier life, another machine.
+    /// The record is anything else: fenced, released, of an earlier life, of another machine.
     Other {
         record: LeaseRecord,
         index: u64,
@@ -188,7 +192,7 @@ struct Life {
     seq: u64,
 }
 
-/// The machine. See the module for what it keeps true.
+/// The machine that keeps the lease. [`super`] says what it keeps true.
 #[derive(Debug, Clone)]
 pub struct Holder {
     identity: Identity,
@@ -198,30 +202,31 @@ pub struct Holder {
     /// Timings of the last renewal that succeeded, and when its request was sent.
     granted: Option<(LeaseTimings, Moment)>,
     deadline: Option<Moment>,
-    /// By what is granted, and by whatever shorter D was sent since and may be in force.
+    /// The earliest moment when others may fence, by what is granted and by whatever shorter D was sent since and may
+    /// be in force.
     fence: Option<Moment>,
     unbroken: Option<Moment>,
     went_back: Option<Moment>,
     step_back: Option<StepBack>,
-    /// Of the last renewal that was confirmed to this process.
+    /// The `seq` of the last renewal that was confirmed to this process.
     confirmed: u64,
     late: Option<Late>,
     lost: Lost,
     /// See [`LeaseRecord::moved_away_in`].
     moved_away_in: Option<u64>,
-    /// When the last pause from outside was noticed, and how long those were that were noticed since the last attempt
-    /// was made.
+    /// The moment when the last pause from outside was noticed, and the length of all that were noticed since the last
+    /// attempt was made.
     paused: (Moment, Duration),
     not_before: Moment,
-    /// Since when the controller has been silent, and which life was led then: any other one has set free what that
-    /// life owned.
+    /// The moment since when the controller has been silent, and the life that was led then. If another life is led, it
+    /// has set free what that life owned.
     silent: Option<(Moment, Uuid)>,
     release: bool,
     message: String,
 }
 
 impl Holder {
-    /// `memory` counts only within the boot it was written in; without it the holder is strict: not valid.
+    /// `memory` counts only within the boot it was written in. Without it the holder is strict: not valid.
     pub fn new(identity: Identity, timings: LeaseTimings, memory: Option<Memory>) -> Self {
         let memory = memory.filter(|m| {
             (m.boot_id == identity.boot_id || is_planted("MemoryOutlivesTheBoot"))
@@ -253,7 +258,7 @@ impl Holder {
         }
     }
 
-    /// Whether the next step depends on [`Inputs::copies`], so that the process table is read only then.
+    /// True if the next step depends on [`Inputs::copies`], so that the process table is read only then.
     pub fn wants_copies(&self, now: Moment) -> bool {
         self.release
             || !self.valid(now)
@@ -269,12 +274,12 @@ impl Holder {
             }
     }
 
-    /// Whether the next step may set free what the node owned, and so depends on [`Inputs::may_have_moved`].
+    /// True if the next step may set free what the node owned, and so depends on [`Inputs::may_have_moved`].
     pub fn wants_how_it_ended(&self, now: Moment) -> bool {
         self.valid(now) && self.silent.is_some_and(|(since, _)| now >= since + SILENCE)
     }
 
-    /// What to do now.
+    /// Decides what to do now.
     pub fn next(&mut self, now: Moment, inputs: Inputs) -> Next {
         self.notice_lapse(now);
         if now < self.not_before {
@@ -326,13 +331,13 @@ impl Holder {
         self.write(attempt, Some(index))
     }
 
-    /// When the next renewal is.
+    /// The moment of the next renewal.
     fn due(&self, now: Moment) -> Moment {
         self.granted.map_or(now, |(_, sent)| sent + self.timings.renew())
     }
 
-    /// Whether the controller has been silent long enough, and the store still names the life it was silent in. That
-    /// a new life was asked for proves nothing: only the record says that one has begun.
+    /// True if the controller has been silent long enough, and the store still names the life it was silent in. A life
+    /// that was asked for proves nothing: only the record says that it has begun.
     fn silent_for_long(&mut self, now: Moment, inputs: Inputs, record: &LeaseRecord) -> bool {
         if inputs.controller_alive {
             self.silent = None;
@@ -342,7 +347,8 @@ impl Holder {
         record.incarnation == life && now >= since + SILENCE
     }
 
-    /// The record is not there (never written, deleted by hand), or another node has put one in its place.
+    /// Writes the record anew where it is not there (never written, deleted by hand), or another node has put one in
+    /// its place.
     fn write_anew(&mut self, now: Moment, inputs: Inputs, epoch: u64, index: Option<u64>) -> Next {
         if self.release {
             self.message = "released".to_owned();
@@ -355,7 +361,7 @@ impl Holder {
         self.write(attempt, index)
     }
 
-    /// The record is not of this incarnation: a new one may begin when nothing of an earlier one can be alive.
+    /// Begins a new incarnation over a record of another one, when nothing of an earlier one can be alive.
     fn take_over(
         &mut self,
         now: Moment,
@@ -393,7 +399,7 @@ impl Holder {
         }
     }
 
-    /// A new life, or the wait for the last copy of the old one to be seen dead.
+    /// Makes a new life, or waits until the last copy of the old one is seen dead.
     fn reborn(&mut self, now: Moment, inputs: Inputs, epoch_before: u64) -> Result<Life, Moment> {
         self.deadline = None;
         let seen = match inputs.copies {
@@ -426,9 +432,9 @@ impl Holder {
         Life { incarnation: record.incarnation, epoch: record.epoch, seq }
     }
 
-    /// The timings this write announces. A shorter F leaves what the last renewal has already used up of it; where that
-    /// is more than a renewal by the shorter timings would ever be old (the store was away, or R was longer), one more
-    /// renewal by the old timings comes first, so that an election which begins now finds nearly all of F.
+    /// The timings that this write announces. A shorter F leaves what the last renewal has already used up of it. Where
+    /// that is more than a renewal by the shorter timings would ever be old (the store was away, or R was longer), one
+    /// more renewal by the old timings comes first, so that an election which begins now finds nearly all of F.
     fn announced(&self, now: Moment) -> LeaseTimings {
         match self.granted {
             Some((granted, sent))
@@ -491,7 +497,7 @@ impl Holder {
         Next::Write { op, attempt }
     }
 
-    /// The own record was read, or could not be.
+    /// Takes in the record of this node as it was read, or the error.
     pub fn on_read(&mut self, now: Moment, result: Result<Option<(LeaseRecord, u64)>, StoreError>) {
         match result {
             Err(error) => {
@@ -578,20 +584,21 @@ impl Holder {
         self.not_before = if again { now + RETRY } else { now };
     }
 
-    /// Whether the store shows a time before the last renewal that it confirmed.
+    /// True if the store shows a time before the last renewal that it confirmed.
     fn has_gone_back(&self, record: &LeaseRecord) -> bool {
         self.life.is_some_and(|life| record.incarnation != life.incarnation || record.seq < self.confirmed)
     }
 
-    /// Whether this very machine held it before the life that is being lived, or nobody does: a fence of this life has a
-    /// later epoch, so one of an earlier epoch is of an earlier life, perhaps of the machine that had this name before.
+    /// True if this very machine held the record before the life that it lives now, or if no machine holds it. A fence
+    /// of this life has a later epoch, so a fence of an earlier epoch is of an earlier life, perhaps of the machine
+    /// that had this name before.
     fn is_of_an_earlier_life(&self, record: &LeaseRecord) -> bool {
         let may_be_anothers =
             record.state == LeaseState::Held && record.machine_id != self.identity.machine_id;
         !may_be_anothers && self.life.is_some_and(|life| record.epoch < life.epoch)
     }
 
-    /// A write was answered, or not.
+    /// Takes in the answer to a write, or the lack of one.
     pub fn on_write(&mut self, attempt: Attempt, now: Moment, result: Result<Txn, StoreError>) {
         match result {
             Ok(Txn::Committed { indices }) => self.committed(attempt, now, indices.first().copied()),
@@ -656,7 +663,7 @@ impl Holder {
         self.own = Own::Mine { record: attempt.record, index };
     }
 
-    /// One that came too late is no late one: its lease had ended.
+    /// Notes a renewal that came late. A renewal that came after the end of its lease is not a late one.
     fn note_late(&mut self, sent: Moment) {
         let Some((timings, before)) = self.granted.filter(|_| self.valid(sent)) else { return };
         let (gap, of) = (sent.since(before), timings.ttl());
@@ -665,9 +672,9 @@ impl Holder {
         }
     }
 
-    /// This host stood still for so long and its clock did not count it, as was noticed at `woke`: what was sent before
-    /// is older by that than the clock says. What was sent between the pause and the moment it was noticed is taken to
-    /// have been sent before it.
+    /// Takes in that this host stood still for so long and its clock did not count it, as was noticed at `woke`.
+    /// Whatever was sent before is older by that than the clock says. A renewal sent between the pause and the moment
+    /// it was noticed is taken to have been sent before it.
     pub fn paused(&mut self, woke: Moment, by: Duration) {
         self.paused = (woke, self.paused.1 + by);
         if let Some((_, sent)) = &mut self.granted
@@ -679,7 +686,7 @@ impl Holder {
         }
     }
 
-    /// The timings to live by from the next renewal on.
+    /// Sets the timings to live by from the next renewal on.
     pub fn set_timings(&mut self, timings: LeaseTimings) -> Result<(), String> {
         if !timings.is_safe() {
             return Err(format!(
@@ -700,7 +707,7 @@ impl Holder {
         self.not_before = Moment::default();
     }
 
-    /// Valid while `now` is before this.
+    /// The lease is valid while `now` is before this.
     pub fn deadline(&self) -> Option<Moment> {
         self.deadline
     }
@@ -715,29 +722,30 @@ impl Holder {
         self.fence
     }
 
-    /// When the store last showed a time before a renewal that it had confirmed.
+    /// The moment when the store last showed a time before a renewal that it had confirmed.
     pub fn store_went_back(&self) -> Option<Moment> {
         self.went_back
     }
 
-    /// The last one, in this boot. What the store shows of before it may have been changed since, and that be gone.
+    /// The last step back of the store in this boot. What the store shows of the time before may have been changed
+    /// since, and the change be gone.
     pub fn step_back(&self) -> Option<StepBack> {
         self.step_back
     }
 
-    /// Since when every renewal has come before the one before it had run out, with no sign that the store went back in
-    /// time. Only what was watched since then says anything of others: before it, a snapshot may have been restored
-    /// that hides what they did meanwhile. None where the lease is not valid.
+    /// The moment since when every renewal has come before the one before it had run out, with no sign that the store
+    /// went back in time. Only what was watched since then says anything of other nodes: before it, a snapshot may have
+    /// been restored that hides what they did meanwhile. None where the lease is not valid.
     pub fn unbroken_since(&self, now: Moment) -> Option<Moment> {
         self.unbroken.filter(|_| self.valid(now))
     }
 
-    /// Lives that have ended though this process was renewing them, each by its epoch and the moment: the last few.
+    /// The lives that ended though this process was renewing them, each by its epoch and the moment: the last few.
     pub fn lost(&self) -> &[(u64, Moment)] {
         self.lost.lives()
     }
 
-    /// None: every renewal so far came in good time, or not at all.
+    /// The renewals that came late. None: every renewal so far came in good time, or not at all.
     pub fn late(&self) -> Option<Late> {
         self.late
     }
@@ -751,7 +759,7 @@ impl Holder {
         self.timings
     }
 
-    /// The timings of the last renewal that succeeded; those to live by, where there is none.
+    /// The timings of the last renewal that succeeded; where there is none, those to live by.
     pub fn granted(&self) -> LeaseTimings {
         self.granted.map_or(self.timings, |(granted, _)| granted)
     }
@@ -781,12 +789,12 @@ impl Holder {
         self.release && matches!(&self.own, Own::Other { record, .. } if record.state == LeaseState::Released)
     }
 
-    /// A sentence on how it stands.
+    /// A sentence on the state of the lease.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// What to keep for the keeper's own restart. None before there is a life to remember.
+    /// The state to keep for the keeper's own restart. None before there is a life to remember.
     pub fn memory(&self) -> Option<Memory> {
         self.life.map(|life| Memory {
             key: Some(self.identity.key.clone()),

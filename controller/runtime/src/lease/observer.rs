@@ -1,4 +1,4 @@
-//! The side that waits: how long each node's lease has been seen unchanged, on this node's own clock.
+//! The side that waits: it measures on this node's own clock how long each node's lease has been seen unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,21 +15,21 @@ pub struct Sight {
     pub record: LeaseRecord,
     pub index: u64,
     pub first_seen: Moment,
-    /// It was sent at this moment at the latest: when it was first seen, or earlier where the holder's own clock
-    /// shows that it was long on its way (an election, a server that lags behind). What a fence counts from.
+    /// The renewal was sent at this moment at the latest: when it was first seen, or earlier where the holder's own
+    /// clock shows that it was long on its way (an election, a server that lags behind). A fence counts from this.
     pub sent_by: Moment,
-    /// D is not less than this: since the store went back in time, its holder may live by an earlier record with a
-    /// longer one, and be unable to say so.
+    /// D is not less than this. Since the store went back in time, the holder may live by an earlier record with a
+    /// longer D, and be unable to say so.
     pub d_at_least: Duration,
-    /// Whether it was seen to take the place of another record, with no gap between the two looks: its holder lives, and
-    /// what it says is of now. One that was there when the looking began, or after a gap, may be of any time.
+    /// True if the record was seen to take the place of another, with no gap between the two looks: its holder lives,
+    /// and what it says is of now. A record that was there when the looking began, or after a gap, may be of any time.
     pub is_news: bool,
-    /// When the record was first seen whose place it took; where there was none, when it was seen itself.
+    /// The moment when the record was first seen whose place it took; where there was none, when it was seen itself.
     pub follows: Moment,
 }
 
 impl Sight {
-    /// From when on another node may fence it. None for one that nobody holds.
+    /// The moment from which another node may fence the lease. None for a lease that no node holds.
     pub fn fence_due(&self) -> Option<Moment> {
         match self.record.state {
             LeaseState::Held | LeaseState::Lost => Some(self.silent_at()),
@@ -37,12 +37,12 @@ impl Sight {
         }
     }
 
-    /// From when on nothing that its writer holds by it can be valid, whatever its state.
+    /// The moment from which nothing that the writer holds by this record can be valid, whatever its state.
     pub fn silent_at(&self) -> Moment {
         self.sent_by + self.fence_after()
     }
 
-    /// D: how long after it was sent its holder may still go by it.
+    /// D: how long after a renewal was sent its holder may still go by it.
     fn fence_after(&self) -> Duration {
         if self.record.state == LeaseState::Lost && is_planted("LostIsFencedEarly") {
             return zsha_crds::records::LeaseTimings::BALANCED.fence_after();
@@ -50,12 +50,13 @@ impl Sight {
         self.record.timings.fence_after().max(self.d_at_least)
     }
 
-    /// Whether it is held, and its holder, for all that is seen of it, has not let it run out: F, and not D.
+    /// True if the lease is held, and its holder, for all that is seen of it, has not let it run out: by F, and not by
+    /// D.
     pub fn is_renewed(&self, now: Moment) -> bool {
         self.record.state == LeaseState::Held && now < self.sent_by + self.record.timings.ttl()
     }
 
-    /// Whether its holder says that it has a process of the VM.
+    /// True if the holder says that it has a process of the VM.
     pub fn has_copy(&self) -> bool {
         self.record.state == LeaseState::Held && self.record.copies.is_some_and(|copies| copies > 0)
     }
@@ -64,13 +65,13 @@ impl Sight {
         now >= self.silent_at()
     }
 
-    /// Sent D ago or longer, and still the last that was seen.
+    /// True if the renewal was sent D ago or longer, and is still the last that was seen.
     pub fn is_expired(&self, now: Moment) -> bool {
         self.fence_due().is_some_and(|due| now >= due)
     }
 
-    /// Whether a record just read still bears out what was concluded from this sight: that its holder is silent (it is
-    /// the very same), or that it lives and sees no process of the VM (it has said so again since).
+    /// True if a record just read still bears out what was concluded from this sight: that its holder is silent (the
+    /// record is the very same), or that it lives and sees no process of the VM (it has said so again since).
     pub fn is_borne_out(&self, record: &LeaseRecord, index: u64) -> bool {
         let one_life = self.record.incarnation == record.incarnation && self.record.epoch == record.epoch;
         let later = record.state == LeaseState::Held && record.seq >= self.record.seq;
@@ -78,8 +79,8 @@ impl Sight {
             || (one_life && later && self.record.copies == Some(0) && record.copies == Some(0))
     }
 
-    /// What it is worth to a node whose own lease has been renewed without a break only since then: whatever it saw
-    /// before may be shown to it again, by a snapshot that was restored while it did not look.
+    /// The worth of this sight to a node whose own lease has been renewed without a break only since then. Whatever the
+    /// node saw before may be shown to it again, by a snapshot that was restored while it did not look.
     pub fn since(mut self, unbroken: Moment) -> Self {
         // Two looks make news, and one of before may be at a later time of the store than one of after.
         self.is_news &= self.follows >= unbroken;
@@ -87,7 +88,7 @@ impl Sight {
         self
     }
 
-    /// The record that fences it. Only to be written by cas on [`Sight::index`], after one consistent read that
+    /// The record that fences the lease. Write it only by cas on [`Sight::index`], after one consistent read that
     /// showed the same incarnation, seq and index.
     pub fn fenced(&self, by: &NodeName) -> LeaseRecord {
         LeaseRecord {
@@ -98,18 +99,20 @@ impl Sight {
         }
     }
 
-    /// Whether a record just read is the very one that was watched for D.
+    /// True if a record just read is the very one that was watched for D.
     pub fn is_same(&self, record: &LeaseRecord, index: u64) -> bool {
         self.index == index && self.record.incarnation == record.incarnation && self.record.seq == record.seq
     }
 }
 
-/// When a renewal was sent at the latest, by the one seen before it. That one was sent before it was seen; the holder's
-/// clock says how much later this one was sent; and two clocks, each up to 1 % off, differ by up to 1/49 of that. The
-/// last sight's own `sent_by` is not used: an error of a clock that is over must not be carried on.
+/// The latest moment when a renewal can have been sent, by the one seen before it. The earlier renewal was sent before
+/// it was seen; the holder's clock says how much later this one was sent; and two clocks, each up to 1 % off, differ by
+/// up to 1/49 of that. The last sight's own `sent_by` is not used: an error of a clock that is over must not be carried
+/// on.
 ///
-/// That holds only of a clock that did not stand still between the two, which nobody but its holder can know. So one
-/// whose clock may (`Inputs::may_be_paused`) does not say when it sent, and its renewal counts from its sight.
+/// That holds only for a clock that did not stand still between the two, which only its holder can know. So a holder
+/// whose clock may stand still (`Inputs::may_be_paused`) does not say when it sent, and its renewal counts from its
+/// sight.
 fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
     let old = &before.record;
     // Whoever fences sends nothing in its holder's name: that has been silent for as long as before.
@@ -129,7 +132,8 @@ fn sent_after(before: &Sight, record: &LeaseRecord) -> Option<Moment> {
     })
 }
 
-/// Whether it is of an earlier life than the one before, or of an earlier moment of the same. Lives have epochs that rise.
+/// True if the record is of an earlier life than the one before, or of an earlier moment of the same life. Lives have
+/// epochs that rise.
 fn is_earlier(record: &LeaseRecord, before: &LeaseRecord) -> bool {
     if record.incarnation == before.incarnation {
         return record.seq < before.seq;
@@ -138,7 +142,7 @@ fn is_earlier(record: &LeaseRecord, before: &LeaseRecord) -> bool {
     record.epoch <= before.epoch && ![record.state, before.state].contains(&LeaseState::Lost)
 }
 
-/// Its holder may go by this D, whatever the store shows next.
+/// Remembers that the holder may go by this D, whatever the store shows next.
 fn outlive(outlived: &mut BTreeMap<NodeName, Duration>, sight: &Sight) {
     if is_planted("LongerDForgotten") {
         return;
@@ -153,17 +157,18 @@ pub struct Observer {
     sights: BTreeMap<NodeName, Sight>,
     /// Nodes whose next record is no news yet.
     after_gap: BTreeSet<NodeName>,
-    /// Nodes that had a lease when the store went back in time, which has not been seen since; with the last epoch.
+    /// Nodes that had a lease when the store went back in time, and whose lease has not been seen since; with the last
+    /// epoch.
     vanished: BTreeMap<NodeName, u64>,
-    /// Nodes whose lease was deleted, and has not been seen since; with the last epoch.
+    /// Nodes whose lease was deleted and has not been seen since; with the last epoch.
     deleted: BTreeMap<NodeName, u64>,
     /// The longest D that was seen of a node before the store went back in time. It holds until the node is seen to
-    /// renew: whoever announces a shorter one obeys it first.
+    /// renew: a node that announces a shorter D obeys it first.
     outlived: BTreeMap<NodeName, Duration>,
 }
 
 impl Observer {
-    /// One look at one lease.
+    /// Takes in one look at one lease.
     pub fn see(&mut self, now: Moment, record: LeaseRecord, index: u64) {
         self.vanished.remove(&record.node);
         self.deleted.remove(&record.node);
@@ -201,7 +206,7 @@ impl Observer {
         }
     }
 
-    /// The key is gone: nothing can be concluded from that, so the count starts again when it is back.
+    /// Takes in that the key is gone. Nothing can be concluded from that, so the count starts again when it is back.
     pub fn missing(&mut self, node: &NodeName) {
         if let Some(sight) = self.sights.remove(node) {
             outlive(&mut self.outlived, &sight);
@@ -211,8 +216,8 @@ impl Observer {
         }
     }
 
-    /// The store could not be looked at. What comes next may be of another time (a snapshot may have been restored
-    /// meanwhile), so it is no news before it has changed once more.
+    /// Takes in that the store could not be looked at. The next record may be of another time (a snapshot may have been
+    /// restored meanwhile), so it is no news before it has changed once more.
     pub fn gap(&mut self) {
         if is_planted("NewsAcrossAGap") {
             return;
@@ -223,7 +228,8 @@ impl Observer {
         }
     }
 
-    /// The store shows an earlier time of itself: nothing that was seen of it counts any more.
+    /// Forgets everything, since the store shows an earlier time of itself: nothing that was seen of it counts any
+    /// more.
     pub fn forget_all(&mut self) {
         let sights = std::mem::take(&mut self.sights);
         sights.values().for_each(|sight| outlive(&mut self.outlived, sight));
@@ -234,7 +240,7 @@ impl Observer {
         self.vanished.extend(sights.into_iter().map(|(node, sight)| (node, sight.record.epoch)));
     }
 
-    /// The same, where what is there will not be shown anew: the count begins again.
+    /// Does the same where the records that are there will not be shown anew: the count begins again.
     pub fn doubt_all(&mut self, now: Moment) {
         self.gap();
         for sight in self.sights.values_mut() {
@@ -243,14 +249,14 @@ impl Observer {
         }
     }
 
-    /// Nodes that had a lease before the store went back in time, and none that was seen since: it may not show what
-    /// they do. With the epoch it was last seen in.
+    /// Nodes that had a lease before the store went back in time, and whose lease was not seen since, with its last
+    /// epoch. The store may not show what they do.
     pub fn vanished(&self) -> &BTreeMap<NodeName, u64> {
         &self.vanished
     }
 
-    /// Nodes whose lease was deleted while it was held, and none that was seen since. That says nothing where somebody has
-    /// deleted one; where the whole store was emptied they may live unseen. With the epoch it was last seen in.
+    /// Nodes whose lease was deleted while it was held, and was not seen since, with its last epoch. That says nothing
+    /// where a person has deleted one lease; where the whole store was emptied, the nodes may live unseen.
     pub fn deleted(&self) -> &BTreeMap<NodeName, u64> {
         &self.deleted
     }

@@ -325,7 +325,7 @@ fn a_store_that_went_back_to_an_earlier_life_is_written_over_without_harm() {
     assert_eq!(key.value.unwrap().0.epoch, 3);
 }
 
-/// After the step back the node is away for longer than its lease: the life it led is in nothing that the store shows.
+/// The node is away for longer than its lease after the step back, so the store shows nothing of the life it led.
 #[test]
 fn an_epoch_never_comes_again_though_the_store_shows_an_earlier_one() {
     let mut key = Key::default();
@@ -489,7 +489,7 @@ fn a_release_waits_for_the_copy_and_is_final() {
     );
 }
 
-/// Until when nothing is to be done: never a time that is over, by which the loop would spin.
+/// The moment until which nothing is to be done. It is never over already, or the loop would spin.
 fn sleep(next: Next) -> Moment {
     match next {
         Next::Sleep { until } => until,
@@ -665,8 +665,8 @@ fn a_lease_that_is_not_there_any_more_after_a_step_back_is_remembered_until_it_i
     assert_eq!((sight.first_seen, sight.sent_by, sight.is_news), (at(500), at(500), false));
 }
 
-/// A document with a longer D was in force when the snapshot was taken that is restored now, or since: the holder may
-/// live by that one, and be cut off.
+/// A document with a longer D was in force when the snapshot was taken that is restored now, or since. The holder may
+/// live by that D, and be cut off.
 #[test]
 fn a_lease_is_waited_for_as_long_as_its_longest_d_before_a_step_back_until_it_is_renewed() {
     let record = |seq, timings| LeaseRecord { timings, ..sighted(seq) };
@@ -860,7 +860,7 @@ fn a_renewal_is_news_only_when_it_was_seen_to_follow_another_without_a_gap() {
     assert!(!see(&mut observer, 6));
 }
 
-/// `consul kv put` of a record that somebody had kept.
+/// A person puts back a record that he had kept, by `consul kv put`.
 #[test]
 fn a_record_that_goes_back_is_no_news_of_its_holder() {
     let (mut key, node) = (Key::default(), NodeName::new("n1").unwrap());
@@ -926,9 +926,9 @@ fn a_renewal_that_was_long_on_its_way_counts_from_when_it_was_sent() {
     assert_eq!(due(&observer), at(15_000));
 }
 
-/// One seed: a holder on a clock that runs up to 1 % fast or slow, replies lost or late, writes delayed, reboots,
-/// timings changed; an observer on another clock that looks now and then and fences when it may. At the moment a
-/// fence is in force, the holder's deadline plus K must have passed.
+/// Runs one seed: a holder on a clock that runs up to 1 % fast or slow, replies lost or late, writes delayed, reboots,
+/// timings changed; an observer on another clock that looks now and then and fences when it may. At the moment a fence
+/// is in force, the holder's deadline plus K must have passed.
 fn run(seed: u64) -> (u32, u32) {
     let mut rng = SmallRng::seed_from_u64(seed);
     let profiles = [LeaseTimings::FAST, LeaseTimings::BALANCED, LeaseTimings::PATIENT];

@@ -77,7 +77,7 @@ pub const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// How to reach Consul.
 #[derive(Debug, Clone)]
 pub struct ConsulSettings {
-    /// The local agent first.
+    /// The endpoints, the local agent first.
     pub endpoints: Vec<Endpoint>,
     pub token: Option<Token>,
     pub tls: Tls,
@@ -121,7 +121,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why no client could be made. Nothing was sent.
+/// The reason why no client could be made. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("no address of Consul was given")]
@@ -144,7 +144,7 @@ pub struct Requests {
     pub reads: u64,
     pub watches: u64,
     pub transactions: u64,
-    /// To the agent and the status endpoints.
+    /// Requests to the agent and the status endpoints.
     pub others: u64,
 }
 
@@ -188,7 +188,7 @@ impl ConsulStore {
         Ok(Self { connections, access, preference, counts: Counts::default() })
     }
 
-    /// Requests sent so far.
+    /// The number of requests sent so far, by kind.
     pub fn requests(&self) -> Requests {
         Requests {
             reads: self.counts.reads.load(Ordering::Relaxed),
@@ -228,7 +228,7 @@ impl ConsulStore {
         .await
     }
 
-    /// The call, and once more if it was denied and there is another token by now.
+    /// Makes the call, and makes it once more if it was denied and there is another token by now.
     async fn with_rotation<T, F>(&self, call: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -240,7 +240,8 @@ impl ConsulStore {
         }
     }
 
-    /// A read: asks one endpoint after the other, until one answers or says that no other would answer differently.
+    /// Makes a read: asks one endpoint after the other, until one answers or says that no other would answer
+    /// differently.
     async fn anywhere<'s, T, F>(
         &'s self,
         operation: &str,
@@ -277,7 +278,7 @@ impl ConsulStore {
         self.with_rotation(in_turn).await
     }
 
-    /// A write to one endpoint after the other, as long as it surely did not happen.
+    /// Sends a write to one endpoint after the other, as long as it surely did not happen.
     async fn send_in_turn(&self, request: &Request) -> Result<Txn, StoreError> {
         let mut tally = Tally::default();
         for (failures, place) in self.preference.order(Instant::now()).into_iter().enumerate() {
@@ -292,7 +293,7 @@ impl ConsulStore {
         tally.verdict()
     }
 
-    /// As that, and to a second endpoint besides when the first has not answered within `after`.
+    /// Does the same, and also sends to a second endpoint when the first has not answered within `after`.
     async fn send_hedged(&self, request: &Request, after: Duration) -> Result<Txn, StoreError> {
         let mut places = self.preference.order(Instant::now()).into_iter();
         let mut flights: FuturesUnordered<_> =
@@ -323,7 +324,7 @@ impl ConsulStore {
         }
     }
 
-    /// One try of a write at one endpoint.
+    /// Tries a write once, at one endpoint.
     async fn send(&self, place: usize, request: &Request) -> (usize, Result<Txn, StoreError>) {
         const OPERATION: &str = "transaction";
         self.counts.transactions.fetch_add(1, Ordering::Relaxed);

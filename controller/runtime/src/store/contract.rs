@@ -12,7 +12,7 @@ use super::{Entry, MAX_TXN_BYTES, Op, Read, Store, StoreError, Txn};
 /// A case by its name: a store, and a prefix ending in `/` that nothing else uses.
 pub type Case = (&'static str, for<'a> fn(&'a dyn Store, &'a str) -> BoxFuture<'a, ()>);
 
-/// Long enough that a watch which needs it has failed.
+/// A wait so long that a watch which needs it has failed.
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_secs(1);
 

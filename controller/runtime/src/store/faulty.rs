@@ -15,7 +15,7 @@ pub struct FaultyStore {
     faults: Arc<Mutex<Faults>>,
 }
 
-/// What goes wrong.
+/// The faults that can be switched on.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     /// Every call fails with this, before anything is done.
@@ -37,12 +37,12 @@ impl FaultyStore {
         Self { inner, faults: Arc::default() }
     }
 
-    /// To look at the faults, or switch them. Hold it across no await.
+    /// Gives the faults, to look at them or switch them. Hold the guard across no await.
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every call fails as if nobody answered, until `None` is set.
+    /// Makes every call fail as if no server answered, until `None` is set.
     pub fn make_unavailable(&self) {
         let (operation, reason) = ("call".to_owned(), "switched off by the test".to_owned());
         self.faults().error = Some(StoreError::Unavailable { operation, reason });

@@ -1,5 +1,5 @@
-//! What every store refuses before anything is sent, so that all of them refuse the same. It never looks at what
-//! is stored.
+//! Refuses, before anything is sent, what no store may be asked, so that all stores refuse the same. It never looks at
+//! what is stored.
 
 use super::{MAX_TXN_BYTES, MAX_TXN_OPS, Op, StoreError};
 
@@ -7,8 +7,9 @@ fn invalid(operation: &str, reason: String) -> StoreError {
     StoreError::Invalid { operation: operation.to_owned(), reason }
 }
 
-/// Consul's HTTP server answers a path with an empty, `.` or `..` segment by a redirect to another key, so such a
-/// key could be written in a transaction and never read; one that cannot be printed is answered by 400. A key that ends in `/` could not be told from a prefix.
+/// Refuses a key that Consul could not keep apart. Its HTTP server answers a path with an empty, `.` or `..` segment by
+/// a redirect to another key, so such a key could be written in a transaction and never read. It answers a key that
+/// cannot be printed by 400. A key that ends in `/` could not be told from a prefix.
 pub(super) fn key(operation: &str, key: &str) -> Result<(), StoreError> {
     if key.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         return Err(invalid(
@@ -22,12 +23,13 @@ pub(super) fn key(operation: &str, key: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What `Debug` shows as a number, it does so because it cannot be printed.
+/// True for a character that `Debug` shows as a number: it does so for those that cannot be printed.
 fn is_unprintable(c: char) -> bool {
     c.is_control() || c.escape_debug().take(2).eq(['\\', 'u'])
 }
 
-/// A prefix that does not end in `/` would match a neighbour's keys: recurse compares strings, not directories.
+/// Refuses a prefix that does not end in `/`. It would match a neighbour's keys, since recurse compares strings, not
+/// directories.
 pub(super) fn prefix(operation: &str, prefix: &str) -> Result<(), StoreError> {
     match prefix.strip_suffix('/') {
         Some(path) => key(operation, path),
@@ -35,12 +37,12 @@ pub(super) fn prefix(operation: &str, prefix: &str) -> Result<(), StoreError> {
     }
 }
 
-/// What [`super::Store::watch`] takes: a prefix, or one key.
+/// Checks the argument of [`super::Store::watch`]: a prefix, or one key.
 pub(super) fn prefix_or_key(operation: &str, text: &str) -> Result<(), StoreError> {
     if text.ends_with('/') { prefix(operation, text) } else { key(operation, text) }
 }
 
-/// The budget of a transaction, and its keys.
+/// Checks the budget of a transaction, and its keys.
 pub(super) fn transaction(ops: &[Op]) -> Result<(), StoreError> {
     const OPERATION: &str = "transaction";
     let weight: usize = ops.iter().map(Op::weight).sum();

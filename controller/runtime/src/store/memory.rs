@@ -1,6 +1,6 @@
-//! The embedded store: one process's memory, shared by every clone. Behind `zsha-controller dev`, the simulator and
-//! most tests. It never spawns, never reads a clock but to end a watch's wait, and wakes a watch only for a change
-//! below its prefix, in the order in which watches began: the same calls give the same run.
+//! The embedded store: one process's memory, shared by every clone. `zsha-controller dev`, the simulator and most tests
+//! run on it. It never spawns, never reads a clock but to end a watch's wait, and wakes a watch only for a change below
+//! its prefix, in the order in which watches began: the same calls give the same run.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::{Entry, Listing, Op, Read, Store, StoreError, Txn, limits};
 
-/// Deletions remembered. A watch from before the oldest returns at once, which is always allowed.
+/// The number of deletions remembered. A watch from before the oldest returns at once, which is always allowed.
 const TOMBSTONES: usize = 4096;
 
 /// The embedded store. Clones share one store.
@@ -36,7 +36,7 @@ struct Inner {
 
 #[derive(Debug, Clone)]
 struct Content {
-    /// Of the last change anywhere.
+    /// The index of the last change anywhere.
     index: u64,
     entries: BTreeMap<String, Stored>,
     tombstones: BTreeMap<String, u64>,
@@ -93,8 +93,8 @@ impl MemoryStore {
         Ok(result)
     }
 
-    /// What an administrator does with the store's own tools: whatever is there is written over, whatever it is with, and
-    /// however large. For simulators.
+    /// Writes as an administrator does with the store's own tools: over whatever is there, with whatever value, however
+    /// large. For simulators.
     pub fn overwrite(&self, key: &str, value: &str) {
         let (key, value) = (key.to_owned(), value.to_owned());
         let op = match self.index_of(&key) {
@@ -122,7 +122,7 @@ impl MemoryStore {
         inner.wake(|_| true);
     }
 
-    /// No call of this file leaves the content half changed, so a panic elsewhere spoils nothing here.
+    /// Locks the content. No call of this file leaves it half changed, so a panic elsewhere spoils nothing here.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,7 +220,7 @@ impl Content {
             || below(&self.tombstones, target).any(|(_, deleted)| *deleted > after)
     }
 
-    /// The result, and the keys that really changed.
+    /// Applies the operations. Returns the result, and the keys that really changed.
     fn apply(&mut self, ops: &[Op]) -> (Txn, Vec<String>) {
         let mut draft = Draft { content: self, index: self.index + 1, writes: Vec::new() };
         let mut indices = Vec::with_capacity(ops.len());
@@ -285,7 +285,7 @@ impl Draft<'_> {
         }
     }
 
-    /// The key's index after the operation, or why it does not hold.
+    /// Does one operation. Returns the key's index after it, or why it does not hold.
     fn step(&mut self, op: &Op) -> Result<u64, String> {
         match op {
             Op::Create { key, value } => {

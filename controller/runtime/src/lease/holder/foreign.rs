@@ -1,12 +1,13 @@
-//! What lies under the own key and is not the holder's: nonsense, or the record of another machine. A node's lease is
-//! written by its holder, and by others only to fence it or where it was gone; so this says nothing of them.
+//! Handles a value under the key of this node's lease that is not the holder's: nonsense, or the record of another
+//! machine. A node's lease is written by its holder, and by others only to fence it or where it was gone; so such a
+//! value says nothing of the others.
 //!
-//! A holder that is valid writes over it and keeps its life, as over a key that was deleted. Nobody can have fenced it:
-//! that takes D after its last renewal, and by then its deadline would have passed. Nor can another machine of the same
-//! name have taken the key over from it: that waits for D as well.
+//! A holder that is valid writes over it and keeps its life, as over a key that was deleted. No node can have fenced
+//! it: that takes D after its last renewal, and by then its deadline would have passed. Nor can another machine of the
+//! same name have taken the key over from it: that waits for D as well.
 //!
-//! One that is not valid begins a new life over it. Where another machine may have written it, that waits for as long as
-//! any lease may hold, with the value unchanged.
+//! A holder that is not valid begins a new life over it. Where another machine may have written it, that waits for as
+//! long as any lease may hold, with the value unchanged.
 
 use serde::Deserialize;
 use zsha_crds::records::{LeaseState, LeaseTimings};
@@ -14,7 +15,8 @@ use zsha_crds::records::{LeaseState, LeaseTimings};
 use super::{Holder, Inputs, Life, Next, Own, RETRY};
 use crate::Moment;
 
-/// The one thing that is looked for in what cannot be read: a newer zsha on this very machine may have written it.
+/// The one field that is looked for in a value that cannot be read: a newer zsha on this very machine may have written
+/// it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Writer {
@@ -22,7 +24,7 @@ struct Writer {
 }
 
 impl Holder {
-    /// The own record was read, and it is none: `why` says what is wrong with the value.
+    /// Takes in a value of this node's key that is no record: `why` says what is wrong with it.
     pub fn on_nonsense(&mut self, now: Moment, index: u64, value: &str, why: &str) {
         // As for a key that is gone: what others did meanwhile may have been lost with the record.
         self.unbroken = None;
@@ -32,7 +34,7 @@ impl Holder {
         self.foreign(now, index, own_machine.then_some(now));
     }
 
-    /// `take_over_at`: None where another machine may have written it.
+    /// Keeps the foreign value in mind. `take_over_at` is None where another machine may have written it.
     pub(super) fn foreign(&mut self, now: Moment, index: u64, take_over_at: Option<Moment>) {
         let before = match &self.own {
             Own::Foreign { index: before, take_over_at } if *before == index => Some(*take_over_at),

@@ -1,12 +1,13 @@
-//! Which lives of the lease were lost: ended by running out or by a fence, while this process was renewing them. A life
-//! that was given up, or that ended while nobody was there to renew it (a boot, a keeper that is upgraded), is none.
+//! Keeps the lives of the lease that were lost: ended by running out or by a fence, while this process was renewing
+//! them. A life that was given up is not lost, nor is a life that ended while no process was there to renew it (a boot,
+//! a keeper that is upgraded).
 
 use zsha_crds::records::{LeaseRecord, LeaseState};
 
 use super::Holder;
 use crate::Moment;
 
-/// So many are remembered: far more than make a node unstable.
+/// The number of lives that are remembered: far more than make a node unstable.
 const KEPT: usize = 16;
 
 #[derive(Debug, Clone, Default)]
@@ -25,7 +26,7 @@ impl Lost {
         self.renewing = None;
     }
 
-    /// The life that was renewed is over. Counted once.
+    /// Notes that the life that was renewed is over. It is counted once.
     fn ended(&mut self, at: Moment) {
         let Some(epoch) = self.renewing.take() else { return };
         if self.lives.len() == KEPT {

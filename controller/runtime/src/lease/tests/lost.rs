@@ -1,4 +1,4 @@
-//! Which lives of a lease count as lost.
+//! Tests which lives of a lease count as lost.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a holder does where its own key holds nonsense, or the record of another machine.
+//! Tests a holder whose own key holds nonsense, or the record of another machine.
 
 use super::*;
 

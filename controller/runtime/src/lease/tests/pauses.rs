@@ -1,11 +1,12 @@
-//! A host that something outside stops for a while, so that its own clock does not count it.
+//! Tests a host that something outside stops for a while, so that its own clock does not count it.
 
 use super::*;
 
 const F: Duration = LeaseTimings::BALANCED.ttl();
 
-/// What an observer on a true clock concludes, and until when the holder's last renewal holds in truth: it is stopped for
-/// 14 s after the first one, and cut off when it has sent the second, at 15 s of a true clock.
+/// The moment from which an observer on a true clock may fence the holder, and the moment until which the holder's last
+/// renewal holds in truth. The holder is stopped for 14 s after the first renewal, and cut off when it has sent the
+/// second, at 15 s of a true clock.
 fn paused_and_cut_off(may_be_paused: bool) -> (Moment, Moment) {
     let stood = Duration::from_secs(14);
     let mut key = Key::default();

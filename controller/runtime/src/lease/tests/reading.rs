@@ -1,8 +1,8 @@
-//! What a holder makes of the record it reads, and of the answers to its writes.
+//! Tests how a holder takes the record it reads, and the answers to its writes.
 
 use super::*;
 
-/// Held by another life of `n1`, in the epoch of the one that is lived.
+/// A record held by another life of `n1`, in the epoch of the one that is lived.
 fn of_another_life(machine: &str) -> LeaseRecord {
     LeaseRecord { incarnation: Uuid::from_u128(9), machine_id: machine.to_owned(), ..sighted(7) }
 }
@@ -11,7 +11,7 @@ fn read(holder: &mut Holder, millis: u64, record: LeaseRecord) {
     holder.on_read(at(millis), Ok(Some((record, 50))));
 }
 
-/// The next renewal, answered with success.
+/// Makes the next renewal, answered with success.
 fn renew(holder: &mut Holder, key: &mut Key, millis: u64, inputs: Inputs) {
     let (op, attempt) = write(holder.next(at(millis), inputs));
     holder.on_write(attempt, at(millis), Ok(key.apply(&op)));
@@ -39,7 +39,7 @@ fn another_life_in_the_place_of_one_that_was_confirmed_is_a_step_back() {
     assert_eq!(holder.store_went_back(), Some(at(500)));
 }
 
-/// The machine boots once more and finds this record, or none; what it writes then.
+/// Boots the machine once more, which finds this record or none. Returns the holder, and what it writes then.
 fn booted(wall: &str, found: Option<LeaseRecord>) -> (Holder, LeaseRecord) {
     let mut key = Key { value: found.map(|record| (record, 50)), last_index: 50 };
     let mut holder = Holder::new(identity("boot-2"), LeaseTimings::BALANCED, None);
@@ -66,7 +66,7 @@ fn a_snapshot_of_before_the_boot_shows_no_later_epoch_whatever_was_found_at_the_
     }
 }
 
-/// Of the machine that this one has replaced: a snapshot that is restored shows it.
+/// A snapshot that is restored may show a record of the machine that this one has replaced.
 #[test]
 fn what_was_fenced_or_released_before_this_life_ends_nothing_whichever_machine_had_it() {
     let (_, now) = booted("2026-11-30T00:00:00Z", None);

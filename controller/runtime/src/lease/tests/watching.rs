@@ -1,4 +1,4 @@
-//! What an observer concludes of a lease, to the millisecond and to the last word of the record.
+//! Tests what an observer concludes of a lease, to the millisecond and to the last word of the record.
 
 use super::*;
 use crate::lease::Sight;
@@ -51,7 +51,7 @@ fn a_lease_that_was_gone_for_a_while_is_watched_from_the_beginning() {
     assert_eq!((sight.fence_due(), sight.is_news), (Some(at(5_000 + D)), false));
 }
 
-/// Nobody knows by how long a lease its holder lives.
+/// The D by which the holder of such a lease lives is not known.
 #[test]
 fn a_record_in_the_place_of_a_lease_that_was_gone_is_fenced_after_the_longest_d_there_is() {
     let lost = LeaseRecord::lost(&Owner { node: identity("").node, epoch: 1 }, Timestamp::UNIX_EPOCH);

@@ -1,15 +1,16 @@
-//! The token that requests carry, and the file it came from: a token that was rotated is read again when the old one
-//! is refused. It sends nothing.
+//! The token that requests carry, and the file it came from. A token that was rotated is read again when the old one is
+//! refused. It sends nothing.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use super::Token;
 
-/// A file on this machine. One that takes longer hangs, and a renewal that waits for it would wait too long.
+/// The time for reading a file on this machine. A read that takes longer hangs, and a renewal that waits for it would
+/// wait too long.
 const READ_WITHIN: Duration = Duration::from_millis(250);
 
-/// One for all endpoints.
+/// The token of one store, for all its endpoints.
 #[derive(Debug)]
 pub(super) struct Access {
     token: RwLock<Option<Token>>,
@@ -20,13 +21,13 @@ impl Access {
         Self { token: RwLock::new(token) }
     }
 
-    /// What to send now.
+    /// The token to send now.
     pub(super) fn token(&self) -> Option<Token> {
         self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether there is another token than the one that was refused: because its file holds another by now, or because
-    /// another call has read it already. A file that cannot be read changes nothing.
+    /// Looks for another token than the one that was refused, and says whether there is one: because the file holds
+    /// another by now, or because another call has read it already. A file that cannot be read changes nothing.
     pub(super) async fn renewed(&self, refused: Option<&Token>) -> bool {
         let Some(refused) = refused else { return false };
         let file = refused.file.clone();

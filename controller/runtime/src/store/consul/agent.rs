@@ -1,4 +1,4 @@
-//! What Consul's agent and servers say about themselves, for checks and `status`. It changes nothing, and nothing
+//! Reads what Consul's agent and servers say about themselves, for checks and `status`. It changes nothing, and nothing
 //! that keeps a VM safe rests on it.
 
 use std::collections::BTreeMap;
@@ -85,7 +85,7 @@ pub enum MemberStatus {
 }
 
 impl MemberStatus {
-    /// As `consul members` prints it.
+    /// The word that `consul members` prints.
     pub fn word(self) -> &'static str {
         match self {
             Self::Alive => "alive",
@@ -109,7 +109,7 @@ struct RawMember {
 }
 
 impl Member {
-    /// In the order of their names.
+    /// Reads the members, in the order of their names.
     pub(super) fn parse(body: &[u8]) -> Result<Vec<Self>, Failure> {
         let raw: Vec<RawMember> = parse(body)?;
         let mut members: Vec<_> = raw.into_iter().map(Self::from_raw).collect();
@@ -138,7 +138,7 @@ impl Member {
     }
 }
 
-/// Go's way to print a duration: `1m30s`, `500ms`, `1.5s`.
+/// Reads a duration as Go prints it: `1m30s`, `500ms`, `1.5s`.
 fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = 0.0;

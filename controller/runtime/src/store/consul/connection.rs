@@ -33,7 +33,7 @@ use super::Endpoint;
 use super::access::Access;
 use super::failure::{Failure, chain};
 
-/// What to read.
+/// The key or prefix to read, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Query<'a> {
     /// A key, or a prefix if it ends in `/`.
@@ -72,7 +72,7 @@ pub(super) struct Connection {
 }
 
 impl fmt::Debug for Connection {
-    /// rs-consul's own would print the token.
+    /// Leaves rs-consul's own text out, since it would print the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
@@ -232,7 +232,8 @@ fn longest_wait(wait: Duration) -> Duration {
     wait + wait / 16
 }
 
-/// rs-consul passes whole seconds, and for less than one leaves the wait out, which means five minutes.
+/// Rounds up to whole seconds. rs-consul passes only those, and leaves a wait of less than one second out, which means
+/// five minutes.
 fn whole_seconds(wait: Duration) -> Duration {
     Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(Duration::from_secs(1))
 }
@@ -252,7 +253,7 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Failure
     serde_json::from_slice(body).map_err(|error| Failure::Garbled(error.to_string()))
 }
 
-/// A server without a leader answers stale reads all the same, and its data grows old unseen.
+/// True if the server has no leader. Such a server answers stale reads all the same, and its data grows old unseen.
 fn knows_no_leader(headers: &HeaderMap) -> bool {
     headers.get("X-Consul-KnownLeader").is_some_and(|known| known.as_bytes() == b"false")
 }
@@ -267,7 +268,8 @@ fn entry(read: ReadKeyResponse) -> Result<Entry, Failure> {
     Ok(Entry { key: read.key, value: read.value.unwrap_or_default(), modify_index })
 }
 
-/// A value that is not text becomes one that decodes to nothing, so that one stray key blinds nobody to the rest.
+/// Makes an entry of a raw one. A value that is not text becomes one that decodes to nothing, so that one stray key
+/// hides no other.
 fn raw_entry(raw: RawEntry) -> Result<Entry, Failure> {
     let bytes = STANDARD
         .decode(raw.value.unwrap_or_default())

@@ -1,4 +1,4 @@
-//! Where Consul answers, and which of several addresses to ask first. It sends nothing.
+//! The addresses at which Consul answers, and the choice which of several to ask first. It sends nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use hyper::Uri;
 use tokio::time::Instant;
 
-/// After this long on another endpoint the first, the local agent, is tried again: it is the nearest, and the only one
-/// whose loss says something about this node. Soon, since until then the loss of another node blinds this one for
-/// seconds; where the local agent is gone for good, it costs a refused connection now and then.
+/// The time on another endpoint after which the first, the local agent, is tried again. The local agent is the nearest,
+/// and the only one whose loss says something about this node. The time is short, since until then the loss of another
+/// node blinds this one for seconds. Where the local agent is gone for good, it costs a refused connection now and
+/// then.
 const RETURN_AFTER: Duration = Duration::from_secs(5);
 
 /// `http://host:port` or `https://host:port`, without a path.
@@ -27,7 +28,7 @@ pub struct InvalidEndpoint {
 }
 
 impl Endpoint {
-    /// Without a slash at its end.
+    /// The address, without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.base
     }
@@ -74,7 +75,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Which endpoint to ask first.
+/// The choice which endpoint to ask first.
 #[derive(Debug)]
 pub(super) struct Preference {
     count: usize,
@@ -104,8 +105,9 @@ impl Preference {
         order
     }
 
-    /// It answered: ask it first from now on, if it was asked because others before it had failed, or is the local
-    /// one. A watch that began on a remote agent, and ends long after the local one is back, changes nothing.
+    /// Notes that the endpoint answered. It is asked first from now on if it was asked because others before it had
+    /// failed, or if it is the local one. A watch that began on a remote agent, and ends long after the local one is
+    /// back, changes nothing.
     pub(super) fn answered(&self, place: usize, others_failed: bool, now: Instant) {
         if place != 0 && !others_failed {
             return;

@@ -1,4 +1,4 @@
-//! What an answer, or the lack of one, allows the caller to conclude. It asks nobody; the words it knows are
+//! Says what an answer, or the lack of one, allows the caller to conclude. It sends nothing; the words it knows are
 //! Consul's, from 1.8 to the present.
 
 use std::error::Error;
@@ -8,17 +8,17 @@ use rs_consul::ConsulError;
 
 use super::super::StoreError;
 
-/// Why a request brought no usable answer.
+/// The reason why a request brought no usable answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// No connection: not one byte of the request was sent.
+    /// There was no connection: not one byte of the request was sent.
     NotSent(String),
-    /// Sent, or perhaps sent, and no whole answer in time.
+    /// The request was sent, or perhaps sent, and no whole answer came in time.
     NoAnswer(String),
     Status(StatusCode, String),
     /// A whole answer that could not be read.
     Garbled(String),
-    /// It answered, and knows no leader: what it says may be old.
+    /// The agent answered, and knows no leader: what it says may be old.
     NoLeader,
     /// A value that is not UTF-8, which rs-consul does not hand over.
     NotText,
@@ -30,7 +30,7 @@ impl Failure {
         if error.is_connect() { Self::NotSent(reason) } else { Self::NoAnswer(reason) }
     }
 
-    /// What a failed read means. Nothing can have happened, so there is no `Unknown`.
+    /// The meaning of a failed read. Nothing can have happened, so there is no `Unknown`.
     pub(super) fn of_read(self, operation: &str) -> StoreError {
         let operation = operation.to_owned();
         match self {
@@ -58,7 +58,7 @@ impl Failure {
         }
     }
 
-    /// What a failed write means: whatever is not certain is `Unknown`.
+    /// The meaning of a failed write. Whatever is not certain is `Unknown`.
     pub(super) fn of_write(self, operation: &str) -> StoreError {
         let operation = operation.to_owned();
         match self {
@@ -105,14 +105,15 @@ fn forbids(status: StatusCode, body: &str) -> bool {
         || (status == StatusCode::INTERNAL_SERVER_ERROR && speaks_of_permission(body))
 }
 
-/// Inside a transaction a missing right is told as a conflict, in these words.
+/// True if the text tells of a missing right: inside a transaction Consul tells that as a conflict, in these words.
 pub(super) fn speaks_of_permission(text: &str) -> bool {
     text.contains("Permission denied") || text.contains("ACL not found")
 }
 
-/// An agent that found no leader to pass the write to never passed it on. `leadership lost while committing log`,
-/// `node is not the leader` and a broken forward are not in this list: such a write may still commit, even after
-/// the next election. A 503 counts only in Consul's own words, since a proxy says it after sending, too.
+/// True if the write was surely not applied. An agent that found no leader to pass the write to never passed it on.
+/// `leadership lost while committing log`, `node is not the leader` and a broken forward are not in this list: such a
+/// write may still commit, even after the next election. A 503 counts only in Consul's own words, since a proxy says it
+/// after sending, too.
 fn surely_not_applied(status: StatusCode, body: &str) -> bool {
     match status {
         StatusCode::INTERNAL_SERVER_ERROR => body.contains("No cluster leader"),

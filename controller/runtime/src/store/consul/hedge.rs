@@ -1,19 +1,19 @@
-//! What several answers to one write, sent more than once, amount to. Values only.
+//! Sums up the answers to one write that was sent more than once. Values only.
 
 use super::super::{StoreError, Txn};
 
-/// The answers so far to a write of which none has said `Committed`.
+/// The answers so far to a write, none of which has said `Committed`.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     conflict: Option<Txn>,
     refused: Option<StoreError>,
     unknown: Vec<String>,
     unavailable: Vec<String>,
-    /// Requests that reached somebody, or may have.
+    /// The number of requests that reached a server, or may have.
     sent: usize,
 }
 
-/// What one answer says about that request alone.
+/// The fate of one request, by its answer alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Committed,
@@ -23,7 +23,7 @@ pub(super) enum Fate {
 }
 
 impl Tally {
-    /// A commit is not noted: it decides by itself.
+    /// Notes an answer. A commit is not noted: it decides by itself.
     pub(super) fn note(&mut self, answer: &Result<Txn, StoreError>) -> Fate {
         match answer {
             Ok(Txn::Committed { .. }) => return Fate::Committed,
@@ -45,8 +45,8 @@ impl Tally {
         Fate::Answered
     }
 
-    /// Once no request is outstanding. A conflict proves that nothing was changed only where this was the one
-    /// request that reached anybody: otherwise it may be the other one's success that it collided with.
+    /// The verdict once no request is outstanding. A conflict proves that nothing was changed only where this was the
+    /// one request that reached a server: otherwise it may have collided with the success of the other request.
     pub(super) fn verdict(self) -> Result<Txn, StoreError> {
         let operation = "transaction".to_owned();
         if !self.unknown.is_empty() {

@@ -29,11 +29,11 @@ struct Step {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// Its result holds our operation's index.
+    /// The step's result holds our operation's index.
     Index,
-    /// It has a result that says nothing new.
+    /// The step has a result that says nothing new.
     Ignored,
-    /// It has none; the key is absent afterwards.
+    /// The step has no result; the key is absent afterwards.
     Absent,
 }
 
@@ -82,7 +82,7 @@ struct OpError {
 }
 
 impl Request {
-    /// Expects operations that [`super::super::limits`] let through.
+    /// Makes the request. It expects operations that [`super::super::limits`] let through.
     pub(super) fn new(ops: &[Op]) -> Result<Self, StoreError> {
         let mut wire = Vec::with_capacity(ops.len());
         let mut steps = Vec::with_capacity(ops.len());
@@ -146,7 +146,7 @@ impl Request {
     }
 }
 
-/// Our operation in Consul's. Its deletion of an absent key succeeds, hence the check before it.
+/// Our operation in Consul's operations. Consul's deletion of an absent key succeeds, hence the check before it.
 fn verbs(op: &Op) -> Vec<(Verb<'_>, Outcome)> {
     let key = op.key();
     let check = |index| Verb { verb: "check-index", key, value: None, index: Some(index) };

@@ -1,4 +1,4 @@
-//! What is the embedded store's own: determinism, snapshots, no wake-up without cause.
+//! Tests of the embedded store's own promises: determinism, snapshots, no wake-up without cause.
 
 use std::time::Duration;
 
