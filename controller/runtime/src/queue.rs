@@ -1,5 +1,5 @@
 //! The work queue: which key is to be run, and when. A key is in it once, however often it was added, and is never
-//! handed out while it is being run. It takes `now` and waits for nobody.
+//! handed out while it is being run. It takes `now` and never waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 

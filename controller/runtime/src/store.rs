@@ -14,10 +14,10 @@
 //!   behind at a change of leader. `Stale` may be behind by any amount and works without a leader.
 //!   A missing key and an empty prefix are answers; not being able to look is an error. An empty list is *not*
 //!   proof of absence for a token without rights, and callers treat it so.
-//! - **Watching.** [`Store::watch`] may lag behind by any amount, and fails rather than hide that nobody leads. It
-//!   returns when something under the prefix has an index above `after`, or at the
-//!   end of `wait`, with the whole present listing. A return is no proof of a change, a listing's index may be
-//!   *lower* than `after` (a snapshot was restored): then start over from the full listing.
+//! - **Watching.** [`Store::watch`] may lag behind by any amount, and fails rather than hide that no server leads. It
+//!   returns when something under the prefix has an index above `after`, or at the end of `wait`, with the whole
+//!   present listing. A return is no proof of a change, a listing's index may be *lower* than `after` (a snapshot was
+//!   restored): then start over from the full listing.
 
 pub mod consul;
 #[cfg(any(test, feature = "contract"))]

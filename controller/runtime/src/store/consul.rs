@@ -6,7 +6,7 @@
 //! tried again every half minute. One request may take `request_timeout`, one call that much for each endpoint.
 //!
 //! A call that is denied is tried once more where the token's file holds another token by now: tokens are rotated, and
-//! nobody restarts every process for it. That it was denied says that it surely did not happen.
+//! no administrator restarts every process for it. A call that was denied surely did not happen.
 //!
 //! Pitfalls of Consul (and of its client library) and the test that holds each:
 //!
