@@ -1,8 +1,8 @@
 //! The keeper: the small process that renews the node's lease and, when it could not, kills in time.
 //!
-//! This file is what the controller sees of it: a verdict, and a few words to say to it. The process itself is
-//! below: `renew` drives the lease machine, `enforce` is the thread that kills and never waits for anything,
-//! `copies` finds the QEMU processes, `socket` is the line between keeper and controller.
+//! This file is the controller's side: the keeper's verdict, and the few things that the controller can say to it. The
+//! process itself is below: `renew` drives the lease machine, `enforce` is the thread that kills and never waits for
+//! anything, `copies` finds the QEMU processes, `socket` is the line between keeper and controller.
 
 pub mod copies;
 pub mod enforce;
@@ -36,65 +36,67 @@ pub use socket::SocketLease;
 pub use state_file::StateFile;
 pub use watchdog::WatchdogState;
 
-/// What the keeper says of the node's lease.
+/// The keeper's word on the lease of its node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
-    /// Whose lease it is: a controller must not live by the lease of another node's keeper.
+    /// The node of the lease: a controller must not live by the lease of another node's keeper.
     pub node: NodeName,
-    /// Until when the node may run anything, on this node's `CLOCK_BOOTTIME`. None: it may not.
+    /// The moment until which the node may run anything, on this node's `CLOCK_BOOTTIME`. None: it may not.
     pub valid_until: Option<Moment>,
     pub incarnation: Uuid,
     pub epoch: u64,
     pub seq: u64,
     pub timings: LeaseTimings,
-    /// Why it is as it is: a sentence.
+    /// A sentence on why the lease is as it is.
     pub message: String,
-    /// Since when the lease has been renewed without a break, on this node's `CLOCK_BOOTTIME`; see
-    /// [`zsha_runtime::lease::Holder::unbroken_since`]. None: it is not valid, or has not been renewed since the
+    /// The moment since when the lease has been renewed without a break, on this node's `CLOCK_BOOTTIME`; see
+    /// [`zsha_runtime::lease::Holder::unbroken_since`]. None: the lease is not valid, or has not been renewed since the
     /// store went back in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unbroken_since: Option<Moment>,
     /// `seq` of the last renewal that the store confirmed. A store that shows less has gone back in time.
     #[serde(default)]
     pub confirmed: u64,
-    /// When the keeper was last shown an earlier time of the store, on this node's `CLOCK_BOOTTIME`. None: it never was,
-    /// or is from before this was told.
+    /// The moment when the keeper was last shown an earlier time of the store, on this node's `CLOCK_BOOTTIME`. None:
+    /// it never was, or it is of an earlier build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_went_back: Option<Moment>,
-    /// The same, for what somebody has written before it. None: there was none in this boot, or a keeper from before this
-    /// was told.
+    /// The last step back of the store, for judging what was written before it. None: there was none in this boot, or
+    /// the keeper is of an earlier build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_back: Option<StepBack>,
-    /// QEMU processes of the VM that the keeper last saw on this node. None: it could not look.
+    /// The number of QEMU processes of the VM that the keeper last saw on this node. None: it could not look.
     pub copies: Option<u32>,
-    /// When they were counted, on this node's `CLOCK_BOOTTIME`: the moment the look began.
+    /// The moment when they were counted, on this node's `CLOCK_BOOTTIME`: the beginning of the look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted_at: Option<Moment>,
-    /// What it has killed. None: nothing, or a keeper from before this was told.
+    /// The copies that the keeper has killed. None: it killed none, or it is of an earlier build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
-    /// Which copy it expects here, as it was told in this life of the lease. None: a keeper from before it was told.
+    /// The copy that the keeper expects here, as it was told in this life of the lease. None: it is of an earlier
+    /// build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expects: Option<Expectation>,
-    /// Whether a copy that it last saw was made to take in a guest from elsewhere.
+    /// True if a copy that the keeper last saw was made to take in a guest from elsewhere.
     #[serde(default)]
     pub incoming: bool,
-    /// What it has killed under a valid lease, because nobody had said that there is to be a copy. None: nothing.
+    /// The copies that the keeper has killed under a valid lease, because it was not told to expect any. None: it
+    /// killed none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unexpected: Option<Ended>,
-    /// Renewals that came late. None: there was none, or a keeper from before this was told.
+    /// The renewals that came late. None: there was none, or the keeper is of an earlier build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<Late>,
-    /// Lives of the lease that ended though the keeper was renewing them, since its process was started.
+    /// The lives of the lease that ended though the keeper was renewing them, since its process was started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<Lost>,
-    /// Whether a watchdog stands behind it.
+    /// The state of the watchdog that stands behind the keeper, if one does.
     #[serde(default)]
     pub watchdog: WatchdogState,
 }
 
-/// A life of the lease that was lost: by its epoch, and when it ended, on this node's `CLOCK_BOOTTIME`.
+/// A life of the lease that was lost: its epoch, and when it ended, on this node's `CLOCK_BOOTTIME`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lost {
@@ -106,9 +108,9 @@ pub struct Lost {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ended {
-    /// How many. One that would not die at once counts once.
+    /// The number of copies. A copy that would not die at once counts once.
     pub count: u64,
-    /// When the last of them was first sent SIGKILL, on this node's `CLOCK_BOOTTIME`.
+    /// The moment when the last of them was first sent SIGKILL, on this node's `CLOCK_BOOTTIME`.
     pub at: Moment,
 }
 
@@ -117,7 +119,7 @@ impl Verdict {
         self.valid_until.is_some_and(|until| now < until)
     }
 
-    /// Whether what was written then still counts: the lease has been renewed without a break since.
+    /// True if what was written then still counts, since the lease has been renewed without a break from then on.
     pub fn covers(&self, written: Moment) -> bool {
         self.unbroken_since.is_some_and(|since| written >= since)
     }
@@ -125,10 +127,10 @@ impl Verdict {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeeperError {
-    /// Nobody listens, or the line broke.
+    /// No keeper listens, or the line broke.
     #[error("{operation}: the keeper cannot be reached: {reason}")]
     Unreachable { operation: &'static str, reason: String },
-    /// This process lacks what a question takes, so the keeper was not asked: it says nothing about the keeper.
+    /// This process lacks what a question takes, so it did not ask the keeper. This says nothing about the keeper.
     #[error("{operation}: the keeper could not be asked: {reason}")]
     NotAsked { operation: &'static str, reason: String },
     #[error("{operation}: the keeper refused: {reason}")]
@@ -138,21 +140,22 @@ pub enum KeeperError {
 /// The line from the controller to its keeper.
 #[async_trait]
 pub trait Lease: Send + Sync + fmt::Debug + 'static {
-    /// What is in force now. Also tells the keeper that its controller lives.
+    /// Asks for the verdict that is in force now. The question also tells the keeper that its controller lives.
     async fn verdict(&self) -> Result<Verdict, KeeperError>;
 
-    /// The timings of the document in force. Refused where they are unsafe.
+    /// Sets the timings of the document in force. They are refused where they are unsafe.
     async fn set_timings(&self, timings: LeaseTimings) -> Result<(), KeeperError>;
 
-    /// Whether the document wants a watchdog: turned off, it is disarmed. Only for a keeper whose verdict tells of one.
+    /// Says whether the document wants a watchdog; a watchdog that is turned off is disarmed. Only for a keeper whose
+    /// verdict tells of one.
     async fn set_watchdog(&self, wanted: bool) -> Result<(), KeeperError>;
 
-    /// Which copy is to be found here, in the present life of the lease. Said before one is started, or let in: any other
-    /// is ended. Refused where it could not be kept for the keeper's own restart. Only for a keeper whose verdict says
-    /// what it expects.
+    /// Says which copy is to be found here, in the present life of the lease. The controller says it before it starts a
+    /// copy or lets one in: any other is ended. It is refused where it could not be kept for the keeper's own restart.
+    /// Only for a keeper whose verdict says what it expects.
     async fn expect(&self, what: Expectation) -> Result<(), KeeperError>;
 
-    /// Gives the lease up for good (shutdown, uninstall). Refused while a copy lives.
+    /// Gives the lease up for good (shutdown, uninstall). This is refused while a copy lives.
     async fn release(&self) -> Result<(), KeeperError>;
 
     /// A counter that moves when validity, epoch or the line itself changed; not with every renewal.

@@ -1,8 +1,9 @@
-//! Where copies of the VM are found and killed: in the process table, with nothing registered and nobody asked.
+//! Finds and kills copies of the VM by the process table. Nothing has to be registered, and no other process is asked.
 //!
-//! A copy is a QEMU whose command line carries the VM's UUID, and that could run it: any user may call a process so, and
-//! one who could not run the VM must not keep it from running. It decides nothing: who is to be killed, and when,
-//! is [`super::enforce`]'s. Not being able to look is an error, never "none".
+//! A copy is a QEMU whose command line carries the VM's UUID, and that could run the VM. Any user may give a process
+//! such a command line, so a process that could not run the VM must not keep it from running. This file decides
+//! nothing: [`super::enforce`] says which copies are killed, and when. Not being able to look is an error, never
+//! "none".
 
 mod bearing;
 mod users;
@@ -33,24 +34,25 @@ use users::Users;
 pub struct VmCopy {
     /// The process id; in a simulation, the number of the start.
     pub process: u64,
-    /// Whether it was made to take in a guest from elsewhere (`-incoming`): by a live migration, or from a file.
+    /// True if the process was made to take in a guest from elsewhere (`-incoming`): by a live migration, or from a
+    /// file.
     pub incoming: bool,
-    /// In clock ticks since boot: with the process id, this very process and no later one. None: not known.
+    /// The start of the process, in clock ticks since boot. With the process id, it means this very process and no
+    /// later one. None: not known.
     pub started: Option<u64>,
-    /// Whose it is. None: not known, or of no process.
+    /// The user of the process. None: not known, or there is no process behind it.
     pub user: Option<u32>,
-    /// What it was called by; of a simulation nothing.
+    /// The first argument of the process; empty in a simulation.
     pub command: String,
-    /// Whether it certainly could run the VM. One that only may be able to can be a stranger's: it counts,
-    /// and where no copy may live it dies as any other, but it is taken neither for the VM's own nor for a
-    /// second one.
+    /// True if the process certainly could run the VM. One that only may be able to can be a stranger's. It counts, and
+    /// where no copy may live it dies as any other, but it is taken neither for the VM's own nor for a second one.
     pub certain: bool,
-    /// A pidfd: refers to this very process for ever, whoever gets its number later.
+    /// A pidfd: it refers to this very process for ever, whatever process gets its number later.
     handle: Option<Arc<OwnedFd>>,
 }
 
 impl VmCopy {
-    /// One that no process stands behind: in a simulation, or in a test.
+    /// A copy that no process stands behind: in a simulation, or in a test.
     pub fn numbered(process: u64) -> Self {
         Self {
             process,
@@ -63,13 +65,13 @@ impl VmCopy {
         }
     }
 
-    /// Whether both are one process, and not one that got the number of the other.
+    /// True if both are one process, and not one that got the number of the other.
     pub fn is_same_as(&self, other: &Self) -> bool {
         (self.process, self.started) == (other.process, other.started)
     }
 }
 
-/// For people: what to look for on the node, and whom to ask.
+/// The copy as people read it: what to look for on the node, and which user to ask.
 impl fmt::Display for VmCopy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}", self.process)?;
@@ -80,30 +82,30 @@ impl fmt::Display for VmCopy {
     }
 }
 
-/// The copies on one node. Both calls are bounded only by the kernel: callers that must not hang ask on a thread.
+/// The copies on one node. Only the kernel bounds these calls: callers that must not hang ask on a thread.
 pub trait Copies: Send + Sync + fmt::Debug + 'static {
-    /// Every copy that is not dead to its last thread.
+    /// Finds every copy that is not dead to its last thread.
     fn alive(&self) -> io::Result<Vec<VmCopy>>;
 
-    /// Sends SIGKILL. A copy that is gone already is no error; that it was sent is no proof of death.
+    /// Sends SIGKILL. A copy that is gone already is no error. A signal that was sent is no proof of death.
     fn kill(&self, copy: &VmCopy) -> io::Result<()>;
 
-    /// How the last copy here has ended, by what was written down of it. May wait for a disk. An error where nothing was ever
-    /// written down.
+    /// Reads how the last copy here has ended, by what was written down of it. The call may wait for a disk. It is an
+    /// error where nothing was ever written down.
     fn last_end(&self) -> io::Result<Option<OffReason>> {
         Ok(None)
     }
 
-    /// How the copy before the one that is here now has ended.
+    /// Reads how the copy before the one that is here now has ended.
     fn end_before_this(&self) -> io::Result<Option<OffReason>> {
         Ok(None)
     }
 }
 
-/// A process number, and since when: no later process has both.
+/// The number of a process and its start: no later process has both.
 type Identity = (u64, Option<u64>);
 
-/// The real ones, from /proc of this PID namespace.
+/// The real copies, from /proc of this PID namespace.
 ///
 /// Every scan reads every command line afresh: whatever could be remembered of a process (number, start time,
 /// name) stays the same when it execs QEMU, and a copy missed for good is worse than a millisecond spent.
@@ -112,47 +114,49 @@ pub struct ProcCopies {
     uuid: Uuid,
     proc: PathBuf,
     users: Users,
-    /// Strangers who were told of; None where nobody may be told.
+    /// The strangers that were logged already; None where nothing may be logged.
     told: Option<Mutex<BTreeSet<Identity>>>,
-    /// Where libvirt writes down how the VM has ended.
+    /// The log in which libvirt writes down how the VM has ended.
     log: Option<PathBuf>,
 }
 
-/// More than Linux lets a command line be with the usual stack limit; what is longer is not read on.
+/// The most that is read of a command line. It is more than Linux allows with the usual stack limit.
 const COMMAND_LINE_LIMIT: u64 = 4 << 20;
-/// libvirt's command lines take some 6 KiB. Of a process that could not run the VM no more than this is read: any user may
-/// have thousands with megabytes each, and whoever kills waits for the scan.
+/// The most that is read of the command line of a process that could not run the VM. libvirt's command lines take some
+/// 6 KiB. Any user may have thousands of processes with megabytes each, and the thread that kills waits for the scan.
 const STRANGERS_LIMIT: u64 = 64 << 10;
 
-/// Of /proc/PID/task: two, as of every directory, and one a thread.
+/// The links of /proc/PID/task: two, as for every directory, and one for each thread.
 const LINKS_OF_ONE_THREAD: u64 = 3;
 
-/// Between the moment in which an exec puts the new program in the place of the old one and the one in which its
-/// arguments are there lie some microseconds; on a busy machine, a turn of somebody else's.
+/// The pause before another look. In an exec, some microseconds pass between the moment when the new program takes the
+/// place of the old one and the moment when its arguments are there; on a busy machine, it is a turn of another
+/// process.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(500);
-/// All that are seen so are looked at again together, so that a scan takes no longer however many there are.
+/// The number of such looks. All processes in the middle of an exec are looked at again together, so that a scan takes
+/// no longer however many there are.
 const LOOKS_AGAIN: u32 = 20;
-/// And no longer where each look takes its time: whoever kills waits for this.
+/// The time that all such looks may take, if each takes long: the thread that kills waits for them.
 const LOOKS_AGAIN_FOR: Duration = Duration::from_millis(20);
 
-/// Of strangers, in one scan: whoever makes thousands of them must not fill the log.
+/// The number of strangers that one scan logs: a user who makes thousands of them must not fill the log.
 const TOLD_AT_ONCE: usize = 4;
 
-/// For people; a command line may be megabytes.
+/// The length of a command line as it is logged; it may be megabytes.
 const COMMAND_TOLD: usize = 60;
 
-/// What a process is.
+/// The kinds of processes.
 #[derive(Debug)]
 enum Sight {
     Copy(VmCopy),
-    /// Called as a copy is, by a user who could not run it.
+    /// The process is called as a copy is, but its user could not run the VM.
     Stranger(VmCopy),
     Other,
-    /// In the middle of an exec, or without a command line of its own accord.
+    /// The process is in the middle of an exec, or has no command line though it has memory.
     Unclear,
 }
 
-/// What a command line says.
+/// The kinds of command lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Claim {
     Copy,
@@ -161,7 +165,7 @@ enum Claim {
 }
 
 impl ProcCopies {
-    /// Says nothing: for a thread that may not wait for a log.
+    /// Finds copies and logs nothing: for a thread that may not wait for a log.
     pub fn new(uuid: Uuid) -> Self {
         let users = Users::default();
         // They are read meanwhile.
@@ -169,23 +173,24 @@ impl ProcCopies {
         Self { uuid, proc: PathBuf::from("/proc"), users, told: None, log: None }
     }
 
-    /// One that says, once, which processes it takes for none.
+    /// Finds copies, and logs once for each process that calls itself a copy and is none.
     pub fn telling(uuid: Uuid) -> Self {
         Self { told: Some(Mutex::default()), ..Self::new(uuid) }
     }
 
-    /// One that can say how the last copy has ended: libvirt writes it down here.
+    /// Can also say how the last copy has ended: libvirt writes it down in this log.
     pub fn by_log(self, log: PathBuf) -> Self {
         Self { log: Some(log), ..self }
     }
 
-    /// One that says nothing, and knows the users that this one knows: whoever looks seldom does not begin with everybody.
+    /// The same, but it logs nothing. It shares the list of users, so that a caller that looks seldom need not begin
+    /// without it.
     pub fn silent(&self) -> Self {
         Self { uuid: self.uuid, proc: self.proc.clone(), users: self.users.clone(), told: None, log: None }
     }
 
-    /// What the process with this number is. The handle is opened before the last look: what is read after it is of
-    /// the process it refers to, or that process is dead and the signal meets nobody.
+    /// Judges the process with this number. The handle is opened before the last look. So what is read afterwards is of
+    /// the process that the handle refers to, or that process is dead and the signal meets no process.
     fn look(&self, number: i32, buffer: &mut Vec<u8>) -> io::Result<Sight> {
         let process = self.proc.join(number.to_string());
         match self.claim(&process, buffer)? {
@@ -221,8 +226,8 @@ impl ProcCopies {
         self.judge(bearing).0
     }
 
-    /// Whether it could run the VM, and whether that is certain. Who may is asked once, so that both are of
-    /// one answer, and only where it matters: of root's there is no doubt.
+    /// Says whether a process could run the VM, and whether that is certain. The list of users is asked once, so that
+    /// both are of one answer, and only where it matters: for a process of root there is no doubt.
     fn judge(&self, bearing: &Bearing) -> (bool, bool) {
         let root = BTreeSet::from([0]);
         if bearing.certainly_could_run_vm(Some(&root)) {
@@ -260,7 +265,8 @@ impl ProcCopies {
         }
     }
 
-    /// What is still unclear after all looks: an error where it could be a copy, since "none" would be a guess.
+    /// Settles the processes that are still unclear after all looks: an error where one could be a copy, since "none"
+    /// would be a guess.
     fn settle(&self, unclear: &[i32]) -> io::Result<()> {
         for number in unclear {
             let process = self.proc.join(number.to_string());
@@ -278,7 +284,7 @@ impl ProcCopies {
         Ok(())
     }
 
-    /// Each once. Those that are gone are forgotten.
+    /// Logs each stranger once. Strangers that are gone are forgotten.
     fn tell(&self, strangers: &[VmCopy]) {
         let Some(told) = &self.told else { return };
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -378,7 +384,7 @@ impl Copies for ProcCopies {
     }
 }
 
-/// A process that vanished while it was looked at is not there; any other error is one.
+/// Takes a process that vanished while it was looked at for absent; any other error stays one.
 fn none_if_gone<T>(error: io::Error) -> io::Result<Option<T>> {
     if is_gone(&error) { Ok(None) } else { Err(error) }
 }
@@ -398,8 +404,8 @@ fn read_entry(path: &Path, buffer: &mut Vec<u8>, limit: u64) -> io::Result<bool>
     }
 }
 
-/// Whether a process without a command line has memory of its own all the same. A kernel thread, a zombie and one that is
-/// ending have none, and no program either.
+/// True if a process without a command line has memory of its own all the same. A kernel thread, a zombie and a process
+/// that is ending have none, and no program either.
 fn has_memory(process: &Path) -> bool {
     match fs::read_link(process.join("exe")) {
         Ok(_) => true,
@@ -410,14 +416,14 @@ fn has_memory(process: &Path) -> bool {
     }
 }
 
-/// The first argument, as far as a person wants it.
+/// The first argument, as much of it as a person wants to read.
 fn called(command_line: &[u8]) -> String {
     let first = command_line.split(|byte| *byte == 0).next().unwrap_or_default();
     let text: String = String::from_utf8_lossy(first).chars().take(COMMAND_TOLD).collect();
     text.replace(char::is_control, " ")
 }
 
-/// Whether `-uuid` and this UUID stand side by side in a command line of zero-terminated arguments.
+/// True if `-uuid` and this UUID stand side by side in a command line of zero-terminated arguments.
 fn names_vm(command_line: &[u8], uuid: &Uuid) -> bool {
     let arguments = || command_line.split(|byte| *byte == 0);
     arguments().zip(arguments().skip(1)).any(|(option, value)| {
@@ -430,7 +436,7 @@ fn is_incoming(command_line: &[u8]) -> bool {
     command_line.split(|byte| *byte == 0).any(|argument| matches!(argument, b"-incoming" | b"--incoming"))
 }
 
-/// By the name it was called by, or by its program: either may have been chosen freely, hardly both.
+/// True for a QEMU, by the name it was called by or by its program. Either may have been chosen freely, hardly both.
 fn is_qemu(command_line: &[u8], process: &Path) -> bool {
     let called = command_line.split(|byte| *byte == 0).next().unwrap_or_default();
     let called = String::from_utf8_lossy(called);
@@ -448,7 +454,8 @@ fn names_qemu(program: &Path) -> bool {
 pub struct SimulatedCopies {
     hosts: Arc<SimulatedHosts>,
     node: NodeName,
-    /// Only counts them: what keeps that from being done keeps nobody from killing what is known.
+    /// True if this one only counts copies. A fault that keeps copies from being counted does not keep those that are
+    /// known from being killed.
     counts: bool,
 }
 

@@ -1,8 +1,8 @@
 //! The deadline, and what happens when it passes: every copy of the VM on this node is killed, for as long as the
 //! lease is not valid.
 //!
-//! The thread reads one atomic, sleeps on `CLOCK_BOOTTIME`, reads /proc and kills. It takes no lock, writes no
-//! log, speaks to nobody and does no other I/O: whatever hangs elsewhere, it does not wait for it.
+//! The thread reads one atomic, sleeps on `CLOCK_BOOTTIME`, reads /proc and kills. It takes no lock, writes no log,
+//! speaks to no other process and does no other I/O. So it waits for nothing that hangs elsewhere.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,22 +25,24 @@ use super::copies::{Copies, VmCopy};
 use super::killing::{Killing, Report, log};
 use super::pauses::{self, SecondClock};
 
-/// Between two rounds of killing: a tenth of the smallest K, so that a start racing with the deadline dies in time.
+/// The pause between two rounds of killing: a tenth of the smallest K, so that a start racing with the deadline dies in
+/// time.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Between two rounds once it has been quiet: still well inside the smallest K, at a quarter of the cost. A node
-/// may be without a lease for days.
+/// The pause between two rounds once it has been quiet: still well inside the smallest K, at a quarter of the cost. A
+/// node may be without a lease for days.
 const CALM_TICK: Duration = Duration::from_millis(200);
 
-/// A start asked for while the lease was valid has appeared or failed by then.
+/// The time after which it is quiet: by then a start that was asked for while the lease was valid has appeared or
+/// failed.
 pub(super) const CALM_AFTER: Duration = Duration::from_secs(30);
 
-/// What is right at this moment.
+/// The thing to do at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enforce {
-    /// Leave everything alone until then.
+    /// Leave every copy alone until then.
     Valid { until: Moment },
-    /// No copy may live; it should have been dead for this long (since boot, where there never was a lease).
+    /// Kill every copy. They should have been dead for this long (since boot, where there never was a lease).
     Kill { overdue: Duration },
 }
 
@@ -51,25 +53,26 @@ pub fn enforce(now: Moment, deadline: Option<Moment>) -> Enforce {
     }
 }
 
-/// When to look again after a round. Rounds that cost much are made seldomer, never so that K is missed.
+/// The pause after a round: longer once the lease has long been over and no copy is left.
 pub(super) fn pause(overdue: Duration, clear: bool) -> Duration {
     if clear && overdue > CALM_AFTER { CALM_TICK } else { TICK }
 }
 
-/// What the two sides share: the renewing side writes the deadline, the enforcing side obeys it.
+/// The state that the two sides share: the renewing side writes the deadline, the enforcing side obeys it.
 #[derive(Debug)]
 pub struct Enforcement {
-    /// Nanoseconds of `CLOCK_BOOTTIME`; 0 is "not valid".
+    /// The deadline in nanoseconds of `CLOCK_BOOTTIME`; 0 is "not valid".
     deadline: AtomicU64,
     kill_within: AtomicU64,
-    /// When others may fence at the earliest, as nanoseconds of `CLOCK_BOOTTIME`. For the watchdog.
+    /// The earliest moment when others may fence, in nanoseconds of `CLOCK_BOOTTIME`. For the watchdog.
     fence: AtomicU64,
-    /// When a round last found no copy alive, while the lease was not valid.
+    /// The moment when a round last found no copy alive, while the lease was not valid.
     clear: AtomicU64,
-    /// How many copies were killed, and when the last of them was.
+    /// The number of copies that were killed, and the moment of the last of them.
     ended: AtomicU64,
     ended_at: AtomicU64,
-    /// How long this host stood still without its clock counting it, all in all, and when that was last noticed.
+    /// The time for which this host stood still without its clock counting it, all in all, and when that was last
+    /// noticed.
     paused: AtomicU64,
     woke: AtomicU64,
     lowered: Notify,
@@ -94,13 +97,13 @@ impl Default for Enforcement {
 }
 
 impl Enforcement {
-    /// With what it takes to wake [`start`]'s thread.
+    /// Makes it with a bell that wakes [`start`]'s thread.
     pub fn with_bell() -> io::Result<Self> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { bell: Some(bell), ..Self::default() })
     }
 
-    /// From now on this is in force. When it returns, no round of killing can miss it.
+    /// Puts this deadline and K in force. When it returns, no round of killing can miss them.
     pub fn publish(&self, deadline: Option<Moment>, kill_within: Duration) {
         self.kill_within.store(nanos(kill_within), Ordering::SeqCst);
         let new = deadline.map_or(0, Moment::as_nanos);
@@ -118,8 +121,9 @@ impl Enforcement {
         }
     }
 
-    /// This host stood still for so long and its clock did not count it: what is in force was granted before that. In
-    /// this order: whoever publishes a deadline in between finds afterwards that there was a pause it did not know of.
+    /// Notes that this host stood still for so long and its clock did not count it: what is in force was granted before
+    /// that. The order of the two writes matters: a thread that publishes a deadline in between finds afterwards that
+    /// there was a pause it did not know of.
     pub fn paused(&self, woke: Moment, by: Duration) {
         self.woke.store(woke.as_nanos(), Ordering::SeqCst);
         self.paused.fetch_add(nanos(by), Ordering::SeqCst);
@@ -130,13 +134,13 @@ impl Enforcement {
         self.ring();
     }
 
-    /// All pauses that were noticed, and when the last of them was.
+    /// The length of all pauses that were noticed, and the moment of the last.
     pub fn pauses(&self) -> (Duration, Moment) {
         let all = Duration::from_nanos(self.paused.load(Ordering::SeqCst));
         (all, Moment::from_nanos(self.woke.load(Ordering::SeqCst)))
     }
 
-    /// From then on others may fence. None: nobody knows, so it is taken to be long past.
+    /// Sets the moment from which others may fence. None: it is not known, so it is taken to be long past.
     pub fn fenced_from(&self, fence: Option<Moment>) {
         self.fence.store(fence.map_or(0, Moment::as_nanos), Ordering::SeqCst);
     }
@@ -157,8 +161,8 @@ impl Enforcement {
         Duration::from_nanos(self.kill_within.load(Ordering::SeqCst))
     }
 
-    /// When a round of killing last ended with nobody left. A thread that hangs, a process that will not die and
-    /// a process table that cannot be read all show in this growing old.
+    /// The moment when a round of killing last ended with no copy left. A thread that hangs, a process that will not
+    /// die and a process table that cannot be read all show in this growing old.
     pub fn last_clear(&self) -> Moment {
         Moment::from_nanos(self.clear.load(Ordering::SeqCst))
     }
@@ -168,13 +172,13 @@ impl Enforcement {
         self.clear.store(at.as_nanos(), Ordering::SeqCst);
     }
 
-    /// What was killed so far.
+    /// The copies that were killed so far.
     pub fn ended(&self) -> Option<Ended> {
         let count = self.ended.load(Ordering::SeqCst);
         (count > 0).then(|| Ended { count, at: Moment::from_nanos(self.ended_at.load(Ordering::SeqCst)) })
     }
 
-    /// One round, and what to tell of it.
+    /// Does one round. Returns whether no copy is left, and what to tell of it.
     fn round(&self, killing: &mut Killing, copies: &dyn Copies, now: Moment) -> (bool, Vec<Report>) {
         let round = killing.round(copies, now, self.kill_within());
         let killed = round.reports.iter().filter(|report| matches!(report, Report::Killed { .. })).count();
@@ -194,16 +198,17 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The other ends of what the enforcing thread hears and says; both never wait.
+/// The other ends of what the enforcing thread hears and says; neither ever waits.
 #[derive(Debug)]
 pub struct Lines {
-    /// Copies seen by others while the lease was valid.
+    /// Copies that other threads saw while the lease was valid.
     pub told: mpsc::Receiver<Vec<VmCopy>>,
     pub reports: mpsc::Sender<Report>,
 }
 
-/// Starts the enforcing thread, which sees by `second` what its own clock does not count. It never ends, and takes the
-/// process with it if it should panic. The second value is why it has no real-time priority, if it has none.
+/// Starts the enforcing thread, which sees by `second` what its own clock does not count. The thread never ends, and
+/// takes the process with it if it should panic. The second value says why it has no real-time priority, if it has
+/// none.
 pub fn start(
     enforcement: Arc<Enforcement>,
     copies: impl Copies,
@@ -277,7 +282,7 @@ impl Alarm {
         Ok(Self { timer })
     }
 
-    /// Until then, or until the bell rings. May return early, never late for a reason of its own.
+    /// Waits until then, or until the bell rings. It may return early, but is never late for a reason of its own.
     pub(super) fn wait(&self, until: Moment, bell: Option<&OwnedFd>) {
         if self.try_wait(until, bell).is_err() {
             thread::park_timeout(TICK);
@@ -307,7 +312,7 @@ impl Alarm {
     }
 }
 
-/// SCHED_FIFO for the calling thread, at the lowest of the real-time priorities: above everything ordinary.
+/// Sets SCHED_FIFO for the calling thread, at the lowest of the real-time priorities: above everything ordinary.
 fn be_real_time() -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: 1 };
     #[expect(unsafe_code, reason = "rustix has no sched_setscheduler")]
@@ -316,7 +321,8 @@ fn be_real_time() -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The same enforcement as a task, for many nodes in one process. Never returns; dropping it is the keeper's death.
+/// Does the same enforcement as a task, for many nodes in one process. It never returns; dropping it is the keeper's
+/// death.
 pub async fn enforce_task(clock: Clock, enforcement: Arc<Enforcement>, copies: Arc<dyn Copies>) {
     let mut killing = Killing::default();
     loop {

@@ -1,9 +1,9 @@
-//! What a keeper leaves behind when it is stopped while a copy of the VM is alive: somebody who obeys the last
-//! deadline until another keeper does.
+//! The guard: a process that a keeper leaves behind when it is stopped while a copy of the VM is alive. The guard obeys
+//! the last deadline until another keeper does.
 //!
-//! It renews nothing. What it obeys it was told when it was posted, not by the state file, which may not have been
-//! writable; and it tells the keeper that comes next. It goes as soon as that one says that it enforces, or the state
-//! file shows that it has renewed.
+//! It renews nothing. It was told the deadline when it was posted, and does not take it from the state file, which may
+//! not have been writable. It tells the deadline to the keeper that comes next, and goes as soon as that keeper says
+//! that it enforces, or the state file shows that it has renewed.
 
 mod handover;
 
@@ -33,7 +33,7 @@ pub(super) use handover::Standing;
 /// The hidden command that [`run`] stands behind.
 pub const COMMAND: &str = "keeper-guard";
 
-/// What follows [`COMMAND`] on its command line.
+/// The arguments after [`COMMAND`] on its command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuardSettings {
     pub cluster: ClusterName,
@@ -48,14 +48,13 @@ impl GuardSettings {
     }
 }
 
-/// A guard that has not said that it stands by then does not.
+/// The time in which a guard says that it obeys the deadline. A guard that has not said it by then does not.
 const READY_WITHIN: Duration = Duration::from_secs(2);
 const READY: &str = "ready";
-/// A memory is a few hundred bytes.
+/// The longest line that is read. A memory is a few hundred bytes.
 const LINE_LIMIT: u64 = 16 << 10;
 
-/// Starts a guard that obeys the deadline of this memory, and returns when it stands by it. `program` understands
-/// [`COMMAND`].
+/// Starts a guard that obeys the deadline of this memory, and returns when it does. `program` understands [`COMMAND`].
 pub(super) fn post(program: &Path, settings: &GuardSettings, memory: Option<&Memory>) -> anyhow::Result<u32> {
     let mut child = Command::new(program)
         .args(settings.arguments())
@@ -74,14 +73,14 @@ pub(super) fn post(program: &Path, settings: &GuardSettings, memory: Option<&Mem
     Ok(child.id())
 }
 
-/// A pipe holds many times a memory, so this does not wait for the guard.
+/// Writes the memory to the guard. A pipe holds many times a memory, so this does not wait for the guard.
 fn tell(mut input: ChildStdin, memory: Option<&Memory>) -> anyhow::Result<()> {
     serde_json::to_writer(&mut input, &memory)?;
     writeln!(input)?;
     Ok(())
 }
 
-/// What a guard says that stands by this memory.
+/// The line that a guard writes once it obeys this memory.
 fn ready(memory: Option<&Memory>) -> String {
     let deadline = memory.and_then(|memory| memory.deadline);
     format!("{READY} {}", deadline.map_or(0, Moment::as_nanos))
@@ -102,7 +101,7 @@ fn hear(output: ChildStdout, expected: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The guard itself: the hidden command's whole work.
+/// Runs the guard itself: the whole work of the hidden command.
 pub fn run(settings: &GuardSettings) -> anyhow::Result<()> {
     // Fails only for a leader of a process group, which has a terminal and a person before it.
     let _ = rustix::process::setsid();
@@ -133,7 +132,7 @@ pub fn run(settings: &GuardSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Why a guard went.
+/// The reason why a guard went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Relieved {
     /// Another keeper enforces, or has written the state file.
@@ -142,12 +141,12 @@ enum Relieved {
     AllDead,
 }
 
-/// What a guard was posted with.
+/// The state that a guard was posted with.
 #[derive(Debug)]
 struct Orders {
-    /// What its keeper believed: this is obeyed.
+    /// The memory of its keeper, which the guard obeys.
     memory: Option<Memory>,
-    /// What the state file showed before its keeper left. It may be older; what it shows later is a new keeper's.
+    /// The content of the state file before its keeper left. It may be older; what it shows later is a new keeper's.
     shown: Option<Memory>,
 }
 
@@ -310,7 +309,7 @@ mod tests {
         assert!(qemu.lives());
     }
 
-    /// A keeper that cannot be started: it has no address of Consul, or else no room for its socket.
+    /// Settings of a keeper that cannot be started: it has no address of Consul, or else no room for its socket.
     fn unstartable(root: &Path, cluster: &str, consul: Option<&str>) -> KeeperSettings {
         let word = |name: &str| {
             let path = root.join(name);
@@ -353,7 +352,7 @@ mod tests {
         }
     }
 
-    /// A program that reads a line and says this.
+    /// A program that reads a line and writes this one.
     fn says(directory: &Path, line: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let program = directory.join("program");

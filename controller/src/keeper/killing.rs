@@ -1,7 +1,7 @@
-//! One round of killing after the other, while the lease is not valid, or of what is not to be there under one that is: who
-//! was killed, who is gone, who will not go.
+//! Kills copies in one round after the other, while the lease is not valid or where a copy is not to be here though it
+//! is. It remembers which copies were killed, which are gone, and which will not go.
 //!
-//! It waits for nothing and logs nothing: the thread that runs it may do neither. What is worth telling comes back.
+//! It waits for nothing and logs nothing: the thread that runs it may do neither. It returns what is worth telling.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use zsha_runtime::Moment;
 
 use super::copies::{Copies, VmCopy};
 
-/// What changed since the round before.
+/// A change since the round before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// Killed for the first time.
+    /// The copy was killed for the first time.
     Killed {
         process: u64,
     },
-    /// Seen to be gone after it was killed.
+    /// The copy was seen to be gone after it was killed.
     Gone {
         process: u64,
     },
-    /// Killed more than K ago, and still there: only a reset of the host keeps the promise now.
+    /// The copy was killed more than K ago, and is still there: only a reset of the host keeps the promise now.
     Stuck {
         process: u64,
     },
@@ -35,10 +35,10 @@ pub enum Report {
     CanLookAgain,
 }
 
-/// What one round found.
+/// The findings of one round.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
-    /// It was looked, and no copy is alive.
+    /// True if the process table could be read, and no copy is alive.
     pub clear: bool,
     pub reports: Vec<Report>,
 }
@@ -46,7 +46,7 @@ pub struct Round {
 /// The memory between rounds.
 #[derive(Debug, Default)]
 pub struct Killing {
-    /// Found by somebody else while the lease was valid.
+    /// The copies that another thread found while the lease was valid.
     told: Vec<VmCopy>,
     killed: BTreeMap<u64, Killed>,
     blind: bool,
@@ -58,12 +58,12 @@ struct Killed {
     since: Moment,
     stuck: bool,
     refused: bool,
-    /// Whether the signal was ever sent.
+    /// True if the signal was ever sent.
     sent: bool,
 }
 
 impl Killing {
-    /// Copies found by somebody else, so that they die at once even if looking for them should hang.
+    /// Takes in copies that another thread found, so that they die at once even if looking for them should hang.
     pub fn told(&mut self, copies: Vec<VmCopy>) {
         self.told = copies;
     }
@@ -93,7 +93,7 @@ impl Killing {
         Round { clear, reports }
     }
 
-    /// Kills all of these, which are all that there are to be killed.
+    /// Kills all of these copies. They are all that are to be killed.
     pub fn these(
         &mut self,
         copies: &dyn Copies,
@@ -146,12 +146,12 @@ impl Killing {
     }
 }
 
-/// Says it in the log, of what is killed for want of a lease. Not for the thread that kills: a log may block.
+/// Logs a report of a copy that is killed for want of a lease. Not for the thread that kills: a log may block.
 pub fn log(report: &Report) {
     log_because(report, "the lease is not valid");
 }
 
-/// The same of what is killed for another reason.
+/// Logs a report of a copy that is killed for another reason.
 pub fn log_because(report: &Report, because: &str) {
     match report {
         Report::Killed { process } => tracing::warn!(process, "copy of the VM killed: {because}"),
@@ -175,13 +175,13 @@ mod tests {
 
     const K: Duration = Duration::from_millis(500);
 
-    /// A process table by hand: `alive` is what a look finds, and killing takes from it unless `immortal`.
+    /// A process table set by hand: `alive` is what a look finds, and killing takes from it unless `immortal`.
     #[derive(Debug)]
     struct Table {
         alive: Mutex<Result<Vec<u64>, String>>,
         killed: Mutex<Vec<u64>>,
         immortal: bool,
-        /// No signal can be sent.
+        /// True if no signal can be sent.
         refuses: AtomicBool,
     }
 

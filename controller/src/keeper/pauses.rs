@@ -1,12 +1,13 @@
-//! A pause of the whole host from outside that its own clock does not count: seen by a second clock that does.
+//! Sees a pause of the whole host from outside that its own clock does not count, by a second clock that does.
 //!
-//! The second clock is the processor's counter (TSC), where the kernel holds it to be sound and goes by another clock: a
-//! KVM guest that lives by kvm-clock. QEMU sets that one back when it lets a guest go on after `stop` or `virsh suspend`, and lets the
-//! counter run. Nobody sets it: the wall clock and the battery-backed one are set by administrators, by NTP and by the
-//! kernel itself, and a clock that was set must not end a VM that is well. What the counter does not show: a guest saved
-//! and restored or moved to another host, whose counter is put back as well.
+//! The second clock is the processor's counter (TSC), where the kernel holds it to be sound and goes by another clock:
+//! a KVM guest that lives by kvm-clock. QEMU sets that one back when it lets a guest go on after `stop` or `virsh
+//! suspend`, and lets the counter run. The counter is never set: the wall clock and the battery-backed one are set by
+//! administrators, by NTP and by the kernel itself, and a clock that was set must not end a VM that is well. The
+//! counter does not show that a guest was saved and restored or moved to another host, since its counter is put back as
+//! well.
 //!
-//! All of it is cheap enough for the thread that kills: one instruction a look.
+//! It is cheap enough for the thread that kills: one instruction for each look.
 
 use std::fs;
 use std::io;
@@ -16,29 +17,30 @@ use zsha_runtime::Moment;
 
 use crate::outer::Outer;
 
-/// Between two looks while the lease is valid. Added to what a host executes after it woke.
+/// The pause between two looks while the lease is valid. It adds to the time that a host executes after it woke.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
-/// Over this long the counter's rate is taken.
+/// The time over which the counter's rate is taken.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// A difference up to this is none: reading the two clocks is not one act.
+/// A difference up to this is none, since reading the two clocks is not one act.
 const BLUR: Duration = Duration::from_millis(50);
 
-/// Both clocks as last read, and how fast the one counts by the other. A value: it reads none.
+/// Both clocks as last read, and how fast the one counts by the other. It is a value and reads no clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SecondClock {
     last: Option<(Moment, u64)>,
-    /// Where the window began over which the rate is being taken.
+    /// The beginning of the window over which the rate is being taken.
     window: Option<(Moment, u64)>,
-    /// Of the window before, in counts a millisecond.
+    /// The rate of the window before, in counts a millisecond.
     before: Option<u64>,
-    /// One that two windows in a row agreed on: a pause in one of them would not be in the other.
+    /// The rate that two windows in a row agreed on: a pause in one of them would not be in the other.
     rate: Option<u64>,
 }
 
 impl SecondClock {
-    /// Both clocks as they stand now. Returns for how long the first did not count what the second did, if at all.
+    /// Takes in both clocks as they stand now. Returns for how long the first did not count what the second did, if at
+    /// all.
     pub fn see(&mut self, now: Moment, count: u64) -> Option<Duration> {
         let Some((then, counted)) = self.last.replace((now, count)) else {
             self.window = Some((now, count));
@@ -75,14 +77,14 @@ impl SecondClock {
     }
 }
 
-/// What is beyond 3 % and the blur: clocks that run at one rate within 1 %, one of which is being slewed.
+/// The difference beyond 3 % and the blur: the clocks run at one rate within 1 %, and one of them may be slewed.
 fn missed(passed: Duration, counts: u64, rate: u64) -> Option<Duration> {
     let nanos = u128::from(counts) * 1_000_000 / u128::from(rate);
     let by_counter = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
     by_counter.checked_sub(passed).filter(|more| *more > BLUR + passed / 32)
 }
 
-/// Whether this host has a second clock that is worth reading; otherwise why not, for people.
+/// Says whether this host has a second clock that is worth reading; if not, says why, for people.
 pub(super) fn available(outer: &Outer) -> Result<(), String> {
     let read =
         |name: &str| fs::read_to_string(format!("/sys/devices/system/clocksource/clocksource0/{name}"));

@@ -1,8 +1,8 @@
 //! The keeper's directory in `/run`, which others may wipe while it lives (a clean-up that went too far, a unit with
-//! `RuntimeDirectory=`): its lock, its socket and the room for its state file. What is not there any more is made again,
-//! so that the controller hears its keeper and a keeper started anew finds what this one remembers.
+//! `RuntimeDirectory=`): its lock, its socket and the room for its state file. Each of them is made again where it is
+//! gone, so that the controller hears its keeper and a keeper started anew finds what this one remembers.
 //!
-//! That there is one keeper is kept twice: by a lock on a file, and by a name in the kernel's own list of sockets, which
+//! Two things ensure that there is one keeper: a lock on a file, and a name in the kernel's own list of sockets, which
 //! lives as long as the process and is not a file. Two keepers of one node would be safe, since each obeys its own
 //! deadline and both write by cas; but a second one that finds no memory ends the VM at once.
 
@@ -22,7 +22,7 @@ use super::LocalLease;
 use super::names::{self, Holder};
 use super::socket;
 
-/// Often enough that nobody's patience with a silent keeper ends before.
+/// The pause between two looks. It is shorter than the patience of all that listen to a keeper.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Answers the controller for ever, from a new socket where the old one is gone.
@@ -36,22 +36,22 @@ pub(super) async fn answer(mut premises: Premises, mut listener: UnixListener, l
     }
 }
 
-/// Which file it is, whatever stands under its name by now.
+/// The identity of a file, whatever stands under its name by now.
 type Inode = (u64, u64);
 
-/// What a keeper holds for as long as it lives.
+/// The things that a keeper holds for as long as it lives.
 #[derive(Debug)]
 pub(super) struct Premises {
     directory: PathBuf,
     lock: File,
-    /// Held and never answered.
+    /// The name is held and never answered.
     _name: Option<StdListener>,
     socket: Option<Inode>,
     trouble: Option<String>,
 }
 
 impl Premises {
-    /// One keeper a cluster and host: an error if there is another.
+    /// Claims the directory: one keeper for each cluster and host. It is an error if there is another keeper.
     pub(super) fn claim(directory: &Path) -> anyhow::Result<Self> {
         let name = claim_name(directory)?;
         make(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -62,7 +62,7 @@ impl Premises {
         Ok(Self { directory: directory.to_owned(), lock, _name: name, socket: None, trouble: None })
     }
 
-    /// The socket, bound anew.
+    /// Binds the socket anew.
     pub(super) fn bind(&mut self) -> io::Result<UnixListener> {
         let path = socket_path(&self.directory);
         let listener = socket::bind(&path)?;
@@ -88,7 +88,7 @@ impl Premises {
         }
     }
 
-    /// Makes again what is gone. A listener, if that was the socket.
+    /// Makes again what is gone. Returns a listener, if that was the socket.
     fn mend(&mut self) -> anyhow::Result<Option<UnixListener>> {
         self.mend_lock()?;
         let path = socket_path(&self.directory);
@@ -118,7 +118,7 @@ impl Premises {
         Ok(())
     }
 
-    /// Once, until it changes.
+    /// Logs the trouble once, until it changes.
     fn say(&mut self, trouble: String) {
         if self.trouble.as_ref() != Some(&trouble) {
             tracing::error!(trouble, "the keeper's directory cannot be made whole; it is tried again");
@@ -135,13 +135,13 @@ pub(super) fn socket_path(directory: &Path) -> PathBuf {
     directory.join("keeper.sock")
 }
 
-/// For root alone.
+/// Makes the directory, for root alone.
 pub(super) fn make(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     fs::set_permissions(directory, Permissions::from_mode(0o700))
 }
 
-/// The file, locked. The inner error: somebody else has it.
+/// Opens and locks the file. The inner error means that another process has it.
 fn lock(path: &Path) -> io::Result<rustix::io::Result<File>> {
     let file = File::options().write(true).create(true).truncate(false).open(path)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -155,7 +155,7 @@ fn inode(metadata: &fs::Metadata) -> Inode {
     (metadata.dev(), metadata.ino())
 }
 
-/// None: there is nothing under this name.
+/// The identity of the file under this name. None: there is no file.
 fn there(path: &Path) -> io::Result<Option<Inode>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(inode(&metadata))),
@@ -166,8 +166,8 @@ fn there(path: &Path) -> io::Result<Option<Inode>> {
     }
 }
 
-/// The second lock. None, and a word about it, where somebody holds the name who is no keeper of this machine's root:
-/// any user may take it, and must not keep a keeper from starting by that.
+/// Claims the second lock. Where the name is held by a process that is no keeper of this machine's root, it logs that
+/// and returns None: any user may take the name, and must not keep a keeper from starting by that.
 fn claim_name(directory: &Path) -> anyhow::Result<Option<StdListener>> {
     let name = names::keeper(directory);
     let address = SocketAddr::from_abstract_name(&name)?;
@@ -212,7 +212,7 @@ mod tests {
     use crate::keeper::renew::tests::keeper_on_memory_store;
     use crate::keeper::{Lease, SocketLease, StateFile};
 
-    /// From the wipe until all is whole again.
+    /// The time from the wipe until all is whole again.
     const WHOLE_WITHIN: Duration = Duration::from_secs(2);
 
     #[test]

@@ -38,19 +38,19 @@ pub struct KeeperSettings {
     pub cluster: ClusterName,
     pub node: NodeName,
     pub consul: ConsulSettings,
-    /// For all clusters of this host; see [`directory`].
+    /// The directory for all clusters of this host; see [`directory`].
     pub run_dir: PathBuf,
     /// `/etc/machine-id`
     pub machine_id: PathBuf,
     /// `/proc/sys/kernel/random/boot_id`
     pub boot_id: PathBuf,
-    /// Armed where named; a node that names none has none.
+    /// The watchdog to arm; a node that names none has none.
     pub watchdog: Option<PathBuf>,
-    /// Where libvirt writes down how the VM has ended.
+    /// The directory in which libvirt writes down how the VM has ended.
     pub libvirt_logs: PathBuf,
 }
 
-/// Where the keeper of a cluster keeps its socket and its memory.
+/// The directory in which the keeper of a cluster keeps its socket and its memory.
 pub fn directory(run_dir: &Path, cluster: &ClusterName) -> PathBuf {
     run_dir.join(cluster.as_str())
 }
@@ -59,18 +59,17 @@ pub fn socket_path(run_dir: &Path, cluster: &ClusterName) -> PathBuf {
     premises::socket_path(&directory(run_dir, cluster))
 }
 
-/// Runs until it is asked to stop.
+/// Runs the keeper until it is asked to stop.
 pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
     limits::take_descriptors();
     take_care_of_memory_and_time();
     keep(settings)
 }
 
-/// The same, in a process that has taken of its host what it needs.
+/// The same, in a process that has taken from its host what it needs.
 ///
-/// A guard that stands is asked what it knows at the beginning, and relieved after everything that may fail:
-/// until then it stands beside this keeper and obeys the same deadline. It stays if this keeper does not come
-/// to serve.
+/// A guard that is there is asked what it knows at the beginning, and relieved after everything that may fail: until
+/// then it stands beside this keeper and obeys the same deadline. It stays if this keeper does not come to serve.
 pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
     let directory = directory(&settings.run_dir, &settings.cluster);
     let mut premises = Premises::claim(&directory)?;
@@ -120,7 +119,7 @@ pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where the controller asks this process, and where it is asked to stop.
+/// The ways by which this process is asked: by its controller, and by signals to stop.
 #[derive(Debug)]
 struct Entrance {
     listener: UnixListener,
@@ -129,7 +128,7 @@ struct Entrance {
 }
 
 impl Entrance {
-    /// To be called inside the runtime. A signal that comes before this ends the process, one that comes
+    /// Opens them. To be called inside the runtime. A signal that comes before this ends the process, one that comes
     /// later waits for [`serve`].
     fn open(premises: &mut Premises) -> anyhow::Result<Self> {
         Ok(Self {
@@ -140,7 +139,7 @@ impl Entrance {
     }
 }
 
-/// Renews and answers until it may leave.
+/// Renews and answers until the process may leave.
 async fn serve(
     settings: RenewSettings,
     premises: Premises,
@@ -177,8 +176,8 @@ async fn serve(
     }
 }
 
-/// With no copy alive nobody is needed; otherwise somebody must obey the deadline until the next keeper does, and have
-/// said that it is this very deadline.
+/// Says whether the process may leave. With no copy alive no process is needed. Otherwise a guard must obey the
+/// deadline until the next keeper does, and must have said that it is this very deadline.
 fn may_leave(copies: &ProcCopies, guard: &GuardSettings, memory: Option<&Memory>) -> anyhow::Result<()> {
     if copies.alive().is_ok_and(|copies| copies.is_empty()) {
         tracing::info!("keeper stops; no copy of the VM is alive here");
@@ -221,7 +220,8 @@ fn identity(settings: &KeeperSettings) -> anyhow::Result<Identity> {
     })
 }
 
-/// Machines cloned with their `/etc/machine-id` still differ in this, where the firmware has it.
+/// The identity of the machine. Machines cloned with their `/etc/machine-id` still differ in the firmware's own number,
+/// where there is one.
 fn machine(id: &str) -> String {
     match fs::read_to_string("/sys/class/dmi/id/product_uuid") {
         Ok(product) => format!("{id}/{}", product.trim()),
@@ -229,7 +229,7 @@ fn machine(id: &str) -> String {
     }
 }
 
-/// What a file says, which must be something: an empty identity would be everybody's.
+/// The text of a file, which must not be empty: an empty identity would be that of every machine.
 fn word(path: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let word = text.trim();
@@ -237,8 +237,8 @@ fn word(path: &Path) -> anyhow::Result<String> {
     Ok(word.to_owned())
 }
 
-/// What a busy or starved host could take from the keeper. None of it is needed for the keeper to be right, only
-/// to be in time, so what is not permitted is said and done without.
+/// Keeps what a busy or starved host could take from the keeper. The keeper needs none of it to be right, only to be in
+/// time, so what is not permitted is logged and done without.
 fn take_care_of_memory_and_time() {
     let locked =
         rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
@@ -255,7 +255,7 @@ fn take_care_of_memory_and_time() {
     }
 }
 
-/// What shows a pause from outside, and a word to the log where such a pause may stay unseen.
+/// The clock that shows a pause from outside. It logs where such a pause may stay unseen.
 fn second_clock(outer: &Outer) -> Option<SecondClock> {
     match (pauses::available(outer), outer.said()) {
         (Ok(()), _) => Some(SecondClock::default()),
@@ -267,7 +267,7 @@ fn second_clock(outer: &Outer) -> Option<SecondClock> {
     }
 }
 
-/// The thread that kills, and one that writes down what it says. Returns the line by which it is told of copies.
+/// Starts the thread that kills, and one that logs what it says. Returns the line by which it is told of copies.
 fn start_enforcing(
     enforcement: &Arc<Enforcement>,
     copies: ProcCopies,

@@ -1,7 +1,7 @@
-//! Drives the lease machine: asks it what is next, does that against the store, and publishes the deadline.
+//! Drives the lease machine: asks it for the next step, does that against the store, and publishes the deadline.
 //!
-//! It decides nothing of its own. A deadline that moves closer is published, and written down, *before* the write
-//! that announces it is sent. The same loop runs in the keeper's process, in development mode and in the simulator.
+//! It decides nothing of its own. A deadline that moves closer is published, and written down, *before* the write that
+//! announces it is sent. The same loop runs in the keeper's process, in development mode and in the simulator.
 
 mod desk;
 mod look;
@@ -35,13 +35,13 @@ use crate::hypervisor::OffReason;
 use crate::hypervisor::libvirt_log::UNREAD_PATIENCE;
 use crate::planted::{self, Bug};
 
-/// What the loop needs.
+/// The settings that the loop needs.
 pub struct RenewSettings {
     pub identity: Identity,
-    /// To begin with, until a memory, the own record or the controller says otherwise.
+    /// The timings to begin with, until a memory, the node's lease record or the controller says otherwise.
     pub timings: LeaseTimings,
     pub clock: Clock,
-    /// As [`Inputs::may_be_paused`].
+    /// The same as [`Inputs::may_be_paused`].
     pub may_be_paused: bool,
     pub store: Arc<dyn Store>,
     pub looking: Looking,
@@ -67,17 +67,17 @@ pub struct Renewal {
     adopt_timings: bool,
     /// The last look into the process table.
     looked: Option<Looked>,
-    /// Which copy the controller has said to be here.
+    /// The copy that is to be here, as the controller has said.
     expected: Expected,
     /// The last life in which this node's own copy was to be here.
     owned: Option<Uuid>,
-    /// The own copy, and whether there was one.
+    /// The node's own copy, and whether there was one.
     own: Own,
-    /// What was killed because nobody had said so.
+    /// The copies that were killed because the controller had not said that they are to be here.
     unexpected: Option<Ended>,
-    /// Since when libvirt's log is asked how the VM has ended, and does not answer in time.
+    /// The moment since when libvirt's log is asked how the VM has ended, and does not answer in time.
     unread_since: Option<Moment>,
-    /// What the look before found beside this node's own copy.
+    /// The copies that the look before found beside this node's own.
     beside: Vec<VmCopy>,
     killing: Killing,
     /// All pauses of this host that the holder knows of.
@@ -91,17 +91,17 @@ impl fmt::Debug for Renewal {
     }
 }
 
-/// When it was last begun to read the process table, and what was in it.
+/// One look at the process table: when it began, and what was there.
 #[derive(Debug, Clone, Copy)]
 struct Looked {
     at: Moment,
-    /// None: it could not be read.
+    /// The number of copies. None: the table could not be read.
     count: Option<u32>,
-    /// Whether one of them was made to take in a guest from elsewhere.
+    /// True if one of them was made to take in a guest from elsewhere.
     incoming: bool,
 }
 
-/// What was last said, so that only changes are.
+/// The state that was last logged, so that only changes are.
 #[derive(Debug, Default)]
 struct Told {
     valid: bool,
@@ -149,7 +149,8 @@ pub fn new(mut settings: RenewSettings) -> (Renewal, LocalLease) {
     (renewal, line)
 }
 
-/// The life in which this node's own copy is to be here, if it is; also one that a keeper of an earlier build was not told of.
+/// The life in which this node's own copy is to be here, if it is. A keeper of an earlier build was not told of it; its
+/// life counts too.
 fn owned(told: &Expected) -> Option<Uuid> {
     matches!(told.what, Expectation::Own | Expectation::Unsaid).then_some(told.incarnation)
 }
@@ -186,8 +187,8 @@ fn verdict(
 }
 
 impl Renewal {
-    /// Never returns. Dropping the future is the death of this keeper: what was published stays in force, and
-    /// nobody extends it.
+    /// Runs the loop; it never returns. Dropping the future is the death of this keeper: what was published stays in
+    /// force, and is not extended.
     pub async fn run(mut self) {
         let expiry = announce_expiry(self.settings.clock, self.desk.view(), self.desk.changes());
         tokio::select! {
@@ -218,7 +219,7 @@ impl Renewal {
         }
     }
 
-    /// What the machine wants to know, looked up only where it matters.
+    /// Gathers what the machine wants to know. Each thing is looked up only where it matters.
     async fn inputs(&mut self) -> Inputs {
         let mut copies = lease::Copies::Unknown;
         if self.holder.wants_copies(self.settings.clock.now()) {
@@ -252,9 +253,8 @@ impl Renewal {
         }
     }
 
-    /// Whether the VM that this node was to have is somewhere else now, as far as is known: asked before what the node owned
-    /// is set free for want of a controller, which would know.
-    /// None: not known yet.
+    /// Says whether the VM that this node was to have is somewhere else now, as far as is known. It is asked before
+    /// what the node owned is set free for want of a controller, which would know. None: not known yet.
     async fn may_have_moved(&mut self) -> Option<bool> {
         let asked = self.holder.wants_how_it_ended(self.settings.clock.now())
             && self.owned == Some(self.holder.incarnation());
@@ -306,7 +306,8 @@ impl Renewal {
         copies
     }
 
-    /// What the lease does not stand for. Without a valid one every copy is ended by the thread that enforces.
+    /// Ends the copies that the lease does not stand for. Without a valid lease the thread that enforces ends every
+    /// copy.
     async fn end_the_unexpected(&mut self, mut found: Vec<VmCopy>) {
         let now = self.settings.clock.now();
         if !self.holder.valid(now) || planted::is_planted(Bug::KeepsTheUnexpected) {
@@ -341,8 +342,9 @@ impl Renewal {
         }
     }
 
-    /// Whether the own copy was moved away by hand, as libvirt's log says. A controller sees that itself; one that has been
-    /// silent for a while is taken to be down. What the log does not say is no evidence against what runs.
+    /// True if the own copy was moved away by hand, as libvirt's log says. A controller sees that itself; a controller
+    /// that has been silent for a while is taken to be down. Where the log does not say it, nothing speaks against the
+    /// copy that runs.
     async fn own_has_left(&mut self, found: &[VmCopy]) -> bool {
         let instead = self.own.instead_of_it(found);
         if self.desk.controller_alive() || planted::is_planted(Bug::AnyCopyIsTheOwn) {
@@ -423,13 +425,13 @@ impl Renewal {
         }
     }
 
-    /// Somebody has written over the own record.
+    /// Takes in that another writer has written over the lease record of this node.
     fn read_nonsense(&mut self, entry: &Entry, why: &str) {
         self.holder.on_nonsense(self.settings.clock.now(), entry.modify_index, &entry.value, why);
         self.note(true);
     }
 
-    /// Of the bugs planted on purpose: neither the fence nor the deadline ends the life.
+    /// Does one of the planted bugs: neither the fence nor the deadline ends the life.
     fn as_if_never_fenced(&mut self, (record, index): (LeaseRecord, u64)) -> (LeaseRecord, u64) {
         if record.state != LeaseState::Fenced {
             return (record, index);
@@ -469,8 +471,8 @@ impl Renewal {
         }
     }
 
-    /// The closer deadline could not be written down: a keeper started anew would obey the later one, so nobody
-    /// may be told of the closer one.
+    /// Drops the attempt. The closer deadline could not be written down, and a keeper started anew would obey the later
+    /// one, so no other node may be told of the closer one.
     fn hold_back(&mut self, attempt: Attempt) {
         let operation = "renewing the lease".to_owned();
         let reason = "the keeper's state file cannot be written".to_owned();
@@ -493,7 +495,7 @@ impl Renewal {
         }
     }
 
-    /// A call that has taken this long is given up, whatever the store promises: both ways of a hedged write have
+    /// The time after which a call is given up, whatever the store promises: by then both ways of a hedged write have
     /// had their time.
     fn patience(&self) -> Duration {
         self.holder.timings().request_timeout() * 2
@@ -524,7 +526,8 @@ impl Renewal {
         }
     }
 
-    /// In force, and kept for the keeper that is started next, when this returns `Ok`.
+    /// Notes which copy to expect. It is in force, and kept for the keeper that is started next, when this returns
+    /// `Ok`.
     fn expect(&mut self, what: Expectation) -> Result<(), String> {
         self.own.forget_which();
         let said = Expected { incarnation: self.holder.incarnation(), what };
@@ -548,7 +551,7 @@ impl Renewal {
         }
     }
 
-    /// Nobody hears of a shorter D before the watchdog is inside it.
+    /// Changes the timings. No other node hears of a shorter D before the watchdog fits into it.
     async fn change_timings(&mut self, timings: LeaseTimings) -> Result<(), String> {
         let before = self.holder.timings();
         self.holder.set_timings(timings)?;
@@ -565,7 +568,8 @@ impl Renewal {
         }
     }
 
-    /// Where the thread that kills has noticed that this host stood still, and moved the deadline already.
+    /// Takes over a pause of this host that the thread that kills has noticed. That thread has moved the deadline
+    /// already.
     fn notice_pause(&mut self) {
         let (all, woke) = self.settings.enforcement.pauses();
         let by = all.saturating_sub(self.paused);
@@ -591,8 +595,8 @@ impl Renewal {
         }
     }
 
-    /// Puts a deadline in force: the enforcing side first where it moves closer, the state file before anybody
-    /// else hears of it. False if a keeper started anew would find a later one.
+    /// Puts a deadline in force: the enforcing side first where it moves closer, the state file before any other
+    /// process hears of it. False if a keeper started anew would find a later one.
     fn put_in_force(&mut self, deadline: Option<Moment>) -> bool {
         let closer = deadline < self.settings.enforcement.deadline();
         self.settings.enforcement.fenced_from(self.holder.fence());
@@ -655,7 +659,8 @@ fn unanswered(operation: &str, limit: Duration) -> StoreError {
     }
 }
 
-/// Validity ends by itself, with nothing happening; those who follow it must hear of it all the same.
+/// Announces the end of validity. It comes by itself, with nothing happening, and those who follow validity must hear
+/// of it.
 async fn announce_expiry(clock: Clock, mut view: watch::Receiver<Verdict>, changes: watch::Sender<u64>) {
     loop {
         let until = view.borrow_and_update().valid_until.filter(|until| clock.now() < *until);

@@ -1,15 +1,14 @@
-//! The controller's own enforcement, for when its keeper is gone: it kills when the last deadline anybody knows of
-//! has passed.
+//! The controller's own enforcement, for when its keeper is gone: it kills when the last deadline that is known has
+//! passed.
 //!
-//! It never acts while the keeper answers, and never on a deadline it made up. What it does not know (the keeper's
-//! own restart, a renewal it was not told of) it is told from the keeper's state file before it decides. Where this process
-//! lacks what it takes to ask or to read (descriptors, memory, the right to), nothing is learnt, and nobody
-//! is killed on that.
+//! It never acts while the keeper answers, and never on a deadline it made up. It may not know of the keeper's own
+//! restart, or of a renewal, so it reads the keeper's state file before it decides. Where this process lacks what it
+//! takes to ask or to read (descriptors, memory, the right to), nothing is learnt, and no copy is killed on that.
 //!
-//! A keeper that this process has never heard of, neither by a verdict nor by a state file, need not be dead:
-//! it may work in another directory, or behind another mount. No deadline of it is known, only that no lease
-//! is longer than a document may ask for. So nobody is killed before no keeper could be found for that long, nor while
-//! this node's lease is seen to be renewed in the store by somebody of this boot.
+//! A keeper that this process has never heard of, neither by a verdict nor by a state file, need not be dead: it may
+//! work in another directory, or behind another mount. No deadline of it is known, only that no lease is longer than a
+//! document may ask for. So no copy is killed before no keeper could be found for that long, nor while this node's
+//! lease is seen to be renewed in the store by a process of this boot.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,23 +26,23 @@ use super::killing::{self, Killing};
 use super::{KeeperError, Lease, StateFile, Verdict};
 use crate::limits;
 
-/// Often enough for what no deadline is known of.
+/// The pause between two looks while no deadline is known.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// A keeper answers from memory. One that has not by then is taken to be gone.
+/// The time for an answer. A keeper answers from memory, and one that has not answered by then is taken to be gone.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
-/// A keeper that has not renewed by then is asked how it is, so that the answer, or the lack of one, is there at the
-/// deadline: between that and the moment others may fence there is not a second in `Fast`.
+/// A keeper that has not renewed by this long before its deadline is asked how it is. So the answer, or the lack of
+/// one, is there at the deadline: between that and the moment when others may fence there is not a second in `Fast`.
 const ASK_BEFORE: Duration = Duration::from_millis(600);
 
 /// A keeper that is started together with this controller is heard of by then.
 const TOLD_AFTER: Duration = Duration::from_secs(5);
 
-/// How often the store is asked for the lease of a keeper that was never heard of.
+/// The pause between two questions to the store about the lease of a keeper that was never heard of.
 const RENEWED_ASKED_EVERY: Duration = Duration::from_secs(5);
 
-/// This node's lease as the store has it, in which a keeper shows that works where this process does not look.
+/// This node's lease as the store has it. It shows a keeper that works where this process does not look.
 #[derive(Debug, Clone, Copy)]
 pub struct OwnLease<'a> {
     pub store: &'a dyn Store,
@@ -52,7 +51,8 @@ pub struct OwnLease<'a> {
 }
 
 impl OwnLease<'_> {
-    /// Index of its last renewal, and D. None where it could not be read, or is not held by somebody of this boot.
+    /// The index of its last renewal, and D. None where the lease could not be read, or is not held by a process of
+    /// this boot.
     async fn renewal(&self) -> Option<(u64, Duration)> {
         let entry = self.store.get(self.key, Read::Consistent).await.ok()??;
         let record: LeaseRecord = serde_json::from_str(&entry.value).ok()?;
@@ -61,8 +61,8 @@ impl OwnLease<'_> {
     }
 }
 
-/// Kills when the keeper is gone and the last deadline it wrote down has passed. While that is far the keeper is not
-/// asked: it takes a question for a sign that the passes of this controller go on.
+/// Kills when the keeper is gone and the last deadline it wrote down has passed. While that deadline is far the keeper
+/// is not asked, since it takes a question for a sign that the passes of this controller go on.
 pub async fn watch(
     file: &StateFile,
     lease: &dyn Lease,
@@ -73,7 +73,7 @@ pub async fn watch(
     watch_by(|| file.read(), file.path(), lease, own, copies, clock).await
 }
 
-/// The same, by whatever reads the state file that lies at this path.
+/// The same, with `read_file` to read the state file that lies at this path.
 async fn watch_by(
     read_file: impl Fn() -> anyhow::Result<Option<Memory>>,
     path: &Path,
@@ -146,7 +146,8 @@ fn is_a_lack(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(limits::is_a_lack)
 }
 
-/// Not permitted, by the rights of this process or by what else decides that: it says nothing of the file.
+/// True for what is not permitted, by the rights of this process or by what else decides that: it says nothing of the
+/// file.
 fn is_denied(error: &anyhow::Error) -> bool {
     let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
     error.downcast_ref::<io::Error>().is_some_and(denied)
@@ -157,7 +158,7 @@ fn hangs() -> KeeperError {
     KeeperError::Unreachable { operation: "verdict", reason }
 }
 
-/// Why nothing is done, while nobody is known who does it. Not again before it is for another reason.
+/// Logs why nothing is done while no keeper was ever heard of. It logs again only for another reason.
 fn tell_unheard(
     said: &mut Option<String>,
     asked: &KeeperError,
@@ -193,46 +194,46 @@ fn kill_if_right(net: &SecondNet, killing: &mut Killing, copies: &dyn Copies, no
     }
 }
 
-/// How long a keeper that has written down no deadline may be away: its own restart takes less, and it would
+/// The time for which a keeper that has written down no deadline may be away. Its own restart takes less, and it would
 /// kill at once itself if it came back with that memory.
 const UNKNOWN_KEEPER: Duration = Duration::from_secs(5);
 
-/// How long one that was never heard of is looked for: a lease that it may have renewed before that is over
-/// by then, whatever the document asks for.
+/// The time for which a keeper that was never heard of is looked for: a lease that it may have renewed before that is
+/// over by then, whatever the document asks for.
 const UNHEARD_KEEPER: Duration = LeaseTimings::LONGEST.fence_after();
 
-/// Fed with every verdict, or the lack of one.
+/// The state that decides. It is fed with every verdict, or the lack of one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct SecondNet {
-    /// The last deadline the keeper has told. None: it has not said anything yet.
+    /// The last deadline that the keeper has told. None: it has not said anything yet.
     told: Option<Moment>,
-    /// The last deadline read in the state file since then. It holds although the file has vanished: that somebody wiped
-    /// `/run` takes no lease back.
+    /// The last deadline read in the state file since then. It holds although the file has vanished: a wiped `/run`
+    /// takes no lease back.
     read: Option<Moment>,
-    /// Since when the keeper has not answered.
+    /// The moment since when the keeper has not answered.
     lost: Option<Moment>,
-    /// Whether a state file was ever read, with a deadline in it or without.
+    /// True if a state file was ever read, with a deadline in it or without.
     found: bool,
-    /// Index of the last renewal that the store was seen to have.
+    /// The index of the last renewal that the store was seen to have.
     renewal: Option<u64>,
-    /// One was seen to follow another: until when the lease holds at the most.
+    /// The moment until which the lease holds at the most, if one renewal was seen to follow another.
     renewed_until: Option<Moment>,
 }
 
 impl SecondNet {
-    /// The keeper answered: enforcing is its business.
+    /// Takes in that the keeper answered: enforcing is its business.
     fn answered(&mut self, verdict: &Verdict) {
         // "Not valid" is a deadline that has passed, not one that nobody knows.
         *self = Self { told: Some(verdict.valid_until.unwrap_or_default()), read: None, lost: None, ..*self };
     }
 
-    /// There is a state file: a keeper has worked here.
+    /// Takes in that there is a state file: a keeper has worked here.
     fn found(&mut self) {
         self.found = true;
     }
 
-    /// What the store has of the lease, where that could be read. One that is renewed has a keeper that lives, and it is
-    /// looked for anew from here.
+    /// Takes in what the store has of the lease, where that could be read. A lease that is renewed has a keeper that
+    /// lives, and that keeper is looked for anew from here.
     fn in_store(&mut self, now: Moment, renewal: Option<(u64, Duration)>) {
         let Some((renewal, fence_after)) = renewal else { return };
         let before = self.renewal.replace(renewal);
@@ -246,20 +247,21 @@ impl SecondNet {
         self.renewed_until.is_some_and(|until| now < until)
     }
 
-    /// The state file shows a deadline that has not passed, so the keeper was not asked.
+    /// Takes in that the state file shows a deadline that has not passed, so the keeper was not asked.
     fn remembered(&mut self, deadline: Moment) {
         self.read = Some(deadline);
         self.lost = None;
     }
 
-    /// The keeper did not answer. `remembered` is the deadline in its state file, if there is one to be read.
+    /// Takes in that the keeper did not answer. `remembered` is the deadline in its state file, if one can be read.
     fn unanswered(&mut self, now: Moment, remembered: Option<Moment>) {
         self.lost.get_or_insert(now);
         self.read = remembered.or(self.read);
     }
 
-    /// The keeper or its state file could not be asked: nothing is learnt. One that was never heard of may
-    /// have been there all the time, so it is looked for anew from here; of another the last deadline stands.
+    /// Takes in that the keeper or its state file could not be asked: nothing is learnt. A keeper that was never heard
+    /// of may have been there all the time, so it is looked for anew from here; of another keeper the last deadline
+    /// stands.
     fn not_asked(&mut self) {
         if !self.has_heard() {
             self.lost = None;
@@ -274,7 +276,7 @@ impl SecondNet {
         self.lost.is_some()
     }
 
-    /// None: nothing to do, the keeper lives. Otherwise what is right, by the last deadline known.
+    /// Decides what is right, by the last deadline known. None: the keeper lives, so nothing is to be done.
     fn decide(&self, now: Moment) -> Option<Enforce> {
         let lost = self.lost?;
         let patience = if self.has_heard() { UNKNOWN_KEEPER } else { UNHEARD_KEEPER };
@@ -325,13 +327,13 @@ mod tests {
         }
     }
 
-    /// A keeper's line, which answers or hangs, as one that was stopped does.
+    /// A keeper's line, which answers, or hangs as that of a stopped process does.
     #[derive(Debug, Default)]
     struct Line {
         answer: Option<Verdict>,
-        /// Asked for the first time it answers; from then on whoever asks has no descriptor to ask with.
+        /// The line answers the first question; from then on the asker has no descriptor to ask with.
         then_not_asked: Option<AtomicBool>,
-        /// Nobody listens, and whoever asks is told so at once.
+        /// True if no keeper listens, and an asker is told so at once.
         gone: bool,
     }
 
@@ -405,8 +407,8 @@ mod tests {
         }
     }
 
-    /// For so long, with a state file that shows this deadline, as it was written by a keeper that then hung. When the
-    /// copy was killed, from the start on.
+    /// Watches for so long, with a state file that shows this deadline, as written by a keeper that then hung. Returns
+    /// when the copy was killed, from the start on.
     async fn killed_after(deadline: u64, line: Line, span: u64) -> Option<Duration> {
         let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
         let directory = tempfile::tempdir().unwrap();
@@ -458,7 +460,8 @@ mod tests {
         }
     }
 
-    /// For so long, by what comes of reading a state file. When the copy was killed, from the start on.
+    /// Watches for so long, with `read_file` to read the state file. Returns when the copy was killed, from the start
+    /// on.
     async fn killed_by(
         read_file: impl Fn() -> anyhow::Result<Option<Memory>>,
         line: Line,
@@ -551,7 +554,7 @@ mod tests {
         assert_eq!(killed_by(denied, Line::gone(), 2_000_000).await, None);
     }
 
-    /// What it was told last has long run out by then, and was renewed without its knowing.
+    /// The last deadline that it was told has long run out by then, and was renewed without its knowing.
     #[tokio::test(start_paused = true)]
     async fn a_keeper_that_could_not_be_asked_is_not_one_that_is_gone() {
         let told = Some(Moment::from_millis(1_500));

@@ -1,7 +1,7 @@
-//! The line between a node's controller and its keeper: a Unix socket, one JSON object a line.
+//! The line between a node's controller and its keeper: a Unix socket, with one JSON object on each line.
 //!
-//! The keeper's side serves what it is asked and no more; every line is bounded, every wait has a deadline, and a
-//! caller that misbehaves loses its connection and disturbs nobody.
+//! The keeper's side serves what it is asked and no more. Every line is bounded, every wait has a deadline, and a
+//! caller that misbehaves loses its connection and disturbs no other.
 
 mod client;
 mod server;
@@ -18,13 +18,13 @@ use super::Verdict;
 pub use client::SocketLease;
 pub use server::{bind, serve};
 
-/// A verdict is a few hundred bytes.
+/// The longest line that is read. A verdict is a few hundred bytes.
 const LINE_LIMIT: u64 = 16 << 10;
 
 /// A subscriber says something this often, so that either side notices when the other is gone without a word.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
-/// Three pings missed.
+/// The silence after which a line is lost: three pings missed.
 const SILENCE: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,16 +34,16 @@ enum Request {
     SetTimings {
         timings: LeaseTimings,
     },
-    /// Whether a watchdog is wanted.
+    /// Says whether a watchdog is wanted.
     SetWatchdog {
         wanted: bool,
     },
-    /// Which copy is to be found here.
+    /// Says which copy is to be found here.
     Expect {
         what: Expectation,
     },
     Release,
-    /// From now on a [`Answer::Changed`] follows with every change, and one for every ping.
+    /// Asks for an [`Answer::Changed`] with every change from now on, and for one with every ping.
     Subscribe,
     Ping,
 }
@@ -63,9 +63,9 @@ async fn send<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), message: &T) -> 
     to.write_all(&line).await
 }
 
-/// The next line; `None` when the other side has closed. A line that is too long or cut short is an error.
+/// Reads the next line; `None` when the other side has closed. A line that is too long or cut short is an error.
 ///
-/// Not to be dropped half-way: what it has read would be lost.
+/// It must not be dropped half-way: what it has read would be lost.
 async fn receive<T: for<'de> Deserialize<'de>>(
     from: &mut (impl AsyncBufRead + Unpin),
 ) -> io::Result<Option<T>> {
@@ -81,7 +81,7 @@ async fn receive<T: for<'de> Deserialize<'de>>(
     serde_json::from_slice(&line).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// What did not end in time is an error like any other.
+/// Waits for `what`. If it does not end in time, that is an error like any other.
 async fn within<T>(limit: Duration, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late =
         || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} ms", limit.as_millis()));

@@ -1,6 +1,7 @@
-//! What the keeper remembers across its own restart, in `/run`: gone after a reboot, as it must be.
+//! The file in `/run` in which the keeper keeps its memory across its own restart. It is gone after a reboot, as it
+//! must be.
 //!
-//! What cannot be read, or makes no sense, is not there: then the lease is not valid until it is renewed.
+//! A file that cannot be read, or makes no sense, counts as absent: then the lease is not valid until it is renewed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,21 +18,21 @@ pub struct StateFile {
     path: PathBuf,
 }
 
-/// A memory is a few hundred bytes; what is larger is not ours.
+/// The longest file that is read. A memory is a few hundred bytes; a larger file is not ours.
 const LIMIT: u64 = 64 << 10;
 
 impl StateFile {
-    /// In the keeper's directory.
+    /// The state file in the keeper's directory.
     pub fn in_directory(directory: &Path) -> Self {
         Self { path: directory.join("keeper.json") }
     }
 
-    /// Where it lies, for people.
+    /// The path of the file, for people.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `Ok(None)`: there is none. An error says why what is there cannot be used; it counts as none.
+    /// Reads the memory. `Ok(None)`: there is no file. An error says why the file cannot be used; it counts as none.
     pub fn read(&self) -> anyhow::Result<Option<Memory>> {
         let text = match fs::metadata(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -47,13 +48,14 @@ impl StateFile {
         Ok(Some(memory))
     }
 
-    /// Whether there is one, readable or not.
+    /// True if there is a file, readable or not.
     pub fn exists(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok()
     }
 
-    /// In force when this returns `Ok`. A reader sees the old one or the new one, never half of it; but where there is no
-    /// room for a second file the old one is written over, and whoever reads just then finds something garbled.
+    /// Writes the memory. It is in force when this returns `Ok`. A reader sees the old memory or the new one, never
+    /// half of one. But where there is no room for a second file the old one is written over, and a reader finds
+    /// something garbled just then.
     pub fn write(&self, memory: &Memory) -> io::Result<()> {
         let text = serde_json::to_vec(memory).map_err(io::Error::other)?;
         let mut replaced = self.replace(&text);
@@ -78,7 +80,8 @@ impl StateFile {
         outcome
     }
 
-    /// In the room that the old one has: a full disk still lets it be written to. Blanks fill up what is left.
+    /// Writes in the room that the old file has, since a full disk still lets that file be written to. Blanks fill up
+    /// what is left.
     fn write_over(&self, mut text: Vec<u8>) -> io::Result<()> {
         let mut file = File::options().write(true).open(&self.path)?;
         let room = usize::try_from(file.metadata()?.len().min(LIMIT)).unwrap_or_default();
@@ -86,7 +89,7 @@ impl StateFile {
         file.write_all(&text)
     }
 
-    /// Afterwards there is none.
+    /// Removes the file, if there is one.
     pub fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

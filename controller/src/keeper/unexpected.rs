@@ -1,15 +1,14 @@
-//! What may not be here though the lease is valid, where this node has the VM.
+//! Finds copies that may not be here though the lease is valid and this node has the VM.
 
 use super::copies::VmCopy;
 use crate::planted::{self, Bug};
 
-/// All but the one that was here first. A start is refused where there is a process already, so what came later was made past
-/// zsha: by another libvirt daemon, or by hand. One that takes in a guest from elsewhere is left to the controllers, as
-/// everywhere; and where it cannot be told which came first, nothing is ended.
+/// All copies but the one that was here first. A start is refused where there is a process already, so a later copy was
+/// made past zsha: by another libvirt daemon, or by hand. A copy that takes in a guest from elsewhere is left to the
+/// controllers, as everywhere; and where it cannot be told which copy came first, none is ended.
 ///
-/// Only those that certainly could run the VM are looked at. While nobody knows who runs QEMU, anybody's
-/// process that is called so counts as a copy, and one that was here first would make the VM's own a second
-/// one.
+/// Only copies that certainly could run the VM are looked at. While it is not known which user runs QEMU, any user's
+/// process that is called so counts as a copy, and one that was here first would make the VM's own a second one.
 pub(super) fn beside_the_own(found: &[VmCopy]) -> Vec<VmCopy> {
     if planted::is_planted(Bug::SecondBesideTheOwn) {
         return Vec::new();
@@ -23,19 +22,19 @@ pub(super) fn beside_the_own(found: &[VmCopy]) -> Vec<VmCopy> {
     later.cloned().collect()
 }
 
-/// What a look found in the place of the own copy.
+/// The finding of a look in the place of the own copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Instead {
-    /// It is here, or it is not known which it is; or what is here may be a stranger's, or is brought by a migration, which is left to
-    /// the controllers as everywhere.
+    /// There is no finding: the own copy is here, or it is not known which copy that is. Or the copy that is here may
+    /// be a stranger's, or is brought by a migration, which is left to the controllers as everywhere.
     Nothing,
     /// There is no process of the VM.
     Nobody,
-    /// Another that was booted here.
+    /// There is another copy, which was booted here.
     Another,
 }
 
-/// Which process is this node's own copy.
+/// The process that is this node's own copy.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Own {
     which: Option<VmCopy>,
@@ -43,22 +42,24 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// Of a keeper that is started anew: whether the one before it was to find a copy here. It may have seen one.
+    /// The own copy for a keeper that is started anew. `was_to_be_here` says whether the keeper before was to find a
+    /// copy here; it may have seen one.
     pub(super) fn as_remembered(was_to_be_here: bool) -> Self {
         Self { which: None, was_seen: was_to_be_here }
     }
 
-    /// Whether there may have been one, since this keeper or the one before it was told of it.
+    /// True if there may have been an own copy, since this keeper or the one before it was told of it.
     pub(super) fn was_seen(&self) -> bool {
         self.was_seen
     }
 
-    /// The next one that is seen is it: the controller has said anew what is to be here.
+    /// Forgets which process it is, since the controller has said anew which copy is to be here. The next copy that is
+    /// seen is it.
     pub(super) fn forget_which(&mut self) {
         self.which = None;
     }
 
-    /// What is here instead of it.
+    /// Says what is here instead of the own copy.
     pub(super) fn instead_of_it(&self, found: &[VmCopy]) -> Instead {
         let Some(own) = &self.which else { return Instead::Nothing };
         if found.is_empty() {
@@ -71,7 +72,7 @@ impl Own {
         }
     }
 
-    /// What is here is it: the first that came, where there are more.
+    /// Takes a copy that was found for the own one: the first that came, where there are more.
     pub(super) fn see(&mut self, found: &[VmCopy]) {
         let first = found.iter().filter(|copy| copy.certain).min_by_key(|copy| copy.started);
         let known = |own: &VmCopy| found.iter().any(|copy| is_one(copy, own));
@@ -82,7 +83,7 @@ impl Own {
     }
 }
 
-/// Also where one look could not read since when it is there.
+/// True if both are one process, also where one look could not read when it began.
 fn is_one(copy: &VmCopy, own: &VmCopy) -> bool {
     let untold = copy.started.is_none() || own.started.is_none();
     copy.is_same_as(own) || untold && copy.process == own.process

@@ -1,9 +1,11 @@
-//! The hardware watchdog: resets the host when a copy that must be dead cannot be killed, or nobody is left to kill.
+//! The hardware watchdog: it resets the host when a copy that must be dead cannot be killed, or no process is left to
+//! kill it.
 //!
-//! One of W seconds that was last petted at `p` resets the host at `p + W` or a little later, and that must be before
-//! others may fence. So while the lease is valid it is petted until so long before that moment, and after the deadline
-//! for as long as every copy was lately seen dead. A renewal moves the moment on long before; when none comes, the reset
-//! comes just before others may take over, whatever W is: after the deadline and K, and never on a lease that holds.
+//! A watchdog of W seconds that was last petted at `p` resets the host at `p + W` or a little later, and that must be
+//! before others may fence. So while the lease is valid it is petted until so long before that moment, and after the
+//! deadline for as long as every copy was lately seen dead. A renewal moves the moment on long before; when none comes,
+//! the reset comes just before others may take over, whatever W is: after the deadline and K, and never on a lease that
+//! holds.
 //!
 //! W is therefore the most seconds that fit between a late renewal and that moment, and no more than ten: a longer
 //! one gives a keeper that is restarted more time to be back. Where a device cannot be set to what fits, or cannot be
@@ -35,47 +37,50 @@ use crate::planted::{self, Bug};
 use device::{Device, KernelWatchdog, Stopped};
 use wish::Wish;
 
-/// Between two looks. Well inside the smallest K: an all-clear that comes late in it must still be seen in time.
+/// The pause between two looks. It is well inside the smallest K: an all-clear that comes late in K must still be seen
+/// in time.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// From the decision to pet until the driver has it. With it, the reset still comes after the deadline and K: between
-/// those and the earliest fence lie 98 ms at least, of any timings that are safe.
+/// The time from the decision to pet until the driver has it. With it, the reset still comes after the deadline and K:
+/// between those and the earliest fence lie 98 ms at least, for all timings that are safe.
 const SLACK: Duration = Duration::from_millis(50);
 
-/// No keeper needs longer to be back after its restart, and a host that hangs need not hang longer.
+/// The longest timeout. No keeper needs longer to be back after its restart, and a host that hangs need not hang
+/// longer.
 const MOST: Duration = Duration::from_secs(10);
 
-/// A device that could not be opened (somebody else has it, the driver is not loaded yet) is tried again.
+/// The pause before a device that could not be opened (another process has it, the driver is not loaded yet) is tried
+/// again.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 
-/// The thread answers between two looks.
+/// The time for the thread's answer, which comes between two looks.
 const STOPPED_WITHIN: Duration = Duration::from_secs(1);
 
-/// What of a watchdog stands behind the keeper, and why not.
+/// The watchdog that stands behind the keeper, or the reason why none does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "camelCase")]
 pub enum WatchdogState {
-    /// The node's settings name no device; or the keeper is from before it told.
+    /// The node's settings name no device, or the keeper is of a build that did not tell.
     #[default]
     None,
     /// The document turns it off.
     Off,
-    /// Open, set to this, and petted while the promise holds.
+    /// The device is open, set to this, and petted while the promise holds.
     #[serde(rename_all = "camelCase")]
     Petted { timeout_secs: u64 },
-    /// There is a device, and it is not relied on: why, as half a sentence.
+    /// There is a device, and it is not relied on: the reason, as half a sentence.
     Refused { reason: String },
 }
 
-/// How much later than after W seconds a device may fire. Drivers count in powers of two of a clock that is nearly a
-/// kilohertz: Intel's 6300ESB, as QEMU has it, takes 6.1 s for 6.
+/// The time by which a device may fire later than after W seconds. Drivers count in powers of two of a clock that is
+/// nearly a kilohertz: Intel's 6300ESB, as QEMU has it, takes 6.1 s for 6.
 fn late(timeout: Duration) -> Duration {
     timeout / 32
 }
 
-/// The longest timeout for these timings: after the latest renewal of a healthy keeper (R, and both ways of a request)
-/// it must still be petted once before it has to stop. And one that is not late takes no more than half of K from those
-/// who kill. In whole seconds; zero where not even one fits.
+/// The longest timeout for these timings. After the latest renewal of a healthy keeper (R, and both ways of a request)
+/// the device must still be petted once before petting has to stop. And a device that fires on time takes no more than
+/// half of K from the thread that kills. It is in whole seconds; zero where not even one fits.
 pub(super) fn longest_timeout(timings: &LeaseTimings) -> Duration {
     let fence = timings.fence_after() * 49 / 50;
     let taken = timings.renew() + timings.request_timeout() * 2 + EVERY + SLACK;
@@ -83,8 +88,8 @@ pub(super) fn longest_timeout(timings: &LeaseTimings) -> Duration {
     Duration::from_secs(room.min(timings.kill() * 16).as_secs()).min(MOST)
 }
 
-/// Until when a watchdog with this timeout may be petted without an all-clear: K after the deadline, but so that it
-/// resets the host before others may fence.
+/// The moment until which a watchdog with this timeout may be petted without an all-clear: K after the deadline, but so
+/// that it resets the host before others may fence.
 fn pet_until(deadline: Moment, kill_within: Duration, fence: Moment, timeout: Duration) -> Moment {
     if planted::is_planted(Bug::PettedPastFence) {
         return deadline + kill_within;
@@ -92,7 +97,7 @@ fn pet_until(deadline: Moment, kill_within: Duration, fence: Moment, timeout: Du
     (deadline + kill_within).min(fence - timeout - late(timeout) - SLACK)
 }
 
-/// Whether the host deserves to go on.
+/// True if the host deserves to go on.
 fn pet(
     now: Moment,
     deadline: Option<Moment>,
@@ -106,7 +111,7 @@ fn pet(
     }
 }
 
-/// The next look: the last pet before petting ends is not left to chance.
+/// The moment of the next look: the last pet before petting ends is not left to chance.
 fn next_look(now: Moment, until: Moment) -> Moment {
     let last = until - Duration::from_millis(10);
     if now < last { last.min(now + EVERY) } else { now + EVERY }
@@ -114,17 +119,17 @@ fn next_look(now: Moment, until: Moment) -> Moment {
 
 type Answer = oneshot::Sender<Result<(), String>>;
 
-/// What the thread that pets is told.
+/// The messages to the thread that pets.
 enum Told {
-    /// Whether the document wants it; answered when that is so, or cannot be yet.
+    /// Says whether the document wants the watchdog. It is answered when that is so, or cannot be yet.
     Wanted(bool, Answer),
-    /// The longest timeout that fits; whoever asks hears whether the device is set to it.
+    /// Says the longest timeout that fits. The asker hears whether the device is set to it.
     Longest(Duration, Option<Answer>),
     /// The keeper leaves, and no copy is alive.
     Leave(mpsc::Sender<io::Result<()>>),
 }
 
-/// The line to the thread that pets, for those who renew and answer.
+/// The line to the thread that pets, for the threads that renew and answer.
 #[derive(Debug, Clone)]
 pub struct Watchdog {
     tell: Option<mpsc::Sender<Told>>,
@@ -134,13 +139,13 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Where the settings name no device.
+    /// The line where the settings name no device.
     pub fn none() -> Self {
         let (_, state) = watch::channel(WatchdogState::None);
         Self::said(state)
     }
 
-    /// In a simulation: what is said of one, and no device behind it.
+    /// The line in a simulation: what is said of a watchdog, and no device behind it.
     pub fn said(state: watch::Receiver<WatchdogState>) -> Self {
         Self { tell: None, state, longest: None, wish: None }
     }
@@ -163,12 +168,12 @@ impl Watchdog {
         Ok(Self { tell: Some(tell), state, longest: None, wish: Some(wish) })
     }
 
-    /// How it stands.
+    /// The state of the watchdog.
     pub fn state(&self) -> WatchdogState {
         self.state.borrow().clone()
     }
 
-    /// Whether the document wants a watchdog at all. Returns when it is so, with the state that follows.
+    /// Says whether the document wants a watchdog at all. Returns when it is so, with the state that follows.
     pub(super) async fn want(&self, wanted: bool) -> Result<(), String> {
         if self.tell.is_none() {
             return Ok(());
@@ -181,7 +186,7 @@ impl Watchdog {
         answered(answer).await
     }
 
-    /// The timings in force: both of them, while they change.
+    /// Says the timings in force: both of them, while they change.
     pub(super) fn fit(&mut self, timings: [&LeaseTimings; 2]) {
         let longest = longest_of(timings);
         if self.longest.replace(longest) != Some(longest) {
@@ -189,8 +194,8 @@ impl Watchdog {
         }
     }
 
-    /// The same before timings are announced. Returns when the device fits them, or why it cannot be set to them now:
-    /// they must not be announced then.
+    /// Does the same before timings are announced. Returns when the device fits them, or why it cannot be set to them
+    /// now: then they must not be announced.
     pub(super) async fn fit_before(&mut self, timings: [&LeaseTimings; 2]) -> Result<(), String> {
         if self.tell.is_none() {
             return Ok(());
@@ -202,7 +207,7 @@ impl Watchdog {
         answered(answer).await
     }
 
-    /// Ends the watch. Only when no copy is alive: nobody is watched any more after this.
+    /// Ends the watch. Call it only when no copy is alive: nothing is watched any more after this.
     pub(super) fn disarm(&self) -> io::Result<()> {
         if self.tell.is_none() {
             return Ok(());
@@ -248,11 +253,11 @@ struct Watch {
     open: Open,
     armed: Option<Armed>,
     wanted: bool,
-    /// None: nobody has said by which timings the lease lives.
+    /// The longest timeout that fits. None: the timings that the lease lives by are not known.
     longest: Option<Duration>,
-    /// Whether the open device is still to be made what is wanted.
+    /// True if the open device is still to be made what is wanted.
     unsettled: bool,
-    /// Who waits to hear whether it is.
+    /// The askers that wait to hear whether it is.
     asking: Vec<Answer>,
     open_again: Moment,
     left: bool,
@@ -263,9 +268,10 @@ struct Watch {
 #[derive(Debug)]
 struct Armed {
     device: Box<dyn Device>,
-    /// The longest of all until the timings are known: it is petted no longer than any device may be.
+    /// The timeout of the device. It is the longest of all until the timings are known: the device is petted no longer
+    /// than any device may be.
     timeout: Duration,
-    /// False: it could not be stopped, so it is petted whatever happens and means nothing.
+    /// False if the device could not be stopped: it is petted whatever happens, and means nothing.
     relied_on: bool,
 }
 
@@ -388,7 +394,7 @@ impl Watch {
         }
     }
 
-    /// Makes of the open device what is wanted: one that is relied on, or none. Where it may be petted.
+    /// Makes of the open device what is wanted: one that is relied on, or none. Call it where the device may be petted.
     fn settle(&mut self) {
         self.unsettled = false;
         if !self.wanted {
@@ -415,8 +421,8 @@ impl Watch {
         }
     }
 
-    /// Stops the device. One that cannot be stopped is petted without being relied on: a host must not be reset for a
-    /// watchdog that nobody wants.
+    /// Stops the device. A device that cannot be stopped is petted without being relied on: a host must not be reset
+    /// for a watchdog that is not wanted.
     fn give_up(&mut self) {
         if self.armed.is_none() {
             return;
@@ -460,7 +466,7 @@ fn opening() -> WatchdogState {
     WatchdogState::Refused { reason: "it is being opened".to_owned() }
 }
 
-/// The timeout it has now, or why that is none to rely on.
+/// The timeout that the device has now, or why that is none to rely on.
 fn fitted(device: &mut dyn Device, longest: Duration) -> Result<Duration, String> {
     if longest.is_zero() {
         return Err("the lease's timings leave not even one second for it: use a longer profile".to_owned());

@@ -1,8 +1,8 @@
-//! What the kernel says of a process that calls itself a QEMU of the VM: any user may give a process that name and those
-//! arguments, and not everybody could run the VM.
+//! Reads what the kernel says of a process that calls itself a QEMU of the VM. Any user may give a process that name
+//! and those arguments, and not every user could run the VM.
 //!
-//! Pure but for [`Bearing::of`], which reads /proc and nothing else. What cannot be read speaks for nobody's
-//! innocence: then it could run the VM, but not for certain.
+//! Everything is pure but for [`Bearing::of`], which reads /proc and nothing else. A value that cannot be read clears
+//! no process: then the process could run the VM, but not for certain.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,20 +12,21 @@ use rustix::io::Errno;
 
 use super::{is_gone, names_qemu};
 
-/// A process apart from its command line.
+/// The facts about a process apart from its command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Bearing {
-    /// In clock ticks since boot: tells a process from a later one of the same number. None: not known.
+    /// The start of the process, in clock ticks since boot: it tells a process from a later one of the same number.
+    /// None: not known.
     pub(super) started: Option<u64>,
-    /// Real, effective, saved, and for files, as this user namespace numbers them. None: not known.
+    /// The real, effective, saved and file system user, as this user namespace numbers them. None: not known.
     pub(super) users: Option<[u32; 4]>,
-    /// Whether it has, or can take on, any power beyond its user's on this host. In a user namespace of its own a process has
-    /// all of them, and none over what is outside. None, as below: not known.
+    /// True if the process has, or can take on, any power beyond its user's on this host. In a user namespace of its
+    /// own a process has all powers, and none over what is outside. None, as below: not known.
     has_powers: Option<bool>,
-    /// Whether it is where libvirt, and no unprivileged user, puts processes.
+    /// True if the process is where libvirt, and no unprivileged user, puts processes.
     of_libvirt: Option<bool>,
-    /// Whether its program is an emulator, by the file that it is. Any user may run a program with powers that are not his
-    /// (`su`, `ping`), under any name.
+    /// True if its program is an emulator, by the file that it is. Any user may run a program with powers that are not
+    /// his own (`su`, `ping`), under any name.
     emulates: Option<bool>,
 }
 
@@ -57,17 +58,17 @@ impl Bearing {
         }
     }
 
-    /// Whether it could run the VM, as far as is known. `users`: those that may; None: not known.
+    /// True if the process could run the VM, as far as is known. `users` are those that may; None: not known.
     pub(super) fn could_run_vm(&self, users: Option<&BTreeSet<u32>>) -> bool {
         self.runs_vm_if(users, true)
     }
 
-    /// Whether it could by what is known alone: whatever could not be read may turn out either way.
+    /// True if the process could run the VM by what is known alone: whatever could not be read may turn out either way.
     pub(super) fn certainly_could_run_vm(&self, users: Option<&BTreeSet<u32>>) -> bool {
         self.runs_vm_if(users, false)
     }
 
-    /// The same where everything that is not known is so, or is not so.
+    /// The same, if everything that is not known is taken to be `unknown`.
     fn runs_vm_if(&self, users: Option<&BTreeSet<u32>>, unknown: bool) -> bool {
         let known = users.zip(self.users);
         let any_may = known.map(|(users, its)| its.iter().any(|user| users.contains(user)));
@@ -82,14 +83,15 @@ impl Bearing {
     }
 }
 
-/// As distributions call the emulator itself; the helpers that lie beside it, some with powers of their own, run no guest.
+/// True if a program is called as distributions call the emulator itself. The helpers that lie beside it, some with
+/// powers of their own, run no guest.
 fn is_emulator(program: &Path) -> bool {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     // Of one that was replaced on the disk since, the kernel says so behind the name.
     (names_qemu(program) || name.starts_with("kvm ")) && !name.contains("helper")
 }
 
-/// Field 22 of `stat`. The name, field 2, may hold anything, brackets too.
+/// The start of a process, field 22 of `stat`. The name, field 2, may hold anything, brackets too.
 fn started(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
@@ -99,7 +101,7 @@ fn users(status: &str) -> Option<[u32; 4]> {
     numbers.collect::<Result<Vec<u32>, _>>().ok()?.try_into().ok()
 }
 
-/// None: not to be read.
+/// True if the process has powers. None: it cannot be read.
 fn has_powers(status: &str) -> Option<bool> {
     let set = |name: &str| u64::from_str_radix(field(status, name)?.trim(), 16).ok();
     match (set("CapPrm:"), set("CapEff:")) {
@@ -113,7 +115,8 @@ fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| line.strip_prefix(name))
 }
 
-/// In any hierarchy. What is below `user.slice` its user has named.
+/// True if the process is in a group of libvirt's, in any hierarchy. A group below `user.slice` has its name from its
+/// user.
 fn is_of_libvirt(groups: &str) -> bool {
     let paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
     paths.map(|path| path.trim_start_matches('/')).any(|path| {

@@ -1,4 +1,4 @@
-//! Which processes of a real process table count as copies of the VM.
+//! Tests which processes of a real process table count as copies of the VM.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -24,7 +24,7 @@ impl Impostor {
         Self::by(&mut Command::new("/bin/sh"), name, arguments)
     }
 
-    /// As any user may start one. Needs root.
+    /// Starts one as any user may. Needs root.
     pub(in crate::keeper) fn of_user(user: u32, uuid: Uuid) -> Self {
         let arguments = ["-uuid", &uuid.to_string()];
         Self::by(Command::new("/bin/sh").uid(user).gid(user), "qemu-x", &arguments)
@@ -106,7 +106,7 @@ fn a_qemu_is_a_copy_by_name_and_exact_arguments_only() {
     found.iter().for_each(|copy| copies.kill(copy).unwrap());
 }
 
-/// Of a stranger's no more than the beginning is read.
+/// The command line of a stranger's process is read only at its beginning.
 #[test]
 fn the_command_line_of_one_that_could_run_the_vm_is_read_to_its_end() {
     let uuid = Uuid::new_v4();

@@ -1,7 +1,8 @@
-//! Whose processes may be a copy of the VM: root, this program's own user, and whoever libvirt runs QEMU as.
+//! Says which users' processes may be a copy of the VM: root's, this program's own user's, and those of the user that
+//! libvirt runs QEMU as.
 //!
-//! Read from files of the host, which may hang with its disk, so never by whoever scans: a thread of its own reads, and
-//! until it has, nobody is left out.
+//! The users are read from files of the host, which may hang with its disk. So the thread that scans never reads them:
+//! a thread of its own does, and until it has, every user counts.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,15 +14,16 @@ use std::time::Duration;
 
 use zsha_runtime::{Clock, Moment};
 
-/// What is known is believed for so long. Whoever changes `user` in libvirt's settings restarts libvirtd after it.
+/// The time for which the list is believed. An administrator who changes `user` in libvirt's settings restarts libvirtd
+/// after it.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
-/// Read anew after this, while somebody asks.
+/// The list is read anew after this, while it is asked for.
 const READ_EVERY: Duration = Duration::from_secs(3);
 
-/// As distributions call the user that QEMU runs as, where libvirt's settings name none.
+/// The names that distributions give the user that QEMU runs as, where libvirt's settings name none.
 const USUAL: [&str; 2] = ["libvirt-qemu", "qemu"];
 
-/// What the kernel shows in the place of a user that this user namespace does not have: it may be anybody.
+/// The number that the kernel shows in the place of a user that this user namespace does not have: it may be any user.
 const OVERFLOW: u32 = 65_534;
 
 /// The users that count, as last read.
@@ -38,7 +40,7 @@ struct Known {
 }
 
 impl Users {
-    /// None: not known just now, so that everybody counts. Never waits for a disk.
+    /// The users that count. None: they are not known just now, so that every user counts. This never waits for a disk.
     pub(super) fn that_count(&self) -> Option<BTreeSet<u32>> {
         let now = Clock::Boottime.now();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +73,7 @@ impl Users {
     }
 }
 
-/// By the files below this root.
+/// Reads the users from the files below this root.
 fn read(root: &Path) -> io::Result<BTreeSet<u32>> {
     let settings = match fs::read_to_string(root.join("etc/libvirt/qemu.conf")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
@@ -87,8 +89,8 @@ fn read(root: &Path) -> io::Result<BTreeSet<u32>> {
     Ok(users)
 }
 
-/// Pure: what libvirt's settings and the list of accounts say. An account that is not in the list (of a directory
-/// service, for instance) is an error: its number is not known.
+/// Works out the users by libvirt's settings and the list of accounts. An account that is not in the list (of a
+/// directory service, for instance) is an error: its number is not known.
 fn of_qemu(settings: &str, accounts: &str) -> io::Result<BTreeSet<u32>> {
     let mut users: BTreeSet<u32> = USUAL.iter().filter_map(|name| number(name, accounts)).collect();
     for named in settings.lines().filter_map(named_user) {
@@ -101,7 +103,7 @@ fn of_qemu(settings: &str, accounts: &str) -> io::Result<BTreeSet<u32>> {
     Ok(users)
 }
 
-/// `user = "name"`; what is commented out is not in force.
+/// The name in `user = "name"`; a line that is commented out is not in force.
 fn named_user(line: &str) -> Option<&str> {
     let value = line.trim().strip_prefix("user")?.trim_start().strip_prefix('=')?.trim();
     let quoted = value.strip_prefix(['"', '\''])?;
@@ -116,7 +118,7 @@ fn number(name: &str, accounts: &str) -> Option<u32> {
     fields.nth(1)?.parse().ok()
 }
 
-/// Whether every user of the machine has a number here, as outside of every container.
+/// True if every user of the machine has a number here, as outside of every container.
 fn sees_every_user(map: &str) -> bool {
     map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }

@@ -1,4 +1,4 @@
-//! The thread that ends every copy once the lease is over.
+//! Tests the thread that ends every copy once the lease is over.
 
 use uuid::Uuid;
 
@@ -40,7 +40,7 @@ struct Running {
     reports: mpsc::Receiver<Report>,
 }
 
-/// The real thread, looking for a VM that nobody else has.
+/// The real thread, looking for a VM that is nowhere else.
 fn running(deadline: Option<Moment>) -> Running {
     let uuid = Uuid::new_v4();
     let enforcement = Arc::new(Enforcement::with_bell().unwrap());

@@ -1,5 +1,5 @@
-//! From a guard to the keeper that comes after it: what the one before believed, told over a socket that no full disk and
-//! no wiped directory can take away. The guard goes when the keeper says that it enforces.
+//! Hands a keeper's memory from the guard to the next keeper, over a socket that no full disk and no wiped directory
+//! can take away. The guard goes when that keeper says that it enforces.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,16 +18,16 @@ use zsha_runtime::lease::Memory;
 
 use crate::keeper::names::{self, Holder};
 
-/// A memory is a few hundred bytes.
+/// The longest line that is read. A memory is a few hundred bytes.
 const LINE_LIMIT: u64 = 16 << 10;
 
-/// From the hand-over until the new keeper enforces and its start cannot fail any more. One that takes longer
-/// relieves the guard by what it writes into the state file.
+/// The time from the hand-over until the new keeper enforces and its start cannot fail any more. A keeper that takes
+/// longer relieves the guard by what it writes into the state file.
 const RELIEVED_WITHIN: Duration = Duration::from_secs(10);
 
 const RELIEVED: &str = "relieved\n";
 
-/// Whether a keeper has said that it enforces, and what wakes the guard for it.
+/// The word of a keeper that it enforces, if it has come, and the bell that wakes the guard for it.
 #[derive(Debug)]
 pub(super) struct Relief {
     said: AtomicBool,
@@ -51,7 +51,7 @@ impl Relief {
     }
 }
 
-/// The guard's side: from when this returns, a keeper of the same directory finds it.
+/// The guard's side: once this returns, a keeper of the same directory finds the guard.
 pub(super) fn offer(directory: &Path, memory: Option<Memory>, relief: Arc<Relief>) -> io::Result<()> {
     let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(names::guard(directory))?)?;
     listener.set_nonblocking(true)?;
@@ -73,7 +73,7 @@ pub(super) fn offer(directory: &Path, memory: Option<Memory>, relief: Arc<Relief
     Ok(())
 }
 
-/// Whether the other side has said that it enforces.
+/// Hands the memory over. Returns true if the other side has said that it enforces.
 async fn hand_over(stream: UnixStream, memory: Option<&Memory>) -> io::Result<bool> {
     if !Holder::of(&stream)?.is_ours() {
         return Err(io::ErrorKind::PermissionDenied.into());
@@ -87,17 +87,18 @@ async fn hand_over(stream: UnixStream, memory: Option<&Memory>) -> io::Result<bo
     Ok(said == RELIEVED)
 }
 
-/// A guard that stands, as the keeper after it finds it.
+/// A guard that obeys a deadline, as the next keeper finds it.
 #[derive(Debug)]
 pub(in crate::keeper) struct Standing {
     runtime: Runtime,
     stream: UnixStream,
-    /// What the keeper before believed when it left.
+    /// The memory of the keeper before, when it left.
     pub(in crate::keeper) memory: Option<Memory>,
 }
 
 impl Standing {
-    /// None: there is no guard, or none that is to be believed. Not to be called inside a runtime.
+    /// Finds the guard of this directory. None: there is no guard, or none that is to be believed. Do not call it
+    /// inside a runtime.
     pub(in crate::keeper) fn find(directory: &Path) -> Option<Self> {
         let runtime = runtime().ok()?;
         let found =
@@ -116,8 +117,8 @@ impl Standing {
         }
     }
 
-    /// From now on the guard is not needed: this keeper enforces what it was told, and its start cannot fail
-    /// any more. Dropped instead of this, it leaves the guard where it stands. Not to be called inside a
+    /// Tells the guard that it is not needed from now on: this keeper enforces what it was told, and its start cannot
+    /// fail any more. A `Standing` that is dropped instead leaves the guard where it is. Do not call it inside a
     /// runtime.
     pub(in crate::keeper) fn relieve(mut self) {
         let said = self.runtime.block_on(async { self.stream.write_all(RELIEVED.as_bytes()).await });

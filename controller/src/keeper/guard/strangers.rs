@@ -1,4 +1,5 @@
-//! What a local user without any right can do between a guard and the keeper that comes after it. Root alone can play one.
+//! Tests what a local user without any right can do between a guard and the keeper that comes after it. Only root can
+//! play such a user.
 
 use super::tests::memory;
 use super::*;

@@ -1,4 +1,5 @@
-//! A local user without any right, for tests: this very test program once more, as `nobody`, doing one thing. Needs root.
+//! A local user without any right, for tests: this very test program once more, as `nobody`, doing one thing. Needs
+//! root.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -10,12 +11,13 @@ const NOBODY: u32 = 65_534;
 const TOLD: &str = "ZSHA_TEST_STRANGER";
 const DONE: &str = "the stranger has done it";
 
-/// One that lives until this is dropped.
+/// A stranger's process, which lives until this is dropped.
 #[derive(Debug)]
 pub(in crate::keeper) struct Stranger(Child);
 
 impl Stranger {
-    /// Takes a name, and says this line to whoever connects to it. None where this is not root, who alone can make one.
+    /// Takes a name, and says this line to each process that connects to it. None where this is not root, since only
+    /// root can start one.
     pub(in crate::keeper) fn who_holds(name: &str, line: &str) -> Option<Self> {
         Self::who("hold", name, line)
     }
@@ -52,7 +54,7 @@ impl Drop for Stranger {
     }
 }
 
-/// Not a test of anything where nobody is told.
+/// This is the stranger's work. It tests nothing where the variable does not tell it what to do.
 #[test]
 fn what_a_stranger_does() {
     let Ok(told) = std::env::var(TOLD) else { return };

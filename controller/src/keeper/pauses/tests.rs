@@ -1,8 +1,8 @@
-//! The second clock by values, and whether there is one.
+//! Tests the second clock by values, and whether there is one.
 
 use super::*;
 
-/// Counts a millisecond.
+/// The counts in a millisecond.
 const RATE: u64 = 2_400_000;
 
 /// Two clocks, read every 100 ms.
@@ -13,7 +13,7 @@ struct Clocks {
 }
 
 impl Clocks {
-    /// As they are once the rate is known.
+    /// The clocks once the rate is known.
     fn settled() -> Self {
         let mut clocks = Self { second: SecondClock::default(), millis: 5_000, count: 7 };
         assert_eq!(clocks.run(30, 100, 100), Duration::ZERO);
@@ -21,7 +21,7 @@ impl Clocks {
         clocks
     }
 
-    /// So many looks, between any two of which so much passes by the one clock and the other.
+    /// Looks so many times. Between two looks so much passes by the one clock and by the other.
     fn run(&mut self, looks: u32, millis: u64, by_counter: u64) -> Duration {
         (0..looks).filter_map(|_| self.look(millis, by_counter)).sum()
     }

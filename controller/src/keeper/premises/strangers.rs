@@ -1,4 +1,5 @@
-//! What a local user without any right can do to a keeper's directory and its names. Root alone can play one.
+//! Tests what a local user without any right can do to a keeper's directory and its names. Only root can play such a
+//! user.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;

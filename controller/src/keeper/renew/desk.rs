@@ -1,4 +1,5 @@
-//! Where the loop is spoken to: what it shows, what it is asked, and whether its controller has been heard of.
+//! The desk at which the loop is spoken to: it holds what the loop shows, what the loop is asked, and when its
+//! controller was last heard of.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +15,11 @@ use crate::keeper::enforce::Enforcement;
 use crate::keeper::watchdog::Watchdog;
 use crate::keeper::{KeeperError, Lease, Verdict};
 
-/// A controller that has said nothing for this long is down. Several times the pause between two verdicts it asks
-/// for, and less than it takes to fail over, so that a node without a controller is not given the VM.
+/// The time after which a silent controller counts as down. It is several times the pause between two verdicts that the
+/// controller asks for, and less than it takes to fail over, so that a node without a controller is not given the VM.
 pub const CONTROLLER_SILENCE: Duration = Duration::from_secs(6);
 
-/// Asked of the loop and not yet read by it.
+/// The number of questions that may wait for the loop.
 const WAITING_COMMANDS: usize = 16;
 
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl Desk {
         (desk, line)
     }
 
-    /// Waits for ever when nobody can ask any more.
+    /// Returns the next command. It waits for ever when no process can ask any more.
     pub(super) async fn next(&mut self) -> Command {
         match self.commands.recv().await {
             Some(command) => command,
@@ -149,12 +150,12 @@ impl LocalLease {
         }
     }
 
-    /// What is in force, whether it could be written down or not.
+    /// The memory in force, whether it could be written down or not.
     pub(in crate::keeper) fn memory(&self) -> Option<Memory> {
         self.memory.borrow().clone()
     }
 
-    /// The verdict as it stands, without counting as a sign of life of the controller.
+    /// The verdict as it stands. Reading it does not count as a sign of life of the controller.
     pub fn overheard(&self) -> Verdict {
         // What was killed is told at once, not with the next renewal: the controller asks why its VM is gone.
         let (ended, watchdog) = (self.enforcement.ended(), self.watchdog.state());

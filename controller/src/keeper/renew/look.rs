@@ -1,4 +1,4 @@
-//! Looking for copies from an async loop that may not hang, whatever /proc does.
+//! Looks for copies from an async loop that may not hang, whatever /proc does.
 
 use std::io;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use crate::hypervisor::OffReason;
 use crate::keeper::copies::{Copies, VmCopy};
 use crate::one_thread::OneThread;
 
-/// A scan takes a millisecond or two. One that takes longer than this hangs (a process's command line can be
-/// unreadable while it sits in a page fault on dead storage), and renewing must not wait for it.
+/// The longest time for a scan, which takes a millisecond or two. A scan that takes longer hangs (a process's command
+/// line can be unreadable while it sits in a page fault on dead storage), and renewing must not wait for it.
 const LOOK_LIMIT: Duration = Duration::from_millis(500);
 
-/// Where the looking is done.
+/// The place where the looking is done.
 #[derive(Debug)]
 pub enum Looking {
-    /// Here and now: nothing can hang in a simulation, and order must not depend on threads.
+    /// Look here and now: nothing can hang in a simulation, and order must not depend on threads.
     Inline(Arc<dyn Copies>),
-    /// On a thread, of which at most one is ever stuck.
+    /// Look on a thread, of which at most one is ever stuck.
     Apart(Apart),
 }
 
 #[derive(Debug)]
 pub struct Apart {
     copies: Arc<dyn Copies>,
-    /// To the thread that kills.
+    /// The line to the thread that kills.
     tell: mpsc::Sender<Vec<VmCopy>>,
     stuck: Option<JoinHandle<io::Result<Vec<VmCopy>>>>,
-    /// At libvirt's log.
+    /// The thread that reads libvirt's log.
     at_log: OneThread,
-    /// Those that were found last.
+    /// The processes that were found last.
     who: Option<String>,
 }
 
 type AskLog = fn(&dyn Copies) -> io::Result<Option<OffReason>>;
 
-/// Of those that are named; there should be one at most.
+/// The number of processes that are named; there should be one at most.
 const NAMED: usize = 3;
 
 impl Apart {
@@ -78,12 +78,12 @@ impl Apart {
 }
 
 impl Looking {
-    /// How the last copy has ended. An error: that could not be read in time.
+    /// Reads how the last copy has ended. An error: that could not be read in time.
     pub async fn last_end(&self) -> io::Result<Option<OffReason>> {
         self.ask_log(|copies| copies.last_end()).await
     }
 
-    /// How the copy before the one that is here now has ended.
+    /// Reads how the copy before the one that is here now has ended.
     pub async fn end_before_this(&self) -> io::Result<Option<OffReason>> {
         self.ask_log(|copies| copies.end_before_this()).await
     }
@@ -95,7 +95,7 @@ impl Looking {
         }
     }
 
-    /// The copies that are alive, looked for after this was called.
+    /// Finds the copies that are alive, by a look that begins after this was called.
     pub async fn look(&mut self) -> io::Result<Vec<VmCopy>> {
         match self {
             Self::Inline(copies) => copies.alive(),
@@ -111,7 +111,7 @@ impl Looking {
         }
     }
 
-    /// By which they are killed: that waits for nothing.
+    /// The copies as the loop kills them, which waits for nothing.
     pub fn copies(&self) -> &dyn Copies {
         match self {
             Self::Inline(copies) => copies.as_ref(),

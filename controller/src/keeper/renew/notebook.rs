@@ -1,4 +1,4 @@
-//! Where the lease's memory is kept for the next life of the keeper.
+//! Keeps the lease's memory for the next life of the keeper.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,10 +10,11 @@ use crate::keeper::StateFile;
 
 #[derive(Debug)]
 pub enum Notebook {
-    /// Nowhere: a keeper that begins anew is not valid until it has renewed.
+    /// The memory is kept nowhere: a keeper that begins anew is not valid until it has renewed.
     Forgetful,
     File(Box<Pages>),
-    /// In memory, for a simulated keeper that is restarted on a host that is not. Empty it to simulate a reboot.
+    /// The memory is kept in this process, for a simulated keeper that is restarted on a host that is not. Empty it to
+    /// simulate a reboot.
     Shared(Arc<Mutex<Option<Memory>>>),
 }
 
@@ -22,7 +23,7 @@ impl Notebook {
         Self::file_or(file, None)
     }
 
-    /// A state file, and what the keeper before has handed over beside it: the later of the two is remembered.
+    /// A state file, and the memory that the keeper before has handed over beside it: the later of the two counts.
     pub fn file_or(file: StateFile, handed: Option<Memory>) -> Self {
         Self::File(Box::new(Pages { file, held: None, handed, trouble: None }))
     }
@@ -35,7 +36,7 @@ impl Notebook {
         }
     }
 
-    /// Why nothing can be written down, while that is so.
+    /// The reason why nothing can be written down, while that is so.
     pub(super) fn trouble(&self) -> Option<&str> {
         match self {
             Self::Forgetful | Self::Shared(_) => None,
@@ -43,8 +44,8 @@ impl Notebook {
         }
     }
 
-    /// Whether a keeper started anew would believe in no later deadline than this one: because it is written,
-    /// because nothing is left to be read, or because what is left ends earlier.
+    /// Writes the memory. True if a keeper started anew would believe in no later deadline than this one: because it is
+    /// written, because nothing is left to be read, or because what is left ends earlier.
     pub(super) fn write(&mut self, memory: Memory) -> bool {
         match self {
             Self::Forgetful => true,
@@ -92,8 +93,8 @@ impl Pages {
         self.held.as_ref().and_then(|held| held.deadline) <= believed
     }
 
-    /// What is left there may be believed by the next keeper: it goes if it says more than is so, and stays if it says
-    /// less, which is better than nothing.
+    /// Deals with a memory that could not be written. The next keeper may believe what is left in the file. The file
+    /// goes if it says more than is so, and stays if it says less, which is better than nothing.
     fn not_written(&mut self, believed: Option<Moment>, error: &io::Error) {
         if self.trouble.replace(error.to_string()).is_none() {
             tracing::warn!(%error, "the keeper's state file cannot be written");
@@ -104,7 +105,8 @@ impl Pages {
     }
 }
 
-/// Which of two memories is of the later renewal. Where both are of one, what was handed over: it was told last.
+/// The memory of the later renewal. Where both are of one renewal, it is the one that was handed over, since that was
+/// told last.
 fn later(held: Option<Memory>, handed: Option<Memory>) -> Option<Memory> {
     match (held, handed) {
         (Some(held), Some(handed)) if (held.epoch, held.seq) > (handed.epoch, handed.seq) => Some(held),

@@ -1,4 +1,4 @@
-//! The keeper's loop in virtual time: it renews, looks, and says what it knows.
+//! Tests the keeper's loop in virtual time: it renews, looks, and says what it knows.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -34,13 +34,13 @@ pub(in crate::keeper) fn domain() -> DomainSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
-    /// Nothing arrives and nothing is answered.
+    /// No request arrives, and none is answered.
     Silent,
-    /// Writes happen, their answers are lost.
+    /// Writes happen, and their answers are lost.
     AnswersLost,
 }
 
-/// A store that fails as told, and keeps what arrived: when, and what the enforcing side would have obeyed then.
+/// A store that fails as told. It keeps what arrived: when, and what the enforcing side would have obeyed then.
 #[derive(Debug)]
 struct Shaky {
     inner: MemoryStore,
@@ -233,7 +233,7 @@ fn keeper(
     (line, tokio::spawn(run))
 }
 
-/// For those who need a keeper and nothing of what is around it.
+/// A keeper for tests that need nothing of what is around it.
 pub(in crate::keeper) fn keeper_on_memory_store(
     clock: Clock,
     notebook: Notebook,

@@ -17,13 +17,13 @@ use super::{Answer, PING_EVERY, Request, SILENCE, receive, send, within};
 use crate::keeper::{KeeperError, Lease, Verdict};
 use crate::limits;
 
-/// The keeper answers from memory.
+/// The time for an answer. The keeper answers from memory.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// A release ends with a write to the store.
+/// The time for a release, which ends with a write to the store.
 const RELEASED_WITHIN: Duration = Duration::from_secs(5);
 
-/// After a connection was lost or refused.
+/// The pause after a connection was lost or refused.
 const CONNECT_AGAIN: Duration = Duration::from_millis(250);
 
 /// A keeper in another process. Every call has a connection of its own; changes come over one that is kept.
@@ -35,7 +35,7 @@ pub struct SocketLease {
 }
 
 impl SocketLease {
-    /// Begins to follow the keeper at once, whether it is there yet or not. Needs a tokio runtime.
+    /// Begins to follow the keeper at once, whether the keeper is there yet or not. Needs a tokio runtime.
     pub fn new(path: PathBuf) -> Self {
         let path: Arc<Path> = path.into();
         let changes = watch::Sender::new(0);
@@ -133,7 +133,7 @@ impl Lease for SocketLease {
     }
 }
 
-/// Never returns: connects, passes changes on, and says when the line was made or lost.
+/// Follows the keeper: connects, passes changes on, and says when the line was made or lost. It never returns.
 async fn follow(path: Arc<Path>, changes: watch::Sender<u64>) {
     loop {
         if let Ok(stream) = UnixStream::connect(&path).await {

@@ -15,14 +15,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::{Answer, Request, SILENCE, receive, send, within};
 use crate::keeper::{KeeperError, Lease, LocalLease};
 
-/// One controller needs two or three.
+/// The number of connections; one controller needs two or three.
 const CONNECTIONS: usize = 16;
 
-/// Before another try, when a connection could not be taken (out of descriptors, for instance).
+/// The pause before another try, when a connection could not be taken (out of descriptors, for instance).
 const ACCEPT_AGAIN: Duration = Duration::from_millis(200);
 
-/// The socket in its directory, for root alone. One left behind by a keeper that died is replaced: that there is
-/// only one keeper is not for the socket to ensure.
+/// Binds the socket in its directory, for root alone. A socket left behind by a keeper that died is replaced: the
+/// socket need not ensure that there is only one keeper.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -37,7 +37,7 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Never returns. Dropping it closes every connection.
+/// Serves the line. It never returns; dropping it closes every connection.
 pub async fn serve(listener: UnixListener, lease: LocalLease) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();

@@ -1,4 +1,4 @@
-//! The line from the controller to its keeper, over a real socket.
+//! Tests the line from the controller to its keeper, over a real socket.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::keeper::renew::Notebook;
 use crate::keeper::renew::tests::keeper_on_memory_store;
 use crate::keeper::{KeeperError, Lease, WatchdogState};
 
-/// A keeper with its socket, in this process but spoken to as from another.
+/// A keeper with its socket, in this process but spoken to as if it were in another.
 struct Served {
     _directory: tempfile::TempDir,
     path: PathBuf,

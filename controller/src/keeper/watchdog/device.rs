@@ -1,4 +1,4 @@
-//! A watchdog device of the kernel. It decides nothing: what is asked of it, and when, is [`super`]'s.
+//! A watchdog device of the kernel. It decides nothing: [`super`] decides what is asked of it, and when.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -9,22 +9,23 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::ioctl::{Getter, Opcode, Updater, ioctl, opcode};
 
-/// What a driver of the kernel can be asked. Open is armed.
+/// The calls that a driver of the kernel takes. A device that is open is armed.
 pub(super) trait Device: fmt::Debug + Send {
     /// Asks for a timeout, and tells the one that is in force then: drivers round, and some have but one.
     fn set_timeout(&mut self, timeout: Duration) -> io::Result<Duration>;
 
     fn pet(&mut self) -> io::Result<()>;
 
-    /// Ends the watch. An error: it goes on, and resets the host unless it is petted.
+    /// Ends the watch. An error: the watch goes on, and resets the host unless the device is petted.
     fn stop(&mut self) -> io::Result<Stopped>;
 }
 
-/// How surely it has ended.
+/// How surely the watch has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stopped {
     Surely,
-    /// An old driver: it ends when the device is closed next, unless something forbids it that it does not tell.
+    /// The driver is old: the watch ends when the device is closed next, unless something forbids it that the driver
+    /// does not tell.
     OnClose,
 }
 
@@ -41,7 +42,7 @@ pub(super) struct KernelWatchdog {
 }
 
 impl KernelWatchdog {
-    /// Arms it.
+    /// Opens the device, which arms it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { device: OpenOptions::new().write(true).open(path)? })
     }

@@ -1,4 +1,5 @@
-//! The watchdog device of a simulated host. As a real one it goes on counting whoever opened it, and is off after a reset.
+//! The watchdog device of a simulated host. Like a real one it goes on counting whatever process opened it, and is off
+//! after a reset.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -21,7 +22,7 @@ struct Armed {
 #[derive(Debug, Default)]
 pub struct SimulatedDevice {
     armed: Mutex<Option<Armed>>,
-    /// Since when the whole host is suspended: it does not count then.
+    /// The moment since when the whole host is suspended: the device does not count then.
     suspended: Mutex<Option<Instant>>,
     changed: Notify,
 }
@@ -31,12 +32,12 @@ impl SimulatedDevice {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it would reset the host some time if nobody petted it any more.
+    /// True if it would reset the host some time when it is not petted any more.
     pub fn is_armed(&self) -> bool {
         self.armed().is_some()
     }
 
-    /// The host lost its power, and the device with it.
+    /// Takes the power from the host, and from the device with it.
     pub fn lose_power(&self) {
         *self.armed() = None;
         *self.suspended() = None;
@@ -57,7 +58,7 @@ impl SimulatedDevice {
         self.changed.notify_one();
     }
 
-    /// Returns when nobody has petted it for too long; it is off then.
+    /// Returns when the device was not petted for too long; it is off then.
     pub async fn bites(&self) {
         loop {
             let changed = self.changed.notified();
@@ -81,7 +82,7 @@ impl SimulatedDevice {
     }
 }
 
-/// A keeper's handle on it.
+/// A keeper's handle on the device.
 #[derive(Debug)]
 struct Handle(Arc<SimulatedDevice>);
 
@@ -105,7 +106,7 @@ impl Device for Handle {
     }
 }
 
-/// The line to the watch over this device, and the watch: as a task, for many hosts in one process.
+/// The line to the watch over this device, and the watch as a task, for many hosts in one process.
 pub fn watch(
     device: Arc<SimulatedDevice>,
     clock: Clock,

@@ -1,4 +1,4 @@
-//! When the watchdog is petted, and when it no longer is.
+//! Tests when the watchdog is petted, and when it no longer is.
 
 use std::sync::Mutex;
 
@@ -47,7 +47,7 @@ fn it_is_not_petted_any_more_once_a_reset_would_come_after_a_fence() {
     );
 }
 
-/// Every profile, and whatever else is safe of a grid around them.
+/// Every profile, and all other timings of a grid around them that are safe.
 fn all_timings() -> Vec<LeaseTimings> {
     let mut all =
         vec![LeaseTimings::FAST, LeaseTimings::BALANCED, LeaseTimings::PATIENT, LeaseTimings::LONGEST];
@@ -67,7 +67,8 @@ fn all_timings() -> Vec<LeaseTimings> {
     all
 }
 
-/// One life of a watchdog in virtual time: petted as [`Watch::look`] would, 20 ms late. When it resets the host.
+/// Runs one life of a watchdog in virtual time, petted as [`Watch::look`] would, 20 ms late. Returns when it resets the
+/// host.
 fn resets_at(
     timings: &LeaseTimings,
     timeout: Duration,
@@ -140,7 +141,7 @@ fn every_profile_leaves_room_for_a_watchdog() {
     assert_eq!(longest, [4, 6, 10]);
 }
 
-/// What a driver was asked.
+/// The calls that a driver has had.
 #[derive(Debug, Default)]
 struct Asked {
     opened: u32,
@@ -151,7 +152,7 @@ struct Asked {
 
 #[derive(Debug, Clone, Copy)]
 struct Driver {
-    /// The least it can be set to, in seconds.
+    /// The shortest timeout that it can be set to, in seconds.
     least: u64,
     nowayout: bool,
 }
@@ -182,7 +183,7 @@ impl Device for FakeDevice {
     }
 }
 
-/// By the timings `Balanced`, until then.
+/// An enforcement by the timings `Balanced`, until then.
 fn leased(until: Moment) -> Enforcement {
     let enforcement = Enforcement::default();
     enforcement.fenced_from(Some(until + Duration::from_millis(1_800)));
@@ -192,14 +193,14 @@ fn leased(until: Moment) -> Enforcement {
 
 struct Bench {
     watch: Watch,
-    /// The last look.
+    /// The moment of the last look.
     now: Moment,
     asked: Arc<Mutex<Asked>>,
     enforcement: Enforcement,
 }
 
 impl Bench {
-    /// On a node whose lease was renewed at 100 s, by the timings `Balanced`.
+    /// A watch on a node whose lease was renewed at 100 s, by the timings `Balanced`.
     fn new(driver: Driver) -> Self {
         let asked: Arc<Mutex<Asked>> = Arc::default();
         let opened = Arc::clone(&asked);
@@ -214,7 +215,7 @@ impl Bench {
         bench
     }
 
-    /// What whoever asks for this timeout hears after one more look.
+    /// The answer to an asker for this timeout, after one more look.
     fn fit(&mut self, longest: Duration) -> Result<(), String> {
         let (reply, mut answer) = oneshot::channel();
         self.watch.told(Told::Longest(longest, Some(reply)));
@@ -222,13 +223,13 @@ impl Bench {
         answer.try_recv().unwrap()
     }
 
-    /// The lease is renewed.
+    /// Renews the lease.
     fn leased_until(&mut self, deadline: u64, fence: u64) {
         self.enforcement.fenced_from(Some(at(fence)));
         self.enforcement.publish(Some(at(deadline)), K);
     }
 
-    /// How often it was petted in one look.
+    /// The number of times it was petted in one look.
     fn pets(&mut self, now: u64) -> u32 {
         let before = self.asked.lock().unwrap().pets;
         self.now = at(now);

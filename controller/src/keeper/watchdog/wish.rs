@@ -1,5 +1,6 @@
-//! Whether the document wants the watchdog, kept beside the keeper's state file for a keeper that is started anew: it
-//! would otherwise arm what was turned off until its controller has said so once more, and that may be down.
+//! Keeps beside the keeper's state file whether the document wants the watchdog, for a keeper that is started anew.
+//! Otherwise that keeper would arm a watchdog that was turned off, until its controller has said so once more, and the
+//! controller may be down.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,19 +8,19 @@ use std::path::{Path, PathBuf};
 
 use crate::keeper::premises;
 
-/// A file that is there where it is not wanted.
+/// A file that is there if the watchdog is not wanted.
 #[derive(Debug, Clone)]
 pub(super) struct Wish {
     path: PathBuf,
 }
 
 impl Wish {
-    /// In the keeper's directory.
+    /// The wish in the keeper's directory.
     pub(super) fn in_directory(directory: &Path) -> Self {
         Self { path: directory.join("watchdog.off") }
     }
 
-    /// Until somebody says otherwise it is.
+    /// True if the watchdog is wanted, as it is until the controller says otherwise.
     pub(super) fn wanted(&self) -> bool {
         fs::symlink_metadata(&self.path).is_err()
     }

@@ -1,11 +1,12 @@
-//! Processes that call themselves a copy and are none, and copies that are hard to see.
+//! Tests processes that call themselves a copy and are none, and copies that are hard to see.
 
 use super::*;
 use crate::keeper::unexpected;
 
 const NOBODY: u32 = 65_534;
 
-/// What a process of this user that calls itself a QEMU of the VM is taken for, where these users run QEMU. Needs root.
+/// True if a process of this user that calls itself a QEMU of the VM is taken for a copy, where these users run QEMU.
+/// Needs root.
 fn is_copy(user: u32, runs_qemu: &[u32]) -> bool {
     let uuid = Uuid::new_v4();
     let process = Impostor::of_user(user, uuid);
@@ -48,7 +49,7 @@ fn while_nobody_knows_who_runs_qemu_everybody_counts() {
     assert_eq!(copies.alive().unwrap().len(), 1);
 }
 
-/// Otherwise whoever was there first would have the VM's own QEMU ended, by the keeper, under a valid lease.
+/// Otherwise the keeper would end the VM's own QEMU under a valid lease, if a stranger's process was there first.
 #[test]
 fn while_nobody_knows_who_runs_qemu_a_stranger_is_not_taken_for_the_vms_own() {
     if !rustix::process::geteuid().is_root() {
@@ -69,7 +70,7 @@ fn while_nobody_knows_who_runs_qemu_a_stranger_is_not_taken_for_the_vms_own() {
     assert_eq!(numbers(&unexpected::beside_the_own(&found)), Vec::<u64>::new());
 }
 
-/// How often the process below puts another program in its place.
+/// The number of times that the process below puts another program in its place.
 const EXECS: usize = 600;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the keeper makes of a look at the processes that comes too early, or fails.
+//! Tests how the keeper takes a look at the processes that comes too early, or fails.
 
 use std::io;
 use std::sync::Mutex;
@@ -8,10 +8,10 @@ use super::*;
 use crate::hypervisor::OffReason;
 use crate::keeper::copies::VmCopy;
 
-/// Why it cannot be read how the last one ended.
+/// The reasons why the end of the last copy cannot be read.
 #[derive(Debug, Clone, Copy)]
 enum Unread {
-    /// The kernel said so: of the storage, or of this process.
+    /// The kernel said so, about the storage or about this process.
     Errno(i32),
     /// This process had no answer within the time it gives.
     NotInTime,
@@ -19,7 +19,7 @@ enum Unread {
 
 const ENOENT: i32 = 2;
 
-/// A process table that cannot be read; or one in which a start that still found the lease valid shows only once that is
+/// A process table that cannot be read, or in which a start that still found the lease valid shows only once that is
 /// withdrawn.
 #[derive(Debug, Default)]
 struct Table {
@@ -27,12 +27,12 @@ struct Table {
     unreadable: AtomicBool,
     started: AtomicBool,
     killed: AtomicBool,
-    /// Further ones, that die when they are killed.
+    /// Further copies, which die when they are killed.
     further: Mutex<Vec<VmCopy>>,
-    /// How the last one ended; or why that cannot be read.
+    /// The end of the last copy, or why it cannot be read.
     ended: Mutex<Option<OffReason>>,
     unread: Mutex<Option<Unread>>,
-    /// How the one before the present one ended.
+    /// The end of the copy before the present one.
     ended_before: Mutex<Option<OffReason>>,
 }
 
@@ -69,7 +69,7 @@ impl Copies for Table {
     }
 }
 
-/// Keeps whether the lease was released with a copy alive.
+/// A store that notes whether the lease was released with a copy alive.
 #[derive(Debug)]
 struct Beside {
     inner: MemoryStore,
@@ -121,7 +121,7 @@ fn rig() -> Rig {
     keeper(table, store, Arc::default(), Instant::now())
 }
 
-/// Another keeper in the place of this one, with what that had kept.
+/// Puts another keeper in the place of this one, with what that had kept.
 fn restarted(rig: Rig) -> Rig {
     rig.keeper.abort();
     keeper(rig.table, rig.store, rig.notebook, rig.began)
@@ -207,7 +207,7 @@ async fn a_second_copy_beside_the_own_is_ended_and_the_own_is_not() {
     rig.keeper.abort();
 }
 
-/// The controller, which would have written down that it is gone, is down.
+/// The controller would have written down that the VM is gone, but it is down.
 #[tokio::test(start_paused = true)]
 async fn a_vm_that_was_moved_away_by_hand_is_not_set_free_like_one_that_has_died() {
     const EIO: i32 = 5;
@@ -243,7 +243,7 @@ async fn a_vm_that_was_moved_away_by_hand_is_not_set_free_like_one_that_has_died
     }
 }
 
-/// It was removed, or another directory is set: what was here has left one.
+/// The log was removed, or another directory is set: a copy that was here has left a log.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_is_not_there_does_not_say_that_the_vm_has_died() {
     for anew in [false, true] {
