@@ -1,19 +1,20 @@
-//! The node around the hypervisor: bridges, mounts, the image, the guest's seed. Looks, mounts what was decided, and puts
-//! the seed in its place; decides nothing.
+//! The host around the hypervisor, for the controller: bridges, mounts, the image, the guest's seed disk. It looks,
+//! mounts what was decided, and puts the seed disk in its place; it decides nothing.
 //!
 //! What every implementation promises (one suite of contract tests runs on all of them):
 //!
 //! - [`Host::look`] answers every question it was asked and no other, and changes nothing. It always returns within a
-//!   bounded time, whatever hangs below a mount; what could not be looked at is [`Observed::Unknown`] with a reason,
-//!   never "absent", and hides nothing else.
-//! - Storage that does not answer is a fact of its own (`NotAnswering`), and evidence: a look at it ran and hangs, or was told
-//!   an error by the storage itself. That no look could be had (no descriptor, no memory, no process, no time on the
-//!   processor) is unknown, and says nothing about the storage.
-//! - [`Host::mount`] mounts only where it is known that nothing is mounted. What is mounted already is no error and is
-//!   not mounted twice; something else that is mounted there is one, and is left alone.
-//! - [`Host::write_seed`] puts the seed in its place whole or not at all: whoever opens the file has this one or the one
-//!   before. That it was refused is what a look tells until it is written, or another is wanted.
-//! - [`Host::changes`] moves whenever a link or a mount may have changed, or a seed was written or refused. It carries no data: look.
+//!   bounded time, whatever hangs below a mount. A thing that could not be looked at is [`Observed::Unknown`] with a
+//!   reason, never "absent", and hides no other.
+//! - Storage that does not answer is a fact of its own (`NotAnswering`), and evidence: a look at it ran and hangs, or
+//!   was told an error by the storage itself. A look that could not be had (no descriptor, no memory, no process, no
+//!   time on the processor) leaves it unknown, and says nothing about the storage.
+//! - [`Host::mount`] mounts only where it is known that nothing is mounted. A file system that is mounted already is no
+//!   error and is not mounted twice; another one that is mounted there is an error, and is left alone.
+//! - [`Host::write_seed`] puts the seed disk in its place whole or not at all: a QEMU that opens the file has this one
+//!   or the one before. If it was refused, a look tells that until it is written, or another is wanted.
+//! - [`Host::changes`] moves whenever a link or a mount may have changed, or a seed disk was written or refused. It
+//!   carries no data: look.
 
 mod child;
 #[cfg(test)]
@@ -41,22 +42,22 @@ pub use simulated::SimulatedHost;
 use crate::guest::Seed;
 use crate::observed::Observed;
 
-/// What the document wants of the host: the questions of one look.
+/// The wishes of the document for the host: the questions of one look.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostWants {
     pub bridges: Vec<BridgeWant>,
     pub mounts: Vec<MountWant>,
     pub image: Option<ImageWant>,
-    /// What a guest that starts here is told; where it lies is the host's own affair.
+    /// The seed disk for a guest that starts here. The host itself decides where it lies.
     pub seed: Option<Arc<Seed>>,
 }
 
-/// Where the VM's image is.
+/// The place of the VM's image.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ImageWant {
     File(PathBuf),
-    /// In Ceph: its monitors, as the document names them. Whether the image itself is there only a login shows, which is
-    /// QEMU's.
+    /// The image is in Ceph. The monitors are as the document names them. Only a login shows whether the image itself
+    /// is there, and QEMU does the login.
     Ceph(Vec<String>),
 }
 
@@ -74,14 +75,14 @@ pub struct BridgeWant {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MountWant {
-    /// As in fstab: `10.0.0.9:/share/mngt`.
+    /// The source as in fstab: `10.0.0.9:/share/mngt`.
     pub source: String,
     pub target: PathBuf,
     pub fs_type: String,
     pub options: String,
 }
 
-/// The answers.
+/// The answers of one look.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostFacts {
     pub bridges: BTreeMap<String, Observed<BridgeFact>>,
@@ -93,14 +94,14 @@ pub struct HostFacts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BridgeFact {
     Missing,
-    /// There is a link of that name which is no bridge; its kind.
+    /// There is a link of that name which is no bridge; `kind` says what it is.
     NotABridge {
         kind: String,
     },
     Bridge {
         up: bool,
-        /// Whether a port of it has one that is no guest's. The kernel says that a bridge has a carrier as soon as a
-        /// guest is plugged into it, whatever became of its cable.
+        /// True if a port of the bridge has a carrier and is no guest's. The kernel says that a bridge has a carrier as
+        /// soon as a guest is plugged into it, whatever became of its cable.
         carrier: bool,
     },
 }
@@ -108,7 +109,7 @@ pub enum BridgeFact {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountFact {
     NotMounted,
-    /// Something else is mounted there.
+    /// Another file system is mounted there.
     Other {
         source: String,
         fs_type: String,
@@ -117,7 +118,7 @@ pub enum MountFact {
         fs_type: String,
         options: String,
     },
-    /// What is there, or leads there, hangs or gives errors.
+    /// The file system there, or on the way there, hangs or gives errors.
     NotAnswering {
         reason: String,
     },
@@ -133,19 +134,20 @@ pub enum ImageFact {
     Present {
         bytes: u64,
     },
-    /// The way to it hangs or gives errors; and the VM that runs here has it open, and reaches it all the same.
+    /// The way to the image hangs or gives errors, but the VM that runs here has the image open, and reaches it all the
+    /// same.
     Hidden {
         reason: String,
     },
-    /// Its file system hangs or gives errors.
+    /// The file system of the image hangs or gives errors.
     NotAnswering {
         reason: String,
     },
-    /// A monitor of Ceph takes connections; which one.
+    /// A monitor of Ceph takes connections: this one.
     Reached {
         monitor: String,
     },
-    /// None of them does.
+    /// No monitor takes connections.
     NotReached {
         reason: String,
     },
@@ -153,11 +155,11 @@ pub enum ImageFact {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeedFact {
-    /// The one that is wanted is in its place.
+    /// The seed disk that is wanted is in its place.
     Written,
-    /// It is not, and nobody has tried yet.
+    /// The seed disk is not in its place, and was not tried yet.
     NotWritten,
-    /// It is not: the last try failed.
+    /// The seed disk is not in its place: the last try failed.
     Refused { reason: String },
 }
 
@@ -173,11 +175,11 @@ pub enum HostError {
 pub trait Host: Send + Sync + fmt::Debug + 'static {
     async fn look(&self, wants: &HostWants) -> HostFacts;
 
-    /// Mounts one file system where nothing is mounted. Returns when it is mounted, refused, or its deadline passed.
-    /// Not to be called again for the same target before that: between a look and a mount(8) is a gap.
+    /// Mounts one file system where nothing is mounted. Returns when it is mounted, refused, or its deadline passed. Do
+    /// not call it again for the same target before that, since there is a gap between a look and a mount(8).
     async fn mount(&self, want: &MountWant) -> Result<(), HostError>;
 
-    /// Puts the guest's seed in its place. One that is there already is left as it is.
+    /// Puts the guest's seed disk in its place. One that is there already is left as it is.
     async fn write_seed(&self, seed: &Seed) -> Result<(), HostError>;
 
     /// A counter that moves when anything of the host may have changed.

@@ -1,4 +1,4 @@
-//! Children that may hang: each has a deadline, is killed when it passes, and is left behind when even that does
+//! Runs children that may hang. Each has a deadline, is killed when it passes, and is left behind when even that does
 //! not end it (a process waiting for dead storage cannot be killed). Only so many may lie about.
 
 use std::fmt;
@@ -11,10 +11,10 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-/// Enough to look at a few mounts at once; few enough that hanging ones do no harm.
+/// The number of children at once: enough to look at a few mounts, few enough that hanging ones do no harm.
 const AT_ONCE: usize = 8;
 
-/// What a child says is a line or two.
+/// The most that is read of a child's output, which is a line or two.
 const OUTPUT_LIMIT: u64 = 64 << 10;
 
 #[derive(Debug, Clone)]
@@ -30,12 +30,12 @@ pub(super) struct Ended {
     pub(super) errors: String,
 }
 
-/// Why there is no such thing.
+/// The reason why a child did not end by itself.
 #[derive(Debug)]
 pub(super) enum NotEnded {
     NotStarted(String),
     Hangs(Hung),
-    /// So many earlier ones hang that no more are started.
+    /// So many earlier children hang that no more are started.
     TooMany,
 }
 
@@ -43,11 +43,11 @@ pub(super) enum NotEnded {
 #[derive(Debug)]
 pub(super) struct Hung {
     pub(super) limit: Duration,
-    /// What it had said by then.
+    /// The output that the child had written by then.
     pub(super) said: String,
-    /// Whether it was waiting in a call to the kernel then: otherwise it was only not let run.
+    /// True if the child was waiting in a call to the kernel then; otherwise it was only not let run.
     pub(super) in_a_call: bool,
-    /// Finished once it is really gone, which may be never.
+    /// The task that is finished once the child is really gone, which may be never.
     pub(super) gone: JoinHandle<()>,
 }
 
@@ -66,7 +66,7 @@ impl Children {
         Self { places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 
-    /// Runs it to its end, or to the deadline.
+    /// Runs the command to its end, or to the deadline.
     pub(super) async fn run(&self, mut command: Command, limit: Duration) -> Result<Ended, NotEnded> {
         let taken = tokio::time::timeout(limit, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = taken else { return Err(NotEnded::TooMany) };
@@ -104,7 +104,8 @@ impl Children {
     }
 }
 
-/// What was read before an error, or before nobody waits any more, is all there is to tell.
+/// Reads the output of a child. What was read before an error, or before the reader is dropped, is all there is to
+/// tell.
 async fn read(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
     let Some(from) = from else { return };
     let mut from = from.take(OUTPUT_LIMIT);
@@ -115,8 +116,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Of one that runs, or would if it were let, the kernel says "running" in the place of a call, and a negative number of
-/// one that waits outside of any: for a page of its own program, for instance. One that was stopped is where it was.
+/// True if the process waits in a call to the kernel. For one that runs, or would if it were let, the kernel says
+/// "running" in the place of a call. For one that waits outside of any call, for a page of its own program for
+/// instance, it says a negative number. A process that was stopped is where it was.
 fn waits_in_a_call(process: u32) -> bool {
     let read = |what: &str| std::fs::read_to_string(format!("/proc/{process}/{what}")).unwrap_or_default();
     let (call, stat) = (read("syscall"), read("stat"));

@@ -1,6 +1,7 @@
-//! The contract of [`Host`] as cases: the same run on the simulated one, below, and on this very kernel, in namespaces of
-//! each case's own, in `tests/host_contract.rs`, which takes this file in as it is. A case asserts what the prose of the
-//! trait promises, and waits for states through [`Host::changes`] alone: without the event it never ends.
+//! The contract of [`Host`] as cases. The same cases run on the simulated host, below, and on this very kernel, in
+//! namespaces of each case's own, in `tests/host_contract.rs`, which takes this file in as it is. A case asserts what
+//! the prose of the trait promises, and waits for states through [`Host::changes`] alone: without the event it never
+//! ends.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -14,34 +15,34 @@ use super::{
     Seed, SeedFact,
 };
 
-/// A host with no link of the names below, nothing mounted and no image; and the hands that do to it what no caller can.
+/// A host with no link of the names below, nothing mounted and no image, and the means to do to it what no caller can.
 #[async_trait]
 pub(crate) trait Rig: Send + Sync {
     fn host(&self) -> &dyn Host;
-    /// What can be mounted, read-only, where nothing is mounted yet.
+    /// A file system that can be mounted, read-only, where nothing is mounted yet.
     fn share(&self) -> MountWant;
     fn image(&self) -> PathBuf;
-    /// There is this link under this name, whatever there was before.
+    /// Makes this link under this name, whatever there was before.
     async fn set_link(&self, name: &str, link: Link);
-    /// Somebody else mounts this where [`Rig::share`] is wanted.
+    /// Mounts this where [`Rig::share`] is wanted, as another program would.
     async fn mount_by_hand(&self, source: &str, options: &str);
-    /// Somebody else takes away what was mounted there last.
+    /// Takes away what was mounted there last, as another program would.
     async fn unmount_by_hand(&self);
-    /// Whatever is asked to be mounted there cannot be.
+    /// Lets every mount that is asked for there fail.
     async fn refuse_mounts(&self);
     async fn allow_mounts(&self);
-    /// Whatever seed is written from now on is refused; none is there.
+    /// Refuses every seed disk that is written from now on; none is there.
     async fn refuse_seeds(&self);
     async fn allow_seeds(&self);
     async fn set_image(&self, image: Image);
-    /// Whether somebody listens at [`Rig::monitor`].
+    /// Says whether a server listens at [`Rig::monitor`].
     async fn set_monitor(&self, listens: bool);
-    /// As a document names one of Ceph's.
+    /// The address of a monitor, as a document names one of Ceph's.
     fn monitor(&self) -> String;
-    /// Storage neither answers nor fails; the kernel does answer.
+    /// Lets the storage neither answer nor fail; the kernel does answer.
     async fn hang_storage(&self);
     async fn go_on(&self);
-    /// Nothing can be looked at at all.
+    /// Lets every look fail.
     async fn blind(&self);
     async fn see_again(&self);
 }
@@ -102,9 +103,9 @@ pub(crate) use every_case;
 const BRIDGE: &str = "zbr0";
 const ANOTHER: &str = "zbr1";
 
-/// An event is prompt when it comes well before a caller would look by itself.
+/// The time within which an event is prompt: well before a caller would look by itself.
 const PROMPT: Duration = Duration::from_secs(5);
-/// A look takes no longer, whatever hangs.
+/// The longest time for a look, whatever hangs.
 const LOOK: Duration = Duration::from_secs(10);
 
 async fn within<T>(time: Duration, what: &str, doing: impl Future<Output = T>) -> T {
@@ -150,7 +151,7 @@ async fn mount(rig: &dyn Rig) -> Result<(), super::HostError> {
     within(LOOK, "a mount", rig.host().mount(&rig.share())).await
 }
 
-/// Looks whenever told that something changed, until it is so.
+/// Looks whenever told that something changed, until `so` holds.
 async fn comes_to(rig: &dyn Rig, what: &str, so: impl Fn(&HostFacts) -> bool + Send + Sync) {
     let mut changes = rig.host().changes();
     within(PROMPT, what, async {
@@ -165,7 +166,7 @@ async fn comes_to(rig: &dyn Rig, what: &str, so: impl Fn(&HostFacts) -> bool + S
     .await;
 }
 
-/// Does something while somebody waits for the event of it, and until it is so.
+/// Does something while another task waits for the event of it, until `so` holds.
 async fn brings(
     rig: &dyn Rig,
     doing: impl Future<Output = ()>,

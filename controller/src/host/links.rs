@@ -1,4 +1,4 @@
-//! Bridges, as the kernel tells of them over netlink: always of this network namespace, whatever /sys shows.
+//! Reads bridges as the kernel tells of them over netlink: always those of this network namespace, whatever /sys shows.
 //!
 //! It looks and listens; it changes no link.
 
@@ -13,16 +13,16 @@ use tokio::sync::watch;
 use super::BridgeFact;
 use crate::observed::Observed;
 
-/// The kernel answers from memory.
+/// The time for an answer. The kernel answers from memory.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// Before listening again when the line to the kernel broke, for instance because events were lost.
+/// The pause before listening again when the line to the kernel broke, for instance because events were lost.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 
-/// Longest name a link can have.
+/// The longest name a link can have.
 const NAME_LIMIT: usize = 15;
 
-/// What there is under this name.
+/// Says what there is under this name.
 pub(super) async fn bridge(name: &str) -> Observed<BridgeFact> {
     if name.is_empty() || name.len() > NAME_LIMIT {
         return Observed::Known(BridgeFact::Missing);
@@ -58,7 +58,7 @@ async fn link(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, String
     }
 }
 
-/// What is plugged into the bridge of this index.
+/// The links that are plugged into the bridge of this index.
 async fn ports(handle: &Handle, bridge: u32) -> Result<Vec<LinkMessage>, String> {
     let all = handle.link().get().execute();
     let ports = all.try_filter(|link| std::future::ready(is_port_of(link, bridge)));
@@ -97,7 +97,7 @@ fn kind(link: &LinkMessage) -> Option<&InfoKind> {
     })
 }
 
-/// Never returns: moves the counter with every event about a link, and whenever events may have been missed.
+/// Moves the counter with every event about a link, and whenever events may have been missed. It never returns.
 pub(super) async fn follow(changes: watch::Sender<u64>) {
     loop {
         match rtnetlink::new_multicast_connection(&[MulticastGroup::Link]) {

@@ -1,5 +1,5 @@
-//! This very host. Every look is bounded: links by the kernel's answer, whatever lies on storage by a child that
-//! can be left behind.
+//! Looks at this very host. Every look is bounded: links by the kernel's answer, whatever lies on storage by a child
+//! that can be left behind.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::keeper::copies::Copies;
 use crate::observed::Observed;
 use crate::one_thread::OneThread;
 
-/// The mount table is read without touching any file system.
+/// The time for the mount table, which is read without touching any file system.
 const TABLE_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -40,18 +40,18 @@ pub struct LinuxHost {
 }
 
 impl LinuxHost {
-    /// Begins to follow links and mounts at once, and keeps the guest's seed at this path. Needs a tokio runtime, and the
-    /// program it is in to understand [`probe::COMMAND`].
+    /// Begins to follow links and mounts at once, and keeps the guest's seed disk at this path. It needs a tokio
+    /// runtime, and a program that understands [`probe::COMMAND`].
     pub fn new(seed: PathBuf) -> Self {
         Self::probing(Probe::new(), seed)
     }
 
-    /// Another program that understands [`probe::COMMAND`], in the place of the one it is in.
+    /// Does the same, with another program that understands [`probe::COMMAND`].
     pub fn looking_by(program: &Path, seed: PathBuf) -> Self {
         Self::probing(Probe::by(program), seed)
     }
 
-    /// An image whose path hangs is looked at as these have it open, too.
+    /// Also looks at an image whose path hangs as these processes have it open.
     pub fn of_vm(mut self, copies: Arc<dyn Copies>) -> Self {
         self.copies = Some(copies);
         self
@@ -79,8 +79,8 @@ impl LinuxHost {
         (want.name.clone(), links::bridge(&want.name).await)
     }
 
-    /// The way to it leads over other file systems than its own, and one of those may hang. So where it does, the file itself
-    /// is looked at, as the VM has it open; without a VM there is none to be told apart.
+    /// Looks at the image. The way to it leads over other file systems than its own, and one of those may hang. Then
+    /// the file itself is looked at, as the VM has it open; without a VM there is none to look at.
     async fn image(&self, path: &Path) -> Observed<ImageFact> {
         let fact = probe::image(self.probe.see(&self.children, path).await);
         let (Observed::Known(ImageFact::NotAnswering { reason }), Some(copies)) = (&fact, &self.copies)
@@ -126,7 +126,8 @@ impl LinuxHost {
         }
     }
 
-    /// What the table has at the target, or at where the target leads by links: the kernel writes down only the latter.
+    /// The entry of the table for the target, or for where the target leads by links: the kernel writes down only the
+    /// latter.
     async fn in_table(&self, want: &MountWant) -> Observed<MountFact> {
         match self.read_table(want, want.target.clone()).await {
             Observed::Known(MountFact::NotMounted) => {}
@@ -142,7 +143,7 @@ impl LinuxHost {
         }
     }
 
-    /// One that is in the table and does not answer is not there for anybody.
+    /// The mount as it is found: one that is in the table and does not answer is not there for any program.
     async fn answering(&self, want: &MountWant, fact: MountFact) -> Observed<MountFact> {
         match self.probe.see(&self.children, &want.target).await {
             Ok(Seen::Directory | Seen::File { .. } | Seen::NotAFile) => Observed::Known(fact),
@@ -223,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// As the real child answers, of paths that are there.
+    /// Answers as the real child does for paths that are there.
     const ANSWERS: &str = r#"if [ "$1" = --resolve ]; then printf '{"leads":"to","real":"%s"}' "$(readlink -f "$2")"; else echo '{"seen":"directory"}'; fi"#;
 
     fn proc_at(target: PathBuf) -> MountWant {

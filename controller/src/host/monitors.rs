@@ -1,4 +1,4 @@
-//! Whether Ceph's monitors take connections: where none does, no guest reaches its image. Nothing is said to them.
+//! Says whether Ceph's monitors take connections: where none does, no guest reaches its image. Nothing is sent to them.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,20 +13,20 @@ use super::ImageFact;
 use crate::hypervisor::domain_xml::host_and_port;
 use crate::observed::Observed;
 
-/// Of a name looked up and a connection made. One lost packet of each fits.
+/// The time to look up a name and make a connection. One lost packet of each fits.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// Where the document names none: of Ceph's second protocol, and of its first.
+/// The ports where the document names none: of Ceph's second protocol, and of its first.
 const PORTS: [u16; 2] = [3300, 6789];
 
-/// Why one was not reached.
+/// The reason why a monitor was not reached.
 enum Missed {
-    /// It, or the way to it, says no.
+    /// The monitor, or the way to it, says no.
     Refused(String),
     /// This very host could not ask.
     NotAsked(String),
 }
 
-/// The first that answers is enough.
+/// Asks the monitors. The first that answers is enough.
 pub(super) async fn fact(monitors: &[String]) -> Observed<ImageFact> {
     let mut tries: FuturesUnordered<_> =
         monitors.iter().flat_map(|monitor| ways(monitor)).map(|(host, port)| reach(host, port)).collect();

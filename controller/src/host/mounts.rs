@@ -1,6 +1,6 @@
-//! What is mounted where, from `/proc/self/mountinfo`; and mount(8), in a child that can be left behind.
+//! Reads from `/proc/self/mountinfo` what is mounted where, and runs mount(8) in a child that can be left behind.
 //!
-//! Reading the table touches no file system. Whether one answers is for [`super::probe`] to find out.
+//! Reading the table touches no file system. [`super::probe`] finds out whether a file system answers.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,10 +19,11 @@ use super::{HostError, MountFact, MountWant};
 
 const TABLE: &str = "/proc/self/mountinfo";
 
-/// mount(8) tries an NFS server that is away for two minutes; what takes this long is tried again later.
+/// The time for mount(8), which tries an NFS server that is away for two minutes. A mount that takes longer is tried
+/// again later.
 const MOUNT_WITHIN: Duration = Duration::from_secs(30);
 
-/// Before following the table again when that failed.
+/// The pause before following the table again when that failed.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
 
 /// One line of the table.
@@ -34,8 +35,8 @@ struct Mounted {
     options: String,
 }
 
-/// What is mounted at `target`, which is the want's own or where that leads: the table knows no links. Bind mounts are
-/// taken by their target alone: the table does not name their source.
+/// The mount at `target`, which is the want's own or where that leads: the table knows no links. Bind mounts are taken
+/// by their target alone, since the table does not name their source.
 pub(super) fn fact(want: &MountWant, target: &Path) -> io::Result<MountFact> {
     let table = std::fs::read(TABLE)?;
     let mounts = parse(&table).ok_or_else(|| io::Error::other(format!("{TABLE} makes no sense")))?;
@@ -65,12 +66,12 @@ fn trimmed(source: &str) -> &str {
     }
 }
 
-/// All of it, or none: half a table would show mounts as missing.
+/// Reads all of the table, or nothing: half a table would show mounts as missing.
 fn parse(table: &[u8]) -> Option<Vec<Mounted>> {
     table.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(line).collect()
 }
 
-/// `id parent major:minor root target options [tags...] - type source superblock-options`
+/// Reads `id parent major:minor root target options [tags...] - type source superblock-options`.
 fn line(line: &[u8]) -> Option<Mounted> {
     let mut fields = line.split(|byte| *byte == b' ');
     let target = fields.nth(4)?;
@@ -86,7 +87,7 @@ fn line(line: &[u8]) -> Option<Mounted> {
     })
 }
 
-/// Space, tab, newline and backslash are written as a backslash and three octal digits.
+/// Undoes the escapes: space, tab, newline and backslash are written as a backslash and three octal digits.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -105,7 +106,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// Makes the directory and mounts. Both are done by children: a path below a dead share may hang whoever touches it.
+/// Makes the directory and mounts. Children do both, since a path below a dead share may hang the process that touches
+/// it.
 pub(super) async fn mount(children: &Children, want: &MountWant) -> Result<(), HostError> {
     let failed = |reason: String| HostError::Mount { target: want.target.display().to_string(), reason };
     let mut make = Command::new("mkdir");
@@ -127,7 +129,7 @@ pub(super) async fn mount(children: &Children, want: &MountWant) -> Result<(), H
     Ok(())
 }
 
-/// Never returns: moves the counter when the table changes, and whenever changes may have been missed.
+/// Moves the counter when the table changes, and whenever changes may have been missed. It never returns.
 pub(super) async fn follow(changes: watch::Sender<u64>) {
     loop {
         if let Err(error) = follow_once(&changes).await {

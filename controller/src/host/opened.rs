@@ -1,4 +1,5 @@
-//! Where the VM's own process has its image open: a path below /proc that leads to the very file, over no directory.
+//! Finds where the VM's own process has its image open: a path below /proc that leads to the very file, over no
+//! directory.
 //!
 //! It reads names that the kernel has in memory, and touches no file system but /proc.
 
@@ -11,7 +12,8 @@ use std::time::Duration;
 use crate::keeper::copies::Copies;
 use crate::one_thread::OneThread;
 
-/// The kernel answers from memory, unless a process of the VM hangs in the middle of a change of its own.
+/// The time for an answer. The kernel answers from memory, unless a process of the VM hangs in the middle of a change
+/// of its own.
 const WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -19,12 +21,12 @@ pub(super) enum Opened {
     /// No process of the VM is here.
     NoProcess,
     By(PathBuf),
-    /// One is here, and nothing that it has open is called so: it does not have the image open, or has it by another name,
-    /// as where the document's path is a link.
+    /// A process is here, and no file that it has open has this name. It does not have the image open, or has it by
+    /// another name, as where the document's path is a link.
     NotFound,
 }
 
-/// An error is a sentence on why that is not known.
+/// Finds the image. An error is a sentence on why that is not known.
 pub(super) async fn by(copies: Arc<dyn Copies>, image: &Path, thread: &OneThread) -> Result<Opened, String> {
     let image = image.to_owned();
     let looking = move || -> io::Result<Opened> {
@@ -42,7 +44,8 @@ pub(super) async fn by(copies: Arc<dyn Copies>, image: &Path, thread: &OneThread
     thread.run(WITHIN, looking).await?.map_err(|error| error.to_string())
 }
 
-/// By the file's name alone: over which links its path leads cannot be asked while it hangs, and a VM has one image.
+/// Finds the image by the file's name alone. While its path hangs, the links on the way cannot be asked, and a VM has
+/// one image.
 fn among(open: &Path, image: &Path) -> io::Result<Option<PathBuf>> {
     for entry in fs::read_dir(open)? {
         let entry = entry?.path();

@@ -1,9 +1,9 @@
-//! A look at one path that may hang for ever: done by this same program in a child of its own, under a hidden
-//! command, which says that it begins to look, and then what it saw, in a line each.
+//! Looks at a path that may hang for ever. A child does it, which is this same program under a hidden command. The
+//! child writes one line when it begins to look, and then one with what it saw.
 //!
 //! The child opens and looks; it writes nothing.
 //!
-//! What it comes to is evidence about the storage only where a child has begun to look and waits for the kernel, or was told
+//! The outcome is evidence about the storage only where a child has begun to look and waits for the kernel, or was told
 //! an error by the storage itself (`Whose`). A child that could not be made, or did not get to run, says nothing.
 
 use std::collections::BTreeMap;
@@ -28,10 +28,10 @@ use crate::observed::Observed;
 /// The hidden command; one argument follows, the path.
 pub const COMMAND: &str = "probe";
 
-/// Storage that takes longer cannot carry a VM. One retransmission of NFS over TCP fits.
+/// The time for an answer. Storage that takes longer cannot carry a VM. One retransmission of NFS over TCP fits.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// What is at a path.
+/// The thing at a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "seen", rename_all = "camelCase")]
 pub(super) enum Seen {
@@ -44,32 +44,32 @@ pub(super) enum Seen {
     File {
         bytes: u64,
     },
-    /// There is an answer, and it is an error of the storage: a stale handle, a share that was shut down.
+    /// The answer is an error of the storage: a stale handle, a share that was shut down.
     Failed {
         reason: String,
     },
-    /// There is an error, and it is none of the storage's.
+    /// The answer is an error, and none of the storage's.
     NotLooked {
         reason: String,
     },
 }
 
-/// Why a look came to nothing.
+/// The reason why a look came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotSeen {
-    /// It was begun, and does not come back.
+    /// The look was begun, and does not come back.
     Hangs(String),
-    /// There was none, which says nothing about the path.
+    /// There was no look, which says nothing about the path.
     NotLooked(String),
 }
 
-/// Said by the child as soon as nothing is left to do but to look.
+/// The line that the child writes as soon as nothing is left to do but to look.
 const LOOKING: &str = "looking";
 
-/// Before the path: the other question, where it leads.
+/// The option before the path for the other question: where it leads.
 pub const RESOLVE: &str = "--resolve";
 
-/// The child's whole work: what is at the path, or where it leads.
+/// Does the child's whole work: says what is at the path, or where it leads.
 pub fn run(path: &Path, resolving: bool) -> anyhow::Result<()> {
     println!("{LOOKING}");
     let told =
@@ -78,7 +78,7 @@ pub fn run(path: &Path, resolving: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where a path leads.
+/// The place where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "leads", rename_all = "camelCase")]
 pub(super) enum Leads {
@@ -86,7 +86,7 @@ pub(super) enum Leads {
         real: PathBuf,
     },
     Nowhere,
-    /// The storage has an error in the place of an answer.
+    /// The storage gave an error in the place of an answer.
     Failed {
         reason: String,
     },
@@ -95,7 +95,7 @@ pub(super) enum Leads {
     },
 }
 
-/// The path without links.
+/// Resolves the path to one without links.
 fn resolve(path: &Path) -> Leads {
     match fs::canonicalize(path) {
         Ok(real) => Leads::To { real },
@@ -146,15 +146,15 @@ impl Seen {
     }
 }
 
-/// Looks that did not come back and are not gone yet, by what was asked.
+/// The looks that did not come back and are not gone yet, by the question.
 type Hanging = BTreeMap<(Option<&'static str>, PathBuf), JoinHandle<()>>;
 
-/// A process that may go is gone by then, on a busy machine too.
+/// The time by which a process that may go is gone, on a busy machine too.
 const GOES_WITHIN: Duration = Duration::from_millis(500);
-/// Between two looks whether it is.
+/// The pause between two looks whether it is gone.
 const GOING_LOOK: Duration = Duration::from_millis(20);
 
-/// How the child is called.
+/// The way to call the child.
 #[derive(Debug, Clone)]
 pub(super) struct Probe {
     program: PathBuf,
@@ -164,7 +164,7 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// By this program, also after its file has been replaced.
+    /// Calls this program, also after its file has been replaced.
     pub(super) fn new() -> Self {
         Self::by(Path::new("/proc/self/exe"))
     }
@@ -181,13 +181,13 @@ impl Probe {
         self.ask(children, None, path).await
     }
 
-    /// Where the path leads, as the mount table has it.
+    /// Finds where the path leads, as the mount table has it.
     pub(super) async fn resolve(&self, children: &Children, path: &Path) -> Result<Leads, NotSeen> {
         self.ask(children, Some(RESOLVE), path).await
     }
 
-    /// One look that hangs is enough for a path: while its child cannot even be killed, what it looked at still hangs. And
-    /// so a path that hangs takes no other's place.
+    /// Asks a child. One look that hangs is enough for a path: while its child cannot even be killed, the path still
+    /// hangs. So a path that hangs takes the place of no other.
     async fn ask<T: DeserializeOwned>(
         &self,
         children: &Children,
@@ -214,8 +214,8 @@ impl Probe {
         serde_json::from_str(answer).map_err(|error| not_looked(&error))
     }
 
-    /// One that was killed goes once the storage answers, and not at once: it is given a moment, so that storage that is
-    /// back is not told as what hangs.
+    /// True if the earlier child is gone. A child that was killed goes once the storage answers, and not at once. It is
+    /// given a moment, so that storage that is back is not told as hanging.
     async fn earlier_is_gone(&self, asked: &(Option<&'static str>, PathBuf)) -> bool {
         let gone = async {
             while self.hanging().get(asked).is_some_and(|earlier| !earlier.is_finished()) {
@@ -246,7 +246,7 @@ impl Probe {
     }
 }
 
-/// The image, from what was seen at its path.
+/// The image, by what was seen at its path.
 pub(super) fn image(seen: Result<Seen, NotSeen>) -> Observed<ImageFact> {
     match seen {
         Ok(Seen::Missing) => Observed::Known(ImageFact::Missing),
@@ -260,7 +260,7 @@ pub(super) fn image(seen: Result<Seen, NotSeen>) -> Observed<ImageFact> {
     }
 }
 
-/// A script in the place of this program.
+/// A probe that runs a script in the place of this program.
 #[cfg(test)]
 pub(super) fn scripted(script: &str, limit: Duration) -> Probe {
     let arguments = ["-c", script, "probe"].map(OsString::from).to_vec();

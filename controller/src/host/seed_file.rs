@@ -1,5 +1,5 @@
-//! The guest's seed as a file of this host: whole or not at all, since it is renamed into its place. A QEMU that runs keeps
-//! the one it was started with.
+//! The guest's seed disk as a file of this host. It is written whole or not at all, since it is renamed into its place.
+//! A QEMU that runs keeps the one it was started with.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
@@ -13,14 +13,14 @@ use crate::guest::Seed;
 use crate::observed::Observed;
 use crate::one_thread::OneThread;
 
-/// A local disk takes milliseconds, and whoever starts the VM waits for it.
+/// The time for writing it. A local disk takes milliseconds, and the start of the VM waits for it.
 const WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 pub(super) struct SeedFile {
     path: PathBuf,
     at_it: OneThread,
-    /// The last one that could not be written, and why.
+    /// The last seed disk that could not be written, and why.
     refused: Arc<Mutex<Option<(Seed, String)>>>,
 }
 
@@ -63,7 +63,7 @@ impl SeedFile {
     }
 }
 
-/// Whether the file is this very seed.
+/// True if the file is this very seed disk.
 fn is_there(path: &Path, seed: &Seed) -> io::Result<bool> {
     match fs::read(path) {
         // A seed that cannot be made is surely not there; why it cannot is for the write to say.
@@ -75,7 +75,8 @@ fn is_there(path: &Path, seed: &Seed) -> io::Result<bool> {
     }
 }
 
-/// It need not be on the disk when this returns: it is looked at before every start.
+/// Puts the seed disk in its place. It need not be on the disk when this returns, since it is looked at before every
+/// start.
 fn put(path: &Path, seed: &Seed) -> io::Result<()> {
     if is_there(path, seed).is_ok_and(|there| there) {
         return Ok(());
@@ -92,7 +93,7 @@ fn put(path: &Path, seed: &Seed) -> io::Result<()> {
     outcome
 }
 
-/// By QEMU's user too, whatever this process's mask.
+/// Writes a file that QEMU's user may read too, whatever this process's mask.
 fn write_readable(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.set_permissions(Permissions::from_mode(0o644))?;

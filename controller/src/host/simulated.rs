@@ -1,7 +1,7 @@
 //! A host of values, for the simulator, the development mode and tests. It never looks at the machine it runs on.
 //!
-//! What nobody has set is in good order: every bridge exists with carrier, every mount is there, the image too, and
-//! whatever seed is wanted.
+//! Everything that was not set is in good order: every bridge exists with carrier, every mount is there, and so are the
+//! image and whatever seed disk is wanted.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct SimulatedHost {
     changes: watch::Sender<u64>,
 }
 
-/// What was set by hand; everything else is well.
+/// The facts that were set by hand; everything else is well.
 #[derive(Debug, Default)]
 struct Set {
     bridges: BTreeMap<String, Observed<BridgeFact>>,
@@ -37,17 +37,17 @@ struct Set {
     mounts_begun: u32,
 }
 
-/// Which seed is there.
+/// The seed disk that is there.
 #[derive(Debug, Default)]
 enum SeedSet {
-    /// Always the one that is wanted.
+    /// It is always the one that is wanted.
     #[default]
     Wanted,
-    /// The one that was written last.
+    /// It is the one that was written last.
     Last(Option<Seed>),
 }
 
-/// Size of the image nobody has set.
+/// The size of the image where none was set.
 const IMAGE_BYTES: u64 = 8 << 30;
 
 impl Default for SimulatedHost {
@@ -76,22 +76,24 @@ impl SimulatedHost {
         self.bump();
     }
 
-    /// From now on no mount ever returns: worse than the contract allows, so whoever copes with it copes with a deadline.
+    /// Lets no mount return from now on. That is worse than the contract allows, so a caller that copes with it copes
+    /// with a deadline.
     pub fn hang_mounts(&self) {
         self.lock().hang_mounts = true;
     }
 
-    /// How many were asked for so far.
+    /// The number of mounts that were asked for so far.
     pub fn mounts_begun(&self) -> u32 {
         self.lock().mounts_begun
     }
 
-    /// From now on every mount fails with this reason; `None` lets them succeed again.
+    /// Lets every mount fail with this reason from now on; `None` lets them succeed again.
     pub fn refuse_mounts(&self, reason: Option<&str>) {
         self.lock().refuse_mounts = reason.map(str::to_owned);
     }
 
-    /// From now on no seed can be written, for this reason, and the one there is gone; `None` lets them be written again.
+    /// Lets no seed disk be written from now on, for this reason, and takes away the one there; `None` lets them be
+    /// written again.
     pub fn refuse_seeds(&self, reason: Option<&str>) {
         let mut set = self.lock();
         (set.seed, set.refused_seed) = (SeedSet::Last(None), None);
@@ -100,13 +102,13 @@ impl SimulatedHost {
         self.bump();
     }
 
-    /// From now on it cannot be told whether there is one, for this reason; `None` lets it be told again.
+    /// Lets it be unknown from now on whether there is a seed disk, for this reason; `None` lets it be known again.
     pub fn hide_seed(&self, reason: Option<&str>) {
         self.lock().hidden_seed = reason.map(str::to_owned);
         self.bump();
     }
 
-    /// Everything is well again.
+    /// Puts everything in good order again.
     pub fn repair(&self) {
         *self.lock() = Set::default();
         self.bump();
@@ -196,7 +198,7 @@ impl Set {
         })
     }
 
-    /// Why not, where it cannot be written.
+    /// Writes the seed disk. Returns why not, if it cannot be written.
     fn write_seed(&mut self, seed: &Seed) -> Option<String> {
         let refused = self.refuse_seeds.clone();
         match (&refused, &mut self.seed) {

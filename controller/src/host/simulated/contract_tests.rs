@@ -1,4 +1,4 @@
-//! The simulated host keeps the contract.
+//! Tests that the simulated host keeps the contract.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,8 @@ struct SimulatedRig {
 }
 
 impl SimulatedRig {
-    /// Of the simulated host everything is well at first; of the contract's nothing is there.
+    /// Makes a host as the contract wants it: everything of a simulated host is well at first, and nothing is there on
+    /// the contract's.
     async fn new() -> Self {
         let rig = Self { host: SimulatedHost::new() };
         rig.see_again().await;
