@@ -3,14 +3,14 @@
 //! What every implementation promises (one suite of contract tests runs on all of them):
 //!
 //! - It is bound to one VM (name and UUID) when it is made, and never touches another domain.
-//! - [`Hypervisor::look`] tells what is, or fails; it never answers "absent" because it could not look, and it says
+//! - [`Hypervisor::look`] tells what is so, or fails; it never answers "absent" because it could not look, and it says
 //!   that there is no process only where the process table shows none either.
 //! - Every call has a deadline of its own. [`HypervisorError::Unanswered`] means that it may or may not have
 //!   happened: look again.
 //! - Nothing that it starts is left on the node's disk: a host that boots, or a `virsh start`, finds nothing to start.
-//! - Calls are idempotent towards the state they are for: killing what is dead, or undefining what is not defined, is
-//!   no error. The exceptions are [`Hypervisor::start_paused`] and [`Hypervisor::resume`], which say what stood in
-//!   the way.
+//! - Calls are idempotent towards the state they are for: killing a process that is dead, or undefining a domain that
+//!   is not defined, is no error. The exceptions are [`Hypervisor::start_paused`] and [`Hypervisor::resume`], which say
+//!   what stood in the way.
 //! - [`Hypervisor::changes`] moves whenever anything about the VM may have changed, its guest's agent has come or gone, or the
 //!   connection to the hypervisor was lost or made again. It carries no data: look.
 
@@ -33,7 +33,7 @@ use zsha_crds::{LocalState, NodeName, VmName};
 
 use crate::guest::GuestWants;
 
-/// What a domain is made of. A function of the document alone, so equal documents make equal domains.
+/// The wish of a domain. It is a function of the document alone, so equal documents make equal domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainSpec {
     pub name: VmName,
@@ -44,7 +44,7 @@ pub struct DomainSpec {
     pub vcpus: u32,
     pub image: DomainImage,
     pub nics: Vec<DomainNic>,
-    /// What the guest is told from inside, on the seed disk of the node it boots on.
+    /// The configuration of the guest from inside, which the seed disk of the node it boots on tells it.
     pub guest: GuestWants,
 }
 
@@ -62,7 +62,7 @@ pub struct DomainNic {
     pub mac: String,
 }
 
-/// How the last process of the VM on this node ended.
+/// The way the last process of the VM on this node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OffReason {
     /// The guest powered itself off, or followed a request to.
@@ -73,67 +73,71 @@ pub enum OffReason {
     Destroyed,
     /// It was migrated away.
     Migrated,
-    /// It has ended, and how is not known: a start that failed, for instance, or one that somebody saved.
+    /// It has ended, and the way is not known: a start that failed, for instance, or a process that an administrator
+    /// saved.
     Unknown,
-    /// It has ended, and where that would be written down nothing could be read: it may have been migrated away.
+    /// It has ended, and the log that tells how could not be read: it may have been migrated away.
     Unread,
 }
 
-/// How the process that is there came to be.
+/// The way in which the present process came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     /// There is no process.
     None,
-    /// The guest was booted on this node, by whomever.
+    /// The guest was booted on this node, by zsha or by hand.
     Booted,
     /// It came from another node, or is just arriving.
     Migrated,
-    /// From memory that somebody had saved to a file.
+    /// It came from memory that an administrator had saved to a file.
     Restored,
     /// It did not boot here, and nothing says any more whether it was moved here or restored.
     Unknown,
 }
 
-/// What the hypervisor keeps of the VM beside the process.
+/// The things that the hypervisor keeps of the VM beside the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DomainFacts {
-    /// A definition is on this node's disk, from which the VM could be started by hand or by a boot. None of ours.
+    /// True if a definition is on this node's disk, from which the VM could be started by hand or by a boot. zsha
+    /// leaves none.
     pub defined: bool,
-    /// It is started when the host boots.
+    /// True if it is started when the host boots.
     pub autostart: bool,
     pub origin: Origin,
-    /// It executes here while a part of its memory is at the source of a migration still: neither side is whole.
+    /// True if it executes here while a part of its memory is still at the source of a migration: neither side is
+    /// whole.
     pub post_copy: bool,
 }
 
-/// Why a QEMU that exists does not execute.
+/// The reason why a QEMU that exists does not execute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PauseReason {
-    /// Started paused, or paused by somebody's command: the two look the same to libvirt.
+    /// It was started paused, or paused by a command: the two look the same to libvirt.
     Asked,
-    /// The disk gave an error; QEMU stopped the guest so that it does not see it.
+    /// The disk gave an error, and QEMU stopped the guest so that it does not see it.
     IoError,
     /// QEMU or libvirt stopped it for a fault: an internal error, the guest's own watchdog, a step that failed.
     Fault,
-    /// The target of a migration that is not over; or its source, where nothing is under way any more.
+    /// It is the target of a migration that is not over, or its source where nothing is under way any more.
     Incoming,
-    /// The source of a migration that is under way, whoever has begun it.
+    /// It is the source of a migration that is under way, whoever has begun it.
     Leaving,
-    /// Anything else, with no need to tell it apart.
+    /// Any other reason, with no need to tell it apart.
     Other,
 }
 
 /// The VM on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LocalVm {
-    /// No process, and nothing is known of an earlier one's end.
+    /// There is no process, and nothing is known of an earlier one's end.
     Absent,
-    /// No process. How the last one on this node ended, whether or not this program ran at that time.
+    /// There is no process. `reason` says how the last one on this node ended, whether or not this program ran at that
+    /// time.
     Off {
         reason: OffReason,
     },
-    /// A process that does not execute the guest. `generation` is that of the *running* definition, here and below;
-    /// 0, which no document has, where that does not say (somebody else defined it).
+    /// A process does not execute the guest. `generation` is that of the *running* definition, here and below. It is 0,
+    /// which no document has, where that does not say it (somebody else defined it).
     Paused {
         reason: PauseReason,
         generation: u64,
@@ -141,7 +145,7 @@ pub enum LocalVm {
     Running {
         generation: u64,
     },
-    /// Running, and asked to shut down.
+    /// The guest runs, and was asked to shut down.
     ShuttingDown {
         generation: u64,
     },
@@ -152,32 +156,32 @@ pub enum LocalVm {
 }
 
 impl LocalVm {
-    /// Whether there is a process at all, executing or not.
+    /// True if there is a process at all, executing or not.
     pub fn has_process(&self) -> bool {
         !matches!(self, Self::Absent | Self::Off { .. })
     }
 
-    /// Whether nothing says how what was here has ended, if there was anything.
+    /// True if nothing says how the last process here has ended, if there was one.
     pub fn is_gone_without_a_word(&self) -> bool {
         matches!(self, Self::Absent | Self::Off { reason: OffReason::Unknown })
     }
 
-    /// Whether what was here runs elsewhere, by a migration, or may.
+    /// True if the guest that was here runs elsewhere, by a migration, or may.
     pub fn may_have_moved(&self) -> bool {
         matches!(self, Self::Off { reason: OffReason::Migrated | OffReason::Unread })
     }
 
-    /// Whether it takes in a guest from elsewhere, or is what a migration has left that is not under way any more.
+    /// True if the process takes in a guest from elsewhere, or is left of a migration that is not under way any more.
     pub fn is_incoming(&self) -> bool {
         matches!(self, Self::Paused { reason: PauseReason::Incoming, .. })
     }
 
-    /// Whether the guest executes.
+    /// True if the guest executes.
     pub fn executes(&self) -> bool {
         matches!(self, Self::Running { .. } | Self::ShuttingDown { .. })
     }
 
-    /// Generation of the definition that runs, where one does.
+    /// The generation of the definition that runs, where one does.
     pub fn generation(&self) -> Option<u64> {
         match self {
             Self::Running { generation }
@@ -187,7 +191,7 @@ impl LocalVm {
         }
     }
 
-    /// One word for status.
+    /// The state in one word, for the status.
     pub fn word(&self) -> LocalState {
         match self {
             Self::Absent => LocalState::Absent,
@@ -201,7 +205,7 @@ impl LocalVm {
     }
 }
 
-/// Where the running guest is to be moved.
+/// The order to move the running guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationOrder {
     pub id: Uuid,
@@ -219,11 +223,11 @@ pub enum MigrationJob {
         id: Uuid,
         percent: Option<u8>,
     },
-    /// The whole guest is at the target, paused; the copy here is ended, or about to be.
+    /// The whole guest is at the target, paused. The copy here is ended, or about to be.
     Done {
         id: Uuid,
     },
-    /// The guest goes on here. What has arrived at the target, if anything, is stale.
+    /// The guest goes on here. Whatever has arrived at the target is stale.
     Failed {
         id: Uuid,
         reason: String,
@@ -239,30 +243,30 @@ impl MigrationJob {
     }
 }
 
-/// What became of a script in the guest.
+/// The outcome of a script in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestRan {
-    /// It ended well, and printed this.
+    /// The script ended well, and printed this.
     Printed(String),
-    /// It ended otherwise, or not in time.
+    /// The script ended otherwise, or not in time.
     Failed(String),
-    /// The agent answers that it may not run it.
+    /// The agent answers that it may not run the script.
     NotAllowed(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HypervisorError {
-    /// No connection to the hypervisor, or nothing to ask by (no process table, no thread). The VM may well be running; and what was asked may have happened, where the
-    /// connection broke while it was asked.
+    /// There is no connection to the hypervisor, or nothing to ask by (no process table, no thread). The VM may well be
+    /// running. Where the connection broke during the call, the call may have had its effect.
     #[error("{operation}: the hypervisor cannot be reached: {reason}")]
     Unreachable { operation: &'static str, reason: String },
-    /// No answer before the deadline: it may or may not have happened.
+    /// No answer came before the deadline: it may or may not have happened.
     #[error("{operation}: no answer from the hypervisor within {waited_secs} s")]
     Unanswered { operation: &'static str, waited_secs: u64 },
     /// Another process, perhaps on another host, has the image open for writing (or an NFS server still thinks so).
     #[error("{operation}: the image is locked by another process or host: {reason}")]
     ImageLocked { operation: &'static str, reason: String },
-    /// It answered, and said no.
+    /// The hypervisor answered, and said no.
     #[error("{operation}: {reason}")]
     Refused { operation: &'static str, reason: String },
 }
@@ -271,11 +275,12 @@ pub enum HypervisorError {
 pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
     async fn look(&self) -> Result<LocalVm, HypervisorError>;
 
-    /// What is kept of the VM beside its process.
+    /// Reads what is kept of the VM beside its process.
     async fn domain(&self) -> Result<DomainFacts, HypervisorError>;
 
-    /// Makes the process of this domain, and nothing else: no definition is left on the disk, and one that was there
-    /// is put away first, as it would make a lasting one of what is started. The guest executes nothing yet.
+    /// Makes the process of this domain, and nothing else. No definition is left on the disk. A definition that was
+    /// there is put away first, as it would make a lasting one of the domain that is started. The guest executes
+    /// nothing yet.
     async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError>;
 
     /// Lets the paused guest run.
@@ -284,7 +289,8 @@ pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
     /// Asks the guest to power off (ACPI, and the agent where it answers). Returns at once.
     async fn shutdown(&self) -> Result<(), HypervisorError>;
 
-    /// Sets a user's password in the running guest, through its agent: an error where that does not answer, or cannot.
+    /// Sets a user's password in the running guest, through its agent. An error where the agent does not answer, or
+    /// cannot.
     async fn set_password(&self, user: &str, password: &str) -> Result<(), HypervisorError>;
 
     /// Runs a script by `/bin/sh` in the running guest, through its agent. An error where no agent answers.
@@ -293,23 +299,24 @@ pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
     /// Ends the process now. When this returns `Ok`, the process is gone.
     async fn kill(&self) -> Result<(), HypervisorError>;
 
-    /// Begins to move the running guest to another node, and returns at once: how it goes is
-    /// [`Hypervisor::migration`]. The copy that arrives there stays paused, whatever becomes of this process.
+    /// Begins to move the running guest to another node, and returns at once: [`Hypervisor::migration`] says how it
+    /// goes. The copy that arrives there stays paused, whatever becomes of this process.
     async fn migrate(&self, order: &MigrationOrder) -> Result<(), HypervisorError>;
 
-    /// Ends a migration under way, an earlier process's too. No error where there is none. It may come too late.
+    /// Ends a migration under way, also one that an earlier process began. No error where there is none. It may come
+    /// too late.
     async fn abort_migration(&self) -> Result<(), HypervisorError>;
 
-    /// The last one this process began.
+    /// The last migration that this process began.
     fn migration(&self) -> MigrationJob;
 
-    /// Removes the definition from the disk, and with it that it is started with the host. A process goes on as it was.
+    /// Removes the definition from the disk, so that the VM is not started with the host. A process goes on as it was.
     async fn undefine(&self) -> Result<(), HypervisorError>;
 
-    /// How the process that was started last has ended, by what is written down on this host: also where the hypervisor itself
-    /// does not answer. None: it is not written that it has.
+    /// Reads on this host how the process that was started last has ended, also where the hypervisor itself does not
+    /// answer. None: it is not written that it has ended.
     async fn last_end(&self) -> Result<Option<OffReason>, HypervisorError>;
 
-    /// A counter that moves with every change. See the module.
+    /// A counter that moves with every change. See the head of this file.
     fn changes(&self) -> watch::Receiver<u64>;
 }

@@ -1,4 +1,4 @@
-//! The contract of [`Hypervisor`] as cases: the same run on the simulated one, below, and on libvirt with a real
+//! The contract of [`Hypervisor`] as cases. The same cases run on the simulated one, below, and on libvirt with a real
 //! QEMU, in `tests/hypervisor_contract.rs`, which takes this file in as it is. A case asserts what the prose of the
 //! trait promises, and waits for states through [`Hypervisor::changes`] alone: without the event it never ends.
 
@@ -10,29 +10,29 @@ use uuid::Uuid;
 
 use super::{DomainFacts, DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, Origin, PauseReason};
 
-/// A fresh hypervisor that has never heard of the VM, and the hands that do to it what no caller can.
+/// A fresh hypervisor that has never heard of the VM, and the means to do to it what no caller can.
 #[async_trait]
 pub(crate) trait Rig: Send + Sync {
     fn hypervisor(&self) -> &dyn Hypervisor;
     /// A domain with a guest that follows a request to shut down.
     fn domain(&self, generation: u64) -> DomainSpec;
-    /// Processes of the VM, as the kernel sees them: no two ever have the same number.
+    /// The numbers of the VM's processes, as the kernel sees them: no two ever have the same.
     fn process_numbers(&self) -> Vec<u64>;
     fn processes(&self) -> usize {
         self.process_numbers().len()
     }
-    /// SIGKILL to QEMU, from outside.
+    /// Sends SIGKILL to QEMU, from outside.
     async fn kill_qemu(&self);
-    /// Nobody answers at the hypervisor's address any more; its QEMU goes on.
+    /// Cuts the hypervisor off: nothing answers at its address any more; its QEMU goes on.
     async fn cut(&self);
     async fn mend(&self);
-    /// The hypervisor neither answers nor hangs up; its QEMU goes on.
+    /// Hangs the hypervisor: it neither answers nor hangs up; its QEMU goes on.
     async fn hang(&self);
     async fn go_on(&self);
-    /// Somebody else opens the image for writing.
+    /// Opens the image for writing, as another program would.
     async fn lock_image(&self);
     async fn unlock_image(&self);
-    /// An administrator defines the VM on the node's disk, to be started with the host or not.
+    /// Defines the VM on the node's disk as an administrator would, to be started with the host or not.
     async fn define_by_hand(&self, autostart: bool);
 }
 
@@ -67,11 +67,12 @@ macro_rules! every_case {
 #[allow(unused_imports, reason = "whoever takes the file in needs it, or is it")]
 pub(crate) use every_case;
 
-/// By then it has not happened. A guest boots and shuts down in it, without KVM, beside other tests.
+/// The time after which something has not happened. A guest boots and shuts down in it, without KVM, beside other
+/// tests.
 const LONG: Duration = Duration::from_secs(120);
-/// An event is prompt when it comes well before a caller would look by itself.
+/// The time within which an event is prompt: well before a caller would look by itself.
 const PROMPT: Duration = Duration::from_secs(5);
-/// After which a guest that was asked to shut down is asked again: it may not have been listening yet.
+/// The pause before a guest is asked to shut down again: it may not have been listening yet.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 
 async fn within<T>(time: Duration, what: &str, doing: impl Future<Output = T>) -> T {
@@ -81,7 +82,7 @@ async fn within<T>(time: Duration, what: &str, doing: impl Future<Output = T>) -
     }
 }
 
-/// Looks whenever told that something changed, until it is so.
+/// Looks whenever told that something changed, until the VM is as wanted.
 async fn comes_to(rig: &dyn Rig, wanted: LocalVm) {
     let mut changes = rig.hypervisor().changes();
     loop {
@@ -213,7 +214,7 @@ pub(crate) async fn a_guest_asked_to_shut_down_is_off_by_its_own_doing_and_can_b
     run(rig, 1).await;
 }
 
-/// A running guest is asked to shut down until it has.
+/// Asks a running guest to shut down until it has.
 pub(crate) async fn until_off_by_itself(rig: &dyn Rig) {
     within(LONG, "the guest's end", async {
         rig.hypervisor().shutdown().await.unwrap();

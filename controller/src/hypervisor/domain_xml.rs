@@ -1,7 +1,7 @@
-//! The definition of a domain as libvirt reads it: what the document wants, and what this node adds to it.
+//! Writes the definition of a domain as libvirt reads it: what the document wants, and what this node adds to it.
 //!
-//! Written through a writer that escapes, never by pasting text. Equal wishes make equal text. Reads back only what
-//! it wrote itself: the generation in the metadata. It asks no hypervisor and no file.
+//! It is written through a writer that escapes, never by pasting text. Equal wishes make equal text. The file reads
+//! back only what it wrote itself: the generation in the metadata. It asks no hypervisor and no file.
 
 use std::borrow::Cow;
 use std::io;
@@ -20,12 +20,12 @@ use super::{DomainImage, DomainNic, DomainSpec};
 /// The namespace of our metadata, inside libvirt's definition of the domain.
 pub const NAMESPACE: &str = "https://zsha.io/v1";
 
-/// Where a guest's instructions are executed.
+/// The way a guest's instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DomainType {
-    /// By the processor.
+    /// The processor executes them.
     Kvm,
-    /// By QEMU's translator: slow, and works anywhere.
+    /// QEMU's translator executes them: slow, and works anywhere.
     Qemu,
 }
 
@@ -38,16 +38,16 @@ impl DomainType {
     }
 }
 
-/// What a node adds to every domain.
+/// The things that a node adds to every domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainSettings {
     pub cluster: ClusterName,
     pub domain_type: DomainType,
     /// The virtual mainboard.
     pub machine: String,
-    /// Where this node keeps the guest's seed; None: the domain has no such disk.
+    /// The path at which this node keeps the guest's seed disk. None: the domain has no such disk.
     pub seed: Option<PathBuf>,
-    /// How QEMU logs in to Ceph, where the image is there.
+    /// The login of QEMU to Ceph, where the image is there.
     pub ceph: Option<CephLogin>,
 }
 
@@ -62,8 +62,8 @@ impl DomainSettings {
 pub struct CephLogin {
     pub user: String,
     pub secret: Uuid,
-    /// Settings of its client, such as how long it waits for a monitor (300 s by itself). The same path on every node, or the VM
-    /// cannot be moved live.
+    /// A file with settings of Ceph's client, such as how long it waits for a monitor (300 s by itself). It must have
+    /// the same path on every node, or the VM cannot be moved live.
     pub config: Option<PathBuf>,
 }
 
@@ -77,12 +77,12 @@ pub enum DomainXmlError {
     Read(#[from] quick_xml::Error),
     #[error("the domain's definition could not be read: {0}")]
     Attribute(#[from] AttrError),
-    /// Somebody else defined it, or took our metadata out.
+    /// Somebody else defined the domain, or took our metadata out.
     #[error("the domain's definition does not say which generation of the document it was made from")]
     NoGeneration,
 }
 
-/// The definition, ready for libvirt.
+/// Writes the definition, ready for libvirt.
 pub fn write(domain: &DomainSpec, settings: &DomainSettings) -> Result<String, DomainXmlError> {
     let mut out = Elements { writer: Writer::new_with_indent(Vec::new(), b' ', 2) };
     out.domain(domain, settings).map_err(DomainXmlError::Write)?;
@@ -94,7 +94,7 @@ pub fn write(domain: &DomainSpec, settings: &DomainSettings) -> Result<String, D
     }
 }
 
-/// The generation in the metadata of a definition that [`write()`] made, however libvirt has rearranged it since.
+/// Reads the generation in the metadata of a definition that [`write()`] made, however libvirt has rearranged it since.
 pub fn generation(xml: &str) -> Result<u64, DomainXmlError> {
     let mut reader = NsReader::from_str(xml);
     loop {
@@ -114,7 +114,7 @@ pub fn generation(xml: &str) -> Result<u64, DomainXmlError> {
     }
 }
 
-/// What XML 1.0 lets a document contain, even escaped.
+/// True for a character that XML 1.0 lets a document contain, even escaped.
 fn is_xml(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..='\u{10ffff}')
 }
@@ -246,8 +246,8 @@ impl Elements {
         }
     }
 
-    /// Virtio, as the guest has a driver for that at least. Read-only disks need not be shared for a live migration: the
-    /// target has one of its own under the same path.
+    /// The seed disk. It is Virtio, since the guest has a driver for that at least. Read-only disks need not be shared
+    /// for a live migration: the target has one of its own under the same path.
     fn seed(&mut self, path: &Path) -> io::Result<()> {
         let path = text_of(path)?;
         self.around("disk", &[("type", "file"), ("device", "disk")], |xml| {
@@ -308,7 +308,7 @@ fn text_of(path: &Path) -> io::Result<&str> {
     path.to_str().ok_or_else(|| io::Error::other(format!("a disk's path is no UTF-8: {}", path.display())))
 }
 
-/// `ceph-1`, `10.0.0.1:6789`, `[fd00::1]:6789` or `fd00::1`.
+/// Splits `ceph-1`, `10.0.0.1:6789`, `[fd00::1]:6789` or `fd00::1`.
 pub(crate) fn host_and_port(monitor: &str) -> (Cow<'_, str>, Option<&str>) {
     if let Some((host, rest)) = monitor.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
         return (host.into(), rest.strip_prefix(':'));

@@ -1,8 +1,8 @@
 //! The real hypervisor: libvirt's daemon on this node, over the `virt` binding.
 //!
 //! Nothing here polls. The daemon tells of the domain and of the connection, and [`Hypervisor::changes`] moves; a
-//! connection that is lost is made again, for ever. Every call that may block does so on a thread of its own
-//! and costs whoever waits no more than its deadline. Nothing here decides whether the VM may run.
+//! connection that is lost is made again, for ever. Every call that may block does so on a thread of its own and costs
+//! its caller no more than its deadline. Nothing here decides whether the VM may run.
 
 mod agent;
 mod domain;
@@ -45,45 +45,50 @@ use crate::keeper::copies::Copies;
 use crate::one_thread::OneThread;
 use crate::settings::{DEFAULT_LIBVIRT_LOGS, DEFAULT_MIGRATION_URI};
 
-/// Milliseconds where all is well. Within the time a lease holds, so that a hang is seen while there is a choice.
+/// The time for a look, which takes milliseconds where all is well. It is within the time a lease holds, so that a hang
+/// is seen while there is a choice.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
-/// A file on a disk of the host: one that hangs must not keep a pass.
+/// The time for a file on a disk of the host: one that hangs must not keep a pass.
 const LOG_DEADLINE: Duration = Duration::from_millis(500);
-/// Writes a file, resumes a process: as fast, but worth a longer wait than doing it again.
+/// The time for a change: it writes a file or resumes a process, as fast as a look, but it is worth a longer wait than
+/// doing it again.
 const CHANGE_DEADLINE: Duration = Duration::from_secs(10);
-/// QEMU opens its image on a share that may be slow.
+/// The time for a start: QEMU opens its image on a share that may be slow.
 const START_DEADLINE: Duration = Duration::from_secs(30);
-/// An agent that hangs is given up by libvirt after five seconds; then comes the power button.
+/// The time for a request to shut down. libvirt gives up an agent that hangs after five seconds; then comes the power
+/// button.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(15);
-/// libvirt gives an agent that does not answer up after five seconds; one that does sets a password in one.
+/// The time for an agent. libvirt gives up an agent that does not answer after five seconds; one that does sets a
+/// password in one.
 const AGENT_DEADLINE: Duration = Duration::from_secs(8);
-/// Of a script in the guest that sets an address: a guest that boots is busy.
+/// The time for a script in the guest that sets an address: a guest that boots is busy.
 const SCRIPT_DEADLINE: Duration = Duration::from_secs(30);
-/// After SIGKILL: what is not gone by then waits for a device.
+/// The time after SIGKILL: a process that is not gone by then waits for a device.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Which daemon, and what this node adds to the domain.
+/// The daemon to use, and what this node adds to the domain.
 #[derive(Debug, Clone)]
 pub struct LibvirtSettings {
     pub uri: String,
     pub cluster: ClusterName,
-    /// None: by probing, see [`LibvirtHypervisor::probe_domain_type`].
+    /// None: it is found by probing, see [`LibvirtHypervisor::probe_domain_type`].
     pub domain_type: Option<DomainType>,
     pub machine: String,
-    /// Where the guest's seed lies; the same on every node, or the VM cannot be moved live.
+    /// The path of the guest's seed disk; the same on every node, or the VM cannot be moved live.
     pub seed: Option<PathBuf>,
     pub ceph: Option<CephLogin>,
     pub migration: MigrationWay,
-    /// Where that daemon writes what became of each domain, one file a domain.
+    /// The directory in which that daemon writes what became of each domain, one file for each.
     pub logs: PathBuf,
 }
 
-/// How guests get from this node's libvirt to another's.
+/// The way of guests from this node's libvirt to another's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationWay {
     /// The other libvirt, as this one reaches it; `{address}` stands for the node's.
     pub uri: String,
-    /// Past libvirt's own check of the shared storage. The lab's is a directory, which it takes for a local one.
+    /// True if libvirt's own check of the shared storage is passed over. The lab's storage is a directory, which
+    /// libvirt takes for a local one.
     pub unchecked: bool,
 }
 
@@ -117,9 +122,9 @@ pub struct LibvirtHypervisor {
     link: watch::Receiver<Link>,
     link_task: AbortHandle,
     workers: Workers,
-    /// For what asks the kernel alone: it does not wait behind a call that hangs.
+    /// The thread for calls that ask the kernel alone: they do not wait behind a call that hangs.
     killers: Workers,
-    /// For what the guest's agent is asked.
+    /// The thread for questions to the guest's agent.
     agents: Workers,
     at_log: OneThread,
     domain_type: OnceCell<DomainType>,
@@ -127,8 +132,8 @@ pub struct LibvirtHypervisor {
 }
 
 impl LibvirtHypervisor {
-    /// Begins to connect and returns at once; until there is a connection, calls wait or fail. `copies` sees
-    /// the VM's processes on this node as the kernel does. To be called inside a tokio runtime.
+    /// Begins to connect and returns at once; until there is a connection, calls wait or fail. `copies` sees the VM's
+    /// processes on this node as the kernel does. Call it inside a tokio runtime.
     pub fn new(
         settings: LibvirtSettings,
         name: VmName,
@@ -157,7 +162,7 @@ impl LibvirtHypervisor {
         })
     }
 
-    /// KVM or not: what the settings say, else what was found when first asked.
+    /// Says whether KVM is used: as the settings say, else as was found when first asked.
     pub async fn probe_domain_type(&self) -> Result<DomainType, HypervisorError> {
         let probe = || {
             self.call("probe for KVM", CHANGE_DEADLINE, |_, connect| {
@@ -167,7 +172,7 @@ impl LibvirtHypervisor {
         self.domain_type.get_or_try_init(probe).await.copied()
     }
 
-    /// The connection, waiting only while the first one is being made.
+    /// Gives the connection. It waits only while the first one is being made.
     async fn session(
         &self,
         operation: &'static str,
@@ -189,7 +194,8 @@ impl LibvirtHypervisor {
         }
     }
 
-    /// By a thread and a connection of their own: an agent that takes the command and hangs holds up no look.
+    /// Asks the agent by a thread and a connection of its own: an agent that takes the command and hangs holds up no
+    /// look.
     async fn ask_agent<T: Send + 'static>(
         &self,
         operation: &'static str,

@@ -1,5 +1,6 @@
-//! libvirt's own log of the domain: the one place that still says how a process ended once it has, whoever was away
-//! meanwhile. Only its tail is read, and only what libvirt itself wrote counts: QEMU writes into the same file.
+//! Reads libvirt's own log of the domain. It is the one place that still says how a process ended, whichever program
+//! was away meanwhile. Only its tail is read, and only what libvirt itself wrote counts: QEMU writes into the same
+//! file.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -12,26 +13,26 @@ use zsha_crds::VmName;
 
 use crate::hypervisor::OffReason;
 
-/// A start writes some 6 KiB, an end one line.
+/// The length of the tail. A start writes some 6 KiB, an end one line.
 const TAIL: u64 = 64 << 10;
 
-/// It is asked for so long how the VM has ended, where it does not answer: whoever knows nothing then takes it to have been moved
-/// away.
+/// The time for which the log is asked how the VM has ended, where it does not answer. A caller that still does not
+/// know then takes the VM to have been moved away.
 pub(crate) const UNREAD_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Of the domain of this name, in the directory where libvirt keeps those of QEMU's.
+/// The log of the domain of this name, in the directory where libvirt keeps those of QEMU's.
 pub(crate) fn of(directory: &Path, name: &VmName) -> PathBuf {
     directory.join(format!("{name}.log"))
 }
 
-/// How the last process that came to be has ended. None where the log does not say that it has, or tells of another domain:
-/// its name is of the domain's, which may have been another cluster's before.
+/// Reads how the last process that came to be has ended. None where the log does not say that it has, or tells of
+/// another domain: the log is named after the domain's name, which may have been another cluster's before.
 pub(crate) fn last_end(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
     let tail = tail(log)?;
     Ok(if is_of_another(&tail, uuid) { None } else { read(&tail) })
 }
 
-/// The same, but that of a start that came to nothing nobody knows why.
+/// The same, but after a start that came to nothing the end is `Unknown`.
 #[cfg(any(test, feature = "libvirt"))]
 pub(crate) fn last_end_or_failed_start(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
     let tail = tail(log)?;
@@ -56,29 +57,29 @@ fn tail(log: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&tail).into_owned())
 }
 
-/// How the process before the one that was started last has ended. None where the log does not say so.
+/// Reads how the process before the one that was started last has ended. None where the log does not say so.
 pub(crate) fn end_before_last_start(log: &Path, uuid: Uuid) -> io::Result<Option<OffReason>> {
     Ok(read_before_start(&tail(log)?, uuid))
 }
 
-/// By the command line that was written last, where one is in the tail.
+/// True if the log is of another domain, by the command line that was written last, where one is in the tail.
 fn is_of_another(tail: &str, uuid: Uuid) -> bool {
     let said = tail.lines().rev().find_map(|line| line.trim_start().strip_prefix("-uuid "));
     let said = said.and_then(|rest| rest.split_whitespace().next()?.parse::<Uuid>().ok());
     said.is_some_and(|said| said != uuid)
 }
 
-/// What one line tells of.
+/// The things that one line can tell of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Start,
-    /// The start before it has come to nothing.
+    /// The start before this line has come to nothing.
     StartFailed,
     End(OffReason),
 }
 
-/// By the last line that tells of a start or an end: after a start, nothing is known of an end. Starts that came to nothing
-/// change nothing of how it ended before them.
+/// Reads the end by the last line that tells of a start or an end: after a start, nothing is known of an end. Starts
+/// that came to nothing change nothing of how it ended before them.
 fn read(tail: &str) -> Option<OffReason> {
     let mut told = tail.lines().rev().filter_map(told_by);
     loop {
@@ -93,7 +94,8 @@ fn read(tail: &str) -> Option<OffReason> {
     }
 }
 
-/// By the line before the last start that tells of a start or an end. Starts between them that came to nothing change nothing.
+/// Reads the end by the line before the last start that tells of a start or an end. Starts between them that came to
+/// nothing change nothing.
 fn read_before_start(tail: &str, uuid: Uuid) -> Option<OffReason> {
     let lines: Vec<&str> = tail.lines().collect();
     let mut told = lines.iter().enumerate().rev().filter_map(|(at, line)| Some((at, told_by(line)?)));
@@ -109,7 +111,7 @@ fn read_before_start(tail: &str, uuid: Uuid) -> Option<OffReason> {
     None
 }
 
-/// None: the line tells of neither.
+/// Reads one line. None: it tells of neither.
 fn told_by(line: &str) -> Option<Told> {
     let said = after_time(line)?;
     if said.starts_with("starting up libvirt version") || said == "starting up" {
@@ -127,7 +129,7 @@ fn told_by(line: &str) -> Option<Told> {
     }))
 }
 
-/// What follows `2026-11-29 14:30:00.123+0000: `, which libvirt puts before its own lines and QEMU before none.
+/// The text after `2026-11-29 14:30:00.123+0000: `, which libvirt puts before its own lines and QEMU before none.
 fn after_time(line: &str) -> Option<&str> {
     const SHAPE: &[u8] = b"0000-00-00 00:00:00.000+0000: ";
     let (time, said) = line.split_at_checked(SHAPE.len())?;

@@ -1,14 +1,14 @@
 //! The hypervisors of several nodes in one process: what the simulator and `zsha-controller dev` run on.
 //!
-//! [`SimulatedHosts`] is the world: it knows every "QEMU process" on every node. [`SimulatedHypervisor`] is one
-//! node's view of it, and keeps the promises of [`super::Hypervisor`]. Time is tokio's. Nothing is spawned: what
-//! falls due later (a guest that takes time to shut down, a call that happens after it was given up) is settled
-//! by the next one who looks, or on time by [`SimulatedHosts::run`], where somebody drives it.
+//! [`SimulatedHosts`] is the world: it knows every "QEMU process" on every node. [`SimulatedHypervisor`] is one node's
+//! view of it, and keeps the promises of [`super::Hypervisor`]. Time is tokio's. Nothing is spawned. Whatever falls due
+//! later (a guest that takes time to shut down, a call that happens after it was given up) is settled by the next look,
+//! or on time by [`SimulatedHosts::run`], where a task drives it.
 //!
 //! It never decides who may run: two copies are two copies, and told so by [`SimulatedHosts::double_executions`].
 //!
-//! QEMU's image lock is on by default, as in reality. Whoever wants to show that the *lease* alone keeps copies
-//! apart turns it off with [`SimulatedHosts::set_image_locks`], or it will hide the bugs looked for.
+//! QEMU's image lock is on by default, as in reality. A test that shows that the *lease* alone keeps copies apart turns
+//! it off with [`SimulatedHosts::set_image_locks`], or it will hide the bugs looked for.
 
 mod administrator;
 mod moving;
@@ -35,11 +35,12 @@ pub use self::view::SimulatedHypervisor;
 pub struct Copy {
     pub node: NodeName,
     pub process: u64,
-    /// Whether the guest runs. A paused process holds the image and writes nothing.
+    /// True if the guest runs. A paused process holds the image and writes nothing.
     pub executing: bool,
-    /// It was killed in uninterruptible sleep: it executes nothing any more, and what it was writing may still land.
+    /// True if it was killed in uninterruptible sleep: it executes nothing any more, and what it was writing may still
+    /// land.
     pub may_write: bool,
-    /// Whether it was made to take in a guest from elsewhere.
+    /// True if it was made to take in a guest from elsewhere.
     pub incoming: bool,
     /// Generation of the definition it was started from.
     pub generation: u64,
@@ -58,22 +59,22 @@ pub struct DoubleExecution {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaleResume {
     pub node: NodeName,
-    /// Where it executed since that memory was taken, and until when.
+    /// The nodes where it executed since that memory was taken, and until when.
     pub newer: Vec<(NodeName, Instant)>,
 }
 
-/// How long things take on a node.
+/// The times that things take on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delays {
-    /// A call, from asking to the answer; it happens in the middle. Zero still lets others run in between.
+    /// The time of a call, from asking to the answer; it happens in the middle. Zero still lets others run in between.
     pub call: Duration,
     /// The same for a start.
     pub start: Duration,
-    /// From the request to shut down until the guest is off. None: the guest ignores it.
+    /// The time from the request to shut down until the guest is off. None: the guest ignores it.
     pub guest_shutdown: Option<Duration>,
-    /// A live migration, until the guest stands still.
+    /// The time of a live migration, until the guest stands still.
     pub migration: Duration,
-    /// When a call that is not answered is given up.
+    /// The time after which a call that is not answered is given up.
     pub deadline: Duration,
 }
 
@@ -101,23 +102,23 @@ impl Default for Delays {
     }
 }
 
-/// What is wrong with a node's hypervisor. Its QEMU goes on as it was.
+/// The fault of a node's hypervisor. Its QEMU goes on as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// No connection: nothing happens, and the caller is told at once.
+    /// There is no connection: nothing happens, and the caller is told at once.
     Unreachable,
-    /// No answer, and nothing happens.
+    /// There is no answer, and nothing happens.
     Hangs,
-    /// It happens, and is not answered.
+    /// The call happens, and is not answered.
     AnswersLost,
-    /// It is not answered, and happens this much later, perhaps long after the caller has given up.
+    /// The call is not answered, and happens this much later, perhaps long after the caller has given up.
     Late(Duration),
 }
 
-/// What is wrong with the migrations from a node.
+/// The fault of the migrations from a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrationFault {
-    /// They break half way.
+    /// The migrations break half way.
     Breaks,
     /// The target has the whole guest, and the source never hears of it: it goes on at the source.
     AnswerLost,
@@ -142,27 +143,27 @@ impl SimulatedHosts {
         SimulatedHypervisor::new(Arc::clone(self), node.clone())
     }
 
-    /// Every QEMU process anywhere, node by node.
+    /// Every QEMU process on all nodes, node by node.
     pub fn copies(&self) -> Vec<Copy> {
         self.settled().copies()
     }
 
-    /// What a scan of one node's processes finds, whatever its hypervisor says.
+    /// Finds what a scan of one node's processes finds, whatever its hypervisor says.
     pub fn copies_on(&self, node: &NodeName) -> Vec<Copy> {
         self.settled().copies().into_iter().filter(|copy| copy.node == *node).collect()
     }
 
-    /// How the last process on this node has ended, where there is none now.
+    /// The way the last process on this node has ended, where there is none now.
     pub fn last_end(&self, node: &NodeName) -> Option<OffReason> {
         self.settled().last_end(node)
     }
 
-    /// How the process before the one that is there now has ended.
+    /// The way the process before the present one has ended.
     pub fn end_before_this(&self, node: &NodeName) -> Option<OffReason> {
         self.settled().end_before_this(node)
     }
 
-    /// SIGKILL from outside the hypervisor, as the keeper sends it. How many processes are gone by it.
+    /// Sends SIGKILL from outside the hypervisor, as the keeper does. Returns how many processes are gone by it.
     pub fn kill_now(&self, node: &NodeName) -> usize {
         self.settled().end(node, Ending::Killed)
     }
@@ -172,39 +173,39 @@ impl SimulatedHosts {
         self.settled().double_executions.clone()
     }
 
-    /// QEMU crashes. Whether there was one.
+    /// Lets QEMU crash. Returns true if there was one.
     pub fn qemu_dies(&self, node: &NodeName) -> bool {
         self.settled().end(node, Ending::Killed) > 0
     }
 
-    /// The guest powers itself off. Whether one was executing.
+    /// Lets the guest power itself off. Returns true if one was executing.
     pub fn guest_powers_off(&self, node: &NodeName) -> bool {
         self.settled().guest_off(node, None)
     }
 
-    /// The disk gives an error and QEMU pauses the guest. Whether one was executing.
+    /// Lets the disk give an error, so that QEMU pauses the guest. Returns true if one was executing.
     pub fn disk_fails(&self, node: &NodeName) -> bool {
         self.settled().disk_fails(node)
     }
 
-    /// The host is without power: its processes are gone at once, its hypervisor answers nobody, what was under
-    /// way there never happens. Definitions are on its disk and stay.
+    /// Takes the power from the host: its processes are gone at once, its hypervisor does not answer, and calls that
+    /// were under way there never happen. Definitions are on its disk and stay.
     pub fn power_loss(&self, node: &NodeName) {
         self.settled().power_loss(node);
     }
 
-    /// The host boots. It runs nothing, but what somebody had defined to be started with it.
+    /// Boots the host. It runs nothing but what an administrator had defined to be started with it.
     pub fn power_on(&self, node: &NodeName) {
         self.settled().power_on(node, Instant::now());
     }
 
-    /// An administrator defines the VM there by hand (`virsh define`, `virsh edit`), to be started with the host or
-    /// not. It is on the disk: power does not matter to it.
+    /// Defines the VM there by hand, as an administrator does (`virsh define`, `virsh edit`), to be started with the
+    /// host or not. It is on the disk: power does not matter to it.
     pub fn define_by_hand(&self, node: &NodeName, autostart: bool) {
         self.settled().define(node, true, autostart);
     }
 
-    /// From now on, until `None`.
+    /// Sets the fault of a node's hypervisor from now on; `None` mends it.
     pub fn set_fault(&self, node: &NodeName, fault: Option<Fault>) {
         self.settled().set_fault(node, fault);
     }
@@ -214,12 +215,13 @@ impl SimulatedHosts {
         self.settled().host(node).start_failure = reason;
     }
 
-    /// From now on, until `None`.
+    /// Sets the fault of the migrations from a node from now on; `None` mends it.
     pub fn set_migration_fault(&self, node: &NodeName, fault: Option<MigrationFault>) {
         self.settled().host(node).migration_fault = fault;
     }
 
-    /// The process that began migrations there has ended; a new one knows of none.
+    /// Forgets the migrations that were begun there: the process that began them has ended, and a new one knows of
+    /// none.
     pub fn forget_job(&self, node: &NodeName) {
         self.settled().note_job(node, crate::hypervisor::MigrationJob::None);
     }
@@ -229,28 +231,29 @@ impl SimulatedHosts {
         self.settled().stale_resumes.clone()
     }
 
-    /// A QEMU in uninterruptible sleep: no signal ends it, until `false`; what was sent then ends it at once.
+    /// Sets QEMU in uninterruptible sleep: no signal ends it, until `false`. A signal that was sent meanwhile ends it
+    /// then.
     pub fn set_unkillable(&self, node: &NodeName, unkillable: bool) {
         self.settled().host(node).set_unkillable(unkillable);
     }
 
-    /// The host is suspended as a whole: nothing on it runs, nothing of what was asked of it happens.
+    /// Suspends the host as a whole: nothing on it runs, and nothing of what was asked of it happens.
     pub fn suspend(&self, node: &NodeName) {
         self.settled().suspend(node);
     }
 
-    /// It goes on where it was, its guest first.
+    /// Wakes the host. It goes on where it was, its guest first.
     pub fn wake(&self, node: &NodeName) {
         self.settled().wake(node, Instant::now());
         self.tell_due();
     }
 
-    /// From now on every guest there goes on when it is asked to power off.
+    /// Lets every guest there go on, from now on, when it is asked to power off.
     pub fn ignore_shutdowns(&self, node: &NodeName) {
         self.settled().host(node).delays.guest_shutdown = None;
     }
 
-    /// Whether the disk gives an error to whatever executes there, from now on.
+    /// Says whether the disk gives an error to whatever executes there, from now on.
     pub fn set_disk_gone(&self, node: &NodeName, gone: bool) {
         let mut state = self.settled();
         state.host(node).disk_gone = gone;
@@ -263,17 +266,17 @@ impl SimulatedHosts {
         self.settled().host(node).delays = delays;
     }
 
-    /// Whether a process anywhere keeps another from starting, as QEMU's own image lock does.
+    /// Says whether a process on one node keeps another from starting, as QEMU's own image lock does.
     pub fn set_image_locks(&self, on: bool) {
         self.settled().image_locks = on;
     }
 
-    /// Nobody can start until then: an NFS server still holds the lock of a client that is gone.
+    /// Lets no process start until then: an NFS server still holds the lock of a client that is gone.
     pub fn leave_image_locked(&self, until: Instant) {
         self.settled().image_locked_until = Some(until);
     }
 
-    /// When the next thing falls due by itself, if any.
+    /// The moment when the next thing falls due by itself, if any does.
     pub fn next_due(&self) -> Option<Instant> {
         self.settled().next_due()
     }
@@ -295,7 +298,7 @@ impl SimulatedHosts {
         }
     }
 
-    /// The state, with everything that has fallen due by now done.
+    /// Gives the state, with everything that has fallen due by now done.
     fn settled(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.settle(Instant::now());

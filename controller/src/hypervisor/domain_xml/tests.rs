@@ -1,4 +1,4 @@
-//! The text itself, and that nothing a document can hold breaks out of it.
+//! Tests the text itself, and that nothing a document can hold breaks out of it.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Commands to the agent in the guest, in its own protocol. Blocking, as everything of [`super::domain`].
+//! Gives commands to the agent in the guest, in its own protocol. The calls block, as all of [`super::domain`] do.
 
 use std::thread;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use zsha_runtime::Clock;
 use super::refusal::{Refusal, one_line, plain};
 use crate::hypervisor::GuestRan;
 
-/// Of one command, in seconds; what it starts may take longer.
+/// The time for one command, in seconds; a program that the command starts may take longer.
 const COMMAND_SECS: i32 = 5;
-/// Between two looks whether a script has ended.
+/// The pause between two looks whether a script has ended.
 const TICK: Duration = Duration::from_millis(200);
-/// Of what is told of it, in characters.
+/// The most that is told of the output, in characters.
 const SHOWN: usize = 300;
 
 #[derive(Deserialize)]
@@ -50,7 +50,7 @@ fn ask<T: DeserializeOwned>(domain: &Domain, command: &str, arguments: Value) ->
     Ok(answer.told)
 }
 
-/// Waits until it has ended.
+/// Runs the script, and waits until it has ended.
 pub(super) fn run(domain: &Domain, script: &str, limit: Duration) -> Result<GuestRan, Refusal> {
     let script = BASE64_STANDARD.encode(script);
     let arguments = json!({ "path": "/bin/sh", "arg": ["-s"], "input-data": script, "capture-output": true });
@@ -71,12 +71,12 @@ pub(super) fn run(domain: &Domain, script: &str, limit: Duration) -> Result<Gues
     Ok(GuestRan::Failed(format!("the script has not ended within {} s", limit.as_secs())))
 }
 
-/// Of an agent that answers with an error libvirt names the command, whatever the language.
+/// True if the error is the agent's own: then libvirt names the command, whatever the language.
 fn is_the_agents(error: &str) -> bool {
     error.contains("guest-exec")
 }
 
-/// Nobody in the guest is to fill a status, or a log.
+/// Cuts the output short, so that a guest cannot fill a status or a log.
 fn short(said: &str) -> String {
     one_line(said).chars().take(SHOWN).collect()
 }

@@ -1,5 +1,5 @@
-//! The blocking half: one function a call, each over a connection that is up. It waits as long as libvirt does;
-//! who calls it has a deadline. It never touches a domain of another UUID.
+//! The blocking half: one function for each call, over a connection that is up. A call waits as long as libvirt does;
+//! its caller has a deadline. It never touches a domain of another UUID.
 
 use std::io;
 use std::path::PathBuf;
@@ -27,32 +27,32 @@ use crate::hypervisor::domain_xml::{self, DomainXmlError};
 use crate::hypervisor::{DomainFacts, GuestRan, LocalVm, OffReason, Origin, PauseReason, libvirt_log};
 use crate::keeper::copies::{Copies, VmCopy};
 
-/// The VM this hypervisor is bound to, and what libvirt cannot tell of it.
+/// The VM this hypervisor is bound to, and the facts about it that libvirt cannot tell.
 #[derive(Debug)]
 pub(super) struct Vm {
     pub(super) uuid: Uuid,
     name: String,
     copies: Arc<dyn Copies>,
     bell: Arc<Bell>,
-    /// libvirt's own, of this domain; and whether it was told that it cannot be read.
+    /// libvirt's own log of this domain; and whether it was said that it cannot be read.
     log: PathBuf,
     log_is_told: AtomicBool,
-    /// Whether its last process was ended by us: a SIGKILL looks like a crash to libvirt.
+    /// True if its last process was ended by us: a SIGKILL looks like a crash to libvirt.
     ended_by_us: AtomicBool,
-    /// What was asked to shut down last.
+    /// The guest that was asked to shut down last.
     asked_to_shut_down: Mutex<Option<Asked>>,
 }
 
 /// A guest that was asked to shut down.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
-    /// libvirt's number of the run.
+    /// The number that libvirt gives the run.
     run: u32,
     at: Moment,
 }
 
-/// A guest that is to be off is asked again and again (`plan::orders::SHUTDOWN_AGAIN`). One that was not for twice that time
-/// runs on: whoever wanted it off has taken that back.
+/// A guest that is to be off is asked again and again (`plan::orders::SHUTDOWN_AGAIN`). A guest that was not asked for
+/// twice that time runs on: the wish that it be off has been taken back.
 const STILL_ASKED: Duration = Duration::from_secs(30);
 
 impl Asked {
@@ -61,9 +61,9 @@ impl Asked {
     }
 }
 
-/// Between two looks whether a killed process is gone. Its death is a matter of milliseconds, or of a device.
+/// The pause between two looks whether a killed process is gone. Its death is a matter of milliseconds, or of a device.
 const DEATH_TICK: Duration = Duration::from_millis(5);
-/// A domain can come and go between the questions of one look; more than this is not chance.
+/// The number of tries for one look. A domain can come and go between its questions; more than this is not chance.
 const LOOKS: u32 = 3;
 
 impl Vm {
@@ -87,7 +87,7 @@ impl Vm {
         }
     }
 
-    /// None where libvirt knows no such domain; every other failure is one.
+    /// Finds the domain. None where libvirt knows no such domain; every other failure is an error.
     fn find(&self, connect: &Connect) -> Result<Option<Domain>, Error> {
         match connect.lookup_domain_by_uuid(self.uuid) {
             Ok(domain) => Ok(Some(domain)),
@@ -132,14 +132,14 @@ impl Vm {
         Ok(LocalVm::Unmanaged)
     }
 
-    /// For the log: which processes, whose, and what they are called.
+    /// Lists the processes for the log: which they are, whose, and how they are called.
     fn who_copies_are(&self) -> String {
         let copies = self.alive().unwrap_or_default();
         copies.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
-    /// A domain of our name that is not ours is another cluster's, or somebody's own. It is left alone, and this node
-    /// cannot run the VM beside it: libvirt has room for one domain of a name.
+    /// Fails where a domain has our name and is not ours. It is another cluster's, or somebody's own. It is left alone,
+    /// and this node cannot run the VM beside it: libvirt has room for one domain of a name.
     fn name_is_free(&self, connect: &Connect) -> Result<(), Refusal> {
         let domain = match connect.lookup_domain_by_name(&self.name) {
             Err(error) if is(&error, ErrorNumber::NoDomain) => return Ok(()),
@@ -191,8 +191,8 @@ impl Vm {
         })
     }
 
-    /// There is no process. How the last one ended: by what the definition says, where there is one that knows, by what
-    /// this process was told, and by libvirt's log of what happened while it was away.
+    /// The VM where there is no process. The end of the last one is known by the definition, where there is one that
+    /// knows, by what this process was told, and by libvirt's log of what happened while it was away.
     fn off(&self, by_definition: Option<OffReason>) -> LocalVm {
         let is_known = |reason: &OffReason| *reason != OffReason::Unknown;
         let said = by_definition.filter(is_known).or(self.bell.life().told().ended);
@@ -211,8 +211,9 @@ impl Vm {
         self.asked_to_shut_down.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asked where the VM may have been here, so that a log that is not there is an error. A disk that is dead under it takes
-    /// libvirt and the guest with it: then nobody has moved the guest.
+    /// Reads the end of the last process in libvirt's log. It is asked where the VM may have been here, so a log that
+    /// is not there is an error. A disk that is dead under the log takes libvirt and the guest with it: then the guest
+    /// was not moved.
     pub(super) fn last_end_by_log(&self) -> io::Result<Option<OffReason>> {
         match libvirt_log::last_end(&self.log, self.uuid) {
             Err(error) if Whose::is(&error) == Whose::Storage => Ok(Some(OffReason::Died)),
@@ -256,7 +257,7 @@ impl Vm {
         Ok(facts)
     }
 
-    /// What was told of its start needs no look at the processes.
+    /// Says how the process came to be. Where its start was told, the processes need no look.
     fn origin(&self, known: Option<&Domain>) -> Result<Origin, Refusal> {
         let life = self.bell.life();
         let active = known.filter(|domain| domain.is_active().unwrap_or(false));
@@ -300,7 +301,7 @@ impl Vm {
         Ok(domain.resume()?)
     }
 
-    /// The agent first, as it knows the guest better; where it does not answer, the power button.
+    /// Asks the agent first, as it knows the guest better; where it does not answer, the power button.
     pub(super) fn shutdown(&self, connect: &Connect) -> Result<(), Refusal> {
         let Some(domain) = self.find_active(connect)? else { return Ok(()) };
         let ways = sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT | sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN;
@@ -330,7 +331,7 @@ impl Vm {
         agent::run(&domain, script, limit)
     }
 
-    /// SIGKILL to every process of the VM, without libvirt, which gives QEMU ten seconds to end by itself.
+    /// Sends SIGKILL to every process of the VM, without libvirt, which gives QEMU ten seconds to end by itself.
     pub(super) fn signal_copies(&self) -> Result<(), Refusal> {
         let failed = |error: std::io::Error| plain(format!("cannot kill: {error}"));
         let copies = self.copies.alive().map_err(failed)?;
@@ -340,7 +341,7 @@ impl Vm {
         copies.iter().try_for_each(|copy| self.copies.kill(copy)).map_err(failed)
     }
 
-    /// Has libvirt put away what is left of the process, and waits until it is gone.
+    /// Lets libvirt put away what is left of the process, and waits until it is gone.
     pub(super) fn destroy(&self, connect: &Connect) -> Result<(), Refusal> {
         if let Some(domain) = self.find_active(connect)? {
             self.ended_by_us.store(true, Ordering::SeqCst);
@@ -358,7 +359,8 @@ impl Vm {
         Ok(())
     }
 
-    /// Returns when it is over. The copy that arrives stays paused, and dies there if the source gives up.
+    /// Migrates the guest. Returns when it is over. The copy that arrives stays paused, and dies there if the source
+    /// gives up.
     pub(super) fn migrate(&self, connect: &Connect, uri: &str, unchecked: bool) -> Result<(), Refusal> {
         let Some(domain) = self.find_active(connect)? else { return Err(plain("the domain is not running")) };
         let mut flags = sys::VIR_MIGRATE_LIVE
@@ -373,7 +375,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Of the memory, while a migration goes on; None where it cannot be told.
+    /// The part of the memory that has moved, while a migration goes on; None where it cannot be told.
     pub(super) fn migrated_percent(&self, connect: &Connect) -> Option<u8> {
         let info = self.find_active(connect).ok()??.job_info().ok()?;
         let (total, left) = (info.mem_total?, info.mem_remaining?);
@@ -391,7 +393,7 @@ impl Vm {
         }
     }
 
-    /// Of a domain that runs only the definition goes; its QEMU goes on as it was.
+    /// Removes the definition. The QEMU of a domain that runs goes on as it was.
     pub(super) fn undefine(&self, connect: &Connect) -> Result<(), Refusal> {
         let Some(domain) = self.find(connect)? else { return Ok(()) };
         if !domain.is_persistent()? {
@@ -415,8 +417,8 @@ impl Vm {
     }
 }
 
-/// Of the definition that the running process was made from. Zero, which no document has, where somebody else made
-/// it: that is no reason to think the VM is not running.
+/// The generation of the definition that the running process was made from. It is zero, which no document has, where
+/// somebody else made the definition: that is no reason to think the VM is not running.
 fn live_generation(domain: &Domain) -> Result<u64, Refusal> {
     match domain_xml::generation(&domain.xml_desc(0)?) {
         Ok(generation) => Ok(generation),
@@ -425,12 +427,12 @@ fn live_generation(domain: &Domain) -> Result<u64, Refusal> {
     }
 }
 
-/// Whether there is a definition, and whether a boot starts it.
+/// Says whether there is a definition, and whether a boot starts it.
 fn kept(domain: &Domain) -> Result<(bool, bool), Error> {
     Ok((domain.is_persistent()?, domain.autostart()?))
 }
 
-/// Of a domain that is paused for a migration: whether that is under way, and from here.
+/// Says of a domain that is paused for a migration whether that is under way, and from here.
 fn is_leaving(domain: &Domain) -> Result<bool, Refusal> {
     match domain.job_info() {
         Ok(job) => Ok(u32::try_from(job.r#type)

@@ -1,7 +1,8 @@
-//! libvirt's events, and the one file that calls it without the safe binding, which has none for them.
+//! Receives libvirt's events. This is the one file that calls libvirt without the safe binding, which has nothing for
+//! them.
 //!
-//! What happens inside a callback is bounded and never calls the daemon: it holds an object's UUID against ours,
-//! notes, and counts.
+//! The work inside a callback is bounded and never calls the daemon: it holds an object's UUID against ours, notes, and
+//! counts.
 
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, OnceLock};
@@ -17,7 +18,7 @@ use virt::sys;
 
 use super::life::Life;
 
-/// Rung when something about the VM may have changed.
+/// A bell that is rung when something about the VM may have changed.
 #[derive(Debug)]
 pub(super) struct Bell {
     uuid: Uuid,
@@ -30,7 +31,7 @@ impl Bell {
         Self { uuid, changes: watch::Sender::new(0), life: Life::default() }
     }
 
-    /// What was told by the events of the connection that is up.
+    /// The events that the connection that is up has told.
     pub(super) fn life(&self) -> &Life {
         &self.life
     }
@@ -44,12 +45,12 @@ impl Bell {
     }
 }
 
-/// Why a connection ended.
+/// The reason why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closed {
     /// The daemon went away.
     Ended,
-    /// It did not answer the keepalive.
+    /// The daemon did not answer the keepalive.
     KeepaliveLost,
     Failed,
 }
@@ -72,7 +73,7 @@ impl Closed {
     }
 }
 
-/// What the callbacks of one connection tell.
+/// The receiver of what the callbacks of one connection tell.
 #[derive(Debug)]
 struct Listener {
     bell: Arc<Bell>,
@@ -86,8 +87,8 @@ pub(super) struct Listening {
     domain_events: Vec<c_int>,
 }
 
-/// Starts the loop that delivers the events of every connection of this process, once. To be called before the
-/// first connection is opened: one opened earlier has no events and no keepalive.
+/// Starts the loop that delivers the events of every connection of this process, once. Call it before the first
+/// connection is opened: one opened earlier has no events and no keepalive.
 pub(super) fn start_loop() -> Result<(), String> {
     static STARTED: OnceLock<Result<(), String>> = OnceLock::new();
     STARTED.get_or_init(register_and_start).clone()
@@ -189,7 +190,7 @@ impl Listening {
 }
 
 impl Drop for Listening {
-    /// Each registration holds the connection open, so without this none would ever be closed.
+    /// Ends the registrations. Each holds the connection open, so without this none would ever be closed.
     #[expect(unsafe_code, reason = "the binding has no safe form of taking callbacks back")]
     fn drop(&mut self) {
         let mut results = Vec::new();

@@ -1,5 +1,5 @@
-//! The migration this process began last, as far as it has got. Shared by the thread that waits for its end and by
-//! whoever looks.
+//! The migration that this process began last, as far as it has got. The thread that waits for its end shares it with
+//! those that look.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ pub(super) struct Job {
     state: Arc<Mutex<MigrationJob>>,
 }
 
-/// For the thread that waits: one migration's end is told once. Dropped without, it has failed.
+/// The end of one migration, for the thread that waits: it is told once. Dropped without, the migration has failed.
 #[derive(Debug)]
 pub(super) struct Ending {
     job: Job,

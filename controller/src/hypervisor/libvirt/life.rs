@@ -1,5 +1,5 @@
-//! What libvirt has told this process of the VM's coming and going, while one connection lasts. A domain without a
-//! definition is forgotten by libvirt when it ends, and with it why.
+//! Keeps what libvirt has told this process of the VM's coming and going, while one connection lasts. libvirt forgets a
+//! domain without a definition when it ends, and with it why.
 
 use std::ffi::c_int;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,21 +8,21 @@ use virt::sys;
 
 use crate::hypervisor::{OffReason, Origin};
 
-/// The last thing that was told, if anything was.
+/// The last words of libvirt, if it said any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Told {
-    /// How the process that is there came to be.
+    /// The way in which the present process came to be.
     pub(super) began: Option<Origin>,
-    /// How the last one ended; None while there is one, or where that was not told.
+    /// The way the last process ended; None while there is one, or where that was not told.
     pub(super) ended: Option<OffReason>,
-    /// It was QEMU that was told to end (by a signal), and not the guest that has powered off.
+    /// True if it was QEMU that was told to end (by a signal), and not the guest that has powered off.
     by_signal: bool,
 }
 
-/// What was seen of a process of whose start nothing was told.
+/// A look at a process whose start was not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Learned {
-    /// libvirt's number of the run.
+    /// The number that libvirt gives the run.
     run: u32,
     began: Origin,
 }
@@ -38,27 +38,28 @@ impl Life {
         *self.lock()
     }
 
-    /// What happened since the connection was lost was told to nobody, so what was told before it counts no more.
+    /// Forgets everything, since the connection was lost. Whatever happens until there is another is told to no
+    /// process, so what was told before counts no more.
     pub(super) fn forget(&self) {
         *self.lock() = Told::default();
         *self.learned() = None;
     }
 
-    /// How the process of this run came to be, where it was seen since and nothing was told of it. It holds for this run only: of
-    /// a start that fails libvirt tells neither that it began nor that it is over.
+    /// Notes how the process of this run came to be, where it was seen and nothing was told of it. It holds for this
+    /// run only: for a start that fails, libvirt tells neither that it began nor that it is over.
     pub(super) fn learn(&self, run: u32, began: Origin) {
         if self.told() == Told::default() && began != Origin::Unknown {
             *self.learned() = Some(Learned { run, began });
         }
     }
 
-    /// As it was told, or learned of this very run.
+    /// Says how the process of this run came to be, as it was told or learned of this very run.
     pub(super) fn began(&self, run: u32) -> Option<Origin> {
         let learned = self.learned().filter(|learned| learned.run == run).map(|learned| learned.began);
         self.told().began.or(learned).filter(|began| *began != Origin::Unknown)
     }
 
-    /// A lifecycle event, in libvirt's numbers.
+    /// Takes in a lifecycle event, in libvirt's numbers.
     pub(super) fn hear(&self, event: c_int, detail: c_int) {
         let (Ok(event), Ok(detail)) = (u32::try_from(event), u32::try_from(detail)) else { return };
         match event {
@@ -103,7 +104,8 @@ fn began(detail: u32) -> Origin {
     }
 }
 
-/// A QEMU that dies is told as one that failed, and so is one that was given up before its guest had arrived.
+/// The way a process ended. libvirt tells of a QEMU that dies as one that failed, and so of one that was given up
+/// before its guest had arrived.
 fn ended(detail: u32, began: Option<Origin>) -> OffReason {
     let was_here = matches!(began, Some(Origin::Booted | Origin::Restored));
     match detail {
@@ -139,7 +141,7 @@ mod tests {
         assert_eq!(life.told(), Told { began: Some(Origin::Booted), ..Told::default() });
     }
 
-    /// `virsh start`, ended before it was through; then a guest arrives.
+    /// A `virsh start` was ended before it was through; then a guest arrives.
     #[test]
     fn what_was_seen_of_a_start_that_failed_is_not_said_of_the_next_process() {
         let life = Life::default();
@@ -157,7 +159,7 @@ mod tests {
         assert_eq!(life.began(4), None);
     }
 
-    /// `kill` of QEMU: it ends in order, and libvirt says that it was shut down.
+    /// A `kill` ends QEMU in order, and libvirt says that it was shut down.
     #[test]
     fn a_qemu_that_was_told_to_end_is_no_guest_that_has_powered_off() {
         for (detail, reason) in [

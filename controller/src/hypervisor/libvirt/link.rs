@@ -1,7 +1,8 @@
-//! The connection to libvirt's daemon: made, lost, made again. It asks nothing about domains.
+//! Keeps the connection to libvirt's daemon: makes it, and makes it again when it is lost. It asks nothing about
+//! domains.
 //!
-//! Without libvirt's keepalive: its pings come from the event loop, and one that meets a call that hangs ends the
-//! process (see `worker`). That a daemon hangs is told by the deadlines of the calls; that it died, by the socket.
+//! It does without libvirt's keepalive: its pings come from the event loop, and one that meets a call that hangs ends
+//! the process (see `worker`). The deadlines of the calls tell that a daemon hangs, and the socket tells that it died.
 //!
 //! One task opens it, one attempt at a time, because opening may block for as long as a daemon hangs and a second
 //! attempt would only hang beside the first.
@@ -19,16 +20,18 @@ use super::events::{self, Bell, Closed, Listening};
 use super::refusal::Refusal;
 use super::worker::on_own_thread;
 
-/// Opening takes milliseconds; after this it is said that nobody answers, and still waited for.
+/// The time for opening a connection, which takes milliseconds. After this it is said that the daemon does not answer,
+/// and it is still waited for.
 const OPEN_DEADLINE: Duration = Duration::from_secs(5);
-/// A daemon that is being restarted is back within a second or so. It is a local socket: trying costs nothing.
+/// The pause before the second try. A daemon that is being restarted is back within a second or so. It is a local
+/// socket: trying costs nothing.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The connection as it stands.
+/// The state of the connection.
 #[derive(Debug, Clone)]
 pub(super) enum Link {
-    /// Never yet tried to the end.
+    /// The connection was never yet tried to the end.
     Opening,
     Up(Arc<Session>),
     Down {
@@ -36,10 +39,11 @@ pub(super) enum Link {
     },
 }
 
-/// What a connection takes, and more: its socket, and what it wakes its thread by.
+/// The descriptors that a connection takes, and more: its socket, and what it wakes its thread by.
 const DESCRIPTORS: usize = 8;
 
-/// A connection, where there is room for one: without descriptors libvirt's client does not refuse, it ends this process.
+/// Makes a connection, where there is room for one. Without descriptors libvirt's client does not refuse, it ends this
+/// process.
 pub(super) fn connect_to(uri: &str) -> Result<Connect, Refusal> {
     let spare: io::Result<Vec<File>> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect();
     match spare {
@@ -75,7 +79,7 @@ impl Session {
         self.listening.as_ref().map(Listening::connect)
     }
 
-    /// Whether the connection is still one. If not, it is given up as if libvirt had told so.
+    /// True if the connection is still one. If not, it is given up as if libvirt had told so.
     pub(super) fn is_alive(&self) -> bool {
         let alive = self.connect().is_some_and(|connect| connect.is_alive().unwrap_or(false));
         if !alive {
@@ -89,7 +93,7 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// On a thread of its own: closing calls the daemon, and the last one to hold a session may be anybody.
+    /// Closes on a thread of its own: closing calls the daemon, and any thread may be the last to hold a session.
     fn drop(&mut self) {
         let listening = self.listening.take();
         if let Err(error) = on_own_thread("zsha-close", move || drop(listening)) {
@@ -145,7 +149,7 @@ async fn open(uri: &str, bell: &Arc<Bell>, link: &watch::Sender<Link>) -> Result
     opened.unwrap_or_else(|_| Err("opening a connection to libvirt panicked".to_owned()))
 }
 
-/// Says so once, however often it is tried.
+/// Notes that the connection is down. It logs that once, however often it is tried.
 fn go_down(link: &watch::Sender<Link>, bell: &Bell, uri: &str, reason: String) {
     let news = link.send_if_modified(|link| {
         let news = !matches!(link, Link::Down { reason: known } if *known == reason);

@@ -1,6 +1,6 @@
-//! How the process that is there came to be. The process itself is asked first, since nothing changes its command
-//! line: what does not wait for memory from elsewhere has booted here. libvirt's reason for the state it is in says
-//! more only until the guest is paused or let go on.
+//! Finds out how the present process of the VM came to be. The process itself is asked first, since nothing changes its
+//! command line: a process that does not wait for memory from elsewhere has booted here. libvirt's reason for its state
+//! says more only until the guest is paused or let go on.
 
 use virt::domain::{
     DomainPausedReason, DomainRunningReason, DomainState, DomainStateEnum, DomainStateReason,
@@ -11,7 +11,7 @@ use virt::enumutil::Enum;
 use crate::hypervisor::Origin;
 use crate::keeper::copies::VmCopy;
 
-/// Of a process that is there. `told` is what libvirt told of its start when it began.
+/// The origin of a process that is there. `told` is what libvirt told of its start when it began.
 pub(super) fn of(
     copies: &[VmCopy],
     state: Option<(DomainStateEnum, DomainStateReasonEnum)>,
@@ -46,11 +46,11 @@ fn decide(
 
 enum Said {
     Plainly(Origin),
-    /// It is so of a process that comes; one that leaves looks the same for a moment.
+    /// The process has this origin if it arrives; one that leaves looks the same for a moment.
     Perhaps(Origin),
 }
 
-/// None where the reason tells of something that happened since.
+/// The origin by the reason of the state. None where the reason tells of something that happened since.
 fn by_state(state: DomainStateEnum, reason: DomainStateReasonEnum) -> Option<Said> {
     let (Enum::Known(state), Enum::Known(reason)) = (state, reason) else { return None };
     match (state, reason) {

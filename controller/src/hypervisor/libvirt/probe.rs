@@ -1,7 +1,7 @@
-//! Whether guests can be executed by the processor here. It looks and says; an operator's word goes before it.
+//! Finds out whether guests can be executed by the processor here. An operator's setting goes before it.
 //!
-//! A device that is there and answers is no proof that a guest boots on it: inside some clouds it does not. So there
-//! is an override, and this is only what nobody has overridden.
+//! A device that is there and answers is no proof that a guest boots on it: inside some clouds it does not. So there is
+//! a setting, and this is only used without it.
 
 use std::fs::OpenOptions;
 
@@ -14,8 +14,8 @@ use crate::limits;
 
 const KVM_DEVICE: &str = "/dev/kvm";
 
-/// KVM where the kernel has it for us and libvirt's QEMU can use it. A device that could not be tried for want of a
-/// descriptor is tried again: what is found is kept for good.
+/// Finds KVM where the kernel has it for us and libvirt's QEMU can use it. A device that could not be tried for want of
+/// a descriptor is tried again, since the finding is kept for good.
 pub(super) fn domain_type(capabilities: &str) -> Result<DomainType, Refusal> {
     let device = OpenOptions::new().read(true).write(true).open(KVM_DEVICE);
     if let Err(error) = device.as_ref()

@@ -1,16 +1,16 @@
-//! Why a call to libvirt was answered with no, and what its words mean.
+//! Why a call to libvirt was refused, and what libvirt's words mean.
 
 use virt::error::Error;
 
 use crate::hypervisor::domain_xml::DomainXmlError;
 
-/// Why a call was answered with no.
+/// The reason why a call was refused.
 #[derive(Debug)]
 pub(super) enum Refusal {
     Libvirt(Error),
-    /// Not libvirt's words but ours.
+    /// The words are ours and not libvirt's.
     Plain(String),
-    /// Nobody has said no: what had to be looked at first could not be.
+    /// No call was refused: something that had to be looked at first could not be.
     NotLooked(String),
 }
 
@@ -34,7 +34,7 @@ pub(super) fn not_looked(reason: impl Into<String>) -> Refusal {
     Refusal::NotLooked(reason.into())
 }
 
-/// Whether QEMU could not have the image because somebody else has it open.
+/// True if QEMU could not have the image because another process has it open.
 pub(super) fn is_image_lock(reason: &str) -> bool {
     reason.split("Failed to get ").skip(1).any(|rest| {
         let words = rest.lines().next().unwrap_or_default();

@@ -8,7 +8,7 @@ use virt::enumutil::Enum;
 
 use crate::hypervisor::{OffReason, PauseReason};
 
-/// What libvirt says of a domain that it knows.
+/// The word of libvirt on a domain that it knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
     Off(OffReason),
@@ -18,8 +18,8 @@ pub(super) enum Told {
     Crashed,
 }
 
-/// None where it says nothing that could be relied on: the binding passes a state that could not be asked for on as
-/// one of an unknown number.
+/// Reads a state. None where it says nothing that could be relied on: the binding passes a state that could not be
+/// asked for on as one of an unknown number.
 pub(super) fn read(state: DomainStateEnum, reason: DomainStateReasonEnum) -> Option<Told> {
     let Enum::Known(state) = state else { return None };
     match (state, reason) {
@@ -58,7 +58,7 @@ fn paused(reason: DomainPausedReasonEnum) -> Told {
     }
 }
 
-/// Whether the guest executes at the target of a migration that has still to bring a part of its memory.
+/// True if the guest executes at the target of a migration that has still to bring a part of its memory.
 pub(super) fn is_post_copy(reason: DomainStateReasonEnum) -> bool {
     let Enum::Known(DomainStateReason::Running(Enum::Known(reason))) = reason else { return false };
     matches!(reason, DomainRunningReason::PostCopy | DomainRunningReason::PostCopyFailed)

@@ -1,9 +1,9 @@
-//! Calls that may block for ever, on threads of their own, each with a deadline. Knows nothing of libvirt.
+//! Makes calls that may block for ever on threads of their own, each with a deadline. It knows nothing of libvirt.
 //!
-//! A call that is not back in time keeps its thread until it is, and nobody waits for it any more. One thread is out at
-//! a time: the next call waits for it within its own deadline, and then says so. A hypervisor that hangs cannot eat the
-//! process that way; and two calls never meet on one connection, which libvirt's client does not survive (up to 10.3
-//! it leaves a source of its event loop behind, on the stack of a thread that is gone: CVE-2024-4418).
+//! A call that is not back in time keeps its thread until it is, and its caller waits no longer. One thread is out at a
+//! time: the next call waits for it within its own deadline, and then says so. A hypervisor that hangs cannot eat the
+//! process that way; and two calls never meet on one connection, which libvirt's client does not survive (up to 10.3 it
+//! leaves a source of its event loop behind, on the stack of a thread that is gone: CVE-2024-4418).
 
 use std::sync::Arc;
 use std::thread;
@@ -17,16 +17,16 @@ pub(super) struct Workers {
     free: Arc<Semaphore>,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoAnswer {
-    /// Not within the deadline: the call may yet do its work.
+    /// It did not come within the deadline: the call may yet do its work.
     Late,
-    /// It was not even begun: the one before it hangs.
+    /// The call was not even begun: the one before it hangs.
     Stuck,
-    /// No thread could be made for it.
+    /// No thread could be made for the call.
     NoThread,
-    /// It panicked half way.
+    /// The call panicked half way.
     Died,
 }
 
@@ -57,7 +57,7 @@ impl Workers {
     }
 }
 
-/// Begins `call` on a thread that nobody joins; the answer comes, or the sender is dropped by a panic.
+/// Begins `call` on a thread that is never joined. The answer comes, or the sender is dropped by a panic.
 pub(super) fn on_own_thread<T: Send + 'static>(
     name: &str,
     call: impl FnOnce() -> T + Send + 'static,

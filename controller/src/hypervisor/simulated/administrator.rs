@@ -1,4 +1,4 @@
-//! What somebody does with a host's daemon by hand, past zsha.
+//! Does what an administrator does with a host's daemon by hand, past zsha.
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -9,17 +9,18 @@ use super::state::{Activity, Ending, Process, Request, State};
 use crate::hypervisor::{MigrationOrder, OffReason, Origin, PauseReason};
 
 impl SimulatedHosts {
-    /// `virsh start` of a definition of one's own. The process, if there is none there already.
+    /// Does a `virsh start` of the administrator's own definition. Returns the process, if there was none there
+    /// already.
     pub fn start_by_hand(&self, node: &NodeName) -> Option<u64> {
         self.settled().start_by_hand(node, Instant::now())
     }
 
-    /// `virsh destroy`.
+    /// Does a `virsh destroy`.
     pub fn destroy_by_hand(&self, node: &NodeName) {
         self.settled().end(node, Ending::Destroyed);
     }
 
-    /// `virsh managedsave`, of which the file is never used.
+    /// Does a `virsh managedsave`, whose file is never used.
     pub fn save_by_hand(&self, node: &NodeName) {
         let mut state = self.settled();
         state.executed_until_now(node);
@@ -28,24 +29,25 @@ impl SimulatedHosts {
         }
     }
 
-    /// `virsh suspend` and `virsh resume` of the guest. Whether it was so done.
+    /// Does a `virsh suspend` or `virsh resume` of the guest. Returns true if it was done.
     pub fn pause_by_hand(&self, node: &NodeName, paused: bool) -> bool {
         self.settled().pause_by_hand(node, paused, Instant::now())
     }
 
-    /// `virsh migrate --live`: nothing pauses it where it arrives. The process that waits for it there.
+    /// Does a `virsh migrate --live`: nothing pauses the guest where it arrives. Returns the process that waits for it
+    /// there.
     pub fn migrate_by_hand(&self, from: &NodeName, to: &NodeName) -> Option<u64> {
         let process = self.settled().migrate_by_hand(from, to, Instant::now());
         self.tell_due();
         process
     }
 
-    /// From now on the process table there can be read by what kills, and not by what counts.
+    /// Lets the process table there, from now on, be read by the side that kills, and not by the side that counts.
     pub fn set_uncounted(&self, node: &NodeName, uncounted: bool) {
         self.settled().host(node).uncounted = uncounted;
     }
 
-    /// From now on the log there can be read by nobody.
+    /// Lets the log there be unreadable from now on.
     pub fn set_log_unreadable(&self, node: &NodeName, unreadable: bool) {
         self.settled().host(node).log_unreadable = unreadable;
     }

@@ -1,4 +1,4 @@
-//! The simulated hypervisor keeps the contract.
+//! Tests that the simulated hypervisor keeps the contract.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,24 +10,24 @@ use super::state::{Activity, Due, Process, Request, State};
 use super::{Fault, MigrationFault};
 use crate::hypervisor::{HypervisorError, MigrationJob, MigrationOrder, OffReason, Origin, PauseReason};
 
-/// The source stands still and the target has not been heard of yet.
+/// The time for which the source stands still and has not heard of the target yet.
 const SWITCH: Duration = Duration::from_millis(60);
 
-/// A migration as the two daemons have it, whoever remembers having asked for it.
+/// A migration as the two daemons have it, whichever process remembers having asked for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Moving {
     id: Uuid,
     pub(super) to: NodeName,
     source: u64,
     target: u64,
-    /// The source is stopped, and its memory is at the target.
+    /// True if the source is stopped, and its memory is at the target.
     switched: bool,
-    /// Nobody has asked for it to be paused where it arrives.
+    /// True if the guest was not asked to be paused where it arrives.
     pub(super) runs_on_arrival: bool,
 }
 
 impl Moving {
-    /// The guest stands still, and only the daemons may let it go on, here or there.
+    /// True if the guest stands still, and only the daemons may let it go on, here or there.
     pub(super) fn is_switched(&self) -> bool {
         self.switched
     }
@@ -39,7 +39,7 @@ impl Moving {
 }
 
 impl State {
-    /// The guest begins to move; a paused process that waits for it comes into being at the target.
+    /// Begins to move the guest. A paused process that waits for it comes into being at the target.
     pub(super) fn migrate(
         &mut self,
         node: &NodeName,
@@ -88,7 +88,7 @@ impl State {
         self.give_up_moving(node, &moving, reason);
     }
 
-    /// The guest goes on at the source; what has come to the target is put away.
+    /// Lets the guest go on at the source, and puts away what has come to the target.
     fn give_up_moving(&mut self, node: &NodeName, moving: &Moving, reason: &str) {
         let target = self.host(&moving.to);
         if target.process.as_ref().is_some_and(|process| process.number == moving.target) {
@@ -133,7 +133,7 @@ impl State {
         self.later(now + SWITCH, Due::Finish { from: from.clone(), id });
     }
 
-    /// libvirt at the source hears of the target, or does not: then it lets the guest go on there.
+    /// Ends a migration. libvirt at the source hears of the target, or does not: then it lets the guest go on there.
     pub(super) fn finish(&mut self, from: &NodeName, id: Uuid, now: Instant) {
         let Some(moving) = self.host(from).moving.clone().filter(|moving| moving.id == id) else { return };
         let lost = self.host(from).migration_fault == Some(MigrationFault::AnswerLost);

@@ -1,4 +1,5 @@
-//! What is, in the simulated world, and what each request does to it. Synchronous; never waits, reads no clock.
+//! The state of the simulated world, and what each request does to it. It is synchronous: it never waits, and reads no
+//! clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,13 +16,13 @@ use crate::hypervisor::{
     PauseReason,
 };
 
-/// What can be asked of a hypervisor, as a value: it may have to wait.
+/// A request to a hypervisor, as a value, since it may have to wait.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
     StartPaused(Box<DomainSpec>),
     Resume,
     Shutdown,
-    /// Something that the guest's agent is to do.
+    /// A request to the guest's agent.
     AskAgent {
         operation: &'static str,
     },
@@ -50,12 +51,12 @@ impl Request {
     }
 }
 
-/// How a process ends that does not end by itself.
+/// The way a process ends that does not end by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// Through the hypervisor.
+    /// It is ended through the hypervisor.
     Destroyed,
-    /// Past the hypervisor, or by itself.
+    /// It is ended past the hypervisor, or ends by itself.
     Killed,
 }
 
@@ -73,14 +74,14 @@ pub(super) struct Process {
     pub(super) activity: Activity,
     pub(super) origin: Origin,
     started: Instant,
-    /// Its memory is that of another process as it was then: stale, if anybody has executed since.
+    /// The moment when its memory was taken from another process. It is stale if any copy has executed since.
     pub(super) memory_of: Option<Instant>,
-    /// It has executed, so something may be under way to the disk.
+    /// True if it has executed, so that a write to the disk may be under way.
     pub(super) ran: bool,
-    /// SIGKILL was sent to what is in uninterruptible sleep. Its threads that execute the guest are gone; the one that
-    /// sleeps goes when it wakes, and until then what it was writing may still be written.
+    /// True if SIGKILL was sent to it in uninterruptible sleep. Its threads that execute the guest are gone. The thread
+    /// that sleeps goes when it wakes, and until then its write may still land.
     killed: bool,
-    /// Its host is suspended.
+    /// True if its host is suspended.
     asleep: bool,
 }
 
@@ -113,37 +114,37 @@ impl Process {
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) powered: bool,
-    /// Nothing runs there, and what falls due waits until it wakes.
+    /// True if nothing runs there; things that fall due wait until the host wakes.
     pub(super) suspended: bool,
     postponed: Vec<Due>,
-    /// Counts boots: what was asked before a boot never happens after it.
+    /// The count of boots: a call from before a boot never happens after it.
     boot: u64,
-    /// On its disk, by somebody's hand.
+    /// True if a definition is on its disk, by an administrator's hand.
     defined: bool,
     autostart: bool,
-    /// How the last process ended, if one has.
+    /// The way the last process ended, if one has.
     ended: Option<OffReason>,
     pub(super) process: Option<Process>,
     pub(super) fault: Option<Fault>,
     pub(super) moving: Option<Moving>,
-    /// What the process that asked knows of it.
+    /// The migration as the process knows it that asked for it.
     pub(super) job: MigrationJob,
-    /// How the next migrations from here end.
+    /// The way the next migrations from here end.
     pub(super) migration_fault: Option<MigrationFault>,
     pub(super) delays: Delays,
     pub(super) start_failure: Option<String>,
     pub(super) unkillable: bool,
-    /// Whatever executes is paused again by its first word with the disk.
+    /// True if whatever executes is paused again by its first access to the disk.
     pub(super) disk_gone: bool,
-    /// Whoever counts processes there cannot read the table.
+    /// True if the side that counts processes there cannot read the table.
     pub(super) uncounted: bool,
-    /// The log there says to nobody how the VM has ended.
+    /// True if the log there does not say how the VM has ended.
     pub(super) log_unreadable: bool,
     changes: watch::Sender<u64>,
 }
 
 impl Host {
-    /// Of the VM's process, if there is one.
+    /// The number of the VM's process, if there is one.
     fn number(&self) -> Option<u64> {
         self.process.as_ref().map(|process| process.number)
     }
@@ -176,7 +177,7 @@ impl Host {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Its process has ended; or will, once it can.
+    /// Notes that its process has ended, or will once it can.
     pub(super) fn ended(&mut self, reason: OffReason) {
         self.ended = Some(reason);
         match &mut self.process {
@@ -222,7 +223,7 @@ impl Host {
 /// Something that happens by itself when its time has come.
 #[derive(Debug)]
 pub(super) enum Due {
-    /// A migration is as far as stopping the source; or as far as ending it.
+    /// A migration is as far as stopping the source, or as far as ending it.
     Switch {
         from: NodeName,
         id: Uuid,
@@ -235,7 +236,7 @@ pub(super) enum Due {
         node: NodeName,
         boot: u64,
         request: Request,
-        /// Which was there when it was asked.
+        /// The process that was there when it was asked.
         process: Option<u64>,
     },
     GuestOff {
@@ -244,7 +245,7 @@ pub(super) enum Due {
     },
 }
 
-/// What became of a call at the moment it reached the hypervisor.
+/// The outcome of a call at the moment it reached the hypervisor.
 #[derive(Debug)]
 pub(super) enum Reached<T> {
     Answered(Result<T, HypervisorError>),
@@ -267,7 +268,7 @@ pub(super) struct State {
     pub(super) double_executions: Vec<DoubleExecution>,
     /// Resumes of a guest whose memory was older than its disk.
     pub(super) stale_resumes: Vec<StaleResume>,
-    /// When a process last stopped executing, by node.
+    /// The moment when a process last stopped executing, by node.
     last_executed: BTreeMap<NodeName, Instant>,
 }
 
@@ -376,7 +377,7 @@ impl State {
         self.due.insert((at, self.counter), due);
     }
 
-    /// A look that has reached the hypervisor of `node`, in the boot it was asked in.
+    /// Makes a look that has reached the hypervisor of `node`, in the boot it was asked in.
     pub(super) fn look(&mut self, node: &NodeName, boot: u64) -> Reached<LocalVm> {
         self.seen(node, (boot, "look"), Host::local)
     }
@@ -399,7 +400,7 @@ impl State {
         }
     }
 
-    /// A request that has reached the hypervisor of `node`, in the boot it was asked in.
+    /// Does a request that has reached the hypervisor of `node`, in the boot it was asked in.
     pub(super) fn ask(&mut self, node: &NodeName, boot: u64, request: Request, now: Instant) -> Reached<()> {
         match self.host(node).reachable(boot, request.operation()) {
             Err(error) => Reached::Answered(Err(error)),
@@ -418,7 +419,7 @@ impl State {
         }
     }
 
-    /// A kill of what cannot be killed is not answered in time.
+    /// True if the request is a kill of a process that cannot be killed: it is not answered in time.
     fn sleeps_through(&mut self, node: &NodeName, request: &Request) -> bool {
         let host = self.host(node);
         matches!(request, Request::Kill) && host.unkillable && host.process.is_some()
@@ -459,7 +460,7 @@ impl State {
         host.process.as_ref().filter(|process| !process.killed).and(host.ended)
     }
 
-    /// What is on the disk of `node` to start the VM from, from now on.
+    /// Sets the definition on the disk of `node` from which the VM can be started.
     pub(super) fn define(&mut self, node: &NodeName, defined: bool, autostart: bool) {
         let host = self.host(node);
         if (host.defined, host.autostart) != (defined, autostart) {
@@ -545,7 +546,8 @@ impl State {
         Ok(())
     }
 
-    /// What executes there has just begun to; so whoever executes elsewhere is one too many.
+    /// Notes that a process there has just begun to execute, so that every copy that executes elsewhere is one too
+    /// many.
     pub(super) fn executes_beside_others(&mut self, node: &NodeName, now: Instant) {
         let others = self.copies().into_iter().filter(|copy| copy.executing && copy.node != *node);
         let doubles: Vec<DoubleExecution> = others
@@ -577,7 +579,7 @@ impl State {
         }
     }
 
-    /// If a process executes there, it has done so until now.
+    /// Notes that a process there has executed until now, if one does.
     pub(super) fn executed_until_now(&mut self, node: &NodeName) {
         if self.host(node).process.as_ref().is_some_and(Process::executing) {
             self.last_executed.insert(node.clone(), self.now);
@@ -602,7 +604,7 @@ impl State {
         host.process.as_mut().filter(|process| process.number == number && !process.killed)
     }
 
-    /// Ends the process of `node`, if there is one and it can be ended. How many were.
+    /// Ends the process of `node`, if there is one and it can be ended. Returns how many were ended.
     pub(super) fn end(&mut self, node: &NodeName, ending: Ending) -> usize {
         self.executed_until_now(node);
         let host = self.host(node);
@@ -616,7 +618,7 @@ impl State {
         usize::from(host.process.is_none())
     }
 
-    /// The guest of `node` (that very process, if one is named) is off by its own doing.
+    /// Powers the guest of `node` off by its own doing (that very process, if one is named).
     pub(super) fn guest_off(&mut self, node: &NodeName, number: Option<u64>) -> bool {
         self.executed_until_now(node);
         let host = self.host(node);
@@ -639,7 +641,7 @@ impl State {
         true
     }
 
-    /// Nothing runs there any more, and no time passes for what is there.
+    /// Suspends the host: nothing runs there any more, and no time passes for what is there.
     pub(super) fn suspend(&mut self, node: &NodeName) {
         self.executed_until_now(node);
         let host = self.host(node);
@@ -651,7 +653,7 @@ impl State {
         host.changed();
     }
 
-    /// The guest is the first to go on.
+    /// Wakes the host. The guest is the first to go on.
     pub(super) fn wake(&mut self, node: &NodeName, now: Instant) {
         let host = self.host(node);
         if !std::mem::replace(&mut host.suspended, false) {
@@ -693,7 +695,7 @@ impl State {
         });
     }
 
-    /// What is defined to start with the host runs before anything of ours does.
+    /// Boots the host. A domain that is defined to start with it runs before anything of ours does.
     pub(super) fn power_on(&mut self, node: &NodeName, now: Instant) {
         self.counter += 1;
         let number = self.counter;
@@ -724,7 +726,7 @@ impl State {
 }
 
 impl Host {
-    /// Whether what was asked in `boot` gets as far as the hypervisor, and what is wrong with it if so.
+    /// Says whether a call from `boot` gets as far as the hypervisor, and what its fault is if so.
     fn reachable(&self, boot: u64, operation: &'static str) -> Result<Option<Fault>, HypervisorError> {
         let unreachable =
             |reason: &str| Err(HypervisorError::Unreachable { operation, reason: reason.to_owned() });
@@ -738,7 +740,7 @@ impl Host {
     }
 }
 
-/// Half of how long a call takes: it happens in the middle.
+/// Half of the time that a call takes, since it happens in the middle.
 pub(super) fn half_of(delays: Delays, request: Option<&Request>) -> Duration {
     match request {
         Some(Request::StartPaused(_)) => delays.start / 2,

@@ -1,4 +1,4 @@
-//! What only the simulated world can do: faults, several nodes, power.
+//! Tests what only the simulated world can do: faults, several nodes, power.
 
 use std::path::PathBuf;
 

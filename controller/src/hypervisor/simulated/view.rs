@@ -1,4 +1,4 @@
-//! One node's view of the simulated world. Waits as long as a call takes; what happens is the world's affair.
+//! One node's view of the simulated world. It waits as long as a call takes; [`super::state`] says what happens.
 
 use std::fmt;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Hypervisor for SimulatedHypervisor {
         self.ask(Request::AskAgent { operation: "set the password" }).await
     }
 
-    /// As a guest with cloud-init answers, whatever it is to run.
+    /// Answers as a guest with cloud-init does, whatever it is to run.
     async fn run_in_guest(&self, _script: &str) -> Result<GuestRan, HypervisorError> {
         self.ask(Request::AskAgent { operation: "run in the guest" }).await?;
         Ok(GuestRan::Printed("cloud-init\n".to_owned()))
@@ -131,7 +131,7 @@ impl Hypervisor for SimulatedHypervisor {
     }
 }
 
-/// Takes that long; no time at all still lets others run, so that calls interleave.
+/// Takes that long. No time at all still lets others run, so that calls interleave.
 async fn pass(time: Duration) {
     if time.is_zero() {
         tokio::task::yield_now().await;
