@@ -35,7 +35,7 @@ pub(super) struct Ended {
 pub(super) enum NotEnded {
     NotStarted(String),
     Hangs(Hung),
-    /// So many earlier children hang that no more are started.
+    /// No more children are started, since so many earlier ones hang.
     TooMany,
 }
 

@@ -51,7 +51,7 @@ impl LinuxHost {
         Self::probing(Probe::by(program), seed)
     }
 
-    /// Also looks at an image whose path hangs as these processes have it open.
+    /// Lets an image whose path hangs be looked at as these processes have it open, too.
     pub fn of_vm(mut self, copies: Arc<dyn Copies>) -> Self {
         self.copies = Some(copies);
         self
