@@ -1,4 +1,5 @@
-//! The read-only window: health, metrics, status and one page, from what the controller already knows.
+//! The read-only window of a controller: it serves health, metrics, status and one page to people and programs, from
+//! what the controller already knows.
 //!
 //! It never asks Consul or the hypervisor anything, changes nothing, and never shows old data as if it were
 //! present: everything it says comes with its age.
@@ -44,20 +45,20 @@ pub const MAX_STREAMS: usize = 64;
 /// Answers under way at a shutdown may take so long; then they are cut.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// What is served: the controller's newest word, replaced as a whole after every pass.
+/// The data that is served: the controller's newest word, replaced as a whole after every pass.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Snapshot {
     /// None before the store was first read.
     pub status: Option<ClusterStatus>,
-    /// When the store last confirmed it, also where it said nothing new.
+    /// The moment when the store last confirmed it, also where the store said nothing new.
     pub confirmed: Option<Moment>,
-    /// Why the store cannot be read just now, where it cannot.
+    /// The reason why the store cannot be read just now, if it cannot.
     pub store_problem: Option<String>,
-    /// What the hypervisor says, or why it says nothing.
+    /// The word of the hypervisor, or why it says nothing.
     pub hypervisor: HypervisorSight,
-    /// Until when this node may run the VM.
+    /// The moment until which this node may run the VM.
     pub lease_valid_until: Option<Moment>,
-    /// None: not known.
+    /// True if the VM runs here. None: not known.
     pub vm_running_here: Option<bool>,
 }
 
@@ -70,12 +71,12 @@ pub enum HypervisorSight {
 }
 
 impl Snapshot {
-    /// How old the data is; none if there is none.
+    /// The age of the data; none if there is none.
     pub fn age(&self, now: Moment) -> Option<Duration> {
         self.confirmed.map(|confirmed| now.since(confirmed))
     }
 
-    /// Why this controller is not of use just now, a sentence each; empty where it is.
+    /// The reasons why this controller is not of use just now, a sentence each; empty where it is.
     pub fn not_ready(&self, now: Moment) -> Vec<String> {
         let mut reasons = Vec::new();
         match (&self.store_problem, self.age(now)) {
@@ -103,13 +104,13 @@ impl Snapshot {
     }
 }
 
-/// What the server needs of the controller.
+/// The things that the server needs of the controller.
 #[derive(Debug, Clone)]
 pub struct Window {
     pub feed: watch::Receiver<Arc<Snapshot>>,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
-    /// Host names under which browsers may ask, beside `localhost` and addresses.
+    /// The host names under which browsers may ask, beside `localhost` and addresses.
     pub own_names: OwnNames,
 }
 
@@ -120,7 +121,7 @@ struct Shared {
     closing: watch::Receiver<bool>,
 }
 
-/// Serves until `shutdown`; open event streams end then. It takes no more of this process than is its share.
+/// Serves until `shutdown`; open event streams end then. It takes no more of this process than its share.
 pub async fn serve(
     listener: TcpListener,
     window: Window,
@@ -129,7 +130,7 @@ pub async fn serve(
     serve_within(Limits::of_process(), listener, window, shutdown).await
 }
 
-/// The same within other limits.
+/// Does the same within other limits.
 pub async fn serve_within(
     limits: Limits,
     listener: TcpListener,
@@ -171,7 +172,7 @@ fn router(window: Window, closing: watch::Receiver<bool>) -> Router {
     guard::read_only(guard::against_rebinding(routes, own_names))
 }
 
-/// For the store of the development mode, which is on loopback alone: without limits.
+/// Serves without limits, for the store of the development mode, which is on loopback alone.
 async fn serve_until(
     listener: TcpListener,
     routes: Router,
@@ -204,7 +205,7 @@ fn file(kind: &'static str, text: impl IntoResponse) -> Response {
     response
 }
 
-/// The page's script, which is told the tones of all words by the types that have them.
+/// The page's script. It has the tones of all words from the types that have them.
 fn script() -> String {
     let tones = serde_json::json!({
         "state": tone::of_all(VmState::ALL, VmState::tone),

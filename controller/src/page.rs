@@ -1,5 +1,6 @@
-//! The page beside the controller: on a thread and a runtime of its own, so that nothing that is done to it, and no way in
-//! which it fails, holds up a pass. It is tried again for ever; that it is not served is told, and no more.
+//! Serves the page beside the controller, on a thread and a runtime of its own, so that nothing that is done to it, and
+//! no way in which it fails, holds up a pass. It is tried again for ever. Where it is not served, that is told, and no
+//! more.
 
 use std::future::Future;
 use std::io;
@@ -14,10 +15,10 @@ use zsha_runtime::events::{Event, Recorder};
 
 use crate::api::{self, Window};
 
-/// An address that is taken, or a process out of descriptors, is tried again after this.
+/// The pause after which an address that is taken, or a process out of descriptors, is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Returns when it was told to stop.
+/// Keeps the page served. Returns when it was told to stop.
 pub async fn keep(
     address: SocketAddr,
     window: Window,
@@ -54,7 +55,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// From the thread to its end.
+/// Runs the thread from its start to its end.
 async fn life(
     address: SocketAddr,
     window: Window,

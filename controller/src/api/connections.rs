@@ -1,7 +1,8 @@
-//! Takes the page's connections: only so many, of one address only so many, and none that is of no use to its peer. Half
-//! a request, a peer that does not read and a flood of them cost a place for a while and nobody else anything.
+//! Takes the page's connections: only so many, from one address only so many, and none that is of no use to its peer.
+//! Half a request, a peer that does not read and a flood of them cost a place for a while, and cost other readers
+//! nothing.
 //!
-//! What is too much is told so in one write and closed, before anything is read from it.
+//! A connection too many is told so in one write and closed, before anything is read from it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -22,34 +23,36 @@ use tokio::task::{JoinError, JoinSet};
 use super::{DRAIN, Metrics};
 use crate::limits;
 
-/// Of what a browser or a script sends; one that needs more for it is neither.
+/// The most that is read of a request. A browser and a script send less.
 const REQUEST_BYTES: usize = 16 << 10;
-/// Before another try, when a connection could not be taken (out of descriptors, for instance).
+/// The pause before another try, when a connection could not be taken (out of descriptors, for instance).
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
-/// Written to whoever is too many, as it is.
+/// The answer to a connection too many, as it is written.
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 37\r\nRetry-After: 5\r\nConnection: close\r\n\r\ntoo many connections are open already";
 
-/// How much of this process the page may take.
+/// The share of this process that the page may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at a time.
+    /// The number of connections at a time.
     pub in_all: usize,
-    /// Of them, from one address (of IPv6: from one network of 64 bits, which one host may well have to itself).
+    /// The number of connections from one address (of IPv6: from one network of 64 bits, which one host may well have
+    /// to itself).
     pub each: usize,
-    /// For the whole of a request's headers, also of the next one on the same connection.
+    /// The time for the whole of a request's headers, also of the next one on the same connection.
     pub headers_within: Duration,
-    /// What was sent and is not taken by the peer for so long ends the connection.
+    /// A connection ends when its peer takes nothing of what was sent for so long.
     pub unread_for: Duration,
 }
 
 impl Limits {
-    /// More than a room of screens and every script beside them.
+    /// The number of all connections: more than a room of screens and every script beside them.
     const IN_ALL: usize = 256;
-    /// Every event stream there may be, with the requests of the same tabs: a proxy is one address.
+    /// The number from one address: every event stream there may be, with the requests of the same tabs, since a proxy
+    /// is one address.
     const EACH: usize = 96;
 
-    /// Three quarters of the descriptors this process may have are never the page's.
+    /// The limits by the descriptors that this process may have: three quarters of those are never the page's.
     pub fn of_process() -> Self {
         let quarter = usize::try_from(limits::descriptors() / 4).unwrap_or(usize::MAX);
         let in_all = Self::IN_ALL.min(quarter);
@@ -143,14 +146,15 @@ fn set_up(stream: &TcpStream, limits: Limits) -> io::Result<()> {
     Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?)
 }
 
-/// At once or not at all: nothing was written to it yet, so there is room; and whoever does not read it loses nothing.
+/// Writes the refusal at once or not at all. Nothing was written to the connection yet, so there is room; and a peer
+/// that does not read it loses nothing.
 fn refuse(stream: TcpStream) {
     if let Ok(mut stream) = stream.into_std() {
         let _ = stream.write(TOO_MANY);
     }
 }
 
-/// It was gone before it was taken.
+/// True if the connection was gone before it was taken.
 fn is_only_the_peers(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -165,7 +169,7 @@ fn tell_of_a_panic(ended: Result<(), JoinError>, metrics: &Metrics) {
     }
 }
 
-/// Who holds which places.
+/// The places, and the addresses that hold them.
 #[derive(Debug, Clone)]
 struct Places {
     limits: Limits,
@@ -185,7 +189,7 @@ impl Places {
         Self { limits, metrics, taken: Arc::default() }
     }
 
-    /// None, and counted, where there is none left.
+    /// Takes a place. None, and counted, where there is none left.
     fn take(&self, peer: IpAddr) -> Option<Place> {
         let of = counted_as(peer);
         let mut taken = self.taken();
@@ -205,7 +209,7 @@ impl Places {
         Some(Place { of, places: self.clone() })
     }
 
-    /// Numbers only: a panic elsewhere leaves none of them half written.
+    /// Locks the numbers. They are only numbers: a panic elsewhere leaves none of them half written.
     fn taken(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,8 +2,8 @@
 //! unchanged against `zsha-controller dev` and its embedded store.
 //!
 //! Keys are read (one, below a prefix, blocking), and transactions of `cas`, `delete-cas`, `check-index` and
-//! `check-not-exists` are applied. There is no unconditional write here, as there is none in the store. What it does
-//! not know it refuses; it never pretends. Loopback only: it has no tokens.
+//! `check-not-exists` are applied. There is no unconditional write here, as there is none in the store. It refuses what
+//! it does not know, and never pretends. It is for loopback only, since it has no tokens.
 
 mod transaction;
 
@@ -29,7 +29,7 @@ use zsha_runtime::store::{Entry, Listing, Read, StoreError};
 
 use super::guard::{self, OwnNames};
 
-/// Consul's own: what a blocking read waits when it does not say, and at most.
+/// The time that a blocking read waits when it does not say, and at most: Consul's own.
 const DEFAULT_WAIT: Duration = Duration::from_secs(300);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Consul's `txn_max_req_len`.
@@ -65,7 +65,7 @@ pub fn router(store: SharedStore) -> Router {
     guard::against_rebinding(routes, OwnNames::default())
 }
 
-/// Without an election there is nothing to be slow: the shortest of Consul's settings is the true one.
+/// The agent. Without an election nothing can be slow, so the shortest of Consul's settings is the true one.
 fn agent() -> Value {
     json!({
         "Config": { "Datacenter": "dev", "NodeName": "embedded", "Version": "embedded", "Server": true },
@@ -78,13 +78,13 @@ fn agent() -> Value {
     })
 }
 
-/// The one that there is, with the port that an agent's gossip would have.
+/// The only member, with the port that an agent's gossip would have.
 fn members() -> Value {
     let tags = json!({ "role": "consul", "dc": "dev", "build": "embedded" });
     json!([{ "Name": "embedded", "Addr": "127.0.0.1", "Port": 8301, "Status": 1, "Tags": tags }])
 }
 
-/// What a read asks for.
+/// The question of one read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Question {
     recurse: bool,
@@ -92,7 +92,7 @@ struct Question {
     keys: bool,
     separator: Option<String>,
     read: Read,
-    /// Answer only once the index is above this, or after the wait.
+    /// The read is answered only once the index is above this, or after the wait.
     block: Option<(u64, Duration)>,
 }
 
@@ -136,7 +136,7 @@ impl Question {
     }
 }
 
-/// `500ms`, `30s`, `5m`, `1h`; zero means the default.
+/// Reads `500ms`, `30s`, `5m`, `1h`; zero means the default.
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let amount: u64 = text[..digits].parse().ok()?;
@@ -172,13 +172,13 @@ async fn read(
     Ok(answer(&question, &key, &listing))
 }
 
-/// Consul compares strings and not directories, so `a/n1` is also the prefix of `a/n10`. The store lists
-/// directories; what does not match is left out afterwards.
+/// The directory above the prefix. Consul compares strings and not directories, so `a/n1` is also the prefix of
+/// `a/n10`. The store lists directories, and keys that do not match are left out afterwards.
 fn directory(prefix: &str) -> Option<&str> {
     prefix.rfind('/').map(|at| &prefix[..=at])
 }
 
-/// One key as a listing, which has an index also where the key is absent.
+/// Reads one key as a listing, which has an index also where the key is absent.
 async fn read_one(store: &dyn Store, key: &str, read: Read) -> Result<Listing, StoreError> {
     match store.get(key, read).await? {
         Some(entry) => Ok(Listing { index: entry.modify_index, entries: vec![entry] }),
@@ -225,9 +225,9 @@ struct Pair<'a> {
     lock_index: u64,
     key: &'a str,
     flags: u64,
-    /// Base64; null where it is empty, as Consul has it, and in the answer to a transaction.
+    /// The value in Base64; null where it is empty, as Consul has it, and in the answer to a transaction.
     value: Option<String>,
-    /// The store keeps none.
+    /// The store keeps no such index.
     create_index: u64,
     modify_index: u64,
 }
@@ -243,12 +243,12 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Anything but an answer, in plain text as Consul's.
+/// Anything but an answer, in plain text like Consul's.
 #[derive(Debug)]
 struct Refusal(StatusCode, String);
 
 impl From<StoreError> for Refusal {
-    /// So that a client comes to the same conclusions as the store's own caller would.
+    /// Makes a refusal by which a client comes to the same conclusions as the store's own caller would.
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unavailable { reason, .. } => {

@@ -1,4 +1,5 @@
-//! What stands before every answer: who may be addressed, by which method, and what a browser may do with it.
+//! Stands before every answer: it checks the host name and the method of a request, and says what a browser may do with
+//! the answer.
 //!
 //! A page somewhere else can point its own host name at 127.0.0.1 and have the reader's browser ask this server
 //! for it. Such a request names the other host, so only names that are this server's are answered.
@@ -22,7 +23,7 @@ impl OwnNames {
         Self(Arc::new(names.into_iter().map(|name| name.to_ascii_lowercase()).collect()))
     }
 
-    /// Whether `host`, with or without a port, is this server.
+    /// True if `host`, with or without a port, is this server.
     fn include(&self, host: &str) -> bool {
         let name = without_port(host).to_ascii_lowercase();
         let name = name.strip_suffix('.').unwrap_or(&name);
@@ -64,7 +65,7 @@ pub(super) fn against_rebinding(routes: Router, own: OwnNames) -> Router {
     }))
 }
 
-/// Without a name (HTTP/1.0, a load balancer's check) there is no browser to protect.
+/// The host that a request names. Without a name (HTTP/1.0, a load balancer's check) there is no browser to protect.
 fn host_of(request: &Request) -> Option<String> {
     let named =
         request.headers().get(header::HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());

@@ -1,5 +1,5 @@
-//! What is counted while the controller runs, and Prometheus' text of it. Counting never fails and never waits;
-//! gauges are computed from the snapshot when somebody asks.
+//! Counts what happens while the controller runs, and writes Prometheus' text of it. Counting never fails and never
+//! waits; gauges are computed from the snapshot when they are asked for.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
@@ -19,50 +19,51 @@ pub struct Metrics {
 #[derive(Debug, Default, Clone)]
 struct Counts {
     passes: u64,
-    /// By the plan step's name.
+    /// The steps, by the plan step's name.
     steps: BTreeMap<&'static str, u64>,
-    /// By where and of what kind.
+    /// The errors, by the edge and by the kind.
     errors: BTreeMap<(&'static str, &'static str), u64>,
-    /// By kind of request, as the store counts them.
+    /// The requests by kind, as the store counts them.
     store_requests: BTreeMap<&'static str, u64>,
     streams: u64,
     connections: usize,
-    /// By which limit.
+    /// The connections that were refused, by the limit.
     refused: BTreeMap<&'static str, u64>,
 }
 
 impl Metrics {
-    /// Of a binary built from this commit, where the build said so.
+    /// The metrics of a binary built from this commit, where the build said so.
     pub fn of_build(commit: Option<&'static str>) -> Self {
         Self { commit, ..Self::default() }
     }
 
-    /// A reconcile pass ended.
+    /// Counts a reconcile pass that ended.
     pub fn passed(&self) {
         self.lock().passes += 1;
     }
 
-    /// A step of a plan was carried out, or tried.
+    /// Counts a step of a plan that was carried out, or tried.
     pub fn stepped(&self, step: &'static str) {
         *self.lock().steps.entry(step).or_default() += 1;
     }
 
-    /// An edge (`store`, `hypervisor`, `host`, `keeper`) failed, in this way (`unavailable`, `denied`, ...).
+    /// Counts a failure of an edge (`store`, `hypervisor`, `host`, `keeper`), in this way (`unavailable`, `denied`,
+    /// ...).
     pub fn failed(&self, edge: &'static str, kind: &'static str) {
         *self.lock().errors.entry((edge, kind)).or_default() += 1;
     }
 
-    /// How many requests of a kind the store has sent since the start: it counts, this repeats.
+    /// Sets how many requests of a kind the store has sent since the start: the store counts, and this repeats it.
     pub fn set_store_requests(&self, kind: &'static str, total: u64) {
         self.lock().store_requests.insert(kind, total);
     }
 
-    /// How many connections of the page are open.
+    /// Sets how many connections of the page are open.
     pub(super) fn set_connections(&self, open: usize) {
         self.lock().connections = open;
     }
 
-    /// One was closed at once: `all` together have their share, or its `address` has.
+    /// Counts a connection that was closed at once: `all` together have their share, or its `address` has.
     pub(super) fn refused_connection(&self, because: &'static str) {
         *self.lock().refused.entry(because).or_default() += 1;
     }
@@ -71,7 +72,7 @@ impl Metrics {
         self.lock().streams = open;
     }
 
-    /// Numbers only: a panic elsewhere leaves none of them half written.
+    /// Locks the numbers. They are only numbers: a panic elsewhere leaves none of them half written.
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +161,7 @@ type Labels<'a> = Vec<(&'static str, &'a str)>;
 struct Text(String);
 
 impl Text {
-    /// A metric without samples is left out: absent is how Prometheus says unknown.
+    /// Writes a metric. One without samples is left out: absent is how Prometheus says unknown.
     fn metric<'a, V: Display>(
         &mut self,
         name: &str,

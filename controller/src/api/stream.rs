@@ -1,4 +1,4 @@
-//! The live stream: one a browser tab, all of them fed from the controller's own memory and none of them from
+//! The live stream: one for each browser tab, all of them fed from the controller's own memory and none of them from
 //! Consul. A slow reader skips to the newest state; it never holds up the controller.
 //!
 //! Two kinds of event. `status` carries the whole status whenever it says something new. `pulse` comes at least every
@@ -27,19 +27,19 @@ pub(super) enum Message {
     Pulse(Pulse),
 }
 
-/// How things are with the data, beside what it says.
+/// The state of the data, beside what the data says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Pulse {
     /// The server's wall clock, so that a browser with a wrong one shows right ages.
     now: Timestamp,
-    /// Since the store last confirmed the status. Absent: never.
+    /// The time since the store last confirmed the status. Absent: it never did.
     #[serde(skip_serializing_if = "Option::is_none")]
     age_millis: Option<u128>,
     stale_after_millis: u128,
-    /// When to worry that the line is dead.
+    /// The time after which to worry that the line is dead.
     next_within_millis: u128,
-    /// Why this node is not ready, a sentence each.
+    /// The reasons why this node is not ready, a sentence each.
     not_ready: Vec<String>,
 }
 
@@ -48,9 +48,9 @@ pub(super) struct Reader {
     feed: watch::Receiver<Arc<Snapshot>>,
     closing: watch::Receiver<bool>,
     clock: Clock,
-    /// What it was last told.
+    /// The status that it was last told.
     told: Option<ClusterStatus>,
-    /// A status was told; the pulse that belongs to it is due.
+    /// True if a status was told, and the pulse that belongs to it is due.
     pulse_due: bool,
     next_pulse: Instant,
     _place: OwnedSemaphorePermit,
@@ -68,7 +68,7 @@ impl Reader {
         Self { feed, closing, clock, told: None, pulse_due: false, next_pulse: Instant::now(), _place: place }
     }
 
-    /// The next thing to say; none when the controller goes away.
+    /// The next message; none when the controller goes away.
     pub(super) async fn next(&mut self) -> Option<Message> {
         if !std::mem::take(&mut self.pulse_due) {
             tokio::select! {
@@ -89,7 +89,7 @@ impl Reader {
         Some(Message::Pulse(pulse(&snapshot, self.clock)))
     }
 
-    /// When it was computed is no news.
+    /// True if the status says something new. The time when it was computed is no news.
     fn is_news(&self, status: &ClusterStatus) -> bool {
         match &self.told {
             Some(told) => ClusterStatus { as_of: told.as_of, ..status.clone() } != *told,

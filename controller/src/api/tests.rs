@@ -1,4 +1,4 @@
-//! The window over a real socket, as a browser and a shell see it, and the stream by values.
+//! Tests the window over a real socket, as a browser and a shell see it, and the stream by values.
 
 pub(crate) mod asking;
 mod connections;
@@ -23,7 +23,7 @@ fn failing() -> ClusterStatus {
     status(include_str!("testdata/failing.json"))
 }
 
-/// What `clock` says now, confirmed by the store at this moment.
+/// A snapshot of this status at the time of `clock`, confirmed by the store at this moment.
 fn showing(status: ClusterStatus, clock: Clock) -> Arc<Snapshot> {
     Arc::new(Snapshot {
         status: Some(status),

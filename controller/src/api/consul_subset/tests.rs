@@ -1,5 +1,5 @@
-//! zsha's own client of Consul against this server over the embedded store, by the contract that all stores keep; and
-//! the answers themselves, as a shell sees them.
+//! Tests zsha's own client of Consul against this server over the embedded store, by the contract that all stores keep,
+//! and the answers themselves, as a shell sees them.
 
 use std::future::pending;
 

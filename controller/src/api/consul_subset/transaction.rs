@@ -1,5 +1,5 @@
-//! `PUT /v1/txn`: Consul's operations to the store's, and the store's outcome to Consul's answer. It applies all of
-//! them at once or says which did not hold.
+//! `PUT /v1/txn`: translates Consul's operations to the store's, and the store's outcome to Consul's answer. It applies
+//! all of them at once, or says which did not hold.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -28,13 +28,13 @@ struct Wire {
     index: u64,
 }
 
-/// One of the store's operations, and which of Consul's it stands for.
+/// One of the store's operations, and those of Consul's that it stands for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Step {
     op: Op,
-    /// Place of the first of them in the request.
+    /// The place of the first of them in the request.
     place: usize,
-    /// Whether Consul gives it a result.
+    /// True if Consul gives it a result.
     result: bool,
 }
 

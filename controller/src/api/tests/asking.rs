@@ -1,4 +1,5 @@
-//! The smallest HTTP client there is, for tests: what was really sent, byte by byte. One request a connection.
+//! The smallest HTTP client there is, for tests of what was really sent, byte by byte. It makes one request for each
+//! connection.
 
 use std::future::Future;
 use std::io;
@@ -19,7 +20,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// On a port of loopback that the kernel chose.
+    /// Starts a server on a port of loopback that the kernel chose.
     pub(crate) async fn start<F>(serve: impl FnOnce(TcpListener) -> F) -> Self
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -99,7 +100,7 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// What was sent up to and with the line that contains `mark`.
+    /// Reads what was sent up to and with the line that contains `mark`.
     pub(crate) async fn until(&mut self, mark: &str) -> String {
         loop {
             if let Some(at) = self.unread.find(mark) {

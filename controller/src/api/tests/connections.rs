@@ -1,4 +1,5 @@
-//! Peers that mean no good, or nothing: half a request, a stream that nobody reads, more connections than there is room.
+//! Tests peers that mean no good, or nothing: half a request, a stream that is not read, more connections than there is
+//! room.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -24,14 +25,14 @@ async fn serving_within(limits: Limits) -> (watch::Sender<Arc<Snapshot>>, Server
     (sender, Server::start(|listener| serve_within(limits, listener, window, pending())).await)
 }
 
-/// From another address of loopback, so that no place of ours is taken.
+/// Connects from another address of loopback, so that no place of ours is taken.
 async fn connect_from(last: u8, server: &Server) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, last], 0).into()).unwrap();
     socket.connect(server.address).await.unwrap()
 }
 
-/// What comes until the server closes.
+/// Reads what comes until the server closes.
 async fn rest(connection: &mut TcpStream) -> String {
     let mut said = Vec::new();
     // A reset is an end too.
