@@ -1,5 +1,6 @@
-//! What this process may have of its host. It takes what it is allowed to, so that it does not depend on whoever started
-//! it: a controller that cannot open a file sees nothing, and a keeper that cannot ends nobody.
+//! The share of its host that this process may have. The process raises its limits as far as it is allowed to, so that
+//! it does not depend on what started it: a controller that cannot open a file sees nothing, and a keeper that cannot
+//! kills nothing.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Far more than either needs; a library that closes every descriptor before it runs a program takes its time with more.
+/// The number of descriptors: far more than either needs. A library that closes every descriptor before it runs a
+/// program takes its time with more.
 const ENOUGH: u64 = 65_536;
 
 /// Raises how many descriptors may be open as far as an ordinary user may, up to what is enough.
@@ -20,30 +22,31 @@ pub fn take_descriptors() {
     }
 }
 
-/// None where it is right as it is. None of a limit is none.
+/// The limit to set. None where it is right as it is. A limit of None is no limit.
 fn raised(current: Option<u64>, maximum: Option<u64>) -> Option<u64> {
     let wanted = maximum.unwrap_or(u64::MAX).min(ENOUGH);
     current.filter(|current| *current < wanted).map(|_| wanted)
 }
 
-/// How many may be open.
+/// The number of descriptors that may be open.
 pub fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Whether an error says only that this process, or this host, has none left of what a question takes: nobody was asked.
+/// True if an error says only that this process, or this host, has none left of what a question takes: then the
+/// question was not asked.
 pub fn is_a_lack(error: &io::Error) -> bool {
     let lack = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
     Errno::from_io_error(error).is_some_and(|errno| lack.contains(&errno))
 }
 
-/// Calls that may block at a time: the looks of one pass, and some that hang.
+/// The number of calls that may block at a time: the looks of one pass, and some that hang.
 const BLOCKING_THREADS: usize = 16;
-/// Longer than any host is up.
+/// A time longer than any host is up.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// One thread for what may block is there from the start and stays: where no more is to be had, what is asked waits for that
-/// one, within its own deadline. Without any, tokio would end the process.
+/// Makes a runtime. One thread for calls that may block is there from the start and stays: where no more is to be had,
+/// a call waits for that one, within its own deadline. Without any, tokio would end the process.
 pub fn runtime(thread_stack: usize) -> io::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

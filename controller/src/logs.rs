@@ -1,6 +1,6 @@
-//! Logs: one line an event, as text or JSON, to stderr (journald, or whoever holds it), and where a directory is named to
-//! files there as well. `info` means that a state changed; a quiet cluster is silent there. Nobody ever waits for a file:
-//! a thread of its own writes them.
+//! Writes the logs, one line an event, as text or JSON. They go to stderr (journald, or whatever holds it), and also to
+//! files where a directory is named. `info` means that a state changed; a quiet cluster is silent there. No caller ever
+//! waits for a file: a thread of its own writes them.
 
 mod files;
 
@@ -40,10 +40,10 @@ impl FromStr for LogFormat {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {
-    /// Checked: [`LogSettings::check_filter`].
+    /// The filter, checked by [`LogSettings::check_filter`].
     pub filter: String,
     pub format: LogFormat,
-    /// Beside stderr.
+    /// The files beside stderr, if any.
     pub files: Option<LogFileSettings>,
 }
 
@@ -66,14 +66,14 @@ impl Default for LogSettings {
     }
 }
 
-/// Writes what is on its way to a file when it is dropped: kept for as long as the process logs.
+/// Writes what is on its way to a file when it is dropped. It is kept for as long as the process logs.
 #[must_use]
 #[derive(Debug)]
 pub struct Logging {
     _files: Option<WorkerGuard>,
 }
 
-/// Takes effect for the whole process, `program` by name; an error if something else did so before.
+/// Begins to log for the whole process, with `program` as its name. It is an error if another log was begun before.
 pub fn init(settings: &LogSettings, program: &str) -> anyhow::Result<Logging> {
     let filter = EnvFilter::try_new(&settings.filter)?;
     let to_stderr = lines::layer().with_writer(std::io::stderr);
@@ -110,12 +110,12 @@ fn stderr_is_journal() -> bool {
     rustix::fs::fstat(std::io::stderr()).is_ok_and(|stat| is_journal(&named, stat.st_dev, stat.st_ino))
 }
 
-/// Whether `JOURNAL_STREAM` means this very file: a child may have inherited the variable and not the stream.
+/// True if `JOURNAL_STREAM` means this very file: a child may have inherited the variable and not the stream.
 fn is_journal(named: &str, device: u64, inode: u64) -> bool {
     named == format!("{device}:{inode}")
 }
 
-/// For journald, which has the time already and reads the level from a prefix.
+/// The format for journald, which has the time already and reads the level from a prefix.
 struct Journal(Format<Full, ()>);
 
 impl Default for Journal {

@@ -1,8 +1,8 @@
-//! What one node's processes are told at their start: flags, environment and the node's own file, in that order of
-//! precedence, each value remembered with where it came from so that an error can name the place.
+//! Reads the settings of one node's processes at their start: flags, environment and the node's own file, in that order
+//! of precedence. Each value is remembered with where it came from, so that an error can name the place.
 //!
-//! [`resolve`] is a plain function of those three; only [`read_file`] looks at the disk. Desired state is never
-//! here: what the cluster should be is the document in Consul.
+//! [`resolve`] is a plain function of those three; only [`read_file`] looks at the disk. Desired state is never here:
+//! the document in Consul says what the cluster should be.
 
 mod file;
 mod values;
@@ -26,13 +26,14 @@ pub use file::DomainType;
 use file::FileSettings;
 use values::Values;
 
-/// Read when no file is named, and only if it is there.
+/// The file that is read when none is named, and only if it is there.
 pub const DEFAULT_FILE: &str = "/etc/zsha/controller.yaml";
 pub const DEFAULT_CONSUL: &str = "http://127.0.0.1:8500";
 pub const DEFAULT_LIBVIRT: &str = "qemu:///system";
-/// Of the QEMU driver; a distribution may have moved them.
+/// The directory of the QEMU driver's logs; a distribution may have moved them.
 pub const DEFAULT_LIBVIRT_LOGS: &str = "/var/log/libvirt/qemu";
-/// Loopback: status names hosts and addresses, so whoever wants it on the network says so.
+/// The address is on loopback: the status names hosts and addresses, so an operator who wants it on the network says
+/// so.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 pub const DEFAULT_MIGRATION_URI: &str = "qemu+tls://{address}/system";
 pub const DEFAULT_RUN_DIR: &str = "/run/zsha";
@@ -45,43 +46,43 @@ pub struct Settings {
     pub node: NodeName,
     pub consul: ConsulAccess,
     pub libvirt: String,
-    /// Where that libvirt writes how each of its domains ended.
+    /// The directory in which that libvirt writes how each of its domains ended.
     pub libvirt_logs: PathBuf,
     pub listen: SocketAddr,
-    /// Sockets and the keeper's memory of its last deadline.
+    /// The directory for sockets and the keeper's memory of its last deadline.
     pub run_dir: PathBuf,
-    /// What the guest is told at its start. The same path on every node, or the VM cannot be moved live; QEMU's user must
-    /// be able to read what is in it.
+    /// The directory for the guest's seed disk. It has the same path on every node, or the VM cannot be moved live;
+    /// QEMU's user must be able to read what is in it.
     pub state_dir: PathBuf,
     pub domain_type: DomainType,
-    /// Live migration between domains that share no storage lock, as the lab's do. Never in production.
+    /// True for live migration between domains that share no storage lock, as the lab's do. Never in production.
     pub unsafe_migration: bool,
     /// Another node's libvirt as this one's reaches it; `{address}` stands for that node's.
     pub migration_uri: String,
-    /// Armed by the keeper where named; see [`Settings::for_keeper`].
+    /// The watchdog that the keeper arms, where one is named; see [`Settings::for_keeper`].
     pub watchdog_device: Option<PathBuf>,
-    /// How QEMU logs in to Ceph, where the image is there. None: without a key.
+    /// The login of QEMU to Ceph, where the image is there. None: without a key.
     pub ceph: Option<CephLogin>,
     pub log: LogSettings,
 }
 
 impl Settings {
-    /// Where this cluster's keeper listens on this node.
+    /// The socket on which this cluster's keeper listens on this node.
     pub fn keeper_socket(&self) -> PathBuf {
         process::socket_path(&self.run_dir, &self.cluster)
     }
 
-    /// Where it keeps what it remembers.
+    /// The directory in which the keeper keeps what it remembers.
     pub fn keeper_directory(&self) -> PathBuf {
         process::directory(&self.run_dir, &self.cluster)
     }
 
-    /// Where this node keeps the disk that tells this cluster's guest what it is to be.
+    /// The path of the seed disk that tells this cluster's guest its configuration on this node.
     pub fn seed(&self) -> PathBuf {
         self.state_dir.join(self.cluster.as_str()).join("seed.img")
     }
 
-    /// What the keeper is made from. Reads the token's file. A watchdog resets the machine when nobody pets it, so
+    /// The settings of the keeper. This reads the token's file. A watchdog resets the machine when it is not petted, so
     /// only one that was named is armed.
     pub fn for_keeper(&self) -> Result<KeeperSettings, consul::ConnectError> {
         Ok(KeeperSettings {
@@ -100,17 +101,17 @@ impl Settings {
 /// How Consul is reached: addresses and the names of files, none of them read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsulAccess {
-    /// The local agent first. Never empty.
+    /// The endpoints, the local agent first. Never empty.
     pub endpoints: Vec<Endpoint>,
     pub token_file: Option<PathBuf>,
     pub ca_cert: Option<PathBuf>,
-    /// Together with `client_key`, or neither.
+    /// The client's certificate. It is set together with `client_key`, or neither is.
     pub client_cert: Option<PathBuf>,
     pub client_key: Option<PathBuf>,
 }
 
 impl ConsulAccess {
-    /// What the store is made from. Reads the token's file.
+    /// The settings of the store. This reads the token's file.
     pub fn for_store(&self) -> Result<consul::ConsulSettings, consul::ConnectError> {
         let identity = match (&self.client_cert, &self.client_key) {
             (Some(cert), Some(key)) => Some(consul::Identity { cert: cert.clone(), key: key.clone() }),
@@ -181,7 +182,7 @@ pub const VARIABLES: [&str; 16] = [
     "ZSHA_RUN_DIR",
 ];
 
-/// Of the variables of the process, those of [`VARIABLES`]. The others may hold anything: they are not ours.
+/// Takes those of [`VARIABLES`] from the variables of the process. The others may hold anything: they are not ours.
 pub fn environment(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Environment, SettingsError> {
@@ -212,7 +213,7 @@ pub struct FileText {
     pub text: String,
 }
 
-/// Where a value came from, in words an operator can act on.
+/// The origin of a value, in words an operator can act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Flag(&'static str),
@@ -230,7 +231,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// All that is wrong, not only the first.
+/// Everything that is wrong, not only the first problem.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct SettingsError {
     pub problems: Vec<Problem>,
@@ -254,19 +255,19 @@ pub enum Problem {
         what: &'static str,
         ways: String,
     },
-    /// `must` says what is allowed.
+    /// A value is wrong. `must` says what is allowed.
     Wrong {
         origin: Origin,
         given: String,
         must: String,
     },
-    /// The file as a whole: not readable, not YAML, a key that does not exist.
+    /// The file as a whole is wrong: it is not readable, is not YAML, or has a key that does not exist.
     File {
         path: PathBuf,
         reason: String,
         hint: String,
     },
-    /// Settings that do not go together.
+    /// Settings do not go together.
     Together {
         what: String,
         hint: String,
@@ -302,7 +303,7 @@ pub fn read_file(flags: &Flags, environment: &Environment) -> Result<Option<File
     }
 }
 
-/// An empty variable is an unset one.
+/// The value of a variable. An empty variable counts as unset.
 fn set<'a>(environment: &'a Environment, name: &str) -> Option<&'a str> {
     debug_assert!(VARIABLES.contains(&name), "{name} is not among the variables that are taken");
     environment.get(name).map(String::as_str).filter(|value| !value.is_empty())

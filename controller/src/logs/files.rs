@@ -1,6 +1,6 @@
-//! Log files: `PROGRAM.log` in one directory, cut when a day of UTC ends and when it has grown too long. What was cut
-//! keeps the moment of the cut in its name; the oldest goes when all of a program's files exceed the total. It sets up
-//! no log and starts no thread: whoever writes to it does so from a thread that nobody waits for.
+//! The log files: `PROGRAM.log` in one directory, cut when a day of UTC ends and when it has grown too long. A file
+//! that was cut keeps the moment of the cut in its name; the oldest goes when all of a program's files exceed the
+//! total. This file sets up no log and starts no thread: its caller writes from a thread that no other waits for.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -12,15 +12,15 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Unit};
 
 const MIB: u64 = 1024 * 1024;
-/// Of all files of one program: the original's logs grew by 10 GB a year and filled disks.
+/// The size of all files of one program. The original's logs grew by 10 GB a year and filled disks.
 pub const DEFAULT_TOTAL_MIB: u64 = 1024;
-/// One file is at most this part of the total, so that cutting away the oldest leaves most of the history.
+/// The part of the total that one file may be, so that cutting away the oldest leaves most of the history.
 const PARTS: u64 = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFileSettings {
     pub directory: PathBuf,
-    /// In bytes; at least [`LogFileSettings::LEAST_TOTAL`].
+    /// The size of all files, in bytes; at least [`LogFileSettings::LEAST_TOTAL`].
     pub total: u64,
 }
 
@@ -31,7 +31,7 @@ impl LogFileSettings {
         Self { directory, total: DEFAULT_TOTAL_MIB * MIB }
     }
 
-    /// From a number of MiB.
+    /// Reads the total from a number of MiB.
     pub fn total_of(text: &str) -> Result<u64, String> {
         match text.parse::<u64>().ok().and_then(|mib| mib.checked_mul(MIB)) {
             Some(total) if total >= Self::LEAST_TOTAL => Ok(total),
@@ -40,27 +40,27 @@ impl LogFileSettings {
     }
 }
 
-/// Written to by one thread. A line is never torn between two files if it is written by one call.
+/// The files as one thread writes to them. A line is never torn between two files if it is written by one call.
 #[derive(Debug)]
 pub(super) struct LogFiles<C> {
     settings: LogFileSettings,
     program: String,
     clock: C,
     open: Option<Open>,
-    /// That it cannot be written was said, and not succeeded since.
+    /// True if it was said that the file cannot be written, and no write has succeeded since.
     complained: bool,
 }
 
 #[derive(Debug)]
 struct Open {
     file: File,
-    /// Of its first line, or of the last one from before a restart.
+    /// The day of its first line, or of the last line from before a restart.
     day: Date,
     size: u64,
 }
 
 impl LogFiles<fn() -> Timestamp> {
-    /// Touches nothing yet: a disk that is full or read-only keeps no program from starting.
+    /// Makes it, and touches nothing yet: a disk that is full or read-only keeps no program from starting.
     pub(super) fn new(settings: LogFileSettings, program: &str) -> Self {
         Self::with_clock(settings, program, zsha_runtime::clock::wall_now)
     }
@@ -121,7 +121,7 @@ impl<C: Fn() -> Timestamp> LogFiles<C> {
         Ok(())
     }
 
-    /// Free, and later by name than every earlier cut that this clock made.
+    /// A name that is free, and later than that of every earlier cut that this clock made.
     fn name_of_cut(&self, now: Timestamp) -> io::Result<PathBuf> {
         let moment = now.round(Unit::Millisecond).map_err(io::Error::other)?.strftime("%Y%m%dT%H%M%S.%3fZ");
         for number in 0..1000 {
@@ -139,7 +139,8 @@ impl<C: Fn() -> Timestamp> LogFiles<C> {
 }
 
 impl<C: Fn() -> Timestamp> Write for LogFiles<C> {
-    /// An error is said once on stderr, where every line goes as well, and the file opened anew with the next line.
+    /// Writes a line. An error is said once on stderr, where every line goes as well, and the file is opened anew with
+    /// the next line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match self.append(line) {
             Ok(()) => self.complained = false,
@@ -163,14 +164,14 @@ fn day(at: Timestamp) -> Date {
     at.to_zoned(TimeZone::UTC).date()
 }
 
-/// Whether a file was cut from this program's log, by its name.
+/// True if a file was cut from this program's log, by its name.
 fn is_cut(program: &str, name: &str) -> bool {
     let moment =
         Path::new(name).file_stem().and_then(|stem| stem.to_str()?.strip_prefix(program)?.strip_prefix('.'));
     name.ends_with(".log") && moment.is_some_and(|moment| moment.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// Which of the files that were cut have to go, oldest first, so that the rest is at most `limit` bytes.
+/// The files among those that were cut that have to go, oldest first, so that the rest is at most `limit` bytes.
 fn surplus(mut past: Vec<(String, u64)>, limit: u64) -> Vec<String> {
     past.sort();
     let mut sum: u64 = past.iter().map(|(_, size)| size).sum();

@@ -7,14 +7,14 @@ use serde::Deserialize;
 
 use super::{FileText, Problem};
 
-/// Who executes the guest's instructions.
+/// The way the guest's instructions are executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DomainType {
     Kvm,
-    /// Emulation. Slow, and everywhere.
+    /// QEMU emulates them: slow, and everywhere.
     Qemu,
-    /// KVM where the node has it, else emulation.
+    /// KVM executes them where the node has it, else QEMU emulates them.
     #[default]
     Auto,
 }

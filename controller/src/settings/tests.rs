@@ -1,4 +1,4 @@
-//! Every value by every way, and every complaint. Values in, values out.
+//! Tests every value by every way, and every complaint. Values in, values out.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

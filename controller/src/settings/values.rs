@@ -1,5 +1,5 @@
-//! One value after the other: where it is taken from, and what it must look like. Pure; what is wrong is
-//! collected and never stops the rest from being checked.
+//! Settles one value after the other: where it is taken from, and what it must look like. It is pure; every problem is
+//! collected, and none stops the rest from being checked.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::{
 use crate::hypervisor::domain_xml::CephLogin;
 use crate::logs::{LogFileSettings, LogFormat, LogSettings};
 
-/// Stands for a node's in `migrationUri`.
+/// The placeholder for a node's address in `migrationUri`.
 const ADDRESS: &str = "{address}";
 
 pub(super) struct Values<'a> {
@@ -27,7 +27,8 @@ pub(super) struct Values<'a> {
     pub(super) problems: Vec<Problem>,
 }
 
-/// Where one value may come from: the flag's name and what it says, the variable's name, the key and what it says.
+/// The ways by which one value may come: the flag's name and what it says, the variable's name, the key and what it
+/// says.
 struct Ways<'a> {
     flag: Option<(&'static str, &'a Option<String>)>,
     variable: &'static str,
@@ -35,7 +36,7 @@ struct Ways<'a> {
 }
 
 impl Values<'_> {
-    /// None where something needed is missing; then there is a problem too.
+    /// The settings. None where something needed is missing; then there is a problem too.
     pub(super) fn settings(&mut self, flags: &Flags, file: &FileSettings) -> Option<Settings> {
         let cluster = self.needed(
             "cluster's name",
@@ -104,26 +105,26 @@ impl Values<'_> {
         })
     }
 
-    /// Only the file can set it.
+    /// The state directory. Only the file can set it.
     fn state_dir(&mut self, file: &FileSettings) -> Option<PathBuf> {
         let given = self.only_in_file("stateDir", file.state_dir.clone(), absolute_path)?;
         Some(given.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))
     }
 
-    /// Only the file can set it.
+    /// The directory of libvirt's logs. Only the file can set it.
     fn libvirt_logs(&mut self, file: &FileSettings) -> Option<PathBuf> {
         let given =
             self.only_in_file("libvirtLogDirectory", file.libvirt_log_directory.clone(), absolute_path)?;
         Some(given.unwrap_or_else(|| DEFAULT_LIBVIRT_LOGS.into()))
     }
 
-    /// Only the file can set it.
+    /// The URI for migrations. Only the file can set it.
     fn migration_uri(&mut self, file: &FileSettings) -> Option<String> {
         let given = self.only_in_file("migrationUri", file.migration_uri.clone(), migration_uri)?;
         Some(given.unwrap_or_else(|| DEFAULT_MIGRATION_URI.to_owned()))
     }
 
-    /// Only the file can set it, and both keys or neither.
+    /// The login to Ceph. Only the file can set it, and both keys or neither.
     fn ceph(&mut self, file: &FileSettings) -> Option<Option<CephLogin>> {
         let user = self.only_in_file("cephUser", file.ceph_user.clone(), ceph_user);
         let secret = self.only_in_file("cephSecret", file.ceph_secret.clone(), secret);
@@ -196,7 +197,7 @@ impl Values<'_> {
         Some(LogSettings { filter: filter?, format: format?, files: files? })
     }
 
-    /// Outside None where something is wrong, inside where no directory is named.
+    /// The log files. The outer None means that something is wrong, the inner one that no directory is named.
     fn log_files(&mut self, flags: &Flags, file: &FileSettings) -> Option<Option<LogFileSettings>> {
         let said = self.said(&Ways {
             flag: Some(("log-directory", &flags.log_directory)),
@@ -211,7 +212,7 @@ impl Values<'_> {
         Some(Some(files))
     }
 
-    /// What was said, by whoever has precedence.
+    /// The value that was given, by the way that has precedence.
     fn said(&self, ways: &Ways<'_>) -> Option<(Origin, String)> {
         if let Some((name, Some(value))) = ways.flag {
             return Some((Origin::Flag(name), value.clone()));
@@ -224,7 +225,8 @@ impl Values<'_> {
         Some((Origin::File { path, key }, value?.to_owned()))
     }
 
-    /// What no flag and no variable sets. Outside None where it is wrong, inside where it is not given.
+    /// A value that no flag and no variable sets. The outer None means that it is wrong, the inner one that it is not
+    /// given.
     fn only_in_file<T>(
         &mut self,
         key: &'static str,
@@ -328,8 +330,8 @@ fn libvirt_uri(text: &str) -> Result<String, String> {
     }
 }
 
-/// `qemu+TRANSPORT://[USER@]{address}[:PORT]/PATH`: without the placeholder every migration would go to one host, and a
-/// URI that libvirt does not take would show only when the first one is asked for.
+/// Checks `qemu+TRANSPORT://[USER@]{address}[:PORT]/PATH`. Without the placeholder every migration would go to one
+/// host, and a URI that libvirt does not take would show only when the first migration is asked for.
 fn migration_uri(text: &str) -> Result<String, String> {
     let leads_to_a_node = || {
         let (scheme, rest) = text.split_once("://")?;
@@ -353,7 +355,7 @@ fn migration_uri(text: &str) -> Result<String, String> {
     }
 }
 
-/// As Consul's own tools take them: scheme and port may be left out.
+/// Reads endpoints as Consul's own tools take them: scheme and port may be left out.
 fn consul_endpoints(text: &str, encrypted: bool) -> Result<Vec<Endpoint>, String> {
     let endpoint = |part: &str| {
         let plain = encrypted && !part.contains("://");
