@@ -1,4 +1,5 @@
-//! An administrator who knows libvirt and Consul, and not zsha: what is done to the VM, or to the store, past it.
+//! Plays an administrator who knows libvirt and Consul, and not zsha: things done to the VM, or to the store, past
+//! zsha.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,17 +15,18 @@ use crate::init::on_disk;
 use crate::services::{self, CLUSTER, SEED};
 use crate::{IMAGE, wait};
 
-/// The record of who owns the VM.
+/// The key of the ownership record.
 pub const OWNERSHIP: &str = "zsha/lab/vms/mnvm";
-/// What a domain made by hand has for a disk, so that QEMU's image lock is not what ends it: not every storage has one.
+/// The disk of a domain that is made by hand, so that QEMU's image lock is not what ends it: not every storage has one.
 const OTHER_IMAGE: &str = "/opt/smp/mngt/by-hand.img";
 const VIRSH: [&str; 4] = ["virsh", "-q", "-c", "qemu:///system"];
 const MIGRATED_WITHIN: Duration = Duration::from_secs(60);
-/// Of a process that has ended: until the check has read /proc once more.
+/// The time after the end of a process until the check has read /proc once more.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 
 impl Host {
-    /// Moves the guest to another host as a person would, and waits for the end of it: the process that has it there.
+    /// Moves the guest to another host as a person would, and waits for the end of it. Returns the process that has it
+    /// there.
     pub fn migrates_past_zsha(&self, to: &Host, options: &[&str]) -> Result<i32> {
         let uri = format!("qemu+tcp://{}/system", to.address());
         let migrate = ["migrate", "--p2p", "--unsafe"];
@@ -33,7 +35,7 @@ impl Host {
         to.pid_of_qemu()?.with_context(|| format!("no QEMU on {}, to which it was moved", to.name))
     }
 
-    /// The disk that tells the guest where it is, without which no host takes it in; a node makes it for itself.
+    /// Copies the seed disk, without which no host takes the guest in; a node makes it for itself.
     pub fn copies_seed_to(&self, to: &Host) -> Result<()> {
         let seed = |host: &Host| Ok::<_, anyhow::Error>(format!("/proc/{}/root{SEED}", host.init()?));
         let directory = Path::new(SEED).parent().context("the seed is in a directory")?.display().to_string();
@@ -41,8 +43,8 @@ impl Host {
         fs::copy(seed(self)?, seed(to)?).map(drop).context("copy the seed")
     }
 
-    /// Starts a domain of the VM's name and UUID, with another disk: its process. None where that was ended before libvirt
-    /// had it up.
+    /// Starts a domain of the VM's name and UUID, with another disk. Returns its process; none where that was ended
+    /// before libvirt had it up.
     pub fn starts_by_hand(&self, owner: &Host) -> Result<Option<i32>> {
         let xml = other_domain(self, owner)?;
         self.begins_by_hand(&["create", "/dev/stdin"], &xml)
@@ -56,7 +58,7 @@ impl Host {
         self.virsh(&["autostart", DOMAIN]).map(drop)
     }
 
-    /// Lets a guest that was saved to a file go on here, with another disk: its process, or none as above.
+    /// Lets a guest that was saved to a file go on here, with another disk. Returns its process, or none as above.
     pub fn restores_by_hand(&self, saved: &str) -> Result<Option<i32>> {
         let xml = on_another_disk(self, &self.virsh(&["save-image-dumpxml", saved])?)?;
         self.begins_by_hand(&["restore", saved, "--xml", "/dev/stdin", "--running"], &xml)
@@ -72,12 +74,12 @@ impl Host {
         Ok(self.by_hand()?.first().copied())
     }
 
-    /// Processes of a domain that was made by hand.
+    /// The processes of a domain that was made by hand.
     pub fn by_hand(&self) -> Result<Vec<i32>> {
         self.qemus_with(OTHER_IMAGE)
     }
 
-    /// How often libvirt has begun to start the domain here, or to take it in; also in vain.
+    /// The number of times that libvirt has begun to start the domain here, or to take it in; also in vain.
     pub fn starts(&self) -> Result<usize> {
         let directory = self.log_dir().parent().context("a host has a directory")?.to_owned();
         let log = on_disk(&directory, "/var/log/libvirt").join("qemu").join(format!("{DOMAIN}.log"));
@@ -89,7 +91,7 @@ impl Host {
         }
     }
 
-    /// Everything that is stored of this cluster is deleted.
+    /// Deletes everything that is stored of this cluster.
     pub fn wipes_the_store(&self) -> Result<()> {
         self.delete_key(&format!("zsha/{CLUSTER}/?recurse"))
     }
@@ -107,7 +109,7 @@ impl Host {
         self.ok(&[&[consul.as_str()], words].concat()).map(drop)
     }
 
-    /// Whom the record names, as this host's Consul has it.
+    /// The node that the ownership record names, as this host's Consul has it.
     pub fn recorded_owner(&self) -> Result<Option<String>> {
         let text = self.key(OWNERSHIP)?.context("no ownership record")?;
         let record: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
@@ -115,8 +117,8 @@ impl Host {
     }
 }
 
-/// The owner's domain with a disk that nobody else has open, and without the one that tells the guest where it is, which a
-/// host makes only when it has booted.
+/// The owner's domain with a disk that no other process has open, and without the seed disk, which a host makes only
+/// when it has booted.
 fn other_domain(host: &Host, owner: &Host) -> Result<String> {
     let xml = owner.virsh(&["dumpxml", "--inactive", DOMAIN])?;
     let (head, disks) = xml.split_once("<disk ").context("a domain without a disk")?;
@@ -133,8 +135,8 @@ fn on_another_disk(host: &Host, xml: &str) -> Result<String> {
     Ok(xml.replace(IMAGE, OTHER_IMAGE))
 }
 
-/// How often libvirt had begun to start the VM, on each host that is on: what is started beside a copy ends at once where
-/// QEMU finds the image locked, and it is no merit of zsha's.
+/// The number of times that libvirt had begun to start the VM, on each host that is on. A copy that is started beside
+/// another ends at once where QEMU finds the image locked, and that is no merit of zsha's.
 #[derive(Debug)]
 pub struct Starts<'a> {
     lab: &'a Cluster,
@@ -147,13 +149,13 @@ impl<'a> Starts<'a> {
         Ok(Self { lab, of: on.map(|host| Ok((host, host.starts()?))).collect::<Result<_>>()? })
     }
 
-    /// What has come to `host` was begun to be taken in there.
+    /// Counts one more on `host`: the guest that has come there was begun to be taken in.
     pub fn and_one_on(mut self, host: &Host) -> Self {
         self.of.iter_mut().filter(|(of, _)| of.name == host.name).for_each(|(_, starts)| *starts += 1);
         self
     }
 
-    /// Nobody has so much as tried to start another.
+    /// Fails if any host has so much as tried to start another copy.
     pub fn no_other(&self) -> Result<()> {
         for (host, before) in &self.of {
             let now = host.starts()?;
@@ -162,13 +164,13 @@ impl<'a> Starts<'a> {
         Ok(())
     }
 
-    /// This process is the only one of the VM, by the machine's /proc, for so long.
+    /// Fails unless this process is the only one of the VM, by the machine's /proc, for so long.
     pub fn only(&self, pid: i32, span: Duration) -> Result<()> {
         self.lab.until("the other process has gone", GONE_WITHIN, || self.is_only(pid).map(Some))?;
         wait::stays("the VM's one process", span, || self.is_only(pid))
     }
 
-    /// Nothing of the VM runs for so long.
+    /// Fails unless nothing of the VM runs for so long.
     pub fn nothing(&self, span: Duration) -> Result<()> {
         wait::stays("nothing runs", span, || {
             let alive = self.lab.check().alive();
@@ -189,7 +191,7 @@ impl<'a> Starts<'a> {
 }
 
 impl Cluster {
-    /// Waits until nothing of a domain that was made by hand is left on the host; how long it took.
+    /// Waits until nothing of a domain that was made by hand is left on the host. Returns how long it took.
     pub fn ended_by_hand(&self, host: &Host, limit: Duration) -> Result<Duration> {
         let begun = Instant::now();
         self.until(&format!("the copy made by hand on {} is ended", host.name), limit, || {
@@ -200,7 +202,7 @@ impl Cluster {
         Ok(begun.elapsed())
     }
 
-    /// Waits until the record names this host.
+    /// Waits until the ownership record names this host.
     pub fn recorded(&self, owner: &Host, limit: Duration) -> Result<()> {
         self.until(&format!("the record names {}", owner.name), limit, || {
             let named = owner.recorded_owner()?;

@@ -11,14 +11,14 @@ use crate::leftovers::cache;
 
 /// The pool that the lab's VM is in.
 pub const POOL: &str = "zsha";
-/// Of a Ceph that is made from nothing.
+/// The time for a Ceph that is made from nothing.
 const START: Duration = Duration::from_secs(120);
 
 fn root() -> String {
     cache().join("ceph/root").display().to_string()
 }
 
-/// A running one.
+/// A Ceph that runs.
 #[derive(Debug)]
 pub struct Ceph {
     pub monitor: String,
@@ -26,7 +26,7 @@ pub struct Ceph {
 }
 
 impl Ceph {
-    /// On a bare host of the lab; it ends with that host's power.
+    /// Starts one on a bare host of the lab; it ends with that host's power.
     pub fn start(host: &Host) -> Result<Self> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/ceph/one-node.sh");
         let (dir, monitor) = (host.log_dir().join("ceph"), host.address().to_string());
@@ -36,7 +36,8 @@ impl Ceph {
         Ok(Self { monitor, dir })
     }
 
-    /// QEMU there can read what is in Ceph. No key and no settings: those are whoever installs zsha's affair.
+    /// Installs a client there, so that QEMU can read what is in Ceph. It brings no key and no settings: those are for
+    /// the operator who installs zsha.
     pub fn client(&self, host: &Host) -> Result<()> {
         let script = format!(
             "set -e\nroot={}\nlib=$root/usr/lib/x86_64-linux-gnu\n\
@@ -48,7 +49,7 @@ impl Ceph {
         host.ok(&["sh", "-c", &script]).map(drop)
     }
 
-    /// A client that may everything: `ceph` and `rbd`, and the keyring of client.admin.
+    /// Installs a client that may do everything: `ceph` and `rbd`, and the keyring of client.admin.
     pub fn administrator(&self, host: &Host) -> Result<()> {
         let script = format!(
             "set -e\nroot={root}\nmkdir -p /etc/ceph\nprintf '[global]\\nmon host = {monitor}\\n' >/etc/ceph/ceph.conf\n\

@@ -31,7 +31,7 @@ pub struct Copy {
     started: u64,
     pub command_line: Vec<String>,
     pub first_seen: Instant,
-    /// Last seen alive; a copy that is gone was dead at the reading after this.
+    /// The moment when it was last seen alive; a copy that is gone was dead at the reading after this.
     pub last_seen: Instant,
     cpu_ticks: u64,
     counts: bool,
@@ -72,7 +72,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What has been seen so far, and the rule over it. Knows no /proc.
+/// The sightings so far, and the rule over them. It knows no /proc.
 #[derive(Debug, Default)]
 struct Sightings {
     alive: Vec<Copy>,
@@ -116,7 +116,7 @@ impl Sightings {
     }
 }
 
-/// Where copies are looked for: PID namespaces of the lab's hosts, by which /proc tells whose a process is.
+/// The places to look for copies: PID namespaces of the lab's hosts, by which /proc tells the host of a process.
 pub(crate) type Namespaces = Arc<Mutex<BTreeMap<PathBuf, String>>>;
 
 /// The running check of one lab.
@@ -144,7 +144,7 @@ impl Check {
         Self { sightings, over, thread: Some(thread) }
     }
 
-    /// Copies alive at the last reading, targets of a migration included.
+    /// The copies that were alive at the last reading, targets of a migration included.
     pub fn alive(&self) -> Vec<Copy> {
         locked(&self.sightings).alive.clone()
     }
@@ -157,7 +157,7 @@ impl Check {
         copies
     }
 
-    /// How many copies have ended that were the VM, and not only about to take it in.
+    /// The number of copies that have ended and were the VM, and not only about to take it in.
     pub fn ended(&self) -> usize {
         locked(&self.sightings).gone.iter().filter(|copy| copy.counts).count()
     }
@@ -166,7 +166,7 @@ impl Check {
         locked(&self.sightings).violations.clone()
     }
 
-    /// How often it has looked so far.
+    /// The number of readings so far.
     pub fn readings(&self) -> u64 {
         locked(&self.sightings).readings
     }

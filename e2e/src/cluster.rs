@@ -18,7 +18,7 @@ use crate::scenario;
 use crate::services::{self, Plan, Programs};
 use crate::wait;
 
-/// For Consul and libvirt of every host to be there after a cold start of the whole lab.
+/// The time for Consul and libvirt of every host to be there after a cold start of the whole lab.
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone)]
@@ -40,37 +40,38 @@ impl ClusterBuilder {
         self
     }
 
-    /// Of the document's `Availability.Profile`.
+    /// Sets the document's `Availability.Profile`.
     pub fn profile(mut self, profile: &str) -> Self {
         self.profile = profile.into();
         self
     }
 
-    /// One network a bridge; Consul uses the first.
+    /// Sets the bridges, with one network for each; Consul uses the first.
     pub fn bridges(mut self, bridges: &[&str]) -> Self {
         self.bridges = bridges.iter().map(ToString::to_string).collect();
         self
     }
 
-    /// Consul and libvirt only, without zsha's keeper and controller.
+    /// Starts Consul and libvirt only, without zsha's keeper and controller.
     pub fn without_product(mut self) -> Self {
         self.product = false;
         self
     }
 
-    /// Hosts as `zsha install` finds them: real systemd, sshd and libvirtd, the share and the bridges; no Consul, no zsha.
+    /// Makes hosts as `zsha install` finds them: real systemd, sshd and libvirtd, the share and the bridges; no Consul,
+    /// no zsha.
     pub fn bare(mut self) -> Self {
         (self.bare, self.product) = (true, false);
         self
     }
 
-    /// An address for the machine itself in the lab's first network, for a person's browser.
+    /// Gives the machine itself an address in the lab's first network, for a person's browser.
     pub fn uplink(mut self) -> Self {
         self.uplink = true;
         self
     }
 
-    /// No other lab on this machine meanwhile: for who measures.
+    /// Lets no other lab run on this machine meanwhile, for a test that measures.
     pub fn alone(mut self) -> Self {
         self.beside = Beside::Nobody;
         self
@@ -81,7 +82,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// zsha's processes on each host see a wall clock that [`Host::step_wall_clock`] sets.
+    /// Gives zsha's processes on each host a wall clock that [`Host::step_wall_clock`] sets.
     pub fn own_wall_clocks(mut self) -> Self {
         self.own_wall_clocks = true;
         self
@@ -138,7 +139,8 @@ impl ClusterBuilder {
     }
 }
 
-/// A running lab. Ends, with everything in it, when it is dropped; a violation seen by the independent check panics then.
+/// A running lab. It ends, with everything in it, when it is dropped; a violation seen by the independent check panics
+/// then.
 #[derive(Debug)]
 pub struct Cluster {
     parts: Option<Parts>,
@@ -172,7 +174,7 @@ impl Cluster {
         &self.parts().hosts
     }
 
-    /// By number from 1.
+    /// The host with this number, from 1.
     pub fn host(&self, number: usize) -> &Host {
         &self.parts().hosts[number - 1]
     }
@@ -184,7 +186,7 @@ impl Cluster {
             .ok_or_else(|| anyhow!("the lab has no host {name:?}"))
     }
 
-    /// Hosts that are on and not `host`.
+    /// The hosts that are on and not `host`.
     pub fn others<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a Host> {
         self.hosts().iter().filter(move |other| other.name != host.name && other.is_on())
     }
@@ -197,7 +199,7 @@ impl Cluster {
         &self.parts().switch
     }
 
-    /// The lab's directory, with everybody's logs below it.
+    /// The lab's directory, with all logs below it.
     pub fn dir(&self) -> &Path {
         &self.territory.dir
     }
@@ -207,7 +209,7 @@ impl Cluster {
         self.document.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    /// The document that was put in force past [`Cluster::apply`].
+    /// Takes over the document that was put in force past [`Cluster::apply`].
     pub fn remember(&self, document: &Document) {
         *self.document.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = document.clone();
     }
@@ -231,7 +233,8 @@ impl Cluster {
         seen.map_err(|violation: Violation| anyhow!("while waiting for: {what}: {violation}"))
     }
 
-    /// Waits for a copy of the VM that was first seen after `since`: where it runs, and with `since` how long it took.
+    /// Waits for a copy of the VM that was first seen after `since`. The copy says where the VM runs, and with `since`
+    /// how long that took.
     pub fn new_copy(&self, since: Instant, limit: Duration) -> Result<Copy> {
         self.until("a new copy of the VM", limit, || {
             Ok(self.check().alive().into_iter().find(|copy| copy.first_seen > since))
@@ -248,7 +251,8 @@ impl Cluster {
         in_parallel(off, Host::power_on)
     }
 
-    /// Ends the lab; what the independent check has found is an error here and a panic where the lab is only dropped.
+    /// Ends the lab. The findings of the independent check are an error here, and a panic where the lab is only
+    /// dropped.
     pub fn finish(mut self) -> Result<()> {
         let violations = self.end(false);
         match violations.first() {

@@ -1,4 +1,4 @@
-//! Running a command to its end: always with a deadline, and an error that holds what it printed.
+//! Runs a command to its end, always with a deadline. An error holds what the command printed.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-/// What a command that ended has left behind.
+/// The result of a command that ended.
 #[derive(Debug)]
 pub struct Finished {
     pub command: String,
@@ -62,7 +62,7 @@ pub(crate) fn pid_of(child: &Child) -> Pid {
     Pid::from_child(child)
 }
 
-/// Waits on a pidfd, so that the end is seen at once; false where the time is over first.
+/// Waits on a pidfd, so that the end is seen at once; false if the time is over first.
 fn wait_for_exit(child: &Child, limit: Duration) -> Result<bool> {
     let pidfd = pidfd_open(pid_of(child), PidfdFlags::empty()).context("pidfd_open of a child")?;
     let timeout = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };

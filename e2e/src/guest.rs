@@ -1,4 +1,5 @@
-//! The guest, through libvirt alone: a plain domain for the lab's own tests, and what the guest answers whoever started it.
+//! The guest, through libvirt alone: a plain domain for the lab's own tests, and the guest's answers, whatever program
+//! started it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::wait;
 /// Name of the domain, the product's and the lab's own.
 pub const DOMAIN: &str = "mnvm";
 
-/// Of a file, in one call: base64 of it is one word of a command line, and those are at most 128 KiB.
+/// The part of a file that goes in one call: base64 of it is one word of a command line, and those are at most 128 KiB.
 const PART: usize = 90_000;
 
-/// A domain without the product: boots from the share's image as the product's does.
+/// A domain without the product. It boots from the share's image as the product's does.
 pub fn domain_xml(memory_gib: u64, vcpus: u64) -> String {
     format!(
         "<domain type='qemu'>
@@ -45,7 +46,7 @@ impl Host {
         self.exec_with(&words, &domain_xml(memory_gib, vcpus), Duration::from_secs(30))?.success().map(drop)
     }
 
-    /// One command to the guest agent; its `return`.
+    /// Gives one command to the guest agent. Returns its `return`.
     pub fn agent(&self, execute: &str, arguments: Value) -> Result<Value> {
         let command = match arguments {
             Value::Null => json!({ "execute": execute }),
@@ -57,7 +58,7 @@ impl Host {
         answer.get("return").cloned().ok_or_else(|| anyhow!("the agent answered {text}"))
     }
 
-    /// The text of a small file in the guest.
+    /// Reads the text of a small file in the guest.
     pub fn guest_file(&self, path: &str) -> Result<String> {
         let handle = self.agent("guest-file-open", json!({ "path": path, "mode": "r" }))?;
         let read = self.agent("guest-file-read", json!({ "handle": handle, "count": 16_384 }));
@@ -77,7 +78,7 @@ impl Host {
         self.in_guest(&["/bin/chmod", "755", to]).map(drop)
     }
 
-    /// Runs a command in the guest; what it printed. It must succeed.
+    /// Runs a command in the guest, which must succeed. Returns its output.
     pub fn in_guest(&self, words: &[&str]) -> Result<String> {
         let (program, arguments) = words.split_first().context("no command")?;
         let begun =
@@ -108,14 +109,14 @@ impl Host {
     }
 }
 
-/// What the guest counts: a migration goes on with it, a new start begins again with another boot.
+/// The guest's own count: it goes on through a migration, and begins again with another boot at a new start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestUp {
     pub seconds: u64,
     pub boot: String,
 }
 
-/// What the agent tells of bytes.
+/// Decodes the bytes that the agent tells.
 fn text(encoded: &Value) -> Result<String> {
     let encoded = encoded.as_str().ok_or_else(|| anyhow!("the agent told {encoded}"))?;
     let bytes = BASE64_STANDARD.decode(encoded).context("decode what the agent told")?;

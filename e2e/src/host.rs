@@ -20,16 +20,16 @@ use crate::services::{self, CONSUL_PORT, Programs};
 use crate::stand_in::{Manner, StandIn};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(20);
-/// Of one whose systemd has to come up first.
+/// The time for the boot of a host whose systemd has to come up first.
 const SYSTEMD_BOOT_LIMIT: Duration = Duration::from_secs(90);
-/// Of one command on a host, where the caller names none.
+/// The time for one command on a host, where the caller names none.
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 const HTTP_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Host {
     pub name: String,
-    /// From 1, as in its name and address.
+    /// The number of the host, from 1, as in its name and address.
     pub number: usize,
     config: HostConfig,
     programs: Programs,
@@ -66,12 +66,14 @@ impl Host {
 
     // --- power and cables
 
-    /// Boots: new namespaces, a new boot id, every service started. Disks are as the last power loss left them.
+    /// Boots the host: new namespaces, a new boot id, every service started. Disks are as the last power loss left
+    /// them.
     pub fn power_on(&self) -> Result<()> {
         self.power_on_holding(&[])
     }
 
-    /// The same, but these services start only when they are asked to: who comes first in a boot is for the test to say.
+    /// Does the same, but these services start only when they are asked to, so that the test chooses which comes first
+    /// in a boot.
     pub fn power_on_holding(&self, held: &[&str]) -> Result<()> {
         let mut running = self.running();
         if running.is_some() {
@@ -125,7 +127,8 @@ impl Host {
         }
     }
 
-    /// Power loss: everything on the host dies at once. Returns the instant of the cut; nothing happens where it is off.
+    /// Takes the power: everything on the host dies at once. Returns the instant of the cut; nothing happens where the
+    /// host is off.
     pub fn power_off(&self) -> Result<Instant> {
         let at = Instant::now();
         if let Some(mut host) = self.running().take() {
@@ -146,7 +149,7 @@ impl Host {
         Ok(at)
     }
 
-    /// New hardware under the old name: what was on the disk of a bare host that is off is gone.
+    /// Puts new hardware under the old name: everything on the disk of a bare host that is off is gone.
     pub fn wipe_disk(&self) -> Result<()> {
         if self.is_on() || !self.config.bare {
             bail!("only the disk of a bare host that is off can be wiped, not that of {}", self.name);
@@ -155,7 +158,7 @@ impl Host {
         fs::remove_dir_all(&layer).with_context(|| format!("remove {}", layer.display()))
     }
 
-    /// Everything that a bare host has put below /etc, /usr or /var by itself, and that lies there now.
+    /// The files that a bare host has put below /etc, /usr or /var by itself, and that lie there now.
     pub fn own_files(&self) -> Result<std::collections::BTreeSet<PathBuf>> {
         let mut found = std::collections::BTreeSet::new();
         for directory in ["/etc", "/usr", "/var"] {
@@ -212,7 +215,7 @@ impl Host {
         self.control(&Request::Start { service: service.into() }).map(drop)
     }
 
-    /// Stays down until started.
+    /// Stops a service. It stays down until it is started.
     pub fn stop(&self, service: &str) -> Result<()> {
         self.control(&Request::Stop { service: service.into() }).map(drop)
     }
@@ -221,7 +224,7 @@ impl Host {
         self.control(&Request::Restart { service: service.into() }).map(drop)
     }
 
-    /// SIGKILL of a service, which is then started again after its delay; or of `qemu`, which is not one.
+    /// Sends SIGKILL to a service, which is then started again after its delay; or to `qemu`, which is no service.
     pub fn kill9(&self, what: &str) -> Result<Instant> {
         let at = Instant::now();
         match what {
@@ -244,7 +247,7 @@ impl Host {
             .with_context(|| format!("step the wall clock of {}", self.name))
     }
 
-    /// SIGSTOP: the service is there and does nothing.
+    /// Sends SIGSTOP: the service is there and does nothing.
     pub fn hang(&self, service: &str) -> Result<()> {
         self.signal(service, Signal::STOP)
     }
@@ -262,7 +265,7 @@ impl Host {
         control::send(Path::new(&socket), request).with_context(|| self.name.clone())
     }
 
-    /// Pid, as the machine sees it, of the QEMU that has the VM's image; a dying one does not count.
+    /// The pid, as the machine sees it, of the QEMU that has the VM's image; a dying one does not count.
     pub fn pid_of_qemu(&self) -> Result<Option<i32>> {
         let ours = proc::pid_namespace(self.init()?);
         let is_vm = |process: &proc::Process| {
@@ -274,7 +277,8 @@ impl Host {
         Ok(proc::all()?.iter().find(|process| is_vm(process)).map(|process| process.pid))
     }
 
-    /// Pid, as the machine sees it, of every QEMU here that has this among its arguments, whoever started it.
+    /// The pids, as the machine sees them, of every QEMU here that has this among its arguments, whatever program
+    /// started it.
     pub fn qemus_with(&self, word: &str) -> Result<Vec<i32>> {
         let ours = proc::pid_namespace(self.init()?);
         let has_it = |process: &proc::Process| {
@@ -293,7 +297,7 @@ impl Host {
         self.exec_with(words, "", COMMAND_LIMIT)
     }
 
-    /// Runs a command that has to succeed; its standard output.
+    /// Runs a command that has to succeed. Returns its standard output.
     pub fn ok(&self, words: &[&str]) -> Result<String> {
         self.exec(words)?.success().with_context(|| self.name.clone())
     }
@@ -309,30 +313,31 @@ impl Host {
         self.ok(&[&["virsh", "-q", "-c", "qemu:///system"], words].concat())
     }
 
-    /// A connection to a port on the host's loopback, from inside it: works with every cable pulled.
+    /// Connects to a port on the host's loopback, from inside it: this works with every cable pulled.
     pub fn connect(&self, port: u16) -> Result<TcpStream> {
         net::connect_inside(self.init()?, port, HTTP_LIMIT)
             .with_context(|| format!("connect to port {port} on {}", self.name))
     }
 
-    /// A connection from here to the page of another host's controller, over their network.
+    /// Connects from here to the page of another host's controller, over their network.
     pub fn connect_to_page_of(&self, other: &Self) -> Result<TcpStream> {
         net::connect_from(self.init()?, (other.address(), services::STATUS_PORT).into(), HTTP_LIMIT)
             .with_context(|| format!("connect to the page of {} from {}", other.name, self.name))
     }
 
-    /// `GET` of the page of another host's controller, from here.
+    /// Makes a `GET` to the page of another host's controller, from here.
     pub fn page_of(&self, other: &Self, path: &str) -> Result<String> {
         let whole = format!("{}{path}", other.status_http());
         net::get(self.connect_to_page_of(other)?, &whole).with_context(|| format!("page of {}", other.name))
     }
 
-    /// `GET` of the host's own Consul agent.
+    /// Makes a `GET` to the host's own Consul agent.
     pub fn consul(&self, path: &str) -> Result<String> {
         net::get(self.connect(CONSUL_PORT)?, path).with_context(|| format!("Consul on {}", self.name))
     }
 
-    /// A key of Consul's as it stands there, read past a leader that may be none any more; none where there is none.
+    /// Reads a key of Consul as it stands there, past a leader that may be none any more; none where there is no such
+    /// key.
     pub fn key(&self, key: &str) -> Result<Option<String>> {
         let listed = self.consul(&format!("/v1/kv/{key}?keys&consistent"));
         match listed {
@@ -342,14 +347,14 @@ impl Host {
         }
     }
 
-    /// What nobody should do: writes a key of zsha's past it.
+    /// Writes a key of zsha's past zsha, as a person should not.
     pub fn put_key(&self, key: &str, value: &str) -> Result<()> {
         net::request(self.connect(CONSUL_PORT)?, "PUT", &format!("/v1/kv/{key}"), value)
             .map(drop)
             .with_context(|| format!("Consul on {}", self.name))
     }
 
-    /// What nobody should do either.
+    /// Deletes a key of zsha's past zsha, as a person should not either.
     pub fn delete_key(&self, key: &str) -> Result<()> {
         net::request(self.connect(CONSUL_PORT)?, "DELETE", &format!("/v1/kv/{key}"), "")
             .map(drop)
@@ -376,7 +381,7 @@ impl Host {
         format!("http://{}:{}", self.address(), services::STATUS_PORT)
     }
 
-    /// A line for a person, to paste: a shell on the host.
+    /// A line for a person to paste, which opens a shell on the host.
     pub fn shell_line(&self) -> Result<String> {
         let path = self.programs.path();
         let environment =

@@ -25,17 +25,17 @@ use supervisor::Supervisor;
 pub use system::{PASSWORD, lifeline, systemd};
 pub(crate) use system::{layer_of, remove_groups_of};
 
-/// Everything that init has to know of its host, written by the lab into `DIR/host.json`.
+/// Everything that init has to know of its host. The lab writes it into `DIR/host.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HostConfig {
     pub name: String,
-    /// The host's directory: what of its disk outlives a power loss, and its logs.
+    /// The host's directory: the part of its disk that outlives a power loss, and its logs.
     pub dir: PathBuf,
-    /// Shown as `/opt/smp/mngt` on every host.
+    /// The directory that is shown as `/opt/smp/mngt` on every host.
     pub share: PathBuf,
     pub links: Vec<Link>,
     pub services: Vec<Service>,
-    /// PID 1 is systemd, with sshd and libvirtd and nothing else: a host as zsha finds it.
+    /// True if PID 1 is systemd, with sshd and libvirtd and nothing else: a host as zsha finds it.
     pub bare: bool,
 }
 
@@ -44,25 +44,25 @@ pub struct HostConfig {
 pub struct Link {
     pub device: String,
     pub bridge: String,
-    /// With its prefix length.
+    /// The address with its prefix length.
     pub address: String,
     pub mac: String,
 }
 
-/// A program kept running, as systemd's `Restart=always` does.
+/// A program that is kept running, as systemd's `Restart=always` does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Service {
     pub name: String,
     pub command: Vec<String>,
     pub environment: Vec<(String, String)>,
-    /// systemd's `RestartSec`; 100 ms is systemd's own default.
+    /// The delay of a restart, like systemd's `RestartSec`; 100 ms is systemd's own default.
     pub restart_delay_millis: u64,
-    /// Not started with the host, but only when asked for.
+    /// True if the service is not started with the host, but only when asked for.
     #[serde(default)]
     pub held: bool,
 }
 
-/// Runs as PID 1. Returns only where the boot failed; otherwise ends with the process.
+/// Runs as PID 1. It returns only where the boot failed; otherwise it ends with the process.
 pub fn boot(config: &Path) -> Result<()> {
     // Still the outside's /proc: the link holds the pid that the outside knows.
     let pid = std::fs::read_link("/proc/self").context("read /proc/self")?;
@@ -94,7 +94,8 @@ pub fn boot(config: &Path) -> Result<()> {
     std::process::exit(0)
 }
 
-/// Holds a network namespace with one bridge a network in it: the switch. Lives as long as its standard input.
+/// Holds a network namespace with one bridge for each network in it: the switch. It lives as long as its standard
+/// input.
 pub fn switch(bridges: &[String]) -> Result<()> {
     let mut script = String::from("link set lo up\n");
     for bridge in bridges {

@@ -1,6 +1,6 @@
-//! Which labs stand side by side on a machine, and that nothing of an earlier one is left.
+//! Says which labs may stand side by side on a machine, and takes away what is left of earlier ones.
 //!
-//! A lab's namespaces end with its process however that ends, so what is swept here is what outlives a SIGKILL: its
+//! A lab's namespaces end with its process however that ends, so only things that outlive a SIGKILL are swept here: its
 //! directory, and processes in the one case that a host's init was stopped and could not see its lifeline end.
 
 use std::fs::{self, DirEntry, File};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::init::remove_groups_of;
 use crate::proc::{self, Process};
 
-/// Logs of so many labs that failed are kept.
+/// The number of labs that failed whose logs are kept.
 const KEPT: usize = 5;
 
 /// `ZSHA_LAB_CACHE`, or `target/lab` of the repository.
@@ -25,16 +25,16 @@ pub fn cache() -> PathBuf {
     }
 }
 
-/// Who else may have a lab on this machine at the same time.
+/// The other labs that may run on this machine at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Beside {
-    /// Everybody who lets others be beside them too: labs share nothing but the machine's speed.
+    /// Every lab that lets others run beside it too: labs share nothing but the machine's speed.
     Others,
-    /// Nobody, because the times are measured.
+    /// No other lab, because the times are measured.
     Nobody,
 }
 
-/// A lab's directory, and the lock that says who may be beside it.
+/// A lab's directory, and the lock that says which labs may run beside it.
 #[derive(Debug)]
 pub(crate) struct Territory {
     pub id: String,
@@ -60,7 +60,7 @@ impl Territory {
         Ok(Self { id, dir, _lock: lock })
     }
 
-    /// After a success nothing is kept; after a failure the logs.
+    /// Cleans up: after a success nothing is kept; after a failure the logs are.
     pub(crate) fn leave(&self, failed: bool) {
         if failed {
             eprintln!("lab: logs kept in {}", retire(&self.dir).display());
@@ -70,12 +70,12 @@ impl Territory {
     }
 }
 
-/// Held by the one lab that has the machine's own link into its network.
+/// The lock that the one lab holds that has the machine's own link into its network.
 pub(crate) fn claim_uplink() -> Result<File> {
     hold(&cache().join("labs").join("uplink"), Beside::Nobody, "the lab that this machine is linked to")
 }
 
-/// Locks the file until it is dropped. Says what is waited for, where it is.
+/// Locks the file until it is dropped. It says what it waits for, if it has to wait.
 fn hold(path: &Path, beside: Beside, awaited: &str) -> Result<File> {
     let lock =
         File::options().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
@@ -124,12 +124,12 @@ fn sweep(labs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// When it was written last. None: a lab that ends has taken it away meanwhile.
+/// The moment when it was written last. None: a lab that ends has taken it away meanwhile.
 fn written(entry: &DirEntry) -> Result<Option<SystemTime>> {
     Ok(gone(entry.metadata().map(Some))?.map(|metadata| metadata.modified()).transpose()?)
 }
 
-/// Whatever is not there is gone.
+/// Takes whatever is not there for gone.
 fn gone<T: Default>(result: io::Result<T>) -> io::Result<T> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
@@ -137,7 +137,7 @@ fn gone<T: Default>(result: io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// The name holds pid and start time of the process whose lab it is.
+/// True if the lab's process is dead. The name holds its pid and start time.
 fn owner_is_dead(name: &str) -> bool {
     let mut parts = name.split('-').filter_map(|part| part.parse::<u64>().ok());
     let (Some(pid), Some(started)) = (parts.next(), parts.next()) else { return false };
@@ -159,7 +159,7 @@ fn kill_inits_of(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the small and drops the large: disks and Consul's data go, configuration and logs stay.
+/// Keeps the small files and drops the large ones: disks and Consul's data go, configuration and logs stay.
 fn retire(dir: &Path) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let kept = dir.with_file_name(format!("failed-{name}"));

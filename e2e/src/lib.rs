@@ -46,8 +46,8 @@ pub use services::{CLUSTER, SEED, consul, product_directory};
 
 /// The VM's image as every host sees it.
 pub const IMAGE: &str = "/opt/smp/mngt/mnvm.img";
-/// What tells a QEMU of the VM on its command line, however the image's path is written there; and as libvirt writes a block
-/// device of this name in Ceph.
+/// The marks of a QEMU of the VM on its command line, however the image's path is written there, and as libvirt writes
+/// a block device of this name in Ceph.
 const MARKS: [&str; 2] = ["mnvm.img", "\"image\":\"mnvm\""];
 
 pub(crate) fn is_of_the_vm(command_line: &[String]) -> bool {

@@ -1,5 +1,5 @@
-//! The lab's network: a namespace with one bridge a network in it (the switch), a cable from it to every host, and a
-//! way for the test process to talk to what listens inside a host.
+//! The lab's network: a namespace with one bridge for each network in it (the switch), a cable from it to every host,
+//! and a way for the test process to talk to services inside a host.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -77,7 +77,7 @@ impl Drop for Tethered {
 pub struct Switch {
     process: Tethered,
     networks: usize,
-    /// Of this lab, while it has it.
+    /// The lock on the uplink, while this lab has it.
     uplink: OnceLock<File>,
 }
 
@@ -98,7 +98,7 @@ impl Switch {
         self.process.child.id()
     }
 
-    /// Cables from the switch to the host whose init is `init`; there they are called eth0, eth1, ...
+    /// Plugs cables from the switch into the host whose init is `init`; there they are called eth0, eth1, ...
     pub(crate) fn plug_in(&self, number: usize, init: i32) -> Result<()> {
         let cable = |network| {
             let port = port(network, number);
@@ -117,7 +117,7 @@ impl Switch {
         }
     }
 
-    /// Up or down on the switch's side, so that the host sees its carrier go.
+    /// Sets a cable up or down on the switch's side, so that the host sees its carrier go.
     pub(crate) fn set_cable(&self, network: usize, number: usize, state: &str) -> Result<()> {
         self.ip(&format!("link set {} {state}\n", port(network, number)))
     }
@@ -151,12 +151,12 @@ fn port(network: usize, number: usize) -> String {
     format!("p{network}-{number}")
 }
 
-/// A connection made inside the network namespace of process `pid`.
+/// Makes a connection inside the network namespace of process `pid`.
 pub fn connect_inside(pid: i32, port: u16, limit: Duration) -> Result<TcpStream> {
     connect_from(pid, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), limit)
 }
 
-/// The same to any address that is reached from there.
+/// Does the same to any address that is reached from there.
 pub(crate) fn connect_from(pid: i32, address: SocketAddr, limit: Duration) -> Result<TcpStream> {
     inside(pid, move || {
         let stream = TcpStream::connect_timeout(&address, limit)?;
@@ -166,13 +166,13 @@ pub(crate) fn connect_from(pid: i32, address: SocketAddr, limit: Duration) -> Re
     })
 }
 
-/// A listener on the loopback of the network namespace of process `pid`.
+/// Listens on the loopback of the network namespace of process `pid`.
 pub(crate) fn listen_inside(pid: i32, port: u16) -> Result<TcpListener> {
     inside(pid, move || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, port))?))
 }
 
-/// Connects to a listener that takes nobody up until it has no room for another: from then on nobody can connect, and
-/// nobody is refused.
+/// Connects to a listener that takes no connection up, until it has no room for another: from then on no peer can
+/// connect, and none is refused.
 pub(crate) fn fill_queue(pid: i32, port: u16) -> Result<Vec<TcpStream>> {
     const MOST: usize = 10_000;
     const FULL: Duration = Duration::from_millis(200);
@@ -189,7 +189,8 @@ pub(crate) fn fill_queue(pid: i32, port: u16) -> Result<Vec<TcpStream>> {
     })
 }
 
-/// A socket stays in the namespace that it was made in, so only the thread that makes it moves there.
+/// Makes a socket inside a namespace. It stays in the namespace that it was made in, so only the thread that makes it
+/// moves there.
 fn inside<T: Send + 'static>(pid: i32, make: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let namespace =
         File::open(format!("/proc/{pid}/ns/net")).with_context(|| format!("network of process {pid}"))?;
@@ -200,12 +201,12 @@ fn inside<T: Send + 'static>(pid: i32, make: impl FnOnce() -> Result<T> + Send +
     std::thread::spawn(made).join().map_err(|_| anyhow!("the thread in that network panicked"))?
 }
 
-/// `GET` over a fresh connection; the body of a 200.
+/// Makes a `GET` over a fresh connection. Returns the body of a 200.
 pub(crate) fn get(stream: TcpStream, path: &str) -> Result<String> {
     request(stream, "GET", path, "")
 }
 
-/// A request over a fresh connection; the body of a 200.
+/// Makes a request over a fresh connection. Returns the body of a 200.
 pub fn request(mut stream: TcpStream, method: &str, path: &str, body: &str) -> Result<String> {
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.0\r\nHost: lab\r\nContent-Length: {length}\r\n\r\n{body}")

@@ -1,4 +1,4 @@
-//! Whoever installs zsha: what they have unpacked on the first host, and the commands they give there.
+//! The operator who installs zsha: the files unpacked on the first host, and the commands given there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use crate::init::PASSWORD;
 use crate::product::Document;
 use crate::services::{consul, product_directory};
 
-/// Of one `zsha install` on three hosts, with programs of a debug build to send.
+/// The time for one `zsha install` on three hosts, with programs of a debug build to send.
 pub const INSTALL: Duration = Duration::from_secs(300);
 
-/// A built program as it is shipped: what a debug build carries beside it only takes time to send.
+/// Makes a built program as it is shipped: the debug information of a debug build only takes time to send.
 pub fn stripped(program: &str, to: &Path) -> Result<()> {
     let from = product_directory()?.join(program);
     let done = Command::new("strip").arg("-o").arg(to).arg(&from).status()?;
@@ -51,7 +51,7 @@ impl<'a> Operator<'a> {
         self.dir.join(file).display().to_string()
     }
 
-    /// `zsha` as the operator unpacked it, with what is needed to get into the nodes.
+    /// Runs `zsha` as the operator unpacked it, with the password and host keys needed to get into the nodes.
     pub fn zsha(&self, words: &[&str]) -> Result<Finished> {
         let (zsha, password, known) = (self.path("zsha"), self.path("password"), self.path("known_hosts"));
         let login = ["--password-file", &password, "--known-hosts", &known];

@@ -1,5 +1,5 @@
-//! What the real host's /proc says of processes. It sees those of every host of the lab, whatever namespace they are in,
-//! and asks neither the product nor libvirt.
+//! Reads what the real host's /proc says of processes. It sees those of every host of the lab, whatever namespace they
+//! are in, and asks neither the product nor libvirt.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub(crate) struct Process {
     pub state: char,
     pub flags: u32,
     pub cpu_ticks: u64,
-    /// In clock ticks since boot: tells a process from a later one with the same pid.
+    /// The start in clock ticks since boot: it tells a process from a later one with the same pid.
     pub started: u64,
 }
 
@@ -42,12 +42,12 @@ impl Process {
         })
     }
 
-    /// A zombie, or one that has begun to exit, runs nothing any more.
+    /// True if it is dead. A zombie, or a process that has begun to exit, runs nothing any more.
     pub(crate) fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x') || self.flags & PF_EXITING != 0
     }
 
-    /// Empty where the process is gone or has given up its memory.
+    /// The command line; empty where the process is gone or has given up its memory.
     pub(crate) fn command_line(&self) -> Vec<String> {
         let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
@@ -62,7 +62,7 @@ pub(crate) fn all() -> Result<Vec<Process>> {
     Ok(pids.filter_map(Process::read).collect())
 }
 
-/// Which PID namespace a process is in: equal for two processes exactly where they are on the same host of the lab.
+/// The PID namespace of a process: equal for two processes exactly where they are on the same host of the lab.
 pub(crate) fn pid_namespace(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/pid")).ok()
 }

@@ -1,4 +1,4 @@
-//! zsha as the lab drives it: only through its commands and what they print.
+//! Drives zsha for the lab: only through its commands and what they print.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::{net, services};
 
 const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// For the first start after `apply`: three cold controllers, and QEMU under TCG on a small machine.
+/// The time for the first start after `apply`: three cold controllers, and QEMU under TCG on a small machine.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A desired-state document, made for the lab.
@@ -58,7 +58,7 @@ impl Document {
         nodes.filter_map(|node| node.split(' ').nth(1)).any(|name| name == host.name)
     }
 
-    /// The same with one field of `spec` changed.
+    /// The same document with one field of `spec` changed.
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.0["spec"][field] = value.into();
         self
@@ -95,7 +95,7 @@ pub struct NodeStatus {
     /// Shown in failures only; its words are the product's own affair.
     pub lease: Value,
     pub ready: bool,
-    /// Why it is not ready.
+    /// The reasons why it is not ready.
     #[serde(default)]
     pub reasons: Vec<String>,
 }
@@ -107,7 +107,7 @@ impl Status {
 }
 
 impl Host {
-    /// `zsha` on this host, with its local agent.
+    /// Runs `zsha` on this host, with its local agent.
     pub fn zsha(&self, words: &[&str], input: &str) -> Result<Finished> {
         self.exec_with(&[&["zsha"], words].concat(), input, COMMAND_LIMIT)
     }
@@ -119,7 +119,7 @@ impl Host {
     }
 }
 
-/// The VM runs again.
+/// The end of a recovery: the VM runs again.
 #[derive(Debug)]
 pub struct Recovery<'a> {
     pub host: &'a Host,
@@ -128,7 +128,7 @@ pub struct Recovery<'a> {
 }
 
 impl Cluster {
-    /// `zsha apply` on the first host that is on.
+    /// Runs `zsha apply` on the first host that is on.
     pub fn apply(&self, document: &Document, message: &str) -> Result<String> {
         let host = self.any_host()?;
         let said = host.zsha(&["apply", "-f", "-", "-m", message], &document.0.to_string())?.success()?;
@@ -136,7 +136,7 @@ impl Cluster {
         Ok(said)
     }
 
-    /// As the first host that is on and can answer sees it.
+    /// The status as the first host that is on and can answer sees it.
     pub fn status(&self) -> Result<Status> {
         let mut last = anyhow!("every host is off");
         for host in self.hosts().iter().filter(|host| host.is_on()) {
@@ -148,7 +148,7 @@ impl Cluster {
         Err(last)
     }
 
-    /// Applies the lab's document and waits until the VM runs: the host that it runs on.
+    /// Applies the lab's document and waits until the VM runs. Returns the host that it runs on.
     pub fn start_vm(&self) -> Result<&Host> {
         self.apply(&self.document(), "the lab's first start")?;
         self.running_host(START_LIMIT)

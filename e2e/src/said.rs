@@ -1,13 +1,13 @@
-//! Looking for lines in what a command said.
+//! Looks for lines in the output of a command.
 
 use anyhow::{Result, ensure};
 
-/// Lines that have to be there in this order, others between them or not.
+/// Fails unless these lines are there in this order, with others between them or not.
 pub fn in_order(text: &str, lines: &[&str]) -> Result<()> {
     each_in_order(text, lines, |line, wanted| line.trim_end() == wanted)
 }
 
-/// The same of what lines begin with.
+/// Does the same with what lines begin with.
 pub fn begin_in_order(text: &str, beginnings: &[&str]) -> Result<()> {
     each_in_order(text, beginnings, |line, wanted| line.starts_with(wanted))
 }

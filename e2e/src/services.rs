@@ -1,4 +1,4 @@
-//! What runs on a host of the lab, and the configuration files it runs with.
+//! The services that run on a host of the lab, and the configuration files they run with.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::{leftovers, net};
 
 /// The cluster's name in every lab.
 pub const CLUSTER: &str = "lab";
-/// Where each controller serves its status, on the host's own first address.
+/// The port on which each controller serves its status, on the host's own first address.
 pub(crate) const STATUS_PORT: u16 = 7070;
 pub(crate) const CONSUL_PORT: u16 = 8500;
 
@@ -44,7 +44,8 @@ impl Programs {
     }
 }
 
-/// `ZSHA_BIN_DIR`, else beside the test's own program in target/debug or target/release.
+/// The directory of the product's programs: `ZSHA_BIN_DIR`, else that beside the test's own program in target/debug or
+/// target/release.
 pub fn product_directory() -> Result<PathBuf> {
     let controller = match std::env::var_os("ZSHA_BIN_DIR") {
         Some(directory) => Path::new(&directory).join("zsha-controller"),
@@ -59,7 +60,8 @@ pub fn product_directory() -> Result<PathBuf> {
     directory.canonicalize().with_context(|| directory.display().to_string())
 }
 
-/// Cargo lays a workspace's programs in one directory and its test programs in `deps` below it.
+/// The path of a program beside this one. Cargo lays a workspace's programs in one directory and its test programs in
+/// `deps` below it.
 fn beside_us(program: &str) -> Result<PathBuf> {
     let us = std::env::current_exe().context("find this program")?;
     let found =
@@ -70,7 +72,7 @@ fn beside_us(program: &str) -> Result<PathBuf> {
     }
 }
 
-/// On PATH, else as the set-up has unpacked it.
+/// The path of Consul: on PATH, else as the set-up has unpacked it.
 pub fn consul() -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let unpacked = leftovers::cache().join("consul/usr/bin/consul");
@@ -82,31 +84,31 @@ pub fn consul() -> Result<PathBuf> {
     }
 }
 
-/// What a host is to be, before anything of it exists.
+/// The plan of a host, before anything of it exists.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan<'a> {
     pub programs: &'a Programs,
     pub dir: &'a Path,
     pub share: &'a Path,
-    /// Names of the bridges, one a network.
+    /// The names of the bridges, one for each network.
     pub bridges: &'a [String],
     pub hosts: usize,
-    /// Another than the one that is shipped.
+    /// The multiplier, if it is another than the one that is shipped.
     pub raft_multiplier: Option<u32>,
-    /// Whether zsha's processes on each host see a wall clock that can be set.
+    /// True if zsha's processes on each host see a wall clock that can be set.
     pub own_wall_clocks: bool,
-    /// systemd, sshd and libvirtd, and nothing of zsha's.
+    /// True for a host with systemd, sshd and libvirtd, and nothing of zsha's.
     pub bare: bool,
 }
 
-/// How far the wall clock of a host is from the machine's, in the host's directory.
+/// The file in the host's directory that says how far the host's wall clock is from the machine's.
 pub(crate) const WALL_CLOCK: &str = "wall";
 
 pub(crate) fn host_name(number: usize) -> String {
     format!("nfs-{number}")
 }
 
-/// Writes every file host `number` needs below `DIR/nfs-N` and returns what its init is told.
+/// Writes every file host `number` needs below `DIR/nfs-N` and returns the configuration of its init.
 pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
     let name = host_name(number);
     let dir = plan.dir.join(&name);
@@ -185,8 +187,8 @@ fn services(plan: &Plan<'_>, number: usize, name: &str, dir: &Path) -> Result<Ve
     Ok(services)
 }
 
-/// What makes a process see another `CLOCK_REALTIME`, which the kernel has but once for all namespaces: libfaketime,
-/// told to leave every other clock, and the times of files, as they are.
+/// The variables that make a process see another `CLOCK_REALTIME`, which the kernel has but once for all namespaces:
+/// libfaketime, told to leave every other clock, and the times of files, as they are.
 fn wall_clock(dir: &Path) -> Result<Vec<(String, String)>> {
     let library = leftovers::cache().join("faketime/libfaketimeMT.so.1");
     if !library.is_file() {
@@ -202,7 +204,7 @@ fn wall_clock(dir: &Path) -> Result<Vec<(String, String)>> {
     Ok(settings.map(|(name, value)| (name.to_owned(), value)).into())
 }
 
-/// The local agent first, then the others'.
+/// The endpoints: the local agent first, then the others'.
 pub(crate) fn consul_endpoints(number: usize, hosts: usize) -> Vec<String> {
     let others = (1..=hosts).filter(|other| *other != number);
     std::iter::once(format!("http://127.0.0.1:{CONSUL_PORT}"))
@@ -210,7 +212,7 @@ pub(crate) fn consul_endpoints(number: usize, hosts: usize) -> Vec<String> {
         .collect()
 }
 
-/// Nothing of the caller's environment reaches a host, but the log filter.
+/// The environment of a host. Nothing of the caller's reaches a host, but the log filter.
 pub(crate) fn environment(programs: &Programs) -> Vec<(String, String)> {
     let log = std::env::var("ZSHA_LAB_LOG").unwrap_or_else(|_| "info".into());
     [
@@ -226,10 +228,10 @@ pub(crate) fn environment(programs: &Programs) -> Vec<(String, String)> {
     .into()
 }
 
-/// What a server on a node of a real cluster is set to.
+/// The settings of a server on a node of a real cluster.
 const CONSUL_SETTINGS: &str = include_str!("../../manifests/consul/server.hcl");
 
-/// What stands in a second file, and wins: who this host is, and who the others are.
+/// The settings in a second file, which win: those that name this host and the others.
 fn consul_config(plan: &Plan<'_>, number: usize, dir: &Path) -> serde_json::Value {
     let others = (1..=plan.hosts).filter(|other| *other != number).map(|other| net::address(0, other));
     let mut config = json!({
@@ -247,7 +249,8 @@ fn consul_config(plan: &Plan<'_>, number: usize, dir: &Path) -> serde_json::Valu
     config
 }
 
-/// Where each host keeps the guest's seed; of the machine's directories `/run` is one that every host has for itself.
+/// The path at which each host keeps the guest's seed disk; of the machine's directories `/run` is one that every host
+/// has for itself.
 pub const SEED: &str = "/run/zsha-state/lab/seed.img";
 
 const NODE_FILE: &str = "domainType: qemu\nunsafeMigration: true\nmigrationUri: qemu+tcp://{address}/system\n\
@@ -258,7 +261,7 @@ fn hosts_file(hosts: usize) -> String {
     std::iter::once("127.0.0.1 localhost\n".to_owned()).chain(lines).collect()
 }
 
-/// A `host_uuid` of its own, or a migration would take source and target for one host.
+/// The settings of libvirtd: a `host_uuid` of its own, or a migration would take source and target for one host.
 fn libvirtd_config(number: usize) -> String {
     format!(
         "listen_tls = 0\nlisten_tcp = 1\nauth_tcp = \"none\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n\
@@ -266,8 +269,9 @@ fn libvirtd_config(number: usize) -> String {
     )
 }
 
-/// The lab's hosts have no cgroups, no security driver and no virtlogd; the share is one directory for all of them, so
-/// libvirt's own record of who owns the image (an xattr) would stand in the next host's way.
+/// The settings of QEMU. The lab's hosts have no cgroups, no security driver and no virtlogd. The share is one
+/// directory for all of them, so libvirt's own record of who owns the image (an xattr) would stand in the next host's
+/// way.
 const QEMU_CONFIG: &str = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ncgroup_controllers = []\n\
     namespaces = []\nremember_owner = 0\nstdio_handler = \"file\"\n";
 

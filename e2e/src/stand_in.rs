@@ -1,4 +1,4 @@
-//! Something that listens where a host's Consul agent did, and behaves as agents at their worst do.
+//! A program that listens where a host's Consul agent did, and behaves as agents at their worst do.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 type Connect = dyn Fn() -> Result<TcpStream> + Send + Sync;
 
-/// To a real agent elsewhere.
+/// A way to a real agent elsewhere.
 #[derive(Clone)]
 pub struct Upstream(Arc<Connect>);
 
@@ -27,26 +27,26 @@ impl std::fmt::Debug for Upstream {
     }
 }
 
-/// How it treats whoever asks.
+/// The way it treats a client.
 #[derive(Debug, Clone)]
 pub enum Manner {
-    /// 500 for everything, and nothing is done.
+    /// It answers 500 to everything, and does nothing.
     Fails,
-    /// What is asked is done, and the answer is 500: as when a leader loses its leadership while it commits.
+    /// It does what is asked, and answers 500: as when a leader loses its leadership while it commits.
     FailsAndDoes(Upstream),
-    /// What is asked is passed on, and the true answer comes so much later.
+    /// It passes on what is asked, and the true answer comes so much later.
     Slow(Duration, Upstream),
-    /// Connects, reads, and never says a word.
+    /// It takes the connection, reads, and never says a word.
     Silent,
-    /// Nobody can connect, and nobody is refused: a black hole.
+    /// A client can neither connect nor is refused: a black hole.
     BlackHole,
 }
 
-/// What Consul says then.
+/// The words of Consul then.
 const FAILURE: &str = "rpc error: leadership lost while committing log";
-/// How long a stand-in takes to notice that it is over.
+/// The time that a stand-in takes to notice that it is over.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Of one request's head and body.
+/// The most that is read of one request's head and body.
 const REQUEST_LIMIT: usize = 1 << 20;
 
 /// Listens until it is dropped; then every connection ends.
@@ -60,7 +60,7 @@ pub struct StandIn {
 type Open = Arc<Mutex<Vec<TcpStream>>>;
 
 impl StandIn {
-    /// `queue`: connections that nobody takes up, and that leave no room for another.
+    /// Starts it. `queue` has connections that are not taken up, and that leave no room for another.
     pub(crate) fn start(listener: TcpListener, manner: Manner, queue: Vec<TcpStream>) -> Result<Self> {
         let over = Arc::new(AtomicBool::new(false));
         let open: Open = Arc::new(Mutex::new(queue));
@@ -94,7 +94,7 @@ impl Drop for StandIn {
     }
 }
 
-/// A connection that breaks off is the peer's affair.
+/// Takes a connection. One that breaks off is the peer's affair.
 fn take(stream: TcpStream, manner: &Manner, open: &Open) {
     stream.set_nonblocking(false).ok();
     keep(&stream, open);
@@ -107,7 +107,7 @@ fn take(stream: TcpStream, manner: &Manner, open: &Open) {
     });
 }
 
-/// So that it ends with the stand-in.
+/// Keeps the connection, so that it ends with the stand-in.
 fn keep(stream: &TcpStream, open: &Open) {
     if let Ok(stream) = stream.try_clone() {
         open.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
@@ -128,7 +128,7 @@ fn fail(mut stream: TcpStream, upstream: Option<&Upstream>) {
     stream.shutdown(Shutdown::Both).ok();
 }
 
-/// None where the peer went away in the middle of it.
+/// Reads a request. None where the peer went away in the middle of it.
 fn read_request(mut stream: &TcpStream) -> Option<Vec<u8>> {
     let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
@@ -190,7 +190,7 @@ mod tests {
         crate::net::request(stream, "PUT", "/v1/kv/a", "b")
     }
 
-    /// An agent that says what it was asked, each time.
+    /// An agent that tells each time what it was asked.
     fn agent() -> (Upstream, std::sync::mpsc::Receiver<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

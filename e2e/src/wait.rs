@@ -1,10 +1,10 @@
-//! Waiting for a state, with a deadline: the only way in which a test here lets time pass.
+//! Waits for a state, with a deadline: the only way in which a test here lets time pass.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// How often a state is looked at. Small against everything that is measured, large against the cost of a look.
+/// The pause between two looks at a state: small against everything that is measured, large against the cost of a look.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Looks until `look` sees what it waits for, at most for `limit`.

@@ -61,7 +61,7 @@ fn run(bare: bool) -> Result<()> {
     ended
 }
 
-/// A failure to start is what a person wants to look into: the lab stays.
+/// Starts the VM. If it fails to start, the lab stays, since a person wants to look into that.
 fn start_vm(lab: &Cluster) {
     let start = Instant::now();
     match lab.start_vm() {
@@ -87,7 +87,8 @@ fn introduce(lab: &Cluster, bare: bool) -> Result<()> {
     Ok(())
 }
 
-/// Ctrl-C and SIGTERM end the lab in order; the second time at once, which leaves no process either.
+/// Watches for signals. Ctrl-C and SIGTERM end the lab in order; the second time at once, which leaves no process
+/// either.
 fn watch_signals(sender: Sender<Event>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("tokio")?;
     std::thread::spawn(move || {
@@ -112,8 +113,8 @@ fn watch_signals(sender: Sender<Event>) -> Result<()> {
     Ok(())
 }
 
-/// Commands from a terminal or a pipe. The end of a pipe ends the lab only where it said something: with no input at all
-/// (`make lab </dev/null`) it runs until Ctrl-C.
+/// Reads commands from a terminal or a pipe. The end of a pipe ends the lab only where it said something: with no input
+/// at all (`make lab </dev/null`) the lab runs until Ctrl-C.
 fn watch_lines(sender: Sender<Event>) {
     std::thread::spawn(move || {
         let mut any = std::io::stdin().is_terminal();

@@ -1,4 +1,4 @@
-//! Commands to a host's init, over a unix socket in the host's own /run: one JSON line there, one back.
+//! Sends commands to a host's init, over a unix socket in the host's own /run: one JSON line there, one back.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::supervisor::Supervisor;
 
-/// In the host's /run; from outside through `/proc/<pid of init>/root`.
+/// The path in the host's /run; from outside it is reached through `/proc/<pid of init>/root`.
 pub const SOCKET: &str = "/run/zsha-lab-init.sock";
 
-/// Longer than init takes to stop a service that does not want to.
+/// The time for an answer. It is longer than init takes to stop a service that does not want to.
 const REPLY_LIMIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -25,14 +25,14 @@ pub enum Request {
     Start {
         service: String,
     },
-    /// SIGTERM, then SIGKILL; stays down until started.
+    /// Sends SIGTERM, then SIGKILL. The service stays down until it is started.
     Stop {
         service: String,
     },
     Restart {
         service: String,
     },
-    /// As from outside: what dies of it is started again.
+    /// Sends a signal as from outside: a service that dies of it is started again.
     Signal {
         service: String,
         signal: i32,
@@ -41,7 +41,7 @@ pub enum Request {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
-    /// As the host sees it.
+    /// The pid as the host sees it.
     pub pid: Option<i32>,
     pub wanted: bool,
     pub starts: u32,

@@ -1,4 +1,5 @@
-//! What a host has for itself of the machine's files. All of it is in the host's own mount namespace and ends with it.
+//! Gives a host its own files in the place of the machine's. All of it is in the host's own mount namespace and ends
+//! with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::HostConfig;
 /// Directories that outlive a power loss, each from `DIR/disk/...`.
 const ON_DISK: [&str; 4] = ["/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"];
 
-/// Where the product expects the share.
+/// The directory at which the product expects the share.
 const SHARE: &str = "/opt/smp/mngt";
 
 pub(super) fn set_up(host: &HostConfig) -> Result<()> {
@@ -34,7 +35,7 @@ pub(super) fn set_up(host: &HostConfig) -> Result<()> {
     bind(&host.share, SHARE)
 }
 
-/// Where the host's own `directory` is kept.
+/// The path at which the host's own `directory` is kept.
 pub(crate) fn on_disk(host: &Path, directory: &str) -> PathBuf {
     host.join("disk").join(directory.trim_start_matches('/').replace('/', "-"))
 }

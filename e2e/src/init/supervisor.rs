@@ -15,9 +15,10 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_proc
 use super::Service;
 use super::control::{Request, ServiceStatus};
 
-/// As long as systemd would, but for tests: what has not ended by then is killed.
+/// The time for a service to stop. It is as long as systemd's, but for tests: a service that has not ended by then is
+/// killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// While there is no child at all, so often is looked whether an orphan has become one.
+/// The pause between two looks whether an orphan has become a child, while there is no child at all.
 const NO_CHILD_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! A host whose PID 1 is the machine's real systemd, with real sshd and libvirtd as its units: for what installs units.
 //!
-//! /etc, /usr and /var are the machine's below a layer of the host's own, which outlives a power loss; so whatever is put
-//! there is put on this host alone, and its layer lists it. systemd has a cgroup namespace of its own in the unified
-//! hierarchy. Units that reach past the host's namespaces (sysctl, modules, /dev, what cleans /tmp) are masked.
+//! /etc, /usr and /var are the machine's below a layer of the host's own, which outlives a power loss. So a file that
+//! is put there is put on this host alone, and its layer lists it. systemd has a cgroup namespace of its own in the
+//! unified hierarchy. Units that reach past the host's namespaces (sysctl, modules, /dev, what cleans /tmp) are masked.
 
 use std::fs;
 use std::io::BufRead;
@@ -23,9 +23,9 @@ const NOTHING: Option<&std::ffi::CStr> = None;
 const SYSTEMD: &str = "/lib/systemd/systemd";
 const CGROUPS: &str = "/sys/fs/cgroup";
 const UNITS: &str = "/etc/systemd/system";
-/// As systemd tells containers apart; by it the end of the lab knows that it ends a host of the lab.
+/// The word by which systemd tells containers apart. By it the end of the lab knows that it ends a host of the lab.
 const CONTAINER: &str = "zsha-lab";
-/// What has a layer of the host's own.
+/// The directories that have a layer of the host's own.
 pub(super) const LAYERED: [&str; 3] = ["/etc", "/usr", "/var"];
 /// The password of root on every such host.
 pub const PASSWORD: &str = "lab password: it's \"quoted\"";
@@ -61,7 +61,7 @@ const LIBVIRTD: &str = "[Unit]\nDescription=libvirt\n\n[Service]\nType=notify\nE
 const SSHD: &str = "HostKey /etc/ssh/ssh_host_ed25519_key\nPasswordAuthentication yes\nPermitRootLogin yes\n\
     UsePAM no\nUseDNS no\nPidFile none\n";
 
-/// Before the rest of the host's mounts: its layers.
+/// Mounts the layers, before the rest of the host's mounts.
 pub(super) fn layer(host: &Path) -> Result<()> {
     for directory in LAYERED {
         let layer = layer_of(host, directory);
@@ -77,12 +77,12 @@ pub(super) fn layer(host: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the host has put below `directory` by itself.
+/// The files that the host has put below `directory` by itself.
 pub(crate) fn layer_of(host: &Path, directory: &str) -> PathBuf {
     host.join("disk/layer").join(directory.trim_start_matches('/'))
 }
 
-/// Where a disk is new: its own units, sshd, root's password. None of the machine's own units.
+/// Furnishes a disk that is new: its own units, sshd, root's password. None of the machine's own units are there.
 pub(super) fn furnish(host: &HostConfig) -> Result<()> {
     let done = Path::new("/etc/zsha-lab-host");
     if done.exists() {
@@ -120,7 +120,8 @@ fn run(command: &mut Command, input: &str) -> Result<()> {
     command::run(command, input, Duration::from_secs(20))?.success().map(drop)
 }
 
-/// Becomes systemd. Returns only where that failed. Whoever holds standard input's other end holds the host.
+/// Becomes systemd. It returns only where that failed. The process that holds standard input's other end holds the
+/// host.
 pub(super) fn become_systemd(host: &HostConfig) -> Result<()> {
     mount("cgroup2", CGROUPS, "cgroup2", MountFlags::empty(), NOTHING)
         .context("mount the unified cgroups")?;
@@ -135,7 +136,7 @@ pub(super) fn become_systemd(host: &HostConfig) -> Result<()> {
     Err(error).context("start `unshare`")
 }
 
-/// In the new cgroup namespace.
+/// Starts systemd, in the new cgroup namespace.
 pub fn systemd() -> Result<()> {
     mount("cgroup2", CGROUPS, "cgroup2", MountFlags::empty(), NOTHING).context("mount the host's cgroups")?;
     let error = Command::new(SYSTEMD)
@@ -208,7 +209,7 @@ pub(crate) fn remove_groups_of(dir: &Path) {
     }
 }
 
-/// A cgroup goes by rmdir alone, its children first.
+/// Takes away a cgroup. It goes by rmdir alone, its children first.
 fn remove_group(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

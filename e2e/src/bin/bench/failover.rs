@@ -1,5 +1,5 @@
-//! From the loss of the owner's power to the VM running on another node, beside the bound that the product computes,
-//! and where the time goes.
+//! Measures the time from the loss of the owner's power to the VM running on another node, beside the bound that the
+//! product computes, and where the time goes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub(crate) fn measure(lab: &Cluster, profile: &str, rounds: u64, report: &mut Re
     Ok(())
 }
 
-/// The owner is off after it.
+/// Measures one failover. The owner is off after it.
 fn one(lab: &Cluster, owner: &Host) -> Result<(Duration, Back)> {
     let witnesses: Vec<&Host> = lab.others(owner).collect();
     let mut sessions = Sessions::open(lab)?;
@@ -54,8 +54,8 @@ fn one(lab: &Cluster, owner: &Host) -> Result<(Duration, Back)> {
     })
 }
 
-/// When the record of ownership named another owner in the agent's own copy of it, to about 20 ms. Asked any other way,
-/// the agent would pass the question on to a leader that may be the host which is off.
+/// The moment when the ownership record named another owner in the agent's own copy of it, to about 20 ms. Asked any
+/// other way, the agent would pass the question on to a leader that may be the host which is off.
 fn claimed_by_another(witness: &Host, owner: &str) -> Result<Instant> {
     let mut index = 0;
     wait::until("another node claims the VM", FAILOVER_LIMIT, || {

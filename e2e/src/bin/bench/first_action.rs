@@ -1,5 +1,6 @@
-//! From the very first document to the first change of the ownership record, seen by a blocking query on that record:
-//! the transaction that puts the document in force creates it without an owner, the first node to act writes one in.
+//! Measures the time from the very first document to the first change of the ownership record, seen by a blocking query
+//! on that record: the transaction that puts the document in force creates it without an owner, and the first node to
+//! act writes one in.
 
 use std::thread;
 use std::time::Instant;

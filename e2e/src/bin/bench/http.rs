@@ -1,4 +1,4 @@
-//! One HTTP request, with Consul's index in its answer: for blocking queries and metrics. No keep-alive, no TLS.
+//! Makes one HTTP request, with Consul's index in its answer, for blocking queries and metrics. No keep-alive, no TLS.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -11,13 +11,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use zsha_e2e::{CLUSTER, Host};
 
-/// The VM's record of ownership.
+/// The key of the ownership record.
 pub(crate) const RECORD: &str = "vms/mnvm";
 /// How long a blocking query waits, where a loop asks again.
 pub(crate) const QUERY: Duration = Duration::from_secs(5);
 
 const CONSUL_PORT: u16 = 8500;
-/// Beyond the wait of a blocking query, or for an answer that waits for nothing.
+/// The time for an answer beyond the wait of a blocking query, or for one that waits for nothing.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// A key of Consul as it was at `index`.
@@ -34,7 +34,7 @@ pub(crate) fn key(host: &Host, key: &str, after: u64, wait: Duration) -> Result<
     read(host, &format!("{key}?raw"), after, wait)
 }
 
-/// The same out of the agent's own copy, which lags behind the leader's by a moment and needs no leader.
+/// Does the same out of the agent's own copy, which lags behind the leader's by a moment and needs no leader.
 pub(crate) fn stale_key(host: &Host, key: &str, after: u64, wait: Duration) -> Result<Sight> {
     read(host, &format!("{key}?raw&stale"), after, wait)
 }
@@ -52,7 +52,7 @@ fn read(host: &Host, target: &str, after: u64, wait: Duration) -> Result<Sight> 
     Ok(Sight { index, value })
 }
 
-/// `GET` of what the host's controller serves.
+/// Makes a `GET` to the host's controller.
 pub(crate) fn controller(host: &Host, path: &str) -> Result<String> {
     let url = host.status_http();
     let address: SocketAddr = url.trim_start_matches("http://").parse().context(url.clone())?;
@@ -63,7 +63,8 @@ pub(crate) fn controller(host: &Host, path: &str) -> Result<String> {
     }
 }
 
-/// A socket stays in the network namespace that it was made in, so only a thread for connecting moves there.
+/// Connects inside a host. A socket stays in the network namespace that it was made in, so only a thread for connecting
+/// moves there.
 fn connect_inside(pid: i32, address: SocketAddr) -> Result<TcpStream> {
     let network =
         File::open(format!("/proc/{pid}/ns/net")).with_context(|| format!("network of process {pid}"))?;

@@ -1,4 +1,5 @@
-//! What keeper and controller cost on each node while the VM runs and nothing happens. One sample a node.
+//! Measures what keeper and controller cost on each node while the VM runs and nothing happens. It takes one sample for
+//! each node.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +41,8 @@ pub(crate) fn measure(lab: &Cluster, span: Duration, report: &mut Report) -> Res
     Ok(())
 }
 
-/// A node may ask another's agent, so only the sum over all agents says what a node asks on average.
+/// Sums up the agents' counts. A node may ask another's agent, so only the sum over all agents says what a node asks on
+/// average.
 fn agents(counted: &[Counted], report: &mut Report) {
     let rates: Vec<f64> = counted.iter().filter_map(Counted::rate).collect();
     if rates.is_empty() {
@@ -91,9 +93,9 @@ fn requests(before: &Reading, after: &Reading, report: &mut Report) {
 /// One node at one time.
 struct Reading {
     at: Instant,
-    /// As [`ROLES`].
+    /// The processes, in the order of [`ROLES`].
     processes: Vec<Usage>,
-    /// The controller's, by kind.
+    /// The controller's requests, by kind.
     requests: BTreeMap<String, u64>,
     /// `seq` of the node's lease.
     renewals: u64,
@@ -135,7 +137,7 @@ fn usage(directory: &Path) -> Result<Usage> {
     Ok(Usage { at, cpu, memory: process::memory(directory)?, directory: directory.to_owned() })
 }
 
-/// The controller's own counts of what it has sent to Consul.
+/// The controller's own counts of the requests that it has sent to Consul.
 fn requests_sent(metrics: &str) -> BTreeMap<String, u64> {
     let sample = |line: &str| {
         let rest = line.strip_prefix("zsha_store_requests_total{kind=\"")?;
@@ -152,11 +154,11 @@ fn lease_seq(host: &Host) -> Result<u64> {
     lease["seq"].as_u64().ok_or_else(|| anyhow!("no seq in the lease {lease}"))
 }
 
-/// What the agent itself counts of the requests of this node (and of others that came here for want of their own):
-/// beside our own counting, by somebody who has no interest in it.
+/// The agent's own count of the requests of this node (and of others that came here because they had no agent of their
+/// own). It stands beside our counting, and the agent has no interest in it.
 #[derive(Default)]
 struct Counted {
-    /// Of the span last seen. The first is of a time before.
+    /// The span last seen. The first span is of a time before.
     span: Option<String>,
     spans: u32,
     requests: u64,
@@ -183,7 +185,8 @@ impl Counted {
     }
 }
 
-/// Of keys and transactions: what this program asks of the agent's metrics is not among them.
+/// The number of requests for keys and transactions. This program's own requests for the agent's metrics are not among
+/// them.
 fn http_requests(shown: &Value) -> u64 {
     let samples = shown["Samples"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ours = samples.iter().filter(|sample| {

@@ -1,4 +1,5 @@
-//! What the figures were measured on, so that a reader can judge them. It says what is, and waits for nothing quieter.
+//! Describes the machine that the figures were measured on, so that a reader can judge them. It says what is so, and
+//! waits for nothing quieter.
 
 use std::fmt;
 use std::fs;
@@ -13,15 +14,15 @@ use zsha_e2e::command;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Machine {
-    /// As `/proc/loadavg` had it before anything was started.
+    /// The load in `/proc/loadavg` before anything was started.
     load: String,
     cores: usize,
     processor: String,
     kernel: String,
     programs: PathBuf,
-    /// What `zsha version` says of itself.
+    /// The output of `zsha version`.
     version: Vec<String>,
-    /// Seconds since 1970.
+    /// The time in seconds since 1970.
     at: u64,
 }
 

@@ -1,5 +1,5 @@
-//! `make bench`: what zsha costs and how fast it is, measured in the lab beside the aims. A report: it judges nothing,
-//! and ends with an error only where something could not be measured.
+//! `make bench`: what zsha costs and how fast it is, measured in the lab beside the aims. It is a report: it judges
+//! nothing, and ends with an error only where something could not be measured.
 //!
 //!   ZSHA_BENCH_ROUNDS=5        how often each scenario is measured
 //!   ZSHA_BENCH_IDLE_SECS=60    how long the idle cluster is watched
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// True where everything could be measured.
+/// Measures everything. True if everything could be measured.
 fn run() -> Result<bool> {
     let rounds = setting("ZSHA_BENCH_ROUNDS", 5)?;
     let idle = Duration::from_secs(setting("ZSHA_BENCH_IDLE_SECS", 60)?);
@@ -78,7 +78,7 @@ fn fast(report: &mut Report, rounds: u64) -> Result<()> {
     lab.finish()
 }
 
-/// A new lab with its VM running; its very first document is a sample of its own.
+/// Makes a new lab with its VM running; its very first document is a sample of its own.
 fn raise(profile: &str, report: &mut Report) -> Result<Cluster> {
     eprintln!("bench: a lab with profile {profile}");
     let lab = Cluster::builder().nodes(3).profile(profile).alone().build()?;
@@ -87,7 +87,7 @@ fn raise(profile: &str, report: &mut Report) -> Result<Cluster> {
     Ok(lab)
 }
 
-/// Waits until the guest has booted: until then it is the guest that keeps the machine busy.
+/// Waits until the guest has booted: until then the guest keeps the machine busy.
 fn idle_guest(lab: &Cluster) -> Result<()> {
     let owner = lab.settled(SETTLE_LIMIT)?;
     lab.until("the guest's agent answers", GUEST_BOOT_LIMIT, || owner.guest_up().map(Some)).map(drop)

@@ -1,4 +1,4 @@
-//! What /proc says of one process: when it began, what it has used. Knows no lab.
+//! Reads from /proc when a process began and what it has used. It knows no lab.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// The kernel's USER_HZ: the unit of times in /proc, and 100 on every architecture that we run on.
 const TICKS_A_SECOND: u64 = 100;
 
-/// `directory` is the process's own in some /proc.
+/// The processor time of a process. `directory` is its own in some /proc.
 pub(crate) fn cpu_time(directory: &Path) -> Result<Duration> {
     let stat = Stat::read(directory)?;
     // utime, stime, and those of children that ended: what looks at mounts is a child.
@@ -18,7 +18,7 @@ pub(crate) fn cpu_time(directory: &Path) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 1000 / TICKS_A_SECOND))
 }
 
-/// When it was forked, to a hundredth of a second.
+/// The moment when the process was forked, to a hundredth of a second.
 pub(crate) fn began(pid: i32) -> Result<Instant> {
     let ticks = Stat::read(Path::new(&format!("/proc/{pid}")))?.field(22)?;
     let now = clock_gettime(ClockId::Boottime);
@@ -27,12 +27,12 @@ pub(crate) fn began(pid: i32) -> Result<Instant> {
     Instant::now().checked_sub(age).ok_or_else(|| anyhow!("process {pid} began before the clock did"))
 }
 
-/// In MiB.
+/// The memory of a process, in MiB.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
-    /// Resident, with every page that others share as well.
+    /// The resident memory, with every page that others share as well.
     pub rss: f64,
-    /// The same with shared pages divided among those who share them.
+    /// The resident memory, with shared pages divided among the processes that share them.
     pub pss: f64,
 }
 
@@ -56,7 +56,7 @@ impl Stat {
         fs::read_to_string(&path).map(Self).with_context(|| format!("read {}", path.display()))
     }
 
-    /// By its number in proc(5), where the state is 3.
+    /// A field by its number in proc(5), where the state is 3.
     fn field(&self, number: usize) -> Result<u64> {
         let rest = self.0.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
         let field = rest.split_ascii_whitespace().nth(number - 3);

@@ -1,5 +1,5 @@
-//! What was measured, as a table for people and as JSON for programs. It knows no lab and compares with no aim: the
-//! reader does.
+//! Shows the figures that were measured, as a table for people and as JSON for programs. It knows no lab and compares
+//! with no aim: the reader does.
 
 use std::fmt;
 use std::fs;
@@ -27,14 +27,14 @@ pub(crate) enum Unit {
 struct Figure {
     name: String,
     unit: Unit,
-    /// What it should be, in words; empty where nobody has set an aim.
+    /// The aim in words; empty where there is none.
     aim: String,
-    /// In the order of measuring.
+    /// The samples in the order of measuring.
     samples: Vec<f64>,
 }
 
 impl Figure {
-    /// The nearest rank: always a value that was measured.
+    /// The percentile by the nearest rank: always a value that was measured.
     fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.samples.clone();
         sorted.sort_by(f64::total_cmp);
@@ -54,9 +54,9 @@ impl Figure {
 #[derive(Debug)]
 pub(crate) struct Report {
     pub machine: Machine,
-    /// In the order in which each was first measured.
+    /// The figures in the order in which each was first measured.
     figures: Vec<Figure>,
-    /// What a reader has to know of single samples.
+    /// The notes that a reader needs on single samples.
     notes: Vec<String>,
     missing: Vec<String>,
 }
@@ -66,7 +66,7 @@ impl Report {
         Self { machine, figures: Vec::new(), notes: Vec::new(), missing: Vec::new() }
     }
 
-    /// Measures one thing. Where it fails, what was measured before stays, the report says what is missing, and the
+    /// Measures one thing. Where it fails, the figures measured before stay, the report says what is missing, and the
     /// next section goes on.
     pub(crate) fn section(&mut self, what: &str, measure: impl FnOnce(&mut Self) -> Result<()>) {
         if let Err(error) = measure(self) {
@@ -99,7 +99,7 @@ impl Report {
         self.notes.push(note);
     }
 
-    /// Whether every section came to its end.
+    /// True if every section came to its end.
     pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }

@@ -1,4 +1,5 @@
-//! From the death of QEMU to the VM running again, and what a killed or lost copy's successor is measured by.
+//! Measures the time from the death of QEMU to the VM running again, and the means to measure the copy that comes after
+//! a killed or lost one.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::report::Report;
 use crate::virsh::Virsh;
 use crate::{http, process};
 
-/// kill -9 of a QEMU that has not died lately.
+/// Measures a kill -9 of a QEMU that has not died lately.
 pub(crate) fn measure(lab: &Cluster, rounds: u64, report: &mut Report) -> Result<()> {
     for _ in 0..rounds {
         let owner = lab.settled(SETTLE_LIMIT)?;
@@ -28,8 +29,8 @@ pub(crate) fn measure(lab: &Cluster, rounds: u64, report: &mut Report) -> Result
     Ok(())
 }
 
-/// A VM that dies again and again is started ever more slowly. That is meant, and not what is measured; a controller
-/// that is new knows of no earlier death.
+/// Makes the controller forget earlier deaths. A VM that dies again and again is started ever more slowly. That is
+/// meant, and is not measured here; a new controller knows of no earlier death.
 fn forget_earlier_deaths(lab: &Cluster, owner: &Host) -> Result<()> {
     owner.restart("controller")?;
     lab.until("the owner's controller is ready", SETTLE_LIMIT, || {
@@ -40,7 +41,7 @@ fn forget_earlier_deaths(lab: &Cluster, owner: &Host) -> Result<()> {
 /// An open session of virsh on every host that is on, made before anything is broken.
 pub(crate) struct Sessions<'a>(Vec<(&'a Host, Virsh)>);
 
-/// A new copy of the VM, each time counted from what took the old one.
+/// A new copy of the VM. Each time counts from the fault that took the old one.
 pub(crate) struct Back {
     pub host: String,
     pub process: Duration,

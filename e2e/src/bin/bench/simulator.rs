@@ -1,4 +1,5 @@
-//! Seeds a second of the simulator, where its release build is there: `make sim` makes it, this does not.
+//! Measures how many seeds the simulator does in a second, where its release build is there: `make sim` makes it, this
+//! does not.
 
 use std::process::Command;
 use std::time::Duration;
@@ -25,7 +26,7 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// From its summary: `... (123 a second), ...`.
+/// Reads the number from its summary: `... (123 a second), ...`.
 fn seeds_a_second(said: &str) -> Option<f64> {
     let (before, _) = said.split_once(" a second)")?;
     before.rsplit_once('(')?.1.trim().parse().ok()

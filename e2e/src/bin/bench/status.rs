@@ -1,4 +1,4 @@
-//! Wall time of `zsha status`, as a person on a node waits for it.
+//! Measures the wall time of `zsha status`, as a person on a node waits for it.
 
 use std::time::{Duration, Instant};
 

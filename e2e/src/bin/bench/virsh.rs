@@ -1,4 +1,4 @@
-//! An open session of `virsh` on a host: asks for the VM's state in a millisecond or two, where starting the command
+//! An open session of `virsh` on a host. It asks for the VM's state in a millisecond or two, where starting the command
 //! anew would cost more than some of what is measured. It changes nothing.
 
 use std::io::{Read, Write};
@@ -12,7 +12,8 @@ use zsha_e2e::Host;
 use zsha_e2e::guest::DOMAIN;
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// virsh may repeat what it is told; quoted like this its own word differs from that.
+/// The command that marks the end of an answer. virsh may repeat the commands it is given; quoted like this, virsh's
+/// own word differs from the command.
 const END_TOLD: &str = "echo 'zsha''-end'";
 const END_SAID: &str = "zsha-end";
 
@@ -24,7 +25,7 @@ pub(crate) struct Virsh {
 }
 
 impl Virsh {
-    /// Returns once libvirt has answered.
+    /// Opens a session. Returns once libvirt has answered.
     pub(crate) fn open(host: &Host) -> Result<Self> {
         let mut command = Command::new("nsenter");
         command.args(["-t", &host.init()?.to_string(), "-m", "-u", "-n", "-p", "-r", "-w", "--"]);
@@ -47,7 +48,7 @@ impl Virsh {
         Ok(session)
     }
 
-    /// Whether the VM runs on the host now. A VM that does not exist there does not.
+    /// True if the VM runs on the host now. A VM that does not exist there does not run.
     pub(crate) fn is_running(&mut self) -> Result<bool> {
         writeln!(self.stdin, "domstate {DOMAIN}\n{END_TOLD}").context("ask virsh")?;
         let start = Instant::now();

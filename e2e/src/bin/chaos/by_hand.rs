@@ -1,4 +1,4 @@
-//! What people do past zsha, to libvirt and to the store, and what a neighbour does who means harm.
+//! Does what people do past zsha, to libvirt and to the store, and what a neighbour does who means harm.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -14,30 +14,30 @@ use crate::{Chaos, Inflicted, SEEN_WITHIN, pass};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Act {
-    /// `virsh migrate` to a bystander.
+    /// A person gives `virsh migrate` to a bystander.
     Moved,
-    /// The same to one whose controller is down, and comes back.
+    /// The same to a bystander whose controller is down, and comes back.
     MovedWithoutController,
     Destroyed,
-    /// `virsh save`: the guest is gone, and its memory in a file.
+    /// A person gives `virsh save`: the guest is gone, and its memory is in a file.
     Saved,
     Paused,
-    /// `virsh create` of a second domain of the VM's UUID on a bystander.
+    /// A person gives `virsh create` for a second domain of the VM's UUID on a bystander.
     StartedTwice,
     StartedTwiceWithoutController,
-    /// `virsh define` and `virsh autostart` on the owner, which then loses its power and boots again.
+    /// A person gives `virsh define` and `virsh autostart` on the owner, which then loses its power and boots again.
     LeftToAutostart,
     OwnersLeaseOverwritten,
     OwnersLeaseDeleted,
     BystandersLeaseOverwritten,
     BystandersLeaseDeleted,
-    /// A snapshot restored while every controller is down.
+    /// A snapshot is restored while every controller is down.
     StorePutBack,
-    /// Everything deleted, and the document applied, while every controller is down.
+    /// Everything is deleted, and the document applied, while every controller is down.
     StoreEmptied,
-    /// Hundreds of requests to the owner's page that nobody goes on with.
+    /// A neighbour begins hundreds of requests to the owner's page, and finishes none.
     HalfOpenRequests,
-    /// A process of nobody's that is called and looks like the VM's QEMU, where this has just died.
+    /// A process of the user `nobody` is called and looks like the VM's QEMU, which has just died.
     Impostor,
 }
 
@@ -79,27 +79,29 @@ impl Act {
         }
     }
 
-    /// How many processes that are the VM it ends.
+    /// The number of the VM's processes that it ends.
     pub(crate) fn ends(self) -> usize {
         let moves = matches!(self, Self::Moved | Self::MovedWithoutController);
         usize::from(moves || self.expected() == Expected::Recovers)
     }
 }
 
-/// A copy begun by hand where the VM is not to be: until the node's keeper has looked, or its controller.
+/// The time until a copy begun by hand where the VM is not to be is ended: the node's keeper has looked, or its
+/// controller.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
-/// As many as the page of an unlimited controller took every descriptor with.
+/// The number of requests: as many as took every descriptor of a controller when its page was unlimited.
 const HALF_OPEN: usize = 1000;
-/// As few as a process has that nobody has given more.
+/// The limit of descriptors: as few as a process has by default.
 const DESCRIPTORS: &str = "--nofile=1024:1024";
-/// A disk that is not reached costs the VM its process after 30 s, and it takes 10 s and a look to see that.
+/// The time for which the disk is gone. A disk that is not reached costs the VM its process after 30 s, and it takes 10
+/// s and a look to see that.
 const HELD_FOR: Duration = Duration::from_secs(50);
-/// At a time, so that the VM is looked at in between.
+/// The number of requests begun at a time, so that the VM is looked at in between.
 const AT_A_TIME: usize = 100;
 const NONSENSE: &str = "{\"this\": \"is no lease\"";
 
 impl Chaos {
-    /// The VM's process afterwards is the one returned, unless it is to be started again.
+    /// Does the act. The VM's process afterwards is the one returned, unless it is to be started again.
     pub(crate) fn by_hand(
         &mut self,
         act: Act,
@@ -183,7 +185,8 @@ impl Chaos {
         }
     }
 
-    /// It is on the node that was to get it, and recorded there in no more time than a failover takes.
+    /// Waits until the VM is on the node that was to get it, and is recorded there in no more time than a failover
+    /// takes.
     fn claimed(&self, on: &Host, process: i32) -> Result<Inflicted> {
         let at = Instant::now();
         self.lab.recorded(on, FAILOVER_LIMIT)?;
@@ -191,7 +194,7 @@ impl Chaos {
         Ok(Inflicted { at, process, took })
     }
 
-    /// On the owner or on a bystander, of which nobody may believe that it is a copy; and then the VM dies.
+    /// Starts an impostor on the owner or on a bystander. No keeper may believe that it is a copy. Then the VM dies.
     fn impostor(&mut self, owner: &str, bystander: usize, length: Duration, qemu: i32) -> Result<Inflicted> {
         let owner = self.host(owner)?;
         let uuid = owner.virsh(&["domuuid", DOMAIN])?.trim().to_owned();
@@ -237,7 +240,7 @@ impl Chaos {
     }
 }
 
-/// Half a request each, from one host to the page of another; whichever was closed is made anew.
+/// Keeps half requests open, from one host to the page of another; each one that was closed is made anew.
 fn keep_up(open: &mut Vec<TcpStream>, from: &Host, to: &Host) {
     open.retain(|connection| {
         connection.set_nonblocking(true).is_ok()

@@ -1,37 +1,37 @@
-//! What must come of a fault, and whether it did: values in, sentences out. It knows no lab and no clock.
+//! Judges what came of a fault by what must come of it: values in, sentences out. It knows no lab and no clock.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// What must come of it.
+/// The outcome that a fault must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
     /// The very same process runs on.
     Untouched,
-    /// It runs again, as another process, within the bound.
+    /// The VM runs again, as another process, within the bound.
     Recovers,
-    /// One or the other; it runs in the end.
+    /// One or the other happens; the VM runs in the end.
     Runs,
 }
 
-/// What was seen of one fault, from a cluster at rest to a cluster at rest.
+/// The findings on one fault, from a cluster at rest to a cluster at rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The VM's process before; where the fault was to move it, that to which it was moved.
+    /// The VM's process before; where the fault was to move the VM, the process that it was moved to.
     pub before: i32,
-    /// When another process ran the VM, or what was begun by hand was over, counted from the fault; looked for only where
-    /// it has to.
+    /// The time from the fault until another process ran the VM, or until what was begun by hand was over. It is looked
+    /// for only where that has to happen.
     pub took: Option<Duration>,
-    /// What the product promises for that.
+    /// The time that the product promises for that.
     pub bound: Duration,
     /// The VM's process once everything is mended, or why the cluster has not come to rest.
     pub after: Result<i32, String>,
-    /// Moments with two copies.
+    /// The number of moments with two copies.
     pub doubles: usize,
-    /// Processes of the VM that ended, beyond those that the fault ends.
+    /// The number of the VM's processes that ended, beyond those that the fault ends.
     pub ended: usize,
-    /// What else went wrong on the way.
+    /// Anything else that went wrong on the way.
     pub trouble: Option<String>,
 }
 
@@ -77,13 +77,13 @@ impl<F> Outcome<F> {
     }
 }
 
-/// Whether the run as a whole is a success. `doubles` are those of all of it; one without a fault shows nothing.
+/// True if the run as a whole is a success. `doubles` are those of all of it. A run without a fault shows nothing.
 pub(crate) fn passed<F>(outcomes: &[Outcome<F>], doubles: usize) -> bool {
     !outcomes.is_empty() && doubles == 0 && outcomes.iter().all(|outcome| outcome.wrong.is_empty())
 }
 
-/// A row a kind of fault, then a line for everything that was wrong. Where nothing is timed, the last column says what was to
-/// come of it.
+/// A table with a row for each kind of fault, then a line for everything that was wrong. Where nothing is timed, the
+/// last column has the outcome that was expected.
 pub(crate) fn table<F: Copy + Ord + Debug>(outcomes: &[Outcome<F>]) -> String {
     let mut rows: BTreeMap<F, Vec<&Outcome<F>>> = BTreeMap::new();
     for outcome in outcomes {
@@ -147,7 +147,7 @@ mod tests {
 
     const LATE: Duration = Duration::from_millis(13_001);
 
-    /// Each with what must be said of it.
+    /// Broken faults, each with what must be said of it.
     fn broken() -> Vec<(Expected, Seen, &'static str)> {
         use Expected::{Recovers, Runs, Untouched};
         vec![

@@ -1,10 +1,10 @@
 //! `make chaos MINUTES=30 SEED=7 PROFILE=Balanced`: random faults on the real lab, one after another, for so long. The
-//! independent check looks for a second copy at 20 Hz all along; what must not touch the VM is seen not to, and every
-//! recovery is timed beside the bound that the product computes. Ends with a table, and with an error where the promise,
-//! a bound or an expectation was broken.
+//! independent check looks for a second copy at 20 Hz all along. A fault that must not touch the VM is seen not to, and
+//! every recovery is timed beside the bound that the product computes. It ends with a table, and with an error where
+//! the promise, a bound or an expectation was broken.
 //!
-//! The seed chooses the faults and their lengths; how the machine takes them is its own. `FAULTS=ByHand,Migration` has only
-//! those whose name has one of these words.
+//! The seed chooses the faults and their lengths; how the machine takes them is its own. `FAULTS=ByHand,Migration`
+//! takes only those whose name has one of these words.
 
 // It measures real time.
 #![allow(clippy::disallowed_methods)]
@@ -51,7 +51,7 @@ enum Fault {
     /// The VM dies while the cluster is frozen: it comes back when that is over, and not before.
     FrozenAndQemuKilled,
     Apply,
-    /// Something that an administrator does past zsha, or a neighbour means harm by.
+    /// An administrator does something past zsha, or a neighbour who means harm.
     ByHand(Act),
 }
 
@@ -81,14 +81,14 @@ impl Fault {
         Self::Apply,
     ];
 
-    /// All of them, or those whose name has one of these words, with a comma between.
+    /// The faults: all of them, or those whose name has one of these words, with a comma between.
     fn named(words: &str) -> Vec<Self> {
         let all = Self::OF_MACHINES.into_iter().chain(Act::ALL.map(Self::ByHand));
         let is_named = |fault: &Self| words.split(',').any(|word| format!("{fault:?}").contains(word));
         all.filter(is_named).collect()
     }
 
-    /// How many processes that are the VM it may end. A migration that comes to nothing ends none.
+    /// The number of the VM's processes that it may end. A migration that comes to nothing ends none.
     fn ends(self) -> usize {
         match (self, self.expected()) {
             (Self::ByHand(act), _) => act.ends(),
@@ -126,31 +126,31 @@ impl Fault {
     }
 }
 
-/// Of the slow store's stand-in to a real one: on one machine, at once.
+/// The time for the slow store's stand-in to connect to a real one: on one machine, at once.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// The lab's guest is small; what it takes is mostly the machine's own.
+/// The time for a drain. The lab's guest is small, so most of the time is the machine's own.
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
-/// An order reaches every controller by its watch.
+/// The time for an order to be seen. It reaches every controller by its watch.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
 struct Chaos {
     lab: Cluster,
     rng: SmallRng,
     memory_gib: u64,
-    /// Of the store, at some time when the cluster was at rest.
+    /// A snapshot of the store, from some time when the cluster was at rest.
     snapshot: String,
-    /// Processes that look like the VM: on which host, and which.
+    /// The processes that look like the VM: on which host, and which.
     impostors: Vec<(String, String)>,
 }
 
-/// What was done, and what is to come of it.
+/// A fault that was done, and its expected outcome.
 struct Inflicted {
-    /// When it began to matter.
+    /// The moment when it began to matter.
     at: Instant,
     /// The VM's process that it leaves.
     process: i32,
-    /// What has been timed already, beside what is promised of it.
+    /// The time that has been measured already, beside the time that is promised.
     took: Option<(Duration, Duration)>,
 }
 
@@ -231,7 +231,8 @@ impl Chaos {
         Ok(())
     }
 
-    /// From a cluster at rest to a cluster at rest. An error is one of the lab; what the product does wrong is told.
+    /// Does one fault, from a cluster at rest to a cluster at rest. An error is one of the lab; a fault of the product
+    /// is told.
     fn one(&mut self, fault: Fault) -> Result<Outcome<Fault>> {
         let (name, qemu) = {
             let owner = self.lab.settled(SETTLE_LIMIT)?;
@@ -371,12 +372,12 @@ impl Chaos {
         inflicted.map(|()| None)
     }
 
-    /// Where there is a process of the VM, and which.
+    /// The processes of the VM, each with its host.
     fn alive(&self) -> Vec<(String, i32)> {
         self.lab.check().alive().into_iter().map(|copy| (copy.host, copy.pid)).collect()
     }
 
-    /// From when its process is gone, for so long.
+    /// Waits until the VM's process is gone, and fails unless nothing runs for so long from then on.
     fn nothing_runs(&self, span: Duration) -> Result<()> {
         let alive = || self.alive();
         wait::until("the VM's process gone", SEEN_WITHIN, || Ok(alive().is_empty().then_some(())))?;
@@ -387,7 +388,8 @@ impl Chaos {
         })
     }
 
-    /// Looks on while it comes; the time of a recovery. An error: what must not happen meanwhile, or must and did not.
+    /// Looks on while the outcome comes. Returns the time of a recovery. An error: something happened meanwhile that
+    /// must not, or did not happen though it must.
     fn watch(&self, fault: Fault, at: Instant, qemu: i32, bound: Duration) -> Result<Option<Duration>> {
         match fault.expected() {
             Expected::Recovers => Ok(Some(self.lab.recovered(at, FAILOVER_LIMIT)?.took)),
