@@ -131,8 +131,8 @@ impl VmName {
         Self("mnvm".to_owned())
     }
 
-    /// The libvirt domain's UUID: a function of cluster and VM name, so that every process on every node knows
-    /// it without asking anybody, and a keeper can find the VM's QEMU with nothing registered.
+    /// The libvirt domain's UUID: a function of cluster and VM name, so that every process on every node knows it
+    /// without asking another, and a keeper can find the VM's QEMU with nothing registered.
     pub fn domain_uuid(&self, cluster: &ClusterName) -> Uuid {
         Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{self}.{cluster}.zsha.io").as_bytes())
     }

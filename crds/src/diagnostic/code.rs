@@ -38,39 +38,39 @@ codes! {
     NotUtf8 = "ZSHA-E0002",
     /// The text is not YAML, or not JSON.
     Syntax = "ZSHA-E0003",
-    /// Nested deeper than any document is.
+    /// The document is nested deeper than any is.
     TooDeep = "ZSHA-E0004",
     /// Anchors, aliases and tags of YAML may not be used.
     AnchorOrTag = "ZSHA-E0005",
-    /// More than one document in the stream.
+    /// There is more than one document in the stream.
     ManyDocuments = "ZSHA-E0006",
-    /// Nothing in it.
+    /// There is nothing in the text.
     Empty = "ZSHA-E0007",
     /// A key is there twice.
     DuplicateKey = "ZSHA-E0008",
-    /// Indented with tabs.
+    /// A line is indented with tabs.
     Tab = "ZSHA-E0009",
     /// A key that is not known.
     UnknownKey = "ZSHA-E0010",
     /// A required key is missing.
     MissingKey = "ZSHA-E0011",
-    /// A value of another type.
+    /// A value is of another type.
     WrongType = "ZSHA-E0012",
     /// A value that is not one of those allowed.
     NotAllowed = "ZSHA-E0013",
-    /// A number out of its bounds.
+    /// A number is out of its bounds.
     OutOfRange = "ZSHA-E0014",
-    /// A text not of its form.
+    /// A text is not of its form.
     Malformed = "ZSHA-E0015",
-    /// A list too short.
+    /// A list is too short.
     TooFew = "ZSHA-E0016",
     /// Schema and decoder disagree: a fault of zsha.
     Undecodable = "ZSHA-E0019",
     /// The number of nodes is even.
     NodeCountEven = "ZSHA-E0020",
-    /// Two nodes of one name.
+    /// Two nodes have one name.
     NodeNameTwice = "ZSHA-E0021",
-    /// Two nodes of one address.
+    /// Two nodes have one address.
     NodeAddressTwice = "ZSHA-E0022",
     /// An address that no host can have, or a name by which every host means itself.
     UnusableAddress = "ZSHA-E0023",
@@ -80,33 +80,33 @@ codes! {
     PoolNameAndType = "ZSHA-E0025",
     /// `ImageFolder` does not fit `Type`.
     ImageFolderAndType = "ZSHA-E0026",
-    /// A path with `..`, or one that is not to be used.
+    /// A path has `..` in it, or is not to be used.
     BadPath = "ZSHA-E0027",
-    /// A port above 65535.
+    /// A port is above 65535.
     BadPort = "ZSHA-E0028",
-    /// The same entry twice in a list.
+    /// The same entry is twice in a list.
     EntryTwice = "ZSHA-E0029",
-    /// A MAC address that is no NIC's.
+    /// A MAC address is no NIC's.
     MacNotUnicast = "ZSHA-E0030",
-    /// Two NICs of one MAC address.
+    /// Two NICs have one MAC address.
     MacTwice = "ZSHA-E0031",
-    /// The per-node form where it may not be.
+    /// The per-node form stands where it may not be.
     PerNodeNotAllowed = "ZSHA-E0032",
-    /// The per-node form names a node that is none.
+    /// The per-node form names a node that is not in the cluster.
     PerNodeUnknownNode = "ZSHA-E0033",
     /// The per-node form leaves a node out.
     PerNodeMissingNode = "ZSHA-E0034",
     /// The per-node form names a node twice.
     PerNodeNodeTwice = "ZSHA-E0035",
-    /// A netmask with holes, or of no use.
+    /// A netmask has holes, or is of no use.
     BadNetmask = "ZSHA-E0036",
-    /// A gateway outside its subnet.
+    /// A gateway is outside its subnet.
     GatewayOutside = "ZSHA-E0037",
     /// The gateway's address is the guest's.
     GatewayIsGuest = "ZSHA-E0038",
     /// The guest's address is a node's.
     GuestIsNode = "ZSHA-E0039",
-    /// Two NICs of one address.
+    /// Two NICs have one address.
     GuestAddressTwice = "ZSHA-E0040",
     /// The number of management NICs is not one.
     MgmtNicCount = "ZSHA-E0041",

@@ -50,7 +50,8 @@ pub struct VmSummary {
     pub generation: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_start: Option<StartRecord>,
-    /// Its addresses as the document gives them, in the order of the document's NICs. Empty where the document is not known.
+    /// Its addresses as the document gives them, in the order of the document's NICs. Empty where the document is not
+    /// known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<GuestAddress>,
     /// Why it is as it is; empty where nothing is to be said.
