@@ -1,6 +1,6 @@
 //! The node lease, as values: [`Holder`] is the side that keeps it, [`Observer`] the side that waits until it may be
-//! taken away. Neither reads a clock, waits, or talks to anybody: a driver asks for the next step, does it, and tells
-//! the outcome.
+//! taken away. Neither reads a clock, waits, or talks to another process: a driver asks for the next step, does it, and
+//! tells the outcome.
 //!
 //! The argument is in docs/never-two-copies.md. What this file must keep true:
 //!

@@ -149,7 +149,7 @@ pub struct Attempt {
 pub enum Next {
     /// Do nothing before this moment; ask again then, or when something was asked of the holder.
     Sleep { until: Moment },
-    /// Read the own record, consistently.
+    /// Read this node's own lease record, consistently.
     Read,
     /// Publish [`Holder::deadline`] first (it may have shrunk), then send this in a transaction of its own.
     Write { op: Op, attempt: Attempt },
