@@ -11,8 +11,8 @@
 //! - Calls are idempotent towards the state they are for: killing a process that is dead, or undefining a domain that
 //!   is not defined, is no error. The exceptions are [`Hypervisor::start_paused`] and [`Hypervisor::resume`], which say
 //!   what stood in the way.
-//! - [`Hypervisor::changes`] moves whenever anything about the VM may have changed, its guest's agent has come or gone, or the
-//!   connection to the hypervisor was lost or made again. It carries no data: look.
+//! - [`Hypervisor::changes`] moves whenever anything about the VM may have changed, its guest's agent has come or gone,
+//!   or the connection to the hypervisor was lost or made again. It carries no data: look.
 
 #[cfg(test)]
 mod contract;
@@ -120,7 +120,7 @@ pub enum PauseReason {
     Fault,
     /// It is the target of a migration that is not over, or its source where nothing is under way any more.
     Incoming,
-    /// It is the source of a migration that is under way, whoever has begun it.
+    /// It is the source of a migration that is under way, by zsha or by hand.
     Leaving,
     /// Any other reason, with no need to tell it apart.
     Other,

@@ -12,8 +12,9 @@
 //! opened, it is not relied on: the verdict says why, and the node has no watchdog.
 //!
 //! Opening a device pets it, and so does setting its timeout. Both happen only when it may be petted, as does giving it
-//! up: neither a keeper that is started anew just after petting had to end, nor new timings, may give a copy that cannot
-//! be killed another W seconds, or its life. A shorter D is announced only once the device is set to what fits into it.
+//! up: neither a keeper that is started anew just after petting had to end, nor new timings, may give a copy that
+//! cannot be killed another W seconds, or its life. A shorter D is announced only once the device is set to what fits
+//! into it.
 
 mod device;
 pub mod simulated;
@@ -331,7 +332,8 @@ impl Watch {
         }
     }
 
-    /// One look: opens what is to be open, sets what is to be set, pets what is to be petted. Returns when to look again.
+    /// One look: opens what is to be open, sets what is to be set, pets what is to be petted. Returns when to look
+    /// again.
     fn look(&mut self, now: Moment, enforcement: &Enforcement) -> Moment {
         let next = self.looked(now, enforcement);
         for asking in self.asking.drain(..) {

@@ -1,4 +1,4 @@
-//! One node's view of the simulated world. It waits as long as a call takes; [`super::state`] says what happens.
+//! One node's view of the simulated world. It waits as long as a call takes; what happens is in `state`.
 
 use std::fmt;
 use std::sync::Arc;
