@@ -1,5 +1,5 @@
-//! A real Ceph for the lab: one monitor and one OSD on a bare host, of packages that `setup.sh` has unpacked; and hosts as its
-//! clients, as if its packages were installed there.
+//! A real Ceph for the lab: one monitor and one OSD on a bare host, of packages that `setup.sh` has unpacked; and hosts
+//! as its clients, as if its packages were installed there.
 
 use std::path::PathBuf;
 use std::time::Duration;

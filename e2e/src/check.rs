@@ -4,8 +4,8 @@
 //! product, of Consul or of libvirt. It sees a copy of the VM as a QEMU, in one of the lab's hosts, that has the VM's
 //! image on its command line; a QEMU that is a zombie or has begun to exit is dead.
 //!
-//! It is stricter than the promise: a copy that is started paused counts as well. One exception, live migration: a target
-//! (`-incoming`) does not count beside its source. It counts from the moment that it is seen without one.
+//! It is stricter than the promise: a copy that is started paused counts as well. One exception, live migration: a
+//! target (`-incoming`) does not count beside its source. It counts from the moment that it is seen without one.
 
 use std::collections::BTreeMap;
 use std::fmt;

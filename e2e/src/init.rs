@@ -1,7 +1,7 @@
 //! PID 1 of a host of the lab: mounts, network, then services kept running; and it reaps.
 //!
-//! It lives as long as its standard input, whose other end the test process holds: however that ends, the host ends too,
-//! and with its last process the kernel removes its namespaces, mounts and network links.
+//! It lives as long as its standard input, whose other end the test process holds: however that ends, the host ends
+//! too, and with its last process the kernel removes its namespaces, mounts and network links.
 //!
 //! Talk on start: init prints `pid N` (its pid as the outside sees it), waits for `go` (the outside has plugged the
 //! cables in), prints `ready`.

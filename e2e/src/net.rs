@@ -122,7 +122,8 @@ impl Switch {
         self.ip(&format!("link set {} {state}\n", port(network, number)))
     }
 
-    /// Gives the machine itself an address on the hosts' first network, for a person's browser. One lab at a time has it.
+    /// Gives the machine itself an address on the hosts' first network, for a person's browser. One lab at a time has
+    /// it.
     pub(crate) fn uplink(&self) -> Result<()> {
         let claimed = leftovers::claim_uplink()?;
         self.uplink.get_or_init(|| claimed);

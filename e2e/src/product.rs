@@ -168,7 +168,8 @@ impl Cluster {
         })
     }
 
-    /// Waits until the VM runs, every host of the document that is on is ready, and the document in force is the one last applied.
+    /// Waits until the VM runs, every host of the document that is on is ready, and the document in force is the one
+    /// last applied.
     pub fn settled(&self, limit: Duration) -> Result<&Host> {
         self.until("the cluster has settled", limit, || {
             let status = self.status()?;

@@ -40,8 +40,8 @@ pub(crate) fn on_disk(host: &Path, directory: &str) -> PathBuf {
     host.join("disk").join(directory.trim_start_matches('/').replace('/', "-"))
 }
 
-/// Makes a directory appear without writing to the machine's disk: its first component is replaced by a tmpfs which holds
-/// all that was there before.
+/// Makes a directory appear without writing to the machine's disk: its first component is replaced by a tmpfs which
+/// holds all that was there before.
 fn make_directory(wanted: &Path) -> Result<()> {
     if wanted.is_dir() {
         return Ok(());
