@@ -140,7 +140,7 @@ pub struct Flags {
     /// Libvirt's connection [env: ZSHA_LIBVIRT] [default: qemu:///system]
     #[arg(long, value_name = "URI")]
     pub libvirt: Option<String>,
-    /// Where the read-only page, status and metrics are served [env: ZSHA_LISTEN] [default: 127.0.0.1:7070]
+    /// Address of the read-only page, status and metrics [env: ZSHA_LISTEN] [default: 127.0.0.1:7070]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
     /// The node's own file [env: ZSHA_CONFIG] [default: /etc/zsha/controller.yaml where it exists]
@@ -149,10 +149,10 @@ pub struct Flags {
     /// Directory for sockets and the keeper's state, gone after a reboot [env: ZSHA_RUN_DIR] [default: /run/zsha]
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<String>,
-    /// What to log: a level, or `target=level` joined by commas [env: RUST_LOG] [default: info]
+    /// Log filter: a level, or `target=level` joined by commas [env: RUST_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
-    /// How to log: text or json [env: ZSHA_LOG_FORMAT] [default: text]
+    /// Log format: text or json [env: ZSHA_LOG_FORMAT] [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
     /// Directory for log files beside stderr, cut by day and size [env: ZSHA_LOG_DIRECTORY] [default: none]

@@ -44,11 +44,11 @@ pub const RBD_IMAGE: &str = "mnvm";
 pub struct HaCluster {
     /// The version of this form of document.
     pub api_version: ApiVersion,
-    /// What the document is.
+    /// The kind of the document.
     pub kind: Kind,
-    /// What the cluster is called.
+    /// The cluster's name.
     pub metadata: Metadata,
-    /// What is wanted.
+    /// The wish for the cluster.
     pub spec: Spec,
 }
 
@@ -114,7 +114,7 @@ pub struct Spec {
     /// Virtual CPUs of the VM: 4 for up to 100 hosts and 1,000 VMs, 8 for up to 1,000 and 10,000, 12 above.
     #[serde(rename = "CPU")]
     pub cpu: Whole<4, 255>,
-    /// Where the VM's image lives.
+    /// The kind of storage that holds the VM's image.
     #[serde(rename = "Type")]
     pub image_type: ImageType,
     /// The Ceph monitors: required for CephConf, null or left out for FileConf.
@@ -150,7 +150,7 @@ pub struct Spec {
     )]
     #[schemars(with = "Written<OptionalPerNode>", extend("default" = ""))]
     pub console_proxy_overridden_ip: Option<Written<OptionalPerNode>>,
-    /// Whether `zsha reset-MNVM-password` may set the guest's root password back to the default.
+    /// True if `zsha reset-MNVM-password` may set the guest's root password back to the default.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool", extend("default" = false))]
     pub allow_reset_root_password: Option<bool>,
@@ -162,7 +162,7 @@ pub struct Spec {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<BridgeCheck>", extend("default" = []))]
     pub bridges: Option<Vec<BridgeCheck>>,
-    /// Where the VM is to run, other things being equal.
+    /// The nodes to prefer, other things being equal.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Placement", extend("default" = {}))]
     pub placement: Option<Placement>,
@@ -170,11 +170,11 @@ pub struct Spec {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Availability", extend("default" = {}))]
     pub availability: Option<Availability>,
-    /// What keeps the promise that no copy outlives its lease.
+    /// The means that keep the promise that no copy outlives its lease.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Fencing", extend("default" = {}))]
     pub fencing: Option<Fencing>,
-    /// What becomes of a guest that powered itself off.
+    /// What zsha does with a guest that powered itself off.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GuestPowerOff", extend("default" = "Restart"))]
     pub guest_power_off: Option<GuestPowerOff>,

@@ -263,7 +263,7 @@ fn an_image_without_cloud_init_is_told_through_its_agent_at_every_boot() -> Resu
 
     // An agent that may run nothing says so, and nobody says more of it than that.
     agent_anew(recovered.host, "", "-b guest-exec")?;
-    told_of(&lab, "its agent may run nothing")?;
+    told_of(&lab, "its agent is not allowed to run commands")?;
     let status: serde_json::Value =
         serde_json::from_str(&recovered.host.zsha(&["status", "-o", "json"], "")?.success()?)?;
     let note = status["vm"]["note"].as_str().context("no note")?;

@@ -210,7 +210,7 @@ function nodeRow(node) {
     cell("Controller", tag(node.controller, tone("controller", node.controller))),
     cell("Ready", tag(node.ready ? "Yes" : "No", node.ready ? "good" : "bad")),
     cell("VM here", here),
-    cell("Why not", reasons.join("; ")));
+    cell("Reasons", reasons.join("; ")));
 }
 
 function conditionRow(condition) {
@@ -224,7 +224,7 @@ function eventRow(event) {
   const count = event.count > 1 ? ` (${event.count} times)` : "";
   return make("tr", {}, cell("When", moment(event.lastAt)),
     cell("Reason", tag(event.reason, tone("event", event.type))),
-    cell("About", event.regarding), cell("Message", event.message + count), cell("Seen by", event.node));
+    cell("About", event.regarding), cell("Message", event.message + count), cell("Reported by", event.node));
 }
 
 function waitingItem(waiting) {

@@ -135,7 +135,7 @@ impl Told {
             Self::NotAllowed(why) => (
                 ConditionStatus::Unknown,
                 "NotAllowed",
-                format!("whether the guest has what the document says is not known: its agent may run nothing ({why}); \
+                format!("whether the guest has what the document says is not known: its agent is not allowed to run commands ({why}); \
                          with cloud-init it need not"),
             ),
             Self::NotYet(why) => (

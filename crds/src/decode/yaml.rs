@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
                         Code::ManyDocuments,
                         &span,
                         "a file must hold one document; another begins here",
-                        "keep one cluster a file",
+                        "put each cluster in its own file",
                     );
                     return Flow::Break(());
                 }
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
         if !tabs.is_empty() {
             for range in tabs {
                 let finding = Finding::new(Code::Tab, Path::root(), "a line must not be indented with a tab");
-                self.found.push((finding.hint("indent with blanks, two a level"), Some(range)));
+                self.found.push((finding.hint("indent with spaces, two per level"), Some(range)));
             }
             return;
         }

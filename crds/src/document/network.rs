@@ -285,9 +285,9 @@ pub struct Nic {
     pub netmask: Written<PerNode<Ipv4Addr>>,
     /// The gateway of that subnet; per node where `Ipaddr` is.
     pub gateway: Written<PerNode<Ipv4Addr>>,
-    /// Whether this is the management NIC. Exactly one is.
+    /// True for the management NIC. Exactly one is.
     pub is_mgmt: bool,
-    /// Whether this NIC carries the guest's default route. Exactly one does.
+    /// True for the NIC that has the guest's default route. Exactly one has.
     pub is_def_route: bool,
 }
 

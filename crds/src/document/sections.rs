@@ -17,7 +17,7 @@ use crate::records::LeaseTimings;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Mount {
-    /// What is mounted, such as `10.0.0.9:/share/mngt`.
+    /// The source to mount, such as `10.0.0.9:/share/mngt`.
     pub source: MountSource,
     /// The absolute path it is mounted at, such as `/opt/smp/mngt/`.
     pub target: AbsolutePath,
@@ -50,7 +50,7 @@ impl Mount {
 pub struct BridgeCheck {
     /// The bridge's name, on every node.
     pub name: BridgeName,
-    /// Whether a node is unfit while the bridge has no carrier.
+    /// True if a node is unfit while the bridge has no carrier.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool", extend("default" = true))]
     pub require_carrier: Option<bool>,
@@ -80,7 +80,7 @@ pub struct Placement {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<NodeName>", extend("default" = []))]
     pub preferred: Option<Vec<NodeName>>,
-    /// Whether the VM goes back to a node that is preferred to the one it runs on.
+    /// The policy for a VM that runs, when a node is fit again that is preferred to its own.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Failback", extend("default" = "off"))]
     pub failback: Option<Failback>,
@@ -114,7 +114,7 @@ pub enum Profile {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Availability {
-    /// Where the timings below come from unless they are given.
+    /// The profile that gives the timings below unless they are set.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Profile", extend("default" = "Balanced"))]
     pub profile: Option<Profile>,
@@ -173,9 +173,9 @@ impl Availability {
 pub enum Watchdog {
     /// A node without a working watchdog is not given the VM.
     Required,
-    /// Used where there is one.
+    /// zsha uses a watchdog where there is one.
     Automatic,
-    /// Never opened.
+    /// zsha never opens one.
     Off,
 }
 
@@ -183,7 +183,7 @@ pub enum Watchdog {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Fencing {
-    /// Whether a node's hardware watchdog stands behind the keeper.
+    /// The use of a node's hardware watchdog, which resets a host whose keeper hangs.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Watchdog", extend("default" = "automatic"))]
     pub watchdog: Option<Watchdog>,

@@ -247,7 +247,7 @@ fn lease_reasons(
                 "its lease is late".to_owned()
             }
         },
-        (LeaseWord::Expired, _) => "its lease has run out: it may run nothing".to_owned(),
+        (LeaseWord::Expired, _) => "its lease has run out: the VM may not run on it".to_owned(),
         (LeaseWord::Fenced, _) => match by {
             Some(by) => format!("it was fenced by {by}"),
             None => "it was fenced".to_owned(),

@@ -49,7 +49,7 @@ pub(super) fn judge(view: &ClusterView, vm: &VmSummary, nodes: &[NodeSummary]) -
         let down = names(members.iter().copied().filter(|node| !node.alive()));
         let verb = if members.len() - alive == 1 { "is" } else { "are" };
         let sentence = format!(
-            "cannot survive one more failure: {down} {verb} not up, and with one more the store loses its quorum"
+            "cannot survive one more failure: {down} {verb} not up, and if one more node fails, Consul loses its quorum"
         );
         return no("NoQuorumToSpare", sentence);
     }

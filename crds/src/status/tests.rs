@@ -236,7 +236,7 @@ fn protection_says_which_failure_is_one_too_many() {
     assert!(!status.protected && !status.healthy);
     assert_eq!(
         status.protection,
-        "cannot survive one more failure: nfs-3 is not up, and with one more the store loses its quorum"
+        "cannot survive one more failure: nfs-3 is not up, and if one more node fails, Consul loses its quorum"
     );
     assert_eq!(status.condition(ConditionKind::Ready).unwrap().status, ConditionStatus::True);
 

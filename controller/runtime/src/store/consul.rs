@@ -3,7 +3,7 @@
 //!
 //! A read is asked of one endpoint after the other until one answers. A write goes to the next endpoint only where
 //! it surely did not happen. The endpoint that answered is asked first from then on; the first, the local agent, is
-//! tried again every half minute. One request may take `request_timeout`, one call that much for each endpoint.
+//! tried again every 5 s. One request may take `request_timeout`, one call that much for each endpoint.
 //!
 //! A call that is denied is tried once more where the token's file holds another token by now: tokens are rotated, and
 //! no administrator restarts every process for it. A call that was denied surely did not happen.
