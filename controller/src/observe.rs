@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use zsha_crds::records::{HistoryRecord, VmRecord};
+use zsha_crds::records::HistoryRecord;
 use zsha_crds::{NodeName, VmName};
 use zsha_runtime::Moment;
 use zsha_runtime::store::Read;
@@ -243,11 +243,6 @@ fn of_this_node(verdict: Verdict, me: &NodeName) -> Observed<Verdict> {
         "the keeper here was started for {} and this controller for {me}: give both the same --node",
         verdict.node
     ))
-}
-
-/// Whether the record names this node.
-pub fn names(record: &VmRecord, world: &World) -> bool {
-    record.owner.as_ref().is_some_and(|owner| owner.node == world.me)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::heard;
 use crate::host::MountWant;
 use crate::hypervisor::LocalVm;
 use crate::in_force;
-use crate::observe::{HOST_LOOK, HostSight, names, observe};
+use crate::observe::{HOST_LOOK, HostSight, observe};
 use crate::observed::Observed;
 use crate::plan::{self, Notes, SAFETY_NET, Step};
 use crate::status;
@@ -141,9 +141,9 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
 
 /// What the guest that runs here as this node's is to be told. While it is moved nothing: the node it booted on says what.
 fn to_tell(world: &World) -> Option<Ask> {
-    let record = &world.vm.known()?.as_ref()?.record;
+    let record = world.record()?;
     let runs = matches!(world.local, Observed::Known(LocalVm::Running { .. }));
-    if !runs || !names(record, world) || record.migration.is_some() || world.valid_epoch().is_none() {
+    if !runs || !world.owns() || record.migration.is_some() || world.valid_epoch().is_none() {
         return None;
     }
     let config = world.document()?.domain.guest.on(&world.me)?;

@@ -5,7 +5,6 @@ use zsha_crds::{Condition, ConditionKind, ConditionStatus, LocalState, VmState, 
 
 use crate::guest::agent::Told;
 use crate::hypervisor::{LocalVm, MigrationJob};
-use crate::observe;
 use crate::observed::Observed;
 use crate::plan::{Plan, stability};
 use crate::reconcile::Build;
@@ -43,7 +42,7 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
 
 /// Of the migration that the record has, and no earlier one.
 fn migrated_percent(world: &World) -> Option<u8> {
-    let record = &world.vm.known()?.as_ref()?.record;
+    let record = world.record()?;
     let migration = record.migration.as_ref().filter(|migration| migration.to.node != world.me)?;
     match world.job {
         MigrationJob::Going { id, percent } if id == migration.id => percent,
@@ -57,8 +56,8 @@ fn migrated_percent(world: &World) -> Option<u8> {
 /// `status/vms/<vm>`, written by the owner only.
 /// `told`: what came of telling the guest through its agent.
 pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> Option<VmStatus> {
-    let stored = world.vm.known().and_then(Option::as_ref)?;
-    if !observe::names(&stored.record, world) || world.valid_epoch().is_none() {
+    let record = world.record()?;
+    if !world.owns() || world.valid_epoch().is_none() {
         return None;
     }
     let observed_generation = world.document().map_or(0, |desired| desired.generation);
@@ -78,10 +77,10 @@ pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> O
         None => conditions.retain(|condition| !condition.is_of(ConditionKind::GuestConfigured)),
     }
     let status = VmStatus {
-        name: stored.record.name.clone(),
-        uuid: stored.record.uuid,
+        name: record.name.clone(),
+        uuid: record.uuid,
         node: world.me.clone(),
-        state: state(world, stored.record.phase),
+        state: state(world, record.phase),
         running_generation,
         observed_generation,
         conditions,

@@ -148,6 +148,21 @@ impl World {
         self.desired.known().and_then(Option::as_ref)
     }
 
+    /// The ownership record as it was read. None: there is none, or it is not known.
+    pub fn stored(&self) -> Option<&StoredVm> {
+        self.vm.known().and_then(Option::as_ref)
+    }
+
+    /// What the ownership record says. None: there is none, or it is not known.
+    pub fn record(&self) -> Option<&VmRecord> {
+        self.stored().map(|stored| &stored.record)
+    }
+
+    /// Whether the ownership record names this node as the owner, in whatever epoch.
+    pub fn owns(&self) -> bool {
+        self.record().and_then(|record| record.owner.as_ref()).is_some_and(|owner| owner.node == self.me)
+    }
+
     /// The stop an operator asked for.
     pub fn stop(&self) -> Option<&Stop> {
         self.intents.known()?.stop.as_ref()
@@ -155,8 +170,7 @@ impl World {
 
     /// The start an operator asked for and nobody has taken up.
     pub fn start_asked(&self) -> Option<&Start> {
-        let taken_up =
-            self.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.start_taken_up);
+        let taken_up = self.record().and_then(|record| record.start_taken_up);
         self.intents.known()?.start.as_ref().filter(|start| taken_up != Some(start.id))
     }
 

@@ -36,7 +36,7 @@ const LONGEST_COOL_DOWN: Duration = Duration::from_secs(600);
 /// What the node does that the VM is being moved to. What arrives here is left alone, and does not run, while its
 /// owner may live; when that is dead the VM is taken like any other, and what had arrived is not trusted.
 pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
-    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    let Some(stored) = world.stored() else { return };
     let Some(local) = world.local.known().copied() else {
         plan.wait(
             "HypervisorUnknown",
@@ -98,7 +98,7 @@ fn hands_on(world: &World, stored: &StoredVm, freed: Freed, plan: &mut Plan) -> 
 
 /// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
 pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
-    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    let Some(stored) = world.stored() else { return };
     let Some((freed, desired)) = is_to_be_had(world, stored, plan) else {
         notes.seen.claimable_since = None;
         if stored.record.owner.is_some() {
@@ -244,7 +244,7 @@ pub(super) fn nobody_else_has_a_copy(
         );
         return None;
     }
-    let record = world.vm.known().and_then(Option::as_ref).map(|stored| &stored.record);
+    let record = world.record();
     if (guard.strict || has_returned(world)) && unreadable::is_in_the_way(world, record, plan) {
         return None;
     }
@@ -296,7 +296,7 @@ pub(super) fn nobody_else_has_a_copy(
 /// lease again, or is dead. (The D of the document before is gone with the store: it is taken to be that of the present one, or of
 /// the most patient profile where that is longer.) None where it is no first start.
 fn first_start_waits_until(world: &World) -> Option<Moment> {
-    let record = &world.vm.known()?.as_ref()?.record;
+    let record = world.record()?;
     let is_first = record.last_start.is_none() && record.owner.is_none() && !world.went_back;
     let since = world.lease.known()?.unbroken_since.unwrap_or(world.now);
     is_first.then(|| {
@@ -320,7 +320,7 @@ fn ask_for_lease(of: Owner, why: &str, plan: &mut Plan) {
 /// Whether the record names this node, which has begun a new life since: it was away, and the record may be of a time before
 /// others had the VM.
 fn has_returned(world: &World) -> bool {
-    let owner = world.vm.known().and_then(Option::as_ref).and_then(|stored| stored.record.owner.as_ref());
+    let owner = world.record().and_then(|record| record.owner.as_ref());
     owner.is_some_and(|owner| owner.node == world.me && world.valid_epoch() != Some(owner.epoch))
 }
 

@@ -26,8 +26,8 @@ pub(super) fn tell(world: &World, right: &Right, notes: &Notes, plan: &mut Plan)
 /// Whether the VM that this node owns is, or may be, somewhere else: as the record says, or as this process has seen, which could
 /// not write it down yet. Where zsha moves it, the record says where.
 fn has_left(world: &World, notes: &Notes) -> bool {
-    let record = world.vm.known().and_then(Option::as_ref).map(|vm| &vm.record);
-    let departed = record.is_some_and(|record| record.migration.is_none() && record.departed.is_some());
+    let departed =
+        world.record().is_some_and(|record| record.migration.is_none() && record.departed.is_some());
     (departed || notes.seen.left_as.is_some_and(|left| Some(left.epoch) == world.valid_epoch()))
         && !planted::is_planted(Bug::OwnWhereItHasLeft)
 }
@@ -52,9 +52,8 @@ pub(super) fn is_the_vm(world: &World) -> Option<bool> {
 }
 
 fn is_being_started(world: &World) -> bool {
-    let record = world.vm.known().and_then(Option::as_ref).map(|vm| &vm.record);
     let starting =
-        record.is_some_and(|record| record.phase == VmPhase::Starting && record.departed.is_none());
+        world.record().is_some_and(|record| record.phase == VmPhase::Starting && record.departed.is_none());
     // Of every start the keeper was told before it.
     starting && matches!(world.expects(), Some(Expectation::Own | Expectation::Unsaid))
 }

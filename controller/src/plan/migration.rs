@@ -561,8 +561,8 @@ enum Asked {
 
 /// Whether this node is where the VM is being moved to, with what arrives here not yet its own.
 pub fn is_target(world: &World, epoch: u64) -> bool {
-    let record = world.vm.known().and_then(Option::as_ref).map(|stored| &stored.record);
-    record
+    world
+        .record()
         .and_then(|record| record.migration.as_ref())
         .is_some_and(|migration| migration.to.node == world.me && migration.to.epoch == epoch)
 }

@@ -88,9 +88,8 @@ fn paused(world: &World, told: &mut Told) -> Option<String> {
         told.paused = None;
         return None;
     };
-    let record = &world.vm.known()?.as_ref()?.record;
-    let mine = record.owner.as_ref().is_some_and(|owner| owner.node == world.me);
-    if !mine || record.migration.is_some() || told.paused == Some(*reason) {
+    let record = world.record()?;
+    if !world.owns() || record.migration.is_some() || told.paused == Some(*reason) {
         return None;
     }
     let why = match reason {

@@ -224,7 +224,7 @@ fn vm(world: &mut World) -> &mut StoredVm {
 }
 
 fn vm_of(world: &World) -> &VmRecord {
-    &world.vm.known().unwrap().as_ref().unwrap().record
+    world.record().unwrap()
 }
 
 fn change(world: &mut World, change: impl FnOnce(&mut Desired)) {

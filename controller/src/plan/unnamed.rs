@@ -83,7 +83,7 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         notes.seen.also = None;
         return false;
     };
-    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return true };
+    let Some(stored) = world.stored() else { return true };
     // What the source of a migration says of its process counts once the guest executes here, and not before.
     let since = match notes.seen.unnamed.take() {
         Some((heard, executed)) if executed == local.executes() => heard,

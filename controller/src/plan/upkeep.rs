@@ -37,7 +37,7 @@ const STILL_MAY_FOLLOW: Duration = Duration::from_secs(5 * SHUTDOWN_PATIENCE.as_
 
 /// Called only when this node owns the VM, its lease is valid, and this process wrote the record.
 pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
-    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    let Some(stored) = world.stored() else { return };
     let owner = Upkeep { world, stored, epoch };
     owner.sees_another(notes);
     let local = match &world.local {
@@ -108,7 +108,7 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
 /// process still on its way fails, and only then act on it. Touches no VM. Without a copy here the record proves
 /// little (it may have come back with a snapshot, and the VM run elsewhere by now), so the others are asked first.
 pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
-    let Some(stored) = world.vm.known().and_then(Option::as_ref) else { return };
+    let Some(stored) = world.stored() else { return };
     if planted::is_planted(Bug::RestartKills) && world.local.known().is_some_and(|local| local.has_process())
     {
         plan.step(kill("a bug is planted"));
@@ -192,7 +192,7 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
 /// The store went back to a time before this node became the owner, and its copy runs: what it had written is written
 /// again. Whoever is named instead cannot have started one meanwhile: this node's lease says that it has a copy.
 pub fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
-    let (Some(stored), Some(before)) = (world.vm.known().and_then(Option::as_ref), &world.vm_before) else {
+    let (Some(stored), Some(before)) = (world.stored(), &world.vm_before) else {
         return;
     };
     let message = format!(
