@@ -24,7 +24,8 @@ use crate::keeper::renew::{self, Looking, Notebook, RenewSettings};
 use crate::keeper::watchdog::simulated::{self, SimulatedDevice};
 use crate::keeper::watchdog::{Watchdog, WatchdogState};
 use crate::keeper::{Lease, LocalLease};
-use crate::reconcile::{self, Build, Node};
+use crate::reconcile::{self, Node};
+use crate::status::Build;
 
 /// What a node is made of, and what outlives its processes.
 #[derive(Debug, Clone)]

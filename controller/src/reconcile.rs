@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::{Mutex, mpsc, watch};
 use zsha_crds::records::EventType;
 use zsha_crds::status::summarise;
-use zsha_crds::{ClusterName, EventReason, VmName, format};
+use zsha_crds::{ClusterName, EventReason, VmName};
 use zsha_runtime::Moment;
 use zsha_runtime::controller::{Action, Controller};
 use zsha_runtime::events::{Event, Recorder};
@@ -25,7 +25,7 @@ use crate::in_force;
 use crate::observe::{HOST_LOOK, HostSight, observe};
 use crate::observed::Observed;
 use crate::plan::{self, Notes, SAFETY_NET, Step};
-use crate::status;
+use crate::status::{self, Build};
 use crate::views::{self, Reader, Views};
 use crate::world::World;
 
@@ -36,23 +36,6 @@ const MOST_ROUNDS: usize = 12;
 const NOT_DONE: Duration = Duration::from_millis(200);
 /// Whatever is due.
 const SHORTEST: Duration = Duration::from_millis(10);
-
-/// What the others are told of this build, and of what it runs on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Build {
-    pub version: String,
-    /// The highest format of a document that it reads.
-    pub reads: u32,
-    /// As in a node's status.
-    pub virtual_host: Option<String>,
-}
-
-impl Build {
-    /// This one, called so.
-    pub fn this(version: impl Into<String>) -> Self {
-        Self { version: version.into(), reads: format::READS, virtual_host: None }
-    }
-}
 
 /// One node's controller, assembled.
 pub struct Node {

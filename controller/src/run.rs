@@ -18,8 +18,9 @@ use crate::hypervisor::Hypervisor;
 use crate::keeper::copies::{Copies, ProcCopies};
 use crate::keeper::{SocketLease, StateFile, second_net};
 use crate::outer::Outer;
-use crate::reconcile::{self, Build, Node};
+use crate::reconcile::{self, Node};
 use crate::settings::Settings;
+use crate::status::Build;
 use crate::{leave, limits, page};
 
 /// How old a count of requests may be.

@@ -1,14 +1,30 @@
 //! What this node says of itself and, as its owner, of the VM: computed from one look and one plan.
 
 use zsha_crds::records::{NodeStatus, VmPhase, VmStatus};
-use zsha_crds::{Condition, ConditionKind, ConditionStatus, LocalState, VmState, condition};
+use zsha_crds::{Condition, ConditionKind, ConditionStatus, LocalState, VmState, condition, format};
 
 use crate::guest::agent::Told;
 use crate::hypervisor::{LocalVm, MigrationJob};
 use crate::observed::Observed;
 use crate::plan::{Plan, stability};
-use crate::reconcile::Build;
 use crate::world::World;
+
+/// What the others are told of this build, and of what it runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    pub version: String,
+    /// The highest format of a document that it reads.
+    pub reads: u32,
+    /// As in a node's status.
+    pub virtual_host: Option<String>,
+}
+
+impl Build {
+    /// This one, called so.
+    pub fn this(version: impl Into<String>) -> Self {
+        Self { version: version.into(), reads: format::READS, virtual_host: None }
+    }
+}
 
 /// `status/nodes/<me>`. `before` lends its transition times, and its own time if nothing else differs.
 pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &Build) -> NodeStatus {

@@ -888,7 +888,7 @@ fn how_far_a_migration_is_is_told_of_the_one_in_the_record_by_its_source() {
     let id = Uuid::from_u128(9);
     vm(&mut world).record.migration = Some(Migration { to: Owner { node: node(2), epoch: 1 }, id });
     let told = |world: &World| {
-        let build = crate::reconcile::Build::this("test");
+        let build = crate::status::Build::this("test");
         crate::status::of_node(world, &Plan::default(), None, &build).migrated_percent
     };
     world.job = MigrationJob::Going { id, percent: Some(37) };

@@ -12,7 +12,7 @@ use super::{Simulation, TICK, check};
 use crate::host::{BridgeFact, ImageFact};
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
-use crate::reconcile::Build;
+use crate::status::Build;
 
 /// What is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
