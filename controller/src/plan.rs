@@ -4,7 +4,8 @@
 //! What it remembers it returns (`Plan::notes`), so that planning twice over the same world gives the same steps: of what was
 //! tried the outcome tells (`notes`), and not the plan. Once everything is as wanted, nothing is planned.
 //!
-//! - `step`: what can be done, and the plan itself.
+//! - `step`: what can be done.
+//! - `decision`: the plan itself.
 //! - `notes`: what a node remembers from pass to pass, and what came of the steps.
 //! - `host`: the node's mounts, timings, watchdog and the guest's seed.
 //! - `ownership`: may this node run the VM, and may it take it over.
@@ -25,6 +26,7 @@
 
 pub mod blindness;
 pub mod claim;
+pub mod decision;
 pub mod departed;
 pub mod ended;
 mod expecting;
@@ -55,9 +57,10 @@ use std::time::Duration;
 use crate::hypervisor::{LocalVm, MigrationJob};
 use crate::planted::{self, Bug};
 use crate::world::World;
+pub use decision::Plan;
 pub use notes::Notes;
 use ownership::Right;
-pub use step::{Plan, ResumeBecause, Step, Still, Write};
+pub use step::{ResumeBecause, Step, Still, Write};
 
 /// With nothing due, look again after this long: a safety net under the events, and a sign of life to the keeper.
 pub const SAFETY_NET: Duration = Duration::from_secs(2);

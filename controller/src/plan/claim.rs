@@ -11,11 +11,12 @@ use zsha_crds::{EventReason, NodeName};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
+use super::decision::Plan;
+use super::notes::Notes;
 use super::ownership::{self, Standing};
+use super::step::{ResumeBecause, Step, Write};
 use super::upkeep::Upkeep;
-use super::{
-    Notes, Plan, ResumeBecause, Step, Write, departed, ended, fitness, placement, unnamed, unreadable,
-};
+use super::{departed, ended, fitness, placement, unnamed, unreadable};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::intents::Intents;

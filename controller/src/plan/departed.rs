@@ -13,9 +13,11 @@ use zsha_crds::{EventReason, NodeName};
 use zsha_runtime::lease::Sight;
 
 use super::claim::{Guard, LOOK, has_a_copy, nobody_else_has_a_copy};
+use super::decision::Plan;
 use super::heard::Heard;
+use super::notes::Notes;
+use super::step::Write;
 use super::upkeep::Upkeep;
-use super::{Notes, Plan, Write};
 use crate::hypervisor::{LocalVm, OffReason};
 use crate::observed::Observed;
 use crate::planted::{self, Bug};

@@ -2,7 +2,7 @@
 
 use zsha_crds::records::VmRecord;
 
-use super::Notes;
+use super::notes::Notes;
 use crate::world::World;
 
 /// When and why, in half a sentence, if the copy that was last started here was ended by the keeper.

@@ -4,8 +4,10 @@
 use zsha_crds::records::VmPhase;
 use zsha_runtime::lease::{Expectation, Sight};
 
+use super::decision::Plan;
+use super::notes::Notes;
 use super::ownership::Right;
-use super::{Notes, Plan, Step};
+use super::step::Step;
 use crate::hypervisor::Origin;
 use crate::planted::{self, Bug};
 use crate::world::World;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use zsha_crds::document::Watchdog;
 
+use super::decision::Plan;
 use super::notes::Notes;
-use super::step::{Plan, Step};
+use super::step::Step;
 use crate::host::{MountFact, MountWant, SeedFact};
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;

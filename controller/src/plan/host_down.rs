@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use zsha_crds::EventReason;
 use zsha_crds::records::{HostShutdown, VmPhase};
-use zsha_runtime::Moment;
 
+use super::decision::Plan;
+use super::notes::{HostDownNotes, Notes};
+use super::placement;
+use super::step::{Step, Still};
 use super::upkeep::Upkeep;
-use super::{Notes, Plan, Step, Still, placement};
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::intents::Cordon;
 use crate::observed::Observed;
@@ -17,15 +19,6 @@ use crate::observed::Observed;
 /// What keeps the other nodes from the VM may pass: a controller restarts, a host comes up. Where all of them are drained
 /// or shut down as well, nobody waits.
 pub const NOWHERE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a node remembers as its host shuts down.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HostDownNotes {
-    /// Since when no other node could take the VM.
-    pub nowhere_since: Option<Moment>,
-    /// Why the guest is being shut down because of it: that is not taken back, whoever could take the VM by now.
-    pub powering_off: Option<String>,
-}
 
 impl Upkeep<'_> {
     /// False: the host stays up, or the VM may still leave live.

@@ -6,23 +6,14 @@ use std::time::Duration;
 use zsha_crds::NodeName;
 use zsha_runtime::Moment;
 
-use super::{Notes, Plan, Step};
+use super::decision::Plan;
+use super::notes::{Looked, Notes};
+use super::step::Step;
 use crate::world::{MigrateRequest, World};
 
 /// Whoever has not said so by then is of an earlier build, or something hangs there: what it said last is all that is known. A
 /// look takes up to 7 s where a share hangs, and its status is read every half second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What a node remembers of the orders it has looked after.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Looked {
-    /// The newest order that was seen.
-    pub order: Option<u64>,
-    /// When what waited for another try was over, since then.
-    pub tried: Option<Moment>,
-    /// The order after which the host has been looked at since.
-    pub after: Option<u64>,
-}
 
 /// With a new order what failed before is tried at once.
 pub(super) fn begin(world: &World, notes: &mut Notes) {

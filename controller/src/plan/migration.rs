@@ -15,9 +15,12 @@ use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRec
 use zsha_crds::{EventReason, NodeName};
 use zsha_runtime::Moment;
 
+use super::decision::Plan;
 use super::heard::Heard;
+use super::notes::Notes;
+use super::step::{ResumeBecause, Step};
 use super::upkeep::{Upkeep, kill};
-use super::{Notes, Plan, ResumeBecause, Step, looked, placement};
+use super::{looked, placement};
 use crate::desired::Desired;
 use crate::hypervisor::{LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason};
 use crate::intents::Cordon;
@@ -27,9 +30,6 @@ use crate::world::World;
 /// A preferred node has to be fit for so long before the VM is moved back to it: a node that comes and goes is no
 /// reason to move a healthy VM.
 const CALM: Duration = Duration::from_secs(10);
-/// A migration that was not asked for by command is tried again after this, and ever more slowly.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1_800);
 /// A guest that dirties its memory faster than the network takes it is not moved.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// libvirt puts the source's process away within moments of the end; the target knows of the end by then.
@@ -43,29 +43,6 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// The record of a migration that has begun has been read everywhere by then. Less than a failover has to spare.
 const UNNAMED: Duration = Duration::from_secs(1);
-
-/// What a node has seen of migrations from here and to here.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct MigrationNotes {
-    /// The one that an operator asked for last, and since when that is known.
-    pub asked: Option<(Uuid, Moment)>,
-    /// The preferred node that is fit, and since when.
-    pub preferred: Option<(NodeName, Moment)>,
-    /// Since when a copy that was handed over has been waited for.
-    pub arriving: Option<Moment>,
-    /// Since when the process that is said to have left has been seen here.
-    pub lingering: Option<Moment>,
-    /// The one that this node has stood by for, as its target.
-    pub expected: Option<Uuid>,
-    /// It has failed, and the guest has not been seen to go on here since.
-    pub left_by_ours: bool,
-    /// The one with which a whole guest was seen here, paused.
-    pub whole: Option<Uuid>,
-    /// The one whose target's controller is seen to be down, and since when.
-    pub uncontrolled: Option<(Uuid, Moment)>,
-    /// Since when a copy has been arriving here by a migration of which this node has read nothing.
-    pub unnamed: Option<Moment>,
-}
 
 /// Whether what is here may come with a migration whose record is on its way to this node. It does not execute, and a
 /// kill that the hypervisor is slow to do would end the VM after it was handed over.
@@ -81,11 +58,6 @@ pub(super) fn comes_before_its_record(world: &World, notes: &mut Notes, plan: &m
         plan.wait("Arriving", "a copy of the VM arrives here by a migration that no record names yet");
     }
     may
-}
-
-/// How long none is begun by itself, after so many that went wrong in a row and one more.
-pub(super) fn pause(failed: u32) -> Duration {
-    (FIRST_PAUSE * 2u32.pow(failed.min(8))).min(LONGEST_PAUSE)
 }
 
 /// Where the VM should go, and why.

@@ -15,9 +15,6 @@ use zsha_runtime::Moment;
 
 use super::blindness::Blindness;
 use super::heard::Heard;
-use super::host_down::HostDownNotes;
-use super::looked::Looked;
-use super::migration::{self, MigrationNotes};
 use super::news::Told;
 use super::step::{ResumeBecause, Write};
 use crate::hypervisor::OffReason;
@@ -30,6 +27,9 @@ const SEED_RETRY: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
 /// An image lock of a dead client ends by the server's clock; asking more often does not help.
 const LOCK_RETRY: Duration = Duration::from_secs(2);
+/// A migration that was not asked for by command is tried again after this, and ever more slowly.
+const FIRST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1_800);
 /// More than a day of restarts need not be remembered.
 const MOST_STARTS: usize = 32;
 
@@ -93,6 +93,49 @@ pub struct LeftAs {
     pub unexpected: u64,
     /// A process was here since: how the last one has ended here says nothing of the VM any more.
     pub followed: bool,
+}
+
+/// What a node remembers of the orders it has looked after.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Looked {
+    /// The newest order that was seen.
+    pub order: Option<u64>,
+    /// When what waited for another try was over, since then.
+    pub tried: Option<Moment>,
+    /// The order after which the host has been looked at since.
+    pub after: Option<u64>,
+}
+
+/// What a node remembers as its host shuts down.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostDownNotes {
+    /// Since when no other node could take the VM.
+    pub nowhere_since: Option<Moment>,
+    /// Why the guest is being shut down because of it: that is not taken back, whoever could take the VM by now.
+    pub powering_off: Option<String>,
+}
+
+/// What a node has seen of migrations from here and to here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MigrationNotes {
+    /// The one that an operator asked for last, and since when that is known.
+    pub asked: Option<(Uuid, Moment)>,
+    /// The preferred node that is fit, and since when.
+    pub preferred: Option<(NodeName, Moment)>,
+    /// Since when a copy that was handed over has been waited for.
+    pub arriving: Option<Moment>,
+    /// Since when the process that is said to have left has been seen here.
+    pub lingering: Option<Moment>,
+    /// The one that this node has stood by for, as its target.
+    pub expected: Option<Uuid>,
+    /// It has failed, and the guest has not been seen to go on here since.
+    pub left_by_ours: bool,
+    /// The one with which a whole guest was seen here, paused.
+    pub whole: Option<Uuid>,
+    /// The one whose target's controller is seen to be down, and since when.
+    pub uncontrolled: Option<(Uuid, Moment)>,
+    /// Since when a copy has been arriving here by a migration of which this node has read nothing.
+    pub unnamed: Option<Moment>,
 }
 
 /// What came of the steps.
@@ -160,7 +203,7 @@ impl Notes {
                 self.seen.migration.lingering = None;
             }
             EventReason::MigrationFailed => {
-                self.tried.move_at = Some(now + migration::pause(self.tried.moves_failed));
+                self.tried.move_at = Some(now + pause(self.tried.moves_failed));
                 if surely {
                     self.tried.moves_failed = self.tried.moves_failed.saturating_add(1);
                     self.seen.migration.lingering = None;
@@ -243,4 +286,9 @@ impl Notes {
     pub fn tried_to_write_seed(&mut self, now: Moment) {
         self.tried.seed_at = Some(now + SEED_RETRY);
     }
+}
+
+/// How long none is begun by itself, after so many that went wrong in a row and one more.
+fn pause(failed: u32) -> Duration {
+    (FIRST_PAUSE * 2u32.pow(failed.min(8))).min(LONGEST_PAUSE)
 }

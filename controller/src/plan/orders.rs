@@ -6,8 +6,10 @@ use std::time::Duration;
 use zsha_crds::EventReason;
 use zsha_crds::records::VmPhase;
 
+use super::decision::Plan;
+use super::notes::Notes;
+use super::step::{Step, Still};
 use super::upkeep::Upkeep;
-use super::{Notes, Plan, Step, Still};
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::intents::{Cordon, Stop};
 use crate::observed::Observed;

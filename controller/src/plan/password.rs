@@ -5,8 +5,10 @@ use uuid::Uuid;
 use zsha_crds::EventReason;
 use zsha_crds::records::{Answer, Outcome};
 
+use super::decision::Plan;
+use super::notes::Notes;
+use super::step::Step;
 use super::upkeep::Upkeep;
-use super::{Notes, Plan, Step};
 use crate::hypervisor::LocalVm;
 
 impl Upkeep<'_> {

@@ -1,15 +1,13 @@
-//! What a pass may decide to do, and the plan that it comes to: values, for `act` to carry out.
+//! What a pass may decide to do: values, for `act` to carry out.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use zsha_crds::records::{LeaseTimings, Owner, VmRecord, Waiting};
-use zsha_crds::{Condition, EventReason};
-use zsha_runtime::Moment;
+use zsha_crds::EventReason;
+use zsha_crds::records::{LeaseTimings, Owner, VmRecord};
 use zsha_runtime::lease::{Expectation, Sight};
 
-use super::notes::Notes;
 use crate::guest::Seed;
 use crate::host::MountWant;
 use crate::hypervisor::{DomainSpec, MigrationOrder};
@@ -173,37 +171,5 @@ impl Write {
 
     pub(super) fn step(self) -> Step {
         Step::Write(Box::new(self))
-    }
-}
-
-/// What is to be done, what is not and why, and when to think again.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Plan {
-    pub steps: Vec<Step>,
-    pub waiting: Vec<Waiting>,
-    pub recheck: Option<Moment>,
-    /// The conditions of this node.
-    pub conditions: Vec<Condition>,
-    /// The VM is here, and the record names another: told to the one that is named.
-    pub runs_unnamed: bool,
-    /// The host is to be looked at now.
-    pub look: bool,
-    /// As in this node's status.
-    pub looked_after: Option<u64>,
-    /// What this node remembers from now on.
-    pub notes: Notes,
-}
-
-impl Plan {
-    pub(crate) fn step(&mut self, step: Step) {
-        self.steps.push(step);
-    }
-
-    pub(crate) fn wait(&mut self, reason: &str, message: impl Into<String>) {
-        self.waiting.push(Waiting { reason: reason.to_owned(), message: message.into() });
-    }
-
-    pub(crate) fn recheck_at(&mut self, at: Moment) {
-        self.recheck = Some(self.recheck.map_or(at, |r| r.min(at)));
     }
 }

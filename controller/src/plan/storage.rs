@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use zsha_crds::NodeName;
 
+use super::decision::Plan;
+use super::notes::Notes;
 use super::upkeep::{Upkeep, kill};
-use super::{Notes, Plan, fitness, placement};
+use super::{fitness, placement};
 use crate::desired::Desired;
 use crate::host::{HostFacts, ImageFact, ImageWant, MountFact, MountWant};
 use crate::hypervisor::{LocalVm, PauseReason};

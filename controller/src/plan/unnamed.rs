@@ -16,9 +16,11 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
 use super::claim::{self, Guard, LOOK, nobody_else_has_a_copy};
+use super::decision::Plan;
 use super::heard::Heard;
+use super::notes::Notes;
+use super::step::Write;
 use super::upkeep::kill;
-use super::{Notes, Plan, Write};
 use crate::hypervisor::{LocalVm, Origin, PauseReason};
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};

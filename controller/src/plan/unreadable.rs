@@ -6,8 +6,9 @@ use std::time::Duration;
 use zsha_crds::records::{Owner, VmRecord};
 use zsha_crds::{EventReason, NodeName};
 
+use super::decision::Plan;
 use super::ownership::{self, Standing};
-use super::{Plan, Step, Write};
+use super::step::{Step, Write};
 use crate::world::{Overwritten, UnreadableLease, World};
 
 /// Whoever keeps a lease writes over nonsense within its next renewal, and one that is kept by a newer zsha in a form that

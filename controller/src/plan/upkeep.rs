@@ -10,10 +10,12 @@ use zsha_runtime::Moment;
 use zsha_runtime::lease::Expectation;
 
 use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
+use super::decision::Plan;
 use super::heard::Heard;
-use super::notes::LeftAs;
+use super::notes::{LeftAs, Notes};
 use super::orders::SHUTDOWN_PATIENCE;
-use super::{Notes, Plan, ResumeBecause, Step, Write, departed, ended, expecting, fitness, placement};
+use super::step::{ResumeBecause, Step, Write};
+use super::{departed, ended, expecting, fitness, placement};
 use crate::desired::Desired;
 use crate::hypervisor::libvirt_log::UNREAD_PATIENCE;
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
