@@ -22,7 +22,7 @@
 //! - `departed`: the owner's copy has gone by no step of ours.
 //! - `expecting`: what the keeper is told of all that.
 //! - `stability`: whether this node loses its lease again and again.
-//! - `unreadable`: what is done about records that make no sense.
+//! - `unreadable`: what is done about records that make no sense, or are not there.
 
 pub mod blindness;
 pub mod claim;
@@ -124,7 +124,7 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
             kill_if_there(world, &because, Some(Still::Lapsed), plan);
             plan.wait("NoLease", because);
         }
-        Right::Missing => upkeep::missing(world, plan),
+        Right::Missing => unreadable::missing(world, plan),
         Right::Unknown { because } => unreadable::hold(world, because, plan),
     }
     // Last: a mount that fails must not keep the VM from what it needs.

@@ -530,11 +530,3 @@ enum Asked {
     Waits,
     For(Wish),
 }
-
-/// Whether this node is where the VM is being moved to, with what arrives here not yet its own.
-pub fn is_target(world: &World, epoch: u64) -> bool {
-    world
-        .record()
-        .and_then(|record| record.migration.as_ref())
-        .is_some_and(|migration| migration.to.node == world.me && migration.to.epoch == epoch)
-}

@@ -3,15 +3,21 @@
 //! A node may run the VM iff its own lease is valid and the record names it with the epoch of that lease. It may be
 //! claimed iff every node named in the record is fenced, or has begun a later life, or has released its lease.
 
+use std::time::Duration;
+
+use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseState, Owner, VmRecord};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Sight;
 
-use super::{migration, unreadable};
 use crate::hypervisor::LocalVm;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
-use crate::world::World;
+use crate::world::{UnreadableLease, World};
+
+/// Whoever keeps a lease writes over nonsense within its next renewal, and one that is kept by a newer zsha in a form that
+/// is not known here changes with each. What has not changed for so long is nobody's any more.
+pub const LEFT_ALONE: Duration = Duration::from_secs(10);
 
 /// What the record and the lease together say of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,10 +71,18 @@ pub fn right(world: &World) -> Right {
             Right::Unconfirmed { epoch: verdict.epoch }
         };
     }
-    if migration::is_target(world, verdict.epoch) && !runs_as_its_own(world) {
+    if is_target(world, verdict.epoch) && !runs_as_its_own(world) {
         return Right::Target;
     }
     Right::NotMine { because: not_mine(named, world, verdict.epoch) }
+}
+
+/// Whether this node is where the VM is being moved to, with what arrives here not yet its own.
+fn is_target(world: &World, epoch: u64) -> bool {
+    world
+        .record()
+        .and_then(|record| record.migration.as_ref())
+        .is_some_and(|migration| migration.to.node == world.me && migration.to.epoch == epoch)
 }
 
 /// Only with a copy that runs here: a VM that does not run loses nothing by whatever the record says now, and one that
@@ -124,7 +138,7 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
             if planted::is_planted(Bug::UnreadableIsDead) {
                 return Standing::Dead { because: "a bug is planted".to_owned() };
             }
-            return unreadable::standing(world, &named.node, lease);
+            return of_unreadable(world, &named.node, lease);
         }
         if planted::is_planted(Bug::MissingIsDead) {
             return Standing::Dead { because: "a bug is planted".to_owned() };
@@ -197,6 +211,27 @@ fn of_an_earlier_epoch(world: &World, named: &Owner, sight: &Sight) -> Standing 
             named.node, lease.epoch, named.epoch
         ),
     }
+}
+
+/// The standing of a node that is named, and whose lease cannot be read.
+fn of_unreadable(world: &World, node: &NodeName, lease: &UnreadableLease) -> Standing {
+    if is_abandoned(world, lease) {
+        return Standing::Gone { over: Some(lease.index) };
+    }
+    Standing::MayLive {
+        until: world.sights.contains_key(&world.me).then_some(lease.since + LEFT_ALONE),
+        because: format!(
+            "the lease of {node} is there and cannot be read ({}), so nothing is known of its copy. If it lives it writes \
+             it anew; if a newer zsha wrote it, upgrade this node",
+            lease.why
+        ),
+    }
+}
+
+/// As a lease that is gone, once it has been left alone for a while: nobody can wait for what it does not say. Only by
+/// whoever sees its own.
+pub(super) fn is_abandoned(world: &World, lease: &UnreadableLease) -> bool {
+    world.sights.contains_key(&world.me) && world.now >= lease.since + LEFT_ALONE
 }
 
 /// Everybody the record names: the owner, and the target of a migration where that is another.

@@ -1,40 +1,13 @@
-//! What is done about records that somebody has written nonsense over. It says nothing: neither that a node lives or is
-//! dead, nor whose the VM is. Where it can be mended, it is.
+//! What is done about records that somebody has written nonsense over, or deleted. That says nothing: neither that a node
+//! lives or is dead, nor whose the VM is. Where it can be mended, it is.
 
-use std::time::Duration;
-
+use zsha_crds::EventReason;
 use zsha_crds::records::{Owner, VmRecord};
-use zsha_crds::{EventReason, NodeName};
 
 use super::decision::Plan;
-use super::ownership::{self, Standing};
+use super::ownership::{self, LEFT_ALONE, is_abandoned};
 use super::step::{Step, Write};
-use crate::world::{Overwritten, UnreadableLease, World};
-
-/// Whoever keeps a lease writes over nonsense within its next renewal, and one that is kept by a newer zsha in a form that
-/// is not known here changes with each. What has not changed for so long is nobody's any more.
-pub const LEFT_ALONE: Duration = Duration::from_secs(10);
-
-/// What is known of a node that is named, and whose lease cannot be read.
-pub fn standing(world: &World, node: &NodeName, lease: &UnreadableLease) -> Standing {
-    if is_abandoned(world, lease) {
-        return Standing::Gone { over: Some(lease.index) };
-    }
-    Standing::MayLive {
-        until: world.sights.contains_key(&world.me).then_some(lease.since + LEFT_ALONE),
-        because: format!(
-            "the lease of {node} is there and cannot be read ({}), so nothing is known of its copy. If it lives it writes \
-             it anew; if a newer zsha wrote it, upgrade this node",
-            lease.why
-        ),
-    }
-}
-
-/// As a lease that is gone, once it has been left alone for a while: nobody can wait for what it does not say. Only by
-/// whoever sees its own.
-fn is_abandoned(world: &World, lease: &UnreadableLease) -> bool {
-    world.sights.contains_key(&world.me) && world.now >= lease.since + LEFT_ALONE
-}
+use crate::world::{Overwritten, World};
 
 /// Has a record put in the place of the first lease of another node that cannot be read, and says what comes of it. Whether
 /// there is one.
@@ -58,6 +31,19 @@ pub fn is_in_the_way(world: &World, record: Option<&VmRecord>, plan: &mut Plan) 
         plan.recheck_at(lease.since + LEFT_ALONE);
     }
     true
+}
+
+/// There is no ownership record. It proves nothing, so nothing is started or ended.
+pub fn missing(world: &World, plan: &mut Plan) {
+    if world.document().is_none() {
+        plan.wait("NoDocument", "there is no document yet: `zsha apply -f FILE` writes one");
+        return;
+    }
+    plan.wait(
+        "RecordMissing",
+        "the ownership record of the VM is missing from the store (deleted by hand?), so nobody starts it and a \
+         running VM is left alone; see 'The ownership record is missing' in docs/3am.md",
+    );
 }
 
 /// It cannot be told whether this node may run the VM: what is stays so. Where that is because its record was written

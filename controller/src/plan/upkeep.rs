@@ -209,19 +209,6 @@ pub fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
     plan.step(Write::over(stored.index, world, epoch, record, (EventReason::Reclaimed, message)).step());
 }
 
-/// There is no ownership record. It proves nothing, so nothing is started or ended.
-pub fn missing(world: &World, plan: &mut Plan) {
-    if world.document().is_none() {
-        plan.wait("NoDocument", "there is no document yet: `zsha apply -f FILE` writes one");
-        return;
-    }
-    plan.wait(
-        "RecordMissing",
-        "the ownership record of the VM is missing from the store (deleted by hand?), so nobody starts it and a \
-         running VM is left alone; see 'The ownership record is missing' in docs/3am.md",
-    );
-}
-
 /// The owner's view of its VM.
 pub(super) struct Upkeep<'w> {
     pub(super) world: &'w World,

@@ -1,7 +1,7 @@
 //! Records that somebody has written nonsense over.
 
-use super::super::unreadable::LEFT_ALONE;
 use super::*;
+use crate::plan::ownership::LEFT_ALONE;
 use crate::world::{Overwritten, UnreadableLease};
 
 const WHY: &str = "unknown variant `Lent`";
