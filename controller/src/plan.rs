@@ -11,7 +11,11 @@
 //! - `ownership`: may this node run the VM, and may it take it over.
 //! - `placement`: which nodes are fit, in what order, and what the others lack.
 //! - `fitness`: the conditions of this node.
+//! - `freed`: whether nobody who is named may run it any more.
+//! - `others`: what the other nodes have to say before one starts it.
+//! - `owner`: the owner, and how it changes its record.
 //! - `upkeep`: what the owner does with its VM: start, resume, restart, shut down, give up.
+//! - `shutdown`: how a guest is shut down.
 //! - `orders`: what the owner does because an operator asked: shut the VM down, or begin nothing.
 //! - `host_down`: what the owner does as its host shuts down: the VM leaves live, or the guest is shut down.
 //! - `storage`: when it is ended for want of its disk.
@@ -31,6 +35,7 @@ pub mod departed;
 pub mod ended;
 mod expecting;
 pub mod fitness;
+mod freed;
 pub mod heard;
 mod host;
 pub mod host_down;
@@ -39,9 +44,12 @@ pub mod migration;
 pub mod news;
 pub mod notes;
 pub mod orders;
+mod others;
+mod owner;
 pub mod ownership;
 pub mod password;
 pub mod placement;
+pub mod shutdown;
 pub mod stability;
 pub mod step;
 pub mod storage;

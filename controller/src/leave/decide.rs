@@ -9,7 +9,7 @@ use zsha_runtime::Moment;
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
-use crate::plan::orders::SHUTDOWN_AGAIN;
+use crate::plan::shutdown::SHUTDOWN_AGAIN;
 
 /// Of the whole limit this is kept beside the guest's own time: for the kill, and for what the record has to say.
 const SPARE: Duration = Duration::from_secs(20);

@@ -12,12 +12,12 @@ use zsha_crds::records::{Departed, Owner, VmPhase, VmRecord};
 use zsha_crds::{EventReason, NodeName};
 use zsha_runtime::lease::Sight;
 
-use super::claim::{Guard, LOOK, has_a_copy, nobody_else_has_a_copy};
 use super::decision::Plan;
 use super::heard::Heard;
 use super::notes::Notes;
+use super::others::{Guard, LOOK, has_a_copy, nobody_else_has_a_copy};
+use super::owner::Upkeep;
 use super::step::Write;
-use super::upkeep::Upkeep;
 use crate::hypervisor::{LocalVm, OffReason};
 use crate::observed::Observed;
 use crate::planted::{self, Bug};

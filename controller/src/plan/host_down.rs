@@ -9,9 +9,10 @@ use zsha_crds::records::{HostShutdown, VmPhase};
 
 use super::decision::Plan;
 use super::notes::{HostDownNotes, Notes};
+use super::owner::Upkeep;
 use super::placement;
+use super::shutdown::SHUTDOWN_PATIENCE;
 use super::step::{Step, Still};
-use super::upkeep::Upkeep;
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::intents::Cordon;
 use crate::observed::Observed;
@@ -71,7 +72,7 @@ impl Upkeep<'_> {
                 why
             }
         };
-        let limit = self.world.document().map_or(super::orders::SHUTDOWN_PATIENCE, |it| it.guest_shutdown);
+        let limit = self.world.document().map_or(SHUTDOWN_PATIENCE, |it| it.guest_shutdown);
         let because = format!("{} shuts down, and the VM can go nowhere else: {why}", self.world.me);
         self.shut_down(limit, (&because, Still::HostGoesDown), notes, plan);
         true

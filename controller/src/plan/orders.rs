@@ -1,24 +1,18 @@
 //! What the owner does because operators asked for it by command: it shuts the VM down, or begins nothing at all.
 //! Drains and migrations are in `migration`.
 
-use std::time::Duration;
-
 use zsha_crds::EventReason;
 use zsha_crds::records::VmPhase;
 
 use super::decision::Plan;
 use super::notes::Notes;
+use super::owner::Upkeep;
+use super::shutdown::SHUTDOWN_PATIENCE;
 use super::step::{Step, Still};
-use super::upkeep::Upkeep;
 use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::intents::{Cordon, Stop};
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
-
-/// A guest asked to power off has this long before it is ended.
-pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(120);
-/// A guest that boots does not listen yet, and an agent may be busy: it is asked again this often.
-pub const SHUTDOWN_AGAIN: Duration = Duration::from_secs(15);
 
 impl Upkeep<'_> {
     /// Where operators want nothing to be begun, or it is not known whether they do: what runs is left as it is, and
@@ -100,32 +94,6 @@ impl Upkeep<'_> {
                 let limit = stop.limit.unwrap_or(SHUTDOWN_PATIENCE);
                 self.shut_down(limit, ("an operator asked for it", Still::ToStop), notes, plan);
             }
-        }
-    }
-
-    /// Asks, and asks again; after a while it is ended. Without any time, at once.
-    pub(super) fn shut_down(
-        &self,
-        limit: Duration,
-        (because, if_still): (&str, Still),
-        notes: &Notes,
-        plan: &mut Plan,
-    ) {
-        let now = self.world.now;
-        let end = |because: String| Step::KillCopy { because, if_still: Some(if_still) };
-        match notes.tried.shutdown_asked {
-            None if limit.is_zero() => {
-                plan.step(end("an operator asked for it to be ended at once".to_owned()));
-            }
-            Some((first, _)) if now >= first + limit => {
-                let secs = limit.as_secs();
-                plan.step(end(format!("the guest did not power off within {secs} s")));
-            }
-            Some((first, last)) if now < last + SHUTDOWN_AGAIN => {
-                plan.recheck_at((first + limit).min(last + SHUTDOWN_AGAIN));
-                plan.wait("ShuttingDown", "the guest was asked to power off");
-            }
-            Some(_) | None => plan.step(Step::Shutdown { because: because.to_owned(), if_still }),
         }
     }
 

@@ -7,8 +7,8 @@ use zsha_crds::records::{Answer, Outcome};
 
 use super::decision::Plan;
 use super::notes::Notes;
+use super::owner::Upkeep;
 use super::step::Step;
-use super::upkeep::Upkeep;
 use crate::hypervisor::LocalVm;
 
 impl Upkeep<'_> {

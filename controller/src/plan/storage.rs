@@ -10,7 +10,7 @@ use zsha_crds::NodeName;
 
 use super::decision::Plan;
 use super::notes::Notes;
-use super::upkeep::{Upkeep, kill};
+use super::owner::{Upkeep, kill};
 use super::{fitness, placement};
 use crate::desired::Desired;
 use crate::host::{HostFacts, ImageFact, ImageWant, MountFact, MountWant};

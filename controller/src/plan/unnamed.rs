@@ -15,12 +15,13 @@ use zsha_crds::{EventReason, LocalState, NodeName};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
-use super::claim::{self, Guard, LOOK, nobody_else_has_a_copy};
 use super::decision::Plan;
+use super::freed::freed;
 use super::heard::Heard;
 use super::notes::Notes;
+use super::others::{Guard, LOOK, nobody_else_has_a_copy};
+use super::owner::kill;
 use super::step::Write;
-use super::upkeep::kill;
 use crate::hypervisor::{LocalVm, Origin, PauseReason};
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
@@ -124,7 +125,7 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         (Is::Arriving, None) if has_left_for_here(world, stored, local) => {
             plan.runs_unnamed = true;
             plan.recheck_at(world.now + LOOK);
-            if world.frozen().is_none() && claim::freed(world, stored, &mut Plan::default()).is_some() {
+            if world.frozen().is_none() && freed(world, stored, &mut Plan::default()).is_some() {
                 claim_in_place(world, stored, &heard, plan);
                 return true;
             }
@@ -247,7 +248,7 @@ fn arriving(
     plan: &mut Plan,
 ) {
     let mut aside = Plan::default();
-    let source_is_dead = claim::freed(world, stored, &mut aside).is_some() && stored.record.owner.is_some();
+    let source_is_dead = freed(world, stored, &mut aside).is_some() && stored.record.owner.is_some();
     let spoken = world.sees_the_leases() && heard.silent(world).is_none();
     // Its source may be a host that is no node: then it is for libvirt, and whoever moves it back, to end it; or for an operator who
     // has looked, and wants the VM started.
@@ -265,7 +266,7 @@ fn arriving(
 /// This node becomes the owner of what runs here. The same is needed as for any claim, but for the word of members that
 /// have no lease: nothing is started.
 fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Plan) {
-    let Some(freed) = claim::freed(world, stored, plan) else {
+    let Some(freed) = freed(world, stored, plan) else {
         let owner = stored.record.owner.as_ref().map_or("its owner", |owner| owner.node.as_str());
         plan.recheck_at(world.now + LOOK);
         plan.wait(

@@ -9,11 +9,12 @@ use zsha_crds::records::{StartFailures, StartRecord, VmPhase, VmRecord};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::Expectation;
 
-use super::claim::{Guard, LOOK, nobody_else_has_a_copy};
 use super::decision::Plan;
 use super::heard::Heard;
 use super::notes::{LeftAs, Notes};
-use super::orders::SHUTDOWN_PATIENCE;
+use super::others::{Guard, LOOK, nobody_else_has_a_copy};
+use super::owner::{Upkeep, kill};
+use super::shutdown::SHUTDOWN_PATIENCE;
 use super::step::{ResumeBecause, Step, Write};
 use super::{departed, ended, expecting, fitness, placement};
 use crate::desired::Desired;
@@ -22,7 +23,7 @@ use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
-use crate::world::{StoredVm, World};
+use crate::world::World;
 
 /// Starts within the window that are not slowed down: a second is worth more than the heat of five starts.
 const AT_ONCE: usize = 5;
@@ -209,40 +210,7 @@ pub fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
     plan.step(Write::over(stored.index, world, epoch, record, (EventReason::Reclaimed, message)).step());
 }
 
-/// The owner's view of its VM.
-pub(super) struct Upkeep<'w> {
-    pub(super) world: &'w World,
-    pub(super) stored: &'w StoredVm,
-    pub(super) epoch: u64,
-}
-
 impl Upkeep<'_> {
-    pub(super) fn record(&self) -> &VmRecord {
-        &self.stored.record
-    }
-
-    pub(super) fn change(
-        &self,
-        reason: EventReason,
-        message: String,
-        change: impl FnOnce(&mut VmRecord),
-    ) -> Step {
-        self.changed(reason, message, change).step()
-    }
-
-    pub(super) fn changed(
-        &self,
-        reason: EventReason,
-        message: String,
-        change: impl FnOnce(&mut VmRecord),
-    ) -> Write {
-        let mut record = self.record().clone();
-        record.revision += 1;
-        record.note.clone_from(&message);
-        change(&mut record);
-        Write::over(self.stored.index, self.world, self.epoch, record, (reason, message))
-    }
-
     /// Once the VM has left, what has ended here since was another, which somebody had made in its place: how that has ended says
     /// nothing of the VM. It takes the store to write down that it has left, which may be away.
     fn as_it_left(&self, local: LocalVm, notes: &mut Notes) -> LocalVm {
@@ -609,17 +577,6 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Whether the other nodes are to say that they have no copy, before one is started here: wherever the last one has
-    /// ended by no step of ours, and where it is not known what became of it.
-    pub(super) fn is_to_ask(&self, notes: &Notes) -> bool {
-        self.record().phase != VmPhase::Starting || self.record().departed.is_some() || notes.seen.ask_others
-    }
-
-    /// Whether a node that cannot see its own processes stands in the way.
-    fn asks_strictly(&self, notes: &Notes) -> bool {
-        self.world.went_back || self.record().departed.is_some() || notes.seen.gone.is_some()
-    }
-
     fn starting(&self, off: OffReason, notes: &Notes, desired: &Desired) -> Step {
         let killed = matches!(off, OffReason::Died | OffReason::Destroyed);
         let by_keeper = ended::by_keeper(self.world, self.record(), notes).filter(|_| killed);
@@ -718,10 +675,6 @@ impl Upkeep<'_> {
         }
         true
     }
-}
-
-pub(super) fn kill(because: impl Into<String>) -> Step {
-    Step::KillCopy { because: because.into(), if_still: None }
 }
 
 /// A VM that dies soon after each start is started ever more slowly: a few times at once, then after 1, 2, 4 ... 60 s.

@@ -51,7 +51,7 @@ struct Asked {
     at: Moment,
 }
 
-/// A guest that is to be off is asked again and again (`plan::orders::SHUTDOWN_AGAIN`). A guest that was not asked for
+/// A guest that is to be off is asked again and again (`plan::shutdown::SHUTDOWN_AGAIN`). A guest that was not asked for
 /// twice that time runs on: the wish that it be off has been taken back.
 const STILL_ASKED: Duration = Duration::from_secs(30);
 
@@ -458,6 +458,6 @@ mod tests {
         assert!(asked.is_shutting_down(Some(3), after(0)) && asked.is_shutting_down(Some(3), after(29)));
         assert!(!asked.is_shutting_down(Some(3), after(30)), "whoever asked has taken it back");
         assert!(!asked.is_shutting_down(Some(4), after(0)) && !asked.is_shutting_down(None, after(0)));
-        assert!(STILL_ASKED > crate::plan::orders::SHUTDOWN_AGAIN);
+        assert!(STILL_ASKED > crate::plan::shutdown::SHUTDOWN_AGAIN);
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::intents::{Asked, Cordon, Stop};
 use crate::plan::Still;
 use crate::plan::host_down::NOWHERE_PATIENCE;
-use crate::plan::orders::SHUTDOWN_AGAIN;
+use crate::plan::shutdown::SHUTDOWN_AGAIN;
 
 fn intents(world: &mut World) -> &mut Intents {
     match &mut world.intents {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::intents::{Asked, Cordon, Start, Stop};
 use crate::plan::ResumeBecause;
-use crate::plan::orders::{SHUTDOWN_AGAIN, SHUTDOWN_PATIENCE};
+use crate::plan::shutdown::{SHUTDOWN_AGAIN, SHUTDOWN_PATIENCE};
 
 fn intents(world: &mut World) -> &mut Intents {
     match &mut world.intents {

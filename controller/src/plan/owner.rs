@@ -1,0 +1,47 @@
+//! The owner of the VM, and how it changes its record. What it does with the VM stands in the files that decide it, each
+//! as methods of [`Upkeep`].
+
+use zsha_crds::EventReason;
+use zsha_crds::records::VmRecord;
+
+use super::step::{Step, Write};
+use crate::world::{StoredVm, World};
+
+/// The owner's view of its VM.
+pub(super) struct Upkeep<'w> {
+    pub(super) world: &'w World,
+    pub(super) stored: &'w StoredVm,
+    pub(super) epoch: u64,
+}
+
+impl Upkeep<'_> {
+    pub(super) fn record(&self) -> &VmRecord {
+        &self.stored.record
+    }
+
+    pub(super) fn change(
+        &self,
+        reason: EventReason,
+        message: String,
+        change: impl FnOnce(&mut VmRecord),
+    ) -> Step {
+        self.changed(reason, message, change).step()
+    }
+
+    pub(super) fn changed(
+        &self,
+        reason: EventReason,
+        message: String,
+        change: impl FnOnce(&mut VmRecord),
+    ) -> Write {
+        let mut record = self.record().clone();
+        record.revision += 1;
+        record.note.clone_from(&message);
+        change(&mut record);
+        Write::over(self.stored.index, self.world, self.epoch, record, (reason, message))
+    }
+}
+
+pub(super) fn kill(because: impl Into<String>) -> Step {
+    Step::KillCopy { because: because.into(), if_still: None }
+}
