@@ -14,7 +14,11 @@
 //! - `freed`: whether nobody who is named may run it any more.
 //! - `others`: what the other nodes have to say before one starts it.
 //! - `owner`: the owner, and how it changes its record.
-//! - `upkeep`: what the owner does with its VM: start, resume, restart, shut down, give up.
+//! - `adopt`: what is done before a record that names this node is acted on.
+//! - `upkeep`: what the owner does with its VM, in what order.
+//! - `start`: start, start again, give up.
+//! - `paused`: resume, or end.
+//! - `left`: how the owner's copy has ended, where it is gone.
 //! - `shutdown`: how a guest is shut down.
 //! - `orders`: what the owner does because an operator asked: shut the VM down, or begin nothing.
 //! - `host_down`: what the owner does as its host shuts down: the VM leaves live, or the guest is shut down.
@@ -28,6 +32,7 @@
 //! - `stability`: whether this node loses its lease again and again.
 //! - `unreadable`: what is done about records that make no sense, or are not there.
 
+pub mod adopt;
 pub mod blindness;
 pub mod claim;
 pub mod decision;
@@ -39,6 +44,7 @@ mod freed;
 pub mod heard;
 mod host;
 pub mod host_down;
+mod left;
 mod looked;
 pub mod migration;
 pub mod news;
@@ -48,9 +54,11 @@ mod others;
 mod owner;
 pub mod ownership;
 pub mod password;
+pub mod paused;
 pub mod placement;
 pub mod shutdown;
 pub mod stability;
+mod start;
 pub mod step;
 pub mod storage;
 mod unnamed;
@@ -118,7 +126,7 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
     }
     match right.clone() {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, plan),
-        Right::Unconfirmed { epoch } => upkeep::adopt(world, notes, epoch, plan),
+        Right::Unconfirmed { epoch } => adopt::adopt(world, notes, epoch, plan),
         Right::NotMine { because } => {
             if !migration::comes_before_its_record(world, notes, plan)
                 && !unnamed::deal(world, &because, notes, plan)
@@ -126,7 +134,7 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
                 claim::consider(world, notes, plan);
             }
         }
-        Right::Overtaken { epoch } => upkeep::reclaim(world, epoch, plan),
+        Right::Overtaken { epoch } => adopt::reclaim(world, epoch, plan),
         Right::Target => claim::stand_by(world, notes, plan),
         Right::NoLease { because } => {
             kill_if_there(world, &because, Some(Still::Lapsed), plan);

@@ -927,7 +927,7 @@ fn what_qemu_paused_for_a_fault_is_let_go_on_and_then_started_afresh() {
     let first = pass(&world, &mut notes);
     assert!(matches!(first.steps.as_slice(), [Step::Resume { .. }]));
     assert!(pass(&world, &mut notes).steps.is_empty(), "not at once again");
-    at(&mut world, NOW + super::upkeep::FAULT_PATIENCE);
+    at(&mut world, NOW + super::paused::FAULT_PATIENCE);
     assert!(matches!(pass(&world, &mut notes).steps.as_slice(), [Step::KillCopy { if_still: None, .. }]));
 }
 
