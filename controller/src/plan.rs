@@ -23,7 +23,9 @@
 //! - `orders`: what the owner does because an operator asked: shut the VM down, or begin nothing.
 //! - `host_down`: what the owner does as its host shuts down: the VM leaves live, or the guest is shut down.
 //! - `storage`: when it is ended for want of its disk.
-//! - `migration`: how the VM moves to another node while it runs.
+//! - `destination`: whether the VM moves to another node while it runs, and to which.
+//! - `migration`: what its source does meanwhile.
+//! - `arrival`: what is done with what it brings.
 //! - `ended`: whether it was the keeper that ended the VM.
 //! - `claim`: what the others do when nobody may run it any more.
 //! - `unnamed`: a copy that is here, where the record names another node, or none.
@@ -33,10 +35,12 @@
 //! - `unreadable`: what is done about records that make no sense, or are not there.
 
 pub mod adopt;
+pub mod arrival;
 pub mod blindness;
 pub mod claim;
 pub mod decision;
 pub mod departed;
+mod destination;
 pub mod ended;
 mod expecting;
 pub mod fitness;
@@ -128,7 +132,7 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
         Right::Mine { epoch } => upkeep::keep(world, notes, epoch, plan),
         Right::Unconfirmed { epoch } => adopt::adopt(world, notes, epoch, plan),
         Right::NotMine { because } => {
-            if !migration::comes_before_its_record(world, notes, plan)
+            if !arrival::comes_before_its_record(world, notes, plan)
                 && !unnamed::deal(world, &because, notes, plan)
             {
                 claim::consider(world, notes, plan);

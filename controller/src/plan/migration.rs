@@ -1,4 +1,5 @@
-//! Live migration: whether the VM moves, and what each side does at each moment of it.
+//! Live migration, and what its source does at each moment of it. Whether the VM moves is for `destination` to say, and
+//! what is done with what it brings for `arrival`.
 //!
 //! - The owner writes whom it moves to, and begins. Only its own copy executes; what arrives at the target is paused.
 //! - When its copy is gone, and only then, the owner makes the target the owner in one write.
@@ -10,201 +11,31 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
-use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, Owner, StartRecord, VmPhase, VmRecord};
-use zsha_crds::{EventReason, NodeName};
+use zsha_crds::EventReason;
+use zsha_crds::records::{Answer, LeaseState, Migration, Outcome, VmPhase};
 use zsha_runtime::Moment;
 
 use super::decision::Plan;
 use super::heard::Heard;
 use super::notes::Notes;
 use super::owner::{Upkeep, kill};
-use super::step::{ResumeBecause, Step};
-use super::{looked, placement};
-use crate::desired::Desired;
+use super::step::Step;
 use crate::hypervisor::{LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason};
-use crate::intents::Cordon;
 use crate::planted::{self, Bug};
-use crate::world::World;
 
-/// A preferred node has to be fit for so long before the VM is moved back to it: a node that comes and goes is no
-/// reason to move a healthy VM.
-const CALM: Duration = Duration::from_secs(10);
 /// A guest that dirties its memory faster than the network takes it is not moved.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// libvirt puts the source's process away within moments of the end; the target knows of the end by then.
-const SOON: Duration = Duration::from_millis(200);
 /// A keeper that was started anew renews once before its controller has asked it anything.
 const CONTROLLER_AWAY: Duration = Duration::from_secs(6);
 /// An abort that has not ended the migration is asked for again after this.
 const ABORT_AGAIN: Duration = Duration::from_secs(5);
+
+/// libvirt puts the source's process away within moments of the end; the target knows of the end by then.
+pub(super) const SOON: Duration = Duration::from_millis(200);
 /// A copy that was handed over and has still not arrived will not.
-const ARRIVAL: Duration = Duration::from_secs(10);
-
-/// The record of a migration that has begun has been read everywhere by then. Less than a failover has to spare.
-const UNNAMED: Duration = Duration::from_secs(1);
-
-/// Whether what is here may come with a migration whose record is on its way to this node. It does not execute, and a
-/// kill that the hypervisor is slow to do would end the VM after it was handed over.
-pub(super) fn comes_before_its_record(world: &World, notes: &mut Notes, plan: &mut Plan) -> bool {
-    if !world.local.known().is_some_and(LocalVm::is_incoming) {
-        notes.seen.migration.unnamed = None;
-        return false;
-    }
-    let until = *notes.seen.migration.unnamed.get_or_insert(world.now) + UNNAMED;
-    let may = world.now < until;
-    if may {
-        plan.recheck_at(until);
-        plan.wait("Arriving", "a copy of the VM arrives here by a migration that no record names yet");
-    }
-    may
-}
-
-/// Where the VM should go, and why.
-struct Wish {
-    to: NodeName,
-    because: String,
-}
+pub(super) const ARRIVAL: Duration = Duration::from_secs(10);
 
 impl Upkeep<'_> {
-    /// With the VM running here and nothing else to do: begins a migration where one is wanted.
-    pub(super) fn move_on(&self, desired: &Desired, notes: &mut Notes, plan: &mut Plan) {
-        let line = placement::candidates(self.world, desired, self.record());
-        let wish = match self.asked(desired, &line, notes, plan) {
-            Asked::Answered => return,
-            Asked::Waits if !self.is_to_leave(desired) => return,
-            Asked::For(wish) => wish,
-            Asked::Waits | Asked::Nothing => match self.better_place(desired, &line, notes, plan) {
-                Some(wish) => wish,
-                None => return,
-            },
-        };
-        if !matches!(self.world.local.known(), Some(LocalVm::Running { .. })) {
-            plan.wait("MigrationWaits", format!("the VM moves to {} once it runs", wish.to));
-            return;
-        }
-        self.begin(&wish, plan);
-    }
-
-    fn begin(&self, wish: &Wish, plan: &mut Plan) {
-        let Some(sight) = self.world.sights.get(&wish.to) else { return };
-        if sight.record.copies != Some(0) {
-            plan.wait("MigrationWaits", format!("{} has not said that it has no process of the VM", wish.to));
-            return;
-        }
-        let id =
-            Uuid::new_v5(&self.record().uuid, format!("migration {}", self.record().revision).as_bytes());
-        let to = Owner { node: wish.to.clone(), epoch: sight.record.epoch };
-        let message = format!("the VM is moved live from {} to {}: {}", self.world.me, wish.to, wish.because);
-        let mut step = self.change(EventReason::MigrationBegun, message, |record| {
-            record.migration = Some(Migration { to, id });
-        });
-        if let Step::Write(write) = &mut step {
-            write.rests_on.push(sight.clone());
-        }
-        plan.step(step);
-    }
-
-    /// What an operator asked for, if it has not been answered yet.
-    fn asked(
-        &self,
-        desired: &Desired,
-        line: &placement::Candidates,
-        notes: &mut Notes,
-        plan: &mut Plan,
-    ) -> Asked {
-        let Some(request) = &self.world.migrate else { return Asked::Nothing };
-        if self.record().answered.as_ref().is_some_and(|answer| answer.id == request.id) {
-            return Asked::Nothing;
-        }
-        let (outcome, message) = if request.to == self.world.me {
-            (Outcome::Done, format!("the VM runs on {} already", request.to))
-        } else if line.fit.contains(&request.to) {
-            let because = format!("{} asked for it", request.by);
-            return Asked::For(Wish { to: request.to.clone(), because });
-        } else if let Some(said) =
-            placement::is_unfit_by_its_word(self.world, desired, self.record(), &request.to)
-            && let Some(due) = looked::until(self.world, &request.to, request, notes)
-        {
-            plan.recheck_at(due);
-            let status = self.world.nodes.get(&request.to);
-            let at = status.map(|status| status.updated_at.strftime(", at %Y-%m-%d %H:%M:%SZ").to_string());
-            plan.wait(
-                "TargetLooks",
-                format!(
-                    "the VM is to move to {}, which looks whether it is fit, and has not said so since that was asked for. \
-                     Before that it said{}: {said}",
-                    request.to,
-                    at.unwrap_or_default(),
-                ),
-            );
-            return Asked::Waits;
-        } else {
-            let why = line.unfit.get(&request.to).map_or("it is no node of this cluster", String::as_str);
-            (Outcome::Refused, format!("the VM is not moved to {}: {why}", request.to))
-        };
-        let answer = Answer { id: request.id, outcome, message: message.clone() };
-        plan.step(
-            self.change(EventReason::MigrationAnswered, message, |record| record.answered = Some(answer)),
-        );
-        Asked::Answered
-    }
-
-    /// Whether the VM is not to stay here, wherever it goes.
-    fn is_to_leave(&self, desired: &Desired) -> bool {
-        let me = &self.world.me;
-        !desired.names(me) || matches!(self.world.cordon(me), Some(Cordon::Drained(_)))
-    }
-
-    /// Without anybody asking: this node has left the document, or a preferred one is back and the document says so.
-    fn better_place(
-        &self,
-        desired: &Desired,
-        line: &placement::Candidates,
-        notes: &mut Notes,
-        plan: &mut Plan,
-    ) -> Option<Wish> {
-        let me = &self.world.me;
-        let drained = self.world.cordon(me).filter(|cordon| matches!(cordon, Cordon::Drained(_)));
-        let leaving = self.is_to_leave(desired);
-        let place = desired.order.iter().position(|node| node == me);
-        let better = |node: &&NodeName| {
-            let at = desired.order.iter().position(|other| other == *node);
-            let calls_back = at < place && at.is_some_and(|at| at < desired.fail_back_to);
-            leaving || (calls_back && !placement::is_unstable(self.world, node))
-        };
-        let Some(to) = line.fit.iter().find(|node| *node != me && better(node)) else {
-            notes.seen.migration.preferred = None;
-            if let Some(drained) = drained {
-                let why = format!(
-                    "the VM does not leave {me}, though {drained}: no other node is fit. {}",
-                    line.why_not()
-                );
-                plan.wait("DrainWaits", why);
-            }
-            return None;
-        };
-        let since = match &notes.seen.migration.preferred {
-            Some((node, since)) if node == to => *since,
-            _ => self.world.now,
-        };
-        notes.seen.migration.preferred = Some((to.clone(), since));
-        // Whoever drains a node waits for it.
-        let calm = if drained.is_some() { Duration::ZERO } else { CALM };
-        let due = (since + calm).max(notes.tried.move_at.unwrap_or_default());
-        if self.world.now < due {
-            plan.recheck_at(due);
-            plan.wait("MigrationWaits", format!("the VM moves to {to} if that stays fit"));
-            return None;
-        }
-        let because = match drained {
-            Some(drained) => drained.to_string(),
-            None if leaving => format!("the document no longer names {me}"),
-            None => format!("{to} is preferred, and fit again"),
-        };
-        Some(Wish { to: to.clone(), because })
-    }
-
     /// The record says that the VM is being moved from here.
     pub(super) fn moving(&self, migration: &Migration, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
         let job = &self.world.job;
@@ -417,85 +248,11 @@ impl Upkeep<'_> {
     }
 
     /// To an operator's request that names the target of the migration under way, and was not answered yet.
-    fn answer(&self, outcome: Outcome, message: &str) -> Option<Answer> {
+    pub(super) fn answer(&self, outcome: Outcome, message: &str) -> Option<Answer> {
         let to = &self.record().migration.as_ref()?.to.node;
         let request = self.world.migrate.as_ref().filter(|request| request.to == *to)?;
         let answered = self.record().answered.as_ref().is_some_and(|answer| answer.id == request.id);
         (!answered).then(|| Answer { id: request.id, outcome, message: message.to_owned() })
-    }
-
-    /// This node is the new owner, and the copy that came with the migration is the VM.
-    pub(super) fn arrived(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
-        match local {
-            LocalVm::Paused { reason: PauseReason::Asked, .. } => {
-                notes.seen.migration.arriving = None;
-                if let Some(at) = notes.tried.retry_at.filter(|at| self.world.now < *at) {
-                    plan.recheck_at(at);
-                    return;
-                }
-                plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::Arrived });
-            }
-            // It has run here: that its disk gives an error is no fault of the migration.
-            LocalVm::Running { .. }
-            | LocalVm::ShuttingDown { .. }
-            | LocalVm::Paused { reason: PauseReason::IoError, .. } => {
-                notes.seen.migration.arriving = None;
-                self.settled(plan);
-            }
-            LocalVm::Unmanaged if !self.is_to_end() => {
-                plan.recheck_at(self.world.now + SOON);
-                plan.wait(
-                    "Unmanaged",
-                    "libvirt does not know the QEMU that came with the migration, and it may run: it is left alone. \
-                     Restart libvirt here, or say `zsha stop`",
-                );
-            }
-            LocalVm::Paused { .. } | LocalVm::Crashed | LocalVm::Unmanaged => {
-                let since = *notes.seen.migration.arriving.get_or_insert(self.world.now);
-                if self.world.now >= since + ARRIVAL {
-                    plan.step(Step::KillCopy {
-                        because: "what came with the migration does not run".to_owned(),
-                        if_still: None,
-                    });
-                } else {
-                    plan.recheck_at(self.world.now + SOON);
-                    plan.wait("Arriving", "the copy that came with the migration is not ready yet");
-                }
-            }
-            LocalVm::Absent | LocalVm::Off { .. } => {
-                let message = "what came with the migration is gone; the VM is started afresh".to_owned();
-                notes.seen.migration.arriving = None;
-                let answer = self.answer(Outcome::Failed, &message);
-                plan.step(self.change(EventReason::MigrationLost, message, |record| {
-                    record.migration = None;
-                    record.answered = answer.or(record.answered.take());
-                }));
-            }
-        }
-    }
-
-    /// An operator or the host itself wants it off.
-    fn is_to_end(&self) -> bool {
-        self.world.stop().is_some() || self.world.shutdown_of(&self.world.me).is_some()
-    }
-
-    fn settled(&self, plan: &mut Plan) {
-        let me = self.world.me.clone();
-        let message = format!("the VM has moved to {me} and goes on there");
-        let answer = self.answer(Outcome::Done, &message);
-        let (at, generation) = (self.world.wall, self.world.local.known().and_then(LocalVm::generation));
-        plan.step(self.change(EventReason::Migrated, message, |record: &mut VmRecord| {
-            record.migration = None;
-            record.phase = VmPhase::Running;
-            record.failures.clear();
-            record.answered = answer.or(record.answered.take());
-            record.last_start = Some(StartRecord {
-                node: me,
-                at,
-                reason: StartRecord::MIGRATED.to_owned(),
-                generation: generation.unwrap_or_default(),
-            });
-        }));
     }
 }
 
@@ -520,13 +277,4 @@ enum Target {
     },
     /// It cannot have a copy any more, or soon.
     Lost(String),
-}
-
-enum Asked {
-    Nothing,
-    /// With a write that is planned.
-    Answered,
-    /// The node that it is to go to has not looked since.
-    Waits,
-    For(Wish),
 }
