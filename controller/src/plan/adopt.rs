@@ -14,7 +14,7 @@ use crate::hypervisor::{LocalVm, PauseReason};
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
-use crate::world::World;
+use crate::world::{StoredVm, World};
 
 /// The record names this node and epoch, and an earlier process wrote it: write it again, so that a write of that
 /// process still on its way fails, and only then act on it. Touches no VM. Without a copy here the record proves
@@ -25,34 +25,15 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     {
         plan.step(kill("a bug is planted"));
     }
-    let is_unexplained =
-        |reason| matches!(reason, PauseReason::Asked | PauseReason::Incoming | PauseReason::Other);
-    // What it stood by for, and has not settled since, is what is here.
-    let expected = stored.record.migration.as_ref().is_some_and(|migration| {
-        migration.to.node == world.me && notes.seen.migration.expected == Some(migration.id)
-    });
-    // Nor can the VM have gone on elsewhere where the copy is this node's own in the present life of its lease.
     let own = world.expects_own();
-    // It was to take in a guest in this very life, of which the record says nothing: that is of another time.
-    let of_another_time = world.expects() == Some(Expectation::Arrival) && stored.record.migration.is_none();
-    if (world.went_back || of_another_time)
-        && !expected
-        && !own
-        && let Some(LocalVm::Paused { reason, .. }) = world.local.known()
-        && is_unexplained(*reason)
-    {
+    if nothing_explains_it(world, stored, notes) {
         plan.step(kill(
             "the store has gone back in time, and nothing there says any more what this paused copy is (a migration \
              may have brought it, and the VM have gone on elsewhere)",
         ));
         return;
     }
-    let seen = |verdict: &Verdict| verdict.copies.is_some_and(|copies| copies > 0);
-    // The keeper's count may be as old as its last renewal: it stands in only where the hypervisor says nothing.
-    let copy_here = match &world.local {
-        Observed::Known(local) => local.has_process(),
-        Observed::Unknown(_) => world.lease.known().is_some_and(seen),
-    };
+    let copy_here = has_copy_here(world);
     let target = stored.record.migration.as_ref().map(|migration| &migration.to.node);
     let guard = Guard { fenced: &[], strict: world.went_back, target, starts: true };
     notes.seen.ask_others |= !copy_here;
@@ -67,18 +48,6 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     } else {
         let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
         rests_on
-    };
-    let message = match &stored.record.migration {
-        Some(migration) if migration.to.node == world.me => {
-            format!("{} was handed the VM and takes it over", world.me)
-        }
-        // A process that had written it before has not restarted.
-        _ if world.vm_before.is_some() => format!(
-            "{} was shown an older state of the store (its server lags, or a snapshot was restored) and writes down \
-             again that the VM is its own",
-            world.me
-        ),
-        _ => format!("the controller of {} has restarted and goes on with what is there", world.me),
     };
     // What this process had written later, in the same life, is how things are.
     let later =
@@ -97,8 +66,49 @@ pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         record.departed = world.departed_before.clone();
     }
     notes.seen.unexplained = world.went_back && !own;
-    let write = Write::over(stored.index, world, epoch, record, (EventReason::Adopted, message));
+    let write = Write::over(stored.index, world, epoch, record, (EventReason::Adopted, why(world, stored)));
     plan.step(Write { rests_on, ..write }.step());
+}
+
+/// Whether a copy here is paused, and neither the record nor the keeper says any more what it is.
+fn nothing_explains_it(world: &World, stored: &StoredVm, notes: &Notes) -> bool {
+    let is_unexplained =
+        |reason| matches!(reason, PauseReason::Asked | PauseReason::Incoming | PauseReason::Other);
+    // What it stood by for, and has not settled since, is what is here.
+    let expected = stored.record.migration.as_ref().is_some_and(|migration| {
+        migration.to.node == world.me && notes.seen.migration.expected == Some(migration.id)
+    });
+    // Nor can the VM have gone on elsewhere where the copy is this node's own in the present life of its lease.
+    let own = world.expects_own();
+    // It was to take in a guest in this very life, of which the record says nothing: that is of another time.
+    let of_another_time = world.expects() == Some(Expectation::Arrival) && stored.record.migration.is_none();
+    let Some(LocalVm::Paused { reason, .. }) = world.local.known() else { return false };
+    (world.went_back || of_another_time) && !expected && !own && is_unexplained(*reason)
+}
+
+/// The keeper's count may be as old as its last renewal: it stands in only where the hypervisor says nothing.
+fn has_copy_here(world: &World) -> bool {
+    let seen = |verdict: &Verdict| verdict.copies.is_some_and(|copies| copies > 0);
+    match &world.local {
+        Observed::Known(local) => local.has_process(),
+        Observed::Unknown(_) => world.lease.known().is_some_and(seen),
+    }
+}
+
+/// What had become of the one who wrote it, for people.
+fn why(world: &World, stored: &StoredVm) -> String {
+    match &stored.record.migration {
+        Some(migration) if migration.to.node == world.me => {
+            format!("{} was handed the VM and takes it over", world.me)
+        }
+        // A process that had written it before has not restarted.
+        _ if world.vm_before.is_some() => format!(
+            "{} was shown an older state of the store (its server lags, or a snapshot was restored) and writes down \
+             again that the VM is its own",
+            world.me
+        ),
+        _ => format!("the controller of {} has restarted and goes on with what is there", world.me),
+    }
 }
 
 /// The store went back to a time before this node became the owner, and its copy runs: what it had written is written

@@ -50,22 +50,7 @@ impl Upkeep<'_> {
             .filter(|sight| !sight.record.controller_alive)
             .map(|_| before.unwrap_or((migration.id, self.world.now)));
         if !local.has_process() {
-            let moved = local == LocalVm::Off { reason: OffReason::Migrated };
-            let done = is_this && matches!(job, MigrationJob::Done { .. });
-            match self.target(migration) {
-                Target::Lives if done => self.hand_over(migration, plan),
-                // Moved it was, and nobody in this process has seen where to: an operator may have done it.
-                Target::Lives if moved => self.find_where_it_went(migration, notes, plan),
-                // The guest is there, whole. Were it taken from the target now, that would put it away.
-                Target::Late { until, why } if done || moved => {
-                    plan.recheck_at(until.unwrap_or(self.world.now + SOON));
-                    plan.wait("Migrating", format!("the VM has left for {}: {why}", migration.to.node));
-                }
-                Target::Lives | Target::Late { .. } => {
-                    self.go_back("the VM ended during its migration", notes, plan);
-                }
-                Target::Lost(why) => self.go_back(&why, notes, plan),
-            }
+            self.without_a_copy(migration, local, notes, plan);
             return;
         }
         match job {
@@ -100,6 +85,27 @@ impl Upkeep<'_> {
                 Some((_, at)) => self.after_abort(at, local, notes, plan),
                 None => self.not_begun(migration, local, notes, plan),
             },
+        }
+    }
+
+    /// What was here has left for the target, or has ended on its way.
+    fn without_a_copy(&self, migration: &Migration, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
+        let moved = local == LocalVm::Off { reason: OffReason::Migrated };
+        let is_this = self.world.job.id() == Some(migration.id);
+        let done = is_this && matches!(self.world.job, MigrationJob::Done { .. });
+        match self.target(migration) {
+            Target::Lives if done => self.hand_over(migration, plan),
+            // Moved it was, and nobody in this process has seen where to: an operator may have done it.
+            Target::Lives if moved => self.find_where_it_went(migration, notes, plan),
+            // The guest is there, whole. Were it taken from the target now, that would put it away.
+            Target::Late { until, why } if done || moved => {
+                plan.recheck_at(until.unwrap_or(self.world.now + SOON));
+                plan.wait("Migrating", format!("the VM has left for {}: {why}", migration.to.node));
+            }
+            Target::Lives | Target::Late { .. } => {
+                self.go_back("the VM ended during its migration", notes, plan);
+            }
+            Target::Lost(why) => self.go_back(&why, notes, plan),
         }
     }
 

@@ -67,6 +67,11 @@ impl Upkeep<'_> {
             plan.wait("StartDelayed", format!("the next try is in {secs:.0} s: {why}"));
             return;
         }
+        self.begin_start(reason, &desired, notes, plan);
+    }
+
+    /// Nothing here stands in the way. First it is written that the VM is to be started, then it is.
+    fn begin_start(&self, reason: OffReason, desired: &Desired, notes: &Notes, plan: &mut Plan) {
         if self.is_to_ask(notes) {
             let guard = Guard { fenced: &[], strict: self.asks_strictly(notes), target: None, starts: true };
             let asked = match planted::is_planted(Bug::StartWithoutLease) {
@@ -75,7 +80,7 @@ impl Upkeep<'_> {
             };
             let Some(rests_on) = asked else { return };
             // With the others' word in the write: whoever has a copy by then makes it fail.
-            let mut step = self.starting(reason, notes, &desired);
+            let mut step = self.starting(reason, notes, desired);
             if let Step::Write(write) = &mut step {
                 write.rests_on = rests_on;
             }

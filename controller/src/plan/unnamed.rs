@@ -87,19 +87,10 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         return false;
     };
     let Some(stored) = world.stored() else { return true };
-    // What the source of a migration says of its process counts once the guest executes here, and not before.
-    let since = match notes.seen.unnamed.take() {
-        Some((heard, executed)) if executed == local.executes() => heard,
-        Some(_) | None => Heard::now(world),
-    };
-    let heard = notes.seen.unnamed.insert((since, local.executes())).0.clone();
+    let heard = here_since(world, local, notes);
     let elsewhere = elsewhere(world, &heard);
     let settled = heard.at + SETTLED;
-    let since = match (notes.seen.also.take(), elsewhere) {
-        (Some((before, since)), Some(other)) if before == *other => since,
-        _ => world.now,
-    };
-    notes.seen.also = elsewhere.map(|other| (other.clone(), since));
+    let since = elsewhere_since(world, elsewhere, notes);
     let stays = elsewhere.filter(|other| stays_there(world, stored, other, since));
     let is = what_it_is(world, local, &heard);
     match (is, elsewhere) {
@@ -123,17 +114,7 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         (Is::NotKnown, None) if counted_since(world, &heard) == Some(0) => plan.step(kill(because)),
         (Is::Nobodys, _) => plan.step(kill(because)),
         (Is::Arriving, None) if has_left_for_here(world, stored, local) => {
-            plan.runs_unnamed = true;
-            plan.recheck_at(world.now + LOOK);
-            if world.frozen().is_none() && freed(world, stored, &mut Plan::default()).is_some() {
-                claim_in_place(world, stored, &heard, plan);
-                return true;
-            }
-            plan.wait(
-                "Paused",
-                "the VM was moved here past zsha while it was paused; `virsh resume mnvm` lets it go on once this node is \
-                 named for it",
-            );
+            arrived_paused(world, stored, &heard, plan);
         }
         (Is::Arriving, other) => arriving(world, stored, (&heard, other), plan),
         (Is::Ours | Is::Brought, Some(other))
@@ -172,6 +153,26 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         }
     }
     true
+}
+
+/// Since when a copy has been here that executes, or does not, as this one. What the source of a migration says of its process
+/// counts once the guest executes here, and not before.
+fn here_since(world: &World, local: LocalVm, notes: &mut Notes) -> Heard {
+    let since = match notes.seen.unnamed.take() {
+        Some((heard, executed)) if executed == local.executes() => heard,
+        Some(_) | None => Heard::now(world),
+    };
+    notes.seen.unnamed.insert((since, local.executes())).0.clone()
+}
+
+/// Since when it has been this node that says that it has a copy as well.
+fn elsewhere_since(world: &World, elsewhere: Option<&NodeName>, notes: &mut Notes) -> Moment {
+    let since = match (notes.seen.also.take(), elsewhere) {
+        (Some((before, since)), Some(other)) if before == *other => since,
+        _ => world.now,
+    };
+    notes.seen.also = elsewhere.map(|other| (other.clone(), since));
+    since
 }
 
 /// How many processes the keeper has counted since this was first seen here. None: it has not, or could not.
@@ -237,6 +238,21 @@ fn has_left_for_here(world: &World, stored: &StoredVm, local: LocalVm) -> bool {
     let seen_here =
         stored.record.departed.as_ref().is_some_and(|departed| departed.seen_on.contains(&world.me));
     seen_here && matches!(local, LocalVm::Paused { reason: PauseReason::Asked, .. })
+}
+
+/// It was paused by a command as it was moved, and is kept: claimed where it is, once nobody who is named may run it.
+fn arrived_paused(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Plan) {
+    plan.runs_unnamed = true;
+    plan.recheck_at(world.now + LOOK);
+    if world.frozen().is_none() && freed(world, stored, &mut Plan::default()).is_some() {
+        claim_in_place(world, stored, heard, plan);
+        return;
+    }
+    plan.wait(
+        "Paused",
+        "the VM was moved here past zsha while it was paused; `virsh resume mnvm` lets it go on once this node is \
+         named for it",
+    );
 }
 
 /// It executes nothing while its source lives: that one has the guest. It is put away where nothing can come of it any

@@ -37,15 +37,7 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
         }
         Observed::Known(local) => owner.as_it_left(*local, notes),
     };
-    if local != (LocalVm::Off { reason: OffReason::Unread }) {
-        notes.seen.unread_since = None;
-    }
-    if !local.is_incoming() {
-        notes.seen.left = None;
-    }
-    if !matches!(local, LocalVm::Paused { reason: PauseReason::Incoming | PauseReason::Fault, .. }) {
-        notes.seen.migration.left_by_ours = false;
-    }
+    forget_what_is_over(local, notes);
     if let Some(migration) = &stored.record.migration {
         if migration.to.node == world.me {
             owner.arrived(local, notes, plan);
@@ -86,6 +78,19 @@ pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
                 world.lease.known().map_or("nothing", |verdict| &verdict.message)
             ),
         ),
+    }
+}
+
+/// What was noted of a copy that looked otherwise than this one.
+fn forget_what_is_over(local: LocalVm, notes: &mut Notes) {
+    if local != (LocalVm::Off { reason: OffReason::Unread }) {
+        notes.seen.unread_since = None;
+    }
+    if !local.is_incoming() {
+        notes.seen.left = None;
+    }
+    if !matches!(local, LocalVm::Paused { reason: PauseReason::Incoming | PauseReason::Fault, .. }) {
+        notes.seen.migration.left_by_ours = false;
     }
 }
 
