@@ -176,29 +176,7 @@ impl Checker {
     /// All that must hold now.
     pub fn check(&mut self) {
         self.refresh();
-        for double in self.hosts.double_executions().iter().skip(self.doubles) {
-            self.doubles += 1;
-            let [first, second] = [&double.first, &double.second];
-            if [first, second]
-                .into_iter()
-                .any(|node| self.has_just_woken(node) || self.by_hand.excuses(node, double.at))
-            {
-                continue;
-            }
-            self.violations
-                .push(format!("I1: {} and {} executed the VM at once", double.first, double.second));
-        }
-        for StaleResume { node, newer } in self.hosts.stale_resumes().iter().skip(self.stale) {
-            self.stale += 1;
-            // What a host executes for K after it was suspended is no part of the promise.
-            if newer.iter().all(|(other, until)| {
-                self.had_just_woken(other, *until) || self.by_hand.excused(other, *until)
-            }) {
-                self.note(format_args!("excused: {node} resumes what is older than a host that woke, or than what was made to run by hand"));
-                continue;
-            }
-            self.violations.push(format!("I1: {node} let a guest run whose memory is older than its disk"));
-        }
+        self.check_what_hosts_saw();
         let copies = self.hosts.copies();
         self.check_stuck(&copies);
         let mut reasons = std::mem::take(&mut self.reasons);
@@ -238,6 +216,34 @@ impl Checker {
         }
         if changed {
             self.note(format_args!("executing: {now:?}"));
+        }
+    }
+
+    /// What the hosts have noted since the last look: two that executed at once, and a guest that was let run with memory older
+    /// than its disk.
+    fn check_what_hosts_saw(&mut self) {
+        for double in self.hosts.double_executions().iter().skip(self.doubles) {
+            self.doubles += 1;
+            let [first, second] = [&double.first, &double.second];
+            if [first, second]
+                .into_iter()
+                .any(|node| self.has_just_woken(node) || self.by_hand.excuses(node, double.at))
+            {
+                continue;
+            }
+            self.violations
+                .push(format!("I1: {} and {} executed the VM at once", double.first, double.second));
+        }
+        for StaleResume { node, newer } in self.hosts.stale_resumes().iter().skip(self.stale) {
+            self.stale += 1;
+            // What a host executes for K after it was suspended is no part of the promise.
+            if newer.iter().all(|(other, until)| {
+                self.had_just_woken(other, *until) || self.by_hand.excused(other, *until)
+            }) {
+                self.note(format_args!("excused: {node} resumes what is older than a host that woke, or than what was made to run by hand"));
+                continue;
+            }
+            self.violations.push(format!("I1: {node} let a guest run whose memory is older than its disk"));
         }
     }
 
