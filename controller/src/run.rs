@@ -73,10 +73,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
         },
         recorder: recorder.clone(),
         metrics: Arc::clone(&metrics),
-        build: Build {
-            virtual_host: Outer::look().said(),
-            ..Build::this(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown")))
-        },
+        build: build(commit),
         seed,
         feed: Some(feed),
     };
@@ -87,19 +84,11 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
         own_names: OwnNames::new([settings.node.to_string()]),
     };
     let (stop, stopped) = watch::channel(false);
-    let until = |mut stopped: watch::Receiver<bool>| async move {
-        // A sender that is gone means the same.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
     tracing::info!(cluster = %settings.cluster, node = %settings.node, listen = %settings.listen, "controller started");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let signalled = signalled()?;
     let signals = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        signalled.await;
         stop.send_replace(true);
     };
     let lease_key = own_keys.lease(&settings.node);
@@ -130,15 +119,42 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
     };
     tokio::select! {
         () = all => {}
-        () = async {
-            until(stopped.clone()).await;
-            tokio::time::sleep(STOP_WITHIN).await;
-        } => {
+        () = overdue(stopped.clone()) => {
             tracing::warn!("what was under way has not ended within {} s and is left as it is", STOP_WITHIN.as_secs());
         }
     }
     tracing::info!("controller stopped; the VM is left as it is");
     Ok(())
+}
+
+fn build(commit: Option<&str>) -> Build {
+    Build {
+        virtual_host: Outer::look().said(),
+        ..Build::this(format!("{} ({})", env!("CARGO_PKG_VERSION"), commit.unwrap_or("unknown")))
+    }
+}
+
+/// Heard from when this returns; ends with the first SIGTERM or Ctrl-C.
+fn signalled() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Until what was told to end should have.
+async fn overdue(stopped: watch::Receiver<bool>) {
+    until(stopped).await;
+    tokio::time::sleep(STOP_WITHIN).await;
 }
 
 #[cfg(feature = "libvirt")]
