@@ -80,6 +80,58 @@ fn every_file_says_at_its_head_what_it_is_for() {
     assert!(silent.is_empty(), "no `//!` at the head of: {}", silent.join(", "));
 }
 
+/// By a path, or by a method of the owner that stands there.
+fn needs(code: &str, other: &str, code_of_other: &str) -> bool {
+    let named = ["::", ";"].iter().any(|end| code.contains(&format!("super::{other}{end}")));
+    let mut lists = code.split("super::{").skip(1).map(|rest| rest.split("};").next().unwrap());
+    let listed = lists.any(|list| list.split([',', ' ', '\n']).any(|word| word == other));
+    let of_the_owner = code_of_other.split("impl Upkeep<'_> {").skip(1);
+    let mut methods =
+        of_the_owner.flat_map(|rest| rest.split("\n}").next().unwrap().split("fn ").skip(1)).map(|rest| {
+            let name = rest.split(['(', '<']).next().unwrap();
+            [format!("self.{name}("), format!("owner.{name}("), format!("}}).{name}(")]
+        });
+    let called = code.contains("Upkeep") && methods.any(|ways| ways.iter().any(|way| code.contains(way)));
+    named || listed || called
+}
+
+#[test]
+fn no_files_of_the_plan_need_each_other_in_a_circle() {
+    let plan: Vec<_> = rust_files("controller/src/plan").into_iter().filter(|file| !is_test(file)).collect();
+    let mut left: Vec<(&str, String)> = plan
+        .iter()
+        .map(|file| (file.rsplit('/').next().unwrap().trim_end_matches(".rs"), code(file)))
+        .collect();
+    assert!(left.iter().any(|(name, _)| *name == "upkeep"), "the plan is not where it was: mend this test");
+    // Whoever needs none of those that are left is none of a circle.
+    loop {
+        let stays = |(name, code): &&(&str, String)| {
+            left.iter().any(|(other, of_other)| other != name && needs(code, other, of_other))
+        };
+        let next: Vec<_> = left.iter().filter(stays).cloned().collect();
+        if next.len() == left.len() {
+            break;
+        }
+        left = next;
+    }
+    let left: Vec<_> = left.iter().map(|(name, _)| *name).collect();
+    assert!(
+        left.is_empty(),
+        "these files of controller/src/plan are in a circle, or need one: {}",
+        left.join(", ")
+    );
+}
+
+/// Or the test above could not fail.
+#[test]
+fn a_file_that_needs_another_is_seen_to() {
+    let owner = "impl Upkeep<'_> {\n    fn stop(&self) {\n    }\n}";
+    assert!(needs("use super::heard::Heard;", "heard", ""));
+    assert!(needs("use super::{looked, placement};", "placement", ""));
+    assert!(needs("impl Upkeep<'_> { fn keep(&self) { self.stop(1); } }", "orders", owner));
+    assert!(!needs("use super::host_down::X; fn of(world: &World) { world.stop(); }", "orders", owner));
+}
+
 #[test]
 fn architecture_names_every_file_of_the_controller() {
     let page = text("ARCHITECTURE.md");
