@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use uuid::Uuid;
 use zsha_crds::records::{Answer, EventType, Intent, LeaseRecord, LeaseTimings, Outcome, Owner};
 use zsha_crds::{EventReason, Keys, NodeName};
 use zsha_runtime::store::{Op, Read, Store, StoreError, Txn};
@@ -97,10 +98,7 @@ pub async fn act(
             vec![]
         }
         Step::KillCopy { because, if_still } => {
-            if let Some(still) = if_still {
-                still_so(edges, views, *still).await?;
-            }
-            edges.hypervisor.kill().await?;
+            kill(edges, views, *if_still).await?;
             vec![happened(EventReason::Killed, format!("the copy on {} was ended: {because}", edges.me))]
         }
         Step::ReplaceLease { of, over } => replace_lease(edges, of, *over).await?,
@@ -124,20 +122,7 @@ pub async fn act(
             vec![happened(EventReason::MigrationAborted, message)]
         }
         Step::SetPassword { id, by } => {
-            let set = edges.hypervisor.set_password(guest::ROOT, guest::DEFAULT_PASSWORD).await;
-            let (outcome, message) = match set {
-                Ok(()) => {
-                    (Outcome::Done, format!("the password of root in the guest was reset: {by} asked for it"))
-                }
-                Err(error @ (HypervisorError::Unanswered { .. } | HypervisorError::Unreachable { .. })) => {
-                    let what = "it is not known whether the password of root in the guest was reset";
-                    (Outcome::Failed, format!("{what}: {error}"))
-                }
-                Err(error) => {
-                    (Outcome::Failed, format!("the password of root in the guest was not reset: {error}"))
-                }
-            };
-            notes.tried.password = Some(Answer { id: *id, outcome, message });
+            notes.tried.password = Some(set_password(edges, *id, by).await);
             vec![]
         }
         Step::Undefine { because } => {
@@ -147,12 +132,7 @@ pub async fn act(
             vec![happened(EventReason::Undefined, message)]
         }
         Step::Shutdown { because, if_still } => {
-            still_so(edges, views, *if_still).await?;
-            let asked = edges.hypervisor.shutdown().await;
-            // Also where that cannot be done: its time runs.
-            let first = notes.asked_to_power_off(edges.clock.now());
-            asked?;
-            if !first {
+            if !ask_to_power_off(edges, views, *if_still, notes).await? {
                 return Ok(vec![]);
             }
             vec![happened(EventReason::ShuttingDown, format!("the guest was asked to power off: {because}"))]
@@ -221,6 +201,42 @@ async fn still_goes_down(edges: &Edges, views: &Views) -> Result<(), ActError> {
         }
         _ => Err(ActError::Moved("it is not known any more that this host shuts down".to_owned())),
     }
+}
+
+async fn kill(edges: &Edges, views: &Views, if_still: Option<Still>) -> Result<(), ActError> {
+    if let Some(still) = if_still {
+        still_so(edges, views, still).await?;
+    }
+    Ok(edges.hypervisor.kill().await?)
+}
+
+/// Whether it was asked for the first time.
+async fn ask_to_power_off(
+    edges: &Edges,
+    views: &Views,
+    if_still: Still,
+    notes: &mut Notes,
+) -> Result<bool, ActError> {
+    still_so(edges, views, if_still).await?;
+    let asked = edges.hypervisor.shutdown().await;
+    // Also where that cannot be done: its time runs.
+    let first = notes.asked_to_power_off(edges.clock.now());
+    asked?;
+    Ok(first)
+}
+
+/// What the request comes to, for the record: also one that failed is answered.
+async fn set_password(edges: &Edges, id: Uuid, by: &str) -> Answer {
+    let set = edges.hypervisor.set_password(guest::ROOT, guest::DEFAULT_PASSWORD).await;
+    let (outcome, message) = match set {
+        Ok(()) => (Outcome::Done, format!("the password of root in the guest was reset: {by} asked for it")),
+        Err(error @ (HypervisorError::Unanswered { .. } | HypervisorError::Unreachable { .. })) => {
+            let what = "it is not known whether the password of root in the guest was reset";
+            (Outcome::Failed, format!("{what}: {error}"))
+        }
+        Err(error) => (Outcome::Failed, format!("the password of root in the guest was not reset: {error}")),
+    };
+    Answer { id, outcome, message }
 }
 
 async fn start(
