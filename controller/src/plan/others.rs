@@ -41,9 +41,16 @@ pub(super) fn nobody_else_has_a_copy(
     plan: &mut Plan,
 ) -> Option<Vec<Sight>> {
     if let Some((node, epoch)) = world.vanished_leases.iter().find(|(node, _)| **node != world.me) {
-        let why =
-            format!("the store has gone back in time and shows no lease of {node}, which may run the VM");
-        ask_for_lease(Owner { node: node.clone(), epoch: *epoch }, &why, plan);
+        let of = Owner { node: node.clone(), epoch: *epoch };
+        match world.unreadable_leases.get(node) {
+            Some(lease) => unreadable::put_record_in_place(world, of, lease, plan),
+            None => {
+                let why = format!(
+                    "the store has gone back in time and shows no lease of {node}, which may run the VM"
+                );
+                ask_for_lease(of, &why, plan);
+            }
+        }
         return None;
     }
     if !world.sees_the_leases() && !planted::is_planted(Bug::ListNotShownToBeNow) {

@@ -29,7 +29,7 @@ use crate::in_force::SpecProblem;
 use crate::intents::Intents;
 use crate::keeper::{Ended, Verdict, WatchdogState};
 use crate::observed::Observed;
-use crate::world::{MigrateRequest, StoredVm, World};
+use crate::world::{MigrateRequest, StoredVm, UnreadableLease, World};
 
 mod claims;
 mod definitions;
@@ -1003,7 +1003,19 @@ fn after_a_step_back_a_lease_that_is_not_there_any_more_is_asked_for_first() {
     world.vanished_leases.insert(node(3), 4);
     let plan = decide(&world);
     assert_eq!(reasons(&plan), ["LeaseGone"]);
-    assert_eq!(plan.steps, [Step::ReplaceLease { of: Owner { node: node(3), epoch: 4 }, over: None }]);
+    let of = Owner { node: node(3), epoch: 4 };
+    assert_eq!(plan.steps, [Step::ReplaceLease { of: of.clone(), over: None }]);
+    // Where nonsense lies under its key, a record is only ever put in the place of that.
+    let nonsense = UnreadableLease { index: 90, since: NOW, why: "no JSON".to_owned() };
+    world.unreadable_leases.insert(node(3), nonsense);
+    let plan = decide(&world);
+    assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec!["CopiesUnknown"]));
+    world.now = plan.recheck.unwrap();
+    for (_, sight) in world.sights.iter_mut() {
+        (sight.first_seen, sight.sent_by) = (world.now, world.now);
+    }
+    let plan = decide(&world);
+    assert_eq!(plan.steps, [Step::ReplaceLease { of, over: Some(90) }], "{:?}", plan.waiting);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use zsha_crds::records::{Owner, VmRecord};
 use super::decision::Plan;
 use super::ownership::{self, LEFT_ALONE, is_abandoned};
 use super::step::{Step, Write};
-use crate::world::{Overwritten, World};
+use crate::world::{Overwritten, UnreadableLease, World};
 
 /// Has a record put in the place of the first lease of another node that cannot be read, and says what comes of it. Whether
 /// there is one.
@@ -17,12 +17,19 @@ pub fn is_in_the_way(world: &World, record: Option<&VmRecord>, plan: &mut Plan) 
     };
     let named = record.and_then(|record| ownership::named(record).find(|owner| owner.node == *node));
     let of = Owner { node: node.clone(), epoch: named.map_or(0, |owner| owner.epoch) };
-    let why = &lease.why;
+    put_record_in_place(world, of, lease, plan);
+    true
+}
+
+/// Says that nothing is known of the copies of a node whose lease cannot be read, and puts a record in the place of that lease
+/// once it has been left alone for a while.
+pub(super) fn put_record_in_place(world: &World, of: Owner, lease: &UnreadableLease, plan: &mut Plan) {
     plan.wait(
         "CopiesUnknown",
         format!(
-            "the lease of {node} cannot be read, so nobody knows whether it has a copy: {why}. If it lives it writes it \
-             anew; if not, a record is put in its place and waited for"
+            "the lease of {} cannot be read, so nobody knows whether it has a copy: {}. If it lives it writes it anew; if \
+             not, a record is put in its place and waited for",
+            of.node, lease.why
         ),
     );
     if is_abandoned(world, lease) {
@@ -30,7 +37,6 @@ pub fn is_in_the_way(world: &World, record: Option<&VmRecord>, plan: &mut Plan) 
     } else {
         plan.recheck_at(lease.since + LEFT_ALONE);
     }
-    true
 }
 
 /// There is no ownership record. It proves nothing, so nothing is started or ended.
