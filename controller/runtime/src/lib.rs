@@ -2,6 +2,7 @@
 //! knows nothing of virtual machines, libvirt or command lines.
 
 pub mod backoff;
+pub mod client;
 pub mod clock;
 pub mod controller;
 pub mod events;
