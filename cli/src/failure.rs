@@ -1,5 +1,7 @@
 //! How a command fails: what, where, why, and the next command to try; for people and as one JSON object.
 
+pub(crate) mod client;
+
 use std::io;
 
 use serde_json::{Value, json};

@@ -8,7 +8,6 @@ mod connect;
 pub mod exit;
 pub mod failure;
 mod install;
-mod live;
 mod order;
 pub mod output;
 pub mod session;

@@ -1,27 +1,23 @@
-//! What `stop`, `start`, `drain`, `uncordon`, `freeze`, `resume`, `migrate` and `reset-MNVM-password` have in common: each writes one intent, by
-//! compare-and-set, and may then look on until it has come true. The controllers carry it out.
+//! What `stop`, `start`, `drain`, `uncordon`, `freeze`, `resume`, `migrate` and `reset-MNVM-password` have in common for
+//! whoever types them: flags, lines and the result. What an order is stands in `zsha_runtime::client`.
 
 use std::io::Write;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use zsha_crds::records::{self, Intent};
-use zsha_crds::status::{Asked, ClusterStatus, ClusterView, DataAge, summarise};
-use zsha_crds::{ClusterName, Keys, NodeName};
-use zsha_runtime::Clock;
-use zsha_runtime::store::{Op, Read, StoreError, Txn};
+use zsha_crds::records::Intent;
+use zsha_crds::status::{Asked, ClusterStatus, ClusterView};
+use zsha_crds::{Keys, NodeName};
+use zsha_runtime::client::order as client;
+pub(crate) use zsha_runtime::client::until::{Is, waits_for};
+use zsha_runtime::client::until::{Progress, Until, UntilError};
 
-use crate::commands::status::look;
-use crate::live;
+use crate::failure::client::{STAYS, of_begin, of_intent};
+use crate::output::Output;
 use crate::output::escape::plain;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
-
-/// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
-/// An election that cut a write off takes 2.4 to 3.9 s.
-const TRIES: u32 = 6;
 
 /// What each of them takes.
 #[derive(Debug, clap::Args)]
@@ -72,31 +68,12 @@ struct Told<'a> {
     message: &'a str,
 }
 
-/// A command on its way, and the cluster as it was found.
+/// A command that gives an order.
 pub(crate) struct Order<'a> {
     command: &'a str,
-    pub(crate) keys: Keys,
-    cluster: ClusterName,
-    pub(crate) view: ClusterView,
-    pub(crate) status: ClusterStatus,
-    pub(crate) changed: bool,
-    /// What was missing or could not be read, and was written all the same: a sentence.
-    mended: Option<String>,
-    node: Option<NodeName>,
-    reach: &'a Reach,
     args: &'a Common,
-}
-
-/// How far something is that was asked for.
-pub(crate) enum Is {
-    /// With a sentence.
-    So(String),
-    /// The same by an answer to this very request, which no second look makes surer.
-    Answered(String),
-    /// How far it has come: a line of the result, in place on a terminal.
-    Going(String),
-    /// What it waits for.
-    NotYet(String),
+    node: Option<NodeName>,
+    order: client::Order,
 }
 
 impl<'a> Order<'a> {
@@ -107,170 +84,75 @@ impl<'a> Order<'a> {
         reach: &'a Reach,
         session: &Session<'_>,
     ) -> Result<Self, Failure> {
-        let (cluster, keys) = reach.keys().await?;
-        let view = confirmed(command, reach, &cluster, session.clock).await?;
-        if let Some(why) = view.unreadable.get(&keys.spec()) {
-            return Err(live::unreadable(&keys, why.clone()));
-        }
-        if view.spec.is_none() {
-            return Err(Failure::new(Exit::General, "NotFound", "no document has been applied")
-                .hint("zsha apply -f FILE"));
-        }
-        let status = summarise(&view);
-        Ok(Self {
-            command,
-            keys,
-            cluster,
-            view,
-            status,
-            changed: false,
-            mended: None,
-            node: None,
-            reach,
-            args,
-        })
+        let cluster = reach.cluster().await?;
+        let keys = Keys::new(&cluster);
+        let begun = client::Order::begin(reach.store.clone(), cluster, session.clock).await;
+        let order = begun.map_err(|error| of_begin(error, command, &keys))?;
+        Ok(Self { command, args, node: None, order })
+    }
+
+    /// The cluster as it was last seen.
+    pub(crate) fn view(&self) -> &ClusterView {
+        &self.order.view
+    }
+
+    /// The status of what was last seen.
+    pub(crate) fn status(&self) -> &ClusterStatus {
+        &self.order.status
+    }
+
+    /// Whether something is asked for that was not before.
+    pub(crate) fn changed(&self) -> bool {
+        self.order.changed
+    }
+
+    /// Whether a node says that it does not know what is asked for.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.order.is_in_doubt()
     }
 
     /// Refused while the cluster is frozen: it would wait for something that is not to be.
     pub(crate) fn not_frozen(&self) -> Result<(), Failure> {
-        self.view.frozen().map_or(Ok(()), |asked| Err(frozen(&asked)))
-    }
-
-    /// Whether a node says that it does not know what is asked for: what has come back with an older state of the
-    /// store counts only once it is asked for again.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        let speaks = |node: &NodeName| self.status.node(node).is_some_and(|summary| summary.speaks());
-        let mut statuses = self.view.node_statuses.values().filter(|status| speaks(&status.node));
-        statuses.any(|status| status.orders_in_doubt().next().is_some())
+        self.view().frozen().map_or(Ok(()), |asked| Err(frozen(&asked)))
     }
 
     /// The node of this name or address, which the document must name.
     pub(crate) fn of_node(&mut self, word: &str) -> Result<NodeName, Failure> {
-        let found = self
-            .status
-            .nodes
-            .iter()
-            .filter(|node| node.address.is_some())
-            .find(|node| node.name.as_str() == word || node.address.as_deref() == Some(word));
-        let Some(found) = found else { return Err(not_a_member(&self.status, word)) };
-        self.node = Some(found.name.clone());
-        Ok(found.name.clone())
+        let Some(node) = self.order.member(word).cloned() else {
+            return Err(not_a_member(self.status(), word));
+        };
+        self.node = Some(node.clone());
+        Ok(node)
     }
 
-    /// Writes the intent under this name, unless what is there is the same already. Sent twice it is one. Where a node is in
-    /// doubt, what is there counts for nothing.
+    /// Writes the intent under this name, unless what is there is the same already; see [`client::Order::put`].
     pub(crate) async fn put(
         &mut self,
         name: &str,
         intent: &Intent,
         is_same: impl Fn(&Intent) -> bool,
     ) -> Result<(), Failure> {
-        let in_doubt = self.is_in_doubt();
-        let is_there = |before: Option<&Intent>| !in_doubt && before.is_some_and(&is_same);
-        self.put_over(name, |before| (!is_there(before)).then(|| intent.clone())).await
+        self.order.put(name, intent, is_same).await.map_err(|error| of_intent(error, self.command))
     }
 
-    /// The same, written also where it is there already: for nodes that may be in doubt, and do not say so.
+    /// Writes the intent also where it is there already; see [`client::Order::say_again`].
     pub(crate) async fn say_again(&mut self, name: &str, intent: &Intent) -> Result<(), Failure> {
-        self.write(name, |_| Some(intent.clone()), true).await
+        self.order.say_again(name, intent).await.map_err(|error| of_intent(error, self.command))
     }
 
-    /// The same, where what is written depends on what is there, which is none where that cannot be read. Nothing is written
-    /// where nothing is wanted.
+    /// Writes what `wanted` makes of what is there; see [`client::Order::put_over`].
     pub(crate) async fn put_over(
         &mut self,
         name: &str,
         wanted: impl Fn(Option<&Intent>) -> Option<Intent>,
     ) -> Result<(), Failure> {
-        let in_doubt = self.is_in_doubt();
-        self.write(name, wanted, in_doubt).await
-    }
-
-    /// `again`: also where the same is there.
-    async fn write(
-        &mut self,
-        name: &str,
-        wanted: impl Fn(Option<&Intent>) -> Option<Intent>,
-        again: bool,
-    ) -> Result<(), Failure> {
-        let doing = format!("asking for `{}`", self.command);
-        let store = self.reach.store.as_ref();
-        let key = self.keys.intent(name);
-        let mut in_doubt = false;
-        let mut sent = false;
-        for tries in 1.. {
-            let there = match store.get(&key, Read::Consistent).await {
-                Ok(there) => there,
-                Err(error) if error.is_transient() && tries < TRIES => {
-                    tokio::time::sleep(LOOK).await;
-                    continue;
-                }
-                Err(error) => return Err(failed(&doing, &error, in_doubt)),
-            };
-            let before = there.as_ref().map(|entry| stands_there(name, &entry.value));
-            let wanted = match &before {
-                Some(Ok(before)) => wanted(Some(before)),
-                // Nobody has ever asked for anything: that is the same as what takes something back.
-                None => wanted(Some(&Intent::None)),
-                Some(Err(_)) => wanted(None),
-            };
-            let Some(intent) = wanted else { return Ok(()) };
-            let is_new = match &before {
-                Some(Ok(before)) => *before != intent,
-                Some(Err(_)) => true,
-                None => intent != Intent::None,
-            };
-            let mut value = serde_json::to_string(&intent)
-                .map_err(|error| Failure::new(Exit::General, "Unwritable", error.to_string()))?;
-            if there.as_ref().is_some_and(|entry| entry.value == value) {
-                // Sent twice it is one. Said again it is another: a write of the same is none to those who watch.
-                if sent || !again {
-                    return Ok(());
-                }
-                value.push('\n');
-            }
-            match before {
-                Some(Err(why)) => {
-                    self.mended = Some(format!("{key} could not be read, and was written over: {why}"));
-                }
-                // It came with the first document, and no command deletes it.
-                None if name == Intent::POWER => {
-                    self.mended = Some(format!("{key} was missing, and was written anew"));
-                }
-                Some(Ok(_)) | None => {}
-            }
-            let op = match there {
-                Some(entry) => Op::Cas { key: key.clone(), value: value.clone(), index: entry.modify_index },
-                None => Op::Create { key: key.clone(), value: value.clone() },
-            };
-            // Before the answer: where it is lost, the next look finds it there.
-            self.changed |= is_new || self.is_in_doubt();
-            sent = true;
-            let done = store.txn(vec![op]).await;
-            in_doubt |= matches!(done, Err(StoreError::Unknown { .. }));
-            match done {
-                Ok(Txn::Committed { .. }) => return Ok(()),
-                // It was not written, and perhaps by now there is nothing to mend.
-                Ok(Txn::Conflict { .. }) if tries < TRIES => self.mended = None,
-                Err(error) if error.is_transient() && tries < TRIES => tokio::time::sleep(LOOK).await,
-                Ok(Txn::Conflict { .. }) => {
-                    return Err(Failure::new(
-                        Exit::Conflict,
-                        "Conflict",
-                        format!("{doing}: somebody else asks for the same or the contrary just now"),
-                    )
-                    .hint("look with `zsha status`, and ask again"));
-                }
-                Err(error) => return Err(failed(&doing, &error, in_doubt)),
-            }
-        }
-        Ok(())
+        self.order.put_over(name, wanted).await.map_err(|error| of_intent(error, self.command))
     }
 
     /// The manual's line for each node.
     pub(crate) fn do_for_each_node(&self, session: &mut Session<'_>) -> Result<(), Failure> {
-        let addresses = self.status.nodes.iter().filter_map(|node| node.address.as_ref());
-        addresses.into_iter().try_for_each(|address| self.line(session, &format!("Do for {address}")))
+        let mut addresses = self.status().nodes.iter().filter_map(|node| node.address.as_ref());
+        addresses.try_for_each(|address| self.line(session, &format!("Do for {address}")))
     }
 
     /// A line of the result, where it is for people.
@@ -306,108 +188,16 @@ impl<'a> Order<'a> {
         session: &mut Session<'_>,
         judge: impl FnMut(&ClusterView, &ClusterStatus) -> Is,
     ) -> Result<String, Failure> {
-        let done = unless_interrupted(self.look_until(limit, session, judge)).await;
+        let until = self.order.until(limit, judge);
+        let progress = Shown { json: self.args.json(), text: String::new() };
+        let done = unless_interrupted(progress.until(until, &mut session.output)).await;
         interrupted_line(&done, session)?;
         done
     }
 
-    async fn look_until(
-        &mut self,
-        limit: Duration,
-        session: &mut Session<'_>,
-        mut judge: impl FnMut(&ClusterView, &ClusterStatus) -> Is,
-    ) -> Result<String, Failure> {
-        let until = session.clock.now() + limit;
-        let mut shown = String::new();
-        let mut seen_so = false;
-        loop {
-            let seen = look::once(self.reach.store.as_ref(), &self.cluster, session.clock).await;
-            let is = match seen {
-                Ok(view) if view.data_age.is_current() => {
-                    self.status = summarise(&view);
-                    self.view = view;
-                    match (judge(&self.view, &self.status), self.view.frozen()) {
-                        (Is::NotYet(_), Some(asked)) => Is::NotYet(format!("the cluster was frozen {asked}")),
-                        (is, _) => is,
-                    }
-                }
-                Ok(_) => Is::NotYet("Consul has no quorum".to_owned()),
-                Err(failure) if failure.exit == Exit::Unavailable => {
-                    Is::NotYet("Consul does not answer".to_owned())
-                }
-                Err(failure) => return Err(failure),
-            };
-            let waits = match is {
-                // A node that has not heard of the order yet may still be about to do the contrary.
-                Is::So(_) if !std::mem::replace(&mut seen_so, true) && session.clock.now() < until => {
-                    tokio::time::sleep(LOOK).await;
-                    continue;
-                }
-                Is::So(how) | Is::Answered(how) => {
-                    self.erase(session, &shown)?;
-                    return Ok(how);
-                }
-                Is::Going(line) => {
-                    self.going(session, &shown, &line)?;
-                    line
-                }
-                Is::NotYet(waits) => {
-                    let waits = plain(&waits).into_owned();
-                    if waits != shown {
-                        self.show(session, &waits)?;
-                    }
-                    waits
-                }
-            };
-            seen_so = false;
-            if session.clock.now() >= until {
-                self.erase(session, &shown)?;
-                let message = format!("not so within {} s: {waits}", limit.as_secs_f64());
-                let hint = "it stays asked for; `zsha status -w` shows how it goes";
-                return Err(Failure::new(Exit::TimedOut, "TimedOut", message).hint(hint));
-            }
-            shown = waits;
-            tokio::time::sleep(LOOK.min(session.clock.now().until(until))).await;
-        }
-    }
-
-    fn show(&self, session: &mut Session<'_>, waits: &str) -> Result<(), Failure> {
-        let output = &mut session.output;
-        if self.args.json() {
-            return Ok(());
-        }
-        if output.err_look.terminal {
-            write!(output.err, "\r\x1b[Kwaiting: {waits}")?;
-            output.err.flush()?;
-        } else {
-            output.tell(&format!("waiting: {waits}"))?;
-        }
-        Ok(())
-    }
-
-    fn going(&self, session: &mut Session<'_>, shown: &str, line: &str) -> Result<(), Failure> {
-        if line == shown {
-            return Ok(());
-        }
-        self.erase(session, shown)?;
-        let in_place = session.output.out_look.terminal && session.output.err_look.terminal;
-        if in_place && !self.args.json() {
-            write!(session.output.out, "\r{line}")?;
-            return Ok(session.output.out.flush()?);
-        }
-        self.line(session, line)
-    }
-
-    fn erase(&self, session: &mut Session<'_>, shown: &str) -> Result<(), Failure> {
-        if session.output.err_look.terminal && !shown.is_empty() && !self.args.json() {
-            write!(session.output.err, "\r\x1b[K")?;
-        }
-        Ok(())
-    }
-
     /// The end of it. `done`: it has come true.
     pub(crate) fn end(&self, done: bool, message: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
-        if let Some(mended) = &self.mended {
+        if let Some(mended) = &self.order.mended {
             self.tell(session, &plain(&format!("WARNING: {mended}")))?;
         }
         if self.args.json() {
@@ -416,7 +206,7 @@ impl<'a> Order<'a> {
                 kind: "Order",
                 command: self.command,
                 node: self.node.as_ref(),
-                changed: self.changed,
+                changed: self.changed(),
                 done,
                 message,
             })?;
@@ -427,10 +217,70 @@ impl<'a> Order<'a> {
     }
 }
 
-/// What is asked for under this name, as the controllers read it.
-fn stands_there(name: &str, value: &str) -> Result<Intent, String> {
-    let intent: Intent = records::read(value)?;
-    if intent.belongs_under(name) { Ok(intent) } else { Err(Intent::MISPLACED.to_owned()) }
+/// How far an order is, as the person who looks on has it before their eyes.
+struct Shown {
+    /// For a machine nothing is shown.
+    json: bool,
+    /// The last line; empty where there is none.
+    text: String,
+}
+
+impl Shown {
+    async fn until<J>(mut self, mut until: Until<'_, J>, output: &mut Output<'_>) -> Result<String, Failure>
+    where
+        J: FnMut(&ClusterView, &ClusterStatus) -> Is,
+    {
+        loop {
+            match until.next().await {
+                Ok(Progress::Done(how)) => {
+                    self.erase(output)?;
+                    return Ok(how);
+                }
+                Ok(Progress::Going(line)) => self.going(line, output)?,
+                Ok(Progress::NotYet(waits)) => self.waits(plain(&waits).into_owned(), output)?,
+                Err(error) => {
+                    if matches!(error, UntilError::TimedOut { .. }) {
+                        self.erase(output)?;
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    fn waits(&mut self, waits: String, output: &mut Output<'_>) -> Result<(), Failure> {
+        if !self.json && waits != self.text {
+            if output.err_look.terminal {
+                write!(output.err, "\r\x1b[Kwaiting: {waits}")?;
+                output.err.flush()?;
+            } else {
+                output.tell(&format!("waiting: {waits}"))?;
+            }
+        }
+        self.text = waits;
+        Ok(())
+    }
+
+    fn going(&mut self, line: String, output: &mut Output<'_>) -> Result<(), Failure> {
+        if !self.json && line != self.text {
+            self.erase(output)?;
+            if output.out_look.terminal && output.err_look.terminal {
+                write!(output.out, "\r{line}")?;
+                output.out.flush()?;
+            } else {
+                output.line(&line)?;
+            }
+        }
+        self.text = line;
+        Ok(())
+    }
+
+    fn erase(&self, output: &mut Output<'_>) -> Result<(), Failure> {
+        if output.err_look.terminal && !self.text.is_empty() && !self.json {
+            write!(output.err, "\r\x1b[K")?;
+        }
+        Ok(())
+    }
 }
 
 /// Looking on at what was asked for ends with Ctrl-C; what was asked for does not.
@@ -441,7 +291,7 @@ async fn unless_interrupted<T>(looking: impl Future<Output = Result<T, Failure>>
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             Err(Failure::new(Exit::Interrupted, "Interrupted", "interrupted")
-                .hint("it stays asked for; `zsha status -w` shows how it goes"))
+                .hint(STAYS))
         }
     }
 }
@@ -453,46 +303,6 @@ fn interrupted_line<T>(done: &Result<T, Failure>, session: &mut Session<'_>) -> 
         writeln!(session.output.err)?;
     }
     Ok(())
-}
-
-/// `in_doubt`: a write went unanswered, and may be in force.
-fn failed(doing: &str, error: &StoreError, in_doubt: bool) -> Failure {
-    let failure = Failure::store(doing, error);
-    if !in_doubt {
-        return failure;
-    }
-    failure
-        .cause("an earlier try went unanswered: it may be in force, now or in a moment")
-        .hint("look with `zsha status`, then ask again: what is in force already is not written twice")
-}
-
-/// What a quorum says, as soon as one does: an election is over in a few seconds.
-async fn confirmed(
-    command: &str,
-    reach: &Reach,
-    cluster: &ClusterName,
-    clock: Clock,
-) -> Result<ClusterView, Failure> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let failure = match look::once(reach.store.as_ref(), cluster, clock).await {
-            Ok(view) => match &view.data_age {
-                DataAge::Consistent => return Ok(view),
-                DataAge::Stale { why, .. } => {
-                    let message = format!("`{command}` asks nothing of a store without its quorum");
-                    Failure::new(Exit::Unavailable, "StoreUnavailable", message)
-                        .cause(plain(why).into_owned())
-                        .hint("look at `consul operator raft list-peers`")
-                }
-            },
-            Err(failure) => failure,
-        };
-        if failure.exit != Exit::Unavailable || tries == TRIES {
-            return Err(failure);
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 pub(crate) fn frozen(asked: &Asked<'_>) -> Failure {
@@ -512,13 +322,4 @@ pub(crate) fn not_a_member(status: &ClusterStatus, word: &str) -> Failure {
 /// For those who take something back: there is nothing to take back.
 pub(crate) fn nothing(intent: &Intent) -> bool {
     matches!(intent, Intent::None)
-}
-
-/// What the nodes say they wait for, in one sentence; not what an order that was taken back just now still makes them
-/// say.
-pub(crate) fn waits_for(status: &ClusterStatus) -> Option<String> {
-    let of_before = |reason: &str| ["Stopped", "Frozen"].contains(&reason);
-    let first = status.waiting.iter().find(|waiting| !of_before(&waiting.reason))?;
-    let nodes: Vec<_> = first.nodes.iter().map(NodeName::as_str).collect();
-    Some(format!("{}: {}", nodes.join(", "), first.message))
 }

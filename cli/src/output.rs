@@ -4,6 +4,7 @@ pub mod age;
 pub mod escape;
 pub mod file;
 pub mod list;
+pub mod provenance;
 pub mod table;
 
 use std::io::{self, Write};

@@ -5,7 +5,8 @@ use std::io::{self, BufRead, Read, Write};
 use std::sync::Arc;
 
 use zsha_crds::{ClusterName, Keys};
-use zsha_runtime::store::{ConsulStore, Read as Consistency};
+use zsha_runtime::client::clusters;
+use zsha_runtime::store::ConsulStore;
 use zsha_runtime::{Clock, Store};
 
 use crate::output::Output;
@@ -46,44 +47,13 @@ pub struct Reach {
 impl Reach {
     /// The cluster that was named, or the only one there is.
     pub async fn cluster(&self) -> Result<ClusterName, Failure> {
-        if let Some(named) = &self.named {
-            return Ok(named.clone());
-        }
-        let mut clusters = self.clusters().await?;
-        match (clusters.pop(), clusters.is_empty()) {
-            (Some(only), true) => Ok(only),
-            (Some(last), false) => {
-                clusters.push(last);
-                let names: Vec<&str> = clusters.iter().map(ClusterName::as_str).collect();
-                let message = format!("the store holds {} clusters: {}", names.len(), names.join(", "));
-                Err(Failure::new(Exit::Usage, "ClusterNotNamed", message)
-                    .hint(format!("name one: --cluster {}, or ZSHA_CLUSTER", names[0])))
-            }
-            (None, _) => {
-                Err(Failure::new(Exit::General, "NoCluster", "no cluster is to be seen in the store")
-                    .cause("there is none yet, or the token may not read below 'zsha/'")
-                    .hint("zsha apply -f FILE, or --token-file FILE"))
-            }
+        match &self.named {
+            Some(named) => Ok(named.clone()),
+            None => Ok(clusters::the_only(self.store.as_ref()).await?),
         }
     }
 
-    /// Every cluster that has a key.
-    pub async fn clusters(&self) -> Result<Vec<ClusterName>, Failure> {
-        const ALL: &str = "zsha/";
-        let listing = match self.store.list(ALL, Consistency::Consistent).await {
-            // A name is no more true for being confirmed: without a leader the command is to get as far as saying so.
-            Err(error) if error.is_transient() => {
-                self.store.list(ALL, Consistency::Stale).await.map_err(|_| error)
-            }
-            other => other,
-        }
-        .map_err(|error| Failure::store("looking for the clusters", &error))?;
-        let names = listing.entries.iter().filter_map(|entry| entry.key.strip_prefix(ALL)?.split_once('/'));
-        let mut clusters: Vec<_> = names.filter_map(|(name, _)| ClusterName::new(name).ok()).collect();
-        clusters.dedup();
-        Ok(clusters)
-    }
-
+    /// The cluster, and where its records lie.
     pub async fn keys(&self) -> Result<(ClusterName, Keys), Failure> {
         let cluster = self.cluster().await?;
         let keys = Keys::new(&cluster);

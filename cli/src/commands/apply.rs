@@ -3,25 +3,22 @@
 //! In this order: read, check, read what is in force, compare, judge, ask where it disturbs, write, tell. Nothing is
 //! written before everything else has succeeded.
 
-mod commit;
 mod report;
-
-use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use zsha_crds::decode::{Decoded, Format, Options, decode_bytes};
 use zsha_crds::diff::{Change, Impact, diff, impact, summary};
-use zsha_crds::normalise::{normalised, same};
-use zsha_crds::records::{self, NodeStatus};
-use zsha_crds::{ClusterName, HaCluster, Keys, NodeName, decode_value, format};
-use zsha_runtime::history::{self, Outcome};
-use zsha_runtime::store::{Entry, Read, Store};
+use zsha_crds::{ClusterName, HaCluster, Keys, format};
+use zsha_runtime::client::apply::{self, By, Prepared, Write};
+use zsha_runtime::client::clusters;
+use zsha_runtime::client::commit::Fate;
+use zsha_runtime::client::document::Live;
 
 use super::check_config::warn;
-use crate::live::{self, Live, provenance};
+use crate::failure::client::of_apply;
+use crate::output::provenance::provenance;
 use crate::session::{Reach, Session, read_document};
 use crate::{Exit, Failure};
-use commit::{Fate, commit};
 use report::{Done, report};
 
 #[derive(Debug, clap::Args)]
@@ -87,18 +84,18 @@ pub async fn run(
     expect_version(args, &new, &live)?;
     let old = live.document();
     let changes = diff(old.as_ref().ok().and_then(Option::as_ref), &new);
-    let (ops, generation) = match transaction(args, reach, session, &keys, &live, &new).await? {
-        Outcome::Unchanged { generation } => {
+    let write = match prepared(args, reach, session, &keys, &live, &new).await? {
+        Prepared::Unchanged { generation } => {
             return report(args, &new, &Done::Unchanged { generation, index: live.index() }, session);
         }
-        Outcome::Write { ops, generation } => (ops, generation),
+        Prepared::Write(write) => write,
     };
     consent(args, &new, old.as_ref().map(|_| ()).map_err(String::as_str), &changes, session)?;
-    let created = live.generation() == 0;
+    let (created, generation) = (write.created, write.generation);
     if args.dry_run == DryRun::Server {
         return report(args, &new, &Done::Written { created, generation, index: None, changes }, session);
     }
-    match commit(reach.store.as_ref(), &keys, ops).await? {
+    match write.commit(reach.store.as_ref()).await? {
         Fate::InForce { index } => {
             report(args, &new, &Done::Written { created, generation, index: Some(index), changes }, session)
         }
@@ -121,14 +118,16 @@ pub(crate) async fn input(
     };
     let decoded = read(named.cloned())?;
     match (decoded.format, named, reach) {
-        (Format::ConfigJson, None, Some(reach)) => match reach.clusters().await?.as_slice() {
-            [] => Ok(decoded),
-            [only] => read(Some(only.clone())),
-            [..] => Err(Failure::usage(format!(
-                "{name} does not say which cluster it is for, and there are several"
-            ))
-            .hint("name it: --cluster NAME")),
-        },
+        (Format::ConfigJson, None, Some(reach)) => {
+            match clusters::all(reach.store.as_ref()).await?.as_slice() {
+                [] => Ok(decoded),
+                [only] => read(Some(only.clone())),
+                [..] => Err(Failure::usage(format!(
+                    "{name} does not say which cluster it is for, and there are several"
+                ))
+                .hint("name it: --cluster NAME")),
+            }
+        }
         (Format::Yaml | Format::Json, Some(named), _) if decoded.cluster.name() != named => {
             let message =
                 format!("{name} is for cluster '{}', and --cluster says '{named}'", decoded.cluster.name());
@@ -146,76 +145,32 @@ fn expect_version(args: &Args, new: &HaCluster, live: &Live) -> Result<(), Failu
     }
 }
 
-/// What is to be written: the document and its record and, the first time, the keys that others wait for.
-async fn transaction(
+/// What is to be written over `live`, and which nodes keep the document from coming in force, as far as they live.
+async fn prepared(
     args: &Args,
     reach: &Reach,
     session: &mut Session<'_>,
     keys: &Keys,
     live: &Live,
     new: &HaCluster,
-) -> Result<Outcome, Failure> {
-    let store = reach.store.as_ref();
-    let listing = store.list(&keys.history(), Read::Consistent).await;
-    let recorded = listing.map_err(|error| Failure::store("reading the history", &error))?.entries;
-    let statuses = statuses(store, keys).await?;
-    let observed = statuses.values().map(|status| status.observed_generation).max().unwrap_or(0);
-    let change = history::Change {
-        format: format::needed(new),
-        document: normalised(new),
-        applied_by: session.who.clone(),
-        applied_at: session.clock.wall(),
+) -> Result<Prepared, Failure> {
+    let by = By {
+        who: session.who.clone(),
+        at: session.clock.wall(),
         message: args.message.clone(),
         command: args.command.to_owned(),
     };
-    let equivalent =
-        |old: &serde_json::Value, _: &serde_json::Value| decode_value(old).is_ok_and(|old| same(&old, new));
-    let mut outcome = history::apply(keys, live.entry.as_ref(), &recorded, observed, change, equivalent)
-        .map_err(|error| {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            Failure::new(Exit::General, "LiveUnreadable", error.to_string())
-                .cause(cause)
-                .hint(live::way_out(keys))
-        })?;
-    if let Outcome::Write { generation, .. } = &outcome {
-        tell_who_waits(*generation, new, &statuses, session)?;
-    }
-    if let Outcome::Write { ops, .. } = &mut outcome
-        && live.generation() == 0
+    let prepared = apply::prepare(reach.store.as_ref(), keys, live, new, by).await;
+    let prepared = prepared.map_err(|error| of_apply(error, keys))?;
+    if let Prepared::Write(Write { generation, waits_for, .. }) = &prepared
+        && !waits_for.is_empty()
     {
-        ops.extend(commit::placeholders(store, keys, new, !recorded.is_empty()).await?);
-    }
-    Ok(outcome)
-}
-
-/// What the nodes say of themselves. The highest generation that one acts on counts: after the store was put back to an
-/// older state the nodes go on with theirs, and what is applied has to go past it.
-async fn statuses(store: &dyn Store, keys: &Keys) -> Result<BTreeMap<NodeName, NodeStatus>, Failure> {
-    let listing = store.list(&keys.node_statuses(), Read::Consistent).await;
-    let entries = listing.map_err(|error| Failure::store("reading what the nodes act on", &error))?.entries;
-    let status = |entry: &Entry| {
-        let node = records::node_of(&entry.key, &keys.node_statuses()).ok()?;
-        NodeStatus::read(&entry.value, &node).ok()
-    };
-    Ok(entries.iter().filter_map(status).map(|status| (status.node.clone(), status)).collect())
-}
-
-/// Which nodes keep the document from coming in force, as far as they live.
-fn tell_who_waits(
-    generation: u64,
-    new: &HaCluster,
-    statuses: &BTreeMap<NodeName, NodeStatus>,
-    session: &mut Session<'_>,
-) -> Result<(), Failure> {
-    let nodes = new.nodes().iter().map(|node| (&node.name, statuses.get(&node.name)));
-    let not = format::not_reading(format::needed(new), nodes);
-    if !not.is_empty() {
         session.output.tell(&format!(
             "generation {generation} comes in force when every node that lives can read it. Not known to: {}",
-            format::listed(&not)
+            format::listed(waits_for)
         ))?;
     }
-    Ok(())
+    Ok(prepared)
 }
 
 /// Going on with what disturbs the VM takes a word: on a terminal a yes, elsewhere --yes. `known` is an error where

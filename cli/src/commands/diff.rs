@@ -5,10 +5,10 @@ use clap::ValueEnum;
 use serde::Serialize;
 use zsha_crds::diff::{Change, DiffLook, Impact, diff, impact, summary, unified};
 use zsha_crds::{API_VERSION, ClusterName, Keys};
+use zsha_runtime::client::document::Live;
 
 use super::apply::input;
 use super::check_config::warn;
-use crate::live::Live;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 

@@ -37,7 +37,7 @@ pub async fn run(
     let mut order = Order::begin("drain", &args.order.common, reach, session).await?;
     let node = order.of_node(&args.node)?;
     order.not_frozen()?;
-    reachable(&order.status, &node)?;
+    reachable(order.status(), &node)?;
     let (by, at) = (session.who.clone(), session.clock.wall());
     let drain =
         |shutdown| Intent::Drain { by: by.clone(), at, message: args.order.common.message.clone(), shutdown };
@@ -52,7 +52,7 @@ pub async fn run(
         Some(_) | None => Some(drain(None)),
     };
     order.put_over(&Intent::drain_of(&node), wanted).await?;
-    if !order.changed {
+    if !order.changed() {
         order.tell(session, &format!("{node} was drained already; nothing was changed."))?;
     }
     if args.order.detach {
@@ -60,8 +60,8 @@ pub async fn run(
     }
     let limit = global.timeout.unwrap_or(PATIENCE);
     let how = order.until(limit, session, |status| has_left(status, &node)).await?;
-    if !order.status.protected {
-        let told = format!("WARNING: {}", order.status.protection);
+    if !order.status().protected {
+        let told = format!("WARNING: {}", order.status().protection);
         order.tell(session, &told)?;
     }
     order.tell(session, &format!("`zsha uncordon {node}` lets the VM come back."))?;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use zsha_crds::normalise::{normalised, to_yaml};
+use zsha_runtime::client::document::Live;
 
-use crate::live::Live;
 use crate::output::file;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};

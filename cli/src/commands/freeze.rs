@@ -24,7 +24,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
         message: args.order.message.clone(),
     };
     order.put(Intent::FREEZE, &freeze, |there| matches!(there, Intent::Freeze { .. })).await?;
-    let vm = &order.status.vm;
+    let vm = &order.status().vm;
     let under_way = match (&vm.migrating_to, vm.phase) {
         (Some(to), _) => Some(format!("{} is being moved to {to}", vm.name)),
         (None, Some(VmPhase::Starting)) => Some(format!("{} is being started", vm.name)),
@@ -33,7 +33,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     if let Some(what) = under_way {
         order.tell(session, &format!("{what}: that is finished first."))?;
     }
-    let message = if order.changed {
+    let message = if order.changed() {
         "the cluster is frozen: the VM is not protected until `zsha resume`"
     } else {
         "the cluster was frozen already; nothing was changed"

@@ -4,9 +4,11 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use zsha_crds::decode_value;
 use zsha_crds::normalise::to_yaml;
+use zsha_runtime::client::document::Live;
 
-use crate::live::{self, Live, provenance};
+use crate::failure::client::unreadable;
 use crate::output::escape::plain;
+use crate::output::provenance::provenance;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -29,7 +31,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     let (cluster, keys) = reach.keys().await?;
     let live = Live::read(reach.store.as_ref(), &keys).await?;
     let index = live.index();
-    let spec = live.spec.map_err(|why| live::unreadable(&keys, why))?;
+    let spec = live.spec.map_err(|why| unreadable(&keys, why))?;
     let Some(spec) = spec else {
         return Err(Failure::new(
             Exit::General,

@@ -37,7 +37,7 @@ pub async fn run(
 ) -> Result<Exit, Failure> {
     let mut order = Order::begin("migrate", &args.order.common, reach, session).await?;
     let to = order.of_node(&args.node)?;
-    let record = owned(&order.view)?;
+    let record = owned(order.view())?;
     let Some(from) = record.owner.as_ref().map(|owner| owner.node.clone()) else {
         let message = format!("the VM runs nowhere: {}", record.note);
         return Err(Failure::new(Exit::Refused, "NotRunning", message)
@@ -76,7 +76,7 @@ pub async fn run(
             },
         })
         .await?;
-    match answer(&order.view, id).map(|answer| (answer.outcome, answer.message.clone())) {
+    match answer(order.view(), id).map(|answer| (answer.outcome, answer.message.clone())) {
         Some((Outcome::Done, _)) => {
             order.line(session, &progress(100))?;
             order.end(true, &format!("The VM runs on {to}."), session)

@@ -7,9 +7,9 @@ use uuid::Uuid;
 use zsha_crds::VmState;
 use zsha_crds::records::{Answer, Intent, Outcome};
 use zsha_crds::status::{ClusterStatus, ClusterView};
+use zsha_runtime::client::document::Live;
 
 use crate::args::Global;
-use crate::live::Live;
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -35,15 +35,15 @@ pub async fn run(
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
     let mut order = Order::begin("reset-MNVM-password", &args.common, reach, session).await?;
-    let document = Live { entry: None, spec: Ok(order.view.spec.clone()) }.needed()?;
+    let document = Live::seen(order.view().spec.clone()).needed()?;
     if !document.allow_reset_root_password() {
         let message = "the document does not allow it: AllowResetRootPassword is false";
         return Err(Failure::new(Exit::Refused, "NotAllowed", message)
             .hint("set it to true with `zsha apply`, and back again afterwards"));
     }
     order.not_frozen()?;
-    let node = order.of_node(owner(&order.status)?.as_str())?;
-    let address = order.status.node(&node).and_then(|summary| summary.address.clone()).unwrap_or_default();
+    let node = order.of_node(owner(order.status())?.as_str())?;
+    let address = order.status().node(&node).and_then(|summary| summary.address.clone()).unwrap_or_default();
     let id = Uuid::new_v4();
     let reset = Intent::ResetPassword {
         id,
@@ -70,9 +70,9 @@ pub async fn run(
         };
         return Err(Failure { hint: Some(hint), ..failure });
     }
-    match answer(&order.view, id).map(|answer| (answer.outcome, answer.message.clone())) {
+    match answer(order.view(), id).map(|answer| (answer.outcome, answer.message.clone())) {
         Some((Outcome::Done, _)) => {
-            let uuid = order.view.vm.as_ref().map(|record| record.uuid).unwrap_or_default();
+            let uuid = order.view().vm.as_ref().map(|record| record.uuid).unwrap_or_default();
             order.tell(session, "It is the default, which everybody knows: change it in the guest now.")?;
             order.end(true, &format!("Password set successfully for root in {uuid}"), session)
         }

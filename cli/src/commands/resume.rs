@@ -15,7 +15,10 @@ pub struct Args {
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let mut order = Order::begin("resume", &args.order, reach, session).await?;
     order.put(Intent::FREEZE, &Intent::None, order::nothing).await?;
-    let message =
-        if order.changed { "the cluster goes on" } else { "the cluster was not frozen; nothing was changed" };
+    let message = if order.changed() {
+        "the cluster goes on"
+    } else {
+        "the cluster was not frozen; nothing was changed"
+    };
     order.end(true, message, session)
 }

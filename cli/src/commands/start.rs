@@ -53,8 +53,8 @@ pub async fn run(
     }
     let mut order = begin(args, reach, session).await?;
     order.not_frozen()?;
-    let is_settled = is_to_run(&order.view) && !order.is_in_doubt();
-    if let (Is::So(how), true) = (is_running(&order.status), is_settled) {
+    let is_settled = is_to_run(order.view()) && !order.is_in_doubt();
+    if let (Is::So(how), true) = (is_running(order.status()), is_settled) {
         order.tell(session, "Nothing was changed.")?;
         return order.end(true, &how, session);
     }

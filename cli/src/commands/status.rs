@@ -2,7 +2,6 @@
 
 mod headed;
 mod line;
-pub(crate) mod look;
 mod screen;
 mod table;
 mod watch;
@@ -12,6 +11,7 @@ use serde::Serialize;
 use zsha_crds::Keys;
 use zsha_crds::records::Intent;
 use zsha_crds::status::{ClusterStatus, ClusterView, DataAge, summarise};
+use zsha_runtime::client::view;
 use zsha_runtime::store::consul::Member;
 
 use crate::output::escape::plain;
@@ -88,7 +88,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     if args.watch {
         return watch::run(args, reach, &cluster, session).await;
     }
-    let view = look::once(reach.store.as_ref(), &cluster, session.clock).await?;
+    let view = view::once(reach.store.as_ref(), &cluster, session.clock).await?;
     let status = summarise(&view);
     if let Some(banner) = banner(&status) {
         session.output.tell(&banner)?;

@@ -5,10 +5,11 @@ use serde_json::json;
 use zsha_crds::API_VERSION;
 use zsha_crds::normalise::normalised;
 use zsha_crds::status::summarise;
+use zsha_runtime::client::document::Live;
+use zsha_runtime::client::view;
 
 use super::export_config::config_json;
-use super::status::{banner, look, print};
-use crate::live::Live;
+use super::status::{banner, print};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -27,9 +28,9 @@ pub enum Form {
 
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let cluster = reach.cluster().await?;
-    let view = look::once(reach.store.as_ref(), &cluster, session.clock).await?;
+    let view = view::once(reach.store.as_ref(), &cluster, session.clock).await?;
     let status = summarise(&view);
-    let document = Live { entry: None, spec: Ok(view.spec) }.needed()?;
+    let document = Live::seen(view.spec).needed()?;
     let document = normalised(&document);
     if let Some(banner) = banner(&status) {
         session.output.tell(&banner)?;

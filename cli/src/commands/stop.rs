@@ -48,7 +48,7 @@ pub async fn run(
         _ => false,
     };
     order.put(Intent::POWER, &stop, is_same).await?;
-    if !order.changed {
+    if !order.changed() {
         order.tell(session, "The VM was to be stopped already; nothing was changed.")?;
     }
     order.line(session, "start shutdown cluster")?;

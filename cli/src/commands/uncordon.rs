@@ -20,7 +20,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     let node = order.of_node(&args.node)?;
     // Also where nothing is there: the nodes that saw a drain go with a restored store wait until somebody says so.
     order.say_again(&Intent::drain_of(&node), &Intent::None).await?;
-    let message = if order.changed {
+    let message = if order.changed() {
         format!("{node} may be given the VM again")
     } else {
         format!("{node} was not drained; nothing was changed")

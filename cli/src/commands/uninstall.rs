@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName, VmName};
+use zsha_runtime::client::document::Live;
 
 use super::install::Form;
 use super::{apply, check_config};
@@ -22,7 +23,6 @@ use crate::install::ssh::{Remote, SshError, quoted};
 use crate::install::steps::{self, Look};
 use crate::install::told::Told;
 use crate::install::waits::SHORT;
-use crate::live::Live;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -139,7 +139,7 @@ async fn document(
         }
         (None, Some(reach)) => {
             let (_, keys) = reach.keys().await?;
-            Live::read(reach.store.as_ref(), &keys).await?.needed()
+            Ok(Live::read(reach.store.as_ref(), &keys).await?.needed()?)
         }
         (None, None) => Err(Failure::usage("no document names the nodes").hint("zsha uninstall -c FILE")),
     }

@@ -1,14 +1,14 @@
 //! `zsha status -w`: redrawn in place on a terminal, a line for each change elsewhere. It reads, and nothing else.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use zsha_crds::ClusterName;
 use zsha_crds::status::{ClusterStatus, summarise};
-use zsha_runtime::store::Read;
+use zsha_runtime::client::watch::Onlooker;
 
-use super::look::{Sightings, read};
 use super::screen::{Key, Screen};
 use super::{Args, Form, banner, line, table};
 use crate::session::{Reach, Session};
@@ -24,26 +24,11 @@ pub(super) async fn run(
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
     let in_place = session.output.out_look.terminal && matches!(args.output, Form::Table | Form::Wide);
-    let mut eyes = Eyes { reach, cluster, sightings: Sightings::default() };
+    let mut eyes = Onlooker::new(Arc::clone(&reach.store), cluster.clone(), session.clock);
     if in_place { redrawn(args, &mut eyes, session).await } else { appended(args, &mut eyes, session).await }
 }
 
-/// Whoever goes on looking.
-struct Eyes<'a> {
-    reach: &'a Reach,
-    cluster: &'a ClusterName,
-    sightings: Sightings,
-}
-
-impl Eyes<'_> {
-    async fn look(&mut self, session: &Session<'_>) -> Result<ClusterStatus, Failure> {
-        let mut view = read(self.reach.store.as_ref(), self.cluster, session.clock, Read::Default).await?;
-        self.sightings.judge(&mut view, session.clock.now());
-        Ok(summarise(&view))
-    }
-}
-
-async fn redrawn(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+async fn redrawn(args: &Args, eyes: &mut Onlooker, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let (mut screen, mut keys) = Screen::open()?;
     let colour = session.output.out_look.colour;
     let mut text = String::from("contacting Consul ...\n");
@@ -58,10 +43,11 @@ async fn redrawn(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) ->
                     continue;
                 }
             },
-            looked = eyes.look(session) => looked,
+            looked = eyes.look() => looked,
         };
         text = match looked {
-            Ok(status) => {
+            Ok(view) => {
+                let status = summarise(&view);
                 let banner = banner(&status).map(|banner| banner + "\n").unwrap_or_default();
                 let at = status.as_of.strftime("%H:%M:%S UTC");
                 let wide = args.output == Form::Wide;
@@ -69,7 +55,7 @@ async fn redrawn(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) ->
                 format!("{at}, q ends\n\n{banner}{}", table::render(&status, wide, colour))
             }
             // What is on the screen is old now; it may not stand there as the present.
-            Err(failure) => format!("{}\ntrying again, q ends\n", failure.text(colour)),
+            Err(error) => format!("{}\ntrying again, q ends\n", Failure::from(error).text(colour)),
         };
         screen.draw(&mut session.output.out, &text)?;
         let next = tokio::time::Instant::now() + EVERY;
@@ -87,18 +73,19 @@ async fn redrawn(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) ->
     }
 }
 
-async fn appended(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+async fn appended(args: &Args, eyes: &mut Onlooker, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let mut told: Option<Value> = None;
     let mut failing = false;
     loop {
         let looked = tokio::select! {
             biased;
             done = tokio::signal::ctrl_c() => return done.map(|()| Exit::Interrupted).map_err(Failure::from),
-            looked = eyes.look(session) => looked,
+            looked = eyes.look() => looked,
         };
         match looked {
-            Ok(status) => {
+            Ok(view) => {
                 failing = false;
+                let status = summarise(&view);
                 let essence = essence(&status);
                 if told.as_ref() != Some(&essence) {
                     tell(args, &status, told.is_none(), session)?;
@@ -108,8 +95,9 @@ async fn appended(args: &Args, eyes: &mut Eyes<'_>, session: &mut Session<'_>) -
                     return Ok(Exit::Success);
                 }
             }
-            Err(failure) => {
+            Err(error) => {
                 if !failing {
+                    let failure = Failure::from(error);
                     let text = if args.output == Form::Json { failure.json() } else { failure.text(false) };
                     session.output.tell(text.trim_end())?;
                 }
