@@ -12,7 +12,7 @@ use crate::commands::{
     history, import_config, install, migrate, reset_password, resume, schema, start, status, status_conf,
     stop, uncordon, uninstall,
 };
-use crate::output::list;
+use crate::output::form::Form;
 
 const AFTER_HELP: &str = "\
 Begin with:
@@ -220,17 +220,17 @@ impl Command {
 
     pub(crate) fn wants_json(&self) -> bool {
         match self {
-            Self::Apply(args) => args.output == Some(apply::Form::Json),
-            Self::Diff(args) => args.output == diff::Form::Json,
-            Self::Get(args) => args.output == get::Form::Json,
-            Self::Status(args) => args.output == status::Form::Json,
-            Self::Events(args) => args.output == list::Form::Json,
-            Self::History(args) => args.output == list::Form::Json,
-            Self::CheckConfig(args) => args.output == check_config::Form::Json,
-            Self::ImportConfig(args) => args.output == Some(apply::Form::Json),
-            Self::StatusConf(args) => args.output == status_conf::Form::Json,
-            Self::Install(args) => args.output == install::Form::Json,
-            Self::Uninstall(args) => args.output == install::Form::Json,
+            Self::Apply(args) => args.output.is_some_and(Form::is_json),
+            Self::Diff(args) => args.output.is_json(),
+            Self::Get(args) => args.output.is_json(),
+            Self::Status(args) => args.output.is_json(),
+            Self::Events(args) => args.output.is_json(),
+            Self::History(args) => args.output.is_json(),
+            Self::CheckConfig(args) => args.output.is_json(),
+            Self::ImportConfig(args) => args.output.is_some_and(Form::is_json),
+            Self::StatusConf(args) => args.output.is_json(),
+            Self::Install(args) => args.output.is_json(),
+            Self::Uninstall(args) => args.output.is_json(),
             Self::Stop(args) => args.order.common.json(),
             Self::Start(args) => args.order.common.json(),
             Self::Drain(args) => args.order.common.json(),

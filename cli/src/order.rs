@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use zsha_crds::records::Intent;
 use zsha_crds::status::{Asked, ClusterStatus, ClusterView};
@@ -16,6 +15,7 @@ use zsha_runtime::client::until::{Progress, Until, UntilError};
 use crate::failure::client::{STAYS, of_begin, of_intent};
 use crate::output::Output;
 use crate::output::escape::plain;
+use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -25,7 +25,7 @@ pub struct Common {
     /// Why, for those who read the status and the events
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     pub message: String,
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::text_or_json("One object at the end"))]
     pub output: Form,
 }
 
@@ -39,16 +39,9 @@ pub struct Waiting {
     pub detach: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    Text,
-    /// One object at the end
-    Json,
-}
-
 impl Common {
     pub(crate) fn json(&self) -> bool {
-        self.output == Form::Json
+        self.output.is_json()
     }
 }
 

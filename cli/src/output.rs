@@ -3,6 +3,7 @@
 pub mod age;
 pub mod escape;
 pub mod file;
+pub mod form;
 pub mod list;
 pub mod provenance;
 pub mod table;

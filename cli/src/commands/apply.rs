@@ -16,6 +16,7 @@ use zsha_runtime::client::document::Live;
 
 use super::check_config::warn;
 use crate::failure::client::of_apply;
+use crate::output::form::{self, Form};
 use crate::output::provenance::provenance;
 use crate::session::{Reach, Session, read_document};
 use crate::{Exit, Failure};
@@ -44,7 +45,7 @@ pub struct Args {
     /// Exit with 3 where nothing is to be changed
     #[arg(long)]
     pub error_unchanged: bool,
-    #[arg(short, long, value_name = "FORM")]
+    #[arg(short, long, value_name = "FORM", value_parser = form::of(&[(Form::Json, ""), (Form::Name, "")]))]
     pub output: Option<Form>,
     /// What the history calls it.
     #[arg(skip = "apply")]
@@ -56,12 +57,6 @@ pub enum DryRun {
     None,
     Client,
     Server,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    Json,
-    Name,
 }
 
 pub async fn run(

@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use zsha_crds::HaCluster;
 use zsha_crds::decode::{Options, decode_bytes};
 use zsha_crds::diagnostic::Diagnostics;
@@ -14,6 +13,7 @@ use crate::install::layout::Choice;
 use crate::install::login;
 use crate::install::nodes::Nodes;
 use crate::install::told::Told;
+use crate::output::form::{self, Form};
 use crate::session::{Session, read_document};
 use crate::{Exit, Failure};
 
@@ -21,7 +21,7 @@ use crate::{Exit, Failure};
 pub struct Args {
     /// The document: YAML, JSON, or the config.json of zsha 2.5.1; `-` for standard input
     pub file: String,
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::text_or_json("The faults, or that there are none, as a DiagnosticList"))]
     pub output: Form,
     /// Also look at every node over SSH, as install does before it begins
     #[arg(long)]
@@ -33,37 +33,30 @@ pub struct Args {
     pub login: login::Args,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    Text,
-    /// The faults, or that there are none, as a DiagnosticList
-    Json,
-}
-
 pub async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let (bytes, name) = read_document(&args.file, session.stdin)?;
     match (decode_bytes(&bytes, &name, &Options::default()), args.output) {
         (Ok(decoded), _) if args.online => {
-            let told = Told { json: args.output == Form::Json };
+            let told = Told { json: args.output.is_json() };
             warn(session, &decoded.warnings)?;
             told.line(session, None, "config file check pass")?;
             nodes(args, &decoded.cluster, told, session).await
-        }
-        (Ok(decoded), Form::Text) => {
-            warn(session, &decoded.warnings)?;
-            session.output.line("config file check pass")?;
-            Ok(Exit::Success)
         }
         (Ok(decoded), Form::Json) => {
             session.output.json(&decoded.warnings.to_list())?;
             Ok(Exit::Success)
         }
-        (Err(faults), Form::Text) => Err(Failure::invalid(&name, faults)),
+        (Ok(decoded), _) => {
+            warn(session, &decoded.warnings)?;
+            session.output.line("config file check pass")?;
+            Ok(Exit::Success)
+        }
         // The list is what was asked for, so it is the result and not a message.
         (Err(faults), Form::Json) => {
             session.output.json(&faults.to_list())?;
             Ok(Exit::Invalid)
         }
+        (Err(faults), _) => Err(Failure::invalid(&name, faults)),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `zsha diff`: what a document would change against the one in force, and what that does to the VM. The same
 //! comparison decides text, JSON, exit code, and what `apply` does.
 
-use clap::ValueEnum;
 use serde::Serialize;
 use zsha_crds::diff::{Change, DiffLook, Impact, diff, impact, summary, unified};
 use zsha_crds::{API_VERSION, ClusterName, Keys};
@@ -9,6 +8,7 @@ use zsha_runtime::client::document::Live;
 
 use super::apply::input;
 use super::check_config::warn;
+use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -18,15 +18,8 @@ pub struct Args {
     /// The document; `-` for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub file: String,
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::of(&[(Form::Text, "A unified diff, each change with its effect on the VM"), (Form::Json, "")]))]
     pub output: Form,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    /// A unified diff, each change with its effect on the VM
-    Text,
-    Json,
 }
 
 /// `kind: Diff`.
@@ -65,7 +58,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
             summary: summary(&changes),
             changes: &changes,
         })?,
-        Form::Text => {
+        _ => {
             let look = if session.output.out_look.colour { DiffLook::Coloured } else { DiffLook::Plain };
             let old_name = format!("{} generation {}", new.name(), live.generation());
             let text = unified(old.as_ref(), &new, &old_name, &args.file, look);
@@ -75,7 +68,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     if changes.is_empty() {
         return Ok(Exit::Success);
     }
-    if args.output == Form::Text && session.output.err_look.terminal {
+    if !args.output.is_json() && session.output.err_look.terminal {
         let next = format!("next: zsha apply -f {} --if-version {}", args.file, live.generation());
         session.output.tell(&next)?;
     }

@@ -5,14 +5,15 @@ use zsha_crds::status::{ClusterView, RawRecord};
 use zsha_runtime::store::Read;
 
 use crate::output::age::age;
-use crate::output::list::{Form, List};
+use crate::output::form::{self, Form};
+use crate::output::list::List;
 use crate::output::table::{Table, cell, toned};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = form::table_or_json(""))]
     pub output: Form,
     /// The newest so many only
     #[arg(long, value_name = "N")]
@@ -39,8 +40,8 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
         Form::Json => {
             session.output.json(&List::new("EventList", events))?;
         }
-        Form::Table if events.is_empty() => session.output.tell("no events")?,
-        Form::Table => {
+        _ if events.is_empty() => session.output.tell("no events")?,
+        _ => {
             let colour = session.output.out_look.colour;
             session.output.text(&table(events, now).render(colour))?;
         }

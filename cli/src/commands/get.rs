@@ -1,6 +1,5 @@
 //! `zsha get`: the document in force, as it was applied.
 
-use clap::ValueEnum;
 use serde_json::{Value, json};
 use zsha_crds::decode_value;
 use zsha_crds::normalise::to_yaml;
@@ -8,23 +7,21 @@ use zsha_runtime::client::document::Live;
 
 use crate::failure::client::unreadable;
 use crate::output::escape::plain;
+use crate::output::form::{self, Form};
 use crate::output::provenance::provenance;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
+const FORMS: &[(Form, &str)] = &[
+    (Form::Yaml, "The document, ready to be edited and applied again"),
+    (Form::Json, "The document with its generation, version, author and time in its metadata"),
+    (Form::Name, ""),
+];
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[arg(short, long, value_name = "FORM", default_value = "yaml")]
+    #[arg(short, long, value_name = "FORM", default_value = "yaml", value_parser = form::of(FORMS))]
     pub output: Form,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    /// The document, ready to be edited and applied again
-    Yaml,
-    /// The document with its generation, version, author and time in its metadata
-    Json,
-    Name,
 }
 
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
@@ -43,13 +40,6 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     };
     match args.output {
         Form::Name => session.output.line(&format!("hacluster.zsha.io/{cluster}"))?,
-        Form::Yaml => {
-            session.output.line(&format!("# {}", plain(&provenance(&spec))))?;
-            match decode_value(&spec.document) {
-                Ok(document) => session.output.text(&to_yaml(&document))?,
-                Err(_) => session.output.yaml(&spec.document)?,
-            }
-        }
         Form::Json => {
             let mut document = spec.document.clone();
             if let Some(Value::Object(metadata)) = document.get_mut("metadata") {
@@ -60,6 +50,13 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
                 metadata.insert("message".to_owned(), json!(spec.message));
             }
             session.output.json(&document)?;
+        }
+        _ => {
+            session.output.line(&format!("# {}", plain(&provenance(&spec))))?;
+            match decode_value(&spec.document) {
+                Ok(document) => session.output.text(&to_yaml(&document))?,
+                Err(_) => session.output.yaml(&spec.document)?,
+            }
         }
     }
     Ok(Exit::Success)

@@ -5,7 +5,8 @@ use zsha_crds::normalise::to_yaml;
 use zsha_crds::records::{self, HistoryRecord};
 use zsha_runtime::store::Read;
 
-use crate::output::list::{Form, List};
+use crate::output::form::{self, Form};
+use crate::output::list::List;
 use crate::output::table::{Table, cell};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
@@ -15,7 +16,7 @@ pub struct Args {
     /// Print the document of this generation, ready to be applied again
     #[arg(long, value_name = "N")]
     pub generation: Option<u64>,
-    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = form::table_or_json(""))]
     pub output: Form,
 }
 
@@ -37,8 +38,8 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
         Form::Json => {
             session.output.json(&List::new("HistoryList", &records))?;
         }
-        Form::Table if records.is_empty() => session.output.tell("no history")?,
-        Form::Table => {
+        _ if records.is_empty() => session.output.tell("no history")?,
+        _ => {
             let mut table = Table::new(&["GENERATION", "COMMAND", "BY", "AT", "MESSAGE"]);
             for record in &records {
                 table.row(vec![
@@ -72,7 +73,7 @@ fn one(
     };
     match form {
         Form::Json => session.output.json(&record.document)?,
-        Form::Table => match decode_value(&record.document) {
+        _ => match decode_value(&record.document) {
             Ok(document) => session.output.text(&to_yaml(&document))?,
             Err(_) => session.output.yaml(&record.document)?,
         },

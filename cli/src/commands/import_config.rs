@@ -3,6 +3,7 @@
 use zsha_crds::ClusterName;
 
 use super::apply;
+use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -16,8 +17,8 @@ pub struct Args {
     /// Go ahead even where it restarts or moves the VM
     #[arg(short, long)]
     pub yes: bool,
-    #[arg(short, long, value_name = "FORM")]
-    pub output: Option<apply::Form>,
+    #[arg(short, long, value_name = "FORM", value_parser = form::of(&[(Form::Json, ""), (Form::Name, "")]))]
+    pub output: Option<Form>,
 }
 
 pub async fn run(

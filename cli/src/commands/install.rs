@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use serde_yaml::Mapping;
 use zsha_crds::document::Node;
 use zsha_crds::status::ClusterStatus;
@@ -26,6 +25,7 @@ use crate::install::ssh::SshError;
 use crate::install::steps::{self, Look, OnRemote, Secrets};
 use crate::install::told::Told;
 use crate::install::waits::SHORT;
+use crate::output::form::{self, Form};
 use crate::session::Session;
 use crate::{Exit, Failure};
 
@@ -54,17 +54,10 @@ pub struct Args {
     /// Put the document in force even where it restarts or moves the VM
     #[arg(short, long)]
     pub yes: bool,
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::text_or_json("An object a line: `progress`, `warning`, and one `result` at the end"))]
     pub output: Form,
     #[command(flatten)]
     pub login: login::Args,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    Text,
-    /// An object a line: `progress`, `warning`, and one `result` at the end
-    Json,
 }
 
 /// What stays the same from the first look to the last step.
@@ -79,7 +72,7 @@ struct Work<'a> {
 }
 
 pub async fn run(args: &Args, global: &Global, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let told = Told { json: args.output == Form::Json };
+    let told = Told { json: args.output.is_json() };
     let decoded = apply::input(&args.config, global.cluster.as_ref(), None, session).await?;
     check_config::warn(session, &decoded.warnings)?;
     let document = decoded.cluster;

@@ -6,7 +6,6 @@ mod screen;
 mod table;
 mod watch;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use zsha_crds::Keys;
 use zsha_crds::records::Intent;
@@ -15,8 +14,16 @@ use zsha_runtime::client::view;
 use zsha_runtime::store::consul::Member;
 
 use crate::output::escape::plain;
+use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
+
+const FORMS: &[(Form, &str)] = &[
+    (Form::Table, ""),
+    (Form::Wide, "The table, and what else is known"),
+    (Form::Json, ""),
+    (Form::Yaml, ""),
+];
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -24,7 +31,7 @@ use crate::{Exit, Failure};
                         is not True. 7 says that it could not be asked, or had no quorum; what is printed is old then."
 )]
 pub struct Args {
-    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = form::of(FORMS))]
     pub output: Form,
     /// Go on showing it: redrawn in place on a terminal (q ends it), a line for each change elsewhere
     #[arg(short, long)]
@@ -32,15 +39,6 @@ pub struct Args {
     /// Exit with 10 where the cluster is not healthy
     #[arg(long)]
     pub exit_code: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    Table,
-    /// The table, and what else is known
-    Wide,
-    Json,
-    Yaml,
 }
 
 /// As tables under the headings of zsha 2.5.1; for `status-conf` too.
@@ -99,7 +97,7 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
     match args.output {
         Form::Json => session.output.json(&Whole::of(&status, reach).await)?,
         Form::Yaml => session.output.yaml(&Whole::of(&status, reach).await)?,
-        Form::Table | Form::Wide => print(&status, args.output == Form::Wide, reach, session).await?,
+        _ => print(&status, args.output == Form::Wide, reach, session).await?,
     }
     Ok(exit(args, &status))
 }

@@ -1,6 +1,5 @@
 //! `zsha status-conf`: the status, and the document in force beside it.
 
-use clap::ValueEnum;
 use serde_json::json;
 use zsha_crds::API_VERSION;
 use zsha_crds::normalise::normalised;
@@ -10,20 +9,14 @@ use zsha_runtime::client::view;
 
 use super::export_config::config_json;
 use super::status::{banner, print};
+use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = form::table_or_json("One object with both"))]
     pub output: Form,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    Table,
-    /// One object with both
-    Json,
 }
 
 pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
@@ -36,14 +29,14 @@ pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Resul
         session.output.tell(&banner)?;
     }
     match args.output {
-        Form::Table => {
+        Form::Json => session.output.json(&json!({
+            "apiVersion": API_VERSION, "kind": "StatusConf", "status": status, "document": document,
+        }))?,
+        _ => {
             print(&status, false, reach, session).await?;
             session.output.line("\n>>>Configuration")?;
             session.output.text(&config_json(&document)?)?;
         }
-        Form::Json => session.output.json(&json!({
-            "apiVersion": API_VERSION, "kind": "StatusConf", "status": status, "document": document,
-        }))?,
     }
     Ok(if status.data_age.is_current() { Exit::Success } else { Exit::Unavailable })
 }

@@ -10,7 +10,6 @@ use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName, VmName};
 use zsha_runtime::client::document::Live;
 
-use super::install::Form;
 use super::{apply, check_config};
 use crate::args::Global;
 use crate::install::ceph::CephLogin;
@@ -23,6 +22,7 @@ use crate::install::ssh::{Remote, SshError, quoted};
 use crate::install::steps::{self, Look};
 use crate::install::told::Told;
 use crate::install::waits::SHORT;
+use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -50,7 +50,7 @@ pub struct Args {
     /// That it is meant
     #[arg(long)]
     pub yes_i_really_really_mean_it: bool,
-    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::text_or_json("An object a line: `progress`, `warning`, and one `result` at the end"))]
     pub output: Form,
     #[command(flatten)]
     pub login: login::Args,
@@ -68,7 +68,7 @@ pub async fn run(
     reach: Option<&Reach>,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let told = Told { json: args.output == Form::Json };
+    let told = Told { json: args.output.is_json() };
     if !args.yes_i_really_really_mean_it {
         WARNING.iter().try_for_each(|line| told.line(session, None, line))?;
         return Err(Failure::new(Exit::Refused, "NotConfirmed", "not confirmed: nothing was done"));

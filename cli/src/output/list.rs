@@ -1,14 +1,7 @@
-//! What commands that list something share: the forms they print in, and the envelope of the one for machines.
+//! What commands that list something share: the envelope of the list for machines.
 
-use clap::ValueEnum;
 use serde::Serialize;
 use zsha_crds::API_VERSION;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Form {
-    Table,
-    Json,
-}
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]

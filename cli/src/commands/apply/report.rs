@@ -4,7 +4,8 @@ use serde::Serialize;
 use zsha_crds::diff::{Change, Impact, impact, summary};
 use zsha_crds::{API_VERSION, ClusterName, HaCluster};
 
-use super::{Args, DryRun, Form};
+use super::{Args, DryRun};
+use crate::output::form::Form;
 use crate::session::Session;
 use crate::{Exit, Failure};
 
@@ -58,7 +59,7 @@ pub(super) fn report(
     match args.output {
         Some(Form::Json) => session.output.json(&result)?,
         Some(Form::Name) => session.output.line(&format!("hacluster.zsha.io/{name}"))?,
-        None => {
+        _ => {
             let generation = result.generation.map(|at| format!(" (generation {at})")).unwrap_or_default();
             session
                 .output

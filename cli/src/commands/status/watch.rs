@@ -10,7 +10,8 @@ use zsha_crds::status::{ClusterStatus, summarise};
 use zsha_runtime::client::watch::Onlooker;
 
 use super::screen::{Key, Screen};
-use super::{Args, Form, banner, line, table};
+use super::{Args, banner, line, table};
+use crate::output::form::Form;
 use crate::session::{Reach, Session};
 use crate::{Exit, Failure};
 
@@ -23,7 +24,7 @@ pub(super) async fn run(
     cluster: &ClusterName,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let in_place = session.output.out_look.terminal && matches!(args.output, Form::Table | Form::Wide);
+    let in_place = session.output.out_look.terminal && !matches!(args.output, Form::Json | Form::Yaml);
     let mut eyes = Onlooker::new(Arc::clone(&reach.store), cluster.clone(), session.clock);
     if in_place { redrawn(args, &mut eyes, session).await } else { appended(args, &mut eyes, session).await }
 }
@@ -98,7 +99,7 @@ async fn appended(args: &Args, eyes: &mut Onlooker, session: &mut Session<'_>) -
             Err(error) => {
                 if !failing {
                     let failure = Failure::from(error);
-                    let text = if args.output == Form::Json { failure.json() } else { failure.text(false) };
+                    let text = if args.output.is_json() { failure.json() } else { failure.text(false) };
                     session.output.tell(text.trim_end())?;
                 }
                 failing = true;
@@ -142,7 +143,7 @@ fn tell(args: &Args, status: &ClusterStatus, first: bool, session: &mut Session<
             session.output.yaml(status)?;
             Ok(session.output.out.flush()?)
         }
-        Form::Table | Form::Wide => {
+        _ => {
             session.output.line(&line::line(status))?;
             Ok(session.output.out.flush()?)
         }
