@@ -1,4 +1,4 @@
-//! One file a command. Each has its `Args`, and a `run` that prints its result and says how it ended.
+//! One file a command. Each has its `Args`, and says by [`Run`] what has to be known of it and how it is run.
 
 pub mod apply;
 pub mod check_config;
@@ -26,44 +26,61 @@ pub mod uncordon;
 pub mod uninstall;
 pub mod version;
 
-use crate::args::{Command, Global};
-use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
+use async_trait::async_trait;
 
-/// Runs `command`; `global` is what it says for every command, and `reach` is there for all that need the store.
-pub(crate) async fn run(
-    command: &Command,
-    global: &Global,
-    reach: Option<&Reach>,
-    session: &mut Session<'_>,
-) -> Result<Exit, Failure> {
-    let needed = || reach.ok_or_else(|| Failure::new(Exit::General, "NoStore", "there is no store to ask"));
-    match command {
-        Command::Apply(args) => apply::run(args, global.cluster.as_ref(), reach, session).await,
-        Command::Diff(args) => diff::run(args, needed()?, session).await,
-        Command::Get(args) => get::run(args, needed()?, session).await,
-        Command::Status(args) => status::run(args, needed()?, session).await,
-        Command::Events(args) => events::run(args, needed()?, session).await,
-        Command::History(args) => history::run(args, needed()?, session).await,
-        Command::Migrate(args) => migrate::run(args, global, needed()?, session).await,
-        Command::Stop(args) => stop::run(args, global, needed()?, session).await,
-        Command::Start(args) => start::run(args, global, needed()?, session).await,
-        Command::Drain(args) => drain::run(args, global, needed()?, session).await,
-        Command::Uncordon(args) => uncordon::run(args, needed()?, session).await,
-        Command::Freeze(args) => freeze::run(args, needed()?, session).await,
-        Command::Resume(args) => resume::run(args, needed()?, session).await,
-        Command::ExportConfig(args) => export_config::run(args, needed()?, session).await,
-        Command::ImportConfig(args) => {
-            import_config::run(args, global.cluster.as_ref(), needed()?, session).await
-        }
-        Command::ResetPassword(args) => reset_password::run(args, global, needed()?, session).await,
-        Command::StatusConf(args) => status_conf::run(args, needed()?, session).await,
-        Command::Install(args) => install::run(args, global, session).await,
-        Command::Uninstall(args) => uninstall::run(args, global, reach, session).await,
-        Command::CheckConfig(args) => check_config::run(args, session).await,
-        Command::ConfigSample(args) => config_sample::run(args, session),
-        Command::Schema(_) => schema::run(session),
-        Command::Completion(args) => completion::run(args, session),
-        Command::Help(args) => help::run(args, session),
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
+use crate::session::{Reach, Session};
+
+/// What a command is given beside its arguments.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    pub(crate) global: &'a Global,
+    /// There for every command that needs the store.
+    pub(crate) reach: Option<&'a Reach>,
+    /// The whole command line, for help and completions.
+    pub(crate) definition: fn() -> clap::Command,
+}
+
+impl<'a> Beside<'a> {
+    /// The store, for a command that cannot do without.
+    pub(crate) fn store(self) -> Result<&'a Reach, Failure> {
+        self.reach.ok_or_else(|| Failure::new(Exit::General, "NoStore", "there is no store to ask"))
     }
+}
+
+/// A command: what has to be known before it is run, and the running.
+#[async_trait(?Send)]
+pub(crate) trait Run {
+    /// Whether it talks to Consul.
+    fn needs_store(&self) -> bool;
+
+    /// Whether its failures are told as JSON, as its result is.
+    fn wants_json(&self) -> bool;
+
+    /// Whether it ends when the person says so, or when what was asked for is so; --timeout is not about it, or the
+    /// command keeps it itself.
+    fn is_endless(&self) -> bool {
+        false
+    }
+
+    /// Whether it may put a question to the person. Somebody who thinks it over is not timed; the store's own deadlines
+    /// hold all the same.
+    fn may_ask(&self) -> bool {
+        false
+    }
+
+    /// What to do when its time was over: a hint.
+    fn when_late(&self) -> &'static str {
+        "raise it: --timeout 30s"
+    }
+
+    /// A failure as this command reports it.
+    fn failure(&self, failure: Failure) -> Failure {
+        failure
+    }
+
+    /// Prints its result, and says how it ended.
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure>;
 }

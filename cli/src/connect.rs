@@ -6,17 +6,14 @@ use std::sync::Arc;
 use zsha_runtime::store::ConsulStore;
 use zsha_runtime::store::consul::{ConnectError, ConsulSettings, Endpoint, Identity, Tls, Token};
 
-use crate::args::{Cli, Command};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
 use crate::install::layout::OPERATOR_TOKEN;
 use crate::session::Reach;
-use crate::{Exit, Failure};
 
-/// None for a command that asks the store nothing.
-pub(crate) fn reach(cli: &Cli, command: &Command) -> Result<Option<Reach>, Failure> {
-    if !command.needs_store() {
-        return Ok(None);
-    }
-    let global = &cli.global;
+/// The store that the flags and the environment name.
+pub(crate) fn reach(global: &Global) -> Result<Reach, Failure> {
     if global.token_file.is_none() && variable("CONSUL_HTTP_TOKEN").is_some() {
         return Err(token_in_the_environment());
     }
@@ -32,7 +29,7 @@ pub(crate) fn reach(cli: &Cli, command: &Command) -> Result<Option<Reach>, Failu
     };
     settings.tls = Tls { ca: global.ca_cert.clone(), identity };
     let consul = Arc::new(ConsulStore::connect(settings).map_err(unconnected)?);
-    Ok(Some(Reach { store: Arc::clone(&consul) as _, consul: Some(consul), named: global.cluster.clone() }))
+    Ok(Reach { store: Arc::clone(&consul) as _, consul: Some(consul), named: global.cluster.clone() })
 }
 
 /// What `zsha install` has put on this node for whoever operates from it; none for those who may not read it.

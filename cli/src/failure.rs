@@ -9,7 +9,6 @@ use zsha_crds::API_VERSION;
 use zsha_crds::diagnostic::{Diagnostics, Look};
 use zsha_runtime::store::StoreError;
 
-use crate::args::Command;
 use crate::exit::Exit;
 use crate::output::escape::{json_text, plain};
 
@@ -98,14 +97,6 @@ impl Failure {
     /// Whether Consul does not know the token: it may never have been there, or not be there yet.
     pub fn is_of_an_unknown_token(&self) -> bool {
         self.reason == "Denied" && self.causes.iter().any(|cause| is_unknown_token(cause))
-    }
-
-    /// As `command` reports it: 1 says "there are differences" of `diff`, so none of its failures may.
-    pub(crate) fn of(mut self, command: &Command) -> Self {
-        if matches!(command, Command::Diff(_)) && self.exit == Exit::General {
-            self.exit = Exit::Usage;
-        }
-        self
     }
 
     /// For people; ends in a newline.

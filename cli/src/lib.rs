@@ -7,6 +7,8 @@ pub mod commands;
 mod connect;
 pub mod exit;
 pub mod failure;
+pub mod global;
+mod input;
 mod install;
 mod order;
 pub mod output;
@@ -20,10 +22,11 @@ use clap::{CommandFactory, FromArgMatches};
 use zsha_runtime::{Clock, Store};
 
 use args::{Cli, Command};
-pub use commands::version::Build;
+use commands::{Beside, Run};
 pub use exit::Exit;
 pub use failure::Failure;
 use output::{Look, Output, Stream};
+pub use session::Build;
 use session::{Reach, Session};
 
 /// How long a command may take where nobody says it.
@@ -88,16 +91,13 @@ fn usage(error: &clap::Error, raw: &[std::ffi::OsString]) -> Exit {
 
 /// Runs one command and tells how it failed, where it did.
 pub async fn run(cli: &Cli, session: &mut Session<'_>) -> Exit {
-    let json = cli.command.as_ref().is_some_and(Command::wants_json);
-    let done = match &cli.command {
-        None if cli.version => commands::version::run(session),
-        None => commands::help::overview(session),
-        Some(_) if cli.version => commands::version::run(session),
-        Some(command) => match connect::reach(cli, command) {
-            Ok(reach) => within(cli, command, reach.as_ref(), session).await,
-            Err(failure) => Err(failure),
-        },
+    let command = cli.command.as_ref().map(Command::as_run);
+    let done = match command {
+        _ if cli.version => commands::version::run(session),
+        None => commands::help::overview(definition(), session),
+        Some(command) => reach_and_run(cli, command, session).await,
     };
+    let json = command.is_some_and(Run::wants_json);
     match done.and_then(|exit| flush(session).map(|()| exit)) {
         Ok(exit) => exit,
         Err(failure) => report(session, json, &failure),
@@ -106,54 +106,47 @@ pub async fn run(cli: &Cli, session: &mut Session<'_>) -> Exit {
 
 /// As [`run`], over a store that is at hand: for tests, and for whoever embeds the commands.
 pub async fn run_on(cli: &Cli, store: Arc<dyn Store>, session: &mut Session<'_>) -> Exit {
-    let json = cli.command.as_ref().is_some_and(Command::wants_json);
-    let done = match &cli.command {
+    let command = cli.command.as_ref().map(Command::as_run);
+    let done = match command {
         Some(command) => {
             let reach = Reach { store, consul: None, named: cli.global.cluster.clone() };
             within(cli, command, Some(&reach), session).await
         }
-        None => commands::help::overview(session),
+        None => commands::help::overview(definition(), session),
     };
+    let json = command.is_some_and(Run::wants_json);
     match done {
         Ok(exit) => exit,
         Err(failure) => report(session, json, &failure),
     }
 }
 
+async fn reach_and_run(cli: &Cli, command: &dyn Run, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let reach = if command.needs_store() { Some(connect::reach(&cli.global)?) } else { None };
+    within(cli, command, reach.as_ref(), session).await
+}
+
+/// Runs the command for as long as it may take.
 async fn within(
     cli: &Cli,
-    command: &Command,
+    command: &dyn Run,
     reach: Option<&Reach>,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let may_ask = session.ask.is_some();
-    let run = Box::pin(commands::run(command, &cli.global, reach, session));
-    // Somebody who thinks over a question is not timed; the store's own deadlines hold all the same.
-    let asks = match command {
-        Command::Apply(args) => !args.yes,
-        Command::ImportConfig(args) => !args.yes,
-        _ => false,
-    };
-    if command.is_endless() || (may_ask && asks) {
-        return run.await.map_err(|failure| failure.of(command));
-    }
+    let is_untimed = command.is_endless() || (session.ask.is_some() && command.may_ask());
     let limit = cli.global.timeout.unwrap_or(PATIENCE);
-    if limit.is_zero() {
+    if limit.is_zero() && !is_untimed {
         return Err(Failure::usage(
             "--timeout must be more than 0 here; only `stop`, `start` and `drain` take 0",
         ));
     }
-    match tokio::time::timeout(limit, run).await {
-        Ok(done) => done.map_err(|failure| failure.of(command)),
+    let run = command.run(Beside { global: &cli.global, reach, definition }, session);
+    let done = if is_untimed { Ok(run.await) } else { tokio::time::timeout(limit, run).await };
+    match done {
+        Ok(done) => done.map_err(|failure| command.failure(failure)),
         Err(_) => {
-            let hint = match command {
-                Command::Apply(_) | Command::ImportConfig(_) => {
-                    "what was sent may still take effect: look with `zsha get`"
-                }
-                _ => "raise it: --timeout 30s",
-            };
             let message = format!("not done within {} s", limit.as_secs_f64());
-            Err(Failure::new(Exit::TimedOut, "TimedOut", message).hint(hint))
+            Err(Failure::new(Exit::TimedOut, "TimedOut", message).hint(command.when_late()))
         }
     }
 }

@@ -12,12 +12,13 @@ use zsha_runtime::client::order as client;
 pub(crate) use zsha_runtime::client::until::{Is, waits_for};
 use zsha_runtime::client::until::{Progress, Until, UntilError};
 
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::failure::client::{STAYS, of_begin, of_intent};
 use crate::output::Output;
 use crate::output::escape::plain;
 use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 /// What each of them takes.
 #[derive(Debug, clap::Args)]

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::exit::Exit;
 use crate::failure::Failure;
 
 /// What the thing behind a stream can do.
@@ -119,5 +120,5 @@ impl Output<'_> {
 }
 
 fn unwritable(error: impl std::fmt::Display) -> Failure {
-    Failure::new(crate::Exit::General, "Output", format!("the result cannot be written: {error}"))
+    Failure::new(Exit::General, "Output", format!("the result cannot be written: {error}"))
 }

@@ -9,11 +9,19 @@ use zsha_runtime::client::clusters;
 use zsha_runtime::store::ConsulStore;
 use zsha_runtime::{Clock, Store};
 
+use crate::failure::Failure;
 use crate::output::Output;
-use crate::{Build, Exit, Failure};
 
 /// Puts a question to a person; true is yes.
 pub type Ask = fn(&str, &mut dyn Write) -> io::Result<bool>;
+
+/// What the binary was built from, as far as the build said so.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Build {
+    pub commit: Option<&'static str>,
+    pub branch: Option<&'static str>,
+    pub date: Option<&'static str>,
+}
 
 pub struct Session<'a> {
     pub output: Output<'a>,
@@ -58,25 +66,6 @@ impl Reach {
         let cluster = self.cluster().await?;
         let keys = Keys::new(&cluster);
         Ok((cluster, keys))
-    }
-}
-
-/// Reads a document from a file, or from stdin for `-`; with the name to use for it in messages.
-pub fn read_document(file: &str, stdin: &mut dyn Read) -> Result<(Vec<u8>, String), Failure> {
-    // One byte over what is taken says that it is too much, without reading the rest.
-    let limit = zsha_crds::decode::LARGEST as u64 + 1;
-    let mut bytes = Vec::new();
-    let (read, name) = if file == "-" {
-        (stdin.take(limit).read_to_end(&mut bytes), "<stdin>".to_owned())
-    } else {
-        let read = std::fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-        (read, file.to_owned())
-    };
-    match read {
-        Ok(_) => Ok((bytes, name)),
-        Err(error) => Err(Failure::new(Exit::Usage, "Unreadable", format!("{name} cannot be read"))
-            .cause(error.to_string())
-            .hint("give a file that exists, or `-` for standard input")),
     }
 }
 

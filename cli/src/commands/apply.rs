@@ -5,21 +5,22 @@
 
 mod report;
 
+use async_trait::async_trait;
 use clap::ValueEnum;
-use zsha_crds::decode::{Decoded, Format, Options, decode_bytes};
 use zsha_crds::diff::{Change, Impact, diff, impact, summary};
 use zsha_crds::{ClusterName, HaCluster, Keys, format};
 use zsha_runtime::client::apply::{self, By, Prepared, Write};
-use zsha_runtime::client::clusters;
 use zsha_runtime::client::commit::Fate;
 use zsha_runtime::client::document::Live;
 
-use super::check_config::warn;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::failure::client::of_apply;
+use crate::input;
 use crate::output::form::{self, Form};
 use crate::output::provenance::provenance;
-use crate::session::{Reach, Session, read_document};
-use crate::{Exit, Failure};
+use crate::session::{Reach, Session};
 use report::{Done, report};
 
 #[derive(Debug, clap::Args)]
@@ -59,20 +60,43 @@ pub enum DryRun {
     Server,
 }
 
-pub async fn run(
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        self.dry_run != DryRun::Client
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_some_and(Form::is_json)
+    }
+
+    fn may_ask(&self) -> bool {
+        !self.yes
+    }
+
+    fn when_late(&self) -> &'static str {
+        "what was sent may still take effect: look with `zsha get`"
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global.cluster.as_ref(), beside.reach, session).await
+    }
+}
+
+pub(super) async fn run(
     args: &Args,
     named: Option<&ClusterName>,
     reach: Option<&Reach>,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
     if args.dry_run == DryRun::Client {
-        let decoded = input(&args.file, named, None, session).await?;
-        warn(session, &decoded.warnings)?;
+        let decoded = input::document(&args.file, named, None, session).await?;
+        input::warn(session, &decoded.warnings)?;
         return report(args, &decoded.cluster, &Done::Checked, session);
     }
     let reach = reach.ok_or_else(|| Failure::new(Exit::General, "NoStore", "there is no store to ask"))?;
-    let decoded = input(&args.file, named, Some(reach), session).await?;
-    warn(session, &decoded.warnings)?;
+    let decoded = input::document(&args.file, named, Some(reach), session).await?;
+    input::warn(session, &decoded.warnings)?;
     let new = decoded.cluster;
     let keys = Keys::new(new.name());
     let live = Live::read(reach.store.as_ref(), &keys).await?;
@@ -95,41 +119,6 @@ pub async fn run(
             report(args, &new, &Done::Written { created, generation, index: Some(index), changes }, session)
         }
         Fate::Lost(now) => Err(conflict(&new, &now, args)),
-    }
-}
-
-/// The document of FILE, for the cluster it is meant for. An old config.json names none: it is for the cluster
-/// named on the command line, or for the only one there is, where there is a store to look into.
-pub(crate) async fn input(
-    file: &str,
-    named: Option<&ClusterName>,
-    reach: Option<&Reach>,
-    session: &mut Session<'_>,
-) -> Result<Decoded, Failure> {
-    let (bytes, name) = read_document(file, session.stdin)?;
-    let read = |cluster_name: Option<ClusterName>| {
-        decode_bytes(&bytes, &name, &Options { cluster_name })
-            .map_err(|faults| Failure::invalid(&name, faults))
-    };
-    let decoded = read(named.cloned())?;
-    match (decoded.format, named, reach) {
-        (Format::ConfigJson, None, Some(reach)) => {
-            match clusters::all(reach.store.as_ref()).await?.as_slice() {
-                [] => Ok(decoded),
-                [only] => read(Some(only.clone())),
-                [..] => Err(Failure::usage(format!(
-                    "{name} does not say which cluster it is for, and there are several"
-                ))
-                .hint("name it: --cluster NAME")),
-            }
-        }
-        (Format::Yaml | Format::Json, Some(named), _) if decoded.cluster.name() != named => {
-            let message =
-                format!("{name} is for cluster '{}', and --cluster says '{named}'", decoded.cluster.name());
-            Err(Failure::usage(message)
-                .hint("leave --cluster (and ZSHA_CLUSTER) out, or change `metadata.name`"))
-        }
-        _ => Ok(decoded),
     }
 }
 

@@ -1,21 +1,23 @@
 //! `zsha check-config`: everything that is wrong with a document, without asking or writing anything; with `--online` also
 //! what install would find on its nodes, without doing anything there.
 
-use std::io::Write;
 use std::path::PathBuf;
 
+use async_trait::async_trait;
 use zsha_crds::HaCluster;
 use zsha_crds::decode::{Options, decode_bytes};
-use zsha_crds::diagnostic::Diagnostics;
 
 use super::install;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::input;
 use crate::install::layout::Choice;
 use crate::install::login;
 use crate::install::nodes::Nodes;
 use crate::install::told::Told;
 use crate::output::form::{self, Form};
-use crate::session::{Session, read_document};
-use crate::{Exit, Failure};
+use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,12 +35,27 @@ pub struct Args {
     pub login: login::Args,
 }
 
-pub async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let (bytes, name) = read_document(&args.file, session.stdin)?;
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        false
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    async fn run(&self, _: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, session).await
+    }
+}
+
+async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let (bytes, name) = input::read(&args.file, session.stdin)?;
     match (decode_bytes(&bytes, &name, &Options::default()), args.output) {
         (Ok(decoded), _) if args.online => {
             let told = Told { json: args.output.is_json() };
-            warn(session, &decoded.warnings)?;
+            input::warn(session, &decoded.warnings)?;
             told.line(session, None, "config file check pass")?;
             nodes(args, &decoded.cluster, told, session).await
         }
@@ -47,7 +64,7 @@ pub async fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure
             Ok(Exit::Success)
         }
         (Ok(decoded), _) => {
-            warn(session, &decoded.warnings)?;
+            input::warn(session, &decoded.warnings)?;
             session.output.line("config file check pass")?;
             Ok(Exit::Success)
         }
@@ -73,11 +90,4 @@ async fn nodes(
     told.line(session, None, "Every node is fit.")?;
     told.end(session, "CheckResult", false, true)?;
     Ok(Exit::Success)
-}
-
-/// What should be looked at, though it stops nothing.
-pub(crate) fn warn(session: &mut Session<'_>, warnings: &Diagnostics) -> Result<(), Failure> {
-    use zsha_crds::diagnostic::Look;
-    let look = if session.output.err_look.colour { Look::Coloured } else { Look::Plain };
-    Ok(session.output.err.write_all(warnings.render(look).as_bytes())?)
 }

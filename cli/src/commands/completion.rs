@@ -2,11 +2,14 @@
 
 use std::io::Write;
 
+use async_trait::async_trait;
 use clap::ValueEnum;
 use clap_complete::Shell;
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::session::Session;
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "bash: zsha completion bash > /etc/bash_completion.d/zsha\n\
@@ -23,14 +26,34 @@ pub enum For {
     Fish,
 }
 
-pub fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let shell = match args.shell {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        false
+    }
+
+    fn wants_json(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, (beside.definition)(), session)
+    }
+}
+
+fn run(args: &Args, definition: clap::Command, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    session.output.out.write_all(&script(args.shell, definition))?;
+    Ok(Exit::Success)
+}
+
+/// The script that completes this command line.
+pub(crate) fn script(shell: For, mut definition: clap::Command) -> Vec<u8> {
+    let shell = match shell {
         For::Bash => Shell::Bash,
         For::Zsh => Shell::Zsh,
         For::Fish => Shell::Fish,
     };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut crate::definition(), "zsha", &mut script);
-    session.output.out.write_all(&script)?;
-    Ok(Exit::Success)
+    clap_complete::generate(shell, &mut definition, "zsha", &mut script);
+    script
 }

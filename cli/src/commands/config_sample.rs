@@ -2,13 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use clap::ValueEnum;
 use zsha_crds::document::ImageType;
 use zsha_crds::sample::{Form, sample};
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::file;
 use crate::session::Session;
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -49,7 +52,22 @@ impl Sample {
     }
 }
 
-pub fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        false
+    }
+
+    fn wants_json(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, _: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, session)
+    }
+}
+
+fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
     if let Some(path) = &args.output {
         file::is_meant("config-sample", path)?;
     }

@@ -1,16 +1,18 @@
 //! `zsha diff`: what a document would change against the one in force, and what that does to the VM. The same
 //! comparison decides text, JSON, exit code, and what `apply` does.
 
+use async_trait::async_trait;
 use serde::Serialize;
 use zsha_crds::diff::{Change, DiffLook, Impact, diff, impact, summary, unified};
 use zsha_crds::{API_VERSION, ClusterName, Keys};
 use zsha_runtime::client::document::Live;
 
-use super::apply::input;
-use super::check_config::warn;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::input;
 use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 no differences, 1 differences, above 1 an error.")]
@@ -39,10 +41,30 @@ struct DiffResult<'a> {
     changes: &'a [Change],
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let decoded = input(&args.file, reach.named.as_ref(), Some(reach), session).await?;
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    /// 1 says "there are differences", so none of its failures may.
+    fn failure(&self, failure: Failure) -> Failure {
+        if failure.exit == Exit::General { Failure { exit: Exit::Usage, ..failure } } else { failure }
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let decoded = input::document(&args.file, reach.named.as_ref(), Some(reach), session).await?;
     let new = decoded.cluster;
-    warn(session, &decoded.warnings)?;
+    input::warn(session, &decoded.warnings)?;
     let live = Live::read(reach.store.as_ref(), &Keys::new(new.name())).await?;
     let old = live.document().map_err(|why| unreadable(&why))?;
     let changes = diff(old.as_ref(), &new);

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use zsha_crds::records::Intent;
 use zsha_crds::status::{ClusterStatus, Role};
 use zsha_crds::{LocalState, NodeName};
 
-use crate::args::Global;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 /// A guest with much memory and a slow network takes minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -28,7 +31,26 @@ pub struct Args {
     pub order: order::Waiting,
 }
 
-pub async fn run(
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.order.common.json()
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global, beside.store()?, session).await
+    }
+}
+
+async fn run(
     args: &Args,
     global: &Global,
     reach: &Reach,

@@ -1,15 +1,18 @@
 //! `zsha events`: what happened, and why, oldest first.
 
+use async_trait::async_trait;
 use zsha_crds::records::EventRecord;
 use zsha_crds::status::{ClusterView, RawRecord};
 use zsha_runtime::store::Read;
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::age::age;
 use crate::output::form::{self, Form};
 use crate::output::list::List;
 use crate::output::table::{Table, cell, toned};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -20,7 +23,22 @@ pub struct Args {
     pub limit: Option<usize>,
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let (cluster, keys) = reach.keys().await?;
     let listing = reach.store.list(&keys.events(), Read::Consistent).await;
     let listing = listing.map_err(|error| Failure::store("reading the events", &error))?;

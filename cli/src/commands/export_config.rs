@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use zsha_crds::normalise::{normalised, to_yaml};
 use zsha_runtime::client::document::Live;
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::file;
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 const DEFAULT: &str = "/tmp/current.config.json";
 
@@ -19,7 +22,22 @@ pub struct Args {
     pub output: Option<PathBuf>,
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let path = args.output.as_deref().unwrap_or(Path::new(DEFAULT));
     file::is_meant("export-config", path)?;
     let (_, keys) = reach.keys().await?;

@@ -1,10 +1,13 @@
 //! `zsha freeze`: asks for nothing to be begun. What is under way is finished; leases are kept and obeyed as ever.
 
+use async_trait::async_trait;
 use zsha_crds::records::{Intent, VmPhase};
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::order::{self, Order};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -16,7 +19,22 @@ pub struct Args {
     pub order: order::Common,
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.order.json()
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let mut order = Order::begin("freeze", &args.order, reach, session).await?;
     let freeze = Intent::Freeze {
         by: session.who.clone(),

@@ -1,16 +1,19 @@
 //! `zsha get`: the document in force, as it was applied.
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use zsha_crds::decode_value;
 use zsha_crds::normalise::to_yaml;
 use zsha_runtime::client::document::Live;
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::failure::client::unreadable;
 use crate::output::escape::plain;
 use crate::output::form::{self, Form};
 use crate::output::provenance::provenance;
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 const FORMS: &[(Form, &str)] = &[
     (Form::Yaml, "The document, ready to be edited and applied again"),
@@ -24,7 +27,22 @@ pub struct Args {
     pub output: Form,
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let (cluster, keys) = reach.keys().await?;
     let live = Live::read(reach.store.as_ref(), &keys).await?;
     let index = live.index();

@@ -1,7 +1,11 @@
 //! `zsha help`: on everything, on one command, or on the exit codes.
 
+use async_trait::async_trait;
+
+use super::{Beside, Run};
+use crate::exit::{self, Exit};
+use crate::failure::Failure;
 use crate::session::Session;
-use crate::{Exit, Failure, exit};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -9,15 +13,29 @@ pub struct Args {
     pub topic: Option<String>,
 }
 
-pub fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let Some(topic) = args.topic.as_deref() else { return overview(session) };
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        false
+    }
+
+    fn wants_json(&self) -> bool {
+        false
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, (beside.definition)(), session)
+    }
+}
+
+fn run(args: &Args, mut definition: clap::Command, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let Some(topic) = args.topic.as_deref() else { return overview(definition, session) };
     if topic == "exit-codes" {
         session.output.text(&exit::table())?;
         return Ok(Exit::Success);
     }
-    let mut command = crate::definition();
-    command.build();
-    let Some(found) = command.find_subcommand_mut(topic) else {
+    definition.build();
+    let Some(found) = definition.find_subcommand_mut(topic) else {
         return Err(Failure::usage(format!("there is no command and no topic '{topic}'")).hint("zsha help"));
     };
     let text = found.render_long_help().to_string();
@@ -25,8 +43,8 @@ pub fn run(args: &Args, session: &mut Session<'_>) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-pub fn overview(session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let text = crate::definition().render_help().to_string();
+pub fn overview(mut definition: clap::Command, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let text = definition.render_help().to_string();
     session.output.text(&text)?;
     Ok(Exit::Success)
 }

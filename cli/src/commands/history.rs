@@ -1,15 +1,18 @@
 //! `zsha history`: the documents that were in force, who applied each, when and why; or one of them whole.
 
+use async_trait::async_trait;
 use zsha_crds::decode_value;
 use zsha_crds::normalise::to_yaml;
 use zsha_crds::records::{self, HistoryRecord};
 use zsha_runtime::store::Read;
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::form::{self, Form};
 use crate::output::list::List;
 use crate::output::table::{Table, cell};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -20,7 +23,22 @@ pub struct Args {
     pub output: Form,
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let (_, keys) = reach.keys().await?;
     let listing = reach.store.list(&keys.history(), Read::Consistent).await;
     let listing = listing.map_err(|error| Failure::store("reading the history", &error))?;

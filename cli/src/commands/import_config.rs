@@ -1,11 +1,14 @@
 //! `zsha import-config FILE`: `apply` under the name that the manual of zsha 2.5.1 has for it.
 
+use async_trait::async_trait;
 use zsha_crds::ClusterName;
 
 use super::apply;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -21,7 +24,30 @@ pub struct Args {
     pub output: Option<Form>,
 }
 
-pub async fn run(
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_some_and(Form::is_json)
+    }
+
+    fn may_ask(&self) -> bool {
+        !self.yes
+    }
+
+    fn when_late(&self) -> &'static str {
+        "what was sent may still take effect: look with `zsha get`"
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global.cluster.as_ref(), beside.store()?, session).await
+    }
+}
+
+async fn run(
     args: &Args,
     named: Option<&ClusterName>,
     reach: &Reach,

@@ -7,17 +7,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use async_trait::async_trait;
 use serde_yaml::Mapping;
 use zsha_crds::document::Node;
 use zsha_crds::status::ClusterStatus;
 use zsha_crds::{HaCluster, NodeName, normalise};
 
-use super::{apply, check_config};
-use crate::args::Global;
+use super::completion::{self, For};
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
+use crate::input;
 use crate::install::acl;
 use crate::install::ceph::{self, CephLogin};
 use crate::install::facts::Facts;
-use crate::install::layout::{self, Choice, Part, Programs, Wanted};
+use crate::install::layout::{self, Choice, Completions, Part, Programs, Wanted};
 use crate::install::login::{self, Remotes};
 use crate::install::nodes::{self, Nodes};
 use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
@@ -27,7 +32,6 @@ use crate::install::told::Told;
 use crate::install::waits::SHORT;
 use crate::output::form::{self, Form};
 use crate::session::Session;
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -71,13 +75,37 @@ struct Work<'a> {
     facts: BTreeMap<NodeName, Facts>,
 }
 
-pub async fn run(args: &Args, global: &Global, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        false
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global, completions(beside.definition), session).await
+    }
+}
+
+async fn run(
+    args: &Args,
+    global: &Global,
+    completions: Completions,
+    session: &mut Session<'_>,
+) -> Result<Exit, Failure> {
     let told = Told { json: args.output.is_json() };
-    let decoded = apply::input(&args.config, global.cluster.as_ref(), None, session).await?;
-    check_config::warn(session, &decoded.warnings)?;
+    let decoded = input::document(&args.config, global.cluster.as_ref(), None, session).await?;
+    input::warn(session, &decoded.warnings)?;
     let document = decoded.cluster;
     told.line(session, None, "config file check pass")?;
-    let programs = programs(args)?;
+    let programs = programs(args, completions)?;
     let choice = Choice { acl: !args.no_acl, settings: settings(args.settings.as_deref())? };
     let nodes = Nodes::open(&document, &args.login, told, session).await?;
     nodes.judge(&document, &choice, programs.consul.is_some(), told, session)?;
@@ -108,7 +136,12 @@ pub async fn run(args: &Args, global: &Global, session: &mut Session<'_>) -> Res
 
 // --- what is given here
 
-fn programs(args: &Args) -> Result<Programs, Failure> {
+fn completions(definition: fn() -> clap::Command) -> Completions {
+    let script = |shell| completion::script(shell, definition());
+    Completions { bash: script(For::Bash), zsh: script(For::Zsh), fish: script(For::Fish) }
+}
+
+fn programs(args: &Args, completions: Completions) -> Result<Programs, Failure> {
     let us = std::env::current_exe().map_err(|error| {
         Failure::new(Exit::General, "NoProgram", format!("where this program is: {error}"))
     })?;
@@ -124,7 +157,7 @@ fn programs(args: &Args) -> Result<Programs, Failure> {
     };
     let consul = consul.map(|file| other(&file, layout::CONSUL, Part::Consul)).transpose()?;
     let controller = other(&beside("zsha-controller"), layout::CONTROLLER, Part::Zsha)?;
-    Ok(Programs { zsha, controller, consul })
+    Ok(Programs { zsha, controller, consul, completions })
 }
 
 /// Every node is seen to be of the kind that this very program is for. One for another kind would be taken for a

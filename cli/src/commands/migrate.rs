@@ -3,15 +3,18 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 use zsha_crds::records::{Answer, Intent, Outcome, VmRecord};
 use zsha_crds::status::{ClusterView, Observed};
 use zsha_crds::{NodeName, VmName};
 
-use crate::args::Global;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 /// A guest with much memory and a slow network takes minutes; the owner itself gives one up that does not end.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -29,7 +32,26 @@ pub struct Args {
     pub order: order::Waiting,
 }
 
-pub async fn run(
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.order.common.json()
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global, beside.store()?, session).await
+    }
+}
+
+async fn run(
     args: &Args,
     global: &Global,
     reach: &Reach,

@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 use zsha_crds::VmState;
 use zsha_crds::records::{Answer, Intent, Outcome};
 use zsha_crds::status::{ClusterStatus, ClusterView};
 use zsha_runtime::client::document::Live;
 
-use crate::args::Global;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 /// The owner asks the guest's agent within a second or two, and gives that up after eight.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,7 +31,26 @@ pub struct Args {
     pub common: order::Common,
 }
 
-pub async fn run(
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.common.json()
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global, beside.store()?, session).await
+    }
+}
+
+async fn run(
     args: &Args,
     global: &Global,
     reach: &Reach,

@@ -1,10 +1,13 @@
 //! `zsha resume`: takes a freeze back. What has gone wrong meanwhile is put right at once.
 
+use async_trait::async_trait;
 use zsha_crds::records::Intent;
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::order::{self, Order};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -12,7 +15,22 @@ pub struct Args {
     pub order: order::Common,
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.order.json()
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let mut order = Order::begin("resume", &args.order, reach, session).await?;
     order.put(Intent::FREEZE, &Intent::None, order::nothing).await?;
     let message = if order.changed() {

@@ -3,18 +3,21 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use uuid::Uuid;
 use zsha_crds::VmState;
 use zsha_crds::records::Intent;
 use zsha_crds::status::{ClusterStatus, ClusterView};
 
-use super::apply;
-use crate::args::Global;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
+use crate::input;
 use crate::install::told::Told;
 use crate::install::{layout, login};
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 /// A start is a matter of seconds; one that has to wait for a lease or a share takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,7 +45,26 @@ pub struct Args {
     pub login: login::Args,
 }
 
-pub async fn run(
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.order.common.json()
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global, beside.store()?, session).await
+    }
+}
+
+async fn run(
     args: &Args,
     global: &Global,
     reach: &Reach,
@@ -114,7 +136,7 @@ async fn start_services(
 ) -> Result<(), Failure> {
     let json = args.order.common.json();
     let told = Told { json };
-    let document = apply::input(config, global.cluster.as_ref(), None, session).await?.cluster;
+    let document = input::document(config, global.cluster.as_ref(), None, session).await?.cluster;
     let login = args.login.login(told, session)?;
     let remotes = login::connect(&document, &login).await?;
     for node in document.nodes() {

@@ -6,6 +6,7 @@ mod screen;
 mod table;
 mod watch;
 
+use async_trait::async_trait;
 use serde::Serialize;
 use zsha_crds::Keys;
 use zsha_crds::records::Intent;
@@ -13,10 +14,12 @@ use zsha_crds::status::{ClusterStatus, ClusterView, DataAge, summarise};
 use zsha_runtime::client::view;
 use zsha_runtime::store::consul::Member;
 
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::escape::plain;
 use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 const FORMS: &[(Form, &str)] = &[
     (Form::Table, ""),
@@ -81,7 +84,26 @@ async fn members(reach: &Reach) -> Result<Vec<Member>, String> {
     }
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    fn is_endless(&self) -> bool {
+        self.watch
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let cluster = reach.cluster().await?;
     if args.watch {
         return watch::run(args, reach, &cluster, session).await;

@@ -1,5 +1,6 @@
 //! `zsha status-conf`: the status, and the document in force beside it.
 
+use async_trait::async_trait;
 use serde_json::json;
 use zsha_crds::API_VERSION;
 use zsha_crds::normalise::normalised;
@@ -9,9 +10,11 @@ use zsha_runtime::client::view;
 
 use super::export_config::config_json;
 use super::status::{banner, print};
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -19,7 +22,22 @@ pub struct Args {
     pub output: Form,
 }
 
-pub async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.store()?, session).await
+    }
+}
+
+async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
     let cluster = reach.cluster().await?;
     let view = view::once(reach.store.as_ref(), &cluster, session.clock).await?;
     let status = summarise(&view);

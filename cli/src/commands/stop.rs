@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use zsha_crds::VmState;
 use zsha_crds::records::Intent;
 use zsha_crds::status::ClusterStatus;
 
-use crate::args::Global;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 /// As long as the controllers give a guest where nobody says it.
 const GUEST: Duration = Duration::from_secs(120);
@@ -26,7 +29,26 @@ pub struct Args {
     pub order: order::Waiting,
 }
 
-pub async fn run(
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
+        true
+    }
+
+    fn wants_json(&self) -> bool {
+        self.order.common.json()
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global, beside.store()?, session).await
+    }
+}
+
+async fn run(
     args: &Args,
     global: &Global,
     reach: &Reach,

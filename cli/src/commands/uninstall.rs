@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName, VmName};
 use zsha_runtime::client::document::Live;
 
-use super::{apply, check_config};
-use crate::args::Global;
+use super::{Beside, Run};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::global::Global;
+use crate::input;
 use crate::install::ceph::CephLogin;
 use crate::install::facts::{Facts, Installed};
 use crate::install::layout;
@@ -24,7 +28,6 @@ use crate::install::told::Told;
 use crate::install::waits::SHORT;
 use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 /// As `zsha stop` gives the guest, and what it needs beside that.
 const GUEST: Duration = Duration::from_secs(120);
@@ -56,13 +59,26 @@ pub struct Args {
     pub login: login::Args,
 }
 
-impl Args {
-    pub(crate) fn needs_store(&self) -> bool {
+#[async_trait(?Send)]
+impl Run for Args {
+    fn needs_store(&self) -> bool {
         self.config.is_none() && self.yes_i_really_really_mean_it
+    }
+
+    fn wants_json(&self) -> bool {
+        self.output.is_json()
+    }
+
+    fn is_endless(&self) -> bool {
+        true
+    }
+
+    async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
+        run(self, beside.global, beside.reach, session).await
     }
 }
 
-pub async fn run(
+async fn run(
     args: &Args,
     global: &Global,
     reach: Option<&Reach>,
@@ -133,8 +149,8 @@ async fn document(
 ) -> Result<HaCluster, Failure> {
     match (&args.config, reach) {
         (Some(file), _) => {
-            let decoded = apply::input(file, global.cluster.as_ref(), None, session).await?;
-            check_config::warn(session, &decoded.warnings)?;
+            let decoded = input::document(file, global.cluster.as_ref(), None, session).await?;
+            input::warn(session, &decoded.warnings)?;
             Ok(decoded.cluster)
         }
         (None, Some(reach)) => {

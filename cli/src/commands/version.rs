@@ -1,15 +1,8 @@
 //! `zsha -v`: the four lines of zsha 2.5.1. What the build was not told is `unknown`.
 
-use crate::session::Session;
-use crate::{Exit, Failure};
-
-/// What the binary was built from, as far as the build said so.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Build {
-    pub commit: Option<&'static str>,
-    pub branch: Option<&'static str>,
-    pub date: Option<&'static str>,
-}
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::session::{Build, Session};
 
 pub fn run(session: &mut Session<'_>) -> Result<Exit, Failure> {
     let Build { commit, branch, date } = session.build;

@@ -1,7 +1,6 @@
 //! What belongs on a node: every file of ours with its content, and what has to be started anew when it changes. The
 //! texts are those of `manifests`, which says why they are as they are. Values in, values out.
 
-use clap_complete::Shell;
 use serde_json::json;
 use serde_yaml::{Mapping, Value};
 use sha2::{Digest, Sha256};
@@ -178,6 +177,15 @@ pub(crate) struct Programs {
     pub(crate) controller: Wanted,
     /// None: the nodes have to have one.
     pub(crate) consul: Option<Wanted>,
+    pub(crate) completions: Completions,
+}
+
+/// The scripts that complete the command line of `zsha`, one for each shell.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Completions {
+    pub(crate) bash: Vec<u8>,
+    pub(crate) zsh: Vec<u8>,
+    pub(crate) fish: Vec<u8>,
 }
 
 /// What makes one cluster's files differ from another's.
@@ -254,9 +262,8 @@ pub(crate) fn files(
         Host,
         include_str!("../../../manifests/systemd/zsha-host.service"),
     ));
-    for (path, shell) in [(BASH, Shell::Bash), (ZSH, Shell::Zsh), (FISH, Shell::Fish)] {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut crate::definition(), "zsha", &mut script);
+    let Completions { bash, zsh, fish } = programs.completions.clone();
+    for (path, script) in [(BASH, bash), (ZSH, zsh), (FISH, fish)] {
         files.push(Wanted::new(path, "644", Aside, script));
     }
     files

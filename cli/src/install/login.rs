@@ -10,8 +10,9 @@ use zsha_crds::{HaCluster, NodeName};
 
 use super::ssh::{Login, Remote};
 use super::told::Told;
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::session::Session;
-use crate::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Over SSH")]

@@ -13,8 +13,9 @@ use super::preflight::{self, Objection};
 use super::ssh::SshError;
 use super::told::Told;
 use super::waits::SHORT;
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::session::Session;
-use crate::{Exit, Failure};
 
 /// Each of them, and what it says of itself.
 pub(crate) struct Nodes {

@@ -6,7 +6,7 @@ use zsha_crds::HaCluster;
 use zsha_crds::decode::{Options, decode_bytes};
 
 use super::facts::{CephFacts, Facts, Image, Link, UnitFact};
-use super::layout::{self, Part, Programs, Wanted};
+use super::layout::{self, Completions, Part, Programs, Wanted};
 
 pub(crate) fn document() -> HaCluster {
     let text = include_bytes!("../../../manifests/examples/cluster.yaml");
@@ -25,6 +25,7 @@ pub(crate) fn programs() -> Programs {
         zsha: program(layout::ZSHA, Part::Zsha),
         controller: program(layout::CONTROLLER, Part::Zsha),
         consul: Some(program(layout::CONSUL, Part::Consul)),
+        completions: Completions::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 use zsha_crds::API_VERSION;
 use zsha_crds::document::Node;
 
-use crate::Failure;
+use crate::failure::Failure;
 use crate::output::escape::plain;
 use crate::session::Session;
 

@@ -4,7 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::{Exit, Failure};
+use crate::exit::Exit;
+use crate::failure::Failure;
 
 /// What `-o` takes with other commands, where it names a form and no file.
 const FORMS: [&str; 5] = ["json", "yaml", "table", "wide", "name"];

@@ -5,9 +5,10 @@ use zsha_crds::diff::{Change, Impact, impact, summary};
 use zsha_crds::{API_VERSION, ClusterName, HaCluster};
 
 use super::{Args, DryRun};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::form::Form;
 use crate::session::Session;
-use crate::{Exit, Failure};
 
 pub(super) enum Done {
     /// Valid; nothing was asked or written.

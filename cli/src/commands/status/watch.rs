@@ -11,9 +11,10 @@ use zsha_runtime::client::watch::Onlooker;
 
 use super::screen::{Key, Screen};
 use super::{Args, banner, line, table};
+use crate::exit::Exit;
+use crate::failure::Failure;
 use crate::output::form::Form;
 use crate::session::{Reach, Session};
-use crate::{Exit, Failure};
 
 /// Six small reads of the nearest server each time: a person sees no faster, and Consul does not notice.
 const EVERY: Duration = Duration::from_millis(500);
