@@ -2,8 +2,7 @@
 
 use async_trait::async_trait;
 use zsha_crds::records::EventRecord;
-use zsha_crds::status::{ClusterView, RawRecord};
-use zsha_runtime::store::Read;
+use zsha_runtime::client::past::{self, Past};
 
 use super::{Beside, Run};
 use crate::exit::Exit;
@@ -39,21 +38,14 @@ impl Run for Args {
 }
 
 async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let (cluster, keys) = reach.keys().await?;
-    let listing = reach.store.list(&keys.events(), Read::Consistent).await;
-    let listing = listing.map_err(|error| Failure::store("reading the events", &error))?;
-    let records = listing.entries.iter().map(|entry| RawRecord {
-        key: &entry.key,
-        value: &entry.value,
-        modify_index: entry.modify_index,
-    });
+    let cluster = reach.cluster().await?;
     let now = session.clock.wall();
-    let view = ClusterView::from_records(cluster, now, records);
-    for (key, why) in &view.unreadable {
+    let Past { records, unreadable } = past::events(reach.store.as_ref(), &cluster, now).await?;
+    for (key, why) in unreadable {
         session.output.tell(&format!("warning: {key} cannot be read: {why}"))?;
     }
-    let from = args.limit.map_or(0, |limit| view.events.len().saturating_sub(limit));
-    let events = &view.events[from..];
+    let from = args.limit.map_or(0, |limit| records.len().saturating_sub(limit));
+    let events = &records[from..];
     match args.output {
         Form::Json => {
             session.output.json(&List::new("EventList", events))?;

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use zsha_crds::decode_value;
 use zsha_crds::normalise::to_yaml;
-use zsha_crds::records::{self, HistoryRecord};
-use zsha_runtime::store::Read;
+use zsha_crds::records::HistoryRecord;
+use zsha_runtime::client::past::{self, Past};
 
 use super::{Beside, Run};
 use crate::exit::Exit;
@@ -39,15 +39,10 @@ impl Run for Args {
 }
 
 async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    let (_, keys) = reach.keys().await?;
-    let listing = reach.store.list(&keys.history(), Read::Consistent).await;
-    let listing = listing.map_err(|error| Failure::store("reading the history", &error))?;
-    let mut records: Vec<HistoryRecord> = Vec::new();
-    for entry in &listing.entries {
-        match records::read(&entry.value) {
-            Ok(record) => records.push(record),
-            Err(why) => session.output.tell(&format!("warning: {} cannot be read: {why}", entry.key))?,
-        }
+    let cluster = reach.cluster().await?;
+    let Past { records, unreadable } = past::history(reach.store.as_ref(), &cluster).await?;
+    for (key, why) in unreadable {
+        session.output.tell(&format!("warning: {key} cannot be read: {why}"))?;
     }
     if let Some(wanted) = args.generation {
         return one(&records, wanted, args.output, session);

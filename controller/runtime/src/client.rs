@@ -1,4 +1,4 @@
-//! A cluster for whoever is no node of it: a command, a dashboard, a page. Such a client looks on (`view`, `watch`), puts
+//! A cluster for whoever is no node of it: a command, a dashboard, a page. Such a client looks on (`view`, `watch`), looks back (`past`), puts
 //! a document in force (`document`, `apply`, `commit`), and gives an order and waits until it has come true (`order`,
 //! `intent`, `until`).
 //!
@@ -6,6 +6,7 @@
 //! asks nobody: an error says what failed as a type, and the words for people are found where people are.
 
 pub mod clusters;
+pub mod past;
 pub mod view;
 pub mod watch;
 

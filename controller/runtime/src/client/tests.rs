@@ -13,6 +13,7 @@ use super::clusters::{ClusterError, the_only};
 use super::commit::Fate;
 use super::document::Live;
 use super::order::{BeginError, Order};
+use super::past::history;
 use super::until::{Is, Progress, UntilError};
 use super::watch::Onlooker;
 use crate::clock::Clock;
@@ -126,4 +127,15 @@ async fn nothing_is_asked_of_a_cluster_without_a_document() {
     store.apply(&[Op::Create { key: Keys::new(&name).spec(), value: "{".into() }]).unwrap();
     let begun = Order::begin(Arc::new(store), name, clock()).await;
     assert!(matches!(begun, Err(BeginError::Unreadable { .. })), "{begun:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_in_force_is_told_beside_what_cannot_be_read() {
+    let (store, name) = applied().await;
+    let key = Keys::new(&name).history_of(7);
+    store.apply(&[Op::Create { key: key.clone(), value: "{".into() }]).unwrap();
+    let past = history(&store, &name).await.unwrap();
+    let by: Vec<_> = past.records.iter().map(|record| (record.generation, &*record.applied_by)).collect();
+    assert_eq!(by, [(1, "alice@desk")]);
+    assert_eq!(past.unreadable.iter().map(|(key, _)| key).collect::<Vec<_>>(), [&key]);
 }
