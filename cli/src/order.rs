@@ -26,7 +26,8 @@ pub struct Common {
     /// Why, for those who read the status and the events
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     pub message: String,
-    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::text_or_json("One object at the end"))]
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(value_parser = form::text_or_json("One object at the end"))]
     pub output: Form,
 }
 

@@ -23,7 +23,8 @@ use crate::session::Session;
 pub struct Args {
     /// The document: YAML, JSON, or the config.json of zsha 2.5.1; `-` for standard input
     pub file: String,
-    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::text_or_json("The faults, or that there are none, as a DiagnosticList"))]
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(value_parser = form::text_or_json("The faults, or that there are none, as a DiagnosticList"))]
     pub output: Form,
     /// Also look at every node over SSH, as install does before it begins
     #[arg(long)]

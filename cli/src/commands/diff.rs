@@ -20,7 +20,8 @@ pub struct Args {
     /// The document; `-` for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE")]
     pub file: String,
-    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::of(&[(Form::Text, "A unified diff, each change with its effect on the VM"), (Form::Json, "")]))]
+    #[arg(short, long, value_name = "FORM", default_value = "text")]
+    #[arg(value_parser = form::of(&[(Form::Text, "A unified diff, each change with its effect on the VM"), (Form::Json, "")]))]
     pub output: Form,
 }
 

@@ -28,9 +28,9 @@ use crate::install::nodes::{self, Nodes};
 use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
 use crate::install::ssh::SshError;
 use crate::install::steps::{self, Look, OnRemote, Secrets};
-use crate::install::told::Told;
+use crate::install::told::{self, Told};
 use crate::install::waits::SHORT;
-use crate::output::form::{self, Form};
+use crate::output::form::Form;
 use crate::session::Session;
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +58,7 @@ pub struct Args {
     /// Put the document in force even where it restarts or moves the VM
     #[arg(short, long)]
     pub yes: bool,
-    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::text_or_json("An object a line: `progress`, `warning`, and one `result` at the end"))]
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = told::forms())]
     pub output: Form,
     #[command(flatten)]
     pub login: login::Args,

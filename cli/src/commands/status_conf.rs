@@ -18,7 +18,8 @@ use crate::session::{Reach, Session};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = form::table_or_json("One object with both"))]
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    #[arg(value_parser = form::table_or_json("One object with both"))]
     pub output: Form,
 }
 

@@ -24,9 +24,9 @@ use crate::install::nodes::Nodes;
 use crate::install::plan::ceph_admin;
 use crate::install::ssh::{Remote, SshError, quoted};
 use crate::install::steps::{self, Look};
-use crate::install::told::Told;
+use crate::install::told::{self, Told};
 use crate::install::waits::SHORT;
-use crate::output::form::{self, Form};
+use crate::output::form::Form;
 use crate::session::{Reach, Session};
 
 /// As `zsha stop` gives the guest, and what it needs beside that.
@@ -53,7 +53,7 @@ pub struct Args {
     /// That it is meant
     #[arg(long)]
     pub yes_i_really_really_mean_it: bool,
-    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = form::text_or_json("An object a line: `progress`, `warning`, and one `result` at the end"))]
+    #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = told::forms())]
     pub output: Form,
     #[command(flatten)]
     pub login: login::Args,

@@ -86,7 +86,7 @@ pub(crate) async fn make_tokens(remote: &Remote, node: &Node) -> Result<(), SshE
          put {agent_file} \"acl {{\n  tokens {{\n    agent = \\\"$node\\\"\n  }}\n}}\n\" consul:consul\n\
          systemctl reload consul",
         name = node.name,
-        due = super::steps::due(layout::Part::Zsha),
+        due = layout::Part::Zsha.mark_due(),
         dc = layout::DATACENTER,
         operator_file = layout::OPERATOR_TOKEN,
         node_file = layout::NODE_TOKEN,

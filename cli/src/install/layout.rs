@@ -138,6 +138,12 @@ impl Part {
             Self::Aside => None,
         }
     }
+
+    /// Lines of a script that say, until it is done, that what runs by this part has to be started anew.
+    pub(crate) fn mark_due(self) -> String {
+        let Some(due) = self.due() else { return String::new() };
+        format!("[ -d {ETC} ] || install -d -m 755 {ETC}\n: >{due}\nsync {due}\n")
+    }
 }
 
 /// A file as it has to be on a node.

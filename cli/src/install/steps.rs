@@ -156,12 +156,6 @@ impl OnRemote<'_> {
     }
 }
 
-/// Lines of a script that say, until it is done, that what runs by this part has to be started anew.
-pub(super) fn due(part: Part) -> String {
-    let Some(due) = part.due() else { return String::new() };
-    format!("[ -d {at} ] || install -d -m 755 {at}\n: >{due}\nsync {due}\n", at = layout::ETC)
-}
-
 /// The script, which has started anew what runs by this part.
 fn then_done(script: &str, part: Part) -> String {
     let due = part.due().unwrap_or_default();
@@ -182,7 +176,7 @@ fn send_script(file: &Wanted) -> String {
          [ \"$(sha256sum <\"$new\" | cut -d' ' -f1)\" = {sha} ] || \
          {{ echo 'what arrived is not what was sent' >&2; exit 1; }}\n\
          chmod {mode} \"$new\"\nchown {owner} \"$new\"\nsync \"$new\"\n{tried}{due}mv -f \"$new\" \"$path\"",
-        due = due(file.part),
+        due = file.part.mark_due(),
         path = quoted(file.path),
         sha = file.sha256,
         mode = file.mode,
@@ -321,7 +315,7 @@ mod tests {
         for (script, left) in [("true\ntrue", false), ("false\ntrue", true)] {
             let dir = tempfile::tempdir().unwrap();
             let at = |script: &str| script.replace(layout::ETC, dir.path().join("etc").to_str().unwrap());
-            run(&at(&due(Part::Host)), b"");
+            run(&at(&Part::Host.mark_due()), b"");
             let done = run(&at(&then_done(script, Part::Host)), b"");
             assert_eq!(done.status.success(), !left);
             assert_eq!(Path::new(&at(Part::Host.due().unwrap())).exists(), left, "{script}");

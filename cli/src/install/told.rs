@@ -1,12 +1,19 @@
 //! What install and uninstall say while they work: a line for a person, an object a line for a program.
 
+use clap::builder::TypedValueParser;
 use serde_json::json;
 use zsha_crds::API_VERSION;
 use zsha_crds::document::Node;
 
 use crate::failure::Failure;
 use crate::output::escape::plain;
+use crate::output::form::{self, Form};
 use crate::session::Session;
+
+/// The forms in which it is said.
+pub(crate) fn forms() -> impl TypedValueParser<Value = Form> {
+    form::text_or_json("An object a line: `progress`, `warning`, and one `result` at the end")
+}
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Told {
