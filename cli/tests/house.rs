@@ -2,6 +2,7 @@
 //! says at its head what it is for.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 #[path = "common/tree.rs"]
@@ -67,6 +68,75 @@ fn a_clock_and_a_wait_are_seen_where_they_are_allowed() {
     let edge = code("controller/src/observe.rs");
     assert!(edge.contains(".await") && edge.contains("clock.now()"));
     assert!(!edge.contains("//!"), "comments are no code");
+}
+
+/// The paths below `crate` and `super` that the code of a file uses, as modules of the whole crate, `a::b` without
+/// `crate`. `super` in `a/b.rs` is `a`.
+fn uses(module: &str, code: &str) -> Vec<String> {
+    let above = module.rsplit_once("::").map_or("", |(above, _)| above);
+    let mut found = Vec::new();
+    for (word, base) in [("crate::", ""), ("super::", above)] {
+        for (at, _) in code.match_indices(word) {
+            let rest = &code[at + word.len()..];
+            let rest = rest.split(';').next().unwrap();
+            let (path, group) = rest.split_once('{').unwrap_or((rest, ""));
+            let is_name = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+            let path: String = path.chars().take_while(|c| is_name(*c)).collect();
+            let in_group = group.split(',').map(|name| name.trim().split(|c| !is_name(c)).next().unwrap());
+            let joined = |name: &str| format!("{base}::{path}{name}").trim_matches(':').to_owned();
+            found.extend(std::iter::once("").chain(in_group).map(joined));
+        }
+    }
+    found
+}
+
+/// What a file is as a module: `commands/apply.rs` is `commands::apply`.
+fn module(room: &str, file: &str) -> String {
+    let inside = file.strip_prefix(room).unwrap().trim_start_matches('/');
+    inside.strip_suffix(".rs").unwrap().replace('/', "::")
+}
+
+/// Whether `from` comes back to itself over what it uses, and by which way.
+fn circle(from: &str, uses: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let mut ways = vec![vec![from.to_owned()]];
+    while let Some(way) = ways.pop() {
+        for next in &uses[way.last().unwrap()] {
+            let mut longer = way.clone();
+            longer.push(next.clone());
+            if next == from {
+                return Some(longer);
+            }
+            if seen.insert(next.clone()) {
+                ways.push(longer);
+            }
+        }
+    }
+    None
+}
+
+/// A command can then be read with what it stands on, and without what stands on it.
+#[test]
+fn no_module_of_the_command_rests_on_one_that_rests_on_it() {
+    let room = "cli/src";
+    let files = rust_files(room).into_iter().filter(|file| !is_test(file));
+    let modules: BTreeMap<String, String> = files.map(|file| (module(room, &file), code(&file))).collect();
+    let of_a_path = |path: &str| {
+        let longest_first = std::iter::successors(Some(path), |path| Some(path.rsplit_once("::")?.0));
+        longest_first.into_iter().find(|path| modules.contains_key(*path)).map(ToOwned::to_owned)
+    };
+    let used = |(module, code): (&String, &String)| {
+        let used = uses(module, code).iter().filter_map(|path| of_a_path(path)).collect::<BTreeSet<_>>();
+        (module.clone(), used.into_iter().filter(|other| other != module).collect())
+    };
+    let uses: BTreeMap<_, BTreeSet<_>> = modules.iter().map(used).collect();
+    assert!(uses["commands::drain"].contains("order") && uses["order"].contains("failure::client"));
+    let circles: Vec<_> = uses.keys().filter_map(|module| circle(module, &uses)).collect();
+    assert!(
+        circles.is_empty(),
+        "{}",
+        circles.iter().map(|way| way.join(" -> ")).collect::<Vec<_>>().join("\n")
+    );
 }
 
 #[test]
