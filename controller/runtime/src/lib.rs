@@ -1,5 +1,5 @@
 //! kube-runtime as its users know it, over Consul instead of an API server. It knows keys, records and leases; it
-//! knows nothing of virtual machines, libvirt or command lines.
+//! knows nothing of how a virtual machine is run, of libvirt or of command lines. `client` is for whoever is no node.
 
 pub mod backoff;
 pub mod client;
