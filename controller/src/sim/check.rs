@@ -144,6 +144,7 @@ impl Checker {
         for (node, it) in &mut self.executing {
             it.held = self.validity.grant(node).is_some_and(|grant| self.validity.now(node) < grant.until());
         }
+        self.reasons.restoring(self.leases.keys());
         self.unsettled_until = Some(Instant::now() + UNSETTLED);
     }
 

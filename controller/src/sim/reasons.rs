@@ -2,7 +2,8 @@
 //! by was so. It knows the truth of every host; the decision is what the controller says that it is doing (`heard`).
 //!
 //! - R1: under a valid lease a start only where no other host has a process that could execute: one that does, or one that
-//!   was started by the lease that is valid there, and did not come with a migration.
+//!   was started by the lease that is valid there, and did not come with a migration. One whose start was under way as a
+//!   snapshot was restored is made paused, and nothing of before that lets it run.
 //! - R2: a copy that executes is ended "for want of its disk" only where its host does not reach that.
 //! - R3: the record lets go of a node whose lease is valid only by that node's own write.
 //! - R4: and only while no process of the VM is there.
@@ -24,6 +25,8 @@ pub struct Reasons {
     known: BTreeSet<u64>,
     /// Those of them that a start has made, and by which epoch it was decided.
     started: BTreeMap<u64, Option<u64>>,
+    /// Nodes whose start was under way when a snapshot was last restored, and is so still.
+    outdated: BTreeSet<NodeName>,
     /// Whose write is being taken in.
     pub writer: Option<NodeName>,
 }
@@ -35,7 +38,16 @@ fn is_valid(validity: &Validity, node: &NodeName, epoch: Option<u64>) -> bool {
     })
 }
 
+fn is_starting(node: &NodeName) -> bool {
+    matches!(heard::of(node), Some(Step::Start { .. }))
+}
+
 impl Reasons {
+    /// A snapshot is about to be restored, and these are all nodes.
+    pub fn restoring<'a>(&mut self, nodes: impl Iterator<Item = &'a NodeName>) {
+        self.outdated.extend(nodes.filter(|node| is_starting(node)).cloned());
+    }
+
     /// R1: what has begun since the last look.
     /// What `excused` hosts execute is no part of the promise.
     pub fn begun(
@@ -44,12 +56,15 @@ impl Reasons {
         excused: impl Fn(&NodeName) -> bool,
     ) -> Vec<String> {
         let mut violations = Vec::new();
+        self.outdated.retain(is_starting);
         for copy in copies.iter().filter(|copy| !self.known.contains(&copy.process)) {
-            if !matches!(heard::of(&copy.node), Some(Step::Start { .. })) {
+            if !is_starting(&copy.node) {
                 continue;
             }
             let epoch = heard::last_start(&copy.node);
-            self.started.insert(copy.process, epoch);
+            if !self.outdated.contains(&copy.node) {
+                self.started.insert(copy.process, epoch);
+            }
             // One that was decided before the lease was over is made paused, finds that out, and is dead within K.
             if !is_valid(validity, &copy.node, epoch) {
                 continue;
