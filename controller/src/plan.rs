@@ -34,8 +34,8 @@
 //! - `stability`: whether this node loses its lease again and again.
 //! - `unreadable`: what is done about records that make no sense, or are not there.
 
-pub mod adopt;
-pub mod arrival;
+mod adopt;
+mod arrival;
 pub mod blindness;
 pub mod claim;
 pub mod decision;
@@ -50,7 +50,7 @@ mod host;
 pub mod host_down;
 mod left;
 mod looked;
-pub mod migration;
+mod migration;
 pub mod news;
 pub mod notes;
 pub mod orders;
@@ -67,7 +67,7 @@ pub mod step;
 pub mod storage;
 mod unnamed;
 pub mod unreadable;
-pub mod upkeep;
+mod upkeep;
 
 #[cfg(test)]
 mod tests;

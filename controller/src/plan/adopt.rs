@@ -19,7 +19,7 @@ use crate::world::{StoredVm, World};
 /// The record names this node and epoch, and an earlier process wrote it: write it again, so that a write of that
 /// process still on its way fails, and only then act on it. Touches no VM. Without a copy here the record proves
 /// little (it may have come back with a snapshot, and the VM run elsewhere by now), so the others are asked first.
-pub fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
+pub(super) fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.stored() else { return };
     if planted::is_planted(Bug::RestartKills) && world.local.known().is_some_and(|local| local.has_process())
     {
@@ -113,7 +113,7 @@ fn why(world: &World, stored: &StoredVm) -> String {
 
 /// The store went back to a time before this node became the owner, and its copy runs: what it had written is written
 /// again. Whoever is named instead cannot have started one meanwhile: this node's lease says that it has a copy.
-pub fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
+pub(super) fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
     let (Some(stored), Some(before)) = (world.stored(), &world.vm_before) else {
         return;
     };

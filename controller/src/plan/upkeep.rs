@@ -21,7 +21,7 @@ use crate::world::World;
 const STILL_MAY_FOLLOW: Duration = Duration::from_secs(5 * SHUTDOWN_PATIENCE.as_secs());
 
 /// Called only when this node owns the VM, its lease is valid, and this process wrote the record.
-pub fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
+pub(super) fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.stored() else { return };
     let owner = Upkeep { world, stored, epoch };
     owner.sees_another(notes);
