@@ -8,6 +8,7 @@ pub(crate) mod login;
 pub(crate) mod ssh;
 
 pub(crate) mod facts;
+pub(crate) mod given;
 pub(crate) mod layout;
 pub(crate) mod preflight;
 

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use zsha_crds::HaCluster;
 use zsha_crds::decode::{Options, decode_bytes};
 
-use super::install;
 use super::{Beside, Run};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::input;
+use crate::install::given;
 use crate::install::layout::Choice;
 use crate::install::login;
 use crate::install::nodes::Nodes;
@@ -86,7 +86,7 @@ async fn nodes(
 ) -> Result<Exit, Failure> {
     let nodes = Nodes::open(document, &args.login, told, session).await?;
     // As install has it by itself; whether it has a Consul to send is seen there.
-    let choice = Choice { acl: true, settings: install::settings(args.settings.as_deref())? };
+    let choice = Choice { acl: true, settings: given::settings(args.settings.as_deref())? };
     nodes.judge(document, &choice, true, told, session)?;
     told.line(session, None, "Every node is fit.")?;
     told.end(session, "CheckResult", false, true)?;

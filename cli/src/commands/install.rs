@@ -5,10 +5,9 @@
 //! on from there.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use async_trait::async_trait;
-use serde_yaml::Mapping;
 use zsha_crds::document::Node;
 use zsha_crds::status::ClusterStatus;
 use zsha_crds::{HaCluster, NodeName, normalise};
@@ -20,9 +19,10 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::input;
 use crate::install::acl;
-use crate::install::ceph::{self, CephLogin};
+use crate::install::ceph::CephLogin;
 use crate::install::facts::Facts;
-use crate::install::layout::{self, Choice, Completions, Part, Programs, Wanted};
+use crate::install::given;
+use crate::install::layout::{self, Choice, Completions, Programs};
 use crate::install::login::{self, Remotes};
 use crate::install::nodes::{self, Nodes};
 use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
@@ -105,8 +105,8 @@ async fn run(
     input::warn(session, &decoded.warnings)?;
     let document = decoded.cluster;
     told.line(session, None, "config file check pass")?;
-    let programs = programs(args, completions)?;
-    let choice = Choice { acl: !args.no_acl, settings: settings(args.settings.as_deref())? };
+    let programs = given::programs(args.consul_program.as_deref(), completions)?;
+    let choice = Choice { acl: !args.no_acl, settings: given::settings(args.settings.as_deref())? };
     let nodes = Nodes::open(&document, &args.login, told, session).await?;
     nodes.judge(&document, &choice, programs.consul.is_some(), told, session)?;
     let Nodes { remotes, facts } = nodes;
@@ -134,71 +134,9 @@ async fn run(
     Ok(Exit::Success)
 }
 
-// --- what is given here
-
 fn completions(definition: fn() -> clap::Command) -> Completions {
     let script = |shell| completion::script(shell, definition());
     Completions { bash: script(For::Bash), zsh: script(For::Zsh), fish: script(For::Fish) }
-}
-
-fn programs(args: &Args, completions: Completions) -> Result<Programs, Failure> {
-    let us = std::env::current_exe().map_err(|error| {
-        Failure::new(Exit::General, "NoProgram", format!("where this program is: {error}"))
-    })?;
-    let beside = |name: &str| us.with_file_name(name);
-    let consul = match &args.consul_program {
-        Some(file) => Some(file.clone()),
-        None => Some(beside("consul")).filter(|file| file.is_file()),
-    };
-    let zsha = program(&us, layout::ZSHA, Part::Zsha)?;
-    let other = |file: &Path, path, part| {
-        let other = program(file, path, part)?;
-        for_the_same_machine(&zsha.content, &other.content, file).map(|()| other)
-    };
-    let consul = consul.map(|file| other(&file, layout::CONSUL, Part::Consul)).transpose()?;
-    let controller = other(&beside("zsha-controller"), layout::CONTROLLER, Part::Zsha)?;
-    Ok(Programs { zsha, controller, consul, completions })
-}
-
-/// Every node is seen to be of the kind that this very program is for. One for another kind would be taken for a
-/// script by the shell that tries it there.
-fn for_the_same_machine(ours: &[u8], other: &[u8], file: &Path) -> Result<(), Failure> {
-    // Of an ELF file: how wide its words are and in what order their bytes, and which processor it is for.
-    let machine = |elf: &[u8]| Some((elf.get(4..6)?.to_vec(), elf.get(18..20)?.to_vec()));
-    if machine(other).is_some() && machine(other) == machine(ours) {
-        return Ok(());
-    }
-    Err(Failure::usage(format!("{} is for another kind of processor than this zsha", file.display()))
-        .hint("take one for the nodes' kind: `file` says which kind a program is for"))
-}
-
-fn program(file: &Path, path: &'static str, part: Part) -> Result<Wanted, Failure> {
-    let content = std::fs::read(file).map_err(|error| {
-        Failure::new(Exit::Usage, "NoProgram", format!("{} cannot be read", file.display()))
-            .cause(error.to_string())
-            .hint("the programs to send stand beside this `zsha`: zsha-controller, and consul unless it is named")
-    })?;
-    if !content.starts_with(b"\x7fELF") {
-        return Err(Failure::usage(format!("{} is no program", file.display())));
-    }
-    Ok(Wanted::new(path, "755", part, content))
-}
-
-/// What `--settings` names.
-pub(crate) fn settings(file: Option<&Path>) -> Result<Mapping, Failure> {
-    let Some(file) = file else { return Ok(Mapping::new()) };
-    let name = file.display();
-    let unusable = |why: String| Failure::usage(format!("{name} cannot be used")).cause(why);
-    let text = std::fs::read_to_string(file).map_err(|error| unusable(error.to_string()))?;
-    let settings: Mapping = serde_yaml::from_str(&text).map_err(|error| unusable(error.to_string()))?;
-    if settings.contains_key(ceph::USER) != settings.contains_key(ceph::SECRET) {
-        return Err(unusable(format!("`{}` and `{}` go together", ceph::USER, ceph::SECRET)));
-    }
-    let own = layout::OWN_SETTINGS.iter().find(|key| settings.contains_key(**key));
-    match own {
-        Some(key) => Err(unusable(format!("`{key}` is written by install itself, for each node"))),
-        None => Ok(settings),
-    }
 }
 
 impl Work<'_> {
@@ -437,26 +375,5 @@ impl Work<'_> {
             format!("{} {}: {what}: it failed; the nodes after it were not begun", node.address, node.name);
         let failure = Failure::new(Exit::General, "NodeFailed", message).cause(error.to_string());
         failure.hint("mend it, and run the same command again: it goes on from there")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_for_another_kind_of_processor_is_not_sent_at_all() {
-        let mut ours = b"\x7fELF\x02\x01\x01".to_vec();
-        ours.resize(64, 0);
-        ours[18] = 62;
-        let file = Path::new("zsha-controller");
-        assert!(for_the_same_machine(&ours, &ours, file).is_ok());
-        let mut other = ours.clone();
-        other[7] = 3;
-        assert!(for_the_same_machine(&ours, &other, file).is_ok(), "which system it is for says nothing");
-        other[18] = 183;
-        let refused = for_the_same_machine(&ours, &other, file).unwrap_err();
-        assert_eq!(refused.message, "zsha-controller is for another kind of processor than this zsha");
-        assert!(for_the_same_machine(&ours[..8], &ours[..8], file).is_err(), "that is no whole program");
     }
 }
