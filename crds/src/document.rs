@@ -48,7 +48,7 @@ pub struct HaCluster {
     pub kind: Kind,
     /// The cluster's name.
     pub metadata: Metadata,
-    /// The wish for the cluster.
+    /// The desired state of the cluster.
     pub spec: Spec,
 }
 
@@ -100,7 +100,7 @@ pub enum ImageType {
     CephConf,
 }
 
-/// The wish for the cluster.
+/// The desired state of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Spec {
