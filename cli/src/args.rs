@@ -52,7 +52,7 @@ pub enum Command {
     Migrate(migrate::Args),
     /// Shut the VM down, and keep it so
     Stop(stop::Args),
-    /// Have the VM run again after `stop`, and forget failed starts
+    /// Start the VM again after `stop`, and forget failed starts
     Start(start::Args),
     /// Make the VM leave a node, and keep it away
     Drain(drain::Args),

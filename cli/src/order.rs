@@ -301,7 +301,7 @@ fn interrupted_line<T>(done: &Result<T, Failure>, session: &mut Session<'_>) -> 
 }
 
 pub(crate) fn frozen(asked: &Asked<'_>) -> Failure {
-    let message = format!("nothing is begun: the cluster was frozen {}", plain(&asked.to_string()));
+    let message = format!("the cluster is frozen ({}), so this was not begun", plain(&asked.to_string()));
     Failure::new(Exit::Refused, "Frozen", message).hint("zsha resume")
 }
 
@@ -310,7 +310,7 @@ pub(crate) fn not_a_member(status: &ClusterStatus, word: &str) -> Failure {
     let nodes =
         status.nodes.iter().filter_map(|node| Some(format!("{} ({})", node.name, node.address.as_ref()?)));
     let nodes: Vec<_> = nodes.collect();
-    Failure::new(Exit::Usage, "NotAMember", format!("'{}' is no node of this cluster", plain(word)))
+    Failure::new(Exit::Usage, "NotAMember", format!("'{}' is not a node of this cluster", plain(word)))
         .hint(format!("name one of {}", nodes.join(", ")))
 }
 

@@ -88,7 +88,7 @@ async fn how_far_it_is_is_told_as_the_source_says_it_and_an_end_is_kept() {
     let (ran, ()) = tokio::join!(zsha(store.clone(), "", &words), going);
     assert_eq!(ran.exit, Exit::TimedOut);
     assert_eq!(ran.out, "Migrate from nfs-1 to nfs-2\nMigration: [  0 %]\nMigration: [ 42 %]\n");
-    assert!(ran.err.contains("not so within 10 s: Migration: [ 42 %]"), "{}", ran.err);
+    assert!(ran.err.contains("timed out after 10 s: Migration: [ 42 %]"), "{}", ran.err);
     assert!(ran.err.contains("it stays asked for"), "{}", ran.err);
 }
 
@@ -113,7 +113,7 @@ async fn where_it_is_already_nothing_is_asked_and_a_stranger_is_named() {
     assert!(already.err.contains("domain mnvm is already active on nfs-1"), "{}", already.err);
     let stranger = zsha(store.clone(), "", &["migrate", "nfs-9"]).await;
     assert_eq!(stranger.exit, Exit::Usage);
-    assert!(stranger.err.contains("'nfs-9' is no node of this cluster"), "{}", stranger.err);
+    assert!(stranger.err.contains("'nfs-9' is not a node of this cluster"), "{}", stranger.err);
     assert!(stranger.err.contains("nfs-2 (10.0.0.2)"), "{}", stranger.err);
     assert_eq!(store.read(&keys().intent("migrate")), None, "nothing was written");
 }

@@ -83,7 +83,7 @@ fn what_the_manual_shows_is_printed() -> Result<()> {
     ensure!(there.status.success() && there.stderr.contains(&active), "{there:?}");
     let nobody = host.exec_with(&["zsha", "migrate", "192.0.2.9"], "", COMMAND)?;
     ensure!(
-        nobody.status.code() == Some(2) && nobody.stderr.contains("is no node of this cluster"),
+        nobody.status.code() == Some(2) && nobody.stderr.contains("is not a node of this cluster"),
         "{nobody:?}"
     );
     interrupted_while_it_waits(&lab, host)?;

@@ -37,7 +37,7 @@ pub struct Args {
     /// Why, for the history
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     pub message: String,
-    /// Only where this generation is in force; 0: nothing is
+    /// Applies only if this generation is in force (0: no document yet)
     #[arg(long, value_name = "N")]
     pub if_version: Option<u64>,
     /// Go ahead even where it restarts or moves the VM
@@ -186,7 +186,7 @@ fn consent(
             .hint(format!("zsha diff -f {}; `--yes` goes ahead", args.file))
     };
     let Some(ask) = session.ask.filter(|_| args.file != "-") else {
-        return Err(refused("NeedsYes", "this may disturb the VM, and nobody can be asked"));
+        return Err(refused("NeedsYes", "this may disturb the VM, and there is no terminal to ask at"));
     };
     session.output.tell(&format!("{}\n{}", disturbs.join("\n"), summary(changes)))?;
     let question = format!("apply it to {}?", new.name());

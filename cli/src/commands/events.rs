@@ -17,7 +17,7 @@ use crate::session::{Reach, Session};
 pub struct Args {
     #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = form::table_or_json(""))]
     pub output: Form,
-    /// The newest so many only
+    /// Shows only the newest N events
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 }

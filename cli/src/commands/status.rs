@@ -148,7 +148,7 @@ fn warnings(view: &ClusterView) -> Vec<String> {
 /// Where nobody knows what is asked for under this name.
 fn way_out(name: &str) -> Option<String> {
     let unknown = |what: &str, how: &str| {
-        Some(format!("nobody knows whether {what}, and nothing is begun meanwhile: {how}"))
+        Some(format!("it is not known whether {what}, so zsha begins nothing: {how}"))
     };
     match name {
         Intent::POWER => {

@@ -50,7 +50,7 @@ pub struct Args {
     /// The document that names the nodes [default: the one in force]
     #[arg(short, long = "config", value_name = "FILE")]
     pub config: Option<String>,
-    /// That it is meant
+    /// Confirms that zsha is to be removed
     #[arg(long)]
     pub yes_i_really_really_mean_it: bool,
     #[arg(short, long, value_name = "FORM", default_value = "text", value_parser = told::forms())]

@@ -71,7 +71,7 @@ impl From<UntilError> for Failure {
         match error {
             UntilError::Read(error) => error.into(),
             UntilError::TimedOut { limit, waits } => {
-                let message = format!("not so within {} s: {}", limit.as_secs_f64(), plain(&waits));
+                let message = format!("timed out after {} s: {}", limit.as_secs_f64(), plain(&waits));
                 Self::new(Exit::TimedOut, "TimedOut", message).hint(STAYS)
             }
         }
@@ -112,7 +112,7 @@ pub(crate) fn of_begin(error: BeginError, command: &str, keys: &Keys) -> Failure
     match error {
         BeginError::Read(error) => error.into(),
         BeginError::NoQuorum { why } => {
-            let message = format!("`{command}` asks nothing of a store without its quorum");
+            let message = format!("`{command}` is refused: Consul has no quorum");
             Failure::new(Exit::Unavailable, "StoreUnavailable", message)
                 .cause(plain(&why).into_owned())
                 .hint("look at `consul operator raft list-peers`")

@@ -30,7 +30,7 @@ pub struct Args {
     /// A private key [default: the agent's, then ~/.ssh/id_ed25519, id_ecdsa, id_rsa]
     #[arg(long, value_name = "FILE")]
     pub identity: Vec<PathBuf>,
-    /// Who to be there; anybody but root becomes root by sudo
+    /// The user to log in as; a user other than root uses sudo
     #[arg(long, value_name = "USER", default_value = "root")]
     pub user: String,
     #[arg(long, value_name = "PORT", default_value_t = 22)]

@@ -287,7 +287,7 @@ pub(super) fn moved_away(departed: &Departed) -> String {
     };
     format!(
         "the VM was moved away from {} by a command that was not zsha's, and no node says that it has it{seen}. It may run \
-         on a host that is no node of this cluster, so it is not started: a second copy would destroy its disk. Look for \
+         on a host that is not a node of this cluster, so it is not started: a second copy would destroy its disk. Look for \
          it (`virsh list` on the host it was moved to) and end it there, or move it back to a node; then `zsha start`",
         departed.from
     )

@@ -109,7 +109,7 @@ impl Upkeep<'_> {
             );
             return Asked::Waits;
         } else {
-            let why = line.unfit.get(&request.to).map_or("it is no node of this cluster", String::as_str);
+            let why = line.unfit.get(&request.to).map_or("it is not a node of this cluster", String::as_str);
             (Outcome::Refused, format!("the VM is not moved to {}: {why}", request.to))
         };
         let answer = Answer { id: request.id, outcome, message: message.clone() };

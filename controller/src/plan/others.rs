@@ -148,7 +148,7 @@ fn ask_for_lease(of: Owner, why: &str, plan: &mut Plan) {
     plan.step(Step::ReplaceLease { of, over: None });
 }
 
-/// Whether the record names this node, which has begun a new life since: it was away, and the record may be of a time before
+/// Whether the record names this node, which has begun a new lease since: it was away, and the record may be of a time before
 /// others had the VM.
 fn has_returned(world: &World) -> bool {
     let owner = world.record().and_then(|record| record.owner.as_ref());

@@ -130,7 +130,7 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
         // This node's own lease is valid (the caller has checked) in another epoch: an epoch begins only when no
         // copy of an earlier one is alive here.
         return Standing::Dead {
-            because: format!("this node has begun a new life since epoch {}", named.epoch),
+            because: format!("this node has begun a new lease since epoch {}", named.epoch),
         };
     }
     let Some(sight) = world.sights.get(&named.node) else {
@@ -156,7 +156,7 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
     if lease.epoch > named.epoch {
         let because = match (&lease.state, &lease.fenced_by) {
             (LeaseState::Fenced, Some(by)) => format!("{} was fenced by {by}", named.node),
-            _ => format!("{} has begun a new life since", named.node),
+            _ => format!("{} has begun a new lease since", named.node),
         };
         return Standing::Dead { because };
     }

@@ -1112,7 +1112,7 @@ fn a_migration_begins_with_its_intent_and_the_word_of_the_target() {
 fn what_cannot_be_done_is_answered_with_its_reason_and_changes_nothing() {
     for (to, outcome, says) in [
         ("n1", Outcome::Done, "runs on n1 already"),
-        ("n9", Outcome::Refused, "it is no node of this cluster"),
+        ("n9", Outcome::Refused, "it is not a node of this cluster"),
         ("n2", Outcome::Refused, "its controller is down"),
     ] {
         let mut world = asked_to_move(to);

@@ -42,7 +42,7 @@ pub enum UntilError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// It stays asked for. `waits` is how it stood at the last look.
-    #[error("not so within {} s: {waits}", limit.as_secs_f64())]
+    #[error("timed out after {} s: {waits}", limit.as_secs_f64())]
     TimedOut { limit: Duration, waits: String },
 }
 

@@ -87,7 +87,7 @@ fn a_takeover_says_what_proves_the_owners_copy_dead() {
     type Change = fn(&mut LeaseRecord);
     let cases: [(Change, &str); 4] = [
         (|lease| (lease.epoch, lease.state) = (2, LeaseState::Fenced), "n1 was fenced by n3"),
-        (|lease| lease.epoch = 2, "n1 has begun a new life since"),
+        (|lease| lease.epoch = 2, "n1 has begun a new lease since"),
         (|lease| lease.state = LeaseState::Released, "n1 has released its lease"),
         (|lease| lease.state = LeaseState::Fenced, "n1 is fenced"),
     ];
