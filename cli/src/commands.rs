@@ -1,4 +1,4 @@
-//! One file a command. Each has its `Args`, and says by [`Run`] what has to be known of it and how it is run.
+//! One file a command. Each has its `Args`, and says by `Run` what has to be known of it and how it is run.
 
 pub mod apply;
 pub mod check_config;

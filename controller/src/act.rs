@@ -102,7 +102,7 @@ pub async fn act(
             vec![happened(EventReason::Killed, format!("the copy on {} was ended: {because}", edges.me))]
         }
         Step::ReplaceLease { of, over } => replace_lease(edges, of, *over).await?,
-        Step::Write(write) => return write::write_record(edges, views, write, notes).await,
+        Step::Write(write) => return Box::pin(write::write_record(edges, views, write, notes)).await,
         Step::Start { domain, seed, epoch } => {
             let started = start(edges, views, (domain, seed.as_deref()), *epoch).await;
             return settle_start(edges, started, notes);
