@@ -53,12 +53,12 @@ fn main() -> ExitCode {
         },
         ["--seed", seed] => number(seed).map_or(ExitCode::from(2), |seed| one(bug, seed)),
         ["--seeds", seeds] => number(seeds).map_or(ExitCode::from(2), |seeds| many(bug, 0, seeds, &sim::run)),
-        ["--nodes", nodes, "--seeds", seeds] => match (nodes.parse(), number(seeds)) {
-            (Ok(nodes), Some(seeds)) => many(bug, 0, seeds, &|seed| sim::run_with(seed, nodes)),
+        ["--nodes", nodes, "--seeds", seeds] => match (size(nodes), number(seeds)) {
+            (Some(nodes), Some(seeds)) => many(bug, 0, seeds, &|seed| sim::run_with(seed, nodes)),
             _ => ExitCode::from(2),
         },
-        ["--nodes", nodes, "--seed", seed] => match (nodes.parse(), number(seed)) {
-            (Ok(nodes), Some(seed)) => shown(&sim::run_with(seed, nodes)),
+        ["--nodes", nodes, "--seed", seed] => match (size(nodes), number(seed)) {
+            (Some(nodes), Some(seed)) => shown(&sim::run_with(seed, nodes)),
             _ => ExitCode::from(2),
         },
         ["--from", from, "--seeds", seeds] => match (number(from), number(seeds)) {
@@ -129,6 +129,14 @@ fn matrix(seed: u64) -> ExitCode {
     let faults = CallFault::ALL.len();
     println!("{calls} calls x {faults} faults in {secs:.1} s; violations: {}", failed.len());
     ExitCode::from(u8::from(!failed.is_empty()))
+}
+
+fn size(text: &str) -> Option<u8> {
+    let size = text.parse().ok().filter(|size| (3..200).contains(size) && size % 2 == 1);
+    if size.is_none() {
+        eprintln!("'{text}' is no size of a cluster: an odd number from 3 to 199");
+    }
+    size
 }
 
 fn number(text: &str) -> Option<u64> {

@@ -186,7 +186,12 @@ fn consent(
             .hint(format!("zsha diff -f {}; `--yes` goes ahead", args.file))
     };
     let Some(ask) = session.ask.filter(|_| args.file != "-") else {
-        return Err(refused("NeedsYes", "this may disturb the VM, and there is no terminal to ask at"));
+        let why = if args.file == "-" {
+            "this may disturb the VM, and standard input is the document, so nobody can be asked"
+        } else {
+            "this may disturb the VM, and there is no terminal to ask at"
+        };
+        return Err(refused("NeedsYes", why));
     };
     session.output.tell(&format!("{}\n{}", disturbs.join("\n"), summary(changes)))?;
     let question = format!("apply it to {}?", new.name());

@@ -454,7 +454,7 @@ mod tests {
         script
             .insert_str(script.find("say()").unwrap(), &format!("IMAGE='{0}' DISK='{0}'\n", at("mnvm.img")));
         script.push_str(&format!(
-            "definitions '{}'\ndefinitions '{}'\n",
+            "definitions '{}' 'does not answer'\ndefinitions '{}'\n",
             dir.path().display(),
             at("nowhere")
         ));

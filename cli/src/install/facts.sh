@@ -29,13 +29,18 @@ if command -v virsh >/dev/null 2>&1; then
 fi
 # Other domains with the VM's disk. One that was shut off may be started by hand, or with the host.
 identity=$([ -z "$IMAGE" ] || timeout 10 stat -L -c %d:%i -- "$IMAGE" 2>/dev/null)
-# Whether the definition on standard input names the disk, by whatever path.
+exec 3>&1
+# Whether the definition on standard input names the disk, by whatever path. A path that cannot be looked at may be one to it.
 names_disk() {
   definition=$(tr '"' "'")
   printf %s "$definition" | grep -qF "'$DISK'" && return
   [ -n "$identity" ] || return 1
   printf %s "$definition" | grep -o "'/[^']*'" | tr -d "'" | sort -u | while read -r path; do
-    [ "$(timeout 10 stat -L -c %d:%i -- "$path" 2>/dev/null)" != "$identity" ] || echo "$path"
+    if is=$(timeout 3 stat -L -c %d:%i -- "$path" 2>&1); then [ "$is" != "$identity" ] || echo "$path"
+    else case $is in
+      *'No such file'* | *'Not a directory'*) ;;
+      *) say disk-unknown "a definition of a domain names $path: ${is:-no answer within 3 s}" >&3 ;;
+    esac; fi
   done | grep -q .
 }
 # The same as libvirt keeps them on the disk, for where it does not list them.
@@ -45,7 +50,7 @@ definitions() {
     [ -e "$file" ] || continue
     name=$(sed -n 's/.*<name>\([^<]*\)<.*/\1/p' "$file" 2>/dev/null | head -n 1)
     if [ -z "$name" ]; then say disk-unknown "$file cannot be read, or is no definition of a domain"
-    elif [ "$name" != "$DOMAIN" ] && names_disk <"$file"; then say disk-domain "$name" "by $file, as libvirt does not answer"
+    elif [ "$name" != "$DOMAIN" ] && names_disk <"$file"; then say disk-domain "$name" "by $file, as libvirt $2"
     fi
   done
 }
@@ -57,7 +62,8 @@ if [ "$listed" = yes ]; then
     elif printf %s "$xml" | names_disk; then say disk-domain "$name" "$(asked domstate "$name" 2>/dev/null | head -n 1)"
     fi
   done
-else definitions /etc/libvirt/qemu
+elif command -v virsh >/dev/null 2>&1; then definitions /etc/libvirt/qemu 'does not answer'
+else definitions /etc/libvirt/qemu 'is not there to ask'
 fi
 # Processes with the VM's disk, by what they have open or were started with. One that only reads or copies it is none.
 pool=${DISK%/*} image=${DISK##*/}

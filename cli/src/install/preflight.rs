@@ -164,12 +164,14 @@ pub(crate) fn second_copies(document: &HaCluster, node: &Node, facts: &Facts) ->
             DiskUser::Domain { name, state } => (
                 format!("libvirt there has the domain {name:?} ({state}) with {disk}"),
                 format!(
-                    "it would be a second copy: shut it down, and `virsh undefine '{name}'` there: its image stays"
+                    "it would be a second copy: shut it down, and `virsh undefine '{name}'` there (or move its file away): its image stays"
                 ),
             ),
             DiskUser::Unknown(why) => (
                 format!("whether another domain there has {disk} is not known: {why}"),
-                "see that `virsh dumpxml` of each domain answers there, and run this once more".to_owned(),
+                "see that `virsh dumpxml` of each domain answers there, and that each file in /etc/libvirt/qemu can be read and \
+                 is a domain's, and run this once more"
+                    .to_owned(),
             ),
         };
         Some(Objection { node: node.name.clone(), what, hint })

@@ -73,18 +73,26 @@ fn rests_on_many(write: &Write) -> bool {
 /// The record as it is, written by the next revision; and the write that is to follow it, over that.
 async fn announced(edges: &Edges, views: &Views, write: &Write) -> Result<Write, ActError> {
     let leases = Leases::read(edges, views).await?;
-    let (name, changed) =
-        (&write.record.name, || ActError::Moved("the ownership record has changed".to_owned()));
+    // Where it does not hold as it is, nothing is written.
+    fences(edges, views, &leases, write)?;
+    others_word(edges, views, &leases, write)?;
+    let name = &write.record.name;
     let key = edges.keys.vm(name);
     let stored = edges.store.get(&key, Read::Consistent).await?;
-    let stored = stored.filter(|stored| Some(stored.modify_index) == write.index).ok_or_else(changed)?;
+    let Some(stored) = stored.filter(|stored| Some(stored.modify_index) == write.index) else {
+        views.write_failed(edges.clock.now());
+        return Err(ActError::Moved("the ownership record has changed".to_owned()));
+    };
     let before = VmRecord::read(&stored.value, name, views.cluster()).map_err(ActError::Moved)?;
     let record = VmRecord { revision: before.revision + 1, ..before };
     let mut ops = vec![Op::Cas { key, value: json(&record)?, index: stored.modify_index }];
     ops.extend(own_lease(edges, views, &leases, write)?);
     match edges.store.txn(ops).await {
         Ok(Txn::Committed { indices }) => {
-            let index = indices.first().copied().filter(|index| *index > 0).ok_or_else(changed)?;
+            let Some(index) = indices.first().copied().filter(|index| *index > 0) else {
+                views.write_is_unknown(&record);
+                return Err(ActError::Moved("the store does not say where the record is now".to_owned()));
+            };
             let mut next = Write { index: Some(index), ..write.clone() };
             next.record.revision = next.record.revision.max(record.revision + 1);
             Ok(next)

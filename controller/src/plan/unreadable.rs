@@ -1,13 +1,18 @@
 //! What is done about records that somebody has written nonsense over, or deleted. That says nothing: neither that a node
 //! lives or is dead, nor whose the VM is. Where it can be mended, it is.
 
+use std::time::Duration;
+
 use zsha_crds::EventReason;
-use zsha_crds::records::{Owner, VmRecord};
+use zsha_crds::records::{LEASE_LOOK_MILLIS, Owner, VmRecord};
 
 use super::decision::Plan;
 use super::ownership::{self, LEFT_ALONE, is_abandoned};
 use super::step::{Step, Write};
 use crate::world::{Overwritten, UnreadableLease, World};
+
+/// Between two looks at the leases.
+const AGAIN: Duration = Duration::from_millis(LEASE_LOOK_MILLIS);
 
 /// Has a record put in the place of the first lease of another node that cannot be read, and says what comes of it. Whether
 /// there is one.
@@ -35,7 +40,9 @@ pub(super) fn put_record_in_place(world: &World, of: Owner, lease: &UnreadableLe
     if is_abandoned(world, lease) {
         plan.step(Step::ReplaceLease { of, over: Some(lease.index) });
     } else {
-        plan.recheck_at(lease.since + LEFT_ALONE);
+        // A node that does not see its own lease can only look again.
+        let sees_itself = world.sights.contains_key(&world.me);
+        plan.recheck_at(if sees_itself { lease.since + LEFT_ALONE } else { world.now + AGAIN });
     }
 }
 

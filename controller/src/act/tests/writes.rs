@@ -188,6 +188,24 @@ async fn a_write_that_rests_on_the_word_of_98_nodes_commits() {
     rig.keeper.abort();
 }
 
+/// Or the owner, which lives, would find its record written by somebody else.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_ahead_of_a_write_that_does_not_hold_as_it_is() {
+    let rig = Rig::new().await;
+    let write = of_many(&rig).await;
+    let before = record_of(&rig).await;
+    let now = write.rests_on[7].clone();
+    let watched = Sight { record: LeaseRecord { seq: 4, ..now.record.clone() }, ..now.clone() };
+    let has_one = Sight { record: LeaseRecord { copies: Some(1), ..now.record.clone() }, index: 1, ..now };
+    let spoken = Write { rests_on: [vec![has_one], write.rests_on.clone()].concat(), ..write.clone() };
+    for write in [Write { fence: vec![watched], ..write }, spoken] {
+        let done = written(&rig, write).await;
+        assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
+        assert_eq!(record_of(&rig).await, before);
+    }
+    rig.keeper.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_word_of_many_is_read_after_an_own_write() {
     let mut rig = Rig::new().await;
