@@ -5,18 +5,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::tone::Tone;
+use crate::words::words;
 
-/// True, False, or Unknown: unknown is never taken for either of the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-pub enum ConditionStatus {
-    True,
-    False,
-    Unknown,
+words! {
+    /// True, False, or Unknown: unknown is never taken for either of the others.
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    ConditionStatus {
+        True,
+        False,
+        Unknown,
+    }
 }
 
 impl ConditionStatus {
-    pub const ALL: &[Self] = &[Self::True, Self::False, Self::Unknown];
-
     pub fn tone(self) -> Tone {
         match self {
             Self::True => Tone::Good,
@@ -29,60 +30,40 @@ impl ConditionStatus {
 /// The reason of [`ConditionKind::Schedulable`] while operators keep the VM from the node.
 pub const DRAINED: &str = "Drained";
 
-macro_rules! kinds {
-    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
-        /// The kinds of conditions: each says what a condition is about.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-        pub enum ConditionKind {
-            $($(#[doc = $doc])* $name,)*
-        }
-
-        impl ConditionKind {
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-        }
-    };
-}
-
-kinds! {
-    /// The summary. For a node: the VM may be placed there. For the cluster: the VM runs.
-    Ready,
-    // Of a node, in the order in which they are told.
-    DocumentKnown,
-    /// The stored document is the one in force. This is only told, and is no reason against a node: the VM may well be
-    /// placed by the last good document.
-    SpecValid,
-    LeaseValid,
-    HypervisorReachable,
-    MountsReady,
-    BridgesReady,
-    ImagePresent,
-    SeedReady,
-    WatchdogReady,
-    /// No operator keeps the VM from the node.
-    Schedulable,
-    /// The node does not lose its lease again and again. A node that does is the last to be given the VM.
-    Stable,
-    // Of the VM, as its owner says.
-    /// The VM runs as the document in force says.
-    UpToDate,
-    /// The guest's own configuration is as the document says, as far as its agent was asked.
-    GuestConfigured,
-    // Of the cluster, beside `Ready` and `SpecValid`.
-    /// A node owns the VM.
-    Placed,
-    Converged,
-    StoreReachable,
-    /// Another node would run the VM if the owner died now.
-    Protected,
-}
-
-impl std::fmt::Display for ConditionKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
+words! {
+    /// The kinds of conditions: each says what a condition is about.
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    ConditionKind {
+        /// The summary. For a node: the VM may be placed there. For the cluster: the VM runs.
+        Ready,
+        // Of a node, in the order in which they are told.
+        DocumentKnown,
+        /// The stored document is the one in force. This is only told, and is no reason against a node: the VM may well be
+        /// placed by the last good document.
+        SpecValid,
+        LeaseValid,
+        HypervisorReachable,
+        MountsReady,
+        BridgesReady,
+        ImagePresent,
+        SeedReady,
+        WatchdogReady,
+        /// No operator keeps the VM from the node.
+        Schedulable,
+        /// The node does not lose its lease again and again. A node that does is the last to be given the VM.
+        Stable,
+        // Of the VM, as its owner says.
+        /// The VM runs as the document in force says.
+        UpToDate,
+        /// The guest's own configuration is as the document says, as far as its agent was asked.
+        GuestConfigured,
+        // Of the cluster, beside `Ready` and `SpecValid`.
+        /// A node owns the VM.
+        Placed,
+        Converged,
+        StoreReachable,
+        /// Another node would run the VM if the owner died now.
+        Protected,
     }
 }
 

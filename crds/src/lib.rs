@@ -28,6 +28,7 @@ pub mod records;
 pub mod status;
 pub mod tone;
 mod vm_state;
+mod words;
 
 mod nearest;
 #[doc(hidden)]

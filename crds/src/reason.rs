@@ -1,27 +1,20 @@
 //! The reasons of what happened, one word for each, and whether it is a warning. The events, the record of the last
 //! start, the command line and the page all use these words.
 
-use std::fmt;
-
 use crate::records::EventType;
+use crate::words::words;
 
 macro_rules! reasons {
-    ($($severity:ident { $($(#[doc = $doc:literal])* $name:ident,)* })*) => {
-        /// The reason why something happened: one CamelCase word in the store.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum EventReason {
-            $($($(#[doc = $doc])* $name,)*)*
+    ($($severity:ident { $($(#[$about:meta])* $name:ident,)* })*) => {
+        words! {
+            /// The reason why something happened: one CamelCase word in the store.
+            #[derive(Hash)]
+            EventReason {
+                $($($(#[$about])* $name,)*)*
+            }
         }
 
         impl EventReason {
-            pub const ALL: &[Self] = &[$($(Self::$name,)*)*];
-
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $($(Self::$name => stringify!($name),)*)*
-                }
-            }
-
             /// A reason that people should look at is a warning. A few reasons can be either, and say so where they
             /// happen.
             pub fn severity(self) -> EventType {
@@ -120,12 +113,6 @@ impl EventReason {
             self,
             Self::LeaseEnded | Self::QemuDied | Self::GuestPoweredOff | Self::Destroyed | Self::NotRunning
         )
-    }
-}
-
-impl fmt::Display for EventReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
     }
 }
 

@@ -5,39 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::records::VmPhase;
 use crate::tone::Tone;
-
-macro_rules! words {
-    ($(#[doc = $about:literal])* $name:ident { $($(#[doc = $doc:literal])* $word:ident,)* }) => {
-        $(#[doc = $about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-        pub enum $name {
-            $($(#[doc = $doc])* $word,)*
-            /// The state is not known, or the word is of a later build.
-            #[serde(other)]
-            Unknown,
-        }
-
-        impl $name {
-            pub const ALL: &[Self] = &[$(Self::$word,)* Self::Unknown];
-
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$word => stringify!($word),)*
-                    Self::Unknown => "Unknown",
-                }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.pad(self.as_str())
-            }
-        }
-    };
-}
+use crate::words::words;
 
 words! {
     /// The state of the VM, by its owner's word and the ownership record together.
+    #[derive(Serialize, Deserialize, JsonSchema)]
     VmState {
         Running,
         /// Its owner is bringing it up.
@@ -55,11 +27,15 @@ words! {
         Failed,
         /// The guest crashed by itself, as libvirt says.
         Crashed,
+        /// The state is not known, or the word is of a later build.
+        #[serde(other)]
+        Unknown,
     }
 }
 
 words! {
     /// The state of the VM in a node's hypervisor.
+    #[derive(Serialize, Deserialize, JsonSchema)]
     LocalState {
         Absent,
         /// The VM is defined, and has no process.
@@ -70,6 +46,9 @@ words! {
         Crashed,
         /// The VM has a process that libvirt does not know.
         Unmanaged,
+        /// The state is not known, or the word is of a later build.
+        #[serde(other)]
+        Unknown,
     }
 }
 

@@ -9,41 +9,33 @@ use super::{Facts, LeaseSight, Observed};
 use crate::condition::DRAINED;
 use crate::records::{LeaseRecord, LeaseState, NodeStatus};
 use crate::tone::Tone;
+use crate::words::words;
 use crate::{Condition, ConditionKind, ConditionStatus, LocalState, NodeName, condition};
 
-/// A node's lease in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum LeaseWord {
-    /// The lease is renewed on time.
-    Held,
-    /// The lease is overdue, and still within the time one renewal holds.
-    Late,
-    /// The lease was not renewed for longer than one renewal holds: the node may run nothing.
-    Expired,
-    /// Another node took the lease away.
-    Fenced,
-    /// The node gave the lease up after its copy was seen dead.
-    Released,
-    /// The record was gone and another node put one in its place, which the node has not renewed yet.
-    Lost,
-    /// There is no record: the node has never had one, or it was deleted.
-    Missing,
-    /// There is a record that cannot be judged.
-    Unknown,
+words! {
+    /// A node's lease in one word.
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    LeaseWord {
+        /// The lease is renewed on time.
+        Held,
+        /// The lease is overdue, and still within the time one renewal holds.
+        Late,
+        /// The lease was not renewed for longer than one renewal holds: the node may run nothing.
+        Expired,
+        /// Another node took the lease away.
+        Fenced,
+        /// The node gave the lease up after its copy was seen dead.
+        Released,
+        /// The record was gone and another node put one in its place, which the node has not renewed yet.
+        Lost,
+        /// There is no record: the node has never had one, or it was deleted.
+        Missing,
+        /// There is a record that cannot be judged.
+        Unknown,
+    }
 }
 
 impl LeaseWord {
-    pub const ALL: &[Self] = &[
-        Self::Held,
-        Self::Late,
-        Self::Expired,
-        Self::Fenced,
-        Self::Released,
-        Self::Lost,
-        Self::Missing,
-        Self::Unknown,
-    ];
-
     pub fn tone(self) -> Tone {
         match self {
             Self::Held => Tone::Good,
@@ -69,17 +61,17 @@ pub enum Role {
     Removed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum ControllerState {
-    Up,
-    /// The keeper renews the lease and has not heard from its controller.
-    Down,
-    Unknown,
+words! {
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    ControllerState {
+        Up,
+        /// The keeper renews the lease and has not heard from its controller.
+        Down,
+        Unknown,
+    }
 }
 
 impl ControllerState {
-    pub const ALL: &[Self] = &[Self::Up, Self::Down, Self::Unknown];
-
     pub fn tone(self) -> Tone {
         match self {
             Self::Up => Tone::Good,
