@@ -15,7 +15,7 @@ mod tests;
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -154,7 +154,7 @@ fn router(window: Window, closing: watch::Receiver<bool>) -> Router {
     let routes = Router::new()
         .route("/", get(async || file("text/html; charset=utf-8", include_str!("api/page.html"))))
         .route("/page.css", get(async || file("text/css; charset=utf-8", include_str!("api/page.css"))))
-        .route("/page.js", get(async || file("text/javascript; charset=utf-8", script())))
+        .route("/page.js", get(async || file("text/javascript; charset=utf-8", SCRIPT.as_str())))
         .route("/icon.svg", get(async || file("image/svg+xml", include_str!("api/icon.svg"))))
         .route(
             "/schema/v1.json",
@@ -206,7 +206,7 @@ fn file(kind: &'static str, text: impl IntoResponse) -> Response {
 }
 
 /// The page's script. It has the tones of all words from the types that have them.
-fn script() -> String {
+static SCRIPT: LazyLock<String> = LazyLock::new(|| {
     let tones = serde_json::json!({
         "state": tone::of_all(VmState::ALL, VmState::tone),
         "lease": tone::of_all(LeaseWord::ALL, LeaseWord::tone),
@@ -215,7 +215,7 @@ fn script() -> String {
         "event": tone::of_all(EventType::ALL, EventType::tone),
     });
     include_str!("api/page.js").replace("__TONES__", &tones.to_string())
-}
+});
 
 async fn readyz(State(shared): State<Shared>) -> Response {
     let Window { feed, clock, .. } = &shared.window;

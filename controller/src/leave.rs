@@ -339,12 +339,9 @@ impl Leaving {
     async fn leases(&self) -> anyhow::Result<BTreeMap<NodeName, LeaseRecord>> {
         let prefix = self.keys.leases();
         let listing = self.store.list(&prefix, Read::Consistent).await?;
-        let read = listing.entries.iter().filter_map(|entry| {
-            let node = records::node_of(&entry.key, &prefix).ok()?;
-            let lease = LeaseRecord::read(&entry.value, &node, &self.cluster).ok()?;
-            Some((node, lease))
-        });
-        Ok(read.collect())
+        let read = |entry: &Entry| LeaseRecord::under(&entry.key, &entry.value, &prefix, &self.cluster).ok();
+        let leases = listing.entries.iter().filter_map(read);
+        Ok(leases.map(|lease| (lease.node.clone(), lease)).collect())
     }
 
     /// Whose host says so, in the boot it is in by its lease.

@@ -152,7 +152,7 @@ pub fn watch(
     let (events, events_writer) = reflector::store(clock);
     let (prefix, of_cluster) = (keys.leases(), cluster.clone());
     let (leases, leases_writer) = reflector::store_with(clock, move |entry| {
-        LeaseRecord::read(&entry.value, &records::node_of(&entry.key, &prefix)?, &of_cluster)
+        LeaseRecord::under(&entry.key, &entry.value, &prefix, &of_cluster)
     });
     let patiently = |prefix: String, look: u64, wait: Duration| {
         let min_interval = Duration::from_millis(look);

@@ -13,6 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::tone::Tone;
+use crate::words::words;
 use crate::{ClusterName, Condition, LocalState, NodeName, VmName, VmState, format};
 
 pub use reading::{HIGHEST, brief, node_of, read};
@@ -546,15 +547,15 @@ pub struct VmStatus {
     pub updated_at: Timestamp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum EventType {
-    Normal,
-    Warning,
+words! {
+    #[derive(Serialize, Deserialize, JsonSchema)]
+    EventType {
+        Normal,
+        Warning,
+    }
 }
 
 impl EventType {
-    pub const ALL: &[Self] = &[Self::Normal, Self::Warning];
-
     pub fn tone(self) -> Tone {
         match self {
             Self::Normal => Tone::Neutral,

@@ -1,6 +1,6 @@
-//! A cluster for whoever is no node of it: a command, a dashboard, a page. Such a client looks on (`view`, `watch`), looks back (`past`), puts
-//! a document in force (`document`, `apply`, `commit`), and gives an order and waits until it has come true (`order`,
-//! `intent`, `until`).
+//! A cluster for whoever is no node of it: a command, a dashboard, a page. Such a client looks on (`view`, `watch`),
+//! looks back (`past`), puts a document in force (`document`, `apply`, `commit`), and gives an order and waits until it
+//! has come true (`order`, `intent`, `until`).
 //!
 //! A client changes desired state and nothing else, each time by one compare-and-set transaction. It prints nothing and
 //! asks nobody: an error says what failed as a type, and the words for people are found where people are.

@@ -75,7 +75,7 @@ async fn announced(edges: &Edges, views: &Views, write: &Write) -> Result<Write,
     let leases = Leases::read(edges, views).await?;
     // Where it does not hold as it is, nothing is written.
     fences(edges, views, &leases, write)?;
-    others_word(edges, views, &leases, write)?;
+    others_word(edges, &leases, write)?;
     let name = &write.record.name;
     let key = edges.keys.vm(name);
     let stored = edges.store.get(&key, Read::Consistent).await?;
@@ -108,9 +108,9 @@ async fn announced(edges: &Edges, views: &Views, write: &Write) -> Result<Write,
     }
 }
 
-/// All leases, as one consistent read shows them.
+/// All leases that can be read, each with its index, as one consistent read shows them.
 struct Leases {
-    by_key: BTreeMap<String, Entry>,
+    by_node: BTreeMap<NodeName, (LeaseRecord, u64)>,
     /// The renewals of this node that were confirmed before the read: they are in it, or the store has gone back since, and this
     /// node's keeper has not seen it yet.
     confirmed: u64,
@@ -121,20 +121,22 @@ impl Leases {
         let confirmed = edges.lease.verdict().await?.confirmed;
         // What was seen by now is in the read too; what is seen while that is on its way may be of after it.
         let seen = views.sights();
-        let listing = edges.store.list(&edges.keys.leases(), Read::Consistent).await?;
-        let by_key = listing.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-        let leases = Self { by_key, confirmed };
-        let earlier = |(node, index)| leases.of(edges, views, node).is_some_and(|(_, now)| now < index);
-        if seen.iter().map(|(node, sight)| (node, sight.index)).any(earlier) {
+        let prefix = edges.keys.leases();
+        let listing = edges.store.list(&prefix, Read::Consistent).await?;
+        let lease = |entry: &Entry| {
+            let lease = LeaseRecord::under(&entry.key, &entry.value, &prefix, views.cluster()).ok()?;
+            Some((lease.node.clone(), (lease, entry.modify_index)))
+        };
+        let leases = Self { by_node: listing.entries.iter().filter_map(lease).collect(), confirmed };
+        if seen.iter().any(|(node, sight)| leases.of(node).is_some_and(|(_, now)| *now < sight.index)) {
             views.store_went_back();
             return Err(ActError::Moved("the store shows an earlier time of itself".to_owned()));
         }
         Ok(leases)
     }
 
-    fn of(&self, edges: &Edges, views: &Views, node: &NodeName) -> Option<(LeaseRecord, u64)> {
-        let entry = self.by_key.get(&edges.keys.lease(node))?;
-        Some((LeaseRecord::read(&entry.value, node, views.cluster()).ok()?, entry.modify_index))
+    fn of(&self, node: &NodeName) -> Option<&(LeaseRecord, u64)> {
+        self.by_node.get(node)
     }
 }
 
@@ -147,7 +149,7 @@ fn transaction(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> 
         Some(index) => Op::Cas { key, value, index },
         None => Op::Create { key, value },
     });
-    ops.extend(others_word(edges, views, leases, write)?);
+    ops.extend(others_word(edges, leases, write)?);
     ops.extend(own_lease(edges, views, leases, write)?);
     Ok(ops)
 }
@@ -155,14 +157,15 @@ fn transaction(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> 
 fn fences(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Result<Vec<Op>, ActError> {
     let fence = |sight: &Sight| {
         let node = &sight.record.node;
-        match leases.of(edges, views, node) {
+        match leases.of(node) {
             Some((record, index))
-                if sight.is_same(&record, index) || planted::is_planted(Bug::FenceUnread) =>
+                if sight.is_same(record, *index) || planted::is_planted(Bug::FenceUnread) =>
             {
-                Ok(Op::Cas { key: edges.keys.lease(node), value: json(&sight.fenced(&edges.me))?, index })
+                let value = json(&sight.fenced(&edges.me))?;
+                Ok(Op::Cas { key: edges.keys.lease(node), value, index: *index })
             }
             Some((record, index)) => {
-                views.saw_lease(record, index);
+                views.saw_lease(record.clone(), *index);
                 Err(ActError::Moved(format!("{node} has renewed its lease")))
             }
             None => Err(ActError::Moved(format!("the lease of {node} is not readable now"))),
@@ -173,16 +176,16 @@ fn fences(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Resul
 
 /// What the others said must be so still. Of a few it is checked once more as the write is made; of many it was read after this
 /// node's own write.
-fn others_word(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Result<Vec<Op>, ActError> {
+fn others_word(edges: &Edges, leases: &Leases, write: &Write) -> Result<Vec<Op>, ActError> {
     let unread = rests_on_many(write) && planted::is_planted(Bug::ManyNotReadAgain);
     if unread || planted::is_planted(Bug::OthersWordNotInTheWrite) {
         return Ok(vec![]);
     }
     let check = |sight: &Sight| {
         let node = &sight.record.node;
-        match leases.of(edges, views, node) {
-            Some((record, index)) if sight.is_borne_out(&record, index) => {
-                Ok(Op::CheckIndex { key: edges.keys.lease(node), index })
+        match leases.of(node) {
+            Some((record, index)) if sight.is_borne_out(record, *index) => {
+                Ok(Op::CheckIndex { key: edges.keys.lease(node), index: *index })
             }
             _ => Err(ActError::Moved(format!("the lease of {node} has changed"))),
         }
@@ -193,7 +196,7 @@ fn others_word(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> 
 
 /// The check that this node's own lease is still the one the write rests on.
 fn own_lease(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Result<Option<Op>, ActError> {
-    match leases.of(edges, views, &edges.me) {
+    match leases.of(&edges.me) {
         Some((record, _)) if record.incarnation == write.incarnation && record.seq < leases.confirmed => {
             views.store_went_back();
             Err(ActError::Moved(format!(
@@ -206,7 +209,7 @@ fn own_lease(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Re
                 && record.epoch == write.epoch
                 && record.incarnation == write.incarnation =>
         {
-            let check = Op::CheckIndex { key: edges.keys.lease(&edges.me), index };
+            let check = Op::CheckIndex { key: edges.keys.lease(&edges.me), index: *index };
             Ok((!planted::is_planted(Bug::OwnLeaseNotInTheWrite)).then_some(check))
         }
         _ => Err(ActError::Moved(format!("the store does not show the lease of {} in its epoch", edges.me))),

@@ -40,6 +40,11 @@ impl StoredSpec {
 }
 
 impl LeaseRecord {
+    /// The lease under this key, below the prefix of all leases of this cluster.
+    pub fn under(key: &str, value: &str, prefix: &str, cluster: &ClusterName) -> Result<Self, String> {
+        Self::read(value, &node_of(key, prefix)?, cluster)
+    }
+
     /// Reads the value under the lease key of this node, in this cluster.
     pub fn read(value: &str, node: &NodeName, cluster: &ClusterName) -> Result<Self, String> {
         let record: Self = read(value)?;

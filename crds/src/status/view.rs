@@ -184,8 +184,7 @@ impl ClusterView {
             }
         } else if key.starts_with(&keys.leases()) {
             let cluster = self.cluster.clone();
-            let of =
-                |value: &str| LeaseRecord::read(value, &records::node_of(key, &keys.leases())?, &cluster);
+            let of = |value: &str| LeaseRecord::under(key, value, &keys.leases(), &cluster);
             if let Some(lease) = self.read(record, of) {
                 self.leases.insert(lease.node.clone(), lease);
             }

@@ -85,8 +85,8 @@ pub async fn prepare(
         Outcome::Write { ops, generation } => (ops, generation),
     };
     let created = live.generation() == 0;
-    if created {
-        ops.extend(placeholders(store, keys, new, !recorded.is_empty()).await?);
+    if created && recorded.is_empty() {
+        ops.extend(placeholders(store, keys, new).await?);
     }
     let nodes = new.nodes().iter().map(|node| (&node.name, statuses.get(&node.name)));
     let waits_for = format::not_reading(needed, nodes);
@@ -108,24 +108,19 @@ async fn statuses(store: &dyn Store, keys: &Keys) -> Result<BTreeMap<NodeName, N
 /// With the first document: the record of ownership and the place of an operator's wishes, so that those who watch
 /// them watch something that exists. Where a document was in force before, they are somebody else's to keep: a record
 /// of ownership that is missing then proves nothing, and is not made anew; nor is it known whether the VM was to run.
-async fn placeholders(
-    store: &dyn Store,
-    keys: &Keys,
-    new: &HaCluster,
-    had_documents: bool,
-) -> Result<Vec<Op>, ApplyError> {
+async fn placeholders(store: &dyn Store, keys: &Keys, new: &HaCluster) -> Result<Vec<Op>, ApplyError> {
     let name = VmName::management();
     let unowned = VmRecord::unplaced(name.clone(), name.domain_uuid(new.name()));
     let wanted = [
-        (keys.vm(&name), json(&unowned)?, !had_documents),
+        (keys.vm(&name), json(&unowned)?),
         // Whoever had the VM stopped may have said it there: a document is no order to start it.
-        (keys.intent(Intent::POWER), json(&Intent::None)?, !had_documents),
+        (keys.intent(Intent::POWER), json(&Intent::None)?),
     ];
     let mut ops = Vec::new();
-    for (key, value, may_create) in wanted {
+    for (key, value) in wanted {
         let there = store.get(&key, Read::Consistent).await;
         let there = there.map_err(ReadError::while_doing("looking for what is there already"))?;
-        if there.is_none() && may_create {
+        if there.is_none() {
             ops.push(Op::Create { key, value });
         }
     }

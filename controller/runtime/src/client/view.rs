@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use zsha_crds::records::{self, LeaseRecord, LeaseState, LeaseTimings};
+use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings};
 use zsha_crds::status::{ClusterView, DataAge, LeaseSight, RawRecord};
 use zsha_crds::{ClusterName, Keys};
 
@@ -31,10 +31,10 @@ pub async fn once(store: &dyn Store, cluster: &ClusterName, clock: Clock) -> Res
             Err(_) => return Ok(view),
         };
         index = listing.index;
-        let leases = listing.entries.iter().filter_map(|entry| {
-            let node = records::node_of(&entry.key, &keys.leases()).ok()?;
-            LeaseRecord::read(&entry.value, &node, cluster).ok()
-        });
+        let prefix = keys.leases();
+        let leases = listing.entries.iter();
+        let leases =
+            leases.filter_map(|entry| LeaseRecord::under(&entry.key, &entry.value, &prefix, cluster).ok());
         for lease in leases.filter(|lease| first.get(&lease.node).is_some_and(|first| renewed(first, lease)))
         {
             view.lease_ages.insert(lease.node.clone(), LeaseSight::Fresh);
