@@ -53,11 +53,15 @@ impl<'a> Beside<'a> {
 /// A command: what has to be known before it is run, and the running.
 #[async_trait(?Send)]
 pub(crate) trait Run {
-    /// Whether it talks to Consul.
-    fn needs_store(&self) -> bool;
+    /// Whether it talks to Consul, as most do.
+    fn needs_store(&self) -> bool {
+        true
+    }
 
     /// Whether its failures are told as JSON, as its result is.
-    fn wants_json(&self) -> bool;
+    fn wants_json(&self) -> bool {
+        false
+    }
 
     /// Whether it ends when the person says so, or when what was asked for is so; --timeout is not about it, or the
     /// command keeps it itself.

@@ -44,10 +44,6 @@ struct DiffResult<'a> {
 
 #[async_trait(?Send)]
 impl Run for Args {
-    fn needs_store(&self) -> bool {
-        true
-    }
-
     fn wants_json(&self) -> bool {
         self.output.is_json()
     }

@@ -24,14 +24,6 @@ pub struct Args {
 
 #[async_trait(?Send)]
 impl Run for Args {
-    fn needs_store(&self) -> bool {
-        true
-    }
-
-    fn wants_json(&self) -> bool {
-        false
-    }
-
     async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
         run(self, beside.store()?, session).await
     }

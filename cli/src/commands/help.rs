@@ -19,10 +19,6 @@ impl Run for Args {
         false
     }
 
-    fn wants_json(&self) -> bool {
-        false
-    }
-
     async fn run(&self, beside: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
         run(self, (beside.definition)(), session)
     }

@@ -34,10 +34,6 @@ pub struct Args {
 
 #[async_trait(?Send)]
 impl Run for Args {
-    fn needs_store(&self) -> bool {
-        true
-    }
-
     fn wants_json(&self) -> bool {
         self.order.common.json()
     }

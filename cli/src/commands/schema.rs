@@ -18,10 +18,6 @@ impl Run for Args {
         false
     }
 
-    fn wants_json(&self) -> bool {
-        false
-    }
-
     async fn run(&self, _: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
         run(session)
     }

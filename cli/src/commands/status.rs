@@ -86,10 +86,6 @@ async fn members(reach: &Reach) -> Result<Vec<Member>, String> {
 
 #[async_trait(?Send)]
 impl Run for Args {
-    fn needs_store(&self) -> bool {
-        true
-    }
-
     fn wants_json(&self) -> bool {
         self.output.is_json()
     }
