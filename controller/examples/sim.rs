@@ -33,44 +33,74 @@ struct Sum {
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let (bug, arguments) = match arguments.as_slice() {
-        ["--plant", name, rest @ ..] => {
-            let Some(bug) = Bug::ALL.iter().copied().find(|bug| bug.name() == *name) else {
-                eprintln!("'{name}' is no bug; there are {:?}", Bug::ALL);
-                return ExitCode::from(2);
-            };
-            (Some(bug), rest)
+    let mut of = Of::default();
+    let arguments = match of.take(&arguments) {
+        Ok(rest) => rest,
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::from(2);
         }
-        rest => (None, rest),
     };
     match arguments {
-        ["--scenario", file] => play(file),
-        ["--matrix"] => matrix(1),
-        ["--matrix", seed] => number(seed).map_or(ExitCode::from(2), matrix),
-        ["--matrix", seed, "--call", call, fault] => match (number(seed), number(call), fault_named(fault)) {
-            (Some(seed), Some(call), Some(fault)) => shown(&sim::matrix::play(seed, call, fault)),
-            _ => ExitCode::from(2),
-        },
-        ["--seed", seed] => number(seed).map_or(ExitCode::from(2), |seed| one(bug, seed)),
-        ["--seeds", seeds] => number(seeds).map_or(ExitCode::from(2), |seeds| many(bug, 0, seeds, &sim::run)),
-        ["--nodes", nodes, "--seeds", seeds] => match (size(nodes), number(seeds)) {
-            (Some(nodes), Some(seeds)) => many(bug, 0, seeds, &|seed| sim::run_with(seed, nodes)),
-            _ => ExitCode::from(2),
-        },
-        ["--nodes", nodes, "--seed", seed] => match (size(nodes), number(seed)) {
-            (Some(nodes), Some(seed)) => shown(&sim::run_with(seed, nodes)),
-            _ => ExitCode::from(2),
-        },
+        ["--scenario", file] if of == Of::default() => play(file),
+        ["--matrix"] if of == Of::default() => matrix(1),
+        ["--matrix", seed] if of == Of::default() => number(seed).map_or(ExitCode::from(2), matrix),
+        ["--matrix", seed, "--call", call, fault] if of == Of::default() => {
+            match (number(seed), number(call), fault_named(fault)) {
+                (Some(seed), Some(call), Some(fault)) => shown(&sim::matrix::play(seed, call, fault)),
+                _ => ExitCode::from(2),
+            }
+        }
+        ["--seed", seed] => number(seed).map_or(ExitCode::from(2), |seed| one(of, seed)),
+        ["--seeds", seeds] => number(seeds).map_or(ExitCode::from(2), |seeds| many(of, 0, seeds)),
         ["--from", from, "--seeds", seeds] => match (number(from), number(seeds)) {
-            (Some(from), Some(seeds)) => many(bug, from, seeds, &sim::run),
+            (Some(from), Some(seeds)) => many(of, from, seeds),
             _ => ExitCode::from(2),
         },
         _ => {
             eprintln!(
-                "usage: sim --scenario FILE | --matrix [SEED] | [--plant BUG] --seed N | [--plant BUG] [--from N] --seeds N | --nodes N --seed N | --nodes N --seeds N"
+                "usage: sim --scenario FILE | --matrix [SEED] | [--plant BUG] [--nodes N] --seed N | [--plant BUG] [--nodes N] [--from N] --seeds N"
             );
             ExitCode::from(2)
         }
+    }
+}
+
+/// What the seeds are played with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Of {
+    /// The bug that is planted first.
+    bug: Option<Bug>,
+    /// So many nodes, where they are not those of the example.
+    nodes: Option<u8>,
+}
+
+impl Of {
+    /// Takes its options from the beginning of the arguments, and gives back the rest.
+    fn take<'a, 'b>(&mut self, arguments: &'a [&'b str]) -> Result<&'a [&'b str], String> {
+        match arguments {
+            ["--plant", name, rest @ ..] => {
+                let bug = Bug::ALL.iter().copied().find(|bug| bug.name() == *name);
+                self.bug = Some(bug.ok_or_else(|| format!("'{name}' is no bug; there are {:?}", Bug::ALL))?);
+                self.take(rest)
+            }
+            ["--nodes", nodes, rest @ ..] => {
+                let size = nodes.parse().ok().filter(|size| (3..200).contains(size) && size % 2 == 1);
+                let no_size = || format!("'{nodes}' is no size of a cluster: an odd number from 3 to 199");
+                self.nodes = Some(size.ok_or_else(no_size)?);
+                self.take(rest)
+            }
+            rest => Ok(rest),
+        }
+    }
+
+    fn run(self, seed: u64) -> sim::Report {
+        self.nodes.map_or_else(|| sim::run(seed), |nodes| sim::run_with(seed, nodes))
+    }
+
+    fn replay(self, seed: u64) -> String {
+        let nodes = self.nodes.map(|nodes| format!(" NODES={nodes}")).unwrap_or_default();
+        format!("make sim SEED={seed}{nodes}")
     }
 }
 
@@ -131,14 +161,6 @@ fn matrix(seed: u64) -> ExitCode {
     ExitCode::from(u8::from(!failed.is_empty()))
 }
 
-fn size(text: &str) -> Option<u8> {
-    let size = text.parse().ok().filter(|size| (3..200).contains(size) && size % 2 == 1);
-    if size.is_none() {
-        eprintln!("'{text}' is no size of a cluster: an odd number from 3 to 199");
-    }
-    size
-}
-
 fn number(text: &str) -> Option<u64> {
     let parsed = text.parse().ok();
     if parsed.is_none() {
@@ -157,8 +179,8 @@ impl FormatTime for VirtualTime {
     }
 }
 
-fn one(bug: Option<Bug>, seed: u64) -> ExitCode {
-    planted::plant(bug);
+fn one(of: Of, seed: u64) -> ExitCode {
+    planted::plant(of.bug);
     let logged = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt()
         .with_env_filter(logged)
@@ -166,7 +188,7 @@ fn one(bug: Option<Bug>, seed: u64) -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();
-    shown(&sim::run(seed))
+    shown(&of.run(seed))
 }
 
 fn shown(report: &sim::Report) -> ExitCode {
@@ -177,7 +199,7 @@ fn shown(report: &sim::Report) -> ExitCode {
     ExitCode::from(u8::from(!report.violations.is_empty()))
 }
 
-fn many(bug: Option<Bug>, from: u64, seeds: u64, run: &(dyn Fn(u64) -> sim::Report + Sync)) -> ExitCode {
+fn many(of: Of, from: u64, seeds: u64) -> ExitCode {
     let started = Clock::Boottime.now();
     let next = AtomicU64::new(from);
     let sum = Mutex::new(Sum::default());
@@ -185,13 +207,13 @@ fn many(bug: Option<Bug>, from: u64, seeds: u64, run: &(dyn Fn(u64) -> sim::Repo
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
-                planted::plant(bug);
+                planted::plant(of.bug);
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from + seeds {
                         return;
                     }
-                    let report = run(seed);
+                    let report = of.run(seed);
                     let Ok(mut sum) = sum.lock() else { return };
                     sum.virtual_millis += report.virtual_millis;
                     sum.settled_millis = sum.settled_millis.max((report.settled_millis, report.seed));
@@ -217,8 +239,8 @@ fn many(bug: Option<Bug>, from: u64, seeds: u64, run: &(dyn Fn(u64) -> sim::Repo
     sum.failed.sort_by_key(|report| report.seed);
     for report in sum.failed.iter().take(SHOWN) {
         println!("seed {}: {}", report.seed, report.violations.join("; "));
-        if bug.is_none() {
-            println!("  replay: make sim SEED={}", report.seed);
+        if of.bug.is_none() {
+            println!("  replay: {}", of.replay(report.seed));
         }
     }
     println!(

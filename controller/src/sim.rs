@@ -360,9 +360,8 @@ impl Simulation {
     /// The orders of which a node says that it does not know whether they stand, by the names that they have in the store.
     fn doubted(&self) -> BTreeSet<String> {
         let mut messages = Vec::new();
-        for (name, node) in self.nodes.iter().filter(|(name, _)| Some(*name) != self.lost.as_ref()) {
-            let status = self.store.read(&Keys::new(&node.machine.cluster).node_status(name));
-            let status = status.and_then(|entry| serde_json::from_str::<NodeStatus>(&entry.value).ok());
+        for name in self.nodes.keys().filter(|name| Some(*name) != self.lost.as_ref()) {
+            let status = check::lock(&self.checker).status_of(name);
             let in_doubt = status.iter().flat_map(NodeStatus::orders_in_doubt);
             messages.extend(in_doubt.map(|condition| condition.message.clone()));
         }

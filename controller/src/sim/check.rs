@@ -474,11 +474,7 @@ impl Checker {
     /// a process that it only counted may have been sent on.
     pub fn waits_for_an_operator(&self, lost: Option<&NodeName>) -> bool {
         let departed = self.vm.value.as_ref().and_then(|record| record.departed.as_ref());
-        let had_it = |node: &NodeName| {
-            let status = self.store.read(&self.keys.node_status(node));
-            let status = status.and_then(|entry| serde_json::from_str::<NodeStatus>(&entry.value).ok());
-            status.is_some_and(|status| status.runs_unnamed)
-        };
+        let had_it = |node: &NodeName| self.status_of(node).is_some_and(|status| status.runs_unnamed);
         let has_died = |departed: &Departed| {
             !departed.seen_on.is_empty()
                 && departed.seen_on.iter().all(|node| Some(node) == lost && had_it(node))
@@ -501,6 +497,12 @@ impl Checker {
         if let Some(it) = self.executing.get(from) {
             self.by_hand.leaves(it.process);
         }
+    }
+
+    /// What the node last said of itself, if that can be read.
+    pub fn status_of(&self, node: &NodeName) -> Option<NodeStatus> {
+        let status = self.store.read(&self.keys.node_status(node))?;
+        serde_json::from_str(&status.value).ok()
     }
 
     /// The node that is named.

@@ -3,14 +3,20 @@
 use std::path::Path;
 
 use tokio::time::Instant;
-use zsha_crds::records::{Departed, VmRecord};
+use zsha_crds::records::{Departed, LeaseRecord, LeaseState, Owner, VmRecord};
 use zsha_crds::{Keys, NodeName, VmName};
+use zsha_runtime::Clock;
 use zsha_runtime::store::MemoryStore;
 
-use crate::hypervisor::simulated::SimulatedHosts;
+use crate::heard::{self, Doing};
+use crate::hypervisor::simulated::{Copy, SimulatedHosts};
+use crate::hypervisor::{DomainImage, DomainSpec};
+use crate::plan::Step;
 use crate::planted::{Bug, plant};
 use crate::sim::check::Checker;
 use crate::sim::gate::CallFault;
+use crate::sim::reasons::Reasons;
+use crate::sim::validity::Validity;
 use crate::sim::{matrix, operator, run, scenario};
 
 /// Far more than any of them takes.
@@ -63,6 +69,55 @@ fn a_guest_is_dead_with_its_node_only_if_that_had_said_that_it_has_it_whole() {
     });
     store.overwrite(&keys.node_status(&node), &status.to_string());
     assert!(!checker.waits_for_an_operator(Some(&node)));
+}
+
+/// What a call of before makes is paused, and its controller may let nothing run by what it wrote before.
+#[test]
+fn a_start_that_was_under_way_as_a_snapshot_was_restored_makes_nothing_that_could_execute() {
+    let (first, second) = (NodeName::new("nfs-1").unwrap(), NodeName::new("nfs-2").unwrap());
+    let (vm, start) = (VmName::management(), Instant::now());
+    let mut validity = Validity::default();
+    for node in [&first, &second] {
+        validity.know(node.clone(), Clock::Tokio { start, rate_ppm: 0 });
+        let lost = LeaseRecord::lost(&Owner { node: node.clone(), epoch: 1 }, jiff::Timestamp::UNIX_EPOCH);
+        let renewal = validity.sending(node, LeaseRecord { state: LeaseState::Held, ..lost });
+        validity.answered(&renewal);
+    }
+    let domain = DomainSpec {
+        uuid: vm.domain_uuid(operator::example().name()),
+        name: vm,
+        generation: 1,
+        memory_mib: 64,
+        vcpus: 1,
+        image: DomainImage::File("/share/mnvm.img".into()),
+        nics: Vec::new(),
+        guest: Default::default(),
+    };
+    let starts = Step::Start { domain, seed: None, epoch: 1 };
+    let copy = |node: &NodeName, process: u64| Copy {
+        node: node.clone(),
+        process,
+        executing: false,
+        may_write: false,
+        incoming: false,
+        generation: 1,
+        started: start,
+    };
+    let said = |restored: bool, executing: bool| {
+        heard::forget();
+        let mut reasons = Reasons::default();
+        let late = Doing::begin(&second, &starts);
+        if restored {
+            reasons.restoring([&first, &second].into_iter());
+        }
+        let made = Copy { executing, ..copy(&second, 1) };
+        assert!(reasons.begun((std::slice::from_ref(&made), &validity), |_| false).is_empty());
+        drop(late);
+        let _begun = Doing::begin(&first, &starts);
+        reasons.begun((&[made, copy(&first, 2)], &validity), |_| false).len()
+    };
+    assert_eq!((said(true, false), said(false, false)), (0, 1), "it may be let run unless it is of before");
+    assert_eq!(said(true, true), 1, "one that executes is told whatever it is of");
 }
 
 #[test]
