@@ -66,6 +66,16 @@ fn what_a_room_never_does_is_not_in_it() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// A second VM in a cluster then changes one place, and no format.
+#[test]
+fn which_vm_a_cluster_keeps_is_said_in_crds_alone() {
+    let says = |file: &String| !is_test(file) && code(file).contains("VmName::management");
+    let rooms = ["controller", "cli", "e2e"].into_iter().flat_map(rust_files);
+    let found: Vec<_> = rooms.filter(says).collect();
+    assert!(found.is_empty(), "ask `VmId::of` or a document, and pass on what it says: {found:?}");
+    assert!(rust_files("crds/src").iter().any(says), "it is called something else by now: mend this test");
+}
+
 /// Or the test above could not fail.
 #[test]
 fn a_clock_and_a_wait_are_seen_where_they_are_allowed() {

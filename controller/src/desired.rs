@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use zsha_crds::document::{Failback, GuestPowerOff, HaCluster, ImageType, Node, RBD_IMAGE, Watchdog};
 use zsha_crds::records::LeaseTimings;
-use zsha_crds::{NodeName, VmName};
+use zsha_crds::{NodeName, VmId};
 
 use crate::guest::{GuestWants, Seed};
 use crate::host::{BridgeWant, HostWants, ImageWant, MountWant};
@@ -84,7 +84,7 @@ fn order(document: &HaCluster) -> Vec<NodeName> {
 }
 
 fn domain(document: &HaCluster, generation: u64) -> DomainSpec {
-    let name = VmName::management();
+    let VmId { name, uuid } = document.vm();
     let image = match (document.image_type(), document.image_path()) {
         (ImageType::FileConf, Some(path)) => DomainImage::File(path),
         (ImageType::FileConf, None) | (ImageType::CephConf, _) => DomainImage::Rbd {
@@ -94,7 +94,7 @@ fn domain(document: &HaCluster, generation: u64) -> DomainSpec {
         },
     };
     DomainSpec {
-        uuid: name.domain_uuid(document.name()),
+        uuid,
         name,
         generation,
         memory_mib: u64::from(document.memory_gib()) * 1024,

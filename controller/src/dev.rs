@@ -17,7 +17,7 @@ use axum::routing::put;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use zsha_crds::{ClusterName, NodeName, VmName};
+use zsha_crds::{ClusterName, NodeName, VmId};
 use zsha_runtime::store::MemoryStore;
 use zsha_runtime::{Clock, Store};
 
@@ -96,8 +96,7 @@ struct DevNode {
 impl Lab {
     fn new(store: MemoryStore, port: u16) -> anyhow::Result<Self> {
         let cluster = ClusterName::new(CLUSTER)?;
-        let uuid = VmName::management().domain_uuid(&cluster);
-        let hosts = SimulatedHosts::new(VmName::management(), uuid);
+        let hosts = SimulatedHosts::new(VmId::of(&cluster));
         let mut nodes = BTreeMap::new();
         for (number, name) in (1u16..).zip(NODES) {
             let name = NodeName::new(name)?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use uuid::Uuid;
 use zsha_crds::records::LeaseTimings;
-use zsha_crds::{ClusterName, Keys, NodeName};
+use zsha_crds::{ClusterName, Keys, NodeName, VmId};
 use zsha_runtime::events::{self, Recorder};
 use zsha_runtime::lease::{Identity, Memory};
 use zsha_runtime::{Clock, Store};
@@ -130,6 +130,7 @@ impl Machine {
         };
         let settings = RenewSettings {
             identity: Identity {
+                vm: VmId::of(&self.cluster).name,
                 cluster: self.cluster.clone(),
                 node: self.name.clone(),
                 key: Keys::new(&self.cluster).lease(&self.name),

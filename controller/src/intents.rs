@@ -116,10 +116,7 @@ pub fn read<'a>(
         }
     }
     for Stored { name, intent, came_back } in records {
-        if !intent.belongs_under(name) {
-            // Whatever had been asked for there was written over: nobody knows it.
-            unclear.insert(name, format!("cannot be read: {}", Intent::MISPLACED));
-        } else if !came_back {
+        if !came_back {
             there.push((name, intent));
         } else if unclear.contains_key(name) {
             // What was asked for last is not what has come back.
@@ -156,7 +153,9 @@ pub fn read<'a>(
 /// Of an order that has come back with an older state of the store, and would take the VM from where it is: it may have been
 /// taken back since. What a host says of itself holds for the boot that it names.
 fn is_unclear_again(name: &str, intent: &Intent) -> Option<String> {
-    let (Intent::Stop { by, at, .. } | Intent::Drain { by, at, .. }) = intent else { return None };
+    let (Intent::Stop { by, at, .. } | Intent::Drain { by, at, .. }) = intent else {
+        return None;
+    };
     let say = to_be_said_again(name, by)?;
     let asked = zsha_crds::status::Asked { by, at: *at, message: "" };
     Some(format!(
@@ -226,6 +225,8 @@ impl Intents {
 
 #[cfg(test)]
 mod tests {
+    use zsha_crds::VmName;
+
     use super::*;
 
     fn order(intent: fn(String, Timestamp, String) -> Intent) -> Intent {
@@ -260,7 +261,13 @@ mod tests {
 
     #[test]
     fn each_is_read_where_it_belongs() {
-        let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: Some(30) });
+        let stop = order(|by, at, message| Intent::Stop {
+            vm: VmName::management(),
+            by,
+            at,
+            message,
+            timeout_seconds: Some(30),
+        });
         let (drain, freeze) = (drain(), freeze());
         let records =
             [("power", &stop), ("freeze", &freeze), ("drain.nfs-2", &drain), ("drain.nfs-3", &Intent::None)];
@@ -279,7 +286,13 @@ mod tests {
     /// A stopped VM must not be started because somebody has copied another order over its key.
     #[test]
     fn an_order_under_the_name_of_another_hides_what_stood_there() {
-        let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: None });
+        let stop = order(|by, at, message| Intent::Stop {
+            vm: VmName::management(),
+            by,
+            at,
+            message,
+            timeout_seconds: None,
+        });
         let (drain, freeze, none) = (drain(), freeze(), Intent::None);
         for misplaced in [("power", &freeze), ("power", &drain), ("freeze", &stop), ("freeze", &drain)] {
             let records = [("power", &none), ("freeze", &none), misplaced];
@@ -307,7 +320,13 @@ mod tests {
 
     #[test]
     fn what_was_forbidden_and_is_gone_with_an_older_state_of_the_store_is_not_taken_to_be_allowed() {
-        let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: None });
+        let stop = order(|by, at, message| Intent::Stop {
+            vm: VmName::management(),
+            by,
+            at,
+            message,
+            timeout_seconds: None,
+        });
         let none = Intent::None;
         let stands = [("power", &none), ("freeze", &none), ("drain.nfs-2", &none)];
         let undone = |name: &str, intent: &Intent| {
@@ -337,12 +356,19 @@ mod tests {
         let back = |name, intent: &Intent| {
             super::read([Stored { name, intent, came_back: true }], &BTreeMap::new(), &BTreeMap::new(), false)
         };
-        let stop = order(|by, at, message| Intent::Stop { by, at, message, timeout_seconds: None });
+        let stop = order(|by, at, message| Intent::Stop {
+            vm: VmName::management(),
+            by,
+            at,
+            message,
+            timeout_seconds: None,
+        });
         let Observed::Unknown(why) = back("power", &stop) else { panic!("it may have been taken back") };
         assert!(why.contains("come back") && why.contains("Say `zsha start` if"), "{why}");
-        let start = Intent::Start { id, by: by.clone(), at, message: message.clone() };
+        let start =
+            Intent::Start { vm: VmName::management(), id, by: by.clone(), at, message: message.clone() };
         assert_eq!(back("power", &start), Observed::Known(Intents::default()), "it was taken up long ago");
-        let reset = Intent::ResetPassword { id, by, at, message };
+        let reset = Intent::ResetPassword { vm: VmName::management(), id, by, at, message };
         assert_eq!(back("reset-password", &reset), Observed::Known(Intents::default()));
         let cordons = |intent: &Intent| back("drain.nfs-2", intent).known().cloned().unwrap().drained;
         assert!(matches!(cordons(&drain())[&node("nfs-2")], Cordon::Unreadable(_)));

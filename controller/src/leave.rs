@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use zsha_crds::records::{self, HostShutdown, Intent, LeaseRecord, StoredSpec, VmRecord};
-use zsha_crds::{ClusterName, Keys, NodeName, VmName};
+use zsha_crds::records::{HostShutdown, Intent, LeaseRecord, StoredSpec, VmRecord};
+use zsha_crds::{ClusterName, Keys, NodeName, VmId};
 use zsha_runtime::Clock;
 use zsha_runtime::store::{ConsulStore, Entry, Op, Read, Store, StoreError, Txn};
 
@@ -73,8 +73,7 @@ impl Host {
 
     /// What stands under its drain. None: nothing that could be read there.
     fn drain(&self, there: &Entry) -> Option<Intent> {
-        let read = records::read(&there.value).ok();
-        read.filter(|intent: &Intent| intent.belongs_under(&Intent::drain_of(&self.node)))
+        Intent::under(&Intent::drain_of(&self.node), &there.value).ok()
     }
 
     /// What is to stand under the node's drain, where that is another than does: its own, or an operator's and beside it
@@ -179,7 +178,7 @@ pub struct Leaving {
 pub fn run(settings: &Settings, limit: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        let uuid = VmName::management().domain_uuid(&settings.cluster);
+        let uuid = VmId::of(&settings.cluster).uuid;
         let hypervisor = crate::run::hypervisor(settings, Arc::new(ProcCopies::new(uuid)));
         if let Err(error) = &hypervisor {
             tracing::warn!(error = format!("{error:#}"), "nothing can be asked of the guest from here");
@@ -287,11 +286,11 @@ impl Leaving {
             so_far.knows_the_document = true;
             so_far.guest_time = Duration::from_secs(seconds.into());
         }
-        let key = self.keys.vm(&VmName::management());
+        let key = self.keys.vm(&self.keys.vm_id().name);
         let Some(entry) = self.store.get(&key, Read::Consistent).await? else {
             anyhow::bail!("{key} is missing: nobody knows where the VM is");
         };
-        let vm = VmRecord::read(&entry.value, &VmName::management(), &self.cluster)
+        let vm = VmRecord::read(&entry.value, self.keys.vm_id())
             .map_err(|why| anyhow::anyhow!("{key} cannot be read: {why}"))?;
         let leases = self.leases().await?;
         let going_down = self.going_down(&leases).await?;

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use zsha_crds::NodeName;
 use zsha_crds::records::HistoryRecord;
-use zsha_crds::{NodeName, VmName};
 use zsha_runtime::Moment;
 use zsha_runtime::store::Read;
 
@@ -145,6 +145,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         now: edges.clock.now(),
         wall: edges.clock.wall(),
         me: edges.me.clone(),
+        vm_id: edges.keys.vm_id().clone(),
         spec_problem: views.spec_problem(),
         intents: views.intents(&lease),
         shutdowns: views.shutdowns(),
@@ -192,7 +193,7 @@ async fn confirm_own_record(edges: &Edges, views: &Views) {
     if !views.own_is_unconfirmed() {
         return;
     }
-    match edges.store.get(&edges.keys.vm(&VmName::management()), Read::Consistent).await {
+    match edges.store.get(&edges.keys.vm(&edges.keys.vm_id().name), Read::Consistent).await {
         Ok(entry) => views.own_was_looked_up(entry.map(|entry| entry.modify_index)),
         Err(error) => tracing::debug!(%error, "the ownership record was not looked up"),
     }

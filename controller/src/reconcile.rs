@@ -87,17 +87,19 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
         notes: Mutex::default(),
     });
     let mut controller = Controller::new().max_delay(SAFETY_NET).graceful_shutdown_on(shutdown);
+    let vm = reconciler.node.edges.keys.vm_id().name.clone();
     for changes in watched.changes {
-        controller = controller.watches(changes, |_| Some(VmName::management()));
+        let vm = vm.clone();
+        controller = controller.watches(changes, move |_| Some(vm.clone()));
     }
     let edges = &reconciler.node.edges;
     for counter in [edges.hypervisor.changes(), edges.lease.changes()] {
-        controller = controller.reconcile_on(ticks(counter).map(|()| VmName::management()));
+        controller = controller.reconcile_on(passes_of(&vm, counter));
     }
     let (host_changed, host_changes) = watch::channel(0);
-    controller = controller.reconcile_on(ticks(host_changes).map(|()| VmName::management()));
+    controller = controller.reconcile_on(passes_of(&vm, host_changes));
     let (guest_told, guest_tellings) = watch::channel(0);
-    controller = controller.reconcile_on(ticks(guest_tellings).map(|()| VmName::management()));
+    controller = controller.reconcile_on(passes_of(&vm, guest_tellings));
     let passes = controller.run(
         |_, reconciler: Arc<Reconciler>| async move { Ok::<_, ActError>(reconciler.pass().await) },
         |_, _, _| Action::requeue(Duration::from_secs(1)),
@@ -133,15 +135,17 @@ fn to_tell(world: &World) -> Option<Ask> {
     Some(Ask { vm: record.name.clone(), config })
 }
 
-/// One item now, and one for every move of the counter.
-fn ticks(counter: watch::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'static {
-    stream::unfold((counter, true), |(mut counter, first)| async move {
+/// The VM to make a pass for: once now, and once for every move of the counter.
+fn passes_of(vm: &VmName, counter: watch::Receiver<u64>) -> impl Stream<Item = VmName> + Send + 'static {
+    let vm = vm.clone();
+    let ticks = stream::unfold((counter, true), |(mut counter, first)| async move {
         if !first && counter.changed().await.is_err() {
             // The edge is gone with its node; nothing more will come.
             std::future::pending::<()>().await;
         }
         Some(((), (counter, false)))
-    })
+    });
+    ticks.map(move |()| vm.clone())
 }
 
 /// One mount at a time. What was asked for meanwhile is asked for again, if it is still wanted then.
@@ -303,7 +307,7 @@ impl Reconciler {
     }
 
     fn record_of_vm(&self, kind: EventType, reason: EventReason, message: String) {
-        self.record(kind, reason, format!("vm/{}", VmName::management()), message);
+        self.record(kind, reason, format!("vm/{}", self.node.edges.keys.vm_id().name), message);
     }
 
     fn record(&self, kind: EventType, reason: EventReason, regarding: String, message: String) {
@@ -336,7 +340,7 @@ impl Reconciler {
         let vm_before = self.views.vm_status();
         let vm = status::of_vm(world, self.guest.told().as_ref(), vm_before.as_ref());
         let mut ops = Vec::new();
-        let (node_key, vm_key) = (keys.node_status(&world.me), keys.vm_status(&VmName::management()));
+        let (node_key, vm_key) = (keys.node_status(&world.me), keys.vm_status(&world.vm_id.name));
         // Of a key that somebody has written nonsense over, the last good value is what is known.
         if before.as_deref() != Some(&mine) || self.views.status_is_bad(&node_key) {
             self.replace(node_key, serde_json::to_string(&mine), &mut ops);

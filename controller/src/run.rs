@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use zsha_crds::{EventReason, Keys, VmName};
+use zsha_crds::{EventReason, Keys, VmId};
 use zsha_runtime::Clock;
 use zsha_runtime::events::{self, Recorder};
 use zsha_runtime::store::ConsulStore;
@@ -58,8 +58,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
     let metrics = Arc::new(Metrics::of_build(commit));
     let (feed, snapshots) = watch::channel(Arc::new(Snapshot::default()));
     let lease = Arc::new(SocketLease::new(settings.keeper_socket()));
-    let uuid = VmName::management().domain_uuid(&settings.cluster);
-    let copies = Arc::new(ProcCopies::telling(uuid));
+    let copies = Arc::new(ProcCopies::telling(VmId::of(&settings.cluster).uuid));
     let node = Node {
         cluster: settings.cluster.clone(),
         edges: Edges {
@@ -166,8 +165,6 @@ pub(crate) fn hypervisor(
     use crate::hypervisor::libvirt::{LibvirtHypervisor, LibvirtSettings, MigrationWay};
     use crate::settings::DomainType;
 
-    let vm = VmName::management();
-    let uuid = vm.domain_uuid(&settings.cluster);
     let mut libvirt = LibvirtSettings::new(settings.libvirt.clone(), settings.cluster.clone());
     libvirt.seed = Some(settings.seed());
     libvirt.ceph = settings.ceph.clone();
@@ -179,7 +176,7 @@ pub(crate) fn hypervisor(
         DomainType::Qemu => Some(domain_xml::DomainType::Qemu),
         DomainType::Auto => None,
     };
-    Ok(Arc::new(LibvirtHypervisor::new(libvirt, vm, uuid, copies)?))
+    Ok(Arc::new(LibvirtHypervisor::new(libvirt, VmId::of(&settings.cluster), copies)?))
 }
 
 #[cfg(not(feature = "libvirt"))]

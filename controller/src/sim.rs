@@ -37,7 +37,7 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zsha_crds::records::{LeaseTimings, NodeStatus};
-use zsha_crds::{HaCluster, Keys, NodeName, VmName};
+use zsha_crds::{HaCluster, Keys, NodeName, VmId};
 use zsha_runtime::store::MemoryStore;
 use zsha_runtime::store::memory::Snapshot;
 use zsha_runtime::{Clock, Store};
@@ -131,7 +131,7 @@ impl Simulation {
         let start = Instant::now();
         let cluster = document.name().clone();
         let keys = Keys::new(&cluster);
-        let hosts = SimulatedHosts::new(VmName::management(), VmName::management().domain_uuid(&cluster));
+        let hosts = SimulatedHosts::new(VmId::of(&cluster));
         // The lease alone must keep copies apart.
         hosts.set_image_locks(false);
         let store = MemoryStore::new();

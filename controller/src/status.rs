@@ -1,6 +1,6 @@
 //! What this node says of itself and, as its owner, of the VM: computed from one look and one plan.
 
-use zsha_crds::records::{NodeStatus, VmPhase, VmStatus};
+use zsha_crds::records::{ByVm, NodeStatus, VmHere, VmPhase, VmStatus};
 use zsha_crds::{Condition, ConditionKind, ConditionStatus, LocalState, VmState, condition, format};
 
 use crate::guest::agent::Told;
@@ -39,12 +39,10 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
         observed_generation: world.document().map_or(0, |desired| desired.generation),
         controller_version: build.version.clone(),
         document_format: build.reads,
-        runs_unnamed: plan.runs_unnamed,
-        migrated_percent: migrated_percent(world),
+        vms: ByVm::only(world.vm_id.name.clone(), here(world, plan)),
         lost_leases: stability::lost_leases(world),
         virtual_host: build.virtual_host.clone(),
         looked_after: plan.looked_after,
-        local_vm: world.local.known().map_or(LocalState::Unknown, LocalVm::word),
         waiting: plan.waiting.clone(),
         updated_at: world.wall,
     };
@@ -53,6 +51,15 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
             before.clone()
         }
         _ => status,
+    }
+}
+
+/// What this node says of the VM.
+fn here(world: &World, plan: &Plan) -> VmHere {
+    VmHere {
+        local_vm: world.local.known().map_or(LocalState::Unknown, LocalVm::word),
+        runs_unnamed: plan.runs_unnamed,
+        migrated_percent: migrated_percent(world),
     }
 }
 

@@ -17,7 +17,7 @@ use zsha_crds::records::{
     NodeStatus, StoredSpec, VmRecord, VmStatus,
 };
 use zsha_crds::status::{ClusterView, DataAge, LeaseSight};
-use zsha_crds::{ClusterName, Keys, NodeName, VmName, format};
+use zsha_crds::{ClusterName, Keys, NodeName, VmId, format};
 use zsha_runtime::backoff::BackoffConfig;
 use zsha_runtime::lease::{Observer, Sight};
 use zsha_runtime::store::{Entry, Store, StoreError};
@@ -141,14 +141,14 @@ pub fn watch(
     let decoding = cluster.clone();
     let (spec, spec_writer) =
         reflector::store_with(clock, move |entry| Document::read(&entry.value, &decoding, reads));
-    let (intents, intents_writer) = reflector::store(clock);
-    let of_cluster = cluster.clone();
-    let (vms, vms_writer) = reflector::store_with(clock, move |entry| {
-        VmRecord::read(&entry.value, &VmName::management(), &of_cluster)
+    let (prefix, vm) = (keys.intents(), keys.vm_id().name.clone());
+    let (intents, intents_writer) = reflector::store_with(clock, move |entry| {
+        Intent::read(entry.key.trim_start_matches(&prefix), &entry.value, &vm)
     });
-    let (prefix, of_cluster) = (keys.node_statuses(), cluster.clone());
-    let (statuses, statuses_writer) =
-        reflector::store_with(clock, move |entry| status(entry, &prefix, &of_cluster));
+    let vm = keys.vm_id().clone();
+    let (vms, vms_writer) = reflector::store_with(clock, move |entry| VmRecord::read(&entry.value, &vm));
+    let (prefix, vm) = (keys.node_statuses(), keys.vm_id().clone());
+    let (statuses, statuses_writer) = reflector::store_with(clock, move |entry| status(entry, &prefix, &vm));
     let (events, events_writer) = reflector::store(clock);
     let (prefix, of_cluster) = (keys.leases(), cluster.clone());
     let (leases, leases_writer) = reflector::store_with(clock, move |entry| {
@@ -201,9 +201,9 @@ pub fn watch(
     Watched { views, changes, display }
 }
 
-fn status(entry: &Entry, node_prefix: &str, cluster: &ClusterName) -> Result<StatusRecord, String> {
+fn status(entry: &Entry, node_prefix: &str, vm: &VmId) -> Result<StatusRecord, String> {
     if !entry.key.starts_with(node_prefix) {
-        return VmStatus::read(&entry.value, &VmName::management(), cluster).map(StatusRecord::Vm);
+        return VmStatus::read(&entry.value, vm).map(StatusRecord::Vm);
     }
     let node = records::node_of(&entry.key, node_prefix)?;
     NodeStatus::read(&entry.value, &node).map(|status| StatusRecord::Node(Arc::new(status)))
@@ -419,7 +419,7 @@ impl Views {
     }
 
     fn newest_vm(&self) -> Observed<Option<StoredVm>> {
-        let key = self.keys.vm(&VmName::management());
+        let key = self.keys.vm(&self.keys.vm_id().name);
         let seen = self.vms.get(&key);
         let bad = self.vms.undecodable().remove(&key);
         // What is there now, whether or not it can be read: the last good one may be older.
@@ -453,7 +453,7 @@ impl Views {
 
     /// What this process wrote last, where something has been written over it that cannot be read.
     pub fn vm_overwritten(&self) -> Option<Overwritten> {
-        let bad = self.vms.undecodable().remove(&self.keys.vm(&VmName::management()))?;
+        let bad = self.vms.undecodable().remove(&self.keys.vm(&self.keys.vm_id().name))?;
         let (ours, index, sent) = lock(&self.shared).own.last()?;
         (bad.modify_index > index).then_some(Overwritten { index: bad.modify_index, ours, sent })
     }
@@ -558,7 +558,7 @@ impl Views {
     }
 
     pub fn vm_status(&self) -> Option<VmStatus> {
-        let object = self.statuses.get(&self.keys.vm_status(&VmName::management()))?;
+        let object = self.statuses.get(&self.keys.vm_status(&self.keys.vm_id().name))?;
         match &*object.value {
             StatusRecord::Vm(status) => Some(status.clone()),
             StatusRecord::Node(_) => None,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
-use zsha_crds::NodeName;
-use zsha_crds::records::{Departed, HostShutdown, NodeStatus, Owner, VmPhase, VmRecord};
+use zsha_crds::records::{Departed, HostShutdown, NodeStatus, Owner, VmHere, VmPhase, VmRecord};
+use zsha_crds::{NodeName, VmId};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
@@ -91,6 +91,8 @@ pub struct World {
     /// For what people read. It decides nothing but for how long a lease that was lost is remembered.
     pub wall: Timestamp,
     pub me: NodeName,
+    /// The VM that is kept.
+    pub vm_id: VmId,
     /// The last good document; `Known(None)`: there is none yet.
     pub desired: Observed<Option<Arc<Desired>>>,
     /// Why the stored document is not the one in force, where it is not.
@@ -151,6 +153,16 @@ impl World {
     /// The ownership record as it was read. None: there is none, or it is not known.
     pub fn stored(&self) -> Option<&StoredVm> {
         self.vm.known().and_then(Option::as_ref)
+    }
+
+    /// The number of processes of the VM that the keeper of this lease saw; None: it could not look, or does not say.
+    pub fn copies(&self, sight: &Sight) -> Option<u32> {
+        sight.record.copies(&self.vm_id.name)
+    }
+
+    /// What the controller of this node says of the VM there. None: it has not reported.
+    pub fn said_of_vm(&self, node: &NodeName) -> Option<VmHere> {
+        self.nodes.get(node).map(|status| status.vms.of(&self.vm_id.name))
     }
 
     /// What the ownership record says. None: there is none, or it is not known.

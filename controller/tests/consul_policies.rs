@@ -18,7 +18,7 @@ use zsha_controller::api::Metrics;
 use zsha_controller::embedded::Machine;
 use zsha_controller::hypervisor::simulated::SimulatedHosts;
 use zsha_crds::records::{Intent, LeaseRecord, Owner, VmRecord, VmStatus};
-use zsha_crds::{HaCluster, Keys, VmName, VmState, decode_value};
+use zsha_crds::{HaCluster, Keys, VmId, VmName, VmState, decode_value};
 use zsha_runtime::Clock;
 use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Token};
@@ -78,7 +78,7 @@ async fn apply(store: &dyn Store) {
     };
     let outcome = history::apply(&keys, stored.as_ref(), &recorded, 0, change, |a, b| a == b).unwrap();
     let Outcome::Write { mut ops, .. } = outcome else { panic!("{outcome:?}") };
-    let unowned = VmRecord::unplaced(vm.clone(), vm.domain_uuid(document.name()));
+    let unowned = VmRecord::unplaced(document.vm());
     for (key, value) in [(keys.vm(&vm), json!(unowned)), (keys.intent("power"), json!(Intent::None))] {
         assert_eq!(store.get(&key, Read::Consistent).await, Ok(None));
         ops.push(Op::Create { key, value: value.to_string() });
@@ -144,7 +144,7 @@ impl Store for Remembering {
 async fn keep_the_vm(store: Arc<dyn Store>) {
     let (document, vm) = (document(), VmName::management());
     let (cluster, name) = (document.name().clone(), document.nodes()[0].name.clone());
-    let hosts = SimulatedHosts::new(vm.clone(), vm.domain_uuid(&cluster));
+    let hosts = SimulatedHosts::new(VmId::of(&cluster));
     let machine =
         Machine::new(cluster, name.clone(), Clock::Boottime, Arc::clone(&store), Arc::clone(&hosts), 1);
     let (line, keeper) = machine.keeper();

@@ -24,7 +24,7 @@ use zsha_controller::hypervisor::{
     DomainFacts, DomainImage, DomainNic, DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, Origin,
     PauseReason,
 };
-use zsha_crds::VmName;
+use zsha_crds::{VmId, VmName};
 
 macro_rules! tests {
     ($($case:ident,)*) => {
@@ -218,7 +218,9 @@ async fn what_we_define_is_valid_by_libvirts_own_schema() {
 async fn nobody_at_the_address_is_an_error_and_never_absent() {
     let settings = LibvirtSettings::new(rig::uri(Path::new("/nonexistent")), rig::cluster());
     let uuid = Uuid::from_u128(1);
-    let nobody = LibvirtHypervisor::new(settings, VmName::management(), uuid, rig::copies(uuid)).unwrap();
+    let nobody =
+        LibvirtHypervisor::new(settings, VmId { name: VmName::management(), uuid }, rig::copies(uuid))
+            .unwrap();
     let looked = nobody.look().await;
     assert!(matches!(looked, Err(HypervisorError::Unreachable { .. })), "{looked:?}");
 }

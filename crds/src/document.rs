@@ -31,7 +31,7 @@ pub use text::{
 };
 
 use crate::records::LeaseTimings;
-use crate::{ClusterName, NodeName};
+use crate::{ClusterName, NodeName, VmId};
 
 /// The file in `ImageFolder` that is the VM's disk.
 pub const IMAGE_FILE: &str = "mnvm.img";
@@ -196,6 +196,11 @@ impl HaCluster {
 
     pub fn name(&self) -> &ClusterName {
         &self.metadata.name
+    }
+
+    /// The VM that the document is for.
+    pub fn vm(&self) -> VmId {
+        VmId::of(self.name())
     }
 
     /// The nodes, in the order written.

@@ -1,17 +1,23 @@
 //! The keys in Consul KV under which everything lives. Each key has one writer; hot keys share no watched prefix with
 //! the document.
 
-use crate::{ClusterName, NodeName, VmName};
+use crate::{ClusterName, NodeName, VmId, VmName};
 
 /// The keys of one cluster, all below `zsha/<cluster>/`.
 #[derive(Debug, Clone)]
 pub struct Keys {
     root: String,
+    vm_id: VmId,
 }
 
 impl Keys {
     pub fn new(cluster: &ClusterName) -> Self {
-        Self { root: format!("zsha/{cluster}/") }
+        Self { root: format!("zsha/{cluster}/"), vm_id: VmId::of(cluster) }
+    }
+
+    /// The VM that the cluster keeps.
+    pub fn vm_id(&self) -> &VmId {
+        &self.vm_id
     }
 
     /// Everything of the cluster. Ends in `/`: Consul's recurse is a string prefix, not a directory.

@@ -39,7 +39,7 @@ pub use decode::{Decoded, decode, decode_value};
 pub use diagnostic::Diagnostics;
 pub use document::HaCluster;
 pub use keys::Keys;
-pub use names::{ClusterName, InvalidName, NodeName, VmName};
+pub use names::{ClusterName, InvalidName, NodeName, VmId, VmName};
 pub use reason::EventReason;
 pub use vm_state::{LocalState, VmState};
 

@@ -118,7 +118,7 @@ name!(
     "allOf" = host_name_schema()
 );
 name!(
-    /// A virtual machine. Today there is one a cluster, [`VmName::management`].
+    /// A virtual machine. A cluster keeps one, see [`VmId::of`].
     VmName,
     "VM name",
     is_name,
@@ -126,7 +126,7 @@ name!(
 );
 
 impl VmName {
-    /// The management-node VM, the one VM zsha exists for.
+    /// The management-node VM, the one that the original's `config.json` describes, which gives it no name.
     pub fn management() -> Self {
         Self("mnvm".to_owned())
     }
@@ -135,5 +135,21 @@ impl VmName {
     /// without asking another, and a keeper can find the VM's QEMU with nothing registered.
     pub fn domain_uuid(&self, cluster: &ClusterName) -> Uuid {
         Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{self}.{cluster}.zsha.io").as_bytes())
+    }
+}
+
+/// A VM of a cluster by the two names it has: its own, and the UUID of its libvirt domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmId {
+    pub name: VmName,
+    pub uuid: Uuid,
+}
+
+impl VmId {
+    /// The VM that this cluster keeps. A document describes one VM and does not name it, and the keeper has to know it
+    /// without a document; so both ask here, and nowhere else is it said which one it is.
+    pub fn of(cluster: &ClusterName) -> Self {
+        let name = VmName::management();
+        Self { uuid: name.domain_uuid(cluster), name }
     }
 }

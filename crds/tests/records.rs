@@ -1,8 +1,9 @@
 //! What releases have written to the store is read by this one, and what this one writes back loses nothing of it; and
 //! the other way round, since nodes are upgraded one after the other: what this one writes is read by those before it,
 //! and what they write back is read here.
-//! A folder a release, as it wrote them, and a file of its shapes in `frozen`; none is ever changed. The last folder is
-//! what this release writes.
+//! Each release has a folder with records as it wrote them, and a file of its shapes in `frozen`; none is ever changed. The
+//! last folder, `next`, is what this build writes. With the next release it gets that release's number, and its shapes a
+//! file.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on")]
 
@@ -18,8 +19,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zsha_crds::records::{
-    EventRecord, HistoryRecord, Intent, LeaseRecord, NodeStatus, StoredSpec, VmRecord, VmStatus,
+    ByVm, EventRecord, HistoryRecord, Intent, LeaseRecord, NodeStatus, StoredSpec, VmHere, VmRecord, VmStatus,
 };
+use zsha_crds::{LocalState, VmName};
 
 /// Read and written back.
 fn again<T: DeserializeOwned + Serialize>(text: &str) -> serde_json::Result<Value> {
@@ -44,13 +46,15 @@ fn read_and_written(kind: &str, text: &str) -> serde_json::Result<Value> {
 type Old = fn(&str, &str) -> Option<serde_json::Result<Value>>;
 
 /// The releases with a folder.
-const RELEASES: [(&str, Old); 1] = [("0.1.0", v0_1_0::read_and_written)];
+const RELEASES: [(&str, Old); 2] =
+    [("0.1.0", v0_1_0::read_and_written), ("next", |kind, text| Some(read_and_written(kind, text)))];
 
 const KINDS: [&str; 8] = ["lease", "vm", "intent", "node-status", "vm-status", "event", "spec", "history"];
 
-/// Of the fields of records these are their own affair: a document, and one entry a node.
+/// A document has fields of its own.
 const OPAQUE: &str = "document";
-const BY_NODE: &str = "failures";
+/// These have one entry for each node, or for each VM.
+const BY_NAME: [&str; 2] = ["failures", "vms"];
 
 /// Release, kind, name of the file, content.
 fn records() -> Vec<(String, String, String, String)> {
@@ -80,7 +84,7 @@ fn fields(record: &Value) -> BTreeSet<String> {
         match value {
             Value::Object(fields) => {
                 for (name, value) in fields {
-                    let name = if way.ends_with(BY_NODE) { "*" } else { name };
+                    let name = if BY_NAME.iter().any(|by_name| way.ends_with(by_name)) { "*" } else { name };
                     let way = format!("{way}.{name}");
                     if name != OPAQUE {
                         walk(&way, value, found);
@@ -104,8 +108,8 @@ fn of_the_future(value: &Value) -> Value {
             let grown = fields.iter().map(|(name, value)| {
                 let value = match (name.as_str(), value) {
                     (OPAQUE, document) => document.clone(),
-                    (BY_NODE, Value::Object(nodes)) => {
-                        nodes.iter().map(|(node, of)| (node.clone(), of_the_future(of))).collect()
+                    (by_name, Value::Object(entries)) if BY_NAME.contains(&by_name) => {
+                        entries.iter().map(|(name, of)| (name.clone(), of_the_future(of))).collect()
                     }
                     (_, value) => of_the_future(value),
                 };
@@ -171,6 +175,8 @@ fn what_was_added_since_the_last_release_may_be_missing_and_is_passed_over_by_it
             "departed",
             json!({ "from": "nfs-1", "at": "2026-11-29T15:00:00Z", "seenOn": ["nfs-2"] }),
         ),
+        ("lease", "lease.held.json", "cluster", json!("prod")),
+        ("lease", "lease.held.json", "movedAwayIn", json!(2)),
         ("node-status", "node-status.json", "runsUnnamed", json!(true)),
         ("node-status", "node-status.json", "virtualHost", json!("a virtual machine (QEMU)")),
         ("node-status", "node-status.json", "lookedAfter", json!(77)),
@@ -192,6 +198,74 @@ fn what_was_added_since_the_last_release_may_be_missing_and_is_passed_over_by_it
         let by_old = v0_1_0::read_and_written(kind, &said.to_string()).unwrap().unwrap();
         assert_eq!(by_old, v0_1_0::read_and_written(kind, &before.to_string()).unwrap().unwrap(), "{field}");
     }
+}
+
+/// The fields of before VMs were named are the management-node VM's.
+#[test]
+fn a_record_that_names_no_vm_is_of_the_management_node_vm() {
+    let mnvm = VmName::management();
+    let lease = LeaseRecord { vms: ByVm::default(), ..held("0.1.0", "copies") };
+    assert_eq!(lease.copies(&mnvm), None, "where nothing is said, nothing is known");
+    assert_eq!(held("0.1.0", "fieldOfTheFuture").copies(&mnvm), Some(1));
+    assert_eq!(held("0.1.0", "copies").copies(&mnvm), None);
+    let status: NodeStatus = serde_json::from_str(include_str!("records/0.1.0/node-status.json")).unwrap();
+    let said = VmHere { local_vm: LocalState::Off, runs_unnamed: false, migrated_percent: Some(42) };
+    assert_eq!(status.vms.of(&mnvm), said);
+    for order in ["start", "stop", "migrate", "reset-password"] {
+        let text = std::fs::read_to_string(format!("tests/records/0.1.0/intent.{order}.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Intent>(&text).unwrap().vm(), Some(&mnvm), "{order}");
+    }
+}
+
+/// Of a record that names its VMs, what stands beside for earlier builds says nothing.
+#[test]
+fn a_record_that_names_its_vms_is_read_by_their_names_alone() {
+    let (mnvm, other): (VmName, VmName) = (VmName::management(), "other".parse().unwrap());
+    let mut said: Value = serde_json::from_str(include_str!("records/next/lease.held.json")).unwrap();
+    said["vms"] = json!({ "other": { "copies": 3 } });
+    let lease: LeaseRecord = serde_json::from_value(said.clone()).unwrap();
+    assert_eq!((lease.copies(&mnvm), lease.copies(&other)), (None, Some(3)), "beside it `copies` says 1");
+    assert!(lease.has_copy() && !lease.has_no_copy());
+    let written = serde_json::to_value(&lease).unwrap();
+    assert_eq!(
+        written["copies"],
+        Value::Null,
+        "an earlier build must not take another VM's count for its own"
+    );
+    said["vms"] = json!({ "mnvm": { "copies": 0 }, "other": { "copies": null } });
+    let lease: LeaseRecord = serde_json::from_value(said).unwrap();
+    assert!(!lease.has_copy() && !lease.has_no_copy(), "it could not look for one of them");
+}
+
+#[test]
+fn a_status_that_says_nothing_of_any_vm_is_no_status() {
+    let mut status: Value = serde_json::from_str(include_str!("records/next/node-status.json")).unwrap();
+    let without = |status: &mut Value, field| drop(status.as_object_mut().unwrap().remove(field));
+    without(&mut status, "localVm");
+    assert_eq!(again::<NodeStatus>(&status.to_string()).unwrap()["localVm"], "Off", "as `vms` says");
+    without(&mut status, "vms");
+    let error = again::<NodeStatus>(&status.to_string()).unwrap_err().to_string();
+    assert!(error.contains("nothing of any VM"), "{error}");
+}
+
+#[test]
+fn an_order_for_another_vm_or_of_another_kind_is_unreadable() {
+    let mnvm = VmName::management();
+    let stop = include_str!("records/next/intent.stop.json");
+    assert!(Intent::read(Intent::POWER, stop, &mnvm).is_ok());
+    let of_other = stop.replace("mnvm", "other");
+    let error = Intent::read(Intent::POWER, &of_other, &mnvm).unwrap_err();
+    assert_eq!(error, "it is an order for the VM 'other'");
+    assert!(Intent::read(Intent::POWER, &of_other, &"other".parse().unwrap()).is_ok());
+    assert!(Intent::read(Intent::FREEZE, stop, &mnvm).unwrap_err().contains("another kind"));
+}
+
+/// The lease that a release held, without this field.
+fn held(release: &str, without: &str) -> LeaseRecord {
+    let text = std::fs::read_to_string(format!("tests/records/{release}/lease.held.json")).unwrap();
+    let mut said: Value = serde_json::from_str(&text).unwrap();
+    said.as_object_mut().unwrap().remove(without);
+    serde_json::from_value(said).unwrap()
 }
 
 /// Whatever `part` has, `whole` has too, and the same.
@@ -227,7 +301,7 @@ fn a_release_reads_its_own_records() {
 fn exactly_these_fields_may_be_missing() {
     let may_lack = |kind| -> &[&str] {
         match kind {
-            "lease" => &["copies", "sentMillis", "fencedBy"],
+            "lease" => &["cluster", "vms", "copies", "movedAwayIn", "sentMillis", "fencedBy"],
             "vm" => &[
                 "owner",
                 "migration",
@@ -239,10 +313,22 @@ fn exactly_these_fields_may_be_missing() {
                 "answered",
                 "startTakenUp",
                 "passwordReset",
+                "departed",
             ],
-            "node-status" => &["waiting", "migratedPercent"],
-            "spec" | "history" => &["message"],
-            "intent" => &["timeoutSeconds"],
+            "node-status" => &[
+                "vms",
+                // Needed where there is no `vms`, see `a_status_that_says_nothing_of_any_vm_is_no_status`.
+                "localVm",
+                "runsUnnamed",
+                "migratedPercent",
+                "documentFormat",
+                "lostLeases",
+                "virtualHost",
+                "lookedAfter",
+                "waiting",
+            ],
+            "spec" | "history" => &["format", "message"],
+            "intent" => &["vm", "timeoutSeconds", "shutdown"],
             "vm-status" | "event" => &[],
             other => panic!("no record is called '{other}'"),
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
+use zsha_crds::NodeName;
 use zsha_crds::records::{Answer, Intent, Outcome, VmRecord};
 use zsha_crds::status::{ClusterView, Observed};
-use zsha_crds::{NodeName, VmName};
 
 use super::{Beside, Run};
 use crate::exit::Exit;
@@ -62,7 +62,7 @@ async fn run(
             .hint("`zsha status` says what it waits for; it is started where it can be"));
     };
     if from == to {
-        let name = VmName::management();
+        let name = &record.name;
         let told = format!("Requested operation is not valid: domain {name} is already active on {to}");
         order.tell(session, &format!("{told}; nothing to do"))?;
         return if args.order.common.json() { order.end(true, &told, session) } else { Ok(Exit::Success) };
@@ -71,6 +71,7 @@ async fn run(
     let id = Uuid::new_v4();
     let migrate = Intent::Migrate {
         id,
+        vm: record.name.clone(),
         to: to.clone(),
         by: session.who.clone(),
         at: session.clock.wall(),
@@ -138,7 +139,7 @@ fn answer(view: &ClusterView, id: Uuid) -> Option<&Answer> {
 
 /// As the source tells it in its status; None where it does not.
 fn percent(view: &ClusterView, from: &NodeName) -> Option<u8> {
-    view.node_statuses.get(from)?.migrated_percent
+    view.here(from).migrated_percent
 }
 
 /// The manual's line.

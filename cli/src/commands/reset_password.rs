@@ -65,6 +65,7 @@ async fn run(
     let id = Uuid::new_v4();
     let reset = Intent::ResetPassword {
         id,
+        vm: order.view().vm_id().name,
         by: session.who.clone(),
         at: session.clock.wall(),
         message: args.common.message.clone(),

@@ -78,6 +78,7 @@ async fn run(
     }
     let start = Intent::Start {
         id: Uuid::new_v4(),
+        vm: order.view().vm_id().name,
         by: session.who.clone(),
         at: session.clock.wall(),
         message: args.order.common.message.clone(),

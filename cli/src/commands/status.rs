@@ -124,15 +124,11 @@ async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Ex
 fn warnings(view: &ClusterView) -> Vec<String> {
     let keys = Keys::new(&view.cluster);
     let unreadable = view.unreadable.iter().map(|(key, why)| (key.clone(), format!("cannot be read: {why}")));
-    let misplaced = view.intents.iter().filter(|(name, intent)| !intent.belongs_under(name));
-    let misplaced =
-        misplaced.map(|(name, _)| (keys.intent(name), format!("cannot be read: {}", Intent::MISPLACED)));
     // It came with the first document.
     let power = keys.intent(Intent::POWER);
     let is_there = view.intents.contains_key(Intent::POWER) || view.unreadable.contains_key(&power);
     let missing = (view.spec.is_some() && !is_there).then(|| (power, "is missing".to_owned()));
     unreadable
-        .chain(misplaced)
         .chain(missing)
         .map(|(key, what)| match key.strip_prefix(&keys.intents()).and_then(way_out) {
             Some(way_out) => format!("WARNING: {key} {what}; {way_out}"),

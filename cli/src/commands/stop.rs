@@ -54,6 +54,7 @@ async fn run(
     order.not_frozen()?;
     let timeout_seconds = global.timeout.map(whole_seconds);
     let stop = Intent::Stop {
+        vm: order.view().vm_id().name,
         by: session.who.clone(),
         at: session.clock.wall(),
         message: args.order.common.message.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use zsha_crds::document::Node;
-use zsha_crds::{HaCluster, NodeName, VmName};
+use zsha_crds::{HaCluster, NodeName, VmId};
 use zsha_runtime::client::document::Live;
 
 use super::{Beside, Run};
@@ -214,7 +214,7 @@ async fn stop(document: &HaCluster, node: &Node, remote: &Remote, guest: Duratio
 
 /// By the node's own process table: every QEMU carries the VM's UUID in its command line.
 async fn gone(document: &HaCluster, node: &Node, remote: &Remote) -> Result<(), Failure> {
-    let uuid = VmName::management().domain_uuid(document.name());
+    let uuid = document.vm().uuid;
     let script = format!(
         "for process in /proc/[0-9]*; do\n  case $(cat \"$process/comm\" 2>/dev/null) in qemu*) ;; *) continue ;; esac\n  \
          if tr '\\0' '\\n' <\"$process/cmdline\" 2>/dev/null | grep -qF {uuid}; then echo \"${{process#/proc/}}\"; fi\ndone"
@@ -260,8 +260,7 @@ fn stop_services() -> String {
 /// nothing is left behind only where libvirt keeps no definition of that name.
 fn undefine(cluster: &str, kept: &str) -> String {
     let Ok(cluster) = cluster.parse() else { return String::new() };
-    let name = VmName::management();
-    let uuid = name.domain_uuid(&cluster);
+    let VmId { name, uuid } = VmId::of(&cluster);
     let virsh = "virsh -q -c qemu:///system";
     format!(
         "if said=$(LC_ALL=C {virsh} list --all --uuid 2>&1); then\n  \
@@ -344,7 +343,7 @@ mod tests {
     #[test]
     fn a_definition_that_was_left_is_removed_by_the_uuid_of_this_cluster_alone() {
         let script = undefine("prod", "/nowhere");
-        let uuid = VmName::management().domain_uuid(&"prod".parse().unwrap()).to_string();
+        let uuid = VmId::of(&"prod".parse().unwrap()).uuid.to_string();
         let (done, asked) = asked_of("*", &uuid, &script);
         assert!(done && asked.len() == 2 && asked[0] == LIST, "{asked:?}");
         assert!(asked[1].contains(&format!("undefine {uuid} --managed-save")), "{asked:?}");

@@ -4,7 +4,7 @@
 use serde_yaml::Mapping;
 use uuid::Uuid;
 use zsha_crds::document::{ImageType, RBD_IMAGE};
-use zsha_crds::{ClusterName, HaCluster, VmName};
+use zsha_crds::{ClusterName, HaCluster, VmId};
 
 use super::ssh::{Remote, SshError, quoted};
 use super::waits::SHORT;
@@ -39,7 +39,7 @@ impl CephLogin {
 
     /// Only what its name and its secret are, which no document says.
     pub(crate) fn named(cluster: &ClusterName) -> Self {
-        let vm = VmName::management().domain_uuid(cluster);
+        let vm = VmId::of(cluster).uuid;
         Self {
             user: format!("zsha-{cluster}"),
             secret: Uuid::new_v5(&vm, b"ceph"),

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zsha_crds::{HaCluster, VmName};
+use zsha_crds::HaCluster;
 
 use super::ceph::CephLogin;
 use super::layout;
@@ -189,7 +189,7 @@ pub(crate) fn script(document: &HaCluster) -> String {
     format!(
         "DOMAIN={}\nIMAGE={}\nDISK={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
          CEPH_CAPS={}\nCEPH_MONITORS={}\n{SCRIPT}",
-        quoted(VmName::management().as_str()),
+        quoted(document.vm().name.as_str()),
         quoted(&image),
         quoted(&disk),
         words(bridges.iter().map(String::as_str).collect()),

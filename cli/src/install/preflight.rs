@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use zsha_crds::document::Node;
-use zsha_crds::{HaCluster, NodeName, VmName};
+use zsha_crds::{HaCluster, NodeName, VmId};
 
 use super::ceph::CephLogin;
 use super::facts::{DiskUser, Facts, Firewall, Image, Link};
@@ -115,7 +115,7 @@ pub(crate) fn check(
 /// What libvirt could start past zsha, by hand or with the boot. The VM's own definition goes once zsha runs there, and one
 /// of an earlier version is no fault; what only has its name would stand in its way, and may have its disk.
 fn domain(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
-    let name = VmName::management();
+    let VmId { name, uuid } = document.vm();
     let domain = match &facts.domain {
         Ok(Some(domain)) => domain,
         Ok(None) => return,
@@ -128,7 +128,7 @@ fn domain(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checke
         }
     };
     let boots = if domain.autostart { ", to be started with the host" } else { "" };
-    if domain.uuid != name.domain_uuid(document.name()).to_string() {
+    if domain.uuid != uuid.to_string() {
         checked.objections.push(Objection {
             node: node.name.clone(),
             what: format!("libvirt there has another domain named {name}, {}{boots}", domain.uuid),
@@ -147,7 +147,7 @@ fn domain(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checke
 /// What has the VM's disk and is not the VM, as zsha knows it: the VM of an earlier installation above all. zsha would start its
 /// own copy beside it, and not every QEMU locks its image.
 pub(crate) fn second_copies(document: &HaCluster, node: &Node, facts: &Facts) -> Vec<Objection> {
-    let ours = VmName::management().domain_uuid(document.name()).to_string();
+    let ours = document.vm().uuid.to_string();
     let disk = match document.image_path() {
         Some(path) => path.display().to_string(),
         None => CephLogin::of(document).map(|login| format!("rbd:{}", login.image())).unwrap_or_default(),
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn what_libvirt_could_start_past_zsha_is_said() {
         use crate::install::facts::DomainFact;
-        let ours = VmName::management().domain_uuid(document().name()).to_string();
+        let ours = document().vm().uuid.to_string();
         let with = |uuid: &str, defined, autostart| {
             let domain = DomainFact { uuid: uuid.to_owned(), defined, autostart };
             let checked = checked(|facts| facts.domain = Ok(Some(domain)), true);
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn whatever_else_has_the_vms_disk_is_in_the_way_and_the_vm_itself_is_not() {
-        let uuid = VmName::management().domain_uuid(document().name()).to_string();
+        let uuid = document().vm().uuid.to_string();
         let process = |uuid: &str| DiskUser::Process {
             pid: "4711".into(),
             program: "qemu-kvm".into(),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 use zsha_crds::records::{Intent, LeaseRecord, Outcome, VmRecord};
-use zsha_crds::{ClusterName, EventReason, Keys, NodeName, VmName};
+use zsha_crds::{ClusterName, EventReason, Keys, NodeName, VmId, VmName};
 use zsha_runtime::Clock;
 use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreError, Txn};
 
@@ -36,8 +36,7 @@ impl Rig {
         let cluster = ClusterName::new("prod").unwrap();
         let me = NodeName::new("nfs-1").unwrap();
         let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
-        let vm = VmName::management();
-        let hosts = SimulatedHosts::new(vm.clone(), vm.domain_uuid(&cluster));
+        let hosts = SimulatedHosts::new(VmId::of(&cluster));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let machine =
             Machine::new(cluster.clone(), me.clone(), clock, Arc::clone(&store), Arc::clone(&hosts), 1);
@@ -77,9 +76,8 @@ async fn a_look_that_takes_long_is_judged_by_what_the_keeper_says_after_it() {
 
 /// A first record of the VM, by whoever holds this lease.
 fn rests_on_the_lease(lease: &LeaseRecord) -> Write {
-    let vm = VmName::management();
     Write {
-        record: VmRecord::unplaced(vm.clone(), vm.domain_uuid(&ClusterName::new("prod").unwrap())),
+        record: VmRecord::unplaced(VmId::of(&ClusterName::new("prod").unwrap())),
         index: None,
         epoch: lease.epoch,
         incarnation: lease.incarnation,

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState, VmRecord};
-use zsha_crds::{NodeName, VmName};
 use zsha_runtime::lease::Sight;
 use zsha_runtime::store::{Entry, Op, Read, Txn};
 
@@ -76,14 +76,13 @@ async fn announced(edges: &Edges, views: &Views, write: &Write) -> Result<Write,
     // Where it does not hold as it is, nothing is written.
     fences(edges, views, &leases, write)?;
     others_word(edges, &leases, write)?;
-    let name = &write.record.name;
-    let key = edges.keys.vm(name);
+    let key = edges.keys.vm(&write.record.name);
     let stored = edges.store.get(&key, Read::Consistent).await?;
     let Some(stored) = stored.filter(|stored| Some(stored.modify_index) == write.index) else {
         views.write_failed(edges.clock.now());
         return Err(ActError::Moved("the ownership record has changed".to_owned()));
     };
-    let before = VmRecord::read(&stored.value, name, views.cluster()).map_err(ActError::Moved)?;
+    let before = VmRecord::read(&stored.value, edges.keys.vm_id()).map_err(ActError::Moved)?;
     let record = VmRecord { revision: before.revision + 1, ..before };
     let mut ops = vec![Op::Cas { key, value: json(&record)?, index: stored.modify_index }];
     ops.extend(own_lease(edges, views, &leases, write)?);
@@ -144,7 +143,7 @@ impl Leases {
 /// decision rested on.
 fn transaction(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Result<Vec<Op>, ActError> {
     let mut ops = fences(edges, views, leases, write)?;
-    let (key, value) = (edges.keys.vm(&VmName::management()), json(&write.record)?);
+    let (key, value) = (edges.keys.vm(&edges.keys.vm_id().name), json(&write.record)?);
     ops.push(match write.index {
         Some(index) => Op::Cas { key, value, index },
         None => Op::Create { key, value },

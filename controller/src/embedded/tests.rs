@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use zsha_crds::records::{EventRecord, EventType, Intent, NodeStatus, StoredSpec, VmRecord};
-use zsha_crds::{ConditionKind, ConditionStatus, VmName, condition};
+use zsha_crds::{ConditionKind, ConditionStatus, VmId, VmName, condition};
 use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::{MemoryStore, Op};
 
@@ -33,7 +33,7 @@ impl OneNode {
     async fn running() -> Self {
         let (document, vm) = (example(), VmName::management());
         let (cluster, name) = (document.name().clone(), document.nodes()[0].name.clone());
-        let hosts = SimulatedHosts::new(vm.clone(), vm.domain_uuid(&cluster));
+        let hosts = SimulatedHosts::new(VmId::of(&cluster));
         let store = MemoryStore::new();
         let clock = Clock::Tokio { start: Instant::now(), rate_ppm: 0 };
         let shared = Arc::new(store.clone());
@@ -45,7 +45,7 @@ impl OneNode {
         beside.spawn(async move { hosts.run().await });
         let controller = start(&machine, &line);
         let node = Self { keys: Keys::new(&cluster), store, machine, line, controller, _beside: beside };
-        node.put(node.keys.vm(&vm), json!(VmRecord::unplaced(vm.clone(), vm.domain_uuid(&cluster))));
+        node.put(node.keys.vm(&vm), json!(VmRecord::unplaced(VmId::of(&cluster))));
         node.put(node.keys.intent("power"), json!(Intent::None));
         node.apply(8);
         node.until(|node| node.machine.hosts.copies().len() == 1 && node.observes(1)).await;

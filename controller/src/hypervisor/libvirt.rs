@@ -25,9 +25,8 @@ use async_trait::async_trait;
 use tokio::sync::{OnceCell, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use uuid::Uuid;
 use virt::connect::Connect;
-use zsha_crds::{ClusterName, VmName};
+use zsha_crds::{ClusterName, VmId, VmName};
 
 use self::domain::Vm;
 use self::events::Bell;
@@ -136,8 +135,7 @@ impl LibvirtHypervisor {
     /// processes on this node as the kernel does. Call it inside a tokio runtime.
     pub fn new(
         settings: LibvirtSettings,
-        name: VmName,
-        uuid: Uuid,
+        VmId { name, uuid }: VmId,
         copies: Arc<dyn Copies>,
     ) -> Result<Self, HypervisorError> {
         events::start_loop()

@@ -22,8 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use uuid::Uuid;
-use zsha_crds::{NodeName, VmName};
+use zsha_crds::{NodeName, VmId};
 
 use super::OffReason;
 
@@ -132,8 +131,8 @@ pub struct SimulatedHosts {
 
 impl SimulatedHosts {
     /// A world without hosts; each comes into being, powered on, with its first [`Self::hypervisor`].
-    pub fn new(name: VmName, uuid: Uuid) -> Arc<Self> {
-        let state = State::new(name, uuid, Instant::now());
+    pub fn new(vm: VmId) -> Arc<Self> {
+        let state = State::new(vm.name, vm.uuid, Instant::now());
         Arc::new(Self { state: Mutex::new(state), something_due: Notify::new() })
     }
 

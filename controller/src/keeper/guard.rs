@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use zsha_crds::records::LeaseTimings;
-use zsha_crds::{ClusterName, VmName};
+use zsha_crds::{ClusterName, VmId};
 use zsha_runtime::lease::Memory;
 use zsha_runtime::{Clock, Moment};
 
@@ -120,7 +120,7 @@ pub fn run(settings: &GuardSettings) -> anyhow::Result<()> {
     if let Err(error) = handover::offer(&settings.directory, orders.memory.clone(), Arc::clone(&relief)) {
         tracing::warn!(%error, "the next keeper can only be told by the state file");
     }
-    let copies = ProcCopies::new(VmName::management().domain_uuid(&settings.cluster));
+    let copies = ProcCopies::new(VmId::of(&settings.cluster).uuid);
     let alarm = Alarm::new()?;
     let mut output = std::io::stdout();
     // From here on another keeper may start.

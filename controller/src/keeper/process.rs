@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 use zsha_crds::records::LeaseTimings;
-use zsha_crds::{ClusterName, Keys, NodeName, VmName};
+use zsha_crds::{ClusterName, Keys, NodeName, VmId};
 use zsha_runtime::Clock;
 use zsha_runtime::lease::{Identity, Memory};
 use zsha_runtime::store::consul::ConsulSettings;
@@ -74,7 +74,7 @@ pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
     let directory = directory(&settings.run_dir, &settings.cluster);
     let mut premises = Premises::claim(&directory)?;
     let identity = identity(settings)?;
-    let uuid = VmName::management().domain_uuid(&settings.cluster);
+    let vm = VmId::of(&settings.cluster);
     let enforcement = Arc::new(Enforcement::with_bell()?);
     let standing = guard::Standing::find(&directory);
     let handed = standing.as_ref().and_then(|standing| standing.memory.clone());
@@ -87,8 +87,8 @@ pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
         enforcement.publish(memory.deadline, memory.timings.kill());
     }
     let outer = Outer::look();
-    let log = libvirt_log::of(&settings.libvirt_logs, &VmName::management());
-    let copies = Arc::new(ProcCopies::telling(uuid).by_log(log));
+    let log = libvirt_log::of(&settings.libvirt_logs, &vm.name);
+    let copies = Arc::new(ProcCopies::telling(vm.uuid).by_log(log));
     let tell = start_enforcing(&enforcement, copies.silent(), second_clock(&outer))?;
     let watchdog = start_watchdog(settings, &directory, &enforcement)?;
     let store: Arc<dyn Store> = Arc::new(ConsulStore::connect(settings.consul.clone())?);
@@ -112,7 +112,7 @@ pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
     if let Some(standing) = standing {
         standing.relieve();
     }
-    runtime.block_on(serve(renewing, premises, entrance, &copies, uuid, &guard))?;
+    runtime.block_on(serve(renewing, premises, entrance, &copies, vm.uuid, &guard))?;
     leave(&watchdog, copies.as_ref());
     // A thread that hangs in /proc must not keep the process.
     runtime.shutdown_background();
@@ -214,6 +214,7 @@ fn identity(settings: &KeeperSettings) -> anyhow::Result<Identity> {
     Ok(Identity {
         cluster: settings.cluster.clone(),
         node: settings.node.clone(),
+        vm: VmId::of(&settings.cluster).name,
         key: Keys::new(&settings.cluster).lease(&settings.node),
         machine_id: machine(&word(&settings.machine_id)?),
         boot_id: word(&settings.boot_id)?,

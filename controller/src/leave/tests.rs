@@ -1,8 +1,8 @@
 //! What a host says as it shuts down, and what it waits for, on a store in memory.
 
 use uuid::Uuid;
-use zsha_crds::ClusterName;
 use zsha_crds::records::{LeaseRecord, LeaseState, Migration, Owner, VmPhase};
+use zsha_crds::{ClusterName, VmId, VmName};
 use zsha_runtime::store::MemoryStore;
 
 use super::*;
@@ -22,9 +22,8 @@ fn owner(node: &str) -> Owner {
 }
 
 fn vm_of(node: &str) -> VmRecord {
-    let (vm, cluster) = (VmName::management(), ClusterName::new("prod").unwrap());
-    let uuid = vm.domain_uuid(&cluster);
-    VmRecord { owner: Some(owner(node)), ..VmRecord::unplaced(vm, uuid) }
+    let vm = VmId::of(&ClusterName::new("prod").unwrap());
+    VmRecord { owner: Some(owner(node)), ..VmRecord::unplaced(vm) }
 }
 
 async fn write<T: serde::Serialize>(store: &MemoryStore, key: String, value: &T) {
@@ -62,8 +61,8 @@ fn leaving(store: &MemoryStore) -> Leaving {
 /// The same, and what runs its keeper.
 fn with_its_keeper(store: &MemoryStore) -> (Leaving, impl Future<Output = ()> + Send + use<>) {
     let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
-    let (cluster, vm) = (ClusterName::new("prod").unwrap(), VmName::management());
-    let hosts = SimulatedHosts::new(vm.clone(), vm.domain_uuid(&cluster));
+    let cluster = ClusterName::new("prod").unwrap();
+    let hosts = SimulatedHosts::new(VmId::of(&cluster));
     let machine = Machine::new(cluster.clone(), host("a").node, clock, Arc::new(store.clone()), hosts, 1);
     let (line, keeper) = machine.keeper();
     let leaving = Leaving {

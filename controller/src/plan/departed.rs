@@ -25,7 +25,10 @@ use crate::world::{StoredVm, World};
 
 /// Who runs the VM though nobody has named it, and would keep it. None also where two say so.
 pub(super) fn heir(world: &World) -> Option<Owner> {
-    let mut heirs = world.nodes.values().filter(|status| status.runs_unnamed && status.node != world.me);
+    let mut heirs = world
+        .nodes
+        .values()
+        .filter(|status| status.node != world.me && status.vms.of(&world.vm_id.name).runs_unnamed);
     let heir = heirs.next().filter(|_| heirs.next().is_none())?;
     let sight = world.sights.get(&heir.node)?;
     let lives = sight.is_renewed(world.now) && would_say_more(sight);
@@ -42,8 +45,10 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     let has_run = record.migration.is_none() && record.phase == VmPhase::Running;
     let is_plain = record.departed.is_none() && (has_run || before.is_some());
     let Some(owner) = record.owner.as_ref().filter(|_| is_plain) else { return false };
-    let by_keeper =
-        world.sights.get(&owner.node).is_some_and(|sight| sight.record.moved_away_in == Some(owner.epoch));
+    let by_keeper = world
+        .sights
+        .get(&owner.node)
+        .is_some_and(|sight| sight.record.vms.of(&world.vm_id.name).moved_away_in == Some(owner.epoch));
     // After a step back of the store the record may be of a time before the VM was handed over.
     let here = owner.node == world.me
         && !world.went_back
@@ -95,7 +100,7 @@ fn would_say_more(sight: &Sight) -> bool {
 /// lives, or has booted since, and has none: that one may have sent it on. What a restore has brought back says nothing.
 pub(super) fn has_died_there(world: &World, departed: &Departed) -> bool {
     let has_died = |node: &NodeName| {
-        let had_it = world.nodes.get(node).is_some_and(|status| status.runs_unnamed);
+        let had_it = world.said_of_vm(node).is_some_and(|said| said.runs_unnamed);
         let sight = world.sights.get(node);
         had_it && sight.is_some_and(|sight| would_say_more(sight) && sight.is_expired(world.now))
     };

@@ -57,7 +57,7 @@ impl Upkeep<'_> {
 
     fn begin(&self, wish: &Wish, plan: &mut Plan) {
         let Some(sight) = self.world.sights.get(&wish.to) else { return };
-        if sight.record.copies != Some(0) {
+        if self.world.copies(sight) != Some(0) {
             plan.wait("MigrationWaits", format!("{} has not said that it has no process of the VM", wish.to));
             return;
         }

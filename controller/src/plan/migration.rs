@@ -209,7 +209,7 @@ impl Upkeep<'_> {
     fn find_where_it_went(&self, migration: &Migration, notes: &mut Notes, plan: &mut Plan) {
         let heard = notes.seen.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
         let target = self.world.sights.get(&migration.to.node);
-        match target.map(|sight| (sight.record.copies, heard.is_before(sight))) {
+        match target.map(|sight| (self.world.copies(sight), heard.is_before(sight))) {
             Some((Some(copies), _)) if copies > 0 => self.hand_over(migration, plan),
             Some((Some(0), true)) => {
                 self.is_elsewhere(OffReason::Migrated, notes, plan);

@@ -213,7 +213,7 @@ fn word_of(world: &World, strict: bool, sight: &Sight) -> Word {
         LeaseState::Fenced | LeaseState::Released if world.went_back => Word::NoCopy,
         LeaseState::Fenced | LeaseState::Released => Word::Nothing,
         LeaseState::Held | LeaseState::Lost if sight.is_expired(world.now) => Word::NoCopy,
-        LeaseState::Held => match sight.record.copies {
+        LeaseState::Held => match world.copies(sight) {
             Some(0) if sight.is_news => Word::NoCopy,
             Some(0) => {
                 let why = format!("{node} has to renew its lease once, to show that it lives");

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use uuid::Uuid;
 use zsha_crds::document::{GuestPowerOff, Watchdog};
 use zsha_crds::records::{
-    LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord,
-    VmPhase, VmRecord,
+    ByVm, LeaseRecord, LeaseState, LeaseTimings, Migration, NodeStatus, Outcome, Owner, StartFailures,
+    StartRecord, VmCount, VmHere, VmPhase, VmRecord,
 };
 use zsha_crds::{
-    Condition, ConditionKind, ConditionStatus, EventReason, LocalState, NodeName, VmName, condition,
+    Condition, ConditionKind, ConditionStatus, EventReason, LocalState, NodeName, VmId, VmName, condition,
 };
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
@@ -98,9 +98,8 @@ fn sight(number: u32, age: Duration) -> Sight {
             boot_id: "b".to_owned(),
             timings: LeaseTimings::BALANCED,
             controller_alive: true,
-            copies: Some(0),
+            vms: ByVm::only(VmName::management(), VmCount { copies: Some(0), moved_away_in: None }),
             sent_millis: None,
-            moved_away_in: None,
             renewed_at: Timestamp::UNIX_EPOCH,
             fenced_by: None,
         },
@@ -125,17 +124,29 @@ fn ready(number: u32) -> NodeStatus {
         )],
         observed_generation: 1,
         document_format: zsha_crds::format::FIRST,
-        runs_unnamed: false,
-        migrated_percent: None,
+        vms: ByVm::only(VmName::management(), VmHere { local_vm: LocalState::Off, ..VmHere::default() }),
         lost_leases: vec![],
         virtual_host: None,
         // Since whatever is asked for in these tests.
         looked_after: Some(90),
         controller_version: "test".to_owned(),
-        local_vm: LocalState::Off,
         waiting: vec![],
         updated_at: Timestamp::UNIX_EPOCH,
     }
+}
+
+/// What the lease says of the VM.
+fn count(lease: &mut LeaseRecord) -> &mut VmCount {
+    lease.vms.of_mut(&VmName::management())
+}
+
+/// What the status says of the VM.
+fn here(status: &mut NodeStatus) -> &mut VmHere {
+    status.vms.of_mut(&VmName::management())
+}
+
+fn vm_id() -> VmId {
+    VmId { name: VmName::management(), uuid: Uuid::nil() }
 }
 
 fn record(owner: Option<u32>, phase: VmPhase) -> VmRecord {
@@ -143,7 +154,7 @@ fn record(owner: Option<u32>, phase: VmPhase) -> VmRecord {
         owner: owner.map(|number| Owner { node: node(number), epoch: 1 }),
         phase,
         failures_generation: 1,
-        ..VmRecord::unplaced(VmName::management(), Uuid::nil())
+        ..VmRecord::unplaced(vm_id())
     }
 }
 
@@ -153,6 +164,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         now: NOW,
         wall: Timestamp::UNIX_EPOCH,
         me: node(me),
+        vm_id: vm_id(),
         desired: Observed::Known(Some(Arc::new(desired()))),
         spec_problem: None,
         intents: Observed::Known(Intents::default()),
@@ -609,7 +621,7 @@ fn a_free_vm_is_not_claimed_while_another_living_node_has_a_process_of_it() {
     for (copies, reason) in [(Some(1), "CopyElsewhere"), (None, "CopiesUnknown")] {
         let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
         let mut other = sight(3, Duration::from_millis(300));
-        other.record.copies = copies;
+        count(&mut other.record).copies = copies;
         world.sights.insert(node(3), other);
         let plan = decide(&world);
         assert_eq!((plan.steps.as_slice(), reasons(&plan)), (&[][..], vec![reason]));
@@ -889,7 +901,7 @@ fn how_far_a_migration_is_is_told_of_the_one_in_the_record_by_its_source() {
     vm(&mut world).record.migration = Some(Migration { to: Owner { node: node(2), epoch: 1 }, id });
     let told = |world: &World| {
         let build = crate::status::Build::this("test");
-        crate::status::of_node(world, &Plan::default(), None, &build).migrated_percent
+        here(&mut crate::status::of_node(world, &Plan::default(), None, &build)).migrated_percent
     };
     world.job = MigrationJob::Going { id, percent: Some(37) };
     assert_eq!(told(&world), Some(37));
@@ -935,7 +947,7 @@ fn what_qemu_paused_for_a_fault_is_let_go_on_and_then_started_afresh() {
 fn a_node_that_cannot_see_its_processes_does_not_keep_a_dead_owners_vm_down() {
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     expire(&mut world, 1);
-    world.sights.get_mut(&node(3)).unwrap().record.copies = None;
+    count(&mut world.sights.get_mut(&node(3)).unwrap().record).copies = None;
     assert_eq!(only_write(&decide(&world)).reason.as_str(), "Failover");
     world.went_back = true;
     assert_eq!(reasons(&decide(&world)), ["CopiesUnknown"], "after a restore the record proves nothing");
@@ -948,7 +960,7 @@ fn a_record_of_this_node_is_not_gone_on_with_while_another_node_has_a_copy() {
     assert_eq!(only_write(&decide(&world)).rests_on.len(), 2, "the others' word is part of the write");
     world.sights.get_mut(&node(3)).unwrap().is_news = false;
     assert_eq!(reasons(&decide(&world)), ["CopiesNotConfirmed"], "an old word is none");
-    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
+    count(&mut world.sights.get_mut(&node(3)).unwrap().record).copies = Some(1);
     assert_eq!(reasons(&decide(&world)), ["CopyElsewhere"]);
     world.local = Observed::Known(RUNNING);
     assert_eq!(
@@ -1140,7 +1152,7 @@ fn the_owner_hands_over_when_its_copy_is_gone_and_not_before() {
     assert_eq!(record.owner, Some(Owner { node: node(3), epoch: 1 }));
     assert!(record.migration.is_some(), "by it the new owner knows that what arrived is the VM");
     world.job = MigrationJob::None;
-    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
+    count(&mut world.sights.get_mut(&node(3)).unwrap().record).copies = Some(1);
     assert_eq!(
         only_write(&decide(&world)).reason.as_str(),
         "HandedOver",
@@ -1204,7 +1216,7 @@ fn an_abort_that_comes_as_the_guest_leaves_is_waited_out() {
     notes.tried.aborted = Some((Uuid::from_u128(9), NOW));
     assert_eq!(plan(&world, &mut notes).steps, [], "it may go on here, or be gone in a moment");
     world.local = Observed::Known(MOVED_AWAY);
-    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
+    count(&mut world.sights.get_mut(&node(3)).unwrap().record).copies = Some(1);
     assert_eq!(only_write(&plan(&world, &mut notes)).reason.as_str(), "HandedOver");
     world.local = Observed::Known(LocalVm::Paused { reason: PauseReason::Other, generation: 1 });
     at(&mut world, NOW + Duration::from_secs(10));

@@ -216,8 +216,7 @@ fn stays_there(world: &World, stored: &StoredVm, other: &NodeName, since: Moment
 /// As its controller says. None: that is down, or does not see it.
 fn executes_there(world: &World, node: &NodeName) -> Option<bool> {
     let lives = world.sights.get(node).is_some_and(|sight| sight.record.controller_alive);
-    let status = world.nodes.get(node).filter(|_| lives)?;
-    match status.local_vm {
+    match world.said_of_vm(node).filter(|_| lives)?.local_vm {
         LocalState::Running | LocalState::ShuttingDown => Some(true),
         LocalState::Absent | LocalState::Off | LocalState::Paused | LocalState::Crashed => Some(false),
         LocalState::Unmanaged | LocalState::Unknown => None,

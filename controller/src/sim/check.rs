@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use zsha_crds::records::{
     Departed, EventRecord, Intent, LeaseRecord, LeaseState, NodeStatus, VmPhase, VmRecord,
 };
-use zsha_crds::{ClusterName, Keys, NodeName, VmName};
+use zsha_crds::{ClusterName, Keys, NodeName};
 use zsha_runtime::store::{MemoryStore, Op};
 
 use super::by_hand::ByHand;
@@ -101,7 +101,7 @@ impl Checker {
             start,
             store,
             hosts,
-            vm: Cached::new(keys.vm(&VmName::management())),
+            vm: Cached::new(keys.vm(&keys.vm_id().name)),
             power: Cached::new(keys.intent("power")),
             keys,
             leases: BTreeMap::new(),
@@ -270,7 +270,7 @@ impl Checker {
 
     /// A node's transaction was done, or was not as something had changed.
     pub fn asked_for(&mut self, ops: &[Op], committed: bool) {
-        let ownership = self.keys.vm(&VmName::management());
+        let ownership = self.keys.vm(&self.keys.vm_id().name);
         if ops.iter().any(|op| matches!(op, Op::Cas { key, .. } if *key == ownership)) {
             self.written.0 += u64::from(committed);
             self.written.1 += u64::from(!committed);
@@ -474,7 +474,9 @@ impl Checker {
     /// a process that it only counted may have been sent on.
     pub fn waits_for_an_operator(&self, lost: Option<&NodeName>) -> bool {
         let departed = self.vm.value.as_ref().and_then(|record| record.departed.as_ref());
-        let had_it = |node: &NodeName| self.status_of(node).is_some_and(|status| status.runs_unnamed);
+        let had_it = |node: &NodeName| {
+            self.status_of(node).is_some_and(|status| status.vms.of(&self.keys.vm_id().name).runs_unnamed)
+        };
         let has_died = |departed: &Departed| {
             !departed.seen_on.is_empty()
                 && departed.seen_on.iter().all(|node| Some(node) == lost && had_it(node))

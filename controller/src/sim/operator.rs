@@ -104,16 +104,15 @@ impl Operator {
         let history = self.keys.history_of(self.generation);
         let mut ops = vec![self.put(self.keys.spec(), stored), self.put(history, record)];
         if self.generation == 1 {
-            let vm = VmName::management();
-            let record = VmRecord::unplaced(vm.clone(), self.uuid());
-            ops.push(self.put(self.keys.vm(&vm), json(&record)));
+            let record = VmRecord::unplaced(self.keys.vm_id().clone());
+            ops.push(self.put(self.keys.vm(&record.name), json(&record)));
             ops.push(self.put(self.keys.intent(Intent::POWER), json(&Intent::None)));
         }
         self.commit(&ops);
     }
 
-    fn uuid(&self) -> uuid::Uuid {
-        VmName::management().domain_uuid(example().name())
+    fn vm(&self) -> VmName {
+        self.keys.vm_id().name.clone()
     }
 
     fn at(&mut self) -> jiff::Timestamp {
@@ -124,6 +123,7 @@ impl Operator {
     /// `zsha stop`, with the time the guest has to power off.
     pub fn stop(&mut self, limit: Option<Duration>) {
         let stop = Intent::Stop {
+            vm: self.vm(),
             by: BY.to_owned(),
             at: self.at(),
             message: String::new(),
@@ -137,6 +137,7 @@ impl Operator {
         self.starts += 1;
         let start = Intent::Start {
             id: uuid::Uuid::from_u128(self.starts),
+            vm: self.vm(),
             by: BY.to_owned(),
             at: self.at(),
             message: String::new(),
@@ -172,6 +173,7 @@ impl Operator {
         self.migrations += 1;
         let intent = Intent::Migrate {
             id: uuid::Uuid::from_u128(self.migrations),
+            vm: self.vm(),
             to: to.clone(),
             by: BY.to_owned(),
             at: self.at(),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::time::Instant;
 use zsha_crds::records::{Departed, LeaseRecord, LeaseState, Owner, VmRecord};
-use zsha_crds::{Keys, NodeName, VmName};
+use zsha_crds::{Keys, NodeName, VmId, VmName};
 use zsha_runtime::Clock;
 use zsha_runtime::store::MemoryStore;
 
@@ -54,11 +54,11 @@ fn a_guest_is_dead_with_its_node_only_if_that_had_said_that_it_has_it_whole() {
     let (cluster, vm) = (operator::example().name().clone(), VmName::management());
     let (store, keys, node) = (MemoryStore::new(), Keys::new(&cluster), NodeName::new("nfs-3").unwrap());
     let (uuid, at) = (vm.domain_uuid(&cluster), jiff::Timestamp::UNIX_EPOCH);
-    let hosts = SimulatedHosts::new(vm.clone(), uuid);
+    let hosts = SimulatedHosts::new(VmId { name: vm.clone(), uuid });
     let mut checker = Checker::new(Instant::now(), store.clone(), hosts, &cluster);
     let from = NodeName::new("nfs-1").unwrap();
     let departed = Departed { from, at, seen_on: [node.clone()].into() };
-    let record = VmRecord { departed: Some(departed), ..VmRecord::unplaced(vm.clone(), uuid) };
+    let record = VmRecord { departed: Some(departed), ..VmRecord::unplaced(VmId { name: vm.clone(), uuid }) };
     store.overwrite(&keys.vm(&vm), &serde_json::to_string(&record).unwrap());
     checker.check();
     assert!(checker.waits_for_an_operator(None), "the node lives");

@@ -45,7 +45,7 @@ impl LastDeparted {
 mod tests {
     use jiff::Timestamp;
     use uuid::Uuid;
-    use zsha_crds::{NodeName, VmName};
+    use zsha_crds::{NodeName, VmId, VmName};
 
     use super::*;
 
@@ -53,7 +53,7 @@ mod tests {
         let node = NodeName::new("nfs-1").unwrap();
         let departed =
             departed.then(|| Departed { from: node.clone(), at: Timestamp::UNIX_EPOCH, seen_on: [].into() });
-        let vm = VmRecord::unplaced(VmName::management(), Uuid::nil());
+        let vm = VmRecord::unplaced(VmId { name: VmName::management(), uuid: Uuid::nil() });
         VmRecord { owner: Some(Owner { node, epoch }), revision, departed, ..vm }
     }
 

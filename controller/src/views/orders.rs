@@ -173,6 +173,7 @@ mod tests {
 
     fn stop(second: i64) -> Intent {
         Intent::Stop {
+            vm: zsha_crds::VmName::management(),
             by: "anna".to_owned(),
             at: Timestamp::from_second(second).unwrap(),
             message: String::new(),

@@ -123,7 +123,7 @@ impl Own {
 #[cfg(test)]
 mod tests {
     use zsha_crds::records::Owner;
-    use zsha_crds::{NodeName, VmName};
+    use zsha_crds::{NodeName, VmId, VmName};
 
     use super::*;
 
@@ -132,7 +132,7 @@ mod tests {
 
     fn record(epoch: u64) -> VmRecord {
         let owner = Owner { node: NodeName::new("nfs-1").unwrap(), epoch };
-        let unplaced = VmRecord::unplaced(VmName::management(), uuid::Uuid::nil());
+        let unplaced = VmRecord::unplaced(VmId { name: VmName::management(), uuid: uuid::Uuid::nil() });
         VmRecord { owner: Some(owner), revision: epoch, ..unplaced }
     }
 

@@ -10,7 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 use zsha_controller::keeper::copies::{Copies, ProcCopies};
-use zsha_crds::{ClusterName, VmName};
+use zsha_crds::{ClusterName, VmId, VmName};
 
 use super::contract::Rig;
 use super::daemon::Daemon;
@@ -112,7 +112,7 @@ fn connect(daemon: &Daemon, uuid: Uuid, domain_type: Option<DomainType>) -> Libv
         logs: daemon.logs(),
         ..LibvirtSettings::new(uri(&daemon.socket()), cluster())
     };
-    LibvirtHypervisor::new(settings, VmName::management(), uuid, copies(uuid)).unwrap()
+    LibvirtHypervisor::new(settings, VmId { name: VmName::management(), uuid }, copies(uuid)).unwrap()
 }
 
 fn is_installed(program: &str) -> bool {

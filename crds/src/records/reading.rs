@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::{LONGEST_SECONDS, LeaseRecord, NodeStatus, StoredSpec, VmRecord, VmStatus};
-use crate::{ClusterName, Condition, NodeName, VmName};
+use crate::{ClusterName, Condition, NodeName, VmId, VmName};
 
 /// The bound of all that is counted. No count comes near it in the life of a cluster, so a number above it was never
 /// counted. Counting on from anything below it overflows nowhere.
@@ -69,10 +69,10 @@ impl LeaseRecord {
 }
 
 impl VmRecord {
-    /// Reads the value under the key of the VM of this name, of this cluster.
-    pub fn read(value: &str, name: &VmName, cluster: &ClusterName) -> Result<Self, String> {
+    /// Reads the value under the key of this VM.
+    pub fn read(value: &str, vm: &VmId) -> Result<Self, String> {
         let record: Self = read(value)?;
-        same_vm(&record.name, record.uuid, name, cluster)?;
+        same_vm(&record.name, record.uuid, vm)?;
         let owner = record.owner.iter().map(|owner| owner.epoch);
         let target = record.migration.iter().map(|migration| migration.to.epoch);
         let counted = owner.chain(target).chain([record.revision]).max().unwrap_or(0);
@@ -84,10 +84,10 @@ impl VmRecord {
 }
 
 impl VmStatus {
-    /// Reads the value under the status key of the VM of this name, of this cluster.
-    pub fn read(value: &str, name: &VmName, cluster: &ClusterName) -> Result<Self, String> {
+    /// Reads the value under the status key of this VM.
+    pub fn read(value: &str, vm: &VmId) -> Result<Self, String> {
         let status: Self = read(value)?;
-        same_vm(&status.name, status.uuid, name, cluster)?;
+        same_vm(&status.name, status.uuid, vm)?;
         Ok(status)
     }
 }
@@ -112,11 +112,11 @@ impl NodeStatus {
     }
 }
 
-fn same_vm(found: &VmName, uuid: Uuid, name: &VmName, cluster: &ClusterName) -> Result<(), String> {
-    if found != name {
+fn same_vm(found: &VmName, uuid: Uuid, vm: &VmId) -> Result<(), String> {
+    if *found != vm.name {
         return Err(format!("it is of the VM '{found}'"));
     }
-    if uuid != name.domain_uuid(cluster) {
+    if uuid != vm.uuid {
         return Err(format!("it is of the VM of another cluster (uuid {uuid})"));
     }
     Ok(())

@@ -188,7 +188,7 @@ fn one(facts: &Facts<'_>, name: NodeName, address: Option<String>) -> NodeSummar
     let speaking = status.filter(|_| controller == ControllerState::Up);
     NodeSummary {
         role: role(facts, &name, ready, removed),
-        local_vm: speaking.map_or(LocalState::Unknown, |status| status.local_vm),
+        local_vm: speaking.map_or(LocalState::Unknown, |_| view.here(&name).local_vm),
         storage: storage(speaking),
         observed_generation: status.map(|status| status.observed_generation),
         controller_version: status.map(|status| status.controller_version.clone()),

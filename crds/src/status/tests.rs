@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::records::{
-    Intent, LeaseRecord, LeaseState, LeaseTimings, NodeStatus, Owner, StartRecord, StoredSpec, VmPhase,
-    VmRecord, VmStatus, Waiting,
+    ByVm, Intent, LeaseRecord, LeaseState, LeaseTimings, NodeStatus, Owner, StartRecord, StoredSpec, VmHere,
+    VmPhase, VmRecord, VmStatus, Waiting,
 };
 use crate::{Condition, Keys, LocalState, VmName, VmState};
 
@@ -32,9 +32,8 @@ fn lease(name: &str) -> LeaseRecord {
         boot_id: "b".to_owned(),
         timings: LeaseTimings::BALANCED,
         controller_alive: true,
-        copies: None,
+        vms: ByVm::default(),
         sent_millis: None,
-        moved_away_in: None,
         renewed_at: at(100),
         fenced_by: None,
     }
@@ -43,8 +42,7 @@ fn lease(name: &str) -> LeaseRecord {
 fn report(name: &str, local_vm: LocalState) -> NodeStatus {
     NodeStatus {
         document_format: crate::format::FIRST,
-        runs_unnamed: false,
-        migrated_percent: None,
+        vms: ByVm::only(VmName::management(), VmHere { local_vm, ..VmHere::default() }),
         lost_leases: vec![],
         virtual_host: None,
         looked_after: None,
@@ -52,7 +50,6 @@ fn report(name: &str, local_vm: LocalState) -> NodeStatus {
         conditions: vec![Condition::new(ConditionKind::Ready, ConditionStatus::True, "Fit", "fit", at(10))],
         observed_generation: 4,
         controller_version: "0.1.0".to_owned(),
-        local_vm,
         waiting: Vec::new(),
         updated_at: at(20),
     }
@@ -359,6 +356,7 @@ fn a_dead_node_does_not_hold_the_observed_generation_back() {
 fn a_stop_that_was_asked_for_is_not_a_fault_of_convergence() {
     let mut view = healthy();
     let stop = Intent::Stop {
+        vm: VmName::management(),
         by: "root@nfs-1".to_owned(),
         at: at(90),
         message: String::new(),

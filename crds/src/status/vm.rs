@@ -13,7 +13,7 @@ use super::nodes::{ControllerState, LeaseWord, NodeSummary};
 use super::{DataAge, Facts, Observed};
 use crate::document::Nic;
 use crate::records::{Owner, StartRecord, VmPhase, VmRecord, VmStatus};
-use crate::{ConditionKind, ConditionStatus, NodeName, VmName, VmState, condition};
+use crate::{ConditionKind, ConditionStatus, NodeName, VmId, VmName, VmState, condition};
 
 /// The state that operators want the VM in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -102,14 +102,14 @@ enum Word {
 
 pub(super) fn summarise(facts: &Facts<'_>, nodes: &[NodeSummary]) -> VmSummary {
     let view = facts.view;
-    let name = VmName::management();
+    let VmId { name, uuid } = view.vm_id();
     let record = view.vm.as_ref();
     let owner = record.and_then(|record| record.owner.as_ref());
     let status =
         view.vm_status.as_ref().filter(|status| owner.is_some_and(|owner| owner.node == status.node));
     let last_start = record.and_then(|record| record.last_start.clone());
     let mut summary = VmSummary {
-        uuid: record.map_or_else(|| name.domain_uuid(&view.cluster), |record| record.uuid),
+        uuid: record.map_or(uuid, |record| record.uuid),
         name,
         node: owner.map(|owner| owner.node.clone()),
         state: VmState::Unknown,

@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zsha_crds::records::{
-    Answer, EventRecord, EventType, HistoryRecord, Intent, LeaseRecord, LeaseState, LeaseTimings, Migration,
-    NodeStatus, Outcome, Owner, StartFailures, StartRecord, StoredSpec, VmPhase, VmRecord, VmStatus, Waiting,
+    Answer, ByVm, Departed, EventRecord, EventType, HistoryRecord, HostShutdown, Intent, LeaseRecord,
+    LeaseState, LeaseTimings, LostLease, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord,
+    StoredSpec, VmCount, VmHere, VmPhase, VmRecord, VmStatus, Waiting,
 };
-use zsha_crds::{Condition, ConditionStatus, LocalState, NodeName, VmName, VmState};
+use zsha_crds::{ClusterName, Condition, ConditionStatus, LocalState, NodeName, VmName, VmState};
 
 fn node() -> NodeName {
     NodeName::new("nfs-1").unwrap()
@@ -44,7 +45,7 @@ fn document() -> Value {
 
 fn lease(state: LeaseState) -> LeaseRecord {
     LeaseRecord {
-        cluster: None,
+        cluster: Some(ClusterName::new("prod").unwrap()),
         node: node(),
         incarnation: SOME,
         epoch: 3,
@@ -59,9 +60,8 @@ fn lease(state: LeaseState) -> LeaseRecord {
             fence_after_millis: 10_000,
         },
         controller_alive: true,
-        copies: Some(1),
+        vms: ByVm::only(VmName::management(), VmCount { copies: Some(1), moved_away_in: Some(2) }),
         sent_millis: Some(86_400_123),
-        moved_away_in: None,
         renewed_at: at(),
         fenced_by: Some(node()),
     }
@@ -87,7 +87,7 @@ fn vm(phase: VmPhase, outcome: Outcome) -> VmRecord {
         answered: Some(Answer { id: SOME, outcome, message: "it was not fit".to_owned() }),
         start_taken_up: Some(SOME),
         password_reset: Some(Answer { id: SOME, outcome, message: "the agent does not answer".to_owned() }),
-        departed: None,
+        departed: Some(Departed { from: node(), at: at(), seen_on: [node()].into() }),
     }
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
             StoredSpec {
                 generation: 5,
                 // A higher one is written only with a document that needs it.
-                format: zsha_crds::format::FIRST,
+                format: zsha_crds::format::READS,
                 document: document(),
                 applied_by: text(),
                 applied_at: at(),
@@ -127,7 +127,7 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
             "history",
             HistoryRecord {
                 generation: 5,
-                format: zsha_crds::format::FIRST,
+                format: zsha_crds::format::READS,
                 document: document(),
                 applied_by: text(),
                 applied_at: at(),
@@ -135,8 +135,20 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 command: "apply".to_owned(),
             },
         ),
-        of("intent", Intent::Stop { by: text(), at: at(), message: text(), timeout_seconds: Some(30) }),
-        of("intent", Intent::Start { id: SOME, by: text(), at: at(), message: text() }),
+        of(
+            "intent",
+            Intent::Stop {
+                vm: VmName::management(),
+                by: text(),
+                at: at(),
+                message: text(),
+                timeout_seconds: Some(30),
+            },
+        ),
+        of(
+            "intent",
+            Intent::Start { id: SOME, vm: VmName::management(), by: text(), at: at(), message: text() },
+        ),
         of("intent", Intent::Freeze { by: text(), at: at(), message: text() }),
         of(
             "intent",
@@ -144,27 +156,46 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
                 by: text(),
                 at: at(),
                 message: text(),
-                // Later than the folder of the last release: see `a_host_that_shuts_down_is_drained_for_a_release_that_knows_no_more`.
-                shutdown: None,
+                shutdown: Some(HostShutdown { boot_id: text(), no_time_to_move: true }),
             },
         ),
-        of("intent", Intent::Migrate { id: SOME, to: node(), by: text(), at: at(), message: text() }),
-        of("intent", Intent::ResetPassword { id: SOME, by: text(), at: at(), message: text() }),
+        of(
+            "intent",
+            Intent::Migrate {
+                id: SOME,
+                vm: VmName::management(),
+                to: node(),
+                by: text(),
+                at: at(),
+                message: text(),
+            },
+        ),
+        of(
+            "intent",
+            Intent::ResetPassword {
+                id: SOME,
+                vm: VmName::management(),
+                by: text(),
+                at: at(),
+                message: text(),
+            },
+        ),
         of("intent", Intent::None),
         of(
             "node-status",
             NodeStatus {
-                document_format: zsha_crds::format::FIRST,
-                runs_unnamed: false,
-                migrated_percent: Some(42),
-                virtual_host: None,
-                looked_after: None,
-                lost_leases: vec![],
+                document_format: zsha_crds::format::READS,
+                vms: ByVm::only(
+                    VmName::management(),
+                    VmHere { local_vm: LocalState::Off, runs_unnamed: true, migrated_percent: Some(42) },
+                ),
+                virtual_host: Some("a virtual machine (QEMU)".to_owned()),
+                looked_after: Some(77),
+                lost_leases: vec![LostLease { epoch: 3, at: at() }],
                 node: node(),
                 conditions: vec![condition()],
                 observed_generation: 5,
                 controller_version: "0.1.0".to_owned(),
-                local_vm: LocalState::Off,
                 waiting: vec![Waiting { reason: "NotFirstInLine".to_owned(), message: text() }],
                 updated_at: at(),
             },

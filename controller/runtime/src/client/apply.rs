@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use zsha_crds::format::{self, NotReading};
 use zsha_crds::normalise::{normalised, same};
 use zsha_crds::records::{self, Intent, NodeStatus, VmRecord};
-use zsha_crds::{HaCluster, Keys, NodeName, VmName, decode_value};
+use zsha_crds::{HaCluster, Keys, NodeName, decode_value};
 
 use super::ReadError;
 use super::document::Live;
@@ -109,10 +109,9 @@ async fn statuses(store: &dyn Store, keys: &Keys) -> Result<BTreeMap<NodeName, N
 /// them watch something that exists. Where a document was in force before, they are somebody else's to keep: a record
 /// of ownership that is missing then proves nothing, and is not made anew; nor is it known whether the VM was to run.
 async fn placeholders(store: &dyn Store, keys: &Keys, new: &HaCluster) -> Result<Vec<Op>, ApplyError> {
-    let name = VmName::management();
-    let unowned = VmRecord::unplaced(name.clone(), name.domain_uuid(new.name()));
+    let vm = new.vm();
     let wanted = [
-        (keys.vm(&name), json(&unowned)?),
+        (keys.vm(&vm.name), json(&VmRecord::unplaced(vm))?),
         // Whoever had the VM stopped may have said it there: a document is no order to start it.
         (keys.intent(Intent::POWER), json(&Intent::None)?),
     ];

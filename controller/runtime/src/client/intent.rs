@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use zsha_crds::Keys;
-use zsha_crds::records::{self, Intent};
+use zsha_crds::records::Intent;
 
 use crate::store::{Entry, Op, Read, Store, StoreError, Txn};
 
@@ -81,7 +81,7 @@ pub async fn write(
             }
             Err(source) => return Err(IntentError::Store { in_doubt, source }),
         };
-        let before = there.as_ref().map(|entry| stands_there(name, &entry.value));
+        let before = there.as_ref().map(|entry| Intent::read(name, &entry.value, &keys.vm_id().name));
         let Some(intent) = wanted_over(before.as_ref(), &wanted) else { return Ok(written) };
         let mut value = serde_json::to_string(&intent).map_err(IntentError::Unwritable)?;
         if there.as_ref().is_some_and(|entry| entry.value == value) {
@@ -107,12 +107,6 @@ pub async fn write(
         }
     }
     Ok(written)
-}
-
-/// What is asked for under this name, as the controllers read it.
-fn stands_there(name: &str, value: &str) -> Result<Intent, String> {
-    let intent: Intent = records::read(value)?;
-    if intent.belongs_under(name) { Ok(intent) } else { Err(Intent::MISPLACED.to_owned()) }
 }
 
 fn wanted_over(

@@ -9,8 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, brief};
-use zsha_crds::{ClusterName, NodeName};
+use zsha_crds::records::{ByVm, LeaseRecord, LeaseState, LeaseTimings, VmCount, brief};
+use zsha_crds::{ClusterName, NodeName, VmName};
 
 use super::Expected;
 use crate::Moment;
@@ -34,6 +34,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub struct Identity {
     pub cluster: ClusterName,
     pub node: NodeName,
+    /// The VM whose processes the keeper counts and ends.
+    pub vm: VmName,
     /// The key of the record.
     pub key: String,
     pub machine_id: String,
@@ -212,7 +214,7 @@ pub struct Holder {
     confirmed: u64,
     late: Option<Late>,
     lost: Lost,
-    /// See [`LeaseRecord::moved_away_in`].
+    /// See [`VmCount::moved_away_in`].
     moved_away_in: Option<u64>,
     /// The moment when the last pause from outside was noticed, and the length of all that were noticed since the last
     /// attempt was made.
@@ -298,7 +300,7 @@ impl Holder {
     }
 
     fn renew(&mut self, now: Moment, inputs: Inputs, record: &LeaseRecord, index: u64) -> Next {
-        self.moved_away_in = record.moved_away_in.or(self.moved_away_in);
+        self.moved_away_in = record.vms.of(&self.identity.vm).moved_away_in.or(self.moved_away_in);
         if self.release {
             if inputs.copies == Copies::None {
                 let attempt = self.attempt(now, inputs, self.life_of(record), LeaseState::Released);
@@ -475,10 +477,15 @@ impl Holder {
             boot_id: self.identity.boot_id.clone(),
             timings,
             controller_alive: inputs.controller_alive,
-            copies: inputs.counted,
+            vms: ByVm::only(
+                self.identity.vm.clone(),
+                VmCount {
+                    copies: inputs.counted,
+                    // Said on in every later life: that the first of them was ever written is not sure.
+                    moved_away_in: self.moved_away_in.filter(|epoch| *epoch < life.epoch),
+                },
+            ),
             sent_millis: (!inputs.may_be_paused).then(|| now.as_millis()),
-            // Said on in every later life: that the first of them was ever written is not sure.
-            moved_away_in: self.moved_away_in.filter(|epoch| *epoch < life.epoch),
             renewed_at: inputs.wall,
             fenced_by: None,
         };

@@ -58,7 +58,7 @@ impl Sight {
 
     /// True if the holder says that it has a process of the VM.
     pub fn has_copy(&self) -> bool {
-        self.record.state == LeaseState::Held && self.record.copies.is_some_and(|copies| copies > 0)
+        self.record.state == LeaseState::Held && self.record.has_copy()
     }
 
     pub fn is_silent(&self, now: Moment) -> bool {
@@ -76,7 +76,7 @@ impl Sight {
         let one_life = self.record.incarnation == record.incarnation && self.record.epoch == record.epoch;
         let later = record.state == LeaseState::Held && record.seq >= self.record.seq;
         self.is_same(record, index)
-            || (one_life && later && self.record.copies == Some(0) && record.copies == Some(0))
+            || (one_life && later && self.record.has_no_copy() && record.has_no_copy())
     }
 
     /// The worth of this sight to a node whose own lease has been renewed without a break only since then. Whatever the

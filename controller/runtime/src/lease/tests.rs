@@ -7,7 +7,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 use zsha_crds::NodeName;
-use zsha_crds::records::{LeaseRecord, LeaseState, LeaseTimings, Owner};
+use zsha_crds::VmName;
+use zsha_crds::records::{ByVm, LeaseRecord, LeaseState, LeaseTimings, Owner, VmCount};
 
 use super::{Attempt, Copies, Holder, Identity, Inputs, Late, Memory, Next, Observer, StepBack};
 use crate::Moment;
@@ -23,8 +24,18 @@ fn at(millis: u64) -> Moment {
     Moment::from_millis(1_000_000 + millis)
 }
 
+/// A keeper's count of the VM's processes.
+fn counted(copies: u32) -> ByVm<VmCount> {
+    ByVm::only(VmName::management(), VmCount { copies: Some(copies), moved_away_in: None })
+}
+
+fn moved_away_in(lease: &LeaseRecord) -> Option<u64> {
+    lease.vms.of(&VmName::management()).moved_away_in
+}
+
 fn identity(boot: &str) -> Identity {
     Identity {
+        vm: VmName::management(),
         cluster: zsha_crds::ClusterName::new("c").unwrap(),
         node: NodeName::new("n1").unwrap(),
         key: "leases/n1".to_owned(),
@@ -426,7 +437,7 @@ fn what_is_set_free_after_a_guest_was_moved_away_by_hand_says_so_from_then_on() 
             holder.on_write(attempt, now, Ok(key.apply(&op)));
         }
         let record = &key.value.as_ref().unwrap().0;
-        assert_eq!(record.moved_away_in, (record.epoch == 2).then_some(1), "{record:?}");
+        assert_eq!(moved_away_in(&record), (record.epoch == 2).then_some(1), "{record:?}");
     }
     assert_eq!(holder.epoch(), 2);
     let memory = holder.memory().unwrap();
@@ -434,7 +445,7 @@ fn what_is_set_free_after_a_guest_was_moved_away_by_hand_says_so_from_then_on() 
     restarted.on_read(at(120_000), Ok(key.value.clone()));
     let (op, _) = write(restarted.next(at(121_000), inputs(Copies::None, 3)));
     key.apply(&op);
-    assert_eq!(key.value.unwrap().0.moved_away_in, Some(1));
+    assert_eq!(moved_away_in(&key.value.unwrap().0), Some(1));
 }
 
 #[test]
@@ -464,7 +475,7 @@ fn that_a_guest_was_moved_away_is_said_also_where_the_write_that_sets_it_free_fa
             }
         }
         let record = key.value.unwrap().0;
-        assert!(record.epoch > 1 && record.moved_away_in == Some(1), "{failure}, {arrives}: {record:?}");
+        assert!(record.epoch > 1 && moved_away_in(&record) == Some(1), "{failure}, {arrives}: {record:?}");
     }
 }
 
@@ -628,16 +639,16 @@ fn what_was_watched_before_the_own_lease_lapsed_counts_for_nothing() {
 #[test]
 fn a_conclusion_is_borne_out_by_the_same_record_or_by_a_later_word_of_no_copy() {
     let mut observer = Observer::default();
-    observer.see(at(0), LeaseRecord { copies: Some(1), ..sighted(7) }, 3);
+    observer.see(at(0), LeaseRecord { vms: counted(1), ..sighted(7) }, 3);
     let with_a_copy = observer.get(&identity("").node).unwrap().clone();
     assert!(with_a_copy.is_borne_out(&with_a_copy.record, 3));
-    assert!(!with_a_copy.is_borne_out(&LeaseRecord { copies: Some(1), ..sighted(8) }, 4), "it has spoken");
-    observer.see(at(10), LeaseRecord { copies: Some(0), ..sighted(9) }, 5);
+    assert!(!with_a_copy.is_borne_out(&LeaseRecord { vms: counted(1), ..sighted(8) }, 4), "it has spoken");
+    observer.see(at(10), LeaseRecord { vms: counted(0), ..sighted(9) }, 5);
     let without = observer.get(&identity("").node).unwrap().clone();
-    assert!(without.is_borne_out(&LeaseRecord { copies: Some(0), ..sighted(10) }, 6));
-    assert!(!without.is_borne_out(&LeaseRecord { copies: Some(1), ..sighted(10) }, 6), "it has one now");
-    assert!(!without.is_borne_out(&LeaseRecord { copies: Some(0), ..sighted(8) }, 2), "of an earlier time");
-    let other_life = LeaseRecord { copies: Some(0), epoch: 2, ..sighted(10) };
+    assert!(without.is_borne_out(&LeaseRecord { vms: counted(0), ..sighted(10) }, 6));
+    assert!(!without.is_borne_out(&LeaseRecord { vms: counted(1), ..sighted(10) }, 6), "it has one now");
+    assert!(!without.is_borne_out(&LeaseRecord { vms: counted(0), ..sighted(8) }, 2), "of an earlier time");
+    let other_life = LeaseRecord { vms: counted(0), epoch: 2, ..sighted(10) };
     assert!(!without.is_borne_out(&other_life, 6));
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Mutex;
 
 use tokio::sync::watch;
-use zsha_crds::records::{LeaseState, LeaseTimings, Owner};
+use zsha_crds::records::{ByVm, LeaseState, LeaseTimings, Owner, VmCount};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Observer, Sight};
 
@@ -96,7 +96,7 @@ async fn another(rig: &Rig) -> Sight {
 async fn other(rig: &Rig, name: &str) -> Sight {
     let node = NodeName::new(name).unwrap();
     let lost = LeaseRecord::lost(&Owner { node: node.clone(), epoch: 1 }, jiff::Timestamp::UNIX_EPOCH);
-    let held = LeaseRecord { state: LeaseState::Held, seq: 5, copies: Some(0), ..lost };
+    let held = LeaseRecord { state: LeaseState::Held, seq: 5, vms: counted(0), ..lost };
     let value = serde_json::to_string(&held).unwrap();
     let create = Op::Create { key: rig.edges.keys.lease(&node), value };
     assert!(rig.edges.store.txn(vec![create]).await.unwrap().committed());
@@ -130,6 +130,11 @@ fn meanwhile(rig: &mut Rig, record: &LeaseRecord, index: u64) {
     });
 }
 
+/// A keeper's count of the VM's processes.
+fn counted(copies: u32) -> ByVm<VmCount> {
+    ByVm::only(VmName::management(), VmCount { copies: Some(copies), moved_away_in: None })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_fails_where_the_own_lease_is_fenced_after_it_was_read() {
     let mut rig = Rig::new().await;
@@ -148,7 +153,7 @@ async fn a_write_fails_where_another_that_said_it_had_no_copy_says_otherwise_aft
     let mut rig = Rig::new().await;
     let sight = another(&rig).await;
     let write = Write { rests_on: vec![sight.clone()], ..own_write(&rig).await };
-    let has_one = LeaseRecord { copies: Some(1), seq: 6, ..sight.record };
+    let has_one = LeaseRecord { vms: counted(1), seq: 6, ..sight.record };
     meanwhile(&mut rig, &has_one, sight.index);
     let done = written(&rig, write).await;
     assert!(matches!(done, Err(ActError::Moved(_))), "{done:?}");
@@ -196,7 +201,7 @@ async fn nothing_is_written_ahead_of_a_write_that_does_not_hold_as_it_is() {
     let before = record_of(&rig).await;
     let now = write.rests_on[7].clone();
     let watched = Sight { record: LeaseRecord { seq: 4, ..now.record.clone() }, ..now.clone() };
-    let has_one = Sight { record: LeaseRecord { copies: Some(1), ..now.record.clone() }, index: 1, ..now };
+    let has_one = Sight { record: LeaseRecord { vms: counted(1), ..now.record.clone() }, index: 1, ..now };
     let spoken = Write { rests_on: [vec![has_one], write.rests_on.clone()].concat(), ..write.clone() };
     for write in [Write { fence: vec![watched], ..write }, spoken] {
         let done = written(&rig, write).await;
@@ -211,7 +216,7 @@ async fn the_word_of_many_is_read_after_an_own_write() {
     let mut rig = Rig::new().await;
     let write = of_many(&rig).await;
     let sight = write.rests_on[50].clone();
-    let has_one = LeaseRecord { copies: Some(1), seq: 6, ..sight.record };
+    let has_one = LeaseRecord { vms: counted(1), seq: 6, ..sight.record };
     meanwhile(&mut rig, &has_one, sight.index);
     let done = written(&rig, write).await;
     assert!(matches!(&done, Err(ActError::Moved(why)) if why.contains("nfs-52")), "{done:?}");

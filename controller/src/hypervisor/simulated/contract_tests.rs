@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
-use zsha_crds::{NodeName, VmName};
+use zsha_crds::{NodeName, VmId, VmName};
 
 use super::{Fault, SimulatedHosts, SimulatedHypervisor};
 use crate::hypervisor::contract::{self, Rig, every_case};
@@ -25,7 +25,7 @@ const UUID: Uuid = Uuid::from_u128(7);
 
 impl SimulatedRig {
     fn new() -> Self {
-        let hosts = SimulatedHosts::new(VmName::management(), UUID);
+        let hosts = SimulatedHosts::new(VmId { name: VmName::management(), uuid: UUID });
         let node = NodeName::new("n1").unwrap();
         let hypervisor = hosts.hypervisor(&node);
         let driver = tokio::spawn({

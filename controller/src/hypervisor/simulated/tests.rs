@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use uuid::Uuid;
+use zsha_crds::VmName;
+
 use super::*;
 use crate::hypervisor::{DomainImage, DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason};
 
@@ -23,7 +26,7 @@ fn domain(generation: u64) -> DomainSpec {
 }
 
 fn world() -> (Arc<SimulatedHosts>, SimulatedHypervisor, SimulatedHypervisor) {
-    let hosts = SimulatedHosts::new(VmName::management(), Uuid::from_u128(7));
+    let hosts = SimulatedHosts::new(VmId { name: VmName::management(), uuid: Uuid::from_u128(7) });
     let (one, two) = (hosts.hypervisor(&node("n1")), hosts.hypervisor(&node("n2")));
     hosts.set_delays(&node("n1"), Delays::NONE);
     hosts.set_delays(&node("n2"), Delays::NONE);

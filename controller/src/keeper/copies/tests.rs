@@ -175,7 +175,10 @@ fn a_process_that_vanished_while_it_was_looked_at_is_not_there() {
 #[tokio::test(start_paused = true)]
 async fn simulated_copies_are_those_of_their_node_and_die_when_killed() {
     let names: [NodeName; 2] = [NodeName::new("a").unwrap(), NodeName::new("b").unwrap()];
-    let hosts = SimulatedHosts::new(zsha_crds::VmName::management(), Uuid::from_u128(1));
+    let hosts = SimulatedHosts::new(zsha_crds::VmId {
+        name: zsha_crds::VmName::management(),
+        uuid: Uuid::from_u128(1),
+    });
     hosts.set_image_locks(false);
     for name in &names {
         let hypervisor = hosts.hypervisor(name);

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard};
 use async_trait::async_trait;
 use tokio::time::Instant;
 use zsha_crds::records::LeaseState;
-use zsha_crds::{NodeName, VmName};
+use zsha_crds::{NodeName, VmId, VmName};
 use zsha_runtime::lease::Memory;
 use zsha_runtime::store::{Entry, Listing, MemoryStore};
 
@@ -129,7 +129,7 @@ impl Node {
             enforcement: Arc::clone(&enforcement),
             clock,
         });
-        let hosts = SimulatedHosts::new(VmName::management(), domain().uuid);
+        let hosts = SimulatedHosts::new(VmId { name: VmName::management(), uuid: domain().uuid });
         let hypervisor = hosts.hypervisor(&name());
         hosts.set_delays(&name(), Delays::NONE);
         let memory = Arc::default();
@@ -210,6 +210,7 @@ fn keeper(
     let mut lives = 0;
     let settings = RenewSettings {
         identity: Identity {
+            vm: VmName::management(),
             cluster: zsha_crds::ClusterName::new("c").unwrap(),
             node: name(),
             key: "zsha/c/leases/n1".to_owned(),
@@ -238,11 +239,12 @@ pub(in crate::keeper) fn keeper_on_memory_store(
     clock: Clock,
     notebook: Notebook,
 ) -> (LocalLease, impl Future<Output = ()> + Send) {
-    let hosts = SimulatedHosts::new(VmName::management(), domain().uuid);
+    let hosts = SimulatedHosts::new(VmId { name: VmName::management(), uuid: domain().uuid });
     hosts.hypervisor(&name());
     let copies: Arc<dyn Copies> = Arc::new(SimulatedCopies::new(hosts, name()));
     let settings = RenewSettings {
         identity: Identity {
+            vm: VmName::management(),
             cluster: zsha_crds::ClusterName::new("c").unwrap(),
             node: name(),
             key: "zsha/c/leases/n1".to_owned(),

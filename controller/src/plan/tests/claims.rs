@@ -148,7 +148,7 @@ fn a_copy_on_a_node_that_was_silent_for_d_stands_in_nobodys_way_and_not_a_moment
     let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
     let mut with_a_copy = |age| {
         let mut sight = sight(3, Duration::from_millis(age));
-        sight.record.copies = Some(1);
+        count(&mut sight.record).copies = Some(1);
         world.sights.insert(node(3), sight);
         decide(&world)
     };

@@ -25,7 +25,7 @@ fn heard(world: &mut World, of_n2: u32) {
         let now = world.now;
         let sight = world.sights.get_mut(&node(number)).unwrap();
         sight.record.seq += 2;
-        sight.record.copies = Some(if number == 2 { of_n2 } else { 0 });
+        count(&mut sight.record).copies = Some(if number == 2 { of_n2 } else { 0 });
         (sight.first_seen, sight.sent_by, sight.follows) = (now, now, now);
     }
 }
@@ -36,7 +36,8 @@ fn what_the_keeper_of_a_dead_controller_says_of_it_is_written_down_before_anythi
     for frozen in [false, true] {
         let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
         let sight = world.sights.get_mut(&node(1)).unwrap();
-        (sight.record.epoch, sight.record.moved_away_in) = (2, Some(1));
+        sight.record.epoch = 2;
+        count(&mut sight.record).moved_away_in = Some(1);
         if frozen {
             let asked = Asked { by: "anna".to_owned(), at: Timestamp::UNIX_EPOCH, message: String::new() };
             world.intents = Observed::Known(Intents { freeze: Some(asked), ..Intents::default() });
@@ -51,8 +52,9 @@ fn what_the_keeper_of_a_dead_controller_says_of_it_is_written_down_before_anythi
     }
     let mut world = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     let sight = world.sights.get_mut(&node(1)).unwrap();
-    (sight.record.epoch, sight.record.moved_away_in) = (2, Some(1));
-    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
+    sight.record.epoch = 2;
+    count(&mut sight.record).moved_away_in = Some(1);
+    count(&mut world.sights.get_mut(&node(3)).unwrap().record).copies = Some(1);
     assert_eq!(only_write(&decide(&world)).record.departed, Some(departed(&[3])), "it was seen there");
     vm(&mut world).record.phase = VmPhase::Starting;
     assert_ne!(plan_write_reason(&world), Some("MovedAway"), "it was never started there");
@@ -124,10 +126,10 @@ fn no_other_node_takes_it_over_either_when_its_owner_dies() {
 /// It has said that it has the guest whole, and then lost its power.
 fn has_died(world: &mut World, number: u32) {
     let mut status = ready(number);
-    status.runs_unnamed = true;
+    here(&mut status).runs_unnamed = true;
     world.nodes.insert(node(number), Arc::new(status));
     expire(world, number);
-    world.sights.get_mut(&node(number)).unwrap().record.copies = Some(1);
+    count(&mut world.sights.get_mut(&node(number)).unwrap().record).copies = Some(1);
 }
 
 #[test]
@@ -140,7 +142,7 @@ fn only_with_every_node_that_it_was_seen_on_whole_has_a_guest_died_where_it_went
     has_died(&mut both, 3);
     assert!(has_died_there(&both, &departed(&[2, 3])));
     for change in [
-        |world: &mut World| world.sights.get_mut(&node(2)).unwrap().record.copies = Some(0),
+        |world: &mut World| count(&mut world.sights.get_mut(&node(2)).unwrap().record).copies = Some(0),
         |world: &mut World| drop(world.sights.remove(&node(2))),
         |world: &mut World| drop(world.nodes.insert(node(2), Arc::new(ready(2)))),
         |world: &mut World| drop(world.nodes.remove(&node(2))),
@@ -246,7 +248,7 @@ fn the_node_that_runs_it_is_handed_it_by_an_owner_that_has_none() {
         vm(&mut world).written = written;
         heard(&mut world, 1);
         let mut status = ready(2);
-        status.runs_unnamed = true;
+        here(&mut status).runs_unnamed = true;
         world.nodes.insert(node(2), Arc::new(status.clone()));
         let plan = decide(&world);
         let write = only_write(&plan);
@@ -293,9 +295,9 @@ fn a_start_that_is_under_way_is_not_gone_on_with_beside_a_copy_that_has_come_sin
 fn the_node_that_runs_it_is_handed_it_by_the_target_of_a_migration_that_has_none() {
     let mut world = moving(3, 1, 3, LocalVm::Absent);
     let mut status = ready(2);
-    status.runs_unnamed = true;
+    here(&mut status).runs_unnamed = true;
     world.nodes.insert(node(2), Arc::new(status));
-    world.sights.get_mut(&node(2)).unwrap().record.copies = Some(1);
+    count(&mut world.sights.get_mut(&node(2)).unwrap().record).copies = Some(1);
     assert_eq!(decide(&world).steps, [], "the source may live");
     expire(&mut world, 1);
     let handed = decide(&world);
@@ -543,7 +545,8 @@ fn a_start_of_before_the_guest_left_is_not_the_word_of_somebody_who_has_looked()
     let mut other = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     says_start(&mut other);
     let sight = other.sights.get_mut(&node(1)).unwrap();
-    (sight.record.epoch, sight.record.moved_away_in) = (2, Some(1));
+    sight.record.epoch = 2;
+    count(&mut sight.record).moved_away_in = Some(1);
     let write = only_write(&decide(&other)).record.clone();
     assert_eq!((write.departed.is_some(), write.start_taken_up), (true, Some(Uuid::from_u128(5))));
 }
@@ -653,7 +656,7 @@ fn what_may_have_left_is_waited_for_and_then_started_by_an_operator_only() {
     let mut world = unread();
     heard(&mut world, 1);
     let mut status = ready(2);
-    status.runs_unnamed = true;
+    here(&mut status).runs_unnamed = true;
     world.nodes.insert(node(2), Arc::new(status));
     assert_eq!(
         only_write(&decide(&world)).reason.as_str(),
@@ -734,7 +737,7 @@ fn a_guest_that_a_migration_by_hand_has_left_paused_never_goes_on_with_its_old_m
     heard(&mut alone, 0);
     assert!(ended(&plan(&alone, &mut notes.clone())), "it is started afresh");
     let mut status = ready(2);
-    status.runs_unnamed = true;
+    here(&mut status).runs_unnamed = true;
     world.nodes.insert(node(2), Arc::new(status));
     assert!(ended(&plan(&world, &mut notes)), "it runs on n2");
     let mut off = world.clone();
@@ -809,11 +812,11 @@ fn a_guest_that_may_run_elsewhere_is_not_said_to_be_stopped() {
     let nowhere = decide(&stopped(moved_away(&[])));
     assert_eq!((nowhere.steps.as_slice(), reasons(&nowhere)), (&[][..], vec!["MovedAway"]));
     let mut elsewhere = stopped(world(1, Some(1), VmPhase::Running, LocalVm::Absent));
-    elsewhere.sights.get_mut(&node(2)).unwrap().record.copies = Some(1);
+    count(&mut elsewhere.sights.get_mut(&node(2)).unwrap().record).copies = Some(1);
     let waits = decide(&elsewhere);
     assert_eq!((waits.steps.as_slice(), reasons(&waits)), (&[][..], vec!["CopyElsewhere"]));
     let mut status = ready(2);
-    status.runs_unnamed = true;
+    here(&mut status).runs_unnamed = true;
     elsewhere.nodes.insert(node(2), Arc::new(status));
     assert_eq!(plan_write_reason(&elsewhere), Some("FoundElsewhere"), "that node shuts it down");
     let seen = decide(&stopped(moved_away(&[2])));

@@ -125,7 +125,7 @@ fn nothing_goes_to_a_target_that_does_not_hold_the_very_lease_it_was_named_by() 
     let reason = |world: &World| only_write(&decide(world)).reason.as_str();
     let mut gone = moving(1, 1, 3, MOVED_AWAY);
     gone.sights.get_mut(&node(3)).unwrap().sent_by = NOW - ttl + moment;
-    gone.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
+    count(&mut gone.sights.get_mut(&node(3)).unwrap().record).copies = Some(1);
     assert_eq!(reason(&gone), "HandedOver", "silent, and not for long enough");
     for (what, change) in lost {
         let mut gone = moving(1, 1, 3, MOVED_AWAY);

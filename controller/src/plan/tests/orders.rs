@@ -147,7 +147,7 @@ fn what_was_begun_before_a_freeze_is_finished() {
 fn a_freeze_takes_nothing_from_what_keeps_two_copies_apart() {
     let mut elsewhere = frozen(world(2, Some(1), VmPhase::Running, RUNNING));
     assert_eq!(reasons(&decide(&elsewhere)), ["Frozen"], "it is the only one");
-    elsewhere.sights.get_mut(&node(1)).unwrap().record.copies = Some(1);
+    count(&mut elsewhere.sights.get_mut(&node(1)).unwrap().record).copies = Some(1);
     assert!(matches!(decide(&elsewhere).steps.as_slice(), [Step::KillCopy { .. }]));
 }
 

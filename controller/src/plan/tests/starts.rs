@@ -125,7 +125,7 @@ fn a_restarted_controller_whose_vm_is_gone_asks_the_others_before_its_first_star
 #[test]
 fn a_start_that_needs_the_others_word_waits_for_it() {
     let mut world = ended();
-    world.sights.get_mut(&node(3)).unwrap().record.copies = Some(1);
+    count(&mut world.sights.get_mut(&node(3)).unwrap().record).copies = Some(1);
     let mut notes = Notes { seen: Seen { ask_others: true, ..Seen::default() }, ..Notes::default() };
     let waits = plan(&world, &mut notes);
     assert_eq!((waits.steps.as_slice(), reasons(&waits)), (&[][..], vec!["CopyElsewhere"]));

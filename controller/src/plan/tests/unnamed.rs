@@ -19,13 +19,14 @@ fn renewed(world: &mut World, times: u64, number: u32, copies: u32) {
     let now = world.now;
     let sight = world.sights.get_mut(&node(number)).unwrap();
     sight.record.seq += times;
-    sight.record.copies = Some(copies);
+    count(&mut sight.record).copies = Some(copies);
     (sight.first_seen, sight.sent_by, sight.follows) = (now, now, now);
 }
 
 /// The controller there says so of what is there.
 fn says(world: &mut World, number: u32, local_vm: LocalState) {
-    let status = NodeStatus { local_vm, ..ready(number) };
+    let mut status = ready(number);
+    here(&mut status).local_vm = local_vm;
     world.nodes.insert(node(number), Arc::new(status));
 }
 
@@ -238,7 +239,7 @@ fn a_guest_that_was_moved_by_hand_to_a_node_that_stands_by_for_it_is_not_ended()
 #[test]
 fn a_store_that_was_emptied_and_a_first_document_end_nothing() {
     let mut world = unnamed(Expectation::Own, false);
-    vm(&mut world).record = VmRecord::unplaced(VmName::management(), Uuid::nil());
+    vm(&mut world).record = VmRecord::unplaced(vm_id());
     // The others have not written their leases again yet, and one never will.
     world.sights.remove(&node(1));
     let mut notes = Notes::default();
