@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::hypervisor::OffReason;
+use crate::hypervisor::libvirt_log::UNREAD_PATIENCE;
 use crate::keeper::copies::VmCopy;
 
 /// The reasons why the end of the last copy cannot be read.
