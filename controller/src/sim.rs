@@ -146,8 +146,8 @@ impl Simulation {
             let clock = Clock::Machine { start, rate_ppm, number };
             clock.mend();
             let behind = way_to_store(name, &keys.lease(name), &store, &net, &checker, &gate);
-            let mut machine =
-                Machine::new(cluster.clone(), name.clone(), clock, behind, Arc::clone(&hosts), rng.random());
+            let mut machine = Machine::new(cluster.clone(), name.clone(), clock, behind, Arc::clone(&hosts))
+                .seeded(rng.random());
             let inner = Arc::clone(&machine.hypervisor);
             machine.hypervisor =
                 Arc::new(GatedHypervisor { node: name.clone(), inner, gate: Arc::clone(&gate) });
