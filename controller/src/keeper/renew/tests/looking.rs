@@ -93,7 +93,7 @@ impl Store for Beside {
     }
 
     async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
-        let releases = crate::sim::net::renewed(&ops, "zsha/c/leases/n1")
+        let releases = crate::sim::node_store::renewed(&ops, "zsha/c/leases/n1")
             .is_some_and(|record| record.state == LeaseState::Released);
         if releases && !self.table.alive().unwrap().is_empty() {
             self.released_beside_a_copy.store(true, Ordering::SeqCst);
