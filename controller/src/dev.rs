@@ -107,8 +107,8 @@ impl Lab {
                 Clock::Boottime,
                 Arc::clone(&link) as Arc<dyn Store>,
                 Arc::clone(&hosts),
-                u64::from(number),
-            );
+            )
+            .seeded(u64::from(number));
             let node = DevNode {
                 machine,
                 link,

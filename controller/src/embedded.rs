@@ -46,17 +46,18 @@ pub struct Machine {
     /// The keeper's file in `/run`: gone with the boot.
     memory: Arc<Mutex<Option<Memory>>>,
     boot: Arc<Mutex<u64>>,
+    /// The seed of the jitter, and of the names of the lives of its lease.
     seed: u64,
 }
 
 impl Machine {
+    /// A node whose seed is 1; [`Machine::seeded`] gives it another.
     pub fn new(
         cluster: ClusterName,
         name: NodeName,
         clock: Clock,
         store: Arc<dyn Store>,
         hosts: Arc<SimulatedHosts>,
-        seed: u64,
     ) -> Self {
         let hypervisor = Arc::new(hosts.hypervisor(&name));
         Self {
@@ -73,8 +74,13 @@ impl Machine {
             watchdog_said: watch::Sender::new(WatchdogState::None),
             memory: Arc::default(),
             boot: Arc::new(Mutex::new(1)),
-            seed,
+            seed: 1,
         }
+    }
+
+    /// The same node with another seed.
+    pub fn seeded(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 
     /// The power is gone: no process is left, and `/run` is empty at the next boot.

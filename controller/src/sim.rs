@@ -18,9 +18,11 @@ pub mod lag;
 pub mod matrix;
 pub mod net;
 pub mod node;
+pub mod node_store;
 pub mod operator;
 pub mod reasons;
 pub mod scenario;
+mod settle;
 pub mod situation;
 pub mod validity;
 pub mod witness;
@@ -28,7 +30,7 @@ pub mod witness;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,7 +38,6 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use zsha_crds::records::{LeaseTimings, NodeStatus};
 use zsha_crds::{HaCluster, Keys, NodeName, VmId};
 use zsha_runtime::store::MemoryStore;
 use zsha_runtime::store::memory::Snapshot;
@@ -48,23 +49,14 @@ use crate::keeper::watchdog::simulated::SimulatedDevice;
 use check::Checker;
 use faults::{Fault, Schedule};
 use gate::{Crash, Gate, GatedHypervisor, GatedStore};
-use net::{Net, NodeStore};
+use net::Net;
 use node::SimNode;
+use node_store::NodeStore;
 use operator::{Operator, Profile};
 use witness::Witness;
 
 /// Virtual time between two looks where nothing happens: a copy that should be dead and lives on is seen by it.
 const TICK: Duration = Duration::from_millis(250);
-/// The cluster has settled once it has been so for this long.
-const CALM: Duration = Duration::from_secs(3);
-/// After the last fault the VM runs within this: the longest D, one look, two places in the line, a start; and what
-/// is still being waited for from before (a cool-down of starts, a hypervisor's call).
-const BOUND: Duration = Duration::from_secs(45);
-/// When an operator looks after a VM that nobody starts: what is dead has been fenced by then.
-const OPERATOR: Duration = Duration::from_secs(30);
-/// What an owner's lease that was deleted, and that its owner did not live to write anew, costs on top.
-const LOST: Duration = LeaseTimings::LONGEST.fence_after();
-
 /// What one seed came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
@@ -139,15 +131,16 @@ impl Simulation {
         let checker = Checker::new(start, store.clone(), Arc::clone(&hosts), &cluster);
         let checker = Arc::new(Mutex::new(checker));
         let gate = Arc::new(Gate::new(!seed));
+        let ways = Ways { store: &store, net: &net, checker: &checker, gate: &gate };
         let mut nodes = BTreeMap::new();
         for (number, node) in document.nodes().iter().enumerate() {
             let name = &node.name;
             let rate_ppm = rng.random_range(-10_000..=10_000);
             let clock = Clock::Machine { start, rate_ppm, number };
             clock.mend();
-            let behind = way_to_store(name, &keys.lease(name), &store, &net, &checker, &gate);
-            let mut machine =
-                Machine::new(cluster.clone(), name.clone(), clock, behind, Arc::clone(&hosts), rng.random());
+            let behind = ways.of(name, &keys.lease(name));
+            let mut machine = Machine::new(cluster.clone(), name.clone(), clock, behind, Arc::clone(&hosts))
+                .seeded(rng.random());
             let inner = Arc::clone(&machine.hypervisor);
             machine.hypervisor =
                 Arc::new(GatedHypervisor { node: name.clone(), inner, gate: Arc::clone(&gate) });
@@ -317,58 +310,6 @@ impl Simulation {
         self.mends.push((Instant::now() + Duration::from_millis(down), mended));
     }
 
-    /// With everything mended but what is lost: exactly one copy, executing, and the record says so; and it stays so.
-    /// Returns how long that took.
-    async fn settle(&mut self) -> Duration {
-        let over = Instant::now();
-        let mut since: Option<(Instant, u64)> = None;
-        let mut asked = false;
-        let mut said = BTreeSet::new();
-        while !self.violated() {
-            let now = Instant::now();
-            if now >= over + OPERATOR {
-                // What was moved by hand to a node that died before anybody saw it there waits for an operator's word.
-                let waits = check::lock(&self.checker).waits_for_an_operator(self.lost.as_ref());
-                if waits && !std::mem::replace(&mut asked, true) {
-                    self.inflict(&Fault::Start);
-                }
-                // What was asked for before anybody had seen that the store was put back is asked for once more.
-                if check::lock(&self.checker).was_restored() {
-                    for name in self.doubted().into_iter().filter(|name| said.insert(name.clone())) {
-                        self.operator.says_again(&name);
-                    }
-                }
-            }
-            let settled = check::lock(&self.checker).settled(self.lost.as_ref());
-            since = match (&settled, since) {
-                (Ok(process), Some((since, before))) if before == *process => Some((since, before)),
-                (Ok(process), _) => Some((now, *process)),
-                (Err(_), _) => None,
-            };
-            if let Some((since, _)) = since.filter(|(since, _)| now >= *since + CALM) {
-                return since - over;
-            }
-            let bound = if check::lock(&self.checker).a_lease_was_lost() { BOUND + LOST } else { BOUND };
-            if let (Err(why), true) = (settled, now >= over + bound) {
-                check::lock(&self.checker).violations.push(format!("liveness: {why}"));
-            }
-            self.wait_until(now + TICK).await;
-        }
-        Instant::now() - over
-    }
-
-    /// The orders of which a node says that it does not know whether they stand, by the names that they have in the store.
-    fn doubted(&self) -> BTreeSet<String> {
-        let mut messages = Vec::new();
-        for name in self.nodes.keys().filter(|name| Some(*name) != self.lost.as_ref()) {
-            let status = check::lock(&self.checker).status_of(name);
-            let in_doubt = status.iter().flat_map(NodeStatus::orders_in_doubt);
-            messages.extend(in_doubt.map(|condition| condition.message.clone()));
-        }
-        let words = messages.iter().flat_map(|message| message.split(' '));
-        words.filter_map(|word| word.strip_prefix("intent/").map(str::to_owned)).collect()
-    }
-
     /// What the nodes say of it, for whoever reads the log.
     fn note_everything(&self) {
         for (name, node) in &self.nodes {
@@ -385,19 +326,23 @@ impl Simulation {
     }
 }
 
-/// From a node's processes outwards: the judge's ear, the gate, the network.
-fn way_to_store(
-    node: &NodeName,
-    lease: &str,
-    store: &MemoryStore,
-    net: &Arc<Mutex<Net>>,
-    checker: &Arc<Mutex<Checker>>,
-    gate: &Arc<Gate>,
-) -> Arc<dyn Store> {
-    let (net, judge) = (Arc::clone(net), Arc::clone(checker));
-    let inner = Arc::new(NodeStore::new(node.clone(), lease.to_owned(), store.clone(), net, judge));
-    let inner = Arc::new(GatedStore { node: node.clone(), inner, gate: Arc::clone(gate) });
-    Arc::new(Witness { node: node.clone(), lease: lease.to_owned(), inner, checker: Arc::clone(checker) })
+/// The ways of all nodes to the store, by what they have in common.
+struct Ways<'a> {
+    store: &'a MemoryStore,
+    net: &'a Arc<Mutex<Net>>,
+    checker: &'a Arc<Mutex<Checker>>,
+    gate: &'a Arc<Gate>,
+}
+
+impl Ways<'_> {
+    /// The way of one node, from its processes outwards: the judge's ear, the gate, the network.
+    fn of(&self, node: &NodeName, lease: &str) -> Arc<dyn Store> {
+        let (net, judge) = (Arc::clone(self.net), Arc::clone(self.checker));
+        let inner = Arc::new(NodeStore::new(node.clone(), lease.to_owned(), self.store.clone(), net, judge));
+        let inner = Arc::new(GatedStore { node: node.clone(), inner, gate: Arc::clone(self.gate) });
+        let checker = Arc::clone(self.checker);
+        Arc::new(Witness { node: node.clone(), lease: lease.to_owned(), inner, checker })
+    }
 }
 
 /// Some hosts are quick, some are slow.

@@ -146,7 +146,7 @@ async fn keep_the_vm(store: Arc<dyn Store>) {
     let (cluster, name) = (document.name().clone(), document.nodes()[0].name.clone());
     let hosts = SimulatedHosts::new(VmId::of(&cluster));
     let machine =
-        Machine::new(cluster, name.clone(), Clock::Boottime, Arc::clone(&store), Arc::clone(&hosts), 1);
+        Machine::new(cluster, name.clone(), Clock::Boottime, Arc::clone(&store), Arc::clone(&hosts));
     let (line, keeper) = machine.keeper();
     let metrics = Arc::new(Metrics::default());
     let controller = machine.controller(Arc::new(line), None, metrics, std::future::pending());

@@ -39,7 +39,7 @@ impl Rig {
         let hosts = SimulatedHosts::new(VmId::of(&cluster));
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let machine =
-            Machine::new(cluster.clone(), me.clone(), clock, Arc::clone(&store), Arc::clone(&hosts), 1);
+            Machine::new(cluster.clone(), me.clone(), clock, Arc::clone(&store), Arc::clone(&hosts));
         let (line, keeper) = machine.keeper();
         let keeper = tokio::spawn(keeper);
         let reader = views::Reader { me: me.clone(), reads: zsha_crds::format::READS };

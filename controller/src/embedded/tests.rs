@@ -37,7 +37,7 @@ impl OneNode {
         let store = MemoryStore::new();
         let clock = Clock::Tokio { start: Instant::now(), rate_ppm: 0 };
         let shared = Arc::new(store.clone());
-        let machine = Machine::new(cluster.clone(), name, clock, shared, Arc::clone(&hosts), 1);
+        let machine = Machine::new(cluster.clone(), name, clock, shared, Arc::clone(&hosts));
         let (line, keeper) = machine.keeper();
         let line = Arc::new(line);
         let mut beside = JoinSet::new();

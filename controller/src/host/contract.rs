@@ -3,6 +3,14 @@
 //! the prose of the trait promises, and waits for states through [`Host::changes`] alone: without the event it never
 //! ends.
 
+// By their paths, since whoever takes this file in as it is would look for them beside it.
+#[path = "contract/bridges.rs"]
+mod bridges;
+#[path = "contract/files.rs"]
+mod files;
+#[path = "contract/mounts.rs"]
+mod mounts;
+
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +22,10 @@ use super::{
     BridgeFact, BridgeWant, Host, HostFacts, HostWants, ImageFact, ImageWant, MountFact, MountWant, Observed,
     Seed, SeedFact,
 };
+
+pub(crate) use bridges::*;
+pub(crate) use files::*;
+pub(crate) use mounts::*;
 
 /// A host with no link of the names below, nothing mounted and no image, and the means to do to it what no caller can.
 #[async_trait]
@@ -130,11 +142,6 @@ fn seed(what: &str) -> Seed {
     Seed { meta_data: text(), user_data: text(), network_config: text() }
 }
 
-async fn seed_fact(rig: &dyn Rig, wanted: Seed) -> Observed<SeedFact> {
-    let wants = HostWants { seed: Some(Arc::new(wanted)), ..wants(rig) };
-    within(LOOK, "a look", rig.host().look(&wants)).await.seed.unwrap()
-}
-
 async fn look(rig: &dyn Rig) -> HostFacts {
     within(LOOK, "a look", rig.host().look(&wants(rig))).await
 }
@@ -177,10 +184,6 @@ async fn brings(
     tokio::join!(comes_to(rig, what, so), doing);
 }
 
-fn is_bridge(facts: &HostFacts, wanted: &BridgeFact) -> bool {
-    facts.bridges[BRIDGE].known() == Some(wanted)
-}
-
 fn is_mounted(fact: &Observed<MountFact>) -> bool {
     matches!(fact, Observed::Known(MountFact::Mounted { .. }))
 }
@@ -200,180 +203,6 @@ pub(crate) async fn each_question_is_answered_once_and_nothing_else_is(rig: &dyn
     let all = wants(rig);
     let twice = HostWants { bridges: [all.bridges.clone(), all.bridges.clone()].concat(), ..all };
     assert_eq!(rig.host().look(&twice).await, facts);
-}
-
-pub(crate) async fn a_link_nobody_has_is_missing(rig: &dyn Rig) {
-    assert_eq!(bridge(rig).await, Observed::Known(BridgeFact::Missing));
-}
-
-pub(crate) async fn a_bridge_is_told_with_whether_it_is_up_and_has_a_carrier(rig: &dyn Rig) {
-    rig.set_link(BRIDGE, Link::Carrying).await;
-    comes_to(rig, "a bridge that carries", |facts| {
-        is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: true })
-    })
-    .await;
-    rig.set_link(BRIDGE, Link::Dead).await;
-    comes_to(rig, "a bridge whose cable is dead", |facts| {
-        is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: false })
-    })
-    .await;
-    rig.set_link(BRIDGE, Link::DeadWithGuest).await;
-    comes_to(rig, "a bridge whose cable is dead, with a guest in it", |facts| {
-        is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: false })
-    })
-    .await;
-    rig.set_link(BRIDGE, Link::Down).await;
-    // What a bridge that is down says of its carrier means nothing.
-    assert!(matches!(bridge(rig).await, Observed::Known(BridgeFact::Bridge { up: false, .. })));
-}
-
-pub(crate) async fn a_link_that_is_no_bridge_is_told_with_its_kind(rig: &dyn Rig) {
-    rig.set_link(BRIDGE, Link::Veth).await;
-    rig.set_link(ANOTHER, Link::Down).await;
-    let facts = look(rig).await;
-    assert_eq!(facts.bridges[BRIDGE], Observed::Known(BridgeFact::NotABridge { kind: "veth".to_owned() }));
-    assert!(matches!(facts.bridges[ANOTHER], Observed::Known(BridgeFact::Bridge { up: false, .. })));
-}
-
-pub(crate) async fn a_bridge_that_comes_and_goes_is_an_event(rig: &dyn Rig) {
-    let there = |facts: &HostFacts| is_bridge(facts, &BridgeFact::Bridge { up: true, carrier: true });
-    for _ in 0..2 {
-        brings(rig, rig.set_link(BRIDGE, Link::Carrying), "a bridge comes", there).await;
-        let gone = |facts: &HostFacts| is_bridge(facts, &BridgeFact::Missing);
-        brings(rig, rig.set_link(BRIDGE, Link::None), "a bridge goes", gone).await;
-    }
-}
-
-pub(crate) async fn a_bridge_that_goes_down_is_an_event(rig: &dyn Rig) {
-    rig.set_link(BRIDGE, Link::Dead).await;
-    let down = |facts: &HostFacts| {
-        matches!(facts.bridges[BRIDGE], Observed::Known(BridgeFact::Bridge { up: false, .. }))
-    };
-    brings(rig, rig.set_link(BRIDGE, Link::Down), "a bridge goes down", down).await;
-}
-
-pub(crate) async fn where_nothing_is_mounted_is_told(rig: &dyn Rig) {
-    assert_eq!(share(rig).await, nothing_mounted());
-}
-
-pub(crate) async fn a_mount_is_seen_once_it_is_made_and_is_an_event(rig: &dyn Rig) {
-    let target = rig.share().target;
-    let mounting = async { mount(rig).await.unwrap() };
-    brings(rig, mounting, "a mount", |facts| is_mounted(&facts.mounts[&target])).await;
-    let Observed::Known(MountFact::Mounted { fs_type, options }) = share(rig).await else { panic!("gone") };
-    assert_eq!(fs_type, rig.share().fs_type);
-    assert!(options.split(',').any(|option| option == "ro"), "asked for, and not told: {options}");
-}
-
-pub(crate) async fn mounting_what_is_mounted_is_no_error_and_makes_no_second_one(rig: &dyn Rig) {
-    for _ in 0..3 {
-        mount(rig).await.unwrap();
-    }
-    rig.unmount_by_hand().await;
-    assert_eq!(share(rig).await, nothing_mounted(), "one was made, and it was taken away");
-}
-
-pub(crate) async fn a_mount_by_somebody_else_counts_with_the_options_it_has(rig: &dyn Rig) {
-    rig.mount_by_hand(&rig.share().source, "rw").await;
-    let Observed::Known(MountFact::Mounted { options, .. }) = share(rig).await else { panic!("unseen") };
-    assert!(options.split(',').any(|option| option == "rw"), "{options}");
-    assert!(options.split(',').all(|option| option != "ro"), "wanted, and not there: {options}");
-    mount(rig).await.unwrap();
-    rig.unmount_by_hand().await;
-    assert_eq!(share(rig).await, nothing_mounted());
-}
-
-pub(crate) async fn a_mount_that_is_taken_away_is_an_event_and_can_be_made_again(rig: &dyn Rig) {
-    let target = rig.share().target;
-    for _ in 0..2 {
-        mount(rig).await.unwrap();
-        assert!(is_mounted(&share(rig).await));
-        let gone = |facts: &HostFacts| facts.mounts[&target] == nothing_mounted();
-        brings(rig, rig.unmount_by_hand(), "its end", gone).await;
-    }
-}
-
-pub(crate) async fn something_else_mounted_is_told_and_not_covered(rig: &dyn Rig) {
-    rig.mount_by_hand("something-else", "rw").await;
-    let other = MountFact::Other { source: "something-else".to_owned(), fs_type: rig.share().fs_type };
-    assert_eq!(share(rig).await, Observed::Known(other.clone()));
-    let refused = mount(rig).await.unwrap_err().to_string();
-    assert!(refused.contains("something-else"), "{refused}");
-    assert!(refused.contains(rig.share().target.to_str().unwrap()), "{refused}");
-    assert_eq!(share(rig).await, Observed::Known(other));
-    rig.unmount_by_hand().await;
-    assert_eq!(share(rig).await, nothing_mounted());
-}
-
-pub(crate) async fn a_mount_that_is_refused_says_where_and_leaves_nothing(rig: &dyn Rig) {
-    rig.refuse_mounts().await;
-    for _ in 0..2 {
-        let refused = mount(rig).await.unwrap_err().to_string();
-        assert!(refused.contains(rig.share().target.to_str().unwrap()), "{refused}");
-        assert_eq!(share(rig).await, nothing_mounted());
-    }
-    rig.allow_mounts().await;
-    mount(rig).await.unwrap();
-    assert!(is_mounted(&share(rig).await));
-}
-
-pub(crate) async fn an_image_is_told_as_what_is_there(rig: &dyn Rig) {
-    for (image, fact) in [
-        (Image::None, ImageFact::Missing),
-        (Image::Directory, ImageFact::NotAFile),
-        (Image::File { bytes: 4096 }, ImageFact::Present { bytes: 4096 }),
-        (Image::None, ImageFact::Missing),
-    ] {
-        rig.set_image(image).await;
-        assert_eq!(look(rig).await.image, Some(Observed::Known(fact)));
-    }
-}
-
-pub(crate) async fn an_image_in_ceph_is_told_by_its_monitors(rig: &dyn Rig) {
-    let wants = HostWants { image: Some(ImageWant::Ceph(vec![rig.monitor()])), ..HostWants::default() };
-    for listens in [false, true, false] {
-        rig.set_monitor(listens).await;
-        let seen = within(PROMPT, "a look", rig.host().look(&wants)).await.image;
-        let reached = ImageFact::Reached { monitor: rig.monitor() };
-        match seen {
-            Some(Observed::Known(fact)) if listens => assert_eq!(fact, reached),
-            Some(Observed::Known(ImageFact::NotReached { .. })) if !listens => {}
-            seen => panic!("listens: {listens}, and seen is {seen:?}"),
-        }
-    }
-}
-
-pub(crate) async fn a_seed_is_seen_once_it_is_written_and_is_an_event(rig: &dyn Rig) {
-    assert_eq!(seed_fact(rig, seed("one")).await, Observed::Known(SeedFact::NotWritten));
-    let writing = async { rig.host().write_seed(&seed("one")).await.unwrap() };
-    let written = |facts: &HostFacts| facts.seed == Some(Observed::Known(SeedFact::Written));
-    brings(rig, writing, "a seed", written).await;
-    rig.host().write_seed(&seed("one")).await.unwrap();
-    assert_eq!(seed_fact(rig, seed("one")).await, Observed::Known(SeedFact::Written));
-}
-
-pub(crate) async fn a_seed_of_before_is_not_the_one_that_is_wanted(rig: &dyn Rig) {
-    for (before, wanted) in [("one", "another"), ("another", "one")] {
-        rig.host().write_seed(&seed(before)).await.unwrap();
-        assert_eq!(seed_fact(rig, seed(wanted)).await, Observed::Known(SeedFact::NotWritten));
-        assert_eq!(seed_fact(rig, seed(before)).await, Observed::Known(SeedFact::Written));
-    }
-}
-
-pub(crate) async fn a_seed_that_is_refused_says_why_until_it_is_written(rig: &dyn Rig) {
-    rig.refuse_seeds().await;
-    for _ in 0..2 {
-        let refused = rig.host().write_seed(&seed("one")).await.unwrap_err().to_string();
-        let Observed::Known(SeedFact::Refused { reason }) = seed_fact(rig, seed("one")).await else {
-            panic!("not told")
-        };
-        assert!(refused.contains(&reason), "{refused}; {reason}");
-        // Of another it is not known yet.
-        assert_eq!(seed_fact(rig, seed("another")).await, Observed::Known(SeedFact::NotWritten));
-    }
-    rig.allow_seeds().await;
-    rig.host().write_seed(&seed("one")).await.unwrap();
-    assert_eq!(seed_fact(rig, seed("one")).await, Observed::Known(SeedFact::Written));
 }
 
 pub(crate) async fn storage_that_hangs_is_told_so_in_bounded_time_and_hides_no_bridge(rig: &dyn Rig) {

@@ -11,7 +11,10 @@
 //! it off with [`SimulatedHosts::set_image_locks`], or it will hide the bugs looked for.
 
 mod administrator;
+mod host;
+mod mishaps;
 mod moving;
+mod request;
 mod state;
 mod view;
 
@@ -26,7 +29,8 @@ use zsha_crds::{NodeName, VmId};
 
 use super::OffReason;
 
-use self::state::{Ending, State};
+use self::mishaps::Ending;
+use self::state::State;
 pub use self::view::SimulatedHypervisor;
 
 /// A QEMU process: one start of the VM on one node. No two starts anywhere have the same number.

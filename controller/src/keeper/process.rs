@@ -72,7 +72,7 @@ pub fn run(settings: &KeeperSettings) -> anyhow::Result<()> {
 /// then it stands beside this keeper and obeys the same deadline. It stays if this keeper does not come to serve.
 pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
     let directory = directory(&settings.run_dir, &settings.cluster);
-    let mut premises = Premises::claim(&directory)?;
+    let premises = Premises::claim(&directory)?;
     let identity = identity(settings)?;
     let vm = VmId::of(&settings.cluster);
     let enforcement = Arc::new(Enforcement::with_bell()?);
@@ -106,13 +106,13 @@ pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
     };
     let guard = GuardSettings { cluster: settings.cluster.clone(), directory: directory.clone() };
     let runtime = limits::runtime(256 << 10).context("cannot start the runtime")?;
-    let entrance = runtime.block_on(async { Entrance::open(&mut premises) })?;
+    let entrance = runtime.block_on(async { Entrance::open(premises) })?;
     // Nothing of the start can fail any more, and whoever asks this process to stop is answered by `serve`,
     // which posts another guard. Nothing has been renewed yet: until now both have obeyed one deadline.
     if let Some(standing) = standing {
         standing.relieve();
     }
-    runtime.block_on(serve(renewing, premises, entrance, &copies, vm.uuid, &guard))?;
+    runtime.block_on(serve(renewing, entrance, &copies, vm.uuid, &guard))?;
     leave(&watchdog, copies.as_ref());
     // A thread that hangs in /proc must not keep the process.
     runtime.shutdown_background();
@@ -122,6 +122,7 @@ pub(super) fn keep(settings: &KeeperSettings) -> anyhow::Result<()> {
 /// The ways by which this process is asked: by its controller, and by signals to stop.
 #[derive(Debug)]
 struct Entrance {
+    premises: Premises,
     listener: UnixListener,
     terminate: Signal,
     interrupt: Signal,
@@ -130,9 +131,10 @@ struct Entrance {
 impl Entrance {
     /// Opens them. To be called inside the runtime. A signal that comes before this ends the process, one that comes
     /// later waits for [`serve`].
-    fn open(premises: &mut Premises) -> anyhow::Result<Self> {
+    fn open(mut premises: Premises) -> anyhow::Result<Self> {
         Ok(Self {
             listener: premises.bind().context("cannot listen for the controller")?,
+            premises,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -142,13 +144,12 @@ impl Entrance {
 /// Renews and answers until the process may leave.
 async fn serve(
     settings: RenewSettings,
-    premises: Premises,
     entrance: Entrance,
     copies: &ProcCopies,
     uuid: Uuid,
     guard: &GuardSettings,
 ) -> anyhow::Result<()> {
-    let Entrance { listener, mut terminate, mut interrupt } = entrance;
+    let Entrance { premises, listener, mut terminate, mut interrupt } = entrance;
     let (renewal, line) = renew::new(settings);
     let answering = premises::answer(premises, listener, line.clone());
     let parts = async {

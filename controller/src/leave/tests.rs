@@ -63,7 +63,7 @@ fn with_its_keeper(store: &MemoryStore) -> (Leaving, impl Future<Output = ()> + 
     let clock = Clock::Tokio { start: tokio::time::Instant::now(), rate_ppm: 0 };
     let cluster = ClusterName::new("prod").unwrap();
     let hosts = SimulatedHosts::new(VmId::of(&cluster));
-    let machine = Machine::new(cluster.clone(), host("a").node, clock, Arc::new(store.clone()), hosts, 1);
+    let machine = Machine::new(cluster.clone(), host("a").node, clock, Arc::new(store.clone()), hosts);
     let (line, keeper) = machine.keeper();
     let leaving = Leaving {
         host: host("a"),

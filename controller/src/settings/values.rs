@@ -55,33 +55,9 @@ impl Values<'_> {
             },
         );
         let consul = self.consul(flags, file);
-        let libvirt = self.text(
-            Ways {
-                flag: Some(("libvirt", &flags.libvirt)),
-                variable: "ZSHA_LIBVIRT",
-                key: ("libvirt", file.libvirt.as_deref()),
-            },
-            DEFAULT_LIBVIRT,
-            libvirt_uri,
-        );
-        let listen = self.text(
-            Ways {
-                flag: Some(("listen", &flags.listen)),
-                variable: "ZSHA_LISTEN",
-                key: ("listen", file.listen.as_deref()),
-            },
-            DEFAULT_LISTEN,
-            socket_address,
-        );
-        let run_dir = self.text(
-            Ways {
-                flag: Some(("run-dir", &flags.run_dir)),
-                variable: "ZSHA_RUN_DIR",
-                key: ("runDir", file.run_dir.as_deref()),
-            },
-            DEFAULT_RUN_DIR,
-            absolute_path,
-        );
+        let libvirt = self.libvirt(flags, file);
+        let listen = self.listen(flags, file);
+        let run_dir = self.run_dir(flags, file);
         let log = self.log(flags, file);
         let migration_uri = self.migration_uri(file);
         let state_dir = self.state_dir(file);
@@ -103,6 +79,45 @@ impl Values<'_> {
             ceph: ceph?,
             log: log?,
         })
+    }
+
+    /// The URI of this node's libvirt.
+    fn libvirt(&mut self, flags: &Flags, file: &FileSettings) -> Option<String> {
+        self.text(
+            Ways {
+                flag: Some(("libvirt", &flags.libvirt)),
+                variable: "ZSHA_LIBVIRT",
+                key: ("libvirt", file.libvirt.as_deref()),
+            },
+            DEFAULT_LIBVIRT,
+            libvirt_uri,
+        )
+    }
+
+    /// The address that the page is served at.
+    fn listen(&mut self, flags: &Flags, file: &FileSettings) -> Option<SocketAddr> {
+        self.text(
+            Ways {
+                flag: Some(("listen", &flags.listen)),
+                variable: "ZSHA_LISTEN",
+                key: ("listen", file.listen.as_deref()),
+            },
+            DEFAULT_LISTEN,
+            socket_address,
+        )
+    }
+
+    /// The directory of the keepers of this host.
+    fn run_dir(&mut self, flags: &Flags, file: &FileSettings) -> Option<PathBuf> {
+        self.text(
+            Ways {
+                flag: Some(("run-dir", &flags.run_dir)),
+                variable: "ZSHA_RUN_DIR",
+                key: ("runDir", file.run_dir.as_deref()),
+            },
+            DEFAULT_RUN_DIR,
+            absolute_path,
+        )
     }
 
     /// The state directory. Only the file can set it.

@@ -7,23 +7,24 @@
 //! - I3: a copy that executes goes on doing so, unless its node's lease lapsed, and for a reason; or it was killed,
 //!   lost power or was powered off; or an operator asked for the stop.
 
+mod rules;
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use zsha_crds::records::{
-    Departed, EventRecord, Intent, LeaseRecord, LeaseState, NodeStatus, VmPhase, VmRecord,
-};
+use zsha_crds::records::{Intent, LeaseRecord, LeaseState, VmRecord};
 use zsha_crds::{ClusterName, Keys, NodeName};
 use zsha_runtime::store::{MemoryStore, Op};
 
 use super::by_hand::ByHand;
 use super::cached::Cached;
-use super::reasons::{self, Reasons};
+use super::reasons::Reasons;
 use super::validity::Validity;
-use crate::hypervisor::simulated::{Copy, SimulatedHosts, StaleResume};
+use crate::hypervisor::simulated::SimulatedHosts;
 use crate::keeper::watchdog::simulated::SimulatedDevice;
 
 /// After a restore, until every node has seen it, and whoever is entitled has written itself down again; or, cut off
@@ -220,54 +221,6 @@ impl Checker {
         }
     }
 
-    /// What the hosts have noted since the last look: two that executed at once, and a guest that was let run with memory older
-    /// than its disk.
-    fn check_what_hosts_saw(&mut self) {
-        for double in self.hosts.double_executions().iter().skip(self.doubles) {
-            self.doubles += 1;
-            let [first, second] = [&double.first, &double.second];
-            if [first, second]
-                .into_iter()
-                .any(|node| self.has_just_woken(node) || self.by_hand.excuses(node, double.at))
-            {
-                continue;
-            }
-            self.violations
-                .push(format!("I1: {} and {} executed the VM at once", double.first, double.second));
-        }
-        for StaleResume { node, newer } in self.hosts.stale_resumes().iter().skip(self.stale) {
-            self.stale += 1;
-            // What a host executes for K after it was suspended is no part of the promise.
-            if newer.iter().all(|(other, until)| {
-                self.had_just_woken(other, *until) || self.by_hand.excused(other, *until)
-            }) {
-                self.note(format_args!("excused: {node} resumes what is older than a host that woke, or than what was made to run by hand"));
-                continue;
-            }
-            self.violations.push(format!("I1: {node} let a guest run whose memory is older than its disk"));
-        }
-    }
-
-    /// A copy that was killed in uninterruptible sleep executes nothing, but what it was writing may land for as long as
-    /// it is there. Where a watchdog is petted, its host is reset before another may execute. Where there is none, no
-    /// promise covers it; nor where the host was suspended, and its watchdog with it.
-    fn check_stuck(&mut self, copies: &[Copy]) {
-        for stuck in copies.iter().filter(|copy| copy.may_write && !self.by_hand.is(copy.process)) {
-            let other = copies
-                .iter()
-                .filter(|copy| copy.executing && copy.node != stuck.node && !self.has_just_woken(&copy.node))
-                .find(|copy| !self.by_hand.excuses(&copy.node, Instant::now()));
-            let Some(other) = other.filter(|_| self.stuck.insert(stuck.process)) else { continue };
-            let guarded = self.watchdogs.get(&stuck.node).is_some_and(|device| device.is_armed());
-            if guarded && !self.slept.contains(&stuck.node) {
-                self.violations.push(format!(
-                    "I1: {} executes the VM while a copy on {} that was killed may still write",
-                    other.node, stuck.node
-                ));
-            }
-        }
-    }
-
     /// A node's transaction was done, or was not as something had changed.
     pub fn asked_for(&mut self, ops: &[Op], committed: bool) {
         let ownership = self.keys.vm(&self.keys.vm_id().name);
@@ -275,16 +228,6 @@ impl Checker {
             self.written.0 += u64::from(committed);
             self.written.1 += u64::from(!committed);
         }
-    }
-
-    /// How often a node has written the ownership record, and how often such a write has lost its race.
-    pub fn ownership_writes(&self) -> (u64, u64) {
-        self.written
-    }
-
-    /// How often another executed while a copy that no watchdog stood behind was stuck.
-    pub fn beside_stuck(&self) -> u64 {
-        self.stuck.len() as u64
     }
 
     pub fn watched_by(&mut self, node: &NodeName, device: Arc<SimulatedDevice>) {
@@ -352,146 +295,9 @@ impl Checker {
         matches!(self.power.value, Some(Intent::Stop { .. }))
     }
 
-    /// A copy that begins to execute needs a valid lease there and then; one that executes is dead K after it.
-    fn may_execute(&mut self, node: &NodeName, already: bool) {
-        let now = self.validity.now(node);
-        if self.has_just_woken(node) {
-            return;
-        }
-        let Some(grant) = self.validity.grant(node) else {
-            self.violations.push(format!("I2: {node} executes the VM without a lease"));
-            return;
-        };
-        let until = grant.until();
-        let epoch = grant.epoch;
-        let grace = if already { grant.kill } else { Duration::ZERO };
-        if now >= until && now > until + grace {
-            self.violations
-                .push(format!("I2: {node} executes the VM at {now:?} and its lease ended at {until:?}"));
-        }
-        if self.is_unsettled() {
-            return;
-        }
-        let owner = self.vm.value.as_ref().and_then(|record| record.owner.as_ref());
-        if !owner.is_some_and(|owner| owner.node == *node && owner.epoch == epoch) {
-            let named =
-                owner.map_or_else(|| "nobody".to_owned(), |owner| format!("{} {}", owner.node, owner.epoch));
-            self.violations
-                .push(format!("I2: {node} executes the VM in epoch {epoch}, and {named} is named"));
-        }
-        let lease = self.leases.get(node).and_then(|lease| lease.value.as_ref());
-        let stands = |lease: &LeaseRecord| {
-            // Whoever puts a record in the place of one that is gone may not know its epoch.
-            match lease.state {
-                LeaseState::Held => lease.epoch == epoch,
-                LeaseState::Lost => lease.epoch <= epoch,
-                LeaseState::Released | LeaseState::Fenced => false,
-            }
-        };
-        if let Some(lease) = lease.filter(|lease| !stands(lease)) {
-            let (state, other) = (lease.state, lease.epoch);
-            self.violations.push(format!(
-                "I2: {node} executes the VM in epoch {epoch}, and its lease is {state:?} in epoch {other}"
-            ));
-        }
-    }
-
-    /// A copy has ended now: that must not have been later than K after the lease.
-    fn too_late(&mut self, node: &NodeName) {
-        let now = self.validity.now(node);
-        let Some(grant) = self.validity.grant(node) else { return };
-        if now > grant.until() + grant.kill && !self.has_just_woken(node) {
-            let until = grant.until();
-            self.violations
-                .push(format!("I2: {node} executed the VM until {now:?} and its lease ended at {until:?}"));
-        }
-    }
-
-    /// Whether the owner's copy is being moved from there: it stands still at the end of that.
-    fn is_moving_from(&self, node: &NodeName) -> bool {
-        self.vm.value.as_ref().is_some_and(|record| {
-            record.migration.as_ref().is_some_and(|migration| migration.to.node != *node)
-                && record.owner.as_ref().is_some_and(|owner| owner.node == *node)
-        })
-    }
-
-    /// A copy has ended now, or was paused: there must be a reason.
-    fn harmed(&mut self, node: &NodeName, it: Executing) {
-        let ending = reasons::ending(node);
-        let for_its_disk = ending.as_deref().is_some_and(reasons::is_for_want_of_its_disk);
-        if for_its_disk && !self.without_disk.contains(node) {
-            self.violations.push(format!("R2: {node} ends the VM for want of its disk, which it reaches"));
-        }
-        // One that stands still may be moved by what the store does not tell of any more.
-        let is_gone = self.hosts.copies_on(node).iter().all(|copy| copy.process != it.process);
-        let excused_by_restore = self.is_unsettled() && !(it.held && is_gone);
-        if excused_by_restore
-            || self.excused.contains(node)
-            || self.without_disk.contains(node)
-            || self.going_down.contains(node)
-            || it.stop_asked
-            || self.stop_in_force()
-            || self.is_moving_from(node)
-        {
-            return;
-        }
-        let process = it.process;
-        let Some(grant) = self.validity.grant(node) else { return };
-        let until = grant.surely_until();
-        if self.validity.now(node) < until && !self.validity.was_renewed_too_late(node) {
-            self.violations.push(format!(
-                "I3: process {process} on {node} no longer executes, and its lease was valid until {until:?} ({})",
-                ending.unwrap_or_else(|| "its controller has not ended it".to_owned())
-            ));
-        } else if let Some(quiet) = self.validity.lapsed_in_vain(node) {
-            self.violations.push(format!(
-                "I3: process {process} on {node} was killed, and its lease could have been renewed for {quiet:?}"
-            ));
-        }
-    }
-
-    /// The process that executes, if all is as it should be in a cluster without faults; `lost` is the node that is
-    /// not mended.
-    pub fn settled(&mut self, lost: Option<&NodeName>) -> Result<u64, String> {
-        self.check();
-        let Some(record) = &self.vm.value else { return Err("there is no ownership record".to_owned()) };
-        let mut executing = self.executing.iter();
-        match (executing.next(), executing.next()) {
-            (Some((node, it)), None) if record.phase == VmPhase::Running && Some(node) != lost => {
-                let owner = record.owner.as_ref().map(|owner| &owner.node);
-                if owner == Some(node) {
-                    Ok(it.process)
-                } else {
-                    Err(format!("{node} runs it and {owner:?} owns it"))
-                }
-            }
-            _ => Err(format!("{:?} executes, and the record says {record:?}", self.executing)),
-        }
-    }
-
-    /// Whether nothing runs, and nothing is started before an operator has looked where the VM is.
-    /// `lost`: the node that is not mended. With it has died what was seen on it, if it still said that it had the guest whole:
-    /// a process that it only counted may have been sent on.
-    pub fn waits_for_an_operator(&self, lost: Option<&NodeName>) -> bool {
-        let departed = self.vm.value.as_ref().and_then(|record| record.departed.as_ref());
-        let had_it = |node: &NodeName| {
-            self.status_of(node).is_some_and(|status| status.vms.of(&self.keys.vm_id().name).runs_unnamed)
-        };
-        let has_died = |departed: &Departed| {
-            !departed.seen_on.is_empty()
-                && departed.seen_on.iter().all(|node| Some(node) == lost && had_it(node))
-        };
-        self.executing.is_empty() && departed.is_some_and(|departed| !has_died(departed))
-    }
-
     /// A lease was written over while nobody lived who could write it anew: whoever begins there waits for the longest D.
     pub const fn loses_a_lease(&mut self) {
         self.lost = true;
-    }
-
-    /// Whether a node had to put a record in the place of another's lease, which may have cost the longest D.
-    pub fn a_lease_was_lost(&self) -> bool {
-        self.lost
     }
 
     /// The guest is about to be moved from there by hand: its process will end, or go on.
@@ -499,40 +305,5 @@ impl Checker {
         if let Some(it) = self.executing.get(from) {
             self.by_hand.leaves(it.process);
         }
-    }
-
-    /// What the node last said of itself, if that can be read.
-    pub fn status_of(&self, node: &NodeName) -> Option<NodeStatus> {
-        let status = self.store.read(&self.keys.node_status(node))?;
-        serde_json::from_str(&status.value).ok()
-    }
-
-    /// The node that is named.
-    pub fn owner(&self) -> Option<NodeName> {
-        let record = self.vm.value.as_ref()?;
-        record.owner.as_ref().map(|owner| owner.node.clone())
-    }
-
-    /// The node the VM executes on, and the process.
-    pub fn executing(&self) -> Option<(NodeName, u64)> {
-        self.executing.iter().next().map(|(node, it)| (node.clone(), it.process))
-    }
-
-    /// What the nodes told people so far, in order.
-    pub fn log_events(&mut self) {
-        let listing = self.store.read_all(&self.keys.events());
-        let mut events: Vec<EventRecord> =
-            listing.entries.iter().filter_map(|entry| serde_json::from_str(&entry.value).ok()).collect();
-        events.sort_by_key(|event| event.first_at);
-        for event in events {
-            let EventRecord { node, kind, reason, message, count, .. } = event;
-            let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
-            let _ = writeln!(self.log, "{node} {kind:?} {reason}: {message}{times}");
-        }
-    }
-
-    /// The node the VM executes on.
-    pub fn host(&self) -> Option<NodeName> {
-        self.executing.keys().next().cloned()
     }
 }

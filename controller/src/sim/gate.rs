@@ -101,6 +101,13 @@ impl State {
     }
 }
 
+/// The words of an edge for a call that goes wrong, and how long its callers wait for an answer.
+struct Words<E> {
+    refused: E,
+    unanswered: E,
+    deadline: Duration,
+}
+
 #[derive(Debug)]
 pub struct Gate {
     state: Mutex<State>,
@@ -203,23 +210,23 @@ impl Gate {
         std::future::pending().await
     }
 
-    /// One call. `refused` and `unanswered` are the words of its edge, `empty` is an answer without anything in it.
+    /// One call. `empty` is an answer without anything in it.
     async fn pass<T: Send + 'static, E>(
         &self,
         (node, name): (&NodeName, &'static str),
         call: impl Future<Output = Result<T, E>>,
         empty: impl FnOnce(T) -> T + Send,
-        (refused, unanswered, deadline): (E, E, Duration),
+        words: Words<E>,
     ) -> Result<T, E> {
         match self.meet(node, name) {
             None => call.await,
             Some(CallFault::Empty) => call.await.map(empty),
-            Some(CallFault::Refused) => Err(refused),
+            Some(CallFault::Refused) => Err(words.refused),
             Some(CallFault::ReplyLost) => {
                 // Done, whatever came of it.
                 let _ = call.await;
-                tokio::time::sleep(deadline).await;
-                Err(unanswered)
+                tokio::time::sleep(words.deadline).await;
+                Err(words.unanswered)
             }
             Some(CallFault::CrashBefore) => self.end(node, Crash::Power).await,
             Some(CallFault::ControllerDies) => self.end(node, Crash::Controller).await,
@@ -230,7 +237,7 @@ impl Gate {
             Some(CallFault::Late) => {
                 tokio::time::sleep(LATE).await;
                 let _ = call.await;
-                Err(unanswered)
+                Err(words.unanswered)
             }
         }
     }

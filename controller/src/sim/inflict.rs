@@ -9,11 +9,12 @@ use zsha_crds::NodeName;
 
 use super::faults::Fault;
 use super::freeze::Part;
+use super::gate::CallFault;
 use super::net::{Net, Way};
 use super::node::SimNode;
 use super::{Simulation, check};
 use crate::host::BridgeFact;
-use crate::hypervisor::simulated::SimulatedHosts;
+use crate::hypervisor::simulated::{MigrationFault, SimulatedHosts};
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 
@@ -26,95 +27,38 @@ impl Simulation {
         self.note(format_args!("! {fault:?}"));
         match fault {
             Fault::PowerLoss(node) => self.lose_power(node),
-            Fault::PowerOn(node) => {
-                self.inflict_power_on(node);
-            }
+            Fault::PowerOn(node) => self.inflict_power_on(node),
             Fault::Cut(node) => self.cut(node, Way::Both),
             Fault::Mend(node) => self.mend(node),
-            Fault::CutOwner => {
-                if let Some(owner) = self.owner() {
-                    self.cut(&owner, Way::Both);
-                }
-            }
-            Fault::SlowOwner => {
-                if let Some(owner) = self.owner() {
-                    self.slow(&owner, true);
-                }
-            }
-            Fault::MendOwners => {
-                for owner in std::mem::take(&mut self.owners) {
-                    self.slow(&owner, false);
-                    self.mend(&owner);
-                    self.inflict_power_on(&owner);
-                }
-            }
-            Fault::Sever { node, way, .. } => {
-                if let Some(node) = node.clone().or_else(|| self.owner()) {
-                    self.cut(&node, *way);
-                }
-            }
+            Fault::CutOwner => self.sever(None, Way::Both),
+            Fault::SlowOwner => self.slow_owner(),
+            Fault::MendOwners => self.mend_owners(),
+            Fault::Sever { node, way, .. } => self.sever(node.clone(), *way),
             Fault::LeaderLost => self.election(true),
             Fault::LeaderElected => self.election(false),
             Fault::StoreDown => self.store_down(true),
             Fault::StoreUp => self.store_down(false),
             Fault::Lag(node) => self.net().lag(node, &self.store),
             Fault::CatchUp(node) => self.net().catch_up(node, &self.store),
-            Fault::StopController(node) => {
-                self.node(node).stop_controller();
-                check::lock(&self.checker).by_hand.stalls(node, Part::Controller, true);
-            }
-            Fault::StartController(node) => {
-                self.node(node).start_controller();
-                check::lock(&self.checker).by_hand.stalls(node, Part::Controller, false);
-            }
-            Fault::StopKeeper(node) => {
-                self.trouble(node, "keeper", true);
-                self.node(node).stop_keeper();
-            }
-            Fault::StartKeeper(node) => {
-                self.node(node).start_keeper();
-                self.trouble(node, "keeper", false);
-            }
+            Fault::StopController(node) => self.controller_runs(node, false),
+            Fault::StartController(node) => self.controller_runs(node, true),
+            Fault::StopKeeper(node) => self.keeper_runs(node, false),
+            Fault::StartKeeper(node) => self.keeper_runs(node, true),
             Fault::Pause(node) => self.pause(node, true),
             Fault::Continue(node) => self.pause(node, false),
             Fault::Freeze(node, part) => self.freeze(node, *part, true),
             Fault::Thaw(node, part) => self.freeze(node, *part, false),
             Fault::Suspend(node) => self.suspend(node),
             Fault::Wake(node) => self.wake(node),
-            Fault::SuspendHost => {
-                let host = check::lock(&self.checker).host();
-                if let Some(host) = host {
-                    self.suspend(&host);
-                }
-            }
-            Fault::WakeHosts => {
-                let asleep: Vec<_> = self.suspended.keys().cloned().collect();
-                asleep.iter().for_each(|node| self.wake(node));
-            }
-            Fault::Stuck(node) => {
-                let node = node.clone().or_else(|| check::lock(&self.checker).host());
-                if let Some(node) = node {
-                    self.note(format_args!("! QEMU on {node} is stuck"));
-                    self.hosts.set_unkillable(&node, true);
-                }
-            }
+            Fault::SuspendHost => self.suspend_where_it_runs(),
+            Fault::WakeHosts => self.wake_all(),
+            Fault::Stuck(node) => self.stuck(node.clone()),
             Fault::Unstuck => self.on_every_host(|hosts, node| hosts.set_unkillable(node, false)),
-            Fault::WallClockStep(node, by) => {
-                self.node(node).machine.clock.step_wall(jiff::SignedDuration::from_secs(*by));
-            }
+            Fault::WallClockStep(node, by) => self.step_wall_clock(node, *by),
             Fault::WatchdogReset(node) => self.lose_power(node),
-            Fault::LockOutlivesHost(held) => {
-                if let Some(host) = self.host() {
-                    self.hosts.leave_image_locked(Instant::now() + *held);
-                    self.lose_power(&host);
-                }
-            }
-            Fault::QemuDies => self.on_every_host(|hosts, node| {
-                hosts.qemu_dies(node);
-            }),
-            Fault::GuestPowersOff => self.on_every_host(|hosts, node| {
-                hosts.guest_powers_off(node);
-            }),
+            Fault::LockOutlivesHost(held) => self.lock_outlives_host(*held),
+            Fault::QemuDies => self.on_every_host(SimulatedHosts::qemu_dies),
+            Fault::GuestPowersOff => self.on_every_host(SimulatedHosts::guest_powers_off),
             Fault::Stop(limit) => self.operator.stop(*limit),
             Fault::Start => self.operator.start(),
             Fault::Frozen(frozen) => self.operator.freeze(*frozen),
@@ -122,61 +66,150 @@ impl Simulation {
             Fault::Drain(node, drained) => self.operator.drain(node, *drained),
             Fault::Apply { profile, memory_gib } => self.operator.apply(*profile, *memory_gib),
             Fault::Snapshot => self.snapshot = Some((Instant::now(), self.store.snapshot())),
-            Fault::Restore => {
-                let longest = check::lock(&self.checker).validity.longest();
-                // Of one that is younger than a lease nothing is promised: see docs/never-two-copies.md.
-                // Nor where a wall clock was set, so that epochs may have begun again where a lease was gone.
-                let had = |kind: &&str| self.faults.contains_key(kind);
-                let gone = ["store wiped", "lease deleted", "lease overwritten"];
-                let again = had(&"wall clock step") && gone.iter().any(had);
-                let old = self.snapshot.take_if(|(taken, _)| taken.elapsed() > longest && !again);
-                if old.is_none() {
-                    self.note(format_args!("= no snapshot is old enough, or epochs may have begun again"));
-                }
-                if let Some((_, snapshot)) = old {
-                    check::lock(&self.checker).restoring();
-                    self.store.restore(snapshot);
-                }
-            }
+            Fault::Restore => self.restore(),
             Fault::Migrate(node) => self.operator.migrate(node),
-            Fault::Migrations(fault) => {
-                for node in self.nodes.keys() {
-                    self.hosts.set_migration_fault(node, *fault);
-                }
-            }
-            Fault::Prefer(node, failback) => {
-                self.operator.prefer(node, *failback);
-                self.operator.apply(None, 8);
-            }
+            Fault::Migrations(fault) => self.migrations_fail(*fault),
+            Fault::Prefer(node, failback) => self.prefer(node, *failback),
             Fault::DeleteLease(node) => self.operator.delete_lease(node),
             Fault::Hypervisor(node, fault) => self.hosts.set_fault(node, *fault),
-            Fault::StartsFail(node, on) => {
-                self.hosts.set_start_failure(node, on.then(|| "no memory for it".to_owned()));
-            }
+            Fault::StartsFail(node, on) => self.starts_fail(node, *on),
             Fault::ImageLocked(length) => self.hosts.leave_image_locked(Instant::now() + *length),
-            Fault::BridgeMissing(node) => {
-                self.node(node).machine.host.set_bridge(BRIDGE, Observed::Known(BridgeFact::Missing));
-            }
+            Fault::BridgeMissing(node) => self.bridge_missing(node),
             Fault::HostRepaired(node) => self.node(node).machine.host.repair(),
-            Fault::Lossy(on) => {
-                self.net().lossy = *on;
-                if *on {
-                    check::lock(&self.checker).validity.lossy();
-                }
-            }
-            Fault::CallsFail { node, per_mille } => {
-                self.gate.trouble(node.clone(), *per_mille);
-                check::lock(&self.checker).validity.lossy();
-            }
-            // It may be a renewal.
-            Fault::CallFails { after, fault } => {
-                self.gate.arm(self.gate.passed() + after, *fault);
-                check::lock(&self.checker).validity.lossy();
-            }
+            Fault::Lossy(on) => self.lossy(*on),
+            Fault::CallsFail { node, per_mille } => self.calls_fail(node.clone(), *per_mille),
+            Fault::CallFails { after, fault } => self.call_fails(*after, *fault),
             Fault::CallsMended => self.mend_calls(),
             Fault::Lost { power, otherwise } => self.lose(*power, otherwise),
         }
         check::lock(&self.checker).check();
+    }
+
+    /// Cuts the line of this node, or of whoever is the owner.
+    fn sever(&mut self, node: Option<NodeName>, way: Way) {
+        if let Some(node) = node.or_else(|| self.owner()) {
+            self.cut(&node, way);
+        }
+    }
+
+    fn slow_owner(&mut self) {
+        if let Some(owner) = self.owner() {
+            self.slow(&owner, true);
+        }
+    }
+
+    fn mend_owners(&mut self) {
+        for owner in std::mem::take(&mut self.owners) {
+            self.slow(&owner, false);
+            self.mend(&owner);
+            self.inflict_power_on(&owner);
+        }
+    }
+
+    fn controller_runs(&mut self, node: &NodeName, runs: bool) {
+        if runs {
+            self.node(node).start_controller();
+        } else {
+            self.node(node).stop_controller();
+        }
+        check::lock(&self.checker).by_hand.stalls(node, Part::Controller, !runs);
+    }
+
+    fn keeper_runs(&mut self, node: &NodeName, runs: bool) {
+        if runs {
+            self.node(node).start_keeper();
+            self.trouble(node, "keeper", false);
+        } else {
+            self.trouble(node, "keeper", true);
+            self.node(node).stop_keeper();
+        }
+    }
+
+    fn suspend_where_it_runs(&mut self) {
+        let host = check::lock(&self.checker).host();
+        if let Some(host) = host {
+            self.suspend(&host);
+        }
+    }
+
+    fn wake_all(&mut self) {
+        let asleep: Vec<_> = self.suspended.keys().cloned().collect();
+        asleep.iter().for_each(|node| self.wake(node));
+    }
+
+    /// Lets no signal end the QEMU of this node, or of where the VM executes.
+    fn stuck(&mut self, node: Option<NodeName>) {
+        let node = node.or_else(|| check::lock(&self.checker).host());
+        if let Some(node) = node {
+            self.note(format_args!("! QEMU on {node} is stuck"));
+            self.hosts.set_unkillable(&node, true);
+        }
+    }
+
+    fn step_wall_clock(&mut self, node: &NodeName, by: i64) {
+        self.node(node).machine.clock.step_wall(jiff::SignedDuration::from_secs(by));
+    }
+
+    fn lock_outlives_host(&mut self, held: Duration) {
+        if let Some(host) = self.host() {
+            self.hosts.leave_image_locked(Instant::now() + held);
+            self.lose_power(&host);
+        }
+    }
+
+    /// Restores the snapshot, if it is old enough.
+    fn restore(&mut self) {
+        let longest = check::lock(&self.checker).validity.longest();
+        // Of one that is younger than a lease nothing is promised: see docs/never-two-copies.md.
+        // Nor where a wall clock was set, so that epochs may have begun again where a lease was gone.
+        let had = |kind: &&str| self.faults.contains_key(kind);
+        let gone = ["store wiped", "lease deleted", "lease overwritten"];
+        let again = had(&"wall clock step") && gone.iter().any(had);
+        let old = self.snapshot.take_if(|(taken, _)| taken.elapsed() > longest && !again);
+        if old.is_none() {
+            self.note(format_args!("= no snapshot is old enough, or epochs may have begun again"));
+        }
+        if let Some((_, snapshot)) = old {
+            check::lock(&self.checker).restoring();
+            self.store.restore(snapshot);
+        }
+    }
+
+    fn migrations_fail(&self, fault: Option<MigrationFault>) {
+        for node in self.nodes.keys() {
+            self.hosts.set_migration_fault(node, fault);
+        }
+    }
+
+    fn prefer(&mut self, node: &NodeName, failback: bool) {
+        self.operator.prefer(node, failback);
+        self.operator.apply(None, 8);
+    }
+
+    fn starts_fail(&self, node: &NodeName, on: bool) {
+        self.hosts.set_start_failure(node, on.then(|| "no memory for it".to_owned()));
+    }
+
+    fn bridge_missing(&mut self, node: &NodeName) {
+        self.node(node).machine.host.set_bridge(BRIDGE, Observed::Known(BridgeFact::Missing));
+    }
+
+    fn lossy(&self, on: bool) {
+        self.net().lossy = on;
+        if on {
+            check::lock(&self.checker).validity.lossy();
+        }
+    }
+
+    fn calls_fail(&self, node: Option<NodeName>, per_mille: u32) {
+        self.gate.trouble(node, per_mille);
+        check::lock(&self.checker).validity.lossy();
+    }
+
+    /// Lets one call fail. It may be a renewal.
+    fn call_fails(&self, after: u64, fault: CallFault) {
+        self.gate.arm(self.gate.passed() + after, fault);
+        check::lock(&self.checker).validity.lossy();
     }
 
     /// Whom the record names now; to be mended with all others that were asked for.
@@ -344,7 +377,7 @@ impl Simulation {
         }
     }
 
-    pub(super) fn on_every_host(&self, act: impl Fn(&SimulatedHosts, &NodeName)) {
+    pub(super) fn on_every_host<T>(&self, act: impl Fn(&SimulatedHosts, &NodeName) -> T) {
         let nodes: Vec<_> = self.nodes.keys().cloned().collect();
         check::lock(&self.checker).excusing(nodes.clone(), |hosts| {
             for node in &nodes {

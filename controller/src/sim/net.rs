@@ -1,23 +1,18 @@
-//! The one way from a node to the store, where everything that can happen to a request happens: it takes time, is
-//! refused, is done and its reply lost, arrives late, or never; or a server answers that lags behind.
+//! The network between the nodes and the store, and what becomes of a request there: it takes time, is refused, is done
+//! and its reply lost, arrives late, or never; or a server answers that lags behind. Never here: a request itself, which
+//! is made in `node_store`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 use zsha_crds::NodeName;
-use zsha_crds::records::LeaseRecord;
-use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreError, Txn};
+use zsha_runtime::store::MemoryStore;
 
-use super::check::{self, Checker};
 use super::lag::Lag;
-
-/// After this a node gives a request up.
-const TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// What of a node's line is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,17 +29,17 @@ pub enum Way {
 pub struct Net {
     rng: SmallRng,
     /// Whose requests do not arrive.
-    mute: BTreeSet<NodeName>,
+    pub(super) mute: BTreeSet<NodeName>,
     /// Who is not answered.
-    deaf: BTreeSet<NodeName>,
-    paused: BTreeSet<NodeName>,
+    pub(super) deaf: BTreeSet<NodeName>,
+    pub(super) paused: BTreeSet<NodeName>,
     slow: BTreeSet<NodeName>,
-    lagging: BTreeMap<NodeName, Arc<Lag>>,
-    resumed: Arc<Notify>,
+    pub(super) lagging: BTreeMap<NodeName, Arc<Lag>>,
+    pub(super) resumed: Arc<Notify>,
     /// How many elections have begun; the last is not over while `electing`.
-    elections: u64,
-    electing: bool,
-    elected: Arc<Notify>,
+    pub(super) elections: u64,
+    pub(super) electing: bool,
+    pub(super) elected: Arc<Notify>,
     pub down: bool,
     /// Replies are lost and requests delayed now and then.
     pub lossy: bool,
@@ -127,12 +122,12 @@ impl Net {
     }
 
     /// Whether the leader that did it, `elections` ago, was gone before it could say so.
-    fn leader_left_unsaid(&mut self, elections: u64) -> bool {
+    pub(super) fn leader_left_unsaid(&mut self, elections: u64) -> bool {
         self.elections != elections && self.rng.random_bool(0.5)
     }
 
     /// What becomes of a write that meets no leader.
-    fn leaderless(&mut self) -> Leaderless {
+    pub(super) fn leaderless(&mut self) -> Leaderless {
         match self.rng.random_range(0..4) {
             0 => Leaderless::Refused,
             1 => Leaderless::Lost,
@@ -140,7 +135,7 @@ impl Net {
         }
     }
 
-    fn fate(&mut self, node: &NodeName) -> Fate {
+    pub(super) fn fate(&mut self, node: &NodeName) -> Fate {
         let mut way = || {
             let latency = Duration::from_micros(self.rng.random_range(200..8_000));
             let slow = self.lossy && self.rng.random_bool(0.1);
@@ -164,7 +159,7 @@ impl Net {
 
 /// What becomes of a write that is under way when the leader is lost, or is sent before there is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaderless {
+pub(super) enum Leaderless {
     Refused,
     /// Not done and not answered.
     Lost,
@@ -174,265 +169,10 @@ enum Leaderless {
 
 /// What becomes of one request.
 #[derive(Debug, Clone, Copy)]
-struct Fate {
-    there: Duration,
-    back: Duration,
-    reply_lost: bool,
-    late: Option<Duration>,
-    arrives_all_the_same: bool,
-}
-
-/// The store as one node reaches it.
-#[derive(Debug)]
-pub struct NodeStore {
-    node: NodeName,
-    writer: Writer,
-    store: MemoryStore,
-    net: Arc<Mutex<Net>>,
-    checker: Arc<Mutex<Checker>>,
-}
-
-impl NodeStore {
-    /// `lease` is the key of the node's lease.
-    pub fn new(
-        node: NodeName,
-        lease: String,
-        store: MemoryStore,
-        net: Arc<Mutex<Net>>,
-        checker: Arc<Mutex<Checker>>,
-    ) -> Self {
-        let writer = Writer { node: node.clone(), lease };
-        Self { node, writer, store, net, checker }
-    }
-
-    fn net(&self) -> MutexGuard<'_, Net> {
-        self.net.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether what it asks arrives.
-    fn reaches(&self) -> bool {
-        let net = self.net();
-        !net.down && !net.mute.contains(&self.node)
-    }
-
-    /// Whether what it waits for is answered.
-    fn hears(&self) -> bool {
-        let net = self.net();
-        !net.down && !net.deaf.contains(&self.node)
-    }
-
-    /// Whether requests arrive whose answers do not.
-    fn is_deaf_only(&self) -> bool {
-        let net = self.net();
-        !net.down && net.deaf.contains(&self.node) && !net.mute.contains(&self.node)
-    }
-
-    /// While the node is paused, nothing it asks goes out, and no answer is taken in.
-    async fn awake(&self) {
-        loop {
-            let resumed = {
-                let net = self.net();
-                if !net.paused.contains(&self.node) {
-                    return;
-                }
-                Arc::clone(&net.resumed)
-            };
-            let resumed = resumed.notified();
-            if self.net().paused.contains(&self.node) {
-                resumed.await;
-            }
-        }
-    }
-
-    fn unknown(operation: &str) -> StoreError {
-        StoreError::Unknown { operation: operation.to_owned(), reason: "no answer in time".to_owned() }
-    }
-
-    fn unavailable(operation: &str) -> StoreError {
-        StoreError::Unavailable { operation: operation.to_owned(), reason: "no route".to_owned() }
-    }
-
-    /// A write of the time without a leader.
-    async fn leaderless(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
-        let fate = self.net().leaderless();
-        match fate {
-            Leaderless::Refused => return Err(Self::unavailable("txn")),
-            Leaderless::Lost => tokio::time::sleep(TIMEOUT).await,
-            Leaderless::Held => {
-                let (net, store) = (Arc::clone(&self.net), self.store.clone());
-                let (checker, writer) = (Arc::clone(&self.checker), self.writer.clone());
-                let done = tokio::spawn(async move {
-                    led(&net).await;
-                    apply(&store, &checker, &ops, &writer)
-                });
-                if let Ok(Ok(answer)) = tokio::time::timeout(TIMEOUT, done).await
-                    && self.hears()
-                {
-                    return answer;
-                }
-            }
-        }
-        self.awake().await;
-        Err(Self::unknown("txn"))
-    }
-
-    /// A read: all or nothing of it gets through. Where it must be consistent it waits for a leader.
-    async fn read<T>(
-        &self,
-        operation: &str,
-        consistent: bool,
-        read: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, StoreError> {
-        self.awake().await;
-        let fate = self.net().fate(&self.node);
-        tokio::time::sleep(fate.there).await;
-        if !self.reaches() || fate.reply_lost {
-            tokio::time::sleep(TIMEOUT).await;
-            self.awake().await;
-            return Err(Self::unknown(operation));
-        }
-        if consistent && tokio::time::timeout(TIMEOUT, led(&self.net)).await.is_err() {
-            self.awake().await;
-            return Err(Self::unknown(operation));
-        }
-        let answer = read.await;
-        tokio::time::sleep(fate.back).await;
-        if self.is_deaf_only() {
-            tokio::time::sleep(TIMEOUT).await;
-        }
-        self.awake().await;
-        if self.hears() { answer } else { Err(Self::unknown(operation)) }
-    }
-
-    /// The server this read may be answered by, if it is not the leader.
-    fn behind(&self, read: Read) -> Option<Arc<Lag>> {
-        match read {
-            Read::Consistent => None,
-            Read::Default | Read::Stale => self.net().lagging.get(&self.node).cloned(),
-        }
-    }
-}
-
-/// If this is a renewal of the lease with this key: what it writes.
-pub fn renewed(ops: &[Op], lease: &str) -> Option<LeaseRecord> {
-    let written = ops.iter().find_map(|op| match op {
-        Op::Create { key, value } | Op::Cas { key, value, .. } if key == lease => Some(value),
-        _ => None,
-    })?;
-    serde_json::from_str(written).ok()
-}
-
-/// Returns once there is a leader.
-async fn led(net: &Mutex<Net>) {
-    loop {
-        let elected = {
-            let net = net.lock().unwrap_or_else(PoisonError::into_inner);
-            if !net.electing {
-                return;
-            }
-            Arc::clone(&net.elected)
-        };
-        let elected = elected.notified();
-        if net.lock().unwrap_or_else(PoisonError::into_inner).electing {
-            elected.await;
-        }
-    }
-}
-
-/// Who has sent it.
-#[derive(Debug, Clone)]
-struct Writer {
-    node: NodeName,
-    /// The key of the node's lease.
-    lease: String,
-}
-
-/// It has arrived.
-fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], by: &Writer) -> Result<Txn, StoreError> {
-    let result = store.apply(ops);
-    if let Ok(done) = &result {
-        check::lock(checker).asked_for(ops, done.committed());
-    }
-    if result.as_ref().is_ok_and(Txn::committed) {
-        let mut checker = check::lock(checker);
-        checker.reasons.writer = Some(by.node.clone());
-        if let Some(record) = renewed(ops, &by.lease) {
-            checker.validity.committed(&record);
-        }
-        checker.check();
-        checker.reasons.writer = None;
-    }
-    result
-}
-
-#[async_trait]
-impl Store for NodeStore {
-    async fn get(&self, key: &str, read: Read) -> Result<Option<Entry>, StoreError> {
-        self.read("get", read != Read::Stale, async {
-            match self.behind(read) {
-                Some(lag) => Ok(lag.read(key)),
-                None => self.store.get(key, read).await,
-            }
-        })
-        .await
-    }
-
-    async fn list(&self, prefix: &str, read: Read) -> Result<Listing, StoreError> {
-        self.read("list", read != Read::Stale, async {
-            match self.behind(read) {
-                Some(lag) => Ok(lag.list(prefix)),
-                None => self.store.list(prefix, read).await,
-            }
-        })
-        .await
-    }
-
-    async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Result<Listing, StoreError> {
-        self.read("watch", false, async {
-            match self.behind(Read::Stale) {
-                Some(lag) => Ok(lag.watch(prefix, after, wait).await),
-                None => self.store.watch(prefix, after, wait).await,
-            }
-        })
-        .await
-    }
-
-    async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
-        self.awake().await;
-        let fate = self.net().fate(&self.node);
-        tokio::time::sleep(fate.there).await;
-        if !self.reaches() && !fate.arrives_all_the_same {
-            tokio::time::sleep(TIMEOUT).await;
-            self.awake().await;
-            return Err(if fate.reply_lost { Self::unavailable("txn") } else { Self::unknown("txn") });
-        }
-        if let Some(late) = fate.late {
-            let (store, checker) = (self.store.clone(), Arc::clone(&self.checker));
-            let writer = self.writer.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(late).await;
-                // Nobody waits for the answer any more.
-                let _ = apply(&store, &checker, &ops, &writer);
-            });
-            tokio::time::sleep(TIMEOUT).await;
-            self.awake().await;
-            return Err(Self::unknown("txn"));
-        }
-        let (elections, electing) = {
-            let net = self.net();
-            (net.elections, net.electing)
-        };
-        if electing {
-            return self.leaderless(ops).await;
-        }
-        let result = apply(&self.store, &self.checker, &ops, &self.writer);
-        tokio::time::sleep(fate.back).await;
-        self.awake().await;
-        let unsaid = self.net().leader_left_unsaid(elections);
-        if fate.reply_lost || unsaid || !self.hears() {
-            tokio::time::sleep(TIMEOUT).await;
-            return Err(Self::unknown("txn"));
-        }
-        result
-    }
+pub(super) struct Fate {
+    pub(super) there: Duration,
+    pub(super) back: Duration,
+    pub(super) reply_lost: bool,
+    pub(super) late: Option<Duration>,
+    pub(super) arrives_all_the_same: bool,
 }

@@ -232,9 +232,10 @@ impl Simulation {
                 Step::GoesDown(node, limit) => self.goes_down(line, node, *limit).await,
                 Step::Owned(node, time) => self.owned(line, node, *time).await,
                 Step::Says(node, limit, words) => self.says(line, node, words, *limit).await,
-                Step::ActsOn { node, generation, time, all_along } => {
-                    self.acts_on(line, node, *generation, *time, *all_along).await;
-                }
+                Step::ActsOn { node, generation, time, all_along } => match all_along {
+                    true => self.acts_all_along_on(line, node, *generation, *time).await,
+                    false => self.comes_to_act_on(line, node, *generation, *time).await,
+                },
                 Step::Stays(node, time) => self.stays(line, *time, Some(node)).await,
             }
         }

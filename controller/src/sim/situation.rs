@@ -167,29 +167,55 @@ impl Simulation {
         }
     }
 
-    /// Within this time the node acts on this generation; or, where `all_along`, for all of it.
-    pub(super) async fn acts_on(
+    /// Within this time the node acts on this generation.
+    pub(super) async fn comes_to_act_on(
         &mut self,
         line: &str,
         node: &NodeName,
         generation: u64,
-        time: Duration,
-        all_along: bool,
+        limit: Duration,
     ) {
-        let until = Instant::now() + time;
+        let until = Instant::now() + limit;
         while !self.violated() {
-            let acts_on = self.status(node).map(|status| status.observed_generation);
-            let (is_so, over) = (acts_on == Some(generation), Instant::now() >= until);
-            if is_so && (over || !all_along) {
+            let acts_on = self.acts_on(node);
+            if acts_on == Some(generation) {
                 self.note(format_args!("= {line}"));
                 return;
             }
-            if !is_so && (over || all_along) {
+            if Instant::now() >= until {
                 self.violate(format_args!("not so: '{line}', but on {acts_on:?}"));
                 return;
             }
             self.wait_until(until.min(Instant::now() + TICK)).await;
         }
+    }
+
+    /// All this time the node acts on this generation.
+    pub(super) async fn acts_all_along_on(
+        &mut self,
+        line: &str,
+        node: &NodeName,
+        generation: u64,
+        time: Duration,
+    ) {
+        let until = Instant::now() + time;
+        while !self.violated() {
+            let acts_on = self.acts_on(node);
+            if acts_on != Some(generation) {
+                self.violate(format_args!("not so: '{line}', but on {acts_on:?}"));
+                return;
+            }
+            if Instant::now() >= until {
+                self.note(format_args!("= {line}"));
+                return;
+            }
+            self.wait_until(until.min(Instant::now() + TICK)).await;
+        }
+    }
+
+    /// The generation that the node says it acts on.
+    fn acts_on(&self, node: &NodeName) -> Option<u64> {
+        self.status(node).map(|status| status.observed_generation)
     }
 
     /// Every sentence of the node's status that is not about something being well.

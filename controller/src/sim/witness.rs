@@ -10,7 +10,7 @@ use zsha_crds::NodeName;
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
 use super::check::{self, Checker};
-use super::net;
+use super::node_store;
 
 #[derive(Debug)]
 pub struct Witness {
@@ -68,7 +68,7 @@ impl Store for Witness {
     }
 
     async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
-        let renewal = net::renewed(&ops, &self.lease)
+        let renewal = node_store::renewed(&ops, &self.lease)
             .map(|record| check::lock(&self.checker).validity.sending(&self.node, record));
         let asked = Asked::begin(renewal.is_some().then_some(self));
         let result = self.inner.txn(ops).await;

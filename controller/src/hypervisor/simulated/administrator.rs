@@ -5,7 +5,10 @@ use uuid::Uuid;
 use zsha_crds::NodeName;
 
 use super::SimulatedHosts;
-use super::state::{Activity, Ending, Process, Request, State};
+use super::host::{Activity, Process};
+use super::mishaps::Ending;
+use super::request::Request;
+use super::state::State;
 use crate::hypervisor::{MigrationOrder, OffReason, Origin, PauseReason};
 
 impl SimulatedHosts {

@@ -6,7 +6,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use zsha_crds::NodeName;
 
-use super::state::{Activity, Due, Process, Request, State};
+use super::host::{Activity, Process};
+use super::request::Request;
+use super::state::{Due, State};
 use super::{Fault, MigrationFault};
 use crate::hypervisor::{HypervisorError, MigrationJob, MigrationOrder, OffReason, Origin, PauseReason};
 

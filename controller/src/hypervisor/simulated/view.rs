@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use zsha_crds::NodeName;
 
 use super::SimulatedHosts;
-use super::state::{Reached, Request, half_of};
+use super::request::{Reached, Request, half_of};
 use crate::hypervisor::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
     OffReason,

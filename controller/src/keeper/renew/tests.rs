@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
-use zsha_crds::records::LeaseState;
+use zsha_crds::records::{LeaseRecord, LeaseState};
 use zsha_crds::{NodeName, VmId, VmName};
 use zsha_runtime::lease::Memory;
-use zsha_runtime::store::{Entry, Listing, MemoryStore};
+use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, StoreError, Txn};
 
 use super::*;
 use crate::hypervisor::simulated::{Delays, SimulatedHosts, SimulatedHypervisor};

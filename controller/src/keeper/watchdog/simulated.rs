@@ -9,8 +9,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use zsha_runtime::Clock;
 
+use super::Watchdog;
 use super::device::{Device, Stopped};
-use super::{Watch, Watchdog};
+use super::petting::Watch;
 use crate::keeper::enforce::Enforcement;
 
 #[derive(Debug, Clone, Copy)]

@@ -2,6 +2,11 @@
 
 use std::sync::Mutex;
 
+use zsha_runtime::{Clock, Moment};
+
+use super::device::Stopped;
+use super::petting::*;
+use super::timing::*;
 use super::*;
 
 const K: Duration = Duration::from_millis(1_000);

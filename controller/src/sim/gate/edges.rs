@@ -10,7 +10,7 @@ use zsha_crds::records::LeaseTimings;
 use zsha_runtime::lease::Expectation;
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
-use super::{Gate, LATE, TIMEOUT};
+use super::{Gate, LATE, TIMEOUT, Words};
 use crate::hypervisor::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
     OffReason,
@@ -31,13 +31,13 @@ pub struct GatedStore {
 }
 
 impl GatedStore {
-    fn words(operation: &str) -> (StoreError, StoreError, Duration) {
+    fn words(operation: &str) -> Words<StoreError> {
         let (operation, reason) = (operation.to_owned(), "by the simulator".to_owned());
-        (
-            StoreError::Unavailable { operation: operation.clone(), reason: reason.clone() },
-            StoreError::Unknown { operation, reason },
-            TIMEOUT,
-        )
+        Words {
+            refused: StoreError::Unavailable { operation: operation.clone(), reason: reason.clone() },
+            unanswered: StoreError::Unknown { operation, reason },
+            deadline: TIMEOUT,
+        }
     }
 
     /// A list can also come back empty.
@@ -86,7 +86,8 @@ impl GatedHypervisor {
     ) -> Result<T, HypervisorError> {
         let refused = HypervisorError::Unreachable { operation, reason: "by the simulator".to_owned() };
         let unanswered = HypervisorError::Unanswered { operation, waited_secs: LATE.as_secs() };
-        self.gate.pass((&self.node, operation), call, whole, (refused, unanswered, LATE)).await
+        let words = Words { refused, unanswered, deadline: LATE };
+        self.gate.pass((&self.node, operation), call, whole, words).await
     }
 }
 
@@ -164,7 +165,8 @@ impl GatedLease {
         call: impl Future<Output = Result<T, KeeperError>>,
     ) -> Result<T, KeeperError> {
         let unreachable = || KeeperError::Unreachable { operation, reason: "by the simulator".to_owned() };
-        self.gate.pass((&self.node, operation), call, whole, (unreachable(), unreachable(), TIMEOUT)).await
+        let words = Words { refused: unreachable(), unanswered: unreachable(), deadline: TIMEOUT };
+        self.gate.pass((&self.node, operation), call, whole, words).await
     }
 }
 

@@ -10,7 +10,7 @@ use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND};
 use zsha_e2e::{Host, wait};
 
 use crate::judge::Expected;
-use crate::{Chaos, Inflicted, SEEN_WITHIN, pass};
+use crate::{Chaos, Inflicted, SEEN_WITHIN, Scene, pass};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Act {
@@ -102,33 +102,19 @@ const NONSENSE: &str = "{\"this\": \"is no lease\"";
 
 impl Chaos {
     /// Does the act. The VM's process afterwards is the one returned, unless it is to be started again.
-    pub(crate) fn by_hand(
-        &mut self,
-        act: Act,
-        owner: &str,
-        bystander: usize,
-        (length, brief): (Duration, Duration),
-        qemu: i32,
-    ) -> Result<Inflicted> {
+    pub(crate) fn by_hand(&mut self, act: Act, scene: &Scene) -> Result<Inflicted> {
         if act == Act::Impostor {
-            return self.impostor(owner, bystander, length, qemu);
+            return self.impostor(scene);
         }
-        let owner = self.host(owner)?;
-        let other = self.lab.others(owner).nth(bystander).context("no bystander")?;
+        let (owner, other) = self.owner_and_bystander(scene)?;
         let lease = |of: &Host| format!("zsha/lab/leases/{}", of.name);
-        let done = Inflicted::now(qemu);
+        let done = Inflicted::now(scene.qemu);
         match act {
             Act::Moved => {
                 let process = owner.migrates_past_zsha(other, &["--live"])?;
                 self.claimed(other, process)
             }
-            Act::MovedWithoutController => {
-                other.stop("controller")?;
-                let process = owner.migrates_past_zsha(other, &["--live", "--persistent"])?;
-                self.is_the_only_one(process, length)?;
-                other.start("controller")?;
-                self.claimed(other, process)
-            }
+            Act::MovedWithoutController => self.moved_without_controller(owner, other, scene.length),
             Act::Destroyed => owner.virsh(&["destroy", DOMAIN]).map(|_| done),
             Act::Saved => {
                 let file = self.lab.dir().join("mnvm.saved").display().to_string();
@@ -136,16 +122,13 @@ impl Chaos {
             }
             Act::Paused => {
                 owner.virsh(&["suspend", DOMAIN])?;
-                pass(brief)?;
+                pass(scene.brief)?;
                 owner.virsh(&["resume", DOMAIN]).map(|_| done)
             }
-            Act::StartedTwice | Act::StartedTwiceWithoutController => {
-                if act == Act::StartedTwiceWithoutController {
-                    other.stop("controller")?;
-                }
-                other.starts_by_hand(owner)?;
-                let took = self.lab.ended_by_hand(other, FAILOVER_LIMIT)?;
-                Ok(Inflicted { took: Some((took, ENDED_WITHIN)), ..Inflicted::now(qemu) })
+            Act::StartedTwice => self.started_twice(owner, other, scene),
+            Act::StartedTwiceWithoutController => {
+                other.stop("controller")?;
+                self.started_twice(owner, other, scene)
             }
             Act::LeftToAutostart => {
                 // Else it would forget the definition at once.
@@ -158,31 +141,55 @@ impl Chaos {
             Act::OwnersLeaseDeleted => owner.delete_key(&lease(owner)).map(|()| done),
             Act::BystandersLeaseOverwritten => owner.put_key(&lease(other), NONSENSE).map(|()| done),
             Act::BystandersLeaseDeleted => owner.delete_key(&lease(other)).map(|()| done),
-            Act::StorePutBack => {
-                self.lab.stop_controllers()?;
-                owner.restores_the_store(&self.snapshot)?;
-                self.is_the_only_one(qemu, length)?;
-                self.lab.start_controllers().map(|()| done)
-            }
-            Act::StoreEmptied => {
-                self.lab.stop_controllers()?;
-                owner.wipes_the_store()?;
-                self.is_the_only_one(qemu, length)?;
-                self.lab.apply(&self.lab.document(), "chaos emptied the store")?;
-                self.lab.start_controllers().map(|()| done)
-            }
-            Act::HalfOpenRequests => {
-                let controller = owner.services()?["controller"].pid.context("no controller")?.to_string();
-                owner.ok(&["prlimit", "--pid", &controller, DESCRIPTORS])?;
-                let mut flood = Vec::new();
-                wait::stays("the VM's process", HELD_FOR, || {
-                    keep_up(&mut flood, other, owner);
-                    self.is_there(qemu)
-                })?;
-                Ok(done)
-            }
+            Act::StorePutBack => self.store_put_back(owner, scene).map(|()| done),
+            Act::StoreEmptied => self.store_emptied(owner, scene).map(|()| done),
+            Act::HalfOpenRequests => self.half_open_requests(owner, other, scene.qemu).map(|()| done),
             Act::Impostor => Ok(done),
         }
+    }
+
+    /// Moves the VM to a node whose controller is down, which then comes back.
+    fn moved_without_controller(&self, owner: &Host, other: &Host, length: Duration) -> Result<Inflicted> {
+        other.stop("controller")?;
+        let process = owner.migrates_past_zsha(other, &["--live", "--persistent"])?;
+        self.is_the_only_one(process, length)?;
+        other.start("controller")?;
+        self.claimed(other, process)
+    }
+
+    /// Starts a second copy of the owner's VM on another node, and waits until it is ended.
+    fn started_twice(&self, owner: &Host, other: &Host, scene: &Scene) -> Result<Inflicted> {
+        other.starts_by_hand(owner)?;
+        let took = self.lab.ended_by_hand(other, FAILOVER_LIMIT)?;
+        Ok(Inflicted { took: Some((took, ENDED_WITHIN)), ..Inflicted::now(scene.qemu) })
+    }
+
+    /// Restores the snapshot while every controller is down.
+    fn store_put_back(&self, owner: &Host, scene: &Scene) -> Result<()> {
+        self.lab.stop_controllers()?;
+        owner.restores_the_store(&self.snapshot)?;
+        self.is_the_only_one(scene.qemu, scene.length)?;
+        self.lab.start_controllers()
+    }
+
+    /// Deletes everything, and applies the document, while every controller is down.
+    fn store_emptied(&self, owner: &Host, scene: &Scene) -> Result<()> {
+        self.lab.stop_controllers()?;
+        owner.wipes_the_store()?;
+        self.is_the_only_one(scene.qemu, scene.length)?;
+        self.lab.apply(&self.lab.document(), "chaos emptied the store")?;
+        self.lab.start_controllers()
+    }
+
+    /// Holds half requests to the owner's page open, while its controller has few descriptors.
+    fn half_open_requests(&self, owner: &Host, other: &Host, qemu: i32) -> Result<()> {
+        let controller = owner.services()?["controller"].pid.context("no controller")?.to_string();
+        owner.ok(&["prlimit", "--pid", &controller, DESCRIPTORS])?;
+        let mut flood = Vec::new();
+        wait::stays("the VM's process", HELD_FOR, || {
+            keep_up(&mut flood, other, owner);
+            self.is_there(qemu)
+        })
     }
 
     /// Waits until the VM is on the node that was to get it, and is recorded there in no more time than a failover
@@ -195,13 +202,13 @@ impl Chaos {
     }
 
     /// Starts an impostor on the owner or on a bystander. No keeper may believe that it is a copy. Then the VM dies.
-    fn impostor(&mut self, owner: &str, bystander: usize, length: Duration, qemu: i32) -> Result<Inflicted> {
-        let owner = self.host(owner)?;
+    fn impostor(&mut self, scene: &Scene) -> Result<Inflicted> {
+        let owner = self.host(&scene.owner)?;
         let uuid = owner.virsh(&["domuuid", DOMAIN])?.trim().to_owned();
-        let on = if length.as_millis().is_multiple_of(2) {
+        let on = if scene.length.as_millis().is_multiple_of(2) {
             Some(owner)
         } else {
-            self.lab.others(owner).nth(bystander)
+            self.lab.others(owner).nth(scene.bystander)
         };
         let on = on.context("no bystander")?;
         on.ok(&["cp", "/bin/sh", "/run/qemu-x"])?;
@@ -214,7 +221,7 @@ impl Chaos {
         let at = owner.kill9("qemu")?;
         let impostor = (on.name.clone(), process);
         self.impostors.push(impostor);
-        Ok(Inflicted { at, process: qemu, took: None })
+        Ok(Inflicted { at, process: scene.qemu, took: None })
     }
 
     pub(crate) fn end_impostors(&mut self) {

@@ -10,6 +10,8 @@
 #![allow(clippy::disallowed_methods)]
 
 mod by_hand;
+mod fault;
+mod inflict;
 mod judge;
 
 use std::process::ExitCode;
@@ -17,120 +19,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use by_hand::Act;
+use fault::Fault;
 use judge::{Expected, Outcome, Seen};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use rustix::process::{Pid, Signal, kill_process};
 use zsha_e2e::scenario::{FAILOVER_LIMIT, SETTLE_LIMIT};
-use zsha_e2e::stand_in::{Manner, Upstream};
 use zsha_e2e::{Cluster, Host, wait};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
-    OwnerLosesPower,
-    BystanderLosesPower,
-    OwnerCutOff,
-    BystanderCutOff,
-    Blip,
-    QemuKilled,
-    QemuHangs,
-    ConsulLeaderKilled,
-    ConsulLeaderHangs,
-    OwnersConsulStopped,
-    SlowStore,
-    ControllerKilled,
-    ControllerHangs,
-    KeeperKilled,
-    KeeperHangs,
-    LibvirtKilled,
-    LibvirtHangs,
-    Migration,
-    MigrationAndPowerLoss,
-    /// An operator drains the owner, and takes that back once the VM has left.
-    Drain,
-    /// The VM dies while the cluster is frozen: it comes back when that is over, and not before.
-    FrozenAndQemuKilled,
-    Apply,
-    /// An administrator does something past zsha, or a neighbour who means harm.
-    ByHand(Act),
-}
-
-impl Fault {
-    const OF_MACHINES: [Self; 22] = [
-        Self::OwnerLosesPower,
-        Self::BystanderLosesPower,
-        Self::OwnerCutOff,
-        Self::BystanderCutOff,
-        Self::Blip,
-        Self::QemuKilled,
-        Self::QemuHangs,
-        Self::ConsulLeaderKilled,
-        Self::ConsulLeaderHangs,
-        Self::OwnersConsulStopped,
-        Self::SlowStore,
-        Self::ControllerKilled,
-        Self::ControllerHangs,
-        Self::KeeperKilled,
-        Self::KeeperHangs,
-        Self::LibvirtKilled,
-        Self::LibvirtHangs,
-        Self::Migration,
-        Self::MigrationAndPowerLoss,
-        Self::Drain,
-        Self::FrozenAndQemuKilled,
-        Self::Apply,
-    ];
-
-    /// The faults: all of them, or those whose name has one of these words, with a comma between.
-    fn named(words: &str) -> Vec<Self> {
-        let all = Self::OF_MACHINES.into_iter().chain(Act::ALL.map(Self::ByHand));
-        let is_named = |fault: &Self| words.split(',').any(|word| format!("{fault:?}").contains(word));
-        all.filter(is_named).collect()
-    }
-
-    /// The number of the VM's processes that it may end. A migration that comes to nothing ends none.
-    fn ends(self) -> usize {
-        match (self, self.expected()) {
-            (Self::ByHand(act), _) => act.ends(),
-            // The source, and what had arrived when its source died.
-            (Self::MigrationAndPowerLoss, _) => 2,
-            (_, Expected::Recovers | Expected::Runs) => 1,
-            (_, Expected::Untouched) => 0,
-        }
-    }
-
-    fn expected(self) -> Expected {
-        match self {
-            Self::OwnerLosesPower | Self::OwnerCutOff | Self::QemuKilled | Self::KeeperHangs => {
-                Expected::Recovers
-            }
-            Self::Migration | Self::MigrationAndPowerLoss | Self::Drain | Self::FrozenAndQemuKilled => {
-                Expected::Runs
-            }
-            Self::BystanderLosesPower
-            | Self::BystanderCutOff
-            | Self::Blip
-            | Self::QemuHangs
-            | Self::ConsulLeaderKilled
-            | Self::ConsulLeaderHangs
-            | Self::OwnersConsulStopped
-            | Self::SlowStore
-            | Self::ControllerKilled
-            | Self::ControllerHangs
-            | Self::KeeperKilled
-            | Self::LibvirtKilled
-            | Self::LibvirtHangs
-            | Self::Apply => Expected::Untouched,
-            Self::ByHand(act) => act.expected(),
-        }
-    }
-}
-
-/// The time for the slow store's stand-in to connect to a real one: on one machine, at once.
-const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-
-/// The time for a drain. The lab's guest is small, so most of the time is the machine's own.
-const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 /// The time for an order to be seen. It reaches every controller by its watch.
 const SEEN_WITHIN: Duration = Duration::from_secs(2);
 
@@ -142,6 +36,19 @@ struct Chaos {
     snapshot: String,
     /// The processes that look like the VM: on which host, and which.
     impostors: Vec<(String, String)>,
+}
+
+/// The cluster at rest, as a fault finds it, and what the seed has drawn for the fault.
+struct Scene {
+    /// The name of the owner.
+    owner: String,
+    /// The VM's process.
+    qemu: i32,
+    /// The place of the bystander that is meant, among those that there are.
+    bystander: usize,
+    /// The length of a fault that is to be felt, and of one that is to be over at once.
+    length: Duration,
+    brief: Duration,
 }
 
 /// A fault that was done, and its expected outcome.
@@ -234,7 +141,7 @@ impl Chaos {
     /// Does one fault, from a cluster at rest to a cluster at rest. An error is one of the lab; a fault of the product
     /// is told.
     fn one(&mut self, fault: Fault) -> Result<Outcome<Fault>> {
-        let (name, qemu) = {
+        let (owner, qemu) = {
             let owner = self.lab.settled(SETTLE_LIMIT)?;
             (owner.name.clone(), owner.pid_of_qemu()?.context("no QEMU on the owner")?)
         };
@@ -242,6 +149,7 @@ impl Chaos {
         let length = self.millis(500, 9_000);
         let brief = self.millis(300, 2_000);
         let bystander = self.rng.random_range(0..2);
+        let scene = Scene { owner, qemu, bystander, length, brief };
         let (doubles, ended) = (self.lab.check().violations().len(), self.lab.check().ended());
         let at = Instant::now();
         let mut seen = Seen {
@@ -253,7 +161,7 @@ impl Chaos {
             ended: 0,
             trouble: None,
         };
-        let came = self.inflict(fault, &name, bystander, (length, brief), qemu).and_then(|done| {
+        let came = self.inflict(fault, &scene).and_then(|done| {
             let done = done.unwrap_or(Inflicted { at, process: qemu, took: None });
             seen.before = done.process;
             (seen.took, seen.bound) = done.took.map_or((None, bound), |(took, bound)| (Some(took), bound));
@@ -268,7 +176,7 @@ impl Chaos {
             Err(error) => (seen.took, seen.trouble) = (None, Some(format!("{error:#}"))),
         }
         if fault == Fault::ByHand(Act::StorePutBack) && seen.after.is_ok() {
-            self.host(&name)?.saves_the_store(&self.snapshot)?;
+            self.host(&scene.owner)?.saves_the_store(&self.snapshot)?;
         }
         Ok(Outcome::of(fault, fault.expected(), seen))
     }
@@ -284,108 +192,15 @@ impl Chaos {
         self.lab.named(name)
     }
 
-    fn inflict(
-        &mut self,
-        fault: Fault,
-        owner: &str,
-        bystander: usize,
-        (length, brief): (Duration, Duration),
-        qemu: i32,
-    ) -> Result<Option<Inflicted>> {
-        if fault == Fault::Apply {
-            self.memory_gib = if self.memory_gib == 8 { 9 } else { 8 };
-            let document = self.lab.document().with("MemorySizeInGB", self.memory_gib);
-            return self.lab.apply(&document, "chaos").map(|_| None);
-        }
-        if let Fault::ByHand(act) = fault {
-            return self.by_hand(act, owner, bystander, (length, brief), qemu).map(Some);
-        }
-        let owner = self.host(owner)?;
-        let other = self.lab.others(owner).nth(bystander).context("no bystander")?;
-        let hang = |host: &Host, service: &str, span: Duration| -> Result<()> {
-            host.hang(service)?;
-            pass(span)?;
-            host.unhang(service)
-        };
-        let inflicted = match fault {
-            Fault::OwnerLosesPower => owner.power_off().map(drop),
-            Fault::BystanderLosesPower => other.power_off().and_then(|_| pass(length)),
-            Fault::OwnerCutOff => owner.pull_cables().map(drop),
-            Fault::BystanderCutOff => other.pull_cables().and_then(|_| pass(length)),
-            Fault::Blip => {
-                owner.pull_cables()?;
-                pass(brief)?;
-                owner.plug_cables().map(drop)
-            }
-            Fault::QemuKilled => owner.kill9("qemu").map(drop),
-            Fault::QemuHangs => {
-                let process = Pid::from_raw(qemu).context("no pid")?;
-                kill_process(process, Signal::STOP)?;
-                pass(length)?;
-                Ok(kill_process(process, Signal::CONT)?)
-            }
-            Fault::ConsulLeaderKilled => self.lab.consul_leader()?.kill9("consul").map(drop),
-            Fault::ConsulLeaderHangs => hang(self.lab.consul_leader()?, "consul", length),
-            Fault::OwnersConsulStopped => {
-                owner.stop("consul")?;
-                pass(length)?;
-                owner.start("consul")
-            }
-            Fault::SlowStore => {
-                owner.stop("consul")?;
-                let init = other.init()?;
-                let connect = move || zsha_e2e::net::connect_inside(init, 8500, CONNECT_WITHIN);
-                let slow = owner.stand_in_for_consul(Manner::Slow(brief, Upstream::new(connect)))?;
-                pass(length)?;
-                drop(slow);
-                owner.start("consul")
-            }
-            Fault::ControllerKilled => owner.kill9("controller").map(drop),
-            Fault::ControllerHangs => hang(owner, "controller", length),
-            Fault::KeeperKilled => owner.kill9("keeper").map(drop),
-            Fault::KeeperHangs => owner.hang("keeper"),
-            Fault::LibvirtKilled => owner.kill9("libvirtd").map(drop),
-            Fault::LibvirtHangs => hang(owner, "libvirtd", length),
-            Fault::Migration => owner.zsha(&["migrate", &other.name, "--detach"], "")?.success().map(drop),
-            Fault::MigrationAndPowerLoss => {
-                owner.zsha(&["migrate", &other.name, "--detach"], "")?.success()?;
-                pass(brief)?;
-                let victim = if length.as_millis() % 2 == 0 { owner } else { other };
-                victim.power_off().map(drop)
-            }
-            Fault::Drain => {
-                let limit = DRAINED_WITHIN.as_secs().to_string();
-                let drained = owner.zsha(&["drain", &owner.name, "--timeout", &limit], "")?;
-                other.zsha(&["uncordon", &owner.name], "")?.success()?;
-                drained.success().map(drop)
-            }
-            Fault::FrozenAndQemuKilled => {
-                owner.zsha(&["freeze", "-m", "chaos"], "")?.success()?;
-                pass(SEEN_WITHIN)?;
-                owner.kill9("qemu")?;
-                let frozen = self.nothing_runs(length);
-                other.zsha(&["resume"], "")?.success()?;
-                frozen
-            }
-            Fault::Apply | Fault::ByHand(_) => Ok(()),
-        };
-        inflicted.map(|()| None)
+    /// The owner, and the bystander that is meant.
+    fn owner_and_bystander(&self, scene: &Scene) -> Result<(&Host, &Host)> {
+        let owner = self.host(&scene.owner)?;
+        Ok((owner, self.lab.others(owner).nth(scene.bystander).context("no bystander")?))
     }
 
     /// The processes of the VM, each with its host.
     fn alive(&self) -> Vec<(String, i32)> {
         self.lab.check().alive().into_iter().map(|copy| (copy.host, copy.pid)).collect()
-    }
-
-    /// Waits until the VM's process is gone, and fails unless nothing runs for so long from then on.
-    fn nothing_runs(&self, span: Duration) -> Result<()> {
-        let alive = || self.alive();
-        wait::until("the VM's process gone", SEEN_WITHIN, || Ok(alive().is_empty().then_some(())))?;
-        wait::stays("nothing runs while frozen", span, || {
-            let alive = alive();
-            ensure!(alive.is_empty(), "there is {alive:?}");
-            Ok(())
-        })
     }
 
     /// Looks on while the outcome comes. Returns the time of a recovery. An error: something happened meanwhile that

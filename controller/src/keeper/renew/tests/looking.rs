@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::hypervisor::OffReason;
+use crate::hypervisor::libvirt_log::UNREAD_PATIENCE;
 use crate::keeper::copies::VmCopy;
 
 /// The reasons why the end of the last copy cannot be read.
@@ -92,7 +93,7 @@ impl Store for Beside {
     }
 
     async fn txn(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
-        let releases = crate::sim::net::renewed(&ops, "zsha/c/leases/n1")
+        let releases = crate::sim::node_store::renewed(&ops, "zsha/c/leases/n1")
             .is_some_and(|record| record.state == LeaseState::Released);
         if releases && !self.table.alive().unwrap().is_empty() {
             self.released_beside_a_copy.store(true, Ordering::SeqCst);
