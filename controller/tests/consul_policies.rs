@@ -24,7 +24,7 @@ use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Token};
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
-use consul::{MASTER_TOKEN, PATIENCE, Server};
+use consul::{Agent, MASTER_TOKEN, PATIENCE};
 
 const EXAMPLE: &str = include_str!("../../manifests/examples/cluster.yaml");
 
@@ -40,7 +40,7 @@ fn keys() -> Keys {
     Keys::new(document().name())
 }
 
-fn with_token(server: &Server, token: &str) -> ConsulStore {
+fn with_token(server: &Agent, token: &str) -> ConsulStore {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     std::fs::write(&file, token).unwrap();
@@ -48,14 +48,14 @@ fn with_token(server: &Server, token: &str) -> ConsulStore {
     ConsulStore::connect(ConsulSettings { token, ..ConsulSettings::new(vec![server.endpoint()]) }).unwrap()
 }
 
-async fn made(server: &Server, path: &str, body: &Value) -> Value {
+async fn made(server: &Agent, path: &str, body: &Value) -> Value {
     let (status, answer) = server.request(Method::PUT, path, body.to_string()).await;
     assert_eq!(status, StatusCode::OK, "{answer:?}");
     serde_json::from_slice(&answer).unwrap()
 }
 
 /// A store with a token that has this policy and no other.
-async fn only(server: &Server, policy: &str) -> ConsulStore {
+async fn only(server: &Agent, policy: &str) -> ConsulStore {
     let rules = std::fs::read_to_string(consul::manifest(&format!("policies/{policy}.hcl"))).unwrap();
     made(server, "/v1/acl/policy", &json!({ "Name": policy, "Rules": rules })).await;
     let token = made(server, "/v1/acl/token", &json!({ "Policies": [{ "Name": policy }] })).await;
