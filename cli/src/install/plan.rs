@@ -8,7 +8,7 @@ use zsha_crds::{HaCluster, NodeName};
 
 use super::ceph::CephLogin;
 use super::facts::{Facts, Installed};
-use super::layout::{self, Choice, Part, Programs, Wanted};
+use super::layout::{self, Choice, Cluster, Part, Programs, Wanted};
 
 /// Everything the plan rests on.
 #[derive(Debug)]
@@ -235,9 +235,9 @@ fn is_active(facts: &Facts, unit: &str) -> bool {
 }
 
 fn changed(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Vec<Wanted> {
-    let there = facts.settings.as_deref();
-    let mut files =
-        layout::files(given.document, &node.name, given.programs, given.choice, ours, given.gossip, there);
+    let Given { document, programs, choice, .. } = *given;
+    let cluster = Cluster { document, programs, choice, gossip: ours.then_some(given.gossip) };
+    let mut files = layout::files(&cluster, node, facts.settings.as_deref());
     // A program of Consul's that somebody else has put there is used and not replaced.
     let sends_consul = record(given, node, facts, ours).consul_program;
     files.retain(|file| {
