@@ -151,6 +151,21 @@ fn a_definition_with_the_image_is_seen_where_libvirt_does_not_answer() {
     );
 }
 
+/// What a path leads to may be the image; a path that leads nowhere is not.
+#[test]
+fn a_path_of_a_definition_that_cannot_be_looked_at_is_not_taken_for_another() {
+    let kept = Kept::new();
+    std::os::unix::fs::symlink(kept.at("loop"), kept.at("loop")).unwrap();
+    kept.define("gone.xml", "gone", &kept.at("gone.img"));
+    kept.define("below-a-file.xml", "below a file", &kept.at("mnvm.img/below"));
+    assert_eq!(kept.read(), []);
+    kept.define("looped.xml", "looped", &kept.at("loop"));
+    let read = kept.read();
+    let [DiskUser::Unknown(why)] = read.as_slice() else { panic!("{read:?}") };
+    assert!(why.starts_with(&format!("a definition of a domain names {}: ", kept.at("loop"))), "{why}");
+    assert!(why.contains("Too many levels of symbolic links"), "{why}");
+}
+
 #[test]
 fn an_answer_that_breaks_off_is_not_taken_for_one_that_lacks_things() {
     let cut = ANSWER.strip_suffix("end\n").unwrap();
