@@ -12,6 +12,7 @@ use zsha_crds::{HaCluster, VmName};
 
 use super::ceph::CephLogin;
 use super::layout;
+use super::peers::Peer;
 use super::ssh::quoted;
 pub(crate) use answer::parse;
 
@@ -47,6 +48,8 @@ pub(crate) struct Facts {
     pub(crate) consul: Option<ConsulProgram>,
     pub(crate) consul_runs: bool,
     pub(crate) consul_user: bool,
+    /// Consul's servers, as its agent there knows them; none where it did not say.
+    pub(crate) peers: Option<Vec<Peer>>,
     pub(crate) firewalls: Vec<Firewall>,
     pub(crate) installed: Option<Installed>,
     /// What stands in the controller's settings.

@@ -12,6 +12,7 @@ use zsha_crds::document::Node;
 use zsha_crds::{ClusterName, HaCluster, NodeName};
 
 use super::ceph::{self, CephLogin};
+pub(crate) use consul::not_its_own;
 pub(crate) use settings::OWN_SETTINGS;
 
 pub(crate) const ZSHA: &str = "/usr/bin/zsha";
@@ -29,6 +30,7 @@ pub(crate) const NODE_TOKEN: &str = "/etc/zsha/node.token";
 pub(crate) const OPERATOR_TOKEN: &str = "/etc/zsha/operator.token";
 pub(crate) const MANAGEMENT_TOKEN: &str = "/etc/zsha/management.token";
 pub(crate) const CONSUL_SERVER: &str = "/etc/consul.d/zsha-server.hcl";
+pub(crate) const CONSUL_CLIENT: &str = "/etc/consul.d/zsha-client.hcl";
 pub(crate) const CONSUL_NODE: &str = "/etc/consul.d/zsha-node.hcl";
 pub(crate) const CONSUL_GOSSIP: &str = "/etc/consul.d/zsha-gossip.hcl";
 /// The agent's own token; written where it is made.
@@ -52,7 +54,7 @@ const FIREWALL_DUE: &str = "/etc/zsha/firewall.due";
 const HOST_DUE: &str = "/etc/zsha/host.due";
 
 /// Every file that an install can leave on a node; uninstall removes these and no others.
-pub(crate) const FILES: [&str; 26] = [
+pub(crate) const FILES: [&str; 27] = [
     ZSHA,
     CONTROLLER,
     CONSUL,
@@ -63,6 +65,7 @@ pub(crate) const FILES: [&str; 26] = [
     OPERATOR_TOKEN,
     MANAGEMENT_TOKEN,
     CONSUL_SERVER,
+    CONSUL_CLIENT,
     CONSUL_NODE,
     CONSUL_GOSSIP,
     CONSUL_TOKEN,
@@ -82,8 +85,8 @@ pub(crate) const FILES: [&str; 26] = [
 ];
 
 /// Those that are Consul's: they go only where Consul is ours.
-pub(crate) const CONSULS_FILES: [&str; 6] =
-    [CONSUL, CONSUL_SERVER, CONSUL_NODE, CONSUL_GOSSIP, CONSUL_TOKEN, CONSUL_UNIT];
+pub(crate) const CONSULS_FILES: [&str; 7] =
+    [CONSUL, CONSUL_SERVER, CONSUL_CLIENT, CONSUL_NODE, CONSUL_GOSSIP, CONSUL_TOKEN, CONSUL_UNIT];
 
 pub(crate) const CONSUL_SERVICE: &str = "consul.service";
 pub(crate) const FIREWALL_SERVICE: &str = "zsha-firewall.service";

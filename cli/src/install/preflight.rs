@@ -13,7 +13,8 @@ use zsha_crds::{HaCluster, NodeName};
 
 use super::facts::{Facts, Firewall, Link};
 use super::layout::Choice;
-use super::plan::{Consul, consul_of, has_consul};
+use super::peers::Peer;
+use super::plan::{Consul, consul_of, has_consul, peers};
 pub(crate) use disk::second_copies;
 pub(crate) use rbd::ceph;
 
@@ -24,6 +25,9 @@ const FREE_VAR_KIB: u64 = 1 << 20;
 const FREE_ETC_KIB: u64 = 1 << 10;
 /// Leases count what passes and not what a clock shows, so that this is for those who read logs.
 const CLOCKS_APART_SECS: i64 = 2;
+/// Measured, 6 to 8 s: so long a client gets no answer where the server that it asks hangs, until its gossip has found that
+/// out.
+const ANOTHER_SERVER_MILLIS: u64 = 8_000;
 /// The first release whose tokens can name a node's own agent.
 const CONSUL_WITH_NODE_IDENTITIES: (u32, u32, u32) = (1, 8, 1);
 
@@ -56,7 +60,7 @@ pub(crate) fn check(wish: &Wish<'_>, node: &Node, facts: &Facts, now: i64) -> Ch
     let mut checked = Checked::default();
     checked.lines.push(format!("check environment for {}", node.address));
     let lacks = host(facts).into_iter().chain(room(facts)).chain(another(document, node, facts));
-    let lacks = lacks.chain(consul(wish, facts));
+    let lacks = lacks.chain(consul(wish, facts)).chain(rests_on_one_server(wish, node, facts));
     checked.objections.extend(lacks.map(|(what, hint)| Objection {
         node: node.name.clone(),
         what,
@@ -134,6 +138,27 @@ fn consul(wish: &Wish<'_>, facts: &Facts) -> Option<Wrong> {
     }
 }
 
+/// A client rests on one server at a time. Where that hangs, a lease that is renewed by the client alone is over before it
+/// has found another.
+fn rests_on_one_server(wish: &Wish<'_>, node: &Node, facts: &Facts) -> Option<Wrong> {
+    let asks_others = wish.choice.acl && consul_of(facts) == Consul::Ours;
+    if asks_others || wish.document.is_server(&node.name) {
+        return None;
+    }
+    let timings = wish.document.timings();
+    let request_millis = u64::try_from(timings.request_timeout().as_millis()).unwrap_or(u64::MAX);
+    let least = ANOTHER_SERVER_MILLIS + timings.renew_millis + 2 * request_millis;
+    (timings.ttl_millis < least).then(|| {
+        let what = format!(
+            "it has no server of Consul's and asks its own client alone, so a server that hangs ends its lease: that holds {} s, \
+             and the client finds another server after {} s",
+            timings.ttl_millis / 1000,
+            ANOTHER_SERVER_MILLIS / 1000
+        );
+        (what, "install with tokens (without --no-acl), name it in `Servers`, or choose the profile `Patient`")
+    })
+}
+
 /// What is there, for whoever reads the log of an installation later.
 fn versions(facts: &Facts) -> Vec<String> {
     let or_none = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".into());
@@ -197,6 +222,22 @@ pub(crate) fn one_consul(facts: &BTreeMap<NodeName, Facts>) -> Vec<Objection> {
         hint: "let every node have one of yours, or none".into(),
     };
     theirs.into_iter().map(objection).collect()
+}
+
+/// Servers that Consul counts and the document has no node for: a node that was taken out of the document, above all. Until
+/// somebody takes it from the servers it counts as one that is lost.
+pub(crate) fn strange_servers(document: &HaCluster, facts: &BTreeMap<NodeName, Facts>) -> Vec<String> {
+    let is_node = |host: &str| document.nodes().iter().any(|node| node.address.to_string() == host);
+    let strange = peers(document, facts).into_iter().flatten().filter(|peer| !is_node(&peer.host));
+    let remark = |peer: &Peer| {
+        format!(
+            "Consul counts {host} as a server, and the document has no node of that address: stop Consul there, and then, on \
+             a node, `consul operator raft remove-peer -address={host}:{port}`",
+            host = peer.host,
+            port = peer.port
+        )
+    };
+    strange.map(remark).collect()
 }
 
 /// What cannot be read counts as older.

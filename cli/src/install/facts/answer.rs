@@ -8,13 +8,14 @@ use base64::prelude::BASE64_STANDARD;
 use super::{
     CephFacts, ConsulProgram, DiskUser, DomainFact, Facts, FileFact, Firewall, Image, Link, UnitFact, Unread,
 };
-use crate::install::layout;
+use crate::install::{layout, peers};
 
 pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut facts = once(&lines)?;
     for line in &lines {
-        let known = of_storage(&mut facts, line) || of_libvirt(&mut facts, line);
+        let known =
+            of_storage(&mut facts, line) || of_libvirt(&mut facts, line) || of_consul(&mut facts, line)?;
         if !known {
             of_host(&mut facts, line)?;
         }
@@ -46,6 +47,7 @@ fn once(lines: &[Vec<&str>]) -> Result<Facts, Unread> {
         consul: None,
         consul_runs: word("consul-runs")? == "yes",
         consul_user: word("consul-user")? == "yes",
+        peers: None,
         firewalls: Vec::new(),
         installed: None,
         settings: None,
@@ -103,6 +105,20 @@ fn of_libvirt(facts: &mut Facts, line: &[&str]) -> bool {
     true
 }
 
+/// Whether the line is about Consul.
+fn of_consul(facts: &mut Facts, line: &[&str]) -> Result<bool, Unread> {
+    match line {
+        ["consul", path, version] if !path.is_empty() => {
+            facts.consul = Some(ConsulProgram { path: (*path).to_owned(), version: (*version).to_owned() });
+        }
+        ["consul-peers", base64] => {
+            facts.peers = peers::listed(&decoded("the list of Consul's servers", base64)?)
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
 fn of_host(facts: &mut Facts, line: &[&str]) -> Result<(), Unread> {
     let bad = || Unread::Line(line.join("\t"));
     match line {
@@ -126,9 +142,6 @@ fn of_host(facts: &mut Facts, line: &[&str]) -> Result<(), Unread> {
         ["unit", name, load, active, enabled] => {
             let [load, active, enabled] = [load, active, enabled].map(|word| (*word).to_owned());
             facts.units.insert((*name).to_owned(), UnitFact { load, active, enabled });
-        }
-        ["consul", path, version] if !path.is_empty() => {
-            facts.consul = Some(ConsulProgram { path: (*path).to_owned(), version: (*version).to_owned() });
         }
         ["firewall", kind] => facts.firewalls.push(match *kind {
             "firewalld" => Firewall::Firewalld,

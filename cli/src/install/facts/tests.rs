@@ -1,5 +1,8 @@
 //! What is made of a node's answer, and the very script on this machine.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 use super::*;
 
 const ANSWER: &str = "hostname\tnfs-1\nsystem\tDebian GNU/Linux 12 (bookworm)\nmachine\tx86_64\nsystemd\t252\n\
@@ -164,6 +167,21 @@ fn a_path_of_a_definition_that_cannot_be_looked_at_is_not_taken_for_another() {
     let [DiskUser::Unknown(why)] = read.as_slice() else { panic!("{read:?}") };
     assert!(why.starts_with(&format!("a definition of a domain names {}: ", kept.at("loop"))), "{why}");
     assert!(why.contains("Too many levels of symbolic links"), "{why}");
+}
+
+#[test]
+fn whom_consul_counts_as_a_server_is_told_or_not_known() {
+    let of = |said: &str| {
+        let line = format!("consul-peers\t{}\nend\n", BASE64_STANDARD.encode(said));
+        parse(&ANSWER.replace("end\n", &line)).unwrap().peers
+    };
+    assert_eq!(parse(ANSWER).unwrap().peers, None);
+    let peer = Peer { host: "10.0.0.1".into(), port: "8300".into(), votes: true };
+    assert_eq!(
+        of("Node ID Address State Voter RaftProtocol\nn1 id 10.0.0.1:8300 leader true 3\n"),
+        Some(vec![peer])
+    );
+    assert_eq!(of("no list at all"), None);
 }
 
 #[test]

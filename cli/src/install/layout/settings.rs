@@ -34,10 +34,16 @@ pub(super) fn text(cluster: &Cluster<'_>, node: &Node, there: Option<&str>) -> S
     }
 }
 
-/// The agents to ask, the node's own first. A second one makes that restarting the own costs nothing; it is reached with a
-/// token only.
+/// The agents to ask, the node's own first. Others are reached with a token only, and only servers are: a server is one
+/// step nearer to the answer than another node's client. One of them makes that restarting the own agent costs nothing.
+/// A client rests on some server itself, so it has two: that server may be the next one.
 fn endpoints(cluster: &Cluster<'_>, node: &Node) -> Vec<Value> {
-    let second = cluster.others(&node.name).next().filter(|_| cluster.has_tokens());
-    let second = second.map(|other| format!("http://{}:8500", other.address));
-    std::iter::once("http://127.0.0.1:8500".to_owned()).chain(second).map(Value::from).collect()
+    let others = match (cluster.has_tokens(), cluster.document.is_server(&node.name)) {
+        (false, _) => 0,
+        (true, true) => 1,
+        (true, false) => 2,
+    };
+    let servers = cluster.others(&node.name).filter(|other| cluster.document.is_server(&other.name));
+    let urls = servers.take(others).map(|other| format!("http://{}:8500", other.address));
+    std::iter::once("http://127.0.0.1:8500".to_owned()).chain(urls).map(Value::from).collect()
 }

@@ -1,6 +1,7 @@
 //! What belongs on a node, by the document and by what is there.
 
 use super::*;
+use crate::install::testing::of_nodes;
 use crate::install::testing::{document, in_ceph, programs};
 
 fn choice(acl: bool) -> Choice {
@@ -81,4 +82,42 @@ fn the_policies_are_the_shipped_ones_for_this_cluster() {
         assert!(!rules.contains("zsha/prod"), "{policy}: {rules}");
     }
     assert!(policies(&name)[2].1.contains("key_prefix \"zsha/east/leases/\""));
+}
+
+/// A cluster of five whose servers are the first three: a client is told of servers only, and serves its own node only.
+#[test]
+fn a_node_that_is_no_server_has_a_client_which_knows_the_servers() {
+    let document = of_nodes(5, &["nfs-1", "nfs-2", "nfs-3"]);
+    let of = |at, acl| of(&document, at, acl, None);
+    let client = of(3, true);
+    assert!(text(&client, CONSUL_CLIENT).contains("\nserver = false\n"));
+    assert!(client.iter().all(|file| file.path != CONSUL_SERVER && FILES.contains(&file.path)));
+    insta::assert_snapshot!(text(&client, CONSUL_NODE));
+    assert!(text(&of(3, false), CONSUL_NODE).contains("client_addr      = \"127.0.0.1\"\n"));
+
+    let server = of(1, true);
+    assert!(text(&server, CONSUL_SERVER).contains("\nserver = true\n"));
+    assert!(server.iter().all(|file| file.path != CONSUL_CLIENT));
+    let node = text(&server, CONSUL_NODE);
+    assert!(node.contains("bootstrap_expect = 3\n"), "{node}");
+    assert!(node.contains("retry_join       = [\"192.168.10.11\",\"192.168.10.13\"]\n"), "{node}");
+}
+
+#[test]
+fn beside_its_own_agent_a_node_asks_servers_only_and_one_without_a_server_two() {
+    let document = of_nodes(5, &["nfs-1", "nfs-2", "nfs-4"]);
+    let asked = |at, acl| {
+        let settings: Mapping = serde_yaml::from_str(&text(&of(&document, at, acl, None), SETTINGS)).unwrap();
+        let urls =
+            settings["consul"].as_sequence().unwrap().iter().map(|url| url.as_str().unwrap().to_owned());
+        urls.skip(1).collect::<Vec<_>>()
+    };
+    let url = |node: u8| format!("http://192.168.10.1{node}:8500");
+    assert_eq!(asked(0, true), [url(2)]);
+    assert_eq!(asked(1, true), [url(4)], "nfs-3 has a client");
+    assert_eq!(asked(2, true), [url(4), url(1)], "the next two, begun anew after the last");
+    assert_eq!(asked(4, true), [url(1), url(2)]);
+    for at in 0..5 {
+        assert_eq!(asked(at, false), [""; 0], "without tokens nobody else is reached");
+    }
 }

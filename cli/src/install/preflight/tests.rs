@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::install::facts::{CephFacts, ConsulProgram, DiskUser, Image, Installed};
-use crate::install::testing::{bare, document, in_ceph};
+use crate::install::testing::{bare, document, in_ceph, of_nodes};
 use serde_yaml::Mapping;
 use zsha_crds::VmName;
 
@@ -170,4 +170,39 @@ fn a_consul_of_somebody_else_on_some_nodes_only_is_no_start() {
     let first = facts.values_mut().next().unwrap();
     first.consul_runs = true;
     assert_eq!(one_consul(&facts).len(), 1);
+}
+
+#[test]
+fn a_server_of_consuls_that_is_no_node_is_said_once_and_only_by_a_consul_of_ours() {
+    let peer = |host: &str| Peer { host: host.into(), port: "8300".into(), votes: true };
+    let mut facts: BTreeMap<_, _> =
+        document().nodes().iter().map(|node| (node.name.clone(), bare(node.name.as_str()))).collect();
+    for of in facts.values_mut() {
+        of.peers = Some(vec![peer("192.168.10.11"), peer("192.168.10.14")]);
+    }
+    assert_eq!(strange_servers(&document(), &facts), [""; 0], "no Consul there is ours");
+    facts.values_mut().next().unwrap().installed = Some(installed("nfs-1"));
+    let said = strange_servers(&document(), &facts);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].ends_with("`consul operator raft remove-peer -address=192.168.10.14:8300`"), "{said:?}");
+}
+
+#[test]
+fn a_node_that_would_rest_on_one_server_of_consuls_alone_needs_a_lease_that_outlasts_its_loss() {
+    let said = |acl: bool, at: usize, profile: &str| {
+        let mut spec = zsha_crds::normalise::normalised(&of_nodes(4, &["nfs-1", "nfs-2", "nfs-3"]));
+        spec["spec"]["Availability"] = serde_json::json!({ "Profile": profile });
+        let document = zsha_crds::decode_value(&spec).unwrap();
+        let (choice, node) = (Choice { acl, settings: Mapping::new() }, &document.nodes()[at]);
+        let wish = Wish { document: &document, choice: &choice, sends_consul: true };
+        let objections = check(&wish, node, &bare(node.name.as_str()), 1_795_876_627).objections;
+        objections.into_iter().map(|one| one.what).collect::<Vec<_>>()
+    };
+    for profile in ["Fast", "Balanced"] {
+        let alone = said(false, 3, profile);
+        assert!(alone.len() == 1 && alone[0].starts_with("it has no server of Consul's"), "{alone:?}");
+        assert_eq!(said(false, 2, profile), [""; 0], "a server");
+        assert_eq!(said(true, 3, profile), [""; 0], "it asks two servers as well");
+    }
+    assert_eq!(said(false, 3, "Patient"), [""; 0]);
 }
