@@ -56,10 +56,15 @@ async fn made(server: &Agent, path: &str, body: &Value) -> Value {
 
 /// A store with a token that has this policy and no other.
 async fn only(server: &Agent, policy: &str) -> ConsulStore {
+    only_through(server, server, policy).await
+}
+
+/// The same, through another agent of that server's cluster.
+async fn only_through(agent: &Agent, server: &Agent, policy: &str) -> ConsulStore {
     let rules = std::fs::read_to_string(consul::manifest(&format!("policies/{policy}.hcl"))).unwrap();
     made(server, "/v1/acl/policy", &json!({ "Name": policy, "Rules": rules })).await;
     let token = made(server, "/v1/acl/token", &json!({ "Policies": [{ "Name": policy }] })).await;
-    with_token(server, token["SecretID"].as_str().unwrap())
+    with_token(agent, token["SecretID"].as_str().unwrap())
 }
 
 /// As the first `zsha apply` does it: what it reads, and the one transaction.
@@ -181,6 +186,22 @@ async fn a_node_keeps_its_vm_fences_others_and_cannot_change_what_is_wanted() {
     apply(&with_token(&server, MASTER_TOKEN)).await;
     let node = only(&server, "node").await;
     assert_eq!(node.agent().await.unwrap().raft_multiplier, Some(1));
+    keeps_it_and_changes_no_wish(node).await;
+}
+
+/// A client knows no token by itself: it asks the servers.
+#[tokio::test]
+async fn a_node_that_is_no_server_may_the_same_through_its_client() {
+    let server = consul::server_with_acl().await;
+    let acl = json!({ "acl": { "enabled": true, "default_policy": "deny" } });
+    let client = consul::client_with(std::slice::from_ref(&server), &acl).await;
+    apply(&with_token(&server, MASTER_TOKEN)).await;
+    let node = only_through(&client, &server, "node").await;
+    assert!(!node.agent().await.unwrap().server);
+    keeps_it_and_changes_no_wish(node).await;
+}
+
+async fn keeps_it_and_changes_no_wish(node: ConsulStore) {
     let denials = Arc::default();
     let store = Arc::new(Remembering { inner: node, denials: Arc::clone(&denials) });
     keep_the_vm(Arc::clone(&store) as Arc<dyn Store>).await;

@@ -205,8 +205,13 @@ pub(crate) async fn servers(count: usize) -> Vec<Agent> {
 
 /// A client of these servers that hands requests on to them.
 pub(crate) async fn client(servers: &[Agent]) -> Agent {
+    client_with(servers, &json!({})).await
+}
+
+/// A client with settings of its own, such as ACLs.
+pub(crate) async fn client_with(servers: &[Agent], settings: &Value) -> Agent {
     let join: Vec<_> = servers.iter().map(|server| server.ports.join()).collect();
-    let client = start(Ports::free(1)[0], Part::Client, &join, &json!({}));
+    let client = start(Ports::free(1)[0], Part::Client, &join, settings);
     wait_for_leader(&[&client]).await;
     client
 }
