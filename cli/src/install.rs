@@ -12,9 +12,11 @@ pub(crate) mod given;
 pub(crate) mod layout;
 pub(crate) mod preflight;
 
+pub(crate) mod peers;
 pub(crate) mod plan;
 
 pub(crate) mod acl;
+pub(crate) mod agent;
 pub(crate) mod ceph;
 pub(crate) mod nodes;
 pub(crate) mod steps;

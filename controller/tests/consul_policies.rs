@@ -24,7 +24,7 @@ use zsha_runtime::history::{self, Outcome};
 use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Token};
 use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 
-use consul::{MASTER_TOKEN, PATIENCE, Server};
+use consul::{Agent, MASTER_TOKEN, PATIENCE};
 
 const EXAMPLE: &str = include_str!("../../manifests/examples/cluster.yaml");
 
@@ -40,7 +40,7 @@ fn keys() -> Keys {
     Keys::new(document().name())
 }
 
-fn with_token(server: &Server, token: &str) -> ConsulStore {
+fn with_token(server: &Agent, token: &str) -> ConsulStore {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("token");
     std::fs::write(&file, token).unwrap();
@@ -48,18 +48,23 @@ fn with_token(server: &Server, token: &str) -> ConsulStore {
     ConsulStore::connect(ConsulSettings { token, ..ConsulSettings::new(vec![server.endpoint()]) }).unwrap()
 }
 
-async fn made(server: &Server, path: &str, body: &Value) -> Value {
+async fn made(server: &Agent, path: &str, body: &Value) -> Value {
     let (status, answer) = server.request(Method::PUT, path, body.to_string()).await;
     assert_eq!(status, StatusCode::OK, "{answer:?}");
     serde_json::from_slice(&answer).unwrap()
 }
 
 /// A store with a token that has this policy and no other.
-async fn only(server: &Server, policy: &str) -> ConsulStore {
+async fn only(server: &Agent, policy: &str) -> ConsulStore {
+    only_through(server, server, policy).await
+}
+
+/// The same, through another agent of that server's cluster.
+async fn only_through(agent: &Agent, server: &Agent, policy: &str) -> ConsulStore {
     let rules = std::fs::read_to_string(consul::manifest(&format!("policies/{policy}.hcl"))).unwrap();
     made(server, "/v1/acl/policy", &json!({ "Name": policy, "Rules": rules })).await;
     let token = made(server, "/v1/acl/token", &json!({ "Policies": [{ "Name": policy }] })).await;
-    with_token(server, token["SecretID"].as_str().unwrap())
+    with_token(agent, token["SecretID"].as_str().unwrap())
 }
 
 /// As the first `zsha apply` does it: what it reads, and the one transaction.
@@ -181,6 +186,22 @@ async fn a_node_keeps_its_vm_fences_others_and_cannot_change_what_is_wanted() {
     apply(&with_token(&server, MASTER_TOKEN)).await;
     let node = only(&server, "node").await;
     assert_eq!(node.agent().await.unwrap().raft_multiplier, Some(1));
+    keeps_it_and_changes_no_wish(node).await;
+}
+
+/// A client knows no token by itself: it asks the servers.
+#[tokio::test]
+async fn a_node_that_is_no_server_may_the_same_through_its_client() {
+    let server = consul::server_with_acl().await;
+    let acl = json!({ "acl": { "enabled": true, "default_policy": "deny" } });
+    let client = consul::client_with(std::slice::from_ref(&server), &acl).await;
+    apply(&with_token(&server, MASTER_TOKEN)).await;
+    let node = only_through(&client, &server, "node").await;
+    assert!(!node.agent().await.unwrap().server);
+    keeps_it_and_changes_no_wish(node).await;
+}
+
+async fn keeps_it_and_changes_no_wish(node: ConsulStore) {
     let denials = Arc::default();
     let store = Arc::new(Remembering { inner: node, denials: Arc::clone(&denials) });
     keep_the_vm(Arc::clone(&store) as Arc<dyn Store>).await;

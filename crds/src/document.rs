@@ -104,7 +104,7 @@ pub enum ImageType {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
 pub struct Spec {
-    /// The nodes, each as `IP HOSTNAME`: an odd number, 3 or more.
+    /// The nodes, each as `IP HOSTNAME`: an odd number, 3 or more; with `Servers` any number from 3 on.
     #[serde(deserialize_with = "three_or_more")]
     #[schemars(length(min = 3))]
     pub node: Vec<Node>,
@@ -183,6 +183,12 @@ pub struct Spec {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "GuestShutdownSeconds", extend("default" = HaCluster::DEFAULT_GUEST_SHUTDOWN_SECONDS))]
     pub guest_shutdown_seconds: Option<GuestShutdownSeconds>,
+    /// The nodes whose Consul agents are servers, which vote on every write: 3, 5 or 7 of `Node`. The agents of the
+    /// others are clients. Left out, all are servers where there are 7 nodes or fewer, and the first 5 where there are
+    /// more.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<NodeName>")]
+    pub servers: Option<Vec<NodeName>>,
 }
 
 /// The upper bound is as much as the unit that waits for the shutdown has to spare beside a live migration.
@@ -193,6 +199,10 @@ from_word_only!(ApiVersion, Kind, ImageType);
 
 impl HaCluster {
     pub const DEFAULT_GUEST_SHUTDOWN_SECONDS: u32 = 120;
+    /// More voters make every write slower, and a majority of them is needed all the same.
+    pub const MOST_SERVERS: usize = 7;
+    /// How many of more nodes than that are servers, where nobody says which: five survive the loss of two.
+    const SERVERS_OF_MANY: usize = 5;
 
     pub fn name(&self) -> &ClusterName {
         &self.metadata.name
@@ -210,6 +220,24 @@ impl HaCluster {
 
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
         self.nodes().iter().find(|node| node.name == *name)
+    }
+
+    /// The nodes whose Consul agents are servers, in the order of `Node`: the quorum is a majority of them.
+    pub fn servers(&self) -> Vec<&Node> {
+        match &self.spec.servers {
+            Some(named) => self.nodes().iter().filter(|node| named.contains(&node.name)).collect(),
+            None => self.servers_unless_named().iter().collect(),
+        }
+    }
+
+    pub fn is_server(&self, name: &NodeName) -> bool {
+        self.servers().iter().any(|server| server.name == *name)
+    }
+
+    /// The servers of a document that names none.
+    pub(crate) fn servers_unless_named(&self) -> &[Node] {
+        let nodes = self.nodes();
+        if nodes.len() > Self::MOST_SERVERS { &nodes[..Self::SERVERS_OF_MANY] } else { nodes }
     }
 
     pub fn memory_gib(&self) -> u32 {

@@ -14,11 +14,16 @@ use crate::{HaCluster, NodeName};
 pub const FIRST: u32 = 1;
 
 /// The highest format this build reads.
-pub const READS: u32 = 2;
+pub const READS: u32 = 3;
 
 /// The lowest format that has everything this document uses.
 pub fn needed(document: &HaCluster) -> u32 {
-    if document.spec.guest_shutdown_seconds.is_some() { 2 } else { FIRST }
+    let spec = &document.spec;
+    match () {
+        () if spec.servers.is_some() => 3,
+        () if spec.guest_shutdown_seconds.is_some() => 2,
+        () => FIRST,
+    }
 }
 
 /// The format of a record that does not say.

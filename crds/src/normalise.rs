@@ -7,12 +7,12 @@ use std::fmt::Write;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::HaCluster;
 use crate::document::{
-    Availability, BridgeCheck, FolderText, GuestShutdownSeconds, Mount, MountOptions, Nic, OptionalPerNode,
-    PoolText, Profile, Seconds, Spec, TimeServer, Written,
+    Availability, BridgeCheck, FolderText, GuestShutdownSeconds, Mount, MountOptions, Nic, Node,
+    OptionalPerNode, PoolText, Profile, Seconds, Spec, TimeServer, Written,
 };
 use crate::records::LeaseTimings;
+use crate::{HaCluster, NodeName};
 
 /// The form that is stored: what the person wrote, in the order of the fields, no default added.
 pub fn normalised(cluster: &HaCluster) -> Value {
@@ -58,6 +58,12 @@ pub fn canonical(cluster: &HaCluster) -> HaCluster {
     drop_default(&mut spec.guest_shutdown_seconds, |seconds| {
         seconds.get() == HaCluster::DEFAULT_GUEST_SHUTDOWN_SECONDS
     });
+    // An even number of nodes has to say which of them are servers.
+    if !cluster.nodes().len().is_multiple_of(2) {
+        drop_default(&mut spec.servers, |servers| {
+            *servers == sorted_names(cluster.servers_unless_named().iter())
+        });
+    }
     for mount in spec.mounts.iter_mut().flatten() {
         drop_default(&mut mount.fs_type, |fs_type| fs_type.as_str() == "nfs4");
         drop_default(&mut mount.options, |options| options.as_str().is_empty());
@@ -119,8 +125,16 @@ pub fn effective(cluster: &HaCluster) -> HaCluster {
             fencing: Some(crate::document::Fencing { watchdog: Some(cluster.fencing().watchdog()) }),
             guest_power_off: Some(cluster.guest_power_off()),
             guest_shutdown_seconds: GuestShutdownSeconds::new(cluster.guest_shutdown_seconds()),
+            servers: Some(sorted_names(cluster.servers())),
         },
     }
+}
+
+/// The names in their own order, since the order that they were written in means nothing.
+fn sorted_names<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Vec<NodeName> {
+    let mut names: Vec<NodeName> = nodes.into_iter().map(|node| node.name.clone()).collect();
+    names.sort();
+    names
 }
 
 fn effective_proxy(spec: &Spec) -> Written<OptionalPerNode> {

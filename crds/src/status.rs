@@ -97,7 +97,7 @@ pub fn summarise(view: &ClusterView) -> ClusterStatus {
     let bound = bound::in_force(&facts);
     let observed_generation =
         nodes.iter().filter(|node| node.speaks()).filter_map(|n| n.observed_generation).min();
-    let protection = protection::judge(view, &vm, &nodes);
+    let protection = protection::judge(&facts, &vm, &nodes);
     let conditions = conditions::summarise(&facts, &vm, &nodes, observed_generation, &protection);
     let is_true =
         |kind: ConditionKind| conditions.iter().any(|c| c.kind == kind && c.status == ConditionStatus::True);

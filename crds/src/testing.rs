@@ -10,7 +10,7 @@ use crate::{HaCluster, decode_value};
 /// comes up.
 pub fn document(seed: u64) -> Value {
     let mut pick = Pick(seed);
-    let nodes = 3 + 2 * pick.below(2);
+    let nodes = 3 + pick.below(7);
     let mut spec = Map::new();
     let name = |at: u64| format!("nfs-{}", at + 1);
     let blank = if pick.half() { " " } else { " \t " };
@@ -165,5 +165,10 @@ fn sections(pick: &mut Pick, nodes: u64, spec: &mut Map<String, Value>) {
     }
     if pick.half() {
         spec.insert("GuestShutdownSeconds".into(), pick.of(&[json!(10), json!(120), json!(300)]));
+    }
+    if nodes.is_multiple_of(2) || pick.half() {
+        let many = if nodes > 5 { 5 } else { 3 };
+        let servers: Vec<_> = (0..many).map(|at| format!("nfs-{}", nodes - at)).collect();
+        spec.insert("Servers".into(), json!(servers));
     }
 }

@@ -15,6 +15,9 @@ use crate::diagnostic::{Diagnostics, Finding};
 
 use draft::Draft;
 
+/// The numbers of nodes that a document may have.
+pub(crate) const NODE_COUNTS: &str = "3, 5, 7, ... nodes; with `Servers` any number from 3 on";
+
 /// Every violation of a rule in `document`, warnings included.
 pub(crate) fn violations(document: &Value) -> Vec<Finding> {
     let draft = Draft::of(document);

@@ -66,11 +66,33 @@ fn nodes_are_told_apart_by_name_and_nics_by_mac_address() {
     let changes = effects(&grown);
     assert!(changes.contains(&("spec.Node[0]".into(), Op::Added, Impact::None)), "{changes:?}");
     assert!(changes.contains(&("spec.Node[4]".into(), Op::Added, Impact::None)), "{changes:?}");
-    assert_eq!(changes.len(), 4, "{changes:?}");
+    assert!(changes.contains(&("spec.Servers".into(), Op::Changed, Impact::None)), "{changes:?}");
+    assert_eq!(changes.len(), 5, "{changes:?}");
     let swapped = with(|s| s["Network"].as_array_mut().unwrap().swap(0, 1));
     one(&swapped, "spec.Network", Op::Changed, Impact::AtNextBoot);
     let mac = with(|s| s["Network"][1]["MacAddress"] = json!("02:00:00:00:00:01"));
     one(&mac, "spec.Network[1].MacAddress", Op::Changed, Impact::AtNextBoot);
+}
+
+#[test]
+fn a_member_that_joins_with_the_servers_named_changes_no_server() {
+    let grown = |servers: Value| {
+        with(|s| {
+            s["Node"].as_array_mut().unwrap().push(json!("192.168.10.14 nfs-4"));
+            s["Network"][0]["Ipaddr"] = json!("172.20.10.3");
+            s["Network"][0]["Gateway"] = json!("172.20.10.1");
+            s["Servers"] = servers;
+        })
+    };
+    let of_servers = |new: &HaCluster| {
+        let changes = diff(Some(&base()), new);
+        changes
+            .into_iter()
+            .find(|change| change.path.to_string() == "spec.Servers")
+            .map(|change| change.impact)
+    };
+    assert_eq!(of_servers(&grown(json!(["nfs-3", "nfs-1", "nfs-2"]))), None);
+    assert_eq!(of_servers(&grown(json!(["nfs-4", "nfs-1", "nfs-2"]))), Some(Impact::None));
 }
 
 #[test]
@@ -82,6 +104,7 @@ fn spelling_order_without_meaning_and_defaults_written_out_are_no_difference() {
         s["Availability"] = json!({ "TtlSeconds": 8.0 });
         s["GuestPowerOff"] = json!("Restart");
         s["GuestShutdownSeconds"] = json!(120);
+        s["Servers"] = json!(["nfs-3", "nfs-1", "nfs-2"]);
         s["Placement"] = json!({});
     });
     assert_eq!(effects(&same), []);
@@ -128,7 +151,7 @@ fn going_back_to_a_default_is_shown_where_the_value_stood() {
 fn the_first_document_adds_everything_and_restarts_nothing() {
     let changes = diff(None, &base());
     assert!(changes.iter().all(|change| change.op == Op::Added && change.impact == Impact::None));
-    assert_eq!(summary(&changes), "0 changed, 19 added, 0 removed; effect on the VM: none");
+    assert_eq!(summary(&changes), "0 changed, 20 added, 0 removed; effect on the VM: none");
 }
 
 #[test]

@@ -61,3 +61,12 @@ fn a_newer_format_is_not_read_by_who_reads_less_or_has_not_said() {
     let not = format::not_reading(2, nodes);
     assert_eq!(format::listed(&not), "n1, which runs 0.1.0; n3, which has not said what it runs");
 }
+
+/// A document that uses nothing new goes on being read by earlier builds.
+#[test]
+fn a_document_carries_the_lowest_format_that_has_what_it_uses() {
+    let needed = |text: &str| format::needed(&zsha_crds::decode(text, "a.yaml").unwrap().cluster);
+    assert_eq!(needed(include_str!("good/base.yaml")), format::FIRST);
+    assert_eq!(needed(include_str!("good/sections.yaml")), 2);
+    assert_eq!(needed(include_str!("good/servers-of-four-nodes.yaml")), 3);
+}

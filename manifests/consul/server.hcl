@@ -1,11 +1,12 @@
-# A Consul server on each node of a cluster that zsha keeps. What differs from node to node stands in a second file
+# A Consul server on a node of a cluster that zsha keeps: on each, or on those that `Servers` of the document names (the
+# others have client.hcl). What differs from node to node stands in a second file
 # beside this one, say /etc/consul.d/node.hcl:
 #
 #   datacenter       = "dc1"
 #   node_name        = "nfs-1"
 #   data_dir         = "/var/lib/consul"
 #   bind_addr        = "192.168.10.11"
-#   bootstrap_expect = 3
+#   bootstrap_expect = 3           # the number of servers
 #   retry_join       = ["192.168.10.12", "192.168.10.13"]
 #
 # Where /etc/zsha/controller.yaml of another node names this server as its second, the second file also says

@@ -98,12 +98,11 @@ pub(super) async fn run(
     let decoded = input::document(&args.file, named, Some(reach), session).await?;
     input::warn(session, &decoded.warnings)?;
     let new = decoded.cluster;
-    let keys = Keys::new(new.name());
-    let live = Live::read(reach.store.as_ref(), &keys).await?;
+    let live = Live::read(reach.store.as_ref(), &Keys::new(new.name())).await?;
     expect_version(args, &new, &live)?;
     let old = live.document();
     let changes = diff(old.as_ref().ok().and_then(Option::as_ref), &new);
-    let write = match prepared(args, reach, session, &keys, &live, &new).await? {
+    let write = match prepared(args, reach, &live, &new, session).await? {
         Prepared::Unchanged { generation } => {
             return report(args, &new, &Done::Unchanged { generation, index: live.index() }, session);
         }
@@ -133,10 +132,9 @@ fn expect_version(args: &Args, new: &HaCluster, live: &Live) -> Result<(), Failu
 async fn prepared(
     args: &Args,
     reach: &Reach,
-    session: &mut Session<'_>,
-    keys: &Keys,
     live: &Live,
     new: &HaCluster,
+    session: &mut Session<'_>,
 ) -> Result<Prepared, Failure> {
     let by = By {
         who: session.who.clone(),
@@ -144,8 +142,9 @@ async fn prepared(
         message: args.message.clone(),
         command: args.command.to_owned(),
     };
-    let prepared = apply::prepare(reach.store.as_ref(), keys, live, new, by).await;
-    let prepared = prepared.map_err(|error| of_apply(error, keys))?;
+    let keys = Keys::new(new.name());
+    let prepared = apply::prepare(reach.store.as_ref(), &keys, live, new, by).await;
+    let prepared = prepared.map_err(|error| of_apply(error, &keys))?;
     if let Prepared::Write(Write { generation, waits_for, .. }) = &prepared
         && !waits_for.is_empty()
     {

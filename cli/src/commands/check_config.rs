@@ -15,7 +15,8 @@ use crate::install::given;
 use crate::install::layout::Choice;
 use crate::install::login;
 use crate::install::nodes::Nodes;
-use crate::install::told::Told;
+use crate::install::preflight::Wish;
+use crate::install::told::{End, Told};
 use crate::output::form::{self, Form};
 use crate::session::Session;
 
@@ -87,8 +88,9 @@ async fn nodes(
     let nodes = Nodes::open(document, &args.login, told, session).await?;
     // As install has it by itself; whether it has a Consul to send is seen there.
     let choice = Choice { acl: true, settings: given::settings(args.settings.as_deref())? };
-    nodes.judge(document, &choice, true, told, session)?;
+    let wish = Wish { document, choice: &choice, sends_consul: true };
+    nodes.judge(&wish, told, session)?;
     told.line(session, None, "Every node is fit.")?;
-    told.end(session, "CheckResult", false, true)?;
+    told.end(session, "CheckResult", End::OnlyLooked)?;
     Ok(Exit::Success)
 }

@@ -26,9 +26,10 @@ use crate::install::layout::{self, Choice, Completions, Programs};
 use crate::install::login::{self, Remotes};
 use crate::install::nodes::{self, Nodes};
 use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
+use crate::install::preflight::Wish;
 use crate::install::ssh::SshError;
 use crate::install::steps::{self, Look, OnRemote, Secrets};
-use crate::install::told::{self, Told};
+use crate::install::told::{self, End, Told};
 use crate::install::waits::SHORT;
 use crate::output::form::Form;
 use crate::session::Session;
@@ -108,7 +109,8 @@ async fn run(
     let programs = given::programs(args.consul_program.as_deref(), completions)?;
     let choice = Choice { acl: !args.no_acl, settings: given::settings(args.settings.as_deref())? };
     let nodes = Nodes::open(&document, &args.login, told, session).await?;
-    nodes.judge(&document, &choice, programs.consul.is_some(), told, session)?;
+    let wish = Wish { document: &document, choice: &choice, sends_consul: programs.consul.is_some() };
+    nodes.judge(&wish, told, session)?;
     let Nodes { remotes, facts } = nodes;
     let work = Work { args, told, document, programs, choice, remotes, facts };
     let status = work.cluster().await?;
@@ -130,7 +132,7 @@ async fn run(
              More commands are shown in \"zsha -h\".",
         )?;
     }
-    told.end(session, "InstallResult", changed, false)?;
+    told.end(session, "InstallResult", End::of(changed))?;
     Ok(Exit::Success)
 }
 
@@ -228,7 +230,7 @@ impl Work<'_> {
             "Nothing was done (dry run)."
         };
         self.told.line(session, None, end)?;
-        self.told.end(session, "InstallResult", false, true)?;
+        self.told.end(session, "InstallResult", End::OnlyLooked)?;
         Ok(Exit::Success)
     }
 

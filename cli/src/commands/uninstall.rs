@@ -2,13 +2,12 @@
 //!
 //! Nothing is removed before the VM is seen to be gone on every node: a node without a keeper would not end its copy.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use zsha_crds::document::Node;
-use zsha_crds::{HaCluster, NodeName, VmId};
+use zsha_crds::{HaCluster, VmId};
 use zsha_runtime::client::document::Live;
 
 use super::{Beside, Run};
@@ -17,14 +16,14 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::input;
 use crate::install::ceph::CephLogin;
-use crate::install::facts::{Facts, Installed};
+use crate::install::facts::Installed;
 use crate::install::layout;
 use crate::install::login::{self, Remotes};
 use crate::install::nodes::Nodes;
 use crate::install::plan::ceph_admin;
 use crate::install::ssh::{Remote, SshError, quoted};
 use crate::install::steps::{self, Look};
-use crate::install::told::{self, Told};
+use crate::install::told::{self, End, Told};
 use crate::install::waits::SHORT;
 use crate::output::form::Form;
 use crate::session::{Reach, Session};
@@ -90,9 +89,29 @@ async fn run(
         return Err(Failure::new(Exit::Refused, "NotConfirmed", "not confirmed: nothing was done"));
     }
     let document = document(args, global, reach, session).await?;
-    let Nodes { remotes, facts } = Nodes::open(&document, &args.login, told, session).await?;
-
+    let nodes = Nodes::open(&document, &args.login, told, session).await?;
     told.line(session, None, "start clean")?;
+    shut_down(&document, &nodes, told, session, global.timeout.unwrap_or(GUEST)).await?;
+    // Before the records of what was made go.
+    let mut installed = nodes.facts.values().filter_map(|facts| facts.installed.as_ref());
+    if installed.any(|installed| installed.ceph) {
+        leave_ceph(&document, &nodes, told, session).await?;
+    }
+    let changed = clean_all(&document, &nodes, told, session).await?;
+    told.line(session, None, "clean finished")?;
+    told.end(session, "UninstallResult", End::of(changed))?;
+    Ok(Exit::Success)
+}
+
+/// The VM is seen to be gone from every node, and nothing is left on any that could start it.
+async fn shut_down(
+    document: &HaCluster,
+    nodes: &Nodes,
+    told: Told,
+    session: &mut Session<'_>,
+    guest: Duration,
+) -> Result<(), Failure> {
+    let Nodes { remotes, facts } = nodes;
     let running = document.nodes().iter().find(|node| {
         let keeper = facts.get(&node.name).and_then(|facts| facts.units.get(layout::SERVICES[0]));
         keeper.is_some_and(|unit| unit.is_active())
@@ -102,43 +121,45 @@ async fn run(
         told.line(session, Some(node), &format!("Do for {}", node.address))?;
     }
     if let Some(node) = running {
-        stop(&document, node, remote(&remotes, node)?, global.timeout.unwrap_or(GUEST)).await?;
+        stop(document, node, remote(remotes, node)?, guest).await?;
     }
     for node in document.nodes() {
-        gone(&document, node, remote(&remotes, node)?).await?;
+        gone(document, node, remote(remotes, node)?).await?;
     }
     told.line(session, None, "shutdown cluster finished")?;
-
     // First nothing that could start the VM is left anywhere, then the rest.
     for node in document.nodes() {
-        let done = remote(&remotes, node)?.run(&stop_services(), &[], CLEAN).await;
+        let done = remote(remotes, node)?.run(&stop_services(), &[], CLEAN).await;
         done.map_err(|error| failed(node, "stop zsha there", &error))?;
     }
     for node in document.nodes() {
-        gone(&document, node, remote(&remotes, node)?).await?;
+        gone(document, node, remote(remotes, node)?).await?;
     }
-    // Before the records of what was made go.
-    let made = facts.values().any(|facts| facts.installed.as_ref().is_some_and(|installed| installed.ceph));
-    if made {
-        leave_ceph(&document, &remotes, &facts, told, session).await?;
-    }
+    Ok(())
+}
+
+/// Takes away what install has made on every node. True: it has made something somewhere.
+async fn clean_all(
+    document: &HaCluster,
+    nodes: &Nodes,
+    told: Told,
+    session: &mut Session<'_>,
+) -> Result<bool, Failure> {
     let ceph = CephLogin::named(document.name());
     let mut changed = false;
     for node in document.nodes() {
         told.line(session, Some(node), &format!("Do for {}", node.address))?;
-        let installed = facts.get(&node.name).and_then(|facts| facts.installed.as_ref());
+        let installed = nodes.facts.get(&node.name).and_then(|facts| facts.installed.as_ref());
         let Some(installed) = installed else {
             told.remark(session, Some(node), "install has made nothing there; it is left as it is")?;
             continue;
         };
         let script = clean(installed, &ceph);
-        let done = remote(&remotes, node)?.run(&script, &[], CLEAN).await;
+        let done = remote(&nodes.remotes, node)?.run(&script, &[], CLEAN).await;
         done.map_err(|error| failed(node, "remove zsha there", &error))?;
         changed = true;
     }
-    told.line(session, None, "clean finished")?;
-    told.end(session, "UninstallResult", changed, false)?;
-    Ok(Exit::Success)
+    Ok(changed)
 }
 
 async fn document(
@@ -164,19 +185,18 @@ async fn document(
 /// Takes the cluster's user out of Ceph, where a node sees it there.
 async fn leave_ceph(
     document: &HaCluster,
-    remotes: &Remotes,
-    facts: &BTreeMap<NodeName, Facts>,
+    nodes: &Nodes,
     told: Told,
     session: &mut Session<'_>,
 ) -> Result<(), Failure> {
-    let (Some(login), Some(node)) = (CephLogin::of(document), ceph_admin(document, facts)) else {
+    let (Some(login), Some(node)) = (CephLogin::of(document), ceph_admin(document, &nodes.facts)) else {
         let client = CephLogin::named(document.name()).client();
         let left = format!(
             "{client} is left in Ceph, which no node is seen to administer: `ceph auth del {client}`"
         );
         return told.remark(session, None, &left);
     };
-    let done = login.remove(remote(remotes, node)?).await;
+    let done = login.remove(remote(&nodes.remotes, node)?).await;
     done.map_err(|error| failed(node, &format!("remove {} from Ceph", login.client()), &error))?;
     told.line(session, Some(node), &format!("Remove ceph auth of {}", login.client()))
 }

@@ -23,9 +23,16 @@ pub(crate) async fn bootstrap(remote: &Remote) -> Result<(), SshError> {
     );
     until(CONSUL, || async {
         let tried = remote.attempt(&script, &[], SHORT).await?;
-        // Without a leader, or while the servers still agree on it, it is too early; everything else is final.
-        let early =
-            ["No cluster leader", "legacy mode", "must all be running", "connection refused", "rpc error"];
+        // Without a leader, before a client knows a server, or while the servers still agree on it, it is too early;
+        // everything else is final.
+        let early = [
+            "No cluster leader",
+            "No known Consul servers",
+            "legacy mode",
+            "must all be running",
+            "connection refused",
+            "rpc error",
+        ];
         match tried.status {
             0 => Ok(Some(())),
             _ if early.iter().any(|word| tried.stderr.contains(word)) => Ok(None),

@@ -1,12 +1,19 @@
 //! What belongs on a node: every file of ours with its content, and what has to be started anew when it changes. The
 //! texts are those of `manifests`, which says why they are as they are. Values in, values out.
+//!
+//! `consul` has the files of its agent, `settings` those of the controller.
 
-use serde_json::json;
-use serde_yaml::{Mapping, Value};
+mod consul;
+mod settings;
+
+use serde_yaml::Mapping;
 use sha2::{Digest, Sha256};
+use zsha_crds::document::Node;
 use zsha_crds::{ClusterName, HaCluster, NodeName};
 
 use super::ceph::{self, CephLogin};
+pub(crate) use consul::not_its_own;
+pub(crate) use settings::OWN_SETTINGS;
 
 pub(crate) const ZSHA: &str = "/usr/bin/zsha";
 pub(crate) const CONTROLLER: &str = "/usr/bin/zsha-controller";
@@ -23,6 +30,7 @@ pub(crate) const NODE_TOKEN: &str = "/etc/zsha/node.token";
 pub(crate) const OPERATOR_TOKEN: &str = "/etc/zsha/operator.token";
 pub(crate) const MANAGEMENT_TOKEN: &str = "/etc/zsha/management.token";
 pub(crate) const CONSUL_SERVER: &str = "/etc/consul.d/zsha-server.hcl";
+pub(crate) const CONSUL_CLIENT: &str = "/etc/consul.d/zsha-client.hcl";
 pub(crate) const CONSUL_NODE: &str = "/etc/consul.d/zsha-node.hcl";
 pub(crate) const CONSUL_GOSSIP: &str = "/etc/consul.d/zsha-gossip.hcl";
 /// The agent's own token; written where it is made.
@@ -46,7 +54,7 @@ const FIREWALL_DUE: &str = "/etc/zsha/firewall.due";
 const HOST_DUE: &str = "/etc/zsha/host.due";
 
 /// Every file that an install can leave on a node; uninstall removes these and no others.
-pub(crate) const FILES: [&str; 26] = [
+pub(crate) const FILES: [&str; 27] = [
     ZSHA,
     CONTROLLER,
     CONSUL,
@@ -57,6 +65,7 @@ pub(crate) const FILES: [&str; 26] = [
     OPERATOR_TOKEN,
     MANAGEMENT_TOKEN,
     CONSUL_SERVER,
+    CONSUL_CLIENT,
     CONSUL_NODE,
     CONSUL_GOSSIP,
     CONSUL_TOKEN,
@@ -76,8 +85,8 @@ pub(crate) const FILES: [&str; 26] = [
 ];
 
 /// Those that are Consul's: they go only where Consul is ours.
-pub(crate) const CONSULS_FILES: [&str; 6] =
-    [CONSUL, CONSUL_SERVER, CONSUL_NODE, CONSUL_GOSSIP, CONSUL_TOKEN, CONSUL_UNIT];
+pub(crate) const CONSULS_FILES: [&str; 7] =
+    [CONSUL, CONSUL_SERVER, CONSUL_CLIENT, CONSUL_NODE, CONSUL_GOSSIP, CONSUL_TOKEN, CONSUL_UNIT];
 
 pub(crate) const CONSUL_SERVICE: &str = "consul.service";
 pub(crate) const FIREWALL_SERVICE: &str = "zsha-firewall.service";
@@ -107,7 +116,6 @@ pub(crate) const LOGS: &str = "/var/log/z";
 pub(crate) const STATE: &str = "/var/lib/zsha";
 
 pub(crate) const DATACENTER: &str = "dc1";
-const SERVER: &str = include_str!("../../../manifests/consul/server.hcl");
 const POLICIES: [(&str, &str); 3] = [
     ("zsha-viewer", include_str!("../../../manifests/consul/policies/viewer.hcl")),
     ("zsha-operator", include_str!("../../../manifests/consul/policies/operator.hcl")),
@@ -202,142 +210,72 @@ pub(crate) struct Choice {
     pub(crate) settings: Mapping,
 }
 
-/// For one node. `consul`: its agent is ours; `gossip`: the key that the agents share; `there`: its settings as they are.
-pub(crate) fn files(
-    document: &HaCluster,
-    node: &NodeName,
-    programs: &Programs,
-    choice: &Choice,
-    consul: bool,
-    gossip: &str,
-    there: Option<&str>,
-) -> Vec<Wanted> {
-    use Part::{Aside, Consul, Firewall, Host, Zsha};
-    let mut files = Vec::new();
-    if consul {
-        files.extend(programs.consul.clone());
-        files.push(Wanted::new(CONSUL_SERVER, "644", Consul, SERVER));
-        files.push(Wanted::new(CONSUL_NODE, "644", Consul, consul_node(document, node, choice.acl)));
-        let key = format!(
-            "# The key that the agents' gossip is encrypted with: the same on every node.\nencrypt = \"{gossip}\"\n"
-        );
-        files.push(Wanted { owner: "consul:consul", ..Wanted::new(CONSUL_GOSSIP, "600", Consul, key) });
-        files.push(Wanted::new(
-            CONSUL_UNIT,
-            "644",
-            Consul,
-            include_str!("../../../manifests/systemd/consul.service"),
-        ));
+/// What the files of all nodes are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cluster<'a> {
+    pub(crate) document: &'a HaCluster,
+    pub(crate) programs: &'a Programs,
+    pub(crate) choice: &'a Choice,
+    /// The key that the agents' gossip is encrypted with; none where Consul is somebody else's.
+    pub(crate) gossip: Option<&'a str>,
+}
+
+impl Cluster<'_> {
+    /// Whether Consul's tokens are ours to make.
+    fn has_tokens(&self) -> bool {
+        self.gossip.is_some() && self.choice.acl
     }
-    let others: String = document
-        .nodes()
-        .iter()
-        .filter(|other| other.name != *node)
-        .map(|other| format!("{}\n", other.address))
-        .collect();
-    files.push(Wanted::new(NODES, "644", Firewall, others));
-    files.push(Wanted::new(
-        FIREWALL,
-        "755",
-        Firewall,
-        include_str!("../../../manifests/firewall/firewall.sh"),
-    ));
-    files.push(Wanted::new(
-        FIREWALL_UNIT,
-        "644",
-        Firewall,
-        include_str!("../../../manifests/firewall/zsha-firewall.service"),
-    ));
-    files.push(programs.zsha.clone());
-    files.push(programs.controller.clone());
-    if CephLogin::ours(document, &choice.settings, there).is_some() {
-        files.push(Wanted::new(CEPH_CONFIG, "644", Zsha, ceph::SETTINGS));
+
+    /// The other nodes, the one after this first.
+    fn others(&self, node: &NodeName) -> impl Iterator<Item = &Node> {
+        let nodes = self.document.nodes();
+        nodes
+            .iter()
+            .cycle()
+            .skip_while(move |other| other.name != *node)
+            .skip(1)
+            .take(nodes.len().saturating_sub(1))
     }
-    files.push(Wanted::new(SETTINGS, "644", Zsha, settings(document, node, choice, consul, there)));
-    files.push(Wanted::new(
-        KEEPER_UNIT,
-        "644",
-        Zsha,
-        include_str!("../../../manifests/systemd/zsha-keeper.service"),
-    ));
-    let controller_unit = include_str!("../../../manifests/systemd/zsha-controller.service");
-    files.push(Wanted::new(CONTROLLER_UNIT, "644", Zsha, controller_unit));
-    files.push(Wanted::new(
-        HOST_UNIT,
-        "644",
-        Host,
-        include_str!("../../../manifests/systemd/zsha-host.service"),
-    ));
-    let Completions { bash, zsh, fish } = programs.completions.clone();
+}
+
+/// The files of one node. `there`: its settings as they are.
+pub(crate) fn files(cluster: &Cluster<'_>, node: &Node, there: Option<&str>) -> Vec<Wanted> {
+    let mut files = consul::files(cluster, node);
+    files.extend(firewall(cluster.document, node));
+    files.extend(of_zsha(cluster, node, there));
+    let Completions { bash, zsh, fish } = cluster.programs.completions.clone();
     for (path, script) in [(BASH, bash), (ZSH, zsh), (FISH, fish)] {
-        files.push(Wanted::new(path, "644", Aside, script));
+        files.push(Wanted::new(path, "644", Part::Aside, script));
     }
     files
 }
 
-/// Who this node's agent is, and who the others are.
-fn consul_node(document: &HaCluster, node: &NodeName, acl: bool) -> String {
-    let own = document.node(node).map(|node| node.address.to_string()).unwrap_or_default();
-    let others = document.nodes().iter().filter(|other| other.name != *node).map(|other| other.address);
-    // Whoever reaches the HTTP port may write the keys, unless tokens say who may: only then the others may.
-    let clients = if acl { format!("127.0.0.1 {own}") } else { "127.0.0.1".to_owned() };
-    let acl = if acl {
-        "\nacl {\n  enabled                  = true\n  default_policy           = \"deny\"\n  \
-         enable_token_persistence = true\n}\n"
-    } else {
-        ""
-    };
-    format!(
-        "# Written by `zsha install`, which writes it anew: put settings of your own into a file beside it.\n\
-         datacenter       = {}\nnode_name        = {}\ndata_dir         = {}\nbind_addr        = {}\n\
-         client_addr      = {}\nbootstrap_expect = {}\nretry_join       = {}\n{acl}",
-        json!(DATACENTER),
-        json!(node.as_str()),
-        json!(CONSUL_DATA),
-        json!(own),
-        json!(clients),
-        document.nodes().len(),
-        json!(others.collect::<Vec<_>>()),
-    )
+fn firewall(document: &HaCluster, node: &Node) -> [Wanted; 3] {
+    let others = document.nodes().iter().filter(|other| other.name != node.name);
+    let others: String = others.map(|other| format!("{}\n", other.address)).collect();
+    let script = include_str!("../../../manifests/firewall/firewall.sh");
+    let unit = include_str!("../../../manifests/firewall/zsha-firewall.service");
+    [
+        Wanted::new(NODES, "644", Part::Firewall, others),
+        Wanted::new(FIREWALL, "755", Part::Firewall, script),
+        Wanted::new(FIREWALL_UNIT, "644", Part::Firewall, unit),
+    ]
 }
 
-/// The controller's settings: what somebody else has put there stays, and a file that says the same already is left as it
-/// is, comments and all.
-fn settings(
-    document: &HaCluster,
-    node: &NodeName,
-    choice: &Choice,
-    consul: bool,
-    there: Option<&str>,
-) -> String {
-    let before: Option<Mapping> = there.and_then(|text| serde_yaml::from_str(text).ok());
-    let mut all = before.clone().unwrap_or_default();
-    all.extend(choice.settings.clone());
-    let mut set = |key: &str, value: Value| all.insert(Value::from(key), value);
-    set("cluster", document.name().as_str().into());
-    set("node", node.as_str().into());
-    let local = "http://127.0.0.1:8500".to_owned();
-    // A second one, so that restarting the first costs nothing; reached with a token only.
-    let next = document.nodes().iter().cycle().skip_while(|other| other.name != *node).nth(1);
-    let second = next.filter(|_| consul && choice.acl).map(|other| format!("http://{}:8500", other.address));
-    set("consul", std::iter::once(local).chain(second).map(Value::from).collect::<Vec<_>>().into());
-    if consul && choice.acl {
-        set("consulTokenFile", NODE_TOKEN.into());
+fn of_zsha(cluster: &Cluster<'_>, node: &Node, there: Option<&str>) -> Vec<Wanted> {
+    let mut files = vec![cluster.programs.zsha.clone(), cluster.programs.controller.clone()];
+    if CephLogin::ours(cluster.document, &cluster.choice.settings, there).is_some() {
+        files.push(Wanted::new(CEPH_CONFIG, "644", Part::Zsha, ceph::SETTINGS));
     }
-    if let Some(login) = CephLogin::ours(document, &choice.settings, there) {
-        all.insert(ceph::USER.into(), login.user.into());
-        all.insert(ceph::SECRET.into(), login.secret.to_string().into());
-        all.entry(ceph::CONFIG.into()).or_insert_with(|| CEPH_CONFIG.into());
-    }
-    all.entry("logDirectory".into()).or_insert_with(|| LOGS.into());
-    match (there, before) {
-        (Some(text), Some(before)) if before == all => text.to_owned(),
-        _ => serde_yaml::to_string(&all).unwrap_or_default(),
-    }
+    files.push(Wanted::new(SETTINGS, "644", Part::Zsha, settings::text(cluster, node, there)));
+    let units = [
+        (KEEPER_UNIT, Part::Zsha, include_str!("../../../manifests/systemd/zsha-keeper.service")),
+        (CONTROLLER_UNIT, Part::Zsha, include_str!("../../../manifests/systemd/zsha-controller.service")),
+        (HOST_UNIT, Part::Host, include_str!("../../../manifests/systemd/zsha-host.service")),
+    ];
+    files.extend(units.map(|(path, part, unit)| Wanted::new(path, "644", part, unit)));
+    files
 }
-
-/// Keys that install writes itself, and nobody else may give.
-pub(crate) const OWN_SETTINGS: [&str; 4] = ["cluster", "node", "consul", "consulTokenFile"];
 
 /// The three policies, for this cluster.
 pub(crate) fn policies(cluster: &ClusterName) -> Vec<(&'static str, String)> {
@@ -348,83 +286,4 @@ pub(crate) fn policies(cluster: &ClusterName) -> Vec<(&'static str, String)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::install::testing::{document, in_ceph, programs};
-
-    fn choice(acl: bool) -> Choice {
-        Choice { acl, settings: Mapping::new() }
-    }
-
-    fn text(files: &[Wanted], path: &str) -> String {
-        let file = files.iter().find(|file| file.path == path).unwrap();
-        String::from_utf8(file.content.to_vec()).unwrap()
-    }
-
-    fn of_first(acl: bool, there: Option<&str>) -> Vec<Wanted> {
-        let document = document();
-        files(&document, &document.nodes()[0].name, &programs(), &choice(acl), true, "KEY", there)
-    }
-
-    #[test]
-    fn every_file_is_one_that_uninstall_knows() {
-        for file in of_first(true, None) {
-            assert!(FILES.contains(&file.path), "{}", file.path);
-        }
-    }
-
-    #[test]
-    fn consul_and_the_controller_are_told_who_they_are() {
-        let files = of_first(true, None);
-        insta::assert_snapshot!(text(&files, CONSUL_NODE));
-        insta::assert_snapshot!(text(&files, SETTINGS));
-    }
-
-    #[test]
-    fn in_ceph_a_node_is_told_its_login_and_qemus_client_not_to_wait_for_minutes() {
-        let document = in_ceph();
-        let of = |there| {
-            files(&document, &document.nodes()[0].name, &programs(), &choice(true), true, "KEY", there)
-        };
-        let settings = text(&of(None), SETTINGS);
-        let login = CephLogin::of(&document).unwrap();
-        let lines = [
-            format!("cephUser: {}\n", login.user),
-            format!("cephSecret: {}\n", login.secret),
-            format!("cephConfig: {CEPH_CONFIG}\n"),
-        ];
-        assert!(lines.iter().all(|line| settings.contains(line)), "{settings}");
-        assert!(text(&of(None), CEPH_CONFIG).contains("client mount timeout = 10\n"));
-        assert_eq!(text(&of(Some(&settings)), SETTINGS), settings);
-        for file in of(None) {
-            assert!(FILES.contains(&file.path), "{}", file.path);
-        }
-    }
-
-    #[test]
-    fn without_tokens_nobody_else_reaches_the_http_port() {
-        let files = of_first(false, None);
-        assert!(text(&files, CONSUL_NODE).contains("client_addr      = \"127.0.0.1\"\n"));
-        assert!(!text(&files, CONSUL_NODE).contains("acl {"));
-        assert!(!text(&files, SETTINGS).contains("192."), "{}", text(&files, SETTINGS));
-    }
-
-    #[test]
-    fn what_somebody_has_set_stays_and_so_do_their_comments() {
-        let written = text(&of_first(true, None), SETTINGS);
-        let edited = format!("# ours\n{written}migrationUri: qemu+tcp://{{address}}/system\n");
-        assert_eq!(text(&of_first(true, Some(&edited)), SETTINGS), edited);
-        let wrong_node = edited.replace("node: nfs-1", "node: nfs-9");
-        let mended = text(&of_first(true, Some(&wrong_node)), SETTINGS);
-        assert!(mended.contains("node: nfs-1") && mended.contains("migrationUri"), "{mended}");
-    }
-
-    #[test]
-    fn the_policies_are_the_shipped_ones_for_this_cluster() {
-        let name = ClusterName::new("east").unwrap();
-        for (policy, rules) in policies(&name) {
-            assert!(!rules.contains("zsha/prod"), "{policy}: {rules}");
-        }
-        assert!(policies(&name)[2].1.contains("key_prefix \"zsha/east/leases/\""));
-    }
-}
+mod tests;

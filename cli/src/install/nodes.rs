@@ -7,9 +7,8 @@ use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName};
 
 use super::facts::{self, Facts};
-use super::layout::Choice;
 use super::login::{self, Remotes};
-use super::preflight::{self, Objection};
+use super::preflight::{self, Objection, Wish};
 use super::ssh::SshError;
 use super::told::Told;
 use super::waits::SHORT;
@@ -40,17 +39,16 @@ impl Nodes {
     /// Tells what was found of each node; an error where one of them cannot be in the cluster.
     pub(crate) fn judge(
         &self,
-        document: &HaCluster,
-        choice: &Choice,
-        sends_consul: bool,
+        wish: &Wish<'_>,
         told: Told,
         session: &mut Session<'_>,
     ) -> Result<(), Failure> {
+        let document = wish.document;
         let now = session.clock.wall().as_second();
         let mut objections = Vec::new();
         for node in document.nodes() {
             let Some(facts) = self.facts.get(&node.name) else { continue };
-            let checked = preflight::check(document, node, facts, choice, sends_consul, now);
+            let checked = preflight::check(wish, node, facts, now);
             for line in &checked.lines {
                 told.line(session, Some(node), line)?;
             }
@@ -60,8 +58,11 @@ impl Nodes {
             told.gap(session)?;
             objections.extend(checked.objections);
         }
+        for remark in preflight::strange_servers(document, &self.facts) {
+            told.remark(session, None, &remark)?;
+        }
         objections.extend(preflight::one_consul(&self.facts));
-        objections.extend(preflight::ceph(document, &self.facts, choice));
+        objections.extend(preflight::ceph(document, &self.facts, wish.choice));
         refused(document, &objections, "not every node is fit, and nothing was done on any")
     }
 }

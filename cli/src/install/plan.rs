@@ -8,7 +8,8 @@ use zsha_crds::{HaCluster, NodeName};
 
 use super::ceph::CephLogin;
 use super::facts::{Facts, Installed};
-use super::layout::{self, Choice, Part, Programs, Wanted};
+use super::layout::{self, Choice, Cluster, Part, Programs, Wanted};
+use super::peers::Peer;
 
 /// Everything the plan rests on.
 #[derive(Debug)]
@@ -32,10 +33,16 @@ pub(crate) enum Step {
     Record(Installed),
     MakeConsulUser,
     Send(Wanted),
+    /// Of a part that the node does not play any more.
+    Remove(&'static str, Part),
     OpenFirewall,
+    /// Consul keeps its quorum while this server is down.
+    SeeSpare,
     StartConsul {
         anew: bool,
     },
+    /// A node that is no server any more is counted as none.
+    LeavePeers,
     /// The node's own and its operators'.
     MakeTokens,
     CopyManagementToken,
@@ -114,7 +121,7 @@ pub(crate) fn plan(given: &Given<'_>) -> Plan {
     });
     Plan {
         ceph: ceph.cloned(),
-        consul: known
+        consul: agents_in_order(given, &known)
             .iter()
             .map(|(node, facts)| on_node(node, consul_steps(given, node, facts, ours)))
             .collect(),
@@ -169,6 +176,26 @@ fn in_order<'a>(document: &'a HaCluster, owner: Option<&NodeName>) -> Vec<&'a No
     others.chain(document.nodes().iter().filter(is_owner)).collect()
 }
 
+/// Servers before clients, which need them: so one that joins votes before another leaves. An agent that is down comes
+/// before any that runs is started anew.
+fn agents_in_order<'a>(given: &Given<'_>, known: &[(&'a Node, &'a Facts)]) -> Vec<(&'a Node, &'a Facts)> {
+    let mut agents = known.to_vec();
+    agents.sort_by_key(|(node, facts)| {
+        (!given.document.is_server(&node.name), is_active(facts, layout::CONSUL_SERVICE))
+    });
+    agents
+}
+
+/// Consul's servers, as the first agent of ours knows them that does; none where no one does.
+pub(crate) fn peers<'a>(document: &HaCluster, facts: &'a BTreeMap<NodeName, Facts>) -> Option<&'a [Peer]> {
+    let of = |node: &Node| {
+        let facts = facts.get(&node.name)?;
+        facts.installed.as_ref().filter(|installed| installed.consul)?;
+        facts.peers.as_deref()
+    };
+    document.nodes().iter().find_map(of)
+}
+
 fn consul_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     let old = old_services(facts);
@@ -188,13 +215,36 @@ fn consul_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Ve
         if !facts.consul_user {
             steps.push(Step::MakeConsulUser);
         }
-        let sent = send(&mut steps, facts, &changed, Part::Consul);
-        let runs = is_active(facts, layout::CONSUL_SERVICE);
-        if sent || !runs {
-            steps.push(Step::StartConsul { anew: runs });
-        }
+        agent_steps(&mut steps, given, (node, facts), &changed);
     }
     steps
+}
+
+/// A server is only started anew where the others are a quorum without it. One that becomes a client is taken from the
+/// servers once it is one: while it ran as a server, Consul would count it again.
+fn agent_steps(steps: &mut Vec<Step>, given: &Given<'_>, (node, facts): (&Node, &Facts), changed: &[Wanted]) {
+    let serves = given.document.is_server(&node.name);
+    let mut anew = send(steps, facts, changed, Part::Consul);
+    let stale = layout::not_its_own(serves);
+    let has_stale = facts.files.contains_key(stale);
+    if has_stale {
+        steps.push(Step::Remove(stale, Part::Consul));
+        anew = true;
+    }
+    let host = node.address.to_string();
+    let counts =
+        peers(given.document, given.facts).is_some_and(|all| all.iter().any(|peer| peer.host == host));
+    let leaves = !serves && (has_stale || counts);
+    let runs = is_active(facts, layout::CONSUL_SERVICE);
+    if anew || !runs {
+        if runs && (counts || leaves) {
+            steps.push(Step::SeeSpare);
+        }
+        steps.push(Step::StartConsul { anew: runs });
+    }
+    if leaves {
+        steps.push(Step::LeavePeers);
+    }
 }
 
 fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bool) -> Vec<Step> {
@@ -235,9 +285,9 @@ fn is_active(facts: &Facts, unit: &str) -> bool {
 }
 
 fn changed(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Vec<Wanted> {
-    let there = facts.settings.as_deref();
-    let mut files =
-        layout::files(given.document, &node.name, given.programs, given.choice, ours, given.gossip, there);
+    let Given { document, programs, choice, .. } = *given;
+    let cluster = Cluster { document, programs, choice, gossip: ours.then_some(given.gossip) };
+    let mut files = layout::files(&cluster, node, facts.settings.as_deref());
     // A program of Consul's that somebody else has put there is used and not replaced.
     let sends_consul = record(given, node, facts, ours).consul_program;
     files.retain(|file| {

@@ -74,6 +74,8 @@ pub(crate) enum SshError {
     Protocol(Source),
     #[error("not done within {} s", .0.as_secs())]
     TooLong(Duration),
+    #[error("not so within {} s: {why}", .limit.as_secs())]
+    NotSo { limit: Duration, why: String },
     #[error("{}", said(*.status, .stderr))]
     Script { status: u32, stderr: String },
     #[error("the connection was lost while it ran: whether it did its work is not known")]

@@ -11,7 +11,7 @@ use super::ceph::CephLogin;
 use super::layout::{self, Part, Wanted};
 use super::plan::Step;
 use super::ssh::{Remote, SshError, quoted};
-use super::waits::{CONSUL, SHORT, until};
+use super::waits::{SHORT, until};
 
 /// Of sending a program over a slow line.
 const SEND: Duration = Duration::from_secs(300);
@@ -50,6 +50,9 @@ pub(crate) fn line(step: &Step, node: &Node) -> Option<String> {
             _ => "Install fish auto-completion".to_owned(),
         },
         Step::OpenFirewall => "Set iptables finished.".to_owned(),
+        Step::Remove(path, _) => format!("Remove {path} from {at}"),
+        Step::SeeSpare => format!("See that Consul keeps its quorum without {at}"),
+        Step::LeavePeers => format!("Take {at} from Consul's servers"),
         Step::StartConsul { anew } => format!("{} Service consul for: {at}", start(*anew)),
         Step::StartZsha { anew } => format!("{} Service zsha for: {at}", start(*anew)),
         Step::WatchShutdown => format!("Guard the shutdown of: {at}"),
@@ -78,6 +81,12 @@ impl OnRemote<'_> {
                 self.script(&script, SHORT).await
             }
             Step::Send(file) => self.send(file).await,
+            Step::Remove(path, part) => {
+                let script = format!("set -e\n{}rm -f {path}", part.mark_due());
+                self.script(&script, SHORT).await
+            }
+            Step::SeeSpare => self.see_spare().await,
+            Step::LeavePeers => self.leave_peers().await,
             Step::OpenFirewall => {
                 let unit = layout::FIREWALL_SERVICE;
                 let script =
@@ -133,17 +142,6 @@ impl OnRemote<'_> {
             units.join(" ")
         );
         self.script(&script, SERVICE).await
-    }
-
-    /// Until the node's own agent follows a leader, as one that counts.
-    pub(crate) async fn see_consul(&self) -> Result<(), SshError> {
-        let script = format!("{}consul operator raft list-peers", acl::ENVIRONMENT);
-        let row = format!(" {}:", self.node.address);
-        until(CONSUL, || async {
-            let seen = self.remote.attempt(&script, &[], SHORT).await?;
-            Ok((seen.status == 0 && seen.text().contains(&row)).then_some(()))
-        })
-        .await
     }
 
     async fn see_healthy(&self) -> Result<(), SshError> {

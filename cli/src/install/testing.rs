@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use zsha_crds::HaCluster;
+use serde_json::json;
 use zsha_crds::decode::{Options, decode_bytes};
+use zsha_crds::{HaCluster, decode_value};
 
 use super::facts::{CephFacts, Facts, Image, Link, UnitFact};
 use super::layout::{self, Completions, Part, Programs, Wanted};
@@ -13,7 +14,22 @@ pub(crate) fn document() -> HaCluster {
     decode_bytes(text, "cluster.yaml", &Options::default()).unwrap().cluster
 }
 
-/// The same with its image in Ceph.
+/// A cluster of so many nodes, of which these are Consul's servers.
+pub(crate) fn of_nodes(count: usize, servers: &[&str]) -> HaCluster {
+    let mut document = zsha_crds::normalise::normalised(&document());
+    let spec = &mut document["spec"];
+    spec["Node"] = (1..=count).map(|at| json!(format!("192.168.10.{} nfs-{at}", 10 + at))).collect();
+    spec["Servers"] = json!(servers);
+    for nic in spec["Network"].as_array_mut().unwrap().iter_mut().filter(|nic| nic["IsMgmt"] == true) {
+        for key in ["Ipaddr", "Netmask", "Gateway"] {
+            let first = nic[key].as_str().unwrap().split(['@', ',']).next().unwrap().to_owned();
+            nic[key] = json!(first);
+        }
+    }
+    decode_value(&document).unwrap()
+}
+
+/// The cluster of the examples with its image in Ceph.
 pub(crate) fn in_ceph() -> HaCluster {
     let text = include_bytes!("../../../manifests/examples/ceph.yaml");
     decode_bytes(text, "ceph.yaml", &Options::default()).unwrap().cluster
@@ -57,6 +73,7 @@ pub(crate) fn bare(hostname: &str) -> Facts {
         consul: None,
         consul_runs: false,
         consul_user: false,
+        peers: None,
         firewalls: Vec::new(),
         installed: None,
         settings: None,

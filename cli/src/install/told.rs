@@ -20,6 +20,22 @@ pub(crate) struct Told {
     pub(crate) json: bool,
 }
 
+/// What became of the nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Changed,
+    /// Nothing was to be done.
+    Unchanged,
+    /// Nothing was asked for but a look.
+    OnlyLooked,
+}
+
+impl End {
+    pub(crate) fn of(changed: bool) -> Self {
+        if changed { Self::Changed } else { Self::Unchanged }
+    }
+}
+
 impl Told {
     /// Something that was done or found, of one node or of all.
     pub(crate) fn line(
@@ -66,14 +82,9 @@ impl Told {
     }
 
     /// The last line: what became of it.
-    pub(crate) fn end(
-        self,
-        session: &mut Session<'_>,
-        kind: &str,
-        changed: bool,
-        dry_run: bool,
-    ) -> Result<(), Failure> {
+    pub(crate) fn end(self, session: &mut Session<'_>, kind: &str, end: End) -> Result<(), Failure> {
         if self.json {
+            let (changed, dry_run) = (end == End::Changed, end == End::OnlyLooked);
             let object = json!({ "apiVersion": API_VERSION, "kind": kind, "type": "result", "changed": changed, "dryRun": dry_run });
             session.output.json_line(&object)?;
         }

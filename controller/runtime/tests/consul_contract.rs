@@ -16,12 +16,12 @@ use hyper::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Endpoint, Token};
 use zsha_runtime::store::{Entry, Op, Read, Store, StoreError, Txn, contract};
 use zsha_runtime::watcher::{Config, Event, watcher};
 
-use consul::{MASTER_TOKEN, PATIENCE, Server, store};
+use consul::{Agent, MASTER_TOKEN, PATIENCE, Part, store};
 
 const TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -78,7 +78,7 @@ async fn bad(day: BadDay) -> (Endpoint, Arc<AtomicUsize>) {
 }
 
 /// A way to the server, and how many connections have been made on it.
-async fn counted(server: &Server) -> (Endpoint, Arc<AtomicUsize>) {
+async fn counted(server: &Agent) -> (Endpoint, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let to = server.address();
@@ -116,6 +116,20 @@ async fn consul_keeps_the_contract() {
     assert!(requests.total() < 1_000, "{requests:?}");
 }
 
+/// A node whose agent is a client sees the same store. With one server: of several, a stale read may meet one that is
+/// behind, whoever asks it.
+#[tokio::test]
+async fn consul_keeps_the_contract_through_a_client_too() {
+    let server = consul::server().await;
+    let client = consul::client(std::slice::from_ref(&server)).await;
+    let store = store(&[&client], TIMEOUT);
+    assert!(!store.agent().await.unwrap().server);
+    for (name, case) in contract::cases() {
+        println!("{name}");
+        timeout(PATIENCE, case(&store, &format!("{name}/"))).await.expect(name);
+    }
+}
+
 #[tokio::test]
 async fn reads_and_writes_one_after_the_other_share_one_connection() {
     let server = consul::server().await;
@@ -136,28 +150,35 @@ async fn the_settings_that_are_shipped_are_valid_and_consul_runs_by_them() {
     let dir = tempfile::tempdir().unwrap();
     let of_a_node = dir.path().join("node.hcl");
     std::fs::write(&of_a_node, format!("data_dir = \"{}\"", dir.path().display())).unwrap();
-    let mut validate = Command::new(consul::consul());
-    validate.arg("validate").arg(consul::manifest("server.hcl")).arg(of_a_node);
-    let validated = validate.output().unwrap();
-    assert!(validated.status.success(), "{validated:?}");
+    for shipped in ["server.hcl", "client.hcl"] {
+        let mut validate = Command::new(consul::consul());
+        let validated =
+            validate.arg("validate").arg(consul::manifest(shipped)).arg(&of_a_node).output().unwrap();
+        assert!(validated.status.success(), "{validated:?}");
+    }
 
     let server = consul::server().await;
-    let (_, body) = server.request(Method::GET, "/v1/agent/self", "").await;
-    let runs_by = &serde_json::from_slice::<serde_json::Value>(&body).unwrap()["DebugConfig"];
-    let settings = [
+    let client = consul::client(std::slice::from_ref(&server)).await;
+    let of_servers = [
         ("ServerMode", json!(true)),
-        ("ConsulRaftHeartbeatTimeout", json!("1s")),
-        ("RPCHoldTimeout", json!("2s")),
         ("AutopilotCleanupDeadServers", json!(false)),
-        ("LeaveOnTerm", json!(false)),
-        ("SkipLeaveOnInt", json!(true)),
-        ("RejoinAfterLeave", json!(true)),
-        ("RetryJoinIntervalLAN", json!("2s")),
-        ("DisableUpdateCheck", json!(true)),
-        ("ClientAddrs", json!(["127.0.0.1"])),
+        ("ConsulRaftHeartbeatTimeout", json!("1s")),
     ];
-    for (name, value) in settings {
-        assert_eq!(runs_by[name], value, "{name}");
+    for (agent, own) in [(&server, &of_servers[..]), (&client, &[("ServerMode", json!(false))][..])] {
+        let (_, body) = agent.request(Method::GET, "/v1/agent/self", "").await;
+        let runs_by = &serde_json::from_slice::<serde_json::Value>(&body).unwrap()["DebugConfig"];
+        let of_both = [
+            ("RPCHoldTimeout", json!("2s")),
+            ("LeaveOnTerm", json!(false)),
+            ("SkipLeaveOnInt", json!(true)),
+            ("RejoinAfterLeave", json!(true)),
+            ("RetryJoinIntervalLAN", json!("2s")),
+            ("DisableUpdateCheck", json!(true)),
+            ("ClientAddrs", json!(["127.0.0.1"])),
+        ];
+        for (name, value) in own.iter().chain(&of_both) {
+            assert_eq!(runs_by[name], *value, "{name}");
+        }
     }
 }
 
@@ -369,6 +390,30 @@ async fn a_hedged_conflict_beside_an_open_request_is_unknown() {
     assert!(matches!(result, Err(StoreError::Unknown { .. })), "{result:?}");
 }
 
+/// What was written to `p/k`, as soon as a write goes through. `index`: the key's, by what was seen of it last.
+async fn written_at_last(store: &ConsulStore, index: &mut u64) -> String {
+    let write = async {
+        let mut retry = tokio::time::interval(Duration::from_millis(50));
+        for n in 1_u32.. {
+            retry.tick().await;
+            let op = Op::Cas { key: "p/k".into(), value: n.to_string(), index: *index };
+            match store.txn(vec![op]).await {
+                Ok(Txn::Committed { .. }) => return n,
+                // A write before may have come through after all: go on from what is there.
+                Ok(Txn::Conflict { .. }) | Err(StoreError::Unknown { .. }) => {
+                    if let Ok(Some(entry)) = store.get("p/k", Read::Consistent).await {
+                        *index = entry.modify_index;
+                    }
+                }
+                Err(StoreError::Unavailable { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        unreachable!("the range has no end")
+    };
+    timeout(PATIENCE, write).await.expect("a leader takes writes").to_string()
+}
+
 #[tokio::test]
 async fn reads_and_writes_go_on_when_the_leader_is_killed() {
     let mut servers = consul::three().await;
@@ -393,26 +438,84 @@ async fn reads_and_writes_go_on_when_the_leader_is_killed() {
 
     let stale = store.get("p/k", Read::Stale).await.unwrap();
     assert!(stale.is_some(), "without a leader the others still show what they have");
-    let write = async {
-        let mut retry = tokio::time::interval(Duration::from_millis(50));
-        for n in 1_u32.. {
-            retry.tick().await;
-            let op = Op::Cas { key: "p/k".into(), value: n.to_string(), index };
-            match store.txn(vec![op]).await {
-                Ok(Txn::Committed { .. }) => return n,
-                // A write before may have come through after all: go on from what is there.
-                Ok(Txn::Conflict { .. }) | Err(StoreError::Unknown { .. }) => {
-                    if let Ok(Some(entry)) = store.get("p/k", Read::Consistent).await {
-                        index = entry.modify_index;
-                    }
-                }
-                Err(StoreError::Unavailable { .. }) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-        unreachable!("the range has no end")
-    };
-    let value = timeout(PATIENCE, write).await.expect("a new leader takes writes").to_string();
+    let value = written_at_last(&store, &mut index).await;
     let entry = store.get("p/k", Read::Consistent).await.unwrap().unwrap();
     assert_eq!(entry.value, value);
+}
+
+/// How a server is lost to the client that asks it, and what a node asks beside that.
+#[derive(Debug, Clone, Copy)]
+enum Lost {
+    /// It dies; the client is asked alone.
+    Dies,
+    /// It hangs, and its connections stay open; the client is asked alone.
+    Hangs,
+    /// It hangs, and is one of the two servers that are asked beside the client, as `zsha install` sets it up.
+    HangsBesideAnother,
+}
+
+#[tokio::test]
+async fn a_node_with_a_client_survives_the_loss_of_the_server_that_the_client_asks() {
+    for lost in [Lost::Dies, Lost::Hangs, Lost::HangsBesideAnother] {
+        let mut servers = consul::three().await;
+        let client = consul::client(&servers).await;
+        let mut index = committed(&store(&[&client], TIMEOUT), create("p/k", "0")).await;
+        let asked = client.asks(&servers).expect("it has asked one of them");
+        match lost {
+            Lost::Dies => servers[asked].kill(),
+            Lost::Hangs | Lost::HangsBesideAnother => servers[asked].stand_still(),
+        }
+        let store = match lost {
+            Lost::Dies | Lost::Hangs => store(&[&client], TIMEOUT),
+            Lost::HangsBesideAnother => {
+                store(&[&client, &servers[asked], &servers[(asked + 1) % 3]], TIMEOUT)
+            }
+        };
+        let began = Instant::now();
+        let value = written_at_last(&store, &mut index).await;
+        println!("{lost:?}: written again after {:?}", began.elapsed());
+        assert_eq!(store.get("p/k", Read::Consistent).await.unwrap().unwrap().value, value);
+    }
+}
+
+/// What `zsha install` does where a document has fewer servers than before: the agent is started as a client, and is then
+/// taken from the servers through itself. Later it is a server again, as a new one.
+#[tokio::test]
+async fn a_server_becomes_a_client_that_is_no_voter_and_comes_back_as_a_server() {
+    let mut servers = consul::servers(4).await;
+    let was = servers.pop().unwrap();
+    let address = was.rpc_address();
+    let of_first = store(&[&servers[0]], TIMEOUT);
+    committed(&of_first, create("p/k", "0")).await;
+
+    let client = was.anew(Part::Client, &servers);
+    let left = async {
+        let mut retry = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            retry.tick().await;
+            match client.voters() {
+                Some(voters) if !voters.contains(&address) => return voters,
+                Some(_) => {
+                    client.command(&["operator", "raft", "remove-peer", &format!("-address={address}")]);
+                }
+                None => {}
+            }
+        }
+    };
+    let voters = timeout(PATIENCE, left).await.expect("it votes no more");
+    assert_eq!(voters.len(), 3, "{voters:?}");
+    assert!(store(&[&client], TIMEOUT).get("p/k", Read::Consistent).await.unwrap().is_some());
+    assert!(client.has_log(), "a client leaves it where it is");
+    client.forget_log();
+
+    let server = client.anew(Part::Server(3), &servers);
+    let votes = async {
+        let mut retry = tokio::time::interval(Duration::from_millis(100));
+        while !server.voters().is_some_and(|voters| voters.contains(&address)) {
+            retry.tick().await;
+        }
+    };
+    timeout(PATIENCE, votes).await.expect("it votes again");
+    assert_eq!(of_first.get("p/k", Read::Consistent).await.unwrap().unwrap().value, "0");
+    assert!(server.has_log());
 }

@@ -324,7 +324,7 @@ fn too_few(path: Path, given: &Value, limit: u64) -> Finding {
             .at_key();
     match field.as_str() {
         "Node" => finding
-            .allowed("3, 5, 7, ... nodes")
+            .allowed(crate::validate::NODE_COUNTS)
             .hint("a majority must be left when a node fails: 3 nodes survive 1 failure, 5 survive 2"),
         "Network" => finding.hint("give at least the management NIC"),
         _ => finding,

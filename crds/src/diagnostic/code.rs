@@ -120,6 +120,8 @@ codes! {
     UnknownNode = "ZSHA-E0051",
     /// A mount's source that cannot be the same on every node, or that its file system does not take.
     BadSource = "ZSHA-E0052",
+    /// The number of Consul's servers is not one that it may be.
+    ServerCount = "ZSHA-E0053",
     /// No mount of the document holds the image.
     ImageNotOnMount = "ZSHA-W0001",
     /// A lease too short to outlast an election of Consul's leader.

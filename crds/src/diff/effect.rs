@@ -58,6 +58,10 @@ fn effect(difference: &Difference, new: &HaCluster) -> (Impact, &'static str) {
         ("Availability", _) => (Impact::None, "in force at once, with the next renewal of each lease"),
         ("Fencing", _) => (Impact::None, "in force at once"),
         ("GuestShutdownSeconds", _) => (Impact::None, "in force the next time its host shuts down"),
+        ("Servers", _) => (
+            Impact::None,
+            "the VM is not touched; Consul's agents stay as they are until `zsha install` is given this document",
+        ),
         ("GuestPowerOff", _) => (Impact::None, "in force the next time the guest powers itself off"),
         _ => (Impact::Restart, "another name is another cluster, with a VM of its own"),
     }

@@ -1,6 +1,6 @@
 //! Says whether the VM survives one more failure: another node could take it over, and the store would keep its quorum.
 
-use super::ClusterView;
+use super::Facts;
 use super::nodes::{LeaseWord, NodeSummary, Role};
 use super::vm::{VmSummary, Wanted};
 use crate::ConditionStatus;
@@ -12,7 +12,8 @@ pub(super) struct Protection {
     pub(super) sentence: String,
 }
 
-pub(super) fn judge(view: &ClusterView, vm: &VmSummary, nodes: &[NodeSummary]) -> Protection {
+pub(super) fn judge(facts: &Facts<'_>, vm: &VmSummary, nodes: &[NodeSummary]) -> Protection {
+    let view = facts.view;
     if !view.data_age.is_current() {
         let sentence =
             "not known: no quorum of the store answers, and without one nothing fails over".to_owned();
@@ -43,14 +44,7 @@ pub(super) fn judge(view: &ClusterView, vm: &VmSummary, nodes: &[NodeSummary]) -
         Some(owner) if standbys.is_empty() => return no("TooFewFit", too_few(&standbys, Some(owner))),
         None | Some(_) => {}
     }
-    let alive = members.iter().filter(|node| node.alive()).count();
-    let majority = members.len() / 2 + 1;
-    if alive <= majority {
-        let down = names(members.iter().copied().filter(|node| !node.alive()));
-        let verb = if members.len() - alive == 1 { "is" } else { "are" };
-        let sentence = format!(
-            "cannot survive one more failure: {down} {verb} not up, and if one more node fails, Consul loses its quorum"
-        );
+    if let Some(sentence) = no_quorum_to_spare(facts, &members) {
         return no("NoQuorumToSpare", sentence);
     }
     let sentence = match owner {
@@ -60,6 +54,24 @@ pub(super) fn judge(view: &ClusterView, vm: &VmSummary, nodes: &[NodeSummary]) -
         None => format!("survives one more failure: {} are fit", names(standbys)),
     };
     Protection { status: ConditionStatus::True, reason: "CanFailOver", sentence }
+}
+
+/// A majority of Consul's servers is its quorum. A node whose agent is a client has no part in it. Without a document every
+/// node may be a server.
+fn no_quorum_to_spare(facts: &Facts<'_>, members: &[&NodeSummary]) -> Option<String> {
+    let is_server = |node: &NodeSummary| facts.document.as_ref().map_or(true, |it| it.is_server(&node.name));
+    let servers: Vec<&NodeSummary> = members.iter().copied().filter(|node| is_server(node)).collect();
+    let down: Vec<&NodeSummary> = servers.iter().copied().filter(|node| !node.alive()).collect();
+    let majority = servers.len() / 2 + 1;
+    if servers.len() - down.len() > majority {
+        return None;
+    }
+    let verb = if down.len() == 1 { "is" } else { "are" };
+    let of = if servers.len() == members.len() { "node" } else { "of Consul's servers" };
+    Some(format!(
+        "cannot survive one more failure: {} {verb} not up, and if one more {of} fails, Consul loses its quorum",
+        names(down)
+    ))
 }
 
 fn too_few(standbys: &[&NodeSummary], owner: Option<&NodeSummary>) -> String {

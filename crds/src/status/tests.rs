@@ -237,6 +237,25 @@ fn protection_says_which_failure_is_one_too_many() {
     );
     assert_eq!(status.condition(ConditionKind::Ready).unwrap().status, ConditionStatus::True);
 
+    // A node whose Consul is a client takes nothing of the quorum with it, and a server does.
+    for (lost, protection) in [
+        ("nfs-4", "survives one more failure: nfs-2 and nfs-3 can take over from nfs-1"),
+        (
+            "nfs-3",
+            "cannot survive one more failure: nfs-3 is not up, and if one more of Consul's servers fails, Consul loses \
+             its quorum",
+        ),
+    ] {
+        let mut view = healthy();
+        let spec = &mut view.spec.as_mut().unwrap().document["spec"];
+        spec["Node"].as_array_mut().unwrap().push(json!("10.0.0.4 nfs-4"));
+        spec["Servers"] = json!(["nfs-1", "nfs-2", "nfs-3"]);
+        view.leases.insert(node("nfs-4"), lease("nfs-4"));
+        view.lease_ages.insert(node("nfs-4"), LeaseSight::Fresh);
+        view.leases.get_mut(&node(lost)).unwrap().state = LeaseState::Fenced;
+        assert_eq!(summarise(&view).protection, protection, "{lost}");
+    }
+
     let mut view = healthy();
     for name in ["nfs-1", "nfs-3"] {
         let conditions = &mut view.node_statuses.get_mut(&node(name)).unwrap().conditions;

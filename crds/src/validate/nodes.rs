@@ -1,17 +1,22 @@
-//! Rules on the nodes: an odd number, each name and each address once, addresses a host can have.
+//! Rules on the nodes: how many, and how many of them vote in Consul; each name and each address once, addresses a host
+//! can have.
 //!
 //! Never here: whether a node answers.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use super::draft::Draft;
+use super::draft::{Draft, read};
+use super::image::entry_twice;
 use crate::diagnostic::{Code, Finding, quoted};
 use crate::path::Path;
+use crate::{HaCluster, NodeName};
 
 pub(super) fn check(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     count(draft, found);
+    servers(draft, found);
     for (at, node) in draft.nodes.iter().enumerate() {
         let Some(node) = node else { continue };
         let path = Path::spec().key("Node").index(at);
@@ -51,20 +56,64 @@ pub(super) fn check(draft: &Draft<'_>, found: &mut Vec<Finding>) {
 
 fn count(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     let count = draft.value("Node").and_then(Value::as_array).map_or(0, Vec::len);
-    if count >= 3 && count.is_multiple_of(2) {
+    if count >= 3 && count.is_multiple_of(2) && draft.value("Servers").is_none() {
         found.push(
             Finding::new(
                 Code::NodeCountEven,
                 Path::spec().key("Node"),
                 format!("must have an odd number of entries, not {count}"),
             )
-            .allowed("3, 5, 7, ... nodes")
+            .allowed(super::NODE_COUNTS)
             .hint(format!(
-                "{count} nodes survive no more failures than {} do: add one or remove one",
+                "{count} nodes survive no more failures than {} do: add one or remove one, or name in `Servers` which \
+                 of them vote in Consul",
                 count - 1
             ))
             .at_key(),
         );
+    }
+}
+
+/// Consul's servers vote, so that an even number of them survives no more than one fewer does.
+fn servers(draft: &Draft<'_>, found: &mut Vec<Finding>) {
+    let Some(given) = draft.value("Servers").and_then(Value::as_array) else { return };
+    let (count, path) = (given.len(), Path::spec().key("Servers"));
+    if !(3..=HaCluster::MOST_SERVERS).contains(&count) || count.is_multiple_of(2) {
+        let message = format!("must name 3, 5 or 7 nodes, not {count}");
+        found.push(
+            Finding::new(Code::ServerCount, path.clone(), message)
+                .allowed("3, 5 or 7 nodes of `Node`")
+                .hint(
+                    "3 survive the loss of 1 server, 5 of 2, 7 of 3; an odd number of nodes may leave it out",
+                )
+                .at_key(),
+        );
+    }
+    each_once_and_known(draft, &path, given, found);
+}
+
+/// Finds names in a list that are of no node, or there twice.
+pub(super) fn each_once_and_known(draft: &Draft<'_>, path: &Path, given: &[Value], found: &mut Vec<Finding>) {
+    let names: Vec<(usize, NodeName)> =
+        given.iter().enumerate().filter_map(|(at, name)| Some((at, read::<NodeName>(Some(name))?))).collect();
+    let nodes = draft.node_names();
+    let known = nodes.iter().flatten().map(|node| quoted(node.as_str())).collect::<Vec<_>>().join(", ");
+    let listed: BTreeSet<&NodeName> = names.iter().map(|(_, name)| name).collect();
+    let mut seen = BTreeSet::new();
+    for (at, name) in &names {
+        if let Some(nodes) = nodes.as_ref().filter(|nodes| !nodes.contains(name)) {
+            let free = nodes.iter().filter(|node| !listed.contains(*node)).map(|node| node.as_str());
+            let hint = match crate::nearest::nearest(name.as_str(), free) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => "name a node, or remove it".to_owned(),
+            };
+            let message = format!("must be a node of `Node`, not {}", quoted(name.as_str()));
+            let finding = Finding::new(Code::UnknownNode, path.index(*at), message);
+            found.push(finding.allowed(known.clone()).hint(hint));
+        }
+        if !seen.insert(name) {
+            found.push(entry_twice(path.index(*at), name.as_str()));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::draft::{Draft, read};
 use super::image::{climbing, entry_twice};
-use crate::NodeName;
+use super::nodes::each_once_and_known;
 use crate::diagnostic::{Code, Finding, quoted};
 use crate::document::{AbsolutePath, Availability, BridgeName, Mount, MountSource};
 use crate::path::Path;
@@ -164,30 +164,8 @@ fn bridges(draft: &Draft<'_>, found: &mut Vec<Finding>) {
 fn placement(draft: &Draft<'_>, found: &mut Vec<Finding>) {
     let preferred =
         draft.value("Placement").and_then(|section| section.get("Preferred")).and_then(Value::as_array);
-    let names: Vec<(usize, NodeName)> = preferred
-        .into_iter()
-        .flatten()
-        .enumerate()
-        .filter_map(|(at, name)| Some((at, read::<NodeName>(Some(name))?)))
-        .collect();
     let path = Path::spec().key("Placement").key("Preferred");
-    let nodes = draft.node_names();
-    let known = nodes.iter().flatten().map(|node| quoted(node.as_str())).collect::<Vec<_>>().join(", ");
-    let listed: BTreeSet<&NodeName> = names.iter().map(|(_, name)| name).collect();
-    let mut seen = BTreeSet::new();
-    for (at, name) in &names {
-        if let Some(nodes) = nodes.as_ref().filter(|nodes| !nodes.contains(name)) {
-            let free = nodes.iter().filter(|node| !listed.contains(*node)).map(|node| node.as_str());
-            let hint = match crate::nearest::nearest(name.as_str(), free) {
-                Some(near) => format!("did you mean '{near}'?"),
-                None => "name a node, or remove it".to_owned(),
-            };
-            let message = format!("must be a node of `Node`, not {}", quoted(name.as_str()));
-            let finding = Finding::new(Code::UnknownNode, path.index(*at), message);
-            found.push(finding.allowed(known.clone()).hint(hint));
-        }
-        if !seen.insert(name) {
-            found.push(entry_twice(path.index(*at), name.as_str()));
-        }
+    if let Some(preferred) = preferred {
+        each_once_and_known(draft, &path, preferred, found);
     }
 }

@@ -1,4 +1,6 @@
-//! What install does on a node, by what the node says of itself.
+//! What install does on a node, by what the node says of itself. `servers`: where Consul's servers change.
+
+mod servers;
 
 use super::*;
 use crate::install::facts::{ConsulProgram, FileFact, UnitFact};
@@ -54,8 +56,8 @@ impl World {
             }
         }
         for on in plan.consul.iter().chain(&plan.zsha) {
-            let facts = self.facts.get_mut(&on.node.name).unwrap();
             for step in &on.steps {
+                let facts = self.facts.get_mut(&on.node.name).unwrap();
                 let mut put = |path: &str, mode: &str, sha256: &str| {
                     facts.files.insert(path.into(), FileFact { mode: mode.into(), sha256: sha256.into() });
                 };
@@ -73,6 +75,11 @@ impl World {
                             facts.consul = Some(ConsulProgram { path: layout::CONSUL.into(), version });
                         }
                     }
+                    Step::Remove(path, part) => {
+                        put(part.due().unwrap(), "644", "");
+                        facts.files.remove(*path);
+                    }
+                    Step::SeeSpare | Step::LeavePeers => {}
                     Step::Record(installed) => facts.installed = Some(installed.clone()),
                     Step::MakeConsulUser => facts.consul_user = true,
                     Step::OpenFirewall => {
@@ -112,12 +119,17 @@ impl World {
                 if let Some(part) = started(step) {
                     facts.files.remove(part.due().unwrap());
                 }
+                self.count(&on.node, step);
             }
         }
     }
 
     fn installed() -> Self {
-        let mut world = Self::bare();
+        Self::installed_of(document())
+    }
+
+    fn installed_of(document: HaCluster) -> Self {
+        let mut world = Self::of(document);
         let plan = world.plan();
         world.carry_out(&plan);
         world.in_force = true;
@@ -176,8 +188,7 @@ fn a_new_build_is_sent_and_started_node_by_node_with_the_owner_last() {
         words(&plan.consul)
     );
     let steps = vec![layout::CONTROLLER.to_owned(), "StartZsha { anew: true }".into(), "SeeHealthy".into()];
-    let expected: Vec<_> = ["nfs-2", "nfs-3", "nfs-1"].map(|node| (node.to_owned(), steps.clone())).into();
-    assert_eq!(words(&plan.zsha), expected);
+    assert_eq!(words(&plan.zsha), ["nfs-2", "nfs-3", "nfs-1"].map(|node| (node.to_owned(), steps.clone())));
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub struct Agent {
     pub node: String,
     pub version: String,
     pub server: bool,
-    /// 1 is fast, 5 is Consul's default; none if the agent does not say.
+    /// 1 is fast, 5 is Consul's default; none if the agent does not say, or is a client, which elects nobody.
     pub raft_multiplier: Option<u32>,
     pub cleanup_dead_servers: Option<bool>,
     pub leave_on_terminate: Option<bool>,
@@ -52,6 +52,7 @@ impl Agent {
             version: config.version,
             server: config.server,
             raft_multiplier: duration("ConsulRaftHeartbeatTimeout")
+                .filter(|_| config.server)
                 .and_then(|timeout| u32::try_from(timeout.as_millis() / RAFT_HEARTBEAT.as_millis()).ok()),
             cleanup_dead_servers: flag("AutopilotCleanupDeadServers"),
             leave_on_terminate: flag("LeaveOnTerm"),
@@ -175,6 +176,14 @@ mod tests {
         assert_eq!(agent.raft_multiplier, Some(5));
         assert_eq!(agent.cleanup_dead_servers, Some(true));
         assert_eq!(agent.rpc_hold_timeout, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn a_client_elects_nobody_however_it_is_set() {
+        let body = br#"{"Config":{"NodeName":"n1","Version":"1.8.7","Server":false},
+            "DebugConfig":{"ConsulRaftHeartbeatTimeout":"5s"}}"#;
+        let agent = Agent::parse(body).unwrap();
+        assert_eq!((agent.server, agent.raft_multiplier), (false, None));
     }
 
     #[test]

@@ -1,0 +1,208 @@
+//! What is said of a node before anything is done there.
+
+use super::*;
+use crate::install::facts::{CephFacts, ConsulProgram, DiskUser, Image, Installed};
+use crate::install::testing::{bare, document, in_ceph, of_nodes};
+use serde_yaml::Mapping;
+use zsha_crds::VmName;
+
+fn checked(change: impl FnOnce(&mut Facts), sends_consul: bool) -> Checked {
+    let document = document();
+    let mut facts = bare("nfs-1");
+    change(&mut facts);
+    let choice = Choice { acl: true, settings: Mapping::new() };
+    let wish = Wish { document: &document, choice: &choice, sends_consul };
+    check(&wish, &document.nodes()[0], &facts, 1_795_876_627)
+}
+
+fn installed(node: &str) -> Installed {
+    Installed {
+        cluster: document().name().to_string(),
+        node: node.into(),
+        consul: true,
+        consul_program: true,
+        consul_user: true,
+        acl: true,
+        masked_libvirt_guests: false,
+        ceph: false,
+    }
+}
+
+fn objections(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+    checked(change, true).objections.into_iter().map(|objection| objection.what).collect()
+}
+
+#[test]
+fn a_node_with_all_that_is_needed_is_shown_in_the_manuals_words() {
+    let good = checked(|_| {}, true);
+    assert_eq!((good.objections, good.remarks), (vec![], vec![]));
+    insta::assert_snapshot!(good.lines.join("\n"));
+}
+
+#[test]
+fn every_lack_is_said_at_once_and_each_with_a_way_out() {
+    let bad = checked(
+        |facts| {
+            facts.machine = "riscv64".into();
+            facts.systemd = 0;
+            facts.libvirt = None;
+            facts.qemu = None;
+            facts.image = Some(Image::Unknown("no answer within 10 s".into()));
+            facts.bridges.insert("br_zsn0".into(), Link::No);
+            facts.bridges.insert("br_zsn1".into(), Link::Missing);
+            facts.free.insert("/usr".into(), 1 << 10);
+            facts.free.remove("/var");
+        },
+        false,
+    );
+    let shown: Vec<_> = bad.objections.iter().map(|one| format!("{}\n  {}", one.what, one.hint)).collect();
+    insta::assert_snapshot!(shown.join("\n"));
+}
+
+#[test]
+fn what_libvirt_could_start_past_zsha_is_said() {
+    use crate::install::facts::DomainFact;
+    let ours = VmName::management().domain_uuid(document().name()).to_string();
+    let with = |uuid: &str, defined, autostart| {
+        let domain = DomainFact { uuid: uuid.to_owned(), defined, autostart };
+        let checked = checked(|facts| facts.domain = Ok(Some(domain)), true);
+        let objections: Vec<_> = checked.objections.into_iter().map(|one| one.what).collect();
+        (objections, checked.remarks)
+    };
+    let silent = checked(|facts| facts.domain = Err("no answer".to_owned()), true);
+    assert!(silent.remarks.iter().any(|said| said.contains("no answer")), "{:?}", silent.remarks);
+    assert_eq!(with(&ours, false, false), (vec![], vec![]), "it runs, and nothing is on the disk");
+    let (objections, remarks) = with(&ours, true, true);
+    assert_eq!(objections, Vec::<String>::new());
+    assert_eq!(
+        remarks,
+        [
+            "libvirt there has mnvm on its disk, to be started with the host; zsha removes it, whether or not it runs"
+        ]
+    );
+    let (objections, remarks) = with("173de36b-4a5d-458e-a5e3-9a99584551ef", true, false);
+    assert_eq!(
+        objections,
+        ["libvirt there has another domain named mnvm, 173de36b-4a5d-458e-a5e3-9a99584551ef"]
+    );
+    assert_eq!(remarks, Vec::<String>::new());
+}
+
+#[test]
+fn whatever_else_has_the_vms_disk_is_in_the_way_and_the_vm_itself_is_not() {
+    let uuid = VmName::management().domain_uuid(document().name()).to_string();
+    let process = |uuid: &str| DiskUser::Process {
+        pid: "4711".into(),
+        program: "qemu-kvm".into(),
+        uuid: uuid.to_owned(),
+    };
+    let said = |user: DiskUser| objections(|facts| facts.disk_users = vec![user]);
+    assert_eq!(said(process(&uuid)), Vec::<String>::new());
+    let disk = document().image_path().unwrap().display().to_string();
+    for other in ["", "173de36b-4a5d-458e-a5e3-9a99584551ef"] {
+        let expected = format!("process 4711 (qemu-kvm) there has {disk} open, and is not zsha's VM");
+        assert_eq!(said(process(other)), [expected]);
+    }
+    let old = DiskUser::Domain { name: "ZStack Management Node VM".into(), state: "shut off".into() };
+    assert_eq!(
+        said(old),
+        [format!("libvirt there has the domain \"ZStack Management Node VM\" (shut off) with {disk}")]
+    );
+    assert_eq!(said(DiskUser::Unknown("no answer".into())).len(), 1, "not known is not none");
+}
+
+#[test]
+fn another_clusters_node_is_not_taken_over() {
+    let said = objections(|facts| {
+        facts.installed = Some(Installed { cluster: "east".into(), ..installed("nfs-1") });
+    });
+    assert_eq!(said, ["it is node nfs-1 of cluster east already"]);
+}
+
+#[test]
+fn a_cluster_in_ceph_needs_its_image_a_driver_and_somebody_who_may_make_its_user() {
+    let document = in_ceph();
+    let choice = Choice { acl: true, settings: Mapping::new() };
+    let of = |change: fn(&mut CephFacts)| {
+        let mut facts = bare("nfs-1");
+        facts.ceph.as_mut().map(change);
+        let wish = Wish { document: &document, choice: &choice, sends_consul: true };
+        let checked = check(&wish, &document.nodes()[0], &facts, facts.now);
+        let all = BTreeMap::from([(document.nodes()[0].name.clone(), facts)]);
+        let told = checked.objections.into_iter().chain(ceph(&document, &all, &choice));
+        let told: Vec<_> = told.map(|one| format!("{}\n  {}", one.what, one.hint)).collect();
+        checked
+            .lines
+            .into_iter()
+            .filter(|line| line.contains("rbd"))
+            .chain(checked.remarks.into_iter().filter(|remark| remark.contains("rbd")))
+            .chain(told)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let fit = of(|_| {});
+    let nothing_there = of(|ceph| {
+        *ceph = CephFacts { driver: Some(false), image: Some(Image::Missing), ..ceph.clone() };
+    });
+    let no_admin = of(|ceph| {
+        *ceph = CephFacts { no_admin: Some("there is no program ceph".into()), image: None, ..ceph.clone() };
+    });
+    let unlocked = of(|ceph| ceph.locks = false);
+    let hangs = of(|ceph| ceph.image = Some(Image::Unknown("no answer from Ceph within 10 s".into())));
+    insta::assert_snapshot!([fit, nothing_there, no_admin, unlocked, hangs].join("\n\n"));
+}
+
+#[test]
+fn tokens_need_a_consul_that_knows_nodes() {
+    let with = |version: &str| {
+        let consul = ConsulProgram { path: "/usr/bin/consul".into(), version: version.into() };
+        objections(|facts| facts.consul = Some(consul)).len()
+    };
+    assert_eq!((with("1.8.7+dfsg1"), with("1.20.0"), with("1.8.1")), (0, 0, 0));
+    assert_eq!((with("1.8.0"), with("1.4.4"), with("?")), (1, 1, 1));
+}
+
+#[test]
+fn a_consul_of_somebody_else_on_some_nodes_only_is_no_start() {
+    let mut facts: BTreeMap<_, _> =
+        document().nodes().iter().map(|node| (node.name.clone(), bare(node.name.as_str()))).collect();
+    assert_eq!(one_consul(&facts), []);
+    let first = facts.values_mut().next().unwrap();
+    first.consul_runs = true;
+    assert_eq!(one_consul(&facts).len(), 1);
+}
+
+#[test]
+fn a_server_of_consuls_that_is_no_node_is_said_once_and_only_by_a_consul_of_ours() {
+    let peer = |host: &str| Peer { host: host.into(), port: "8300".into(), votes: true };
+    let mut facts: BTreeMap<_, _> =
+        document().nodes().iter().map(|node| (node.name.clone(), bare(node.name.as_str()))).collect();
+    for of in facts.values_mut() {
+        of.peers = Some(vec![peer("192.168.10.11"), peer("192.168.10.14")]);
+    }
+    assert_eq!(strange_servers(&document(), &facts), [""; 0], "no Consul there is ours");
+    facts.values_mut().next().unwrap().installed = Some(installed("nfs-1"));
+    let said = strange_servers(&document(), &facts);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].ends_with("`consul operator raft remove-peer -address=192.168.10.14:8300`"), "{said:?}");
+}
+
+#[test]
+fn a_node_that_would_rest_on_one_server_of_consuls_alone_needs_a_lease_that_outlasts_its_loss() {
+    let said = |acl: bool, at: usize, profile: &str| {
+        let mut spec = zsha_crds::normalise::normalised(&of_nodes(4, &["nfs-1", "nfs-2", "nfs-3"]));
+        spec["spec"]["Availability"] = serde_json::json!({ "Profile": profile });
+        let document = zsha_crds::decode_value(&spec).unwrap();
+        let (choice, node) = (Choice { acl, settings: Mapping::new() }, &document.nodes()[at]);
+        let wish = Wish { document: &document, choice: &choice, sends_consul: true };
+        let objections = check(&wish, node, &bare(node.name.as_str()), 1_795_876_627).objections;
+        objections.into_iter().map(|one| one.what).collect::<Vec<_>>()
+    };
+    for profile in ["Fast", "Balanced"] {
+        let alone = said(false, 3, profile);
+        assert!(alone.len() == 1 && alone[0].starts_with("it has no server of Consul's"), "{alone:?}");
+        assert_eq!(said(false, 2, profile), [""; 0], "a server");
+        assert_eq!(said(true, 3, profile), [""; 0], "it asks two servers as well");
+    }
+    assert_eq!(said(false, 3, "Patient"), [""; 0]);
+}
