@@ -1,11 +1,12 @@
-//! The judge: looks at the processes and the store from outside, and at no word or reckoning of ours. It is asked at
-//! every change of a process and at every write, so that nothing between two looks is missed.
+//! The judge. It looks at the processes and the store from outside, and believes no word or reckoning of zsha's. It
+//! looks at every change of a process and at every write, so that it misses nothing in between.
 //!
 //! - I1: at most one copy executes.
-//! - I2: a copy executes only with its node's lease valid (`validity`), its node and epoch named as owner, unfenced.
-//! - R1 to R4: what is begun, ended and written has a reason, and the reason is so (`reasons`).
-//! - I3: a copy that executes goes on doing so, unless its node's lease lapsed, and for a reason; or it was killed,
-//!   lost power or was powered off; or an operator asked for the stop.
+//! - I2: a copy executes only while its node's lease is valid (`validity`), unfenced, and its node and epoch are named
+//!   as owner.
+//! - R1 to R4: what is begun, ended and written has a reason, and the reason is true (`reasons`).
+//! - I3: a copy that executes goes on, unless its node's lease lapsed for a reason, it was killed, it lost power or was
+//!   powered off, or an operator asked for the stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -26,20 +27,21 @@ use super::validity::Validity;
 use crate::hypervisor::simulated::{Copy, SimulatedHosts, StaleResume};
 use crate::keeper::watchdog::simulated::SimulatedDevice;
 
-/// After a restore, until every node has seen it, and whoever is entitled has written itself down again; or, cut off
-/// before it could, has outlived the longest F and K that are drawn.
+/// The time after a restore in which the records may be of another time: until every node has seen the restore and
+/// whoever is entitled has written itself down again, or, cut off before it could, has outlived the longest F and K
+/// that are drawn.
 const UNSETTLED: Duration = Duration::from_secs(30);
 
-/// K of a node whose lease nobody knows: the shortest.
+/// The K of a node whose lease nobody knows: the shortest.
 const KILL: Duration = Duration::from_millis(500);
 
 /// A process that executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Executing {
     process: u64,
-    /// Whether a stop was in force at any time since it began.
+    /// True if a stop was in force at any time since the process began.
     stop_asked: bool,
-    /// Whether it executed by a valid lease when a snapshot was last restored.
+    /// True if the process executed by a valid lease when a snapshot was last restored.
     held: bool,
 }
 
@@ -57,31 +59,32 @@ pub struct Checker {
     pub violations: Vec<String>,
     doubles: usize,
     stale: usize,
-    /// Until when the store may not say yet who owns what: a snapshot was restored.
+    /// The time until which the store may not say yet who owns what, since a snapshot was restored.
     unsettled_until: Option<Instant>,
-    /// Whether a node ever had to put a record in the place of another's lease.
+    /// True if a node ever had to put a record in the place of another's lease.
     lost: bool,
-    /// Writes of the ownership record that were done, and those that lost their race.
+    /// The number of writes of the ownership record that were done, and of those that lost their race.
     written: (u64, u64),
-    /// What executed at the last look.
+    /// The processes that executed at the last look.
     executing: BTreeMap<NodeName, Executing>,
-    /// What executed on a host when it was suspended.
+    /// The processes that executed on a host when it was suspended.
     asleep: BTreeMap<NodeName, Executing>,
-    /// Nodes whose whole host was ever suspended, and whenever they woke.
+    /// The nodes whose whole host was ever suspended, and the times at which they woke.
     slept: BTreeSet<NodeName>,
     woke: BTreeMap<NodeName, Vec<Instant>>,
     watchdogs: BTreeMap<NodeName, Arc<SimulatedDevice>>,
-    /// Copies in uninterruptible sleep, without a watchdog, beside which another executed. No promise covers them.
+    /// The copies in uninterruptible sleep, without a watchdog, beside which another executed. No promise covers them.
     stuck: BTreeSet<u64>,
-    /// Nodes on which a copy may end at this moment.
+    /// The nodes on which a copy may end at this moment.
     excused: BTreeSet<NodeName>,
-    /// What somebody has made execute by hand, past zsha.
+    /// The copies that somebody has made execute by hand, past zsha.
     pub by_hand: ByHand,
-    /// Nodes that do not reach the VM's disk: what executes there may be ended.
+    /// The nodes that do not reach the VM's disk: a copy that executes there may be ended.
     pub without_disk: BTreeSet<NodeName>,
-    /// Nodes whose hosts shut down: a guest there ends with them.
+    /// The nodes whose hosts shut down: a guest there ends with its host.
     pub going_down: BTreeSet<NodeName>,
-    /// Every fault, every change of the ownership record and of who executes, by virtual time.
+    /// The log of every fault, of every change of the ownership record and of every change of who executes, by virtual
+    /// time.
     pub log: String,
 }
 
@@ -148,14 +151,14 @@ impl Checker {
         self.unsettled_until = Some(Instant::now() + UNSETTLED);
     }
 
-    /// It has only now become possible to write anything again.
+    /// The store has only now become writable again, so that the time to settle begins here.
     pub fn reached_again(&mut self) {
         if self.is_unsettled() {
             self.unsettled_until = Some(Instant::now() + UNSETTLED);
         }
     }
 
-    /// Whether a snapshot was restored in this run.
+    /// True if a snapshot was restored in this run.
     pub const fn was_restored(&self) -> bool {
         self.unsettled_until.is_some()
     }
@@ -164,7 +167,7 @@ impl Checker {
         self.unsettled_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Does what ends copies on these nodes, and does not hold their end against anybody.
+    /// Runs `act`, which ends copies on these nodes, and holds their end against nobody.
     pub fn excusing(&mut self, nodes: impl IntoIterator<Item = NodeName>, act: impl FnOnce(&SimulatedHosts)) {
         self.check();
         self.excused.extend(nodes);
@@ -174,7 +177,7 @@ impl Checker {
         self.excused.clear();
     }
 
-    /// All that must hold now.
+    /// Checks all that must hold now.
     pub fn check(&mut self) {
         self.refresh();
         self.check_what_hosts_saw();
@@ -220,8 +223,8 @@ impl Checker {
         }
     }
 
-    /// What the hosts have noted since the last look: two that executed at once, and a guest that was let run with memory older
-    /// than its disk.
+    /// Checks what the hosts have noted since the last look: two copies that executed at once, and a guest that was let
+    /// run although its memory was older than its disk.
     fn check_what_hosts_saw(&mut self) {
         for double in self.hosts.double_executions().iter().skip(self.doubles) {
             self.doubles += 1;
@@ -248,9 +251,9 @@ impl Checker {
         }
     }
 
-    /// A copy that was killed in uninterruptible sleep executes nothing, but what it was writing may land for as long as
-    /// it is there. Where a watchdog is petted, its host is reset before another may execute. Where there is none, no
-    /// promise covers it; nor where the host was suspended, and its watchdog with it.
+    /// Checks copies that were killed in uninterruptible sleep. Such a copy executes nothing, but what it was writing
+    /// may land for as long as it is there. Where a watchdog is petted, the host is reset before another may execute.
+    /// No promise covers a copy without a watchdog, nor one whose host was suspended, and its watchdog with it.
     fn check_stuck(&mut self, copies: &[Copy]) {
         for stuck in copies.iter().filter(|copy| copy.may_write && !self.by_hand.is(copy.process)) {
             let other = copies
@@ -268,7 +271,7 @@ impl Checker {
         }
     }
 
-    /// A node's transaction was done, or was not as something had changed.
+    /// A node's transaction was done, or was refused since something had changed.
     pub fn asked_for(&mut self, ops: &[Op], committed: bool) {
         let ownership = self.keys.vm(&VmName::management());
         if ops.iter().any(|op| matches!(op, Op::Cas { key, .. } if *key == ownership)) {
@@ -277,12 +280,12 @@ impl Checker {
         }
     }
 
-    /// How often a node has written the ownership record, and how often such a write has lost its race.
+    /// The number of the nodes' writes of the ownership record, and of those that lost their race.
     pub fn ownership_writes(&self) -> (u64, u64) {
         self.written
     }
 
-    /// How often another executed while a copy that no watchdog stood behind was stuck.
+    /// The number of times that another copy executed while one that no watchdog stood behind was stuck.
     pub fn beside_stuck(&self) -> u64 {
         self.stuck.len() as u64
     }
@@ -291,7 +294,7 @@ impl Checker {
         self.watchdogs.insert(node.clone(), device);
     }
 
-    /// The host is suspended as a whole, and with it what executes there.
+    /// The host is suspended as a whole, and with it the copy that executes there.
     pub fn suspend(&mut self, node: &NodeName) {
         self.check();
         if let Some(it) = self.executing.remove(node) {
@@ -302,7 +305,8 @@ impl Checker {
         self.check();
     }
 
-    /// It wakes. What executed there does so again before anybody can kill it: that is not promised away.
+    /// The host wakes. A copy that executed there executes again before anybody can kill it; that is checked like any
+    /// other.
     pub fn wake(&mut self, node: &NodeName) {
         self.woke.entry(node.clone()).or_default().push(Instant::now());
         self.hosts.wake(node);
@@ -315,7 +319,7 @@ impl Checker {
         self.check();
     }
 
-    /// For K after the whole host woke.
+    /// True for K after the whole host woke.
     fn has_just_woken(&self, node: &NodeName) -> bool {
         self.had_just_woken(node, Instant::now())
     }
@@ -352,7 +356,8 @@ impl Checker {
         matches!(self.power.value, Some(Intent::Stop { .. }))
     }
 
-    /// A copy that begins to execute needs a valid lease there and then; one that executes is dead K after it.
+    /// Checks a copy that executes: one that begins to needs a valid lease there and then, one that has `already`
+    /// executed must be dead K after its end.
     fn may_execute(&mut self, node: &NodeName, already: bool) {
         let now = self.validity.now(node);
         if self.has_just_woken(node) {
@@ -396,7 +401,7 @@ impl Checker {
         }
     }
 
-    /// A copy has ended now: that must not have been later than K after the lease.
+    /// A copy has ended now. That must not have been later than K after the end of the lease.
     fn too_late(&mut self, node: &NodeName) {
         let now = self.validity.now(node);
         let Some(grant) = self.validity.grant(node) else { return };
@@ -407,7 +412,7 @@ impl Checker {
         }
     }
 
-    /// Whether the owner's copy is being moved from there: it stands still at the end of that.
+    /// True if the owner's copy is being moved away from there: it stands still at the end of the move.
     fn is_moving_from(&self, node: &NodeName) -> bool {
         self.vm.value.as_ref().is_some_and(|record| {
             record.migration.as_ref().is_some_and(|migration| migration.to.node != *node)
@@ -450,8 +455,8 @@ impl Checker {
         }
     }
 
-    /// The process that executes, if all is as it should be in a cluster without faults; `lost` is the node that is
-    /// not mended.
+    /// The process that executes, if all is as it should be in a cluster without faults. `lost`: the node that is not
+    /// mended.
     pub fn settled(&mut self, lost: Option<&NodeName>) -> Result<u64, String> {
         self.check();
         let Some(record) = &self.vm.value else { return Err("there is no ownership record".to_owned()) };
@@ -469,9 +474,9 @@ impl Checker {
         }
     }
 
-    /// Whether nothing runs, and nothing is started before an operator has looked where the VM is.
-    /// `lost`: the node that is not mended. With it has died what was seen on it, if it still said that it had the guest whole:
-    /// a process that it only counted may have been sent on.
+    /// True if nothing runs, and nothing may be started before an operator has looked where the VM is. `lost` is the
+    /// node that is not mended. The guest has died with that node if it still said that it had the guest whole; a
+    /// process that it only counted may have been sent on.
     pub fn waits_for_an_operator(&self, lost: Option<&NodeName>) -> bool {
         let departed = self.vm.value.as_ref().and_then(|record| record.departed.as_ref());
         let had_it = |node: &NodeName| self.status_of(node).is_some_and(|status| status.runs_unnamed);
@@ -482,30 +487,31 @@ impl Checker {
         self.executing.is_empty() && departed.is_some_and(|departed| !has_died(departed))
     }
 
-    /// A lease was written over while nobody lived who could write it anew: whoever begins there waits for the longest D.
+    /// A lease was written over while nobody lived who could write it anew. Whoever begins there waits for the longest
+    /// D.
     pub const fn loses_a_lease(&mut self) {
         self.lost = true;
     }
 
-    /// Whether a node had to put a record in the place of another's lease, which may have cost the longest D.
+    /// True if a node had to put a record in the place of another's lease, which may have cost the longest D.
     pub fn a_lease_was_lost(&self) -> bool {
         self.lost
     }
 
-    /// The guest is about to be moved from there by hand: its process will end, or go on.
+    /// The guest is about to be moved away from there by hand, so that its process will end, or go on.
     pub fn moved_by_hand(&mut self, from: &NodeName) {
         if let Some(it) = self.executing.get(from) {
             self.by_hand.leaves(it.process);
         }
     }
 
-    /// What the node last said of itself, if that can be read.
+    /// The status that the node last wrote, if it can be read.
     pub fn status_of(&self, node: &NodeName) -> Option<NodeStatus> {
         let status = self.store.read(&self.keys.node_status(node))?;
         serde_json::from_str(&status.value).ok()
     }
 
-    /// The node that is named.
+    /// The node that the record names as owner.
     pub fn owner(&self) -> Option<NodeName> {
         let record = self.vm.value.as_ref()?;
         record.owner.as_ref().map(|owner| owner.node.clone())
@@ -516,7 +522,7 @@ impl Checker {
         self.executing.iter().next().map(|(node, it)| (node.clone(), it.process))
     }
 
-    /// What the nodes told people so far, in order.
+    /// Logs the events that the nodes have written so far, in order.
     pub fn log_events(&mut self) {
         let listing = self.store.read_all(&self.keys.events());
         let mut events: Vec<EventRecord> =

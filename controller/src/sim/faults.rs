@@ -1,4 +1,4 @@
-//! Faults, and when: drawn once from the seed, so that a run can be read before it is made.
+//! Faults and their times. They are drawn once from the seed, so that a run can be read before it is made.
 
 use std::time::Duration;
 
@@ -23,53 +23,53 @@ mod moves;
 pub enum Fault {
     PowerLoss(NodeName),
     PowerOn(NodeName),
-    /// The node's network is gone; it runs on.
+    /// The node's network is gone; the node runs on.
     Cut(NodeName),
     Mend(NodeName),
-    /// The same of whoever is named as owner at that moment; or only that answers to it come late.
+    /// The same happens to the node that is the owner at that moment; or only answers to it come late.
     CutOwner,
     SlowOwner,
-    /// Part of the line of this node is cut, or of whoever is the owner; `flapping`, if one of several cuts in quick
-    /// succession.
+    /// Part of the line of this node is cut, or of the node that is the owner. `flapping`: it is one of several cuts in
+    /// quick succession.
     Sever {
         node: Option<NodeName>,
         way: Way,
         flapping: bool,
     },
-    /// Mends all that were owners then.
+    /// Every node that was hit as the owner is mended.
     MendOwners,
-    /// Consul has no leader until it has elected another: nobody is answered consistently, and of the writes that are
+    /// Consul has no leader until it has elected another. Nobody is answered consistently, and of the writes that are
     /// under way some are lost, some done later.
     LeaderLost,
     LeaderElected,
-    /// No leader, no quorum: nobody is answered.
+    /// The store has no quorum, and nobody is answered.
     StoreDown,
     StoreUp,
-    /// The server this node reads from stands still, or takes a step.
+    /// The server that this node reads from stands still; if it does already, it takes one step.
     Lag(NodeName),
     CatchUp(NodeName),
     StopController(NodeName),
     StartController(NodeName),
     StopKeeper(NodeName),
     StartKeeper(NodeName),
-    /// The node's processes stop at their next word with the store; the keeper's timer does not.
+    /// The node's processes stop at their next call of the store; the keeper's timer goes on.
     Pause(NodeName),
     Continue(NodeName),
-    /// Its controller, or also what renews, stops where it is, between any two of its steps.
+    /// The node's controller, or also the loop that renews, stops where it is, between any two of its steps.
     Freeze(NodeName, Part),
     Thaw(NodeName, Part),
-    /// The whole host stops, with its guest and what enforces; only its clock goes on.
+    /// The whole host stops, with its guest and the thread that enforces; only its clock goes on.
     Suspend(NodeName),
     Wake(NodeName),
-    /// The same of where the VM executes, and of all that sleep.
+    /// The host on which the VM executes is suspended; all that sleep are woken.
     SuspendHost,
     WakeHosts,
-    /// Its QEMU is in uninterruptible sleep, whichever it is (of the owner, where no node is named); and no longer.
+    /// The QEMU of this node is in uninterruptible sleep (of the owner, where no node is named); and no longer.
     Stuck(Option<NodeName>),
     Unstuck,
-    /// Somebody sets its wall clock, by so many seconds.
+    /// Somebody sets the node's wall clock, by so many seconds.
     WallClockStep(NodeName, i64),
-    /// Nobody has petted the watchdog.
+    /// The node's watchdog, which nobody has petted, resets the host.
     WatchdogReset(NodeName),
     /// The node that executes loses its power, and an NFS server holds its lock for this long.
     LockOutlivesHost(Duration),
@@ -92,12 +92,12 @@ pub enum Fault {
     Migrations(Option<simulated::MigrationFault>),
     /// A document that prefers this node, and whether the VM fails back to it.
     Prefer(NodeName, bool),
-    /// The key of its lease is deleted by hand.
+    /// The key of the node's lease is deleted by hand.
     DeleteLease(NodeName),
     Hypervisor(NodeName, Option<simulated::Fault>),
-    /// Every start there is refused, or is no longer.
+    /// Every start on the node is refused, or no longer.
     StartsFail(NodeName, bool),
-    /// An NFS server still holds the lock of a client that is gone, for this long.
+    /// An NFS server goes on holding the lock of a client that is gone, for this long.
     ImageLocked(Duration),
     BridgeMissing(NodeName),
     HostRepaired(NodeName),
@@ -106,21 +106,22 @@ pub enum Fault {
     /// A snapshot of the store is taken; the last one is restored.
     Snapshot,
     Restore,
-    /// Lost replies, late arrivals, slow requests.
+    /// Replies are lost, and requests arrive late or slowly.
     Lossy(bool),
-    /// Of this node's calls, or of all, so many in a thousand go wrong in one of the ways of [`CallFault`]. 0: no more.
+    /// Calls go wrong in the ways of [`CallFault`], so many in a thousand of this node's calls or of all; with 0 none
+    /// does.
     CallsFail {
         node: Option<NodeName>,
         per_mille: u32,
     },
-    /// The same of one call, after so many others.
+    /// One call goes wrong, after so many others.
     CallFails {
         after: u64,
         fault: CallFault,
     },
-    /// Every call is as it should be, and what calls took down is up again.
+    /// Every call is as it should be again, and what calls took down is up again.
     CallsMended,
-    /// The owner (this node, if there is none) is lost for good: its power, or only its network.
+    /// The owner (this node, if there is no owner) is lost for good: its power, or only its network.
     Lost {
         power: bool,
         otherwise: NodeName,
@@ -128,7 +129,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// For counting.
+    /// The name under which faults of this kind are counted.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::PowerLoss(_) => "power loss",
@@ -198,18 +199,18 @@ impl Fault {
     }
 }
 
-/// Faults in order of time, and when the last of them has been.
+/// Faults in order of time, and the time when the last of them is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     pub faults: Vec<(Duration, Fault)>,
     pub over: Duration,
 }
 
-/// Troubles begin before this, in milliseconds.
+/// Troubles begin before this time, in milliseconds.
 const BEGIN: u64 = 16_000;
 
 impl Schedule {
-    /// Two to six troubles, each mended within some seconds; in a third of the runs the owner is lost after that.
+    /// Draws two to six troubles, each mended within some seconds; in a third of the runs the owner is lost after that.
     pub fn draw(rng: &mut SmallRng, nodes: &[NodeName]) -> Self {
         let mut faults = Vec::new();
         let mut over = Duration::from_secs(5);
@@ -241,9 +242,9 @@ fn millis(rng: &mut SmallRng, range: std::ops::Range<u64>) -> Duration {
     Duration::from_millis(rng.random_range(range))
 }
 
-/// What only some troubles leave behind.
+/// The things that only some troubles leave behind.
 struct Left {
-    /// What a failing start has used up is given back by the next document only.
+    /// True if starts have failed: only the next document gives back the tries that they used up.
     starts_failed: bool,
     frozen: bool,
     drained: bool,
@@ -260,7 +261,7 @@ impl Left {
     }
 }
 
-/// Troubles may overlap: whatever a later one left, everything is mended at the end.
+/// The faults that mend everything at the end, since troubles may overlap and a later one may have left something.
 fn all_mended<'a>(nodes: &'a [NodeName], left: &Left) -> impl Iterator<Item = Fault> + use<'a> {
     let of_nodes = nodes.iter().flat_map(|node| {
         [
@@ -302,7 +303,7 @@ fn all_mended<'a>(nodes: &'a [NodeName], left: &Left) -> impl Iterator<Item = Fa
         .chain(again)
 }
 
-/// One trouble and what mends it, and when that is over.
+/// One trouble, the faults that mend it, and the time when it is over.
 fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
     let node = nodes[rng.random_range(0..nodes.len())].clone();
     // Short blips and long outages, the lengths around F and D most of all.
@@ -379,7 +380,7 @@ fn fading(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, Duration
     (vec![(at, Fault::SlowOwner), (gone, Fault::CutOwner), (until, Fault::MendOwners)], until)
 }
 
-/// A start that waits for the image, on a node that loses its network, and so its lease, meanwhile.
+/// A start that waits for the image on a node that meanwhile loses its network, and so its lease.
 fn start_cut_off(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
     let locked = millis(rng, 6_500..12_000);
     let until = at + locked + millis(rng, 1_000..6_000);
@@ -406,7 +407,7 @@ fn apply(rng: &mut SmallRng) -> Fault {
     Fault::Apply { profile, memory_gib: rng.random_range(8..=16) }
 }
 
-/// The quick one most of all: the least time between what must happen in order.
+/// The profile of a run. `Fast` is the most frequent: it leaves the least time between what must happen in order.
 pub fn profile(rng: &mut SmallRng) -> Profile {
     match rng.random_range(0..6) {
         0..3 => Profile::Fast,

@@ -1,4 +1,4 @@
-//! What each fault does to the simulated cluster.
+//! Does each fault to the simulated cluster.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::hypervisor::simulated::SimulatedHosts;
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 
-/// On the bridge of the example document.
+/// The bridge of the example document that faults take away.
 pub(super) const BRIDGE: &str = "br_zsn0";
 
 impl Simulation {
@@ -179,7 +179,7 @@ impl Simulation {
         check::lock(&self.checker).check();
     }
 
-    /// Whom the record names now; to be mended with all others that were asked for.
+    /// The node that the record names now. It is to be mended with all others that were hit as owners.
     fn owner(&mut self) -> Option<NodeName> {
         let owner = check::lock(&self.checker).owner()?;
         self.note(format_args!("! {owner} is the owner"));
@@ -187,7 +187,7 @@ impl Simulation {
         Some(owner)
     }
 
-    /// Where the VM executes; its node is mended with the owners.
+    /// The node on which the VM executes. It is mended with the owners.
     fn host(&mut self) -> Option<NodeName> {
         let host = check::lock(&self.checker).host()?;
         self.owners.push(host.clone());
@@ -234,7 +234,8 @@ impl Simulation {
         self.suspended.insert(node.clone(), Instant::now());
     }
 
-    /// The guest goes on first, then the processes in any order; what enforces within the shortest K.
+    /// Wakes a host: the guest goes on first, then the processes in any order, the thread that enforces within the
+    /// shortest K.
     fn wake(&mut self, node: &NodeName) {
         let Some(since) = self.suspended.remove(node) else { return };
         if !self.node(node).is_powered() {
@@ -312,7 +313,7 @@ impl Simulation {
         }
     }
 
-    /// From now on every call is as it should be, and nothing waits for what no call will mend.
+    /// Makes every call be as it should be from now on, and ends each wait that no call will end.
     fn mend_calls(&mut self) {
         self.gate.mend();
         while let Some((node, what)) = self.gate.crashed_meanwhile() {

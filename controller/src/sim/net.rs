@@ -1,5 +1,5 @@
-//! The one way from a node to the store, where everything that can happen to a request happens: it takes time, is
-//! refused, is done and its reply lost, arrives late, or never; or a server answers that lags behind.
+//! The one way from a node to the store, and everything that can happen to a request on it: it takes time; it is
+//! refused; it is done and its reply lost; it arrives late, or never; a server that lags behind answers it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,37 +16,37 @@ use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreErr
 use super::check::{self, Checker};
 use super::lag::Lag;
 
-/// After this a node gives a request up.
+/// The time after which a node gives a request up.
 const TIMEOUT: Duration = Duration::from_millis(1_000);
 
-/// What of a node's line is cut.
+/// The part of a node's line that is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Both,
-    /// What it asks arrives and is done; no answer comes back.
+    /// Answers are cut: a request arrives and is done, and no answer comes back.
     Answers,
-    /// Nothing it asks arrives; what it is still waiting for is answered, as a watch is.
+    /// Requests are cut: none arrives. A request that waits already is answered, as a watch is.
     Requests,
 }
 
-/// What is wrong between the nodes and the store.
+/// The faults between the nodes and the store.
 #[derive(Debug)]
 pub struct Net {
     rng: SmallRng,
-    /// Whose requests do not arrive.
+    /// The nodes whose requests do not arrive.
     mute: BTreeSet<NodeName>,
-    /// Who is not answered.
+    /// The nodes that get no answers.
     deaf: BTreeSet<NodeName>,
     paused: BTreeSet<NodeName>,
     slow: BTreeSet<NodeName>,
     lagging: BTreeMap<NodeName, Arc<Lag>>,
     resumed: Arc<Notify>,
-    /// How many elections have begun; the last is not over while `electing`.
+    /// The number of elections that have begun; the last is not over while `electing`.
     elections: u64,
     electing: bool,
     elected: Arc<Notify>,
     pub down: bool,
-    /// Replies are lost and requests delayed now and then.
+    /// True while replies are lost and requests delayed now and then.
     pub lossy: bool,
 }
 
@@ -82,7 +82,7 @@ impl Net {
         self.deaf.remove(node);
     }
 
-    /// The leader is lost; or another one is there, to be asked again.
+    /// The leader is lost; or there is another one, and requests are served again.
     pub fn election(&mut self, begins: bool) {
         self.electing = begins;
         if begins {
@@ -110,7 +110,7 @@ impl Net {
         }
     }
 
-    /// The server this node reads from stands still; standing still already, it takes one step.
+    /// The server that this node reads from stands still; if it does already, it takes one step.
     pub fn lag(&mut self, node: &NodeName, store: &MemoryStore) {
         match self.lagging.get(node) {
             Some(lag) => lag.catch_up(store),
@@ -126,12 +126,12 @@ impl Net {
         }
     }
 
-    /// Whether the leader that did it, `elections` ago, was gone before it could say so.
+    /// Draws whether the leader that did the write, `elections` ago, was gone before it could answer.
     fn leader_left_unsaid(&mut self, elections: u64) -> bool {
         self.elections != elections && self.rng.random_bool(0.5)
     }
 
-    /// What becomes of a write that meets no leader.
+    /// Draws what becomes of a write that meets no leader.
     fn leaderless(&mut self) -> Leaderless {
         match self.rng.random_range(0..4) {
             0 => Leaderless::Refused,
@@ -162,17 +162,17 @@ impl Net {
     }
 }
 
-/// What becomes of a write that is under way when the leader is lost, or is sent before there is another.
+/// The fate of a write that is under way when the leader is lost, or is sent before there is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Leaderless {
     Refused,
-    /// Not done and not answered.
+    /// The write is neither done nor answered.
     Lost,
-    /// Done by the next leader, whoever still waits for the answer.
+    /// The write is done by the next leader, even if nobody waits for the answer any more.
     Held,
 }
 
-/// What becomes of one request.
+/// The fate of one request.
 #[derive(Debug, Clone, Copy)]
 struct Fate {
     there: Duration,
@@ -209,25 +209,25 @@ impl NodeStore {
         self.net.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what it asks arrives.
+    /// True if the node's requests arrive.
     fn reaches(&self) -> bool {
         let net = self.net();
         !net.down && !net.mute.contains(&self.node)
     }
 
-    /// Whether what it waits for is answered.
+    /// True if the node gets the answers that it waits for.
     fn hears(&self) -> bool {
         let net = self.net();
         !net.down && !net.deaf.contains(&self.node)
     }
 
-    /// Whether requests arrive whose answers do not.
+    /// True if the node's requests arrive and their answers do not.
     fn is_deaf_only(&self) -> bool {
         let net = self.net();
         !net.down && net.deaf.contains(&self.node) && !net.mute.contains(&self.node)
     }
 
-    /// While the node is paused, nothing it asks goes out, and no answer is taken in.
+    /// Waits while the node is paused: nothing that it asks goes out, and no answer is taken in.
     async fn awake(&self) {
         loop {
             let resumed = {
@@ -252,7 +252,7 @@ impl NodeStore {
         StoreError::Unavailable { operation: operation.to_owned(), reason: "no route".to_owned() }
     }
 
-    /// A write of the time without a leader.
+    /// Does a write while there is no leader.
     async fn leaderless(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
         let fate = self.net().leaderless();
         match fate {
@@ -276,7 +276,7 @@ impl NodeStore {
         Err(Self::unknown("txn"))
     }
 
-    /// A read: all or nothing of it gets through. Where it must be consistent it waits for a leader.
+    /// Does a read: all of it gets through, or nothing. A read that must be consistent waits for a leader.
     async fn read<T>(
         &self,
         operation: &str,
@@ -304,7 +304,7 @@ impl NodeStore {
         if self.hears() { answer } else { Err(Self::unknown(operation)) }
     }
 
-    /// The server this read may be answered by, if it is not the leader.
+    /// The server that may answer this read, if it is not the leader.
     fn behind(&self, read: Read) -> Option<Arc<Lag>> {
         match read {
             Read::Consistent => None,
@@ -313,7 +313,7 @@ impl NodeStore {
     }
 }
 
-/// If this is a renewal of the lease with this key: what it writes.
+/// The record that is written, if this is a renewal of the lease with this key.
 pub fn renewed(ops: &[Op], lease: &str) -> Option<LeaseRecord> {
     let written = ops.iter().find_map(|op| match op {
         Op::Create { key, value } | Op::Cas { key, value, .. } if key == lease => Some(value),
@@ -339,7 +339,7 @@ async fn led(net: &Mutex<Net>) {
     }
 }
 
-/// Who has sent it.
+/// The node that has sent a write.
 #[derive(Debug, Clone)]
 struct Writer {
     node: NodeName,
@@ -347,7 +347,7 @@ struct Writer {
     lease: String,
 }
 
-/// It has arrived.
+/// Applies a write that has arrived.
 fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], by: &Writer) -> Result<Txn, StoreError> {
     let result = store.apply(ops);
     if let Ok(done) = &result {
