@@ -82,10 +82,11 @@ pub use notes::Notes;
 use ownership::Right;
 pub use step::{ResumeBecause, Step, Still, Write};
 
-/// With nothing due, look again after this long: a safety net under the events, and a sign of life to the keeper.
+/// The pause after which a node looks again though nothing is due: a safety net under the events, and a sign of life to
+/// the keeper.
 pub const SAFETY_NET: Duration = Duration::from_secs(2);
 
-/// The decision, by what is seen and what is remembered.
+/// Plans by what is seen (`world`) and what is remembered (`notes`).
 pub fn plan(world: &World, notes: &Notes) -> Plan {
     let mut plan = Plan { conditions: fitness::conditions(world), ..Plan::default() };
     let mut next = notes.clone();
@@ -112,10 +113,10 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
         notes.seen.also = None;
     }
     if matches!(right, Right::NotMine { .. } | Right::NoLease { .. }) {
-        // What ran by another right than the present one is no copy of this one.
+        // A process that ran by an earlier right is not the copy of the present one.
         notes.tried.ran = false;
         if world.local.known().is_some_and(|local| !local.has_process()) {
-            // What was asked to power off here is off, or is another node's by now.
+            // A guest that was asked to power off here is off, or is another node's by now.
             notes.tried.shutdown_asked = None;
         }
         notes.seen.gone = None;
@@ -157,9 +158,10 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
     expecting::tell(world, &right, notes, plan);
 }
 
-/// A start leaves no definition behind, so one that is there was put there by hand or by an earlier version: one `virsh
-/// start`, or with its autostart flag one boot, away from a second copy. It goes wherever it is, also beside the copy
-/// that runs, which is not touched by it. Only when there is nothing else to do: it must never keep a recovery waiting.
+/// Removes a definition of the VM from the disk. A start leaves none behind, so somebody has put it there by hand, or
+/// an earlier version has: it is one `virsh start`, or with its autostart flag one boot, away from a second copy. It is
+/// removed wherever it is, also beside the copy that runs, which stays as it is. This is done only when there is
+/// nothing else to do: it must never keep a recovery waiting.
 fn forget_definition(world: &World, plan: &mut Plan) {
     let Some(facts) = world.domain.known().filter(|facts| facts.defined) else { return };
     if planted::is_planted(Bug::DefinitionLeft) {
@@ -175,7 +177,7 @@ fn forget_definition(world: &World, plan: &mut Plan) {
     }
 }
 
-/// A process of the VM that may not be here is ended. Whether there is one must be known.
+/// Ends a process of the VM that may not be here. Returns true if there is one, which must be known.
 fn kill_if_there(world: &World, because: &str, if_still: Option<Still>, plan: &mut Plan) -> bool {
     let there = world.local.known().is_some_and(|local| local.has_process());
     if there {

@@ -9,7 +9,7 @@ fn seed() -> Arc<Seed> {
     Arc::new(wants.seed(&VmName::management(), &node(1)).unwrap())
 }
 
-/// As node 1 sees it, which is told so of its seed.
+/// The world of node 1, which is told this of its seed disk.
 fn told(mut world: World, fact: Observed<SeedFact>) -> World {
     change(&mut world, |desired| desired.seeds = [(node(1), seed())].into());
     let Observed::Known(facts) = &mut world.host else { panic!("not looked") };
