@@ -3,7 +3,7 @@
 
 pub(crate) const COMMIT: Option<&str> = option_env!("ZSHA_BUILD_COMMIT");
 
-/// As `--version` shows it.
+/// The version as `--version` shows it.
 pub(crate) fn version() -> String {
     let [commit, branch, date] = [COMMIT, option_env!("ZSHA_BUILD_BRANCH"), option_env!("ZSHA_BUILD_DATE")]
         .map(|told| told.unwrap_or("unknown"));

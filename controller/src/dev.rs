@@ -28,7 +28,7 @@ use crate::keeper::{Lease, LocalLease};
 use console::Command;
 use link::Link;
 
-/// As in `manifests/examples/cluster.yaml`.
+/// The name of the cluster in `manifests/examples/cluster.yaml`.
 const CLUSTER: &str = "zsha";
 const NODES: [&str; 3] = ["nfs-1", "nfs-2", "nfs-3"];
 

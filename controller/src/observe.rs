@@ -81,7 +81,7 @@ impl HostSight {
         self.mounts.store(true, Ordering::SeqCst);
     }
 
-    /// That is over, whatever came of it.
+    /// The mount is over, whatever came of it.
     pub fn mounted(&self, at: Moment) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         (last.began, last.mounted) = (None, Some(at));
@@ -97,10 +97,11 @@ impl HostSight {
 /// beside it is asked for again. It must not be older than what is done by it.
 const VERDICT_HOLDS: Duration = Duration::from_millis(50);
 
-/// What the hypervisor says of the VM, and what it keeps of it.
+/// The state of the VM by the hypervisor, and what that keeps of it.
 type Here = (Result<LocalVm, HypervisorError>, Result<DomainFacts, HypervisorError>);
 
-/// What the keeper says after the hypervisor has answered; it is asked before as well, as a sign of life to it.
+/// Looks at the hypervisor, and asks the keeper for its verdict after that. The keeper is asked before as well, as a
+/// sign of life to it.
 async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Here) {
     let began = edges.clock.now();
     let (lease, here) = tokio::join!(edges.lease.verdict(), ask_hypervisor(edges));
@@ -187,7 +188,7 @@ async fn last_end(edges: &Edges, views: &Views, local: &Observed<LocalVm>) -> Ob
     }
 }
 
-/// What this process wrote and does not see is looked up.
+/// Looks up the record that this process wrote and does not see.
 async fn confirm_own_record(edges: &Edges, views: &Views) {
     if !views.own_is_unconfirmed() {
         return;
@@ -208,7 +209,7 @@ async fn recover_document(edges: &Edges, views: &Views) {
     }
 }
 
-/// What the generation that runs here was, from the history. Looked up once a generation.
+/// The domain of the generation that runs here, from the history. It is looked up once for each generation.
 async fn running_domain(
     edges: &Edges,
     views: &Views,

@@ -21,7 +21,7 @@ impl<T> Observed<T> {
         }
     }
 
-    /// What follows from it, where it is known.
+    /// Goes on with the value where it is known.
     pub fn and_then<U>(self, then: impl FnOnce(T) -> Observed<U>) -> Observed<U> {
         match self {
             Self::Known(value) => then(value),

@@ -44,9 +44,9 @@ pub struct Node {
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
     pub build: Build,
-    /// Of the jitter.
+    /// The seed of the jitter.
     pub seed: u64,
-    /// What the read-only HTTP serves; none where nobody serves it.
+    /// The line to the read-only HTTP; none where nobody serves it.
     pub feed: Option<watch::Sender<Arc<Snapshot>>>,
 }
 
@@ -59,14 +59,14 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// What a pass works on.
+/// The things that a pass works on.
 struct Reconciler {
     node: Node,
     views: Views,
     host: HostSight,
     guest: Telling,
     notes: Mutex<Notes>,
-    /// To the one who mounts beside the passes: a server that does not answer delays no pass.
+    /// The line to the task that mounts beside the passes: a server that does not answer delays no pass.
     mounts: mpsc::Sender<MountWant>,
     /// Moves when the host is to be looked at now.
     look: watch::Sender<u64>,
@@ -122,7 +122,8 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
     }
 }
 
-/// What the guest that runs here as this node's is to be told. While it is moved nothing: the node it booted on says what.
+/// The configuration that the guest is to be told which runs here as this node's. While the guest is moved nothing is
+/// told: the node it booted on says what.
 fn to_tell(world: &World) -> Option<Ask> {
     let record = world.record()?;
     let runs = matches!(world.local, Observed::Known(LocalVm::Running { .. }));
@@ -256,7 +257,7 @@ impl Reconciler {
         !steps.is_empty()
     }
 
-    /// Whether it was done.
+    /// Does one step; returns true if it was done.
     async fn do_step(&self, step: &Step, notes: &mut Notes) -> bool {
         let name = step.name();
         self.node.metrics.stepped(name);
@@ -310,7 +311,7 @@ impl Reconciler {
         self.node.recorder.publish(Event { kind, ..Event::new(reason, regarding, message) });
     }
 
-    /// For the read-only HTTP of this node.
+    /// Publishes the world for the read-only HTTP of this node.
     async fn publish(&self, world: &World) {
         let Some(feed) = &self.node.feed else { return };
         let (confirmed, store_problem) = self.views.confirmed();

@@ -9,13 +9,13 @@ use crate::observed::Observed;
 use crate::plan::{Plan, stability};
 use crate::world::World;
 
-/// What the others are told of this build, and of what it runs on.
+/// The facts of this build, and of what it runs on, that the other nodes are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
     pub version: String,
     /// The highest format of a document that it reads.
     pub reads: u32,
-    /// As in a node's status.
+    /// The kind of virtual machine that this host is, as the node's status has it.
     pub virtual_host: Option<String>,
 }
 
@@ -56,7 +56,7 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
     }
 }
 
-/// Of the migration that the record has, and no earlier one.
+/// The progress of the migration that the record has, and of no earlier one.
 fn migrated_percent(world: &World) -> Option<u8> {
     let record = world.record()?;
     let migration = record.migration.as_ref().filter(|migration| migration.to.node != world.me)?;
@@ -127,7 +127,7 @@ fn state(world: &World, phase: VmPhase) -> VmState {
     }
 }
 
-/// Whether the running domain is the document's.
+/// The condition that the running domain is the document's.
 fn current(world: &World, running: u64, observed: u64) -> Condition {
     let (status, reason, message) = if running == 0 {
         (ConditionStatus::Unknown, "NotRunning", "the VM does not run".to_owned())

@@ -30,7 +30,8 @@ const BUSY: &str = "busy";
 /// A guest that is not told within so long of its boot is told at the next. Booting takes one that checks its disks minutes.
 const BOOT: Duration = Duration::from_secs(900);
 
-/// For `/bin/sh` in the guest, whatever the image is made of. No value holds a quote: they are addresses and host names.
+/// The script for `/bin/sh` in the guest, whatever the image is made of. No value holds a quote: they are addresses and
+/// host names.
 pub fn script(vm: &VmName, config: &GuestConfig) -> String {
     let id = seed::id(vm, config);
     let boot = BOOT.as_secs();
@@ -53,12 +54,12 @@ fn nic(nic: &NicConfig) -> String {
     format!("{},{},{gateway}", nic.mac, nic.address)
 }
 
-/// What came of having it run.
+/// The result of having the script run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// It sees to it by itself, from the seed.
     CloudInit,
-    /// In this boot; `anew`: by this very run. `but`: what could not be.
+    /// The configuration is applied in this boot; `anew`: by this very run. `but`: what could not be applied.
     Applied { id: String, anew: bool, but: String },
     /// It runs for long; at its next boot it is told.
     NextBoot,
@@ -94,12 +95,12 @@ impl Told {
         }
     }
 
-    /// Whether there is nothing more to be done before something happens to the VM.
+    /// True if there is nothing more to be done before something happens to the VM.
     pub fn is_settled(&self) -> bool {
         matches!(self, Self::CloudInit | Self::Applied { .. } | Self::NextBoot)
     }
 
-    /// As an event: its type and reason, where it is one.
+    /// The event's type and reason, where the result is one.
     pub fn event(&self) -> Option<(EventType, EventReason)> {
         match self {
             Self::Applied { anew: true, .. } => Some((EventType::Normal, EventReason::GuestTold)),
@@ -109,7 +110,7 @@ impl Told {
         }
     }
 
-    /// As a condition has it: status, reason, message.
+    /// The condition's status, reason and message.
     pub fn verdict(&self) -> (ConditionStatus, &'static str, String) {
         match self {
             Self::CloudInit => (

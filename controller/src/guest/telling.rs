@@ -17,14 +17,14 @@ use crate::hypervisor::{GuestRan, HypervisorError};
 const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What a guest that runs here is to be told.
+/// The configuration that a guest which runs here is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     pub vm: VmName,
     pub config: GuestConfig,
 }
 
-/// What passes and the one who tells share.
+/// The state that passes share with the task that tells the guest.
 #[derive(Debug, Default)]
 pub struct Telling {
     wanted: watch::Sender<Option<Arc<Ask>>>,
@@ -47,13 +47,13 @@ impl Telling {
         }
     }
 
-    /// What came of the last try, where that was to tell what is wanted now.
+    /// The result of the last try, where that was to tell what is wanted now.
     pub fn told(&self) -> Option<Told> {
         let wanted = self.wanted.borrow().clone()?;
         self.lock().as_ref().filter(|(ask, _)| *ask == wanted).map(|(_, told)| told.clone())
     }
 
-    /// Whether it differs from the one before.
+    /// Puts a result in place; returns true if it differs from the one before.
     fn put(&self, ask: &Arc<Ask>, told: Told) -> bool {
         // Something else is wanted by now, or nothing: it says nothing of that.
         if self.wanted.borrow().as_ref() != Some(ask) {

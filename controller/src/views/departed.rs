@@ -5,7 +5,7 @@ use zsha_crds::records::{Departed, Owner, VmRecord};
 #[derive(Debug, Default)]
 pub(super) struct LastDeparted {
     last: Option<Last>,
-    /// What the record that was seen last should say, and does not.
+    /// The departure that the record which was seen last should tell, and does not.
     gone: Option<Departed>,
 }
 

@@ -16,14 +16,14 @@ use zsha_runtime::watcher::Event;
 
 use crate::planted::{self, Bug};
 
-/// So many orders that are over are remembered of each key.
+/// The number of orders that are over and are remembered for each key.
 const REPLACED: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Orders {
-    /// By key: as it was last written while it was watched, or stood there at the first look.
+    /// The order of each key, as it was last written while it was watched, or stood there at the first look.
     given: BTreeMap<String, Intent>,
-    /// By key: what stood there before that, the oldest first. Each is an order that is over.
+    /// The orders that stood at each key before that, the oldest first. Each of them is over.
     replaced: BTreeMap<String, VecDeque<Intent>>,
     /// Those that stood there at the first look, with their index.
     found: BTreeMap<String, u64>,
@@ -33,9 +33,9 @@ pub(super) struct Orders {
     first: Option<Moment>,
     /// The list is one more, since the store went back.
     again: bool,
-    /// What that list has, so far; none where it cannot be read.
+    /// The orders that the list has so far; none where one cannot be read.
     listed: BTreeMap<String, Option<Intent>>,
-    /// What was given and forbids something, and is not in it.
+    /// The orders that were given and forbid something, and are not in the list.
     undone: BTreeMap<String, Intent>,
 }
 
@@ -116,7 +116,7 @@ impl Orders {
         }
     }
 
-    /// What the store has under this key is not what was given last.
+    /// The store has under this key another order than the one that was given last, or none.
     fn see_gone(&mut self, key: &str, stands: Option<&Intent>) {
         let Some(given) = self.given.get(key).filter(|given| forbids(key, given)) else { return };
         // One of the same kind forbids the same.
@@ -127,8 +127,8 @@ impl Orders {
         }
     }
 
-    /// What somebody has forbidden, and nobody has allowed again, and the store has no more since it went back; by key. Known
-    /// only to a process that has watched.
+    /// The orders by which somebody has forbidden something, which nobody has taken back, and which the store has not
+    /// got any more since it went back; by key. Only a process that has watched knows them.
     pub(super) const fn undone(&self) -> &BTreeMap<String, Intent> {
         &self.undone
     }
@@ -152,7 +152,7 @@ fn is_alike(one: &Intent, other: &Intent) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
-/// Whether something is not to be done before somebody says so.
+/// True if something is not to be done by this order before somebody says so.
 fn forbids(key: &str, intent: &Intent) -> bool {
     matches!(intent, Intent::Stop { .. } | Intent::Freeze { .. } | Intent::Drain { .. })
         && !is_of_host(key, intent)

@@ -167,7 +167,8 @@ mod tests {
         Event::InitApply(Entry { key: format!("{PREFIX}{node}"), value, modify_index: 7 })
     }
 
-    /// Whoever lives by a lease that went with the whole store is not in the list, nor perhaps in the next document.
+    /// A node that lives by a lease which went with the whole store is not in the list, nor perhaps in the next
+    /// document.
     #[tokio::test]
     async fn a_lease_that_was_deleted_may_be_of_a_node_that_lives_where_the_whole_store_was_emptied() {
         let node = NodeName::new("nfs-1").unwrap();
