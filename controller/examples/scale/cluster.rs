@@ -28,12 +28,12 @@ use zsha_runtime::{Clock, Moment};
 /// The document that `make run` applies; its nodes are replaced.
 const EXAMPLE: &str = include_str!("../../../manifests/examples/cluster.yaml");
 pub(crate) const CLOCK: Clock = Clock::Boottime;
-/// What has not settled within this has a fault.
+/// The time after which a cluster that has not settled has a fault.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the cluster is looked at until it has settled.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What a node has asked of the store since it began.
+/// The requests that a node has made of the store since it began.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     pub requests: u64,
@@ -216,7 +216,7 @@ impl Settled {
         &self.store
     }
 
-    /// What each node has asked of the store.
+    /// The requests that each node has made of the store.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.nodes.values().map(|node| node.store.asked()).collect()
     }

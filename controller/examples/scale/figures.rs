@@ -57,7 +57,7 @@ pub(crate) enum Unit {
     /// Microseconds on the clock.
     Wall,
     PerSecond,
-    /// Of one core.
+    /// A share of one core.
     Percent,
 }
 
@@ -119,7 +119,7 @@ impl Figures {
         self.0.iter().filter(move |figure| figure.name == name && figure.unit == unit)
     }
 
-    /// By how much this median is that of the smallest cluster, beside by how much it has more nodes.
+    /// The growth of the median over that of the smallest cluster, and the growth of the nodes beside it.
     fn growth(&self, of: &Figure) -> Option<(f64, f64)> {
         let first = self.of(&of.name, of.unit).next()?;
         Some((of.median() / first.median(), f64::from(of.nodes) / f64::from(first.nodes)))
