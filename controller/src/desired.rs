@@ -1,4 +1,4 @@
-//! What the document in force means for one node: its questions to the host, its domain, its timings. A pure
+//! The meaning of the document in force for one node: its questions to the host, its domain, its timings. It is a pure
 //! function of the document.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Whose error it is that a look at storage has met. A table, and nothing else.
+//! A table that says whose error a look at storage has met: the storage's, the path's, or nobody's, since nobody could
+//! look.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! What a node's controller is doing at this moment, said aloud for the simulator's judge. In a build without it nobody
-//! listens, and the compiler removes the saying.
+//! Says aloud, for the simulator's judge, what a node's controller is doing at this moment. In a build without the
+//! simulator nobody listens, and the compiler removes it.
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use listening::{Doing, decided, forget, last_start, of, planned_anew};

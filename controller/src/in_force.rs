@@ -1,8 +1,8 @@
-//! Which document is in force on this node: the one of the highest generation that was seen and can be used, whatever
-//! became of the key since; and what is wrong with the stored one, where that is another.
+//! Decides which document is in force on this node: the one of the highest generation that was seen and can be used,
+//! whatever became of the key since. It also says what is wrong with the stored document, where that is another.
 //!
-//! Values only: it reads no store. [`super::views`] shows it what the key holds, [`super::observe`] what the history
-//! has.
+//! It has values only, and reads no store: [`super::views`] shows it what the key holds, [`super::observe`] what the
+//! history has.
 
 use std::collections::BTreeMap;
 use std::fmt;

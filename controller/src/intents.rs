@@ -1,5 +1,5 @@
-//! What operators asked for by command and is so until they take it back: the VM stopped, nothing begun, nodes left.
-//! It is beside the document, not in it, so that `apply` never undoes it.
+//! The orders that operators gave by command, until they take them back: the VM stopped, nothing begun, nodes left.
+//! They lie beside the document, not in it, so that `apply` never undoes them.
 
 use std::collections::BTreeMap;
 use std::fmt;

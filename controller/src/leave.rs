@@ -1,12 +1,13 @@
-//! A host that shuts down: `zsha-controller leave` says so in the store and waits, as the unit `zsha-host` has it done
-//! before anything is stopped that the VM needs. The controllers do the rest: the VM leaves live, or, where no node could
-//! take it, its guest is shut down and the VM given up. Once the host has booted again its controller takes back what
-//! was said. What operators asked for is left as it is.
+//! Deals with a host that shuts down. `zsha-controller leave` says so in the store and waits; the unit `zsha-host` runs
+//! it before anything is stopped that the VM needs. The controllers do the rest: the VM leaves live, or, where no node
+//! could take it, its guest is shut down and the VM given up. Once the host has booted again its controller takes back
+//! what was said. What operators asked for stays as it is.
 //!
-//! Two things it does itself. It keeps this host, and with it this node's Consul, up while the guest is shut down on
-//! another that goes down as well: else the quorum goes first, and the guest is killed with the lease. And where nobody
-//! else can (Consul is silent and the lease runs out; the controller here is dead) it has the guest power off by itself.
-//! That is safe without asking anybody: it starts nothing, so there are never more copies by it, and the host goes down.
+//! `leave` does two things itself. It keeps this host, and with it this node's Consul, up while the guest is shut down
+//! on another that goes down as well: otherwise the quorum goes first, and the guest is killed with the lease. And
+//! where nobody else can (Consul is silent and the lease runs out; the controller here is dead) it has the guest power
+//! off. That is safe without asking anybody: it starts nothing, so there are never more copies by it, and the host goes
+//! down.
 
 mod decide;
 #[cfg(test)]

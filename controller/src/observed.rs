@@ -1,4 +1,5 @@
-//! What a look came to.
+//! The result of a look: a value that is known, or unknown with the reason. What could not be looked at is never
+//! absent.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Calls of the kernel that may hang: whoever asks waits for a bounded time, and what hangs costs one thread, however often
-//! it is asked again.
+//! Makes calls of the kernel that may hang. A caller waits for a bounded time, and a call that hangs costs one thread,
+//! however often it is made again.
 
 use std::sync::Arc;
 use std::time::Duration;

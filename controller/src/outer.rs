@@ -1,5 +1,5 @@
-//! Whether this host is itself a virtual machine: then something outside can stop it, and its own clock may not count
-//! that. The promise rests on that clock, so a node says of itself what it is.
+//! Tells whether this host is itself a virtual machine. Then something outside can stop it, and its own clock may not
+//! count that. The promise rests on that clock, so a node's status says what kind of host it is.
 //!
 //! A machine that hides what it is passes for a real one. A container is none: its clock is its host's.
 

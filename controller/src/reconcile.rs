@@ -1,5 +1,5 @@
-//! Knows the order: observe, plan, act, status. One pass at a time; each step is looked at again before the next
-//! that depends on it.
+//! Runs the passes of a node's controller, and knows their order: observe, plan, act, status. One pass runs at a time;
+//! each step is looked at again before the next that depends on it. It decides nothing about the VM.
 
 use std::sync::Arc;
 use std::time::Duration;

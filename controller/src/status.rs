@@ -1,4 +1,4 @@
-//! What this node says of itself and, as its owner, of the VM: computed from one look and one plan.
+//! The status that this node writes of itself and, as the owner, of the VM. It is computed from one look and one plan.
 
 use zsha_crds::records::{NodeStatus, VmPhase, VmStatus};
 use zsha_crds::{Condition, ConditionKind, ConditionStatus, LocalState, VmState, condition, format};

@@ -1,4 +1,4 @@
-//! What this node has last seen of the store, kept by watchers; and, beside it, what this very process wrote.
+//! The views: what this node has last seen of the store, kept by watchers, and beside it what this very process wrote.
 
 mod departed;
 mod orders;

@@ -1,4 +1,4 @@
-//! All that may be looked at when deciding: values only, each known or unknown-because.
+//! The world: all that may be looked at when deciding. It has only values, and each is known, or unknown with a reason.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
-//! The same configuration for images without cloud-init: a script that the guest's agent runs after each boot, and what
-//! it answers. Values only; who has it run is [`telling`](super::telling).
+//! The guest's configuration for images without cloud-init: a script that the guest's agent runs after each boot, and
+//! the answers it gives. It has values only; [`telling`](super::telling) has the script run.
 //!
-//! The script asks the guest itself whether anything is to be done: cloud-init leaves a directory in `/run` in every boot, and
-//! so does the script, so that a guest is told once a boot, and one that was moved live keeps what it has. One that has run
-//! for a while when it is first asked (its agent was just installed, or zsha upgraded) is left as it is.
+//! The script asks the guest itself whether anything is to be done. cloud-init leaves a directory in `/run` in every
+//! boot, and so does the script, so that a guest is told once a boot, and one that was moved live keeps what it has. A
+//! guest that has run for a while when it is first asked (its agent was just installed, or zsha upgraded) is left as it
+//! is.
 
 use std::fmt::Write;
 use std::time::Duration;

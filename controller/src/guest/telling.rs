@@ -1,7 +1,7 @@
-//! Telling the guest through its agent, beside the passes: an agent may be slow, hang, or not be there.
+//! Tells the guest its configuration through its agent, beside the passes: an agent may be slow, hang, or not be there.
 //!
-//! A pass says what the guest that runs here is to be told; it is told when that begins, and whenever anything happens to the
-//! VM, since then it may have booted anew. Whether it has, it says itself.
+//! A pass says what the guest that runs here is to be told. The guest is told when that begins, and whenever anything
+//! happens to the VM, since then it may have booted anew; the guest itself knows whether it has.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

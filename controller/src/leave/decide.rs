@@ -1,5 +1,5 @@
-//! When a host may go down, and what `leave` does itself before that: a function of what was seen, of what it remembers
-//! and of the time.
+//! Decides when a host may go down, and what `leave` does itself before that: a function of what was seen, of what is
+//! remembered and of the time.
 
 use std::time::Duration;
 

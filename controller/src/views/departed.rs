@@ -1,4 +1,5 @@
-//! What the ownership record said of a guest that was moved past zsha, and an older state of the store does not say.
+//! Remembers what the ownership record said of a guest that was moved past zsha, where an older state of the store does
+//! not say it.
 
 use zsha_crds::records::{Departed, Owner, VmRecord};
 

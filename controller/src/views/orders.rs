@@ -1,10 +1,11 @@
-//! Which orders stand in the store because somebody has given them, which have come back with an older state of it, and
-//! which that has not got, though nobody has taken them back.
+//! Tells apart the orders in the store that somebody has given, those that have come back with an older state of it,
+//! and those that the older state has not got though nobody has taken them back.
 //!
-//! A snapshot that is restored brings back a stop that was taken back, a migration that is over, a reset of the password;
-//! and one of before a stop has none, though nobody has taken it back.
-//! A process that has watched knows what stood there before. One that was started since is told by its keeper how far the
-//! store had come when that had written the first renewal since: what is older may have been taken back.
+//! A snapshot that is restored brings back a stop that was taken back, a migration that is over, a reset of the
+//! password. A snapshot from before a stop was asked for loses that stop, though nobody has taken it back.
+//!
+//! A process that has watched knows what stood there before. One that was started since is told by its keeper how far
+//! the store had come at the keeper's first renewal after the restore: an older order may have been taken back.
 
 use std::collections::{BTreeMap, VecDeque};
 

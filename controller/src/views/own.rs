@@ -1,5 +1,5 @@
-//! The one thing no watcher can know: which ownership record this very process wrote, and whether that is still the
-//! last word.
+//! Keeps the one thing that no watcher can know: which ownership record this very process wrote, and whether a later
+//! write of it may be in force.
 
 use std::time::Duration;
 

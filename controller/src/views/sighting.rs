@@ -1,5 +1,5 @@
-//! What is seen on the way into the views: every lease is shown to the observer, every step back of the store to what
-//! is remembered beside them.
+//! Passes on what comes into the views: every lease is shown to the observer, every step back of the store to what is
+//! remembered beside the views.
 
 use std::sync::{Arc, Mutex};
 

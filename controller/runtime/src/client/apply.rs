@@ -1,5 +1,5 @@
-//! A document becomes the stored one, by one transaction over what was read and compared. Here the transaction is made;
-//! `commit` sends it. Between the two a person can be asked.
+//! Makes the one transaction by which a document becomes the stored one, over what was read and compared. `commit`
+//! sends it. Between the two a person can be asked.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the owner does as its host shuts down.
+//! Tests what the owner does as its host shuts down.
 
 use zsha_crds::records::HostShutdown;
 

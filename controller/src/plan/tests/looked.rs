@@ -1,4 +1,4 @@
-//! What was said before an order was given is not what it is judged by.
+//! Tests that an order is not judged by what a node said before the order was given.
 
 use super::*;
 use crate::guest::GuestWants;

@@ -1,4 +1,4 @@
-//! A live migration, moment by moment: what the source does, and what the target.
+//! Tests a live migration, moment by moment: what the source does, and what the target.
 
 use zsha_crds::records::Answer;
 

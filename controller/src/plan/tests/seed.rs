@@ -1,4 +1,4 @@
-//! What the guest is told is ready on every node, and no guest starts where it cannot be.
+//! Tests that the seed disk is ready on every node, and that no guest starts where it cannot be.
 
 use super::*;
 use crate::guest::{GuestWants, Seed};

@@ -1,4 +1,4 @@
-//! An owner whose VM's disk is not reached from its node.
+//! Tests an owner whose VM's disk is not reached from its node.
 
 use super::*;
 use crate::guest::Seed;
