@@ -59,8 +59,8 @@ pub struct MigrateRequest {
     pub by: String,
 }
 
-/// The leases as far as this node may judge by them: only what it has watched while its own was renewed without a
-/// break counts. Where it has not been renewed since the store went back, nothing does.
+/// The leases as far as this node may judge by them: only what it has watched while its own was renewed without a break
+/// counts. Where its own has not been renewed since the store went back, nothing counts.
 pub fn sights(
     seen: BTreeMap<NodeName, Sight>,
     now: Moment,
@@ -74,8 +74,8 @@ pub fn sights(
     seen.into_iter().map(|(node, sight)| (node, sight.since(since))).collect()
 }
 
-/// A controller that began after the store went back in time has not seen it; for so long, the keeper's word counts. It
-/// is twice the longest time that anybody waits for a lease.
+/// The time for which the keeper's verdict counts that the store went back: a controller that began after that has not
+/// seen it. It is twice the longest time that anybody waits for a lease.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// True if what others wrote may be of any time: this process has seen the store go back, or its keeper has lately.
@@ -124,8 +124,8 @@ pub struct World {
     pub local: Observed<LocalVm>,
     /// The things that the hypervisor keeps of the VM beside its process.
     pub domain: Observed<DomainFacts>,
-    /// How the last process of the VM here has ended, by what is written down. Looked at only where `local` is unknown, or says
-    /// nothing of a VM that was to be here.
+    /// The end of the last process of the VM here, by what is written down. It is looked at only where `local` is
+    /// unknown, or says nothing of a VM that was to be here.
     pub last_end: Observed<Option<OffReason>>,
     /// The last live migration this process began.
     pub job: MigrationJob,
@@ -133,7 +133,7 @@ pub struct World {
     /// up in the history.
     pub running_domain: Option<Arc<DomainSpec>>,
     pub host: Observed<HostFacts>,
-    /// When the look was begun that `host` is of. None: there was none, or something has been mounted since.
+    /// The moment when the look was begun that `host` is of. None: there was none, or something has been mounted since.
     pub host_looked: Option<Moment>,
     /// Something is being mounted.
     pub mounting: bool,
@@ -228,9 +228,9 @@ impl World {
         self.expects() == Some(Expectation::Own)
     }
 
-    /// A guest that the record says to be here, and that is gone without a word, may have been moved away: that is then written
-    /// down in one place, libvirt's log. Where that could not be read, nobody knows what has become of it. A guest of an earlier
-    /// life of the lease is no concern of this one.
+    /// Says how a guest has ended that the record says to be here, and that is gone without a word of the hypervisor.
+    /// It may have been moved away. That is written down in one place, libvirt's log; where the log could not be read,
+    /// the end counts as unread. A guest of an earlier life of the lease is no concern of this one.
     pub fn doubt_what_is_gone_without_a_word(&mut self) {
         let life = self.lease.known().map(|verdict| verdict.epoch);
         let was_here = runs_on(&self.vm, &self.me).is_some_and(|owner| Some(owner.epoch) == life);
@@ -256,7 +256,7 @@ impl World {
     }
 }
 
-/// Whom the record says to run the VM, where that is `node`, and the VM has not left it in any way that is known.
+/// The owner by the record, where that is `node` and the VM has not left it in any way that is known.
 pub fn runs_on(vm: &Observed<Option<StoredVm>>, node: &NodeName) -> Option<Owner> {
     let record = &vm.known()?.as_ref()?.record;
     let stays = record.phase == VmPhase::Running && record.migration.is_none() && record.departed.is_none();
@@ -275,7 +275,8 @@ mod tests {
 
     const SEEN: Moment = Moment::from_nanos(100_000_000_000);
 
-    /// The sight of another node's lease that came as news, by a node whose lease is renewed without a break since then.
+    /// The sight of another node's lease that was seen to be renewed, by a node whose own lease is renewed without a
+    /// break since then.
     fn judged(unbroken_since: Option<Moment>) -> Sight {
         let other = Owner { node: NodeName::new("nfs-2").unwrap(), epoch: 1 };
         let mut observer = Observer::default();
