@@ -38,9 +38,10 @@ const LOOK_SOON: Duration = Duration::from_millis(250);
 /// The time that one answer of the store, and a whole look at it, is waited for: far less than a lease.
 const ANSWER: Duration = Duration::from_secs(1);
 const WHOLE_LOOK: Duration = Duration::from_secs(3);
-/// It is one write, and an election may be in its way.
+/// The time for giving the lease up: it is one write, and an election may be in its way.
 const GIVEN_UP: Duration = Duration::from_secs(5);
-/// Consul comes after the network, and on all nodes of a cluster that is switched on at once only with the second.
+/// The pause between tries to take the shutdown back. Consul comes after the network, and on a cluster that is switched
+/// on at once only with the second node.
 const BACK_LOOK: Duration = Duration::from_secs(5);
 
 /// A node that says that it shuts down, in one of its boots.
@@ -94,7 +95,8 @@ impl Host {
         let before = match there.map(|there| self.drain(there)) {
             None | Some(Some(Intent::None)) => return Some(own(shutdown(None), now)),
             Some(Some(before)) => before,
-            // No controller could act on it, and the guest is shut down in order only by one that reads this.
+            // No controller could act on the unreadable order, and only a controller that reads this drain shuts the
+            // guest down in order.
             Some(None) => Intent::Drain {
                 by: UNREAD.to_owned(),
                 at: now,
@@ -219,7 +221,7 @@ impl Leaving {
                     return Ok(());
                 }
                 Next::GiveUp(why) => anyhow::bail!("{node} goes down after {} s: {why}", limit.as_secs()),
-                // Said with the next look, which comes at once.
+                // The next look, which comes at once, says so.
                 Next::SayNoTimeToMove => continue,
                 Next::PowerOff(why) => {
                     tracing::warn!(%node, why, "the guest is asked to power off");
@@ -268,7 +270,8 @@ impl Leaving {
             Ok(Err(error)) => Observed::Unknown(format!("{error:#}")),
             Err(_) => Observed::unknown("Consul does not answer in time"),
         };
-        // Whoever asks the keeper tells it that the controller lives: only where the store does not say whether it does.
+        // A question to the keeper tells it that the controller lives. So it is asked only where the store does not say
+        // whether the controller does.
         let lease = match &cluster {
             Observed::Known(_) => Observed::unknown("not asked"),
             Observed::Unknown(_) => Observed::from_result(self.lease.verdict().await),

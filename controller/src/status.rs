@@ -20,13 +20,14 @@ pub struct Build {
 }
 
 impl Build {
-    /// This one, called so.
+    /// A build of this binary with this version.
     pub fn this(version: impl Into<String>) -> Self {
         Self { version: version.into(), reads: format::READS, virtual_host: None }
     }
 }
 
-/// `status/nodes/<me>`. `before` lends its transition times, and its own time if nothing else differs.
+/// The status of this node, `status/nodes/<me>`. `before` lends its transition times, and its own time if nothing else
+/// differs.
 pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &Build) -> NodeStatus {
     let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
     conditions.retain(|old| plan.conditions.iter().any(|new| new.kind == old.kind));
@@ -69,8 +70,8 @@ fn migrated_percent(world: &World) -> Option<u8> {
     }
 }
 
-/// `status/vms/<vm>`, written by the owner only.
-/// `told`: what came of telling the guest through its agent.
+/// The status of the VM, `status/vms/<vm>`, written by the owner only. `told`: the result of telling the guest through
+/// its agent.
 pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> Option<VmStatus> {
     let record = world.record()?;
     if !world.owns() || world.valid_epoch().is_none() {
@@ -78,7 +79,7 @@ pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> O
     }
     let observed_generation = world.document().map_or(0, |desired| desired.generation);
     let started = world.local.known().and_then(LocalVm::generation).unwrap_or_default();
-    // A change that is none to the domain is in force there already.
+    // A change that does not touch the domain is in force there already.
     let running_generation = if world.is_up_to_date() == Some(true) { observed_generation } else { started };
     let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
     condition::set(&mut conditions, current(world, running_generation, observed_generation));
@@ -110,7 +111,7 @@ pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> O
     }
 }
 
-/// One word, from the process and the phase together.
+/// The state of the VM in one word, from the process and the phase together.
 fn state(world: &World, phase: VmPhase) -> VmState {
     match (&world.local, phase) {
         (Observed::Unknown(_), _) => VmState::Unknown,

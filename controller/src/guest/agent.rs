@@ -28,7 +28,8 @@ const BOOTING: &str = "booting";
 /// An earlier run of the script goes on.
 const BUSY: &str = "busy";
 
-/// A guest that is not told within so long of its boot is told at the next. Booting takes one that checks its disks minutes.
+/// The time after its boot in which a guest is told; after that it is told at its next boot. A guest that checks its
+/// disks takes minutes to boot.
 const BOOT: Duration = Duration::from_secs(900);
 
 /// The script for `/bin/sh` in the guest, whatever the image is made of. No value holds a quote: they are addresses and
@@ -58,17 +59,17 @@ fn nic(nic: &NicConfig) -> String {
 /// The result of having the script run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// It sees to it by itself, from the seed.
+    /// The guest reads the configuration by itself, from the seed disk.
     CloudInit,
     /// The configuration is applied in this boot; `anew`: by this very run. `but`: what could not be applied.
     Applied { id: String, anew: bool, but: String },
-    /// It runs for long; at its next boot it is told.
+    /// The guest has run for long. It is told at its next boot.
     NextBoot,
     /// The script was run, and failed.
     Failed(String),
-    /// Its agent may run nothing.
+    /// The guest's agent may run nothing.
     NotAllowed(String),
-    /// It has answered, and it is not time yet; why.
+    /// The agent has answered that it is not time yet, and why.
     NotYet(&'static str),
     /// Nobody in the guest has answered.
     Unknown(String),

@@ -13,7 +13,7 @@ use super::GuestConfig;
 use super::agent::{self, Told};
 use crate::hypervisor::{GuestRan, HypervisorError};
 
-/// Between two tries; the agent's coming is an event, so that this is for what nobody tells of.
+/// The pause between two tries. The coming of the agent is an event, so this is for what nobody tells of.
 const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -32,7 +32,7 @@ pub struct Telling {
 }
 
 impl Telling {
-    /// None: nothing that runs here is ours to tell.
+    /// Sets what the guest is to be told; None where nothing that runs here is this node's to tell.
     pub fn want(&self, ask: Option<Ask>) {
         let gone = ask.is_none();
         self.wanted.send_if_modified(|wanted| {
@@ -55,13 +55,13 @@ impl Telling {
 
     /// Puts a result in place; returns true if it differs from the one before.
     fn put(&self, ask: &Arc<Ask>, told: Told) -> bool {
-        // Something else is wanted by now, or nothing: it says nothing of that.
+        // Something else is wanted by now, or nothing: the result says nothing of that.
         if self.wanted.borrow().as_ref() != Some(ask) {
             return false;
         }
         let mut last = self.lock();
         let before = last.as_ref().filter(|(asked, _)| asked == ask).map(|(_, told)| told);
-        // That it was told already is no news; that it was told in another boot is.
+        // A guest that had been told already in this boot is no event; one that was told in another boot is.
         let same = match (before, &told) {
             (_, Told::Applied { anew: true, .. }) => false,
             (Some(Told::Applied { id: before, .. }), Told::Applied { id, .. }) => before == id,
@@ -78,8 +78,8 @@ impl Telling {
     }
 }
 
-/// Tells, for ever. `run` has a script run in the guest, `changes` moves whenever anything may have happened to the VM, and
-/// `news` hears of everything that came of it and is another than before.
+/// Tells the guest, for ever. `run` has a script run in the guest, `changes` moves whenever anything may have happened
+/// to the VM, and `news` hears of every result that differs from the one before.
 pub async fn tell<Running>(
     telling: &Telling,
     run: impl Fn(String) -> Running,

@@ -26,13 +26,13 @@ pub(super) struct Orders {
     given: BTreeMap<String, Intent>,
     /// The orders that stood at each key before that, the oldest first. Each of them is over.
     replaced: BTreeMap<String, VecDeque<Intent>>,
-    /// Those that stood there at the first look, with their index.
+    /// The orders that stood there at the first look, with their index.
     found: BTreeMap<String, u64>,
-    /// The highest index of one that was given.
+    /// The highest index of an order that was given.
     highest: u64,
-    /// When the first look was begun.
+    /// The moment when the first look was begun.
     first: Option<Moment>,
-    /// The list is one more, since the store went back.
+    /// True while a further list is read, since the store went back.
     again: bool,
     /// The orders that the list has so far; none where one cannot be read.
     listed: BTreeMap<String, Option<Intent>>,
@@ -49,7 +49,7 @@ impl Orders {
             }
             Event::InitApply(entry) if self.again => {
                 self.listed.insert(entry.key.clone(), serde_json::from_str(&entry.value).ok());
-                // One that was given while nobody could be asked, and no older state shows.
+                // The order was given while nobody could be asked, and no older state shows it.
                 if entry.modify_index > self.highest {
                     self.found.remove(&entry.key);
                     self.take(entry);
@@ -63,7 +63,7 @@ impl Orders {
                 self.found.remove(&entry.key);
                 self.take(entry);
             }
-            // No command deletes one: it was done by hand, or is what a restore looks like to somebody who was cut off.
+            // No command deletes an order: it was done by hand, or a restore looks so to a process that was cut off.
             Event::Delete(key) => {
                 self.found.remove(key);
                 self.see_gone(key, None);
@@ -73,7 +73,7 @@ impl Orders {
                 let listed = std::mem::take(&mut self.listed);
                 for key in self.given.keys().cloned().collect::<Vec<_>>() {
                     match listed.get(&key) {
-                        // It is told as one that cannot be read.
+                        // An unreadable order is told as such.
                         Some(None) => {}
                         stands => self.see_gone(&key, stands.and_then(Option::as_ref)),
                     }
@@ -86,7 +86,7 @@ impl Orders {
     fn take(&mut self, entry: &Entry) {
         self.highest = self.highest.max(entry.modify_index);
         let intent: Option<Intent> = serde_json::from_str(&entry.value).ok();
-        // What a host says of itself, and takes back, allows nothing that somebody had forbidden.
+        // The drain that a host asks for, and takes back, allows nothing that somebody had forbidden.
         let of_host = |intent: &Intent| is_of_host(&entry.key, intent);
         let is_nothing = intent.as_ref() == Some(&Intent::None);
         let is_of_host = intent.as_ref().is_some_and(of_host)
@@ -102,10 +102,10 @@ impl Orders {
         }
         let before = match intent {
             Some(intent) => self.given.insert(entry.key.clone(), intent),
-            // It is told as one that cannot be read.
+            // An unreadable order is told as such.
             None => self.given.remove(&entry.key),
         };
-        // That nothing is asked for is no order of its own: it is said again and again.
+        // `None` is no order of its own: it is written again and again.
         if let Some(before) =
             before.filter(|before| *before != Intent::None && self.given.get(&entry.key) != Some(before))
         {
@@ -120,7 +120,7 @@ impl Orders {
     /// The store has under this key another order than the one that was given last, or none.
     fn see_gone(&mut self, key: &str, stands: Option<&Intent>) {
         let Some(given) = self.given.get(key).filter(|given| forbids(key, given)) else { return };
-        // One of the same kind forbids the same.
+        // An order of the same kind forbids the same.
         if stands.is_some_and(|stands| is_alike(stands, given) && forbids(key, stands)) {
             self.undone.remove(key);
         } else {
@@ -134,8 +134,8 @@ impl Orders {
         &self.undone
     }
 
-    /// `step_back`: what the keeper says of the last one. Whoever began to watch before the last moment at which it can have
-    /// been has seen what stood there.
+    /// `step_back`: the last step back of the store, as the keeper says. A process that began to watch before the last
+    /// moment at which it can have been has seen what stood there.
     pub(super) fn has_come_back(&self, key: &str, intent: &Intent, step_back: Option<StepBack>) -> bool {
         if planted::is_planted(Bug::CameBackIsObeyed) {
             return false;

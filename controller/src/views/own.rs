@@ -8,7 +8,7 @@ use zsha_runtime::Moment;
 
 use crate::world::StoredVm;
 
-/// A server that lags shows one's own write later than this only if something is wrong.
+/// The time after which a write of this process must have been seen: a server that lags for longer has a fault.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct Own {
     written: Option<Written>,
     /// The record as this process had written it when the store went back in time.
     before: Option<VmRecord>,
-    /// A later write of this process was not answered, so `written` may not be the last word any more.
+    /// True if a later write of this process was not answered, so that `written` may not be in force any more.
     in_doubt: bool,
     /// True if one of the writes in doubt would have changed the owner.
     owner_in_doubt: bool,
@@ -29,14 +29,14 @@ struct Written {
     /// The index that the write gave it.
     index: u64,
     sent: Moment,
-    /// When it was last known to be in the store: seen there, or written.
+    /// The moment when the record was last known to be in the store: seen there, or written.
     confirmed: Moment,
 }
 
 /// The result of a consistent read of the record's index, beside what this process wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LookedUp {
-    /// It is there, or something newer; or this process wrote nothing.
+    /// The record is there, or a newer one; or this process wrote nothing.
     Fine,
     /// The key is gone.
     Gone,
@@ -45,7 +45,7 @@ pub(super) enum LookedUp {
 }
 
 impl Own {
-    /// It was sent then, and is in force.
+    /// The record was sent then, and is in force.
     pub(super) fn wrote(&mut self, now: Moment, record: VmRecord, index: u64, sent: Moment) {
         *self = Self { written: Some(Written { record, index, sent, confirmed: now }), ..Self::default() };
     }
@@ -56,7 +56,7 @@ impl Own {
         self.owner_in_doubt |= self.written.as_ref().is_none_or(|own| own.record.owner != record.owner);
     }
 
-    /// Something had changed under a write, and perhaps what was written before is gone: that is to be looked up.
+    /// Something had changed under a write, and what was written before may be gone. So the record is looked up.
     pub(super) fn write_failed(&mut self, now: Moment) {
         if let Some(own) = &mut self.written {
             own.confirmed = own.confirmed.min(now - UNCONFIRMED);
@@ -78,7 +78,7 @@ impl Own {
         Some(StoredVm { record: own.record.clone(), index: own.index, written })
     }
 
-    /// When it was sent, if nothing is in doubt.
+    /// The moment when the record was sent, if nothing is in doubt.
     pub(super) fn sent(&self) -> Option<Moment> {
         self.written.as_ref().filter(|_| !self.in_doubt).map(|own| own.sent)
     }

@@ -14,7 +14,7 @@ use zsha_runtime::{Clock, Moment, predicates};
 use super::{Shared, lock};
 use crate::world::UnreadableLease;
 
-/// Shows every lease to the observer on its way. `prefix`: below which they lie.
+/// Shows every lease to the observer on its way. `prefix`: the prefix below which the leases lie.
 pub(super) fn sighting<S>(
     stream: S,
     (prefix, cluster): (String, ClusterName),
@@ -67,7 +67,7 @@ pub(super) fn saw(shared: &Mutex<Shared>, now: Moment, record: LeaseRecord, inde
     shared.observer.see(now, record, index);
 }
 
-/// Nothing can be concluded from a lease that is not there.
+/// Forgets a lease that is not there: nothing can be concluded from it.
 fn forget(shared: &Mutex<Shared>, key: &str, prefix: &str) {
     let Ok(node) = records::node_of(key, prefix) else { return };
     let mut shared = lock(shared);
@@ -129,7 +129,7 @@ where
     })
 }
 
-/// A renewal is no news; anything else about a lease that was sighted is.
+/// Passes on what is new about a lease that was sighted, and not its renewals.
 pub(super) fn lease_news<S>(
     stream: S,
     prefix: String,
