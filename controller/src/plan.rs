@@ -1,8 +1,9 @@
-//! Decides. A synchronous function of what was observed: steps to take now, what is not done and why, and when
-//! time alone could change the answer. It does nothing and asks nobody.
+//! Plans: a synchronous function from what was observed to the steps to take now, to what is not done and why, and to
+//! the moment when time alone could change the answer. It does nothing and asks nobody.
 //!
-//! What it remembers it returns (`Plan::notes`), so that planning twice over the same world gives the same steps: of what was
-//! tried the outcome tells (`notes`), and not the plan. Once everything is as wanted, nothing is planned.
+//! It returns what is to be remembered (`Plan::notes`), so that planning twice over the same world gives the same
+//! steps. A step counts as tried only by its outcome (`notes`), and not because it was planned. Once everything is as
+//! wanted, nothing is planned.
 //!
 //! - `step`: what can be done.
 //! - `decision`: the plan itself.
@@ -11,7 +12,7 @@
 //! - `ownership`: may this node run the VM, and may it take it over.
 //! - `placement`: which nodes are fit, in what order, and what the others lack.
 //! - `fitness`: the conditions of this node.
-//! - `freed`: whether nobody who is named may run it any more.
+//! - `freed`: whether nobody who is named may run the VM any more.
 //! - `others`: what the other nodes have to say before one starts it.
 //! - `owner`: the owner, and how it changes its record.
 //! - `adopt`: what is done before a record that names this node is acted on.
@@ -22,15 +23,15 @@
 //! - `shutdown`: how a guest is shut down.
 //! - `orders`: what the owner does because an operator asked: shut the VM down, or begin nothing.
 //! - `host_down`: what the owner does as its host shuts down: the VM leaves live, or the guest is shut down.
-//! - `storage`: when it is ended for want of its disk.
+//! - `storage`: when the VM is ended for want of its disk.
 //! - `destination`: whether the VM moves to another node while it runs, and to which.
-//! - `migration`: what its source does meanwhile.
-//! - `arrival`: what is done with what it brings.
+//! - `migration`: what the source of a migration does meanwhile.
+//! - `arrival`: what is done with the copy that a migration brings.
 //! - `ended`: whether it was the keeper that ended the VM.
-//! - `claim`: what the others do when nobody may run it any more.
+//! - `claim`: what the others do when nobody may run the VM any more.
 //! - `unnamed`: a copy that is here, where the record names another node, or none.
-//! - `departed`: the owner's copy has gone by no step of ours.
-//! - `expecting`: what the keeper is told of all that.
+//! - `departed`: the owner's copy has gone by no step of zsha's.
+//! - `expecting`: which copy the keeper is told to expect.
 //! - `stability`: whether this node loses its lease again and again.
 //! - `unreadable`: what is done about records that make no sense, or are not there.
 
