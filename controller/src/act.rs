@@ -221,7 +221,7 @@ async fn ask_to_power_off(
 ) -> Result<bool, ActError> {
     still_so(edges, views, if_still).await?;
     let asked = edges.hypervisor.shutdown().await;
-    // Also where that cannot be done: its time runs.
+    // The guest's time runs even where it could not be asked.
     let first = notes.asked_to_power_off(edges.clock.now());
     asked?;
     Ok(first)
@@ -247,7 +247,7 @@ async fn start(
     (domain, seed): (&DomainSpec, Option<&Seed>),
     epoch: u64,
 ) -> Result<(), ActError> {
-    // What was seen of it may be as old as the last look at the host.
+    // The last look at the seed disk may be as old as the last look at the host.
     if let Some(seed) = seed {
         edges.host.write_seed(seed).await?;
     }
@@ -287,7 +287,7 @@ fn settle_resume(
     notes: &mut Notes,
 ) -> Result<Vec<Happened>, ActError> {
     let now = edges.clock.now();
-    // One that was refused before the hypervisor was asked may be tried again as soon as it no longer is.
+    // A try that was refused before the hypervisor was asked may be made again as soon as it no longer is refused.
     if !matches!(result, Err(ActError::Moved(_))) {
         notes.resumed(because, result.is_ok(), now);
     }
@@ -309,7 +309,7 @@ fn settle_resume(
             EventReason::Resumed,
             "QEMU had paused the guest for a fault of its own; it goes on",
         )],
-        // Told by the write that follows.
+        // The write that follows tells it.
         ResumeBecause::Arrived => vec![],
     })
 }

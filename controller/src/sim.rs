@@ -328,12 +328,12 @@ impl Simulation {
         while !self.violated() {
             let now = Instant::now();
             if now >= over + OPERATOR {
-                // What was moved by hand to a node that died before anybody saw it there waits for an operator's word.
+                // A guest that was moved by hand to a node that died before anybody saw it there waits for an operator.
                 let waits = check::lock(&self.checker).waits_for_an_operator(self.lost.as_ref());
                 if waits && !std::mem::replace(&mut asked, true) {
                     self.inflict(&Fault::Start);
                 }
-                // What was asked for before anybody had seen that the store was put back is asked for once more.
+                // An order that was given before anybody had seen that the store was put back is given once more.
                 if check::lock(&self.checker).was_restored() {
                     for name in self.doubted().into_iter().filter(|name| said.insert(name.clone())) {
                         self.operator.says_again(&name);

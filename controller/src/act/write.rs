@@ -74,7 +74,7 @@ fn rests_on_many(write: &Write) -> bool {
 /// Writes the record unchanged, with the next revision. Returns the write that is to follow it, over that revision.
 async fn announced(edges: &Edges, views: &Views, write: &Write) -> Result<Write, ActError> {
     let leases = Leases::read(edges, views).await?;
-    // Where it does not hold as it is, nothing is written.
+    // Where the write does not hold as it is, nothing is written.
     fences(edges, views, &leases, write)?;
     others_word(edges, &leases, write)?;
     let name = &write.record.name;
@@ -120,7 +120,7 @@ struct Leases {
 impl Leases {
     async fn read(edges: &Edges, views: &Views) -> Result<Self, ActError> {
         let confirmed = edges.lease.verdict().await?.confirmed;
-        // What was seen by now is in the read too; what is seen while that is on its way may be of after it.
+        // Whatever was seen by now is in the read, too. What is seen while the read is on its way may be newer than it.
         let seen = views.sights();
         let prefix = edges.keys.leases();
         let listing = edges.store.list(&prefix, Read::Consistent).await?;

@@ -240,7 +240,7 @@ impl Checker {
         }
         for StaleResume { node, newer } in self.hosts.stale_resumes().iter().skip(self.stale) {
             self.stale += 1;
-            // What a host executes for K after it was suspended is no part of the promise.
+            // The promise does not cover a copy that a host executes for K after it was suspended.
             if newer.iter().all(|(other, until)| {
                 self.had_just_woken(other, *until) || self.by_hand.excused(other, *until)
             }) {
@@ -427,7 +427,7 @@ impl Checker {
         if for_its_disk && !self.without_disk.contains(node) {
             self.violations.push(format!("R2: {node} ends the VM for want of its disk, which it reaches"));
         }
-        // One that stands still may be moved by what the store does not tell of any more.
+        // A copy that stands still may be moved by a migration of which the store does not tell any more.
         let is_gone = self.hosts.copies_on(node).iter().all(|copy| copy.process != it.process);
         let excused_by_restore = self.is_unsettled() && !(it.held && is_gone);
         if excused_by_restore

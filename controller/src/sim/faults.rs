@@ -216,7 +216,7 @@ impl Schedule {
         let mut over = Duration::from_secs(5);
         let mut at = Duration::ZERO;
         for _ in 0..rng.random_range(2..=6) {
-            // Some on top of the one before: what is rare alone is found in pairs.
+            // Some troubles begin while the one before goes on: what is rare alone is found in pairs.
             at = if at > Duration::ZERO && rng.random_bool(0.3) {
                 at + millis(rng, 0..3_000)
             } else {

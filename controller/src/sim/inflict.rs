@@ -124,8 +124,8 @@ impl Simulation {
             Fault::Snapshot => self.snapshot = Some((Instant::now(), self.store.snapshot())),
             Fault::Restore => {
                 let longest = check::lock(&self.checker).validity.longest();
-                // Of one that is younger than a lease nothing is promised: see docs/never-two-copies.md.
-                // Nor where a wall clock was set, so that epochs may have begun again where a lease was gone.
+                // Nothing is promised for a node that is younger than a lease: see docs/never-two-copies.md. Nor is
+                // anything where a wall clock was set, so that epochs may have begun again where a lease was gone.
                 let had = |kind: &&str| self.faults.contains_key(kind);
                 let gone = ["store wiped", "lease deleted", "lease overwritten"];
                 let again = had(&"wall clock step") && gone.iter().any(had);
@@ -168,7 +168,7 @@ impl Simulation {
                 self.gate.trouble(node.clone(), *per_mille);
                 check::lock(&self.checker).validity.lossy();
             }
-            // It may be a renewal.
+            // The call may be a renewal.
             Fault::CallFails { after, fault } => {
                 self.gate.arm(self.gate.passed() + after, *fault);
                 check::lock(&self.checker).validity.lossy();
@@ -211,7 +211,7 @@ impl Simulation {
         if !frozen && self.suspended.contains_key(node) {
             return;
         }
-        // What has no power is not stopped, and is not to be stopped when it is back.
+        // A node without power is not stopped, and is not to stand still when its power is back.
         let frozen = frozen && self.node(node).is_powered();
         self.node(node).freeze(part, frozen);
         check::lock(&self.checker).by_hand.stalls(node, part, frozen);

@@ -50,8 +50,8 @@ impl Reasons {
         self.outdated.extend(nodes.filter(|node| is_starting(node)).cloned());
     }
 
-    /// R1: what has begun since the last look.
-    /// What `excused` hosts execute is no part of the promise.
+    /// Judges R1: the processes that have begun since the last look. The promise does not cover what `excused` hosts
+    /// execute.
     pub fn begun(
         &mut self,
         (copies, validity): (&[Copy], &Validity),
@@ -67,12 +67,13 @@ impl Reasons {
             if !self.outdated.contains(&copy.node) {
                 self.started.insert(copy.process, epoch);
             }
-            // One that was decided before the lease was over is made paused, finds that out, and is dead within K.
+            // A start that was decided before the lease was over makes a paused copy. The node then finds that out, and
+            // the copy is dead within K.
             if !is_valid(validity, &copy.node, epoch) {
                 continue;
             }
             let could_execute = |other: &&Copy| {
-                // Nor is one let run by a later life of its node's lease than it was decided by.
+                // A copy is let run only by the life of the lease by which its start was decided.
                 let started = self.started.get(&other.process);
                 let may_be_let_run = started.is_some_and(|epoch| is_valid(validity, &other.node, *epoch));
                 other.node != copy.node && !excused(&other.node) && (other.executing || may_be_let_run)
