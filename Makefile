@@ -92,9 +92,10 @@ fuzz: ## Coverage-guided fuzzing of both decoders, SECONDS=60 each; the compiler
 	cd crds/fuzz && for target in document records; do \
 	  RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --fuzz-dir . --sanitizer none $$target -- -max_total_time=$(SECONDS) -max_len=16384 || exit 1; done
 
-bench: setup ## Measure failover, restart, idle cost; a report, no verdict
-	$(CARGO) build --release --workspace --bins
-	ZSHA_BIN_DIR=$(CURDIR)/target/release $(CARGO) run --release -p zsha-e2e --bin bench
+bench: setup ## Measure what grows with the number of nodes, and as root on Debian failover, restart, idle cost; a report, no verdict
+	$(CARGO) run --release -p zsha-controller --no-default-features --features sim --example scale
+	$(if $(ROOT),$(CARGO) build --release --workspace --bins,@echo "not root on Debian: no lab")
+	$(if $(ROOT),ZSHA_BIN_DIR=$(CURDIR)/target/release $(CARGO) run --release -p zsha-e2e --bin bench)
 
 chaos: setup ## Random faults on the real lab: `make chaos MINUTES=30 SEED=7 PROFILE=Fast FAULTS=ByHand`; ends with a table
 	$(CARGO) build --workspace --bins

@@ -1,5 +1,5 @@
-//! What this binary was built from. Part of the binary and not of the library: another commit then builds one small
-//! crate anew.
+//! The commit, branch and date that this binary was built from. They stand in the binary and not in the library, so
+//! that another commit builds only one small crate anew.
 
 use zsha::Build;
 

@@ -1,4 +1,5 @@
-//! One file a command. Each has its `Args`, and says by `Run` what has to be known of it and how it is run.
+//! The commands, one file each. A command has its arguments (`Args`), and implements `Run`: what has to be known of it
+//! before it is run, and the running.
 
 pub mod apply;
 pub mod check_config;
@@ -33,7 +34,7 @@ use crate::failure::Failure;
 use crate::global::Global;
 use crate::session::{Reach, Session};
 
-/// What a command is given beside its arguments.
+/// The things that a command is given beside its arguments.
 #[derive(Clone, Copy)]
 pub(crate) struct Beside<'a> {
     pub(crate) global: &'a Global,
@@ -53,29 +54,29 @@ impl<'a> Beside<'a> {
 /// A command: what has to be known before it is run, and the running.
 #[async_trait(?Send)]
 pub(crate) trait Run {
-    /// Whether it talks to Consul, as most do.
+    /// True if the command talks to Consul, as most do.
     fn needs_store(&self) -> bool {
         true
     }
 
-    /// Whether its failures are told as JSON, as its result is.
+    /// True if failures are printed as JSON, as the result is.
     fn wants_json(&self) -> bool {
         false
     }
 
-    /// Whether it ends when the person says so, or when what was asked for is so; --timeout is not about it, or the
-    /// command keeps it itself.
+    /// True if the command ends by itself or when the person stops it, so that --timeout does not limit it from
+    /// outside.
     fn is_endless(&self) -> bool {
         false
     }
 
-    /// Whether it may put a question to the person. Somebody who thinks it over is not timed; the store's own deadlines
-    /// hold all the same.
+    /// True if the command may put a question to the person. The time of the answer does not count as the command's;
+    /// the store's own deadlines hold all the same.
     fn may_ask(&self) -> bool {
         false
     }
 
-    /// What to do when its time was over: a hint.
+    /// A hint on what to do where the command has run out of time.
     fn when_late(&self) -> &'static str {
         "raise it: --timeout 30s"
     }

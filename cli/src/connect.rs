@@ -1,4 +1,5 @@
-//! From the command line to a store. Nothing is sent here.
+//! Finds the store that the command line and the environment mean. Nothing is sent here: the first request is the
+//! command's.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,12 +33,13 @@ pub(crate) fn reach(global: &Global) -> Result<Reach, Failure> {
     Ok(Reach { store: Arc::clone(&consul) as _, consul: Some(consul), named: global.cluster.clone() })
 }
 
-/// What `zsha install` has put on this node for whoever operates from it; none for those who may not read it.
+/// The token file that `zsha install` has put on this node for operators; none for a user who may not read it.
 fn installed_token(file: &Path) -> Option<PathBuf> {
     std::fs::File::open(file).is_ok().then(|| file.to_owned())
 }
 
-/// As Consul's own commands read them: a scheme may be left out, and CONSUL_HTTP_SSL says which is meant then.
+/// Reads the addresses as Consul's own commands do: a scheme may be left out, and CONSUL_HTTP_SSL then says which is
+/// meant.
 fn endpoints(given: &[String]) -> Result<Vec<Endpoint>, Failure> {
     let encrypted = variable("CONSUL_HTTP_SSL").is_some_and(|value| value == "true" || value == "1");
     let endpoint = |url: &str| {
@@ -52,7 +54,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// As the controller refuses it: what is ignored in silence looks like a token without rights.
+/// The refusal of a token in the environment. The controller refuses it, too: a token that is silently ignored looks
+/// like a token without rights.
 fn token_in_the_environment() -> Failure {
     let message = "CONSUL_HTTP_TOKEN is set, and a token is not taken from the environment, where every process of the \
                    user can read it";

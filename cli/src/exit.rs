@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     Success,
-    /// For `diff`: there are differences. For everything else: it failed.
+    /// The command failed; `diff` alone says by it that there are differences.
     General,
     Usage,
     Unchanged,
@@ -69,7 +69,7 @@ impl Exit {
     }
 }
 
-/// What `zsha help exit-codes` prints.
+/// The text of `zsha help exit-codes`.
 pub fn table() -> String {
     Exit::ALL.iter().fold(String::from("CODE  MEANING\n"), |mut text, exit| {
         text.push_str(&format!("{:<4}  {}\n", exit.code(), exit.meaning()));

@@ -94,12 +94,12 @@ impl Failure {
         Self::new(exit, reason, message).cause(error.to_string()).hint(hint)
     }
 
-    /// Whether Consul does not know the token: it may never have been there, or not be there yet.
+    /// True if Consul does not know the token: it may never have been there, or not be there yet.
     pub fn is_of_an_unknown_token(&self) -> bool {
         self.reason == "Denied" && self.causes.iter().any(|cause| is_unknown_token(cause))
     }
 
-    /// For people; ends in a newline.
+    /// The text for people; it ends in a newline.
     pub fn text(&self, colour: bool) -> String {
         let mut text = String::new();
         if let Some(diagnostics) = &self.diagnostics {

@@ -1,4 +1,5 @@
-//! A document as a command is given it: read, decoded for the cluster it is meant for, and what is odd about it said.
+//! Reads the document that a command is given, decodes it for the cluster it is meant for, and prints the warnings
+//! about it.
 
 use std::io::{Read, Write};
 
@@ -65,7 +66,7 @@ pub(crate) fn read(file: &str, stdin: &mut dyn Read) -> Result<(Vec<u8>, String)
     }
 }
 
-/// What should be looked at, though it stops nothing.
+/// Prints the warnings: things that a person should look at, and that stop nothing.
 pub(crate) fn warn(session: &mut Session<'_>, warnings: &Diagnostics) -> Result<(), Failure> {
     let look = if session.output.err_look.colour { Look::Coloured } else { Look::Plain };
     Ok(session.output.err.write_all(warnings.render(look).as_bytes())?)

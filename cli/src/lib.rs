@@ -104,7 +104,7 @@ pub async fn run(cli: &Cli, session: &mut Session<'_>) -> Exit {
     }
 }
 
-/// As [`run`], over a store that is at hand: for tests, and for whoever embeds the commands.
+/// Does the same as [`run`] over a given store: for tests, and for whoever embeds the commands.
 pub async fn run_on(cli: &Cli, store: Arc<dyn Store>, session: &mut Session<'_>) -> Exit {
     let command = cli.command.as_ref().map(Command::as_run);
     let done = match command {

@@ -20,7 +20,7 @@ use crate::output::escape::plain;
 use crate::output::form::{self, Form};
 use crate::session::{Reach, Session};
 
-/// What each of them takes.
+/// The flags that every order takes.
 #[derive(Debug, clap::Args)]
 pub struct Common {
     /// Why, for those who read the status and the events
@@ -31,7 +31,7 @@ pub struct Common {
     pub output: Form,
 }
 
-/// What those take that wait until it has come true.
+/// The flags of those orders that wait until what they ask for has come true.
 #[derive(Debug, clap::Args)]
 pub struct Waiting {
     #[command(flatten)]
@@ -56,9 +56,9 @@ struct Told<'a> {
     command: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a NodeName>,
-    /// Whether something is asked for that was not before.
+    /// True if something is asked for that was not asked for before.
     changed: bool,
-    /// Whether it has come true already.
+    /// True if what is asked for has come true.
     done: bool,
     message: &'a str,
 }
@@ -96,12 +96,12 @@ impl<'a> Order<'a> {
         &self.order.status
     }
 
-    /// Whether something is asked for that was not before.
+    /// True if something is asked for that was not asked for before.
     pub(crate) fn changed(&self) -> bool {
         self.order.changed
     }
 
-    /// Whether a node says that it does not know what is asked for.
+    /// True if a node says that it does not know what is asked for.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.order.is_in_doubt()
     }
@@ -158,7 +158,7 @@ impl<'a> Order<'a> {
         Ok(())
     }
 
-    /// What is good to know beside the result.
+    /// Prints something that is good to know beside the result.
     pub(crate) fn tell(&self, session: &mut Session<'_>, text: &str) -> Result<(), Failure> {
         if !self.args.json() {
             session.output.tell(text)?;
@@ -166,7 +166,8 @@ impl<'a> Order<'a> {
         Ok(())
     }
 
-    /// Looks on until it is so, and says what it waits for: in place on a terminal, a line for each change elsewhere.
+    /// Goes on looking until it has come true, and says what it waits for: in place on a terminal, by a line for each
+    /// change elsewhere.
     pub(crate) async fn until(
         &mut self,
         limit: Duration,
@@ -176,7 +177,7 @@ impl<'a> Order<'a> {
         self.until_seen(limit, session, |_, status| judge(status)).await
     }
 
-    /// The same by what lies in the store as well.
+    /// Does the same, and judges by the stored records as well as by the status.
     pub(crate) async fn until_seen(
         &mut self,
         limit: Duration,
@@ -190,7 +191,7 @@ impl<'a> Order<'a> {
         done
     }
 
-    /// The end of it. `done`: it has come true.
+    /// Ends the command with its result. `done`: what was asked for has come true.
     pub(crate) fn end(&self, done: bool, message: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
         if let Some(mended) = &self.order.mended {
             self.tell(session, &plain(&format!("WARNING: {mended}")))?;
@@ -212,9 +213,9 @@ impl<'a> Order<'a> {
     }
 }
 
-/// How far an order is, as the person who looks on has it before their eyes.
+/// The progress of an order as it was last shown to the person who waits for it.
 struct Shown {
-    /// For a machine nothing is shown.
+    /// True where the result is for a machine: nothing is shown meanwhile.
     json: bool,
     /// The last line; empty where there is none.
     text: String,
@@ -305,7 +306,7 @@ pub(crate) fn frozen(asked: &Asked<'_>) -> Failure {
     Failure::new(Exit::Refused, "Frozen", message).hint("zsha resume")
 }
 
-/// With every node that could have been meant.
+/// The refusal of a word that names no node; its hint names every node that could have been meant.
 pub(crate) fn not_a_member(status: &ClusterStatus, word: &str) -> Failure {
     let nodes =
         status.nodes.iter().filter_map(|node| Some(format!("{} ({})", node.name, node.address.as_ref()?)));
@@ -314,7 +315,7 @@ pub(crate) fn not_a_member(status: &ClusterStatus, word: &str) -> Failure {
         .hint(format!("name one of {}", nodes.join(", ")))
 }
 
-/// For those who take something back: there is nothing to take back.
+/// True if there is nothing to take back.
 pub(crate) fn nothing(intent: &Intent) -> bool {
     matches!(intent, Intent::None)
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// What the thing behind a stream can do.
+/// The abilities of the thing behind a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     pub terminal: bool,

@@ -15,7 +15,7 @@ use crate::output::Output;
 /// Puts a question to a person; true is yes.
 pub type Ask = fn(&str, &mut dyn Write) -> io::Result<bool>;
 
-/// What the binary was built from, as far as the build said so.
+/// The commit, branch and date that the binary was built from, as far as the build knew them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Build {
     pub commit: Option<&'static str>,

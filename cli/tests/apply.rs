@@ -281,7 +281,7 @@ async fn every_bad_document_ends_with_4_is_explained_and_writes_nothing() {
     assert_eq!(store.index(), before);
 }
 
-/// As large as is taken.
+/// The document is as large as is taken.
 #[tokio::test(start_paused = true)]
 async fn the_largest_document_that_passes_the_check_can_be_applied_with_a_word_on_why() {
     let mut large: Value = serde_json::from_str(&document(8)).unwrap();

@@ -42,7 +42,7 @@ impl Page {
         lines
     }
 
-    /// What stands between single backticks.
+    /// The words that stand between single backticks.
     fn inline_code(&self) -> Vec<&str> {
         let mut fenced = false;
         let prose = self.text.lines().filter(move |line| {
@@ -52,7 +52,7 @@ impl Page {
         prose.flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
     }
 
-    /// As GitHub names its headings in an address.
+    /// The names that GitHub gives the headings in an address.
     fn anchors(&self) -> BTreeSet<String> {
         let headings = self.text.lines().filter(|line| line.starts_with('#'));
         headings

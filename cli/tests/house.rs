@@ -86,7 +86,7 @@ fn which_vm_a_cluster_keeps_is_said_in_crds_alone() {
     assert!(rust_files("crds/src").iter().any(says), "it is called something else by now: mend this test");
 }
 
-/// Or the test above could not fail.
+/// The test above could pass because it sees nothing; this one shows that it sees.
 #[test]
 fn a_clock_and_a_wait_are_seen_where_they_are_allowed() {
     let edge = code("controller/src/observe.rs");
@@ -114,13 +114,13 @@ fn uses(module: &str, code: &str) -> Vec<String> {
     found
 }
 
-/// What a file is as a module: `commands/apply.rs` is `commands::apply`.
+/// The module that a file is: `commands/apply.rs` is `commands::apply`.
 fn module(room: &str, file: &str) -> String {
     let inside = file.strip_prefix(room).unwrap().trim_start_matches('/');
     inside.strip_suffix(".rs").unwrap().replace('/', "::")
 }
 
-/// Whether `from` comes back to itself over what it uses, and by which way.
+/// The way by which `from` comes back to itself over what it uses, if there is one.
 fn circle(from: &str, uses: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut ways = vec![vec![from.to_owned()]];
@@ -176,7 +176,7 @@ fn every_file_says_at_its_head_what_it_is_for() {
     assert!(silent.is_empty(), "no `//!` at the head of: {}", silent.join(", "));
 }
 
-/// By a path, or by a method of the owner that stands there.
+/// True if the code needs the other file, by a path or by a method of the owner that stands there.
 fn needs(code: &str, other: &str, code_of_other: &str) -> bool {
     let named = ["::", ";"].iter().any(|end| code.contains(&format!("super::{other}{end}")));
     let mut lists = code.split("super::{").skip(1).map(|rest| rest.split("};").next().unwrap());
@@ -205,7 +205,7 @@ fn no_files_of_the_plan_need_each_other_in_a_circle() {
     assert!(circles.is_empty(), "files of controller/src/plan need each other:\n{circles}");
 }
 
-/// Or the test above could not fail.
+/// The test above could pass because it sees nothing; this one shows that it sees.
 #[test]
 fn a_file_that_needs_another_is_seen_to() {
     let owner = "impl Upkeep<'_> {\n    fn stop(&self) {\n    }\n}";

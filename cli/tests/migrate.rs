@@ -16,7 +16,7 @@ fn record(store: &MemoryStore) -> Value {
     serde_json::from_str(&store.read(&keys().vm(&VmName::management())).unwrap().value).unwrap()
 }
 
-/// What the owner writes once it has seen the request.
+/// Writes what the owner answers once it has seen the request.
 async fn answer(store: MemoryStore, outcome: &str, message: &str) {
     let key = keys().intent("migrate");
     let patience = tokio::time::Instant::now() + Duration::from_secs(60);

@@ -16,7 +16,7 @@ fn a_drain() -> String {
     json!({"kind": "drain", "by": "eve@desk", "at": "2026-11-29T10:00:00Z", "message": ""}).to_string()
 }
 
-/// What an administrator leaves behind; none: nothing.
+/// Leaves this value under the key, as an administrator might; none: no value.
 fn leave(store: &MemoryStore, key: &str, value: Option<&str>) {
     match (value, store.read(key)) {
         (Some(value), _) => store.overwrite(key, value),

@@ -26,7 +26,7 @@ fn process_with(environment: &[(&str, &str)], words: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What it says on stderr.
+/// The text that the command prints on stderr.
 fn said(environment: &[(&str, &str)], words: &[&str]) -> String {
     String::from_utf8(process_with(environment, words).stderr).unwrap()
 }

@@ -30,7 +30,7 @@ fn orders(store: &MemoryStore) -> Vec<(String, String)> {
     entries.into_iter().map(|entry| (entry.key, entry.value)).collect()
 }
 
-/// As the controllers would, once they have seen the order of this name.
+/// Does what the controllers would, once they have seen the order of this name.
 async fn carry_out(store: &MemoryStore, name: &str, change: impl FnOnce(&mut Value)) {
     let patience = tokio::time::Instant::now() + Duration::from_secs(60);
     while intent(store, name).is_none_or(|intent| intent["kind"] == "none") {
@@ -107,7 +107,7 @@ async fn a_start_takes_a_stop_back_and_waits_until_the_vm_runs() {
     assert!(again.err.contains("Nothing was changed"), "{}", again.err);
 }
 
-/// What has come back with an older state of the store counts for the controllers only once it is asked for again.
+/// The controllers count an order that has come back with an older state of the store only once it is given again.
 #[tokio::test(start_paused = true)]
 async fn an_order_that_a_node_is_in_doubt_of_is_given_again() {
     let given =
@@ -196,7 +196,7 @@ async fn a_node_without_the_vm_is_drained_at_once_and_taken_back() {
     );
 }
 
-/// What the host says of itself ends with its boot; what an operator asks for meanwhile does not.
+/// The drain of the host itself ends with its boot; that of an operator, asked for meanwhile, does not.
 #[tokio::test(start_paused = true)]
 async fn a_drain_of_a_host_that_shuts_down_is_asked_for_beside_what_the_host_says() {
     let store = healthy().await;
@@ -302,7 +302,7 @@ async fn an_order_that_was_refused_is_not_said_to_be_in_force_perhaps() {
     assert_eq!(intent(&store, "freeze"), None);
 }
 
-/// What the owner answers.
+/// Writes the owner's answer.
 fn answered(store: &MemoryStore, outcome: &str, message: &str, record: &mut Value) {
     let id = intent(store, "reset-password").unwrap()["id"].clone();
     record["passwordReset"] = json!({"id": id, "outcome": outcome, "message": message});

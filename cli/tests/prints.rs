@@ -6,7 +6,8 @@ mod common;
 use common::*;
 use zsha::Exit;
 
-/// By name: what is typed, and what stands on standard input.
+/// Runs a command, and compares what it prints with the snapshot of this name. It is given what is typed, and what
+/// stands on standard input.
 async fn printed(name: &str, words: &[&str], stdin: &str, exit: Exit) {
     let ran = zsha(healthy().await, stdin, words).await;
     assert_eq!(ran.exit, exit, "{ran:?}");

@@ -10,7 +10,7 @@ use zsha_controller::planted::{self, Bug};
 use zsha_controller::sim;
 use zsha_runtime::Clock;
 
-/// What is said to find each.
+/// The file that says what finds each bug.
 const FINDERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/planted.txt");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ enum Finder<'t> {
     Test { program: &'t str, name: &'t str },
 }
 
-/// By the name of the bug.
+/// The finder of each bug, by the bug's name.
 type Finders<'t> = BTreeMap<&'t str, Finder<'t>>;
 
 fn finders<'t>(table: &'t str, [controller, lease]: [&'t str; 2]) -> Result<Finders<'t>, String> {
@@ -35,7 +35,7 @@ fn finders<'t>(table: &'t str, [controller, lease]: [&'t str; 2]) -> Result<Find
     lines.map(|line| finder(line).ok_or_else(|| format!("{FINDERS}: '{line}' names no finder"))).collect()
 }
 
-/// By what and where it showed, or why it did not.
+/// The way and the place in which a bug showed, or why it did not.
 type Outcome = Result<(&'static str, String), String>;
 
 fn main() -> ExitCode {
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(missed > 0))
 }
 
-/// On every core, one bug after another.
+/// Plants one bug after another, on every core.
 fn each_planted(finders: &Finders<'_>) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(vec![Err("it was not tried".to_owned()); Bug::ALL.len()]);
@@ -107,7 +107,7 @@ fn found(bug: Bug, finder: Option<&Finder<'_>>) -> Outcome {
     }
 }
 
-/// Whether this test fails with the bug in it, and at which line.
+/// The line at which this test fails with the bug in it; an error if it does not fail.
 fn fails(program: &str, name: &str, bug: Bug) -> Result<String, String> {
     let run = Command::new(program)
         .args(["--exact", name])

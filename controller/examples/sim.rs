@@ -66,12 +66,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the seeds are played with.
+/// The setting in which seeds are played.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Of {
     /// The bug that is planted first.
     bug: Option<Bug>,
-    /// So many nodes, where they are not those of the example.
+    /// The number of nodes, where it is not that of the example.
     nodes: Option<u8>,
 }
 

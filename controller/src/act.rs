@@ -1,4 +1,4 @@
-//! Does what was decided, one step at a time, and tells what came of it. It decides nothing: a step that no longer
+//! Does what was decided, one step at a time, and reports what came of it. It decides nothing: a step that no longer
 //! holds is refused, never repaired.
 
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub enum ActError {
     Moved(String),
 }
 
-/// Something worth an event.
+/// Something that happened and is worth an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happened {
     pub reason: EventReason,
@@ -61,12 +61,12 @@ fn happened(reason: EventReason, message: impl Into<String>) -> Happened {
     Happened { reason, kind: reason.severity(), message: message.into() }
 }
 
-/// Of what is either.
+/// Makes an event of a reason that can be good or bad.
 fn happened_as(kind: EventType, reason: EventReason, message: impl Into<String>) -> Happened {
     Happened { kind, ..happened(reason, message) }
 }
 
-/// One step. `notes` learns what came of it.
+/// Does one step. `notes` learns what came of it.
 pub async fn act(
     edges: &Edges,
     views: &Views,
@@ -141,7 +141,8 @@ pub async fn act(
     Ok(done)
 }
 
-/// The lease must hold at this very moment, in this epoch, and without a break since the ownership record was written.
+/// Fails unless the lease is valid at this very moment, in this epoch, and has been so without a break since the
+/// ownership record was written.
 async fn still_holds(edges: &Edges, views: &Views, epoch: u64) -> Result<(), ActError> {
     let verdict = edges.lease.verdict().await?;
     if planted::is_planted(Bug::StartWithoutLease) || planted::is_planted(Bug::ResumeEarly) {
@@ -166,8 +167,8 @@ async fn still_so(edges: &Edges, views: &Views, still: Still) -> Result<(), ActE
     }
 }
 
-/// A renewal may have come in since it was decided. Only the keeper can tell: of one that does not answer, nothing is
-/// known, and its last deadline is obeyed by others (`keeper::guard`, `keeper::second_net`).
+/// Fails unless the lease is over still: a renewal may have come in since the decision. Only the keeper can tell. Where
+/// it does not answer nothing is known, and others obey its last deadline (`keeper::guard`, `keeper::second_net`).
 async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
     let valid = edges.lease.verdict().await?.valid(edges.clock.now());
     if valid && !planted::is_planted(Bug::EndedThoughRenewed) {
@@ -176,7 +177,8 @@ async fn still_lapsed(edges: &Edges) -> Result<(), ActError> {
     Ok(())
 }
 
-/// A stop may have been taken back since this node last heard of it: it may have been cut off, or be shown old data.
+/// Fails unless the stop is in force still. It may have been taken back since this node last saw it: the node may have
+/// been cut off, or be shown old data.
 async fn still_to_stop(edges: &Edges) -> Result<(), ActError> {
     if planted::is_planted(Bug::StoppedThoughTakenBack) {
         return Ok(());
@@ -188,7 +190,7 @@ async fn still_to_stop(edges: &Edges) -> Result<(), ActError> {
     }
 }
 
-/// The host's word for its shutdown, as it is in the store now, is of its present boot.
+/// Fails unless the drain that the host has asked for, as it is in the store now, is of the host's present boot.
 async fn still_goes_down(edges: &Edges, views: &Views) -> Result<(), ActError> {
     let boot = views.sights().get(&edges.me).map(|sight| sight.record.boot_id.clone());
     let key = edges.keys.intent(&Intent::drain_of(&edges.me));
@@ -210,7 +212,7 @@ async fn kill(edges: &Edges, views: &Views, if_still: Option<Still>) -> Result<(
     Ok(edges.hypervisor.kill().await?)
 }
 
-/// Whether it was asked for the first time.
+/// Asks the guest to power off. Returns true if it was asked for the first time.
 async fn ask_to_power_off(
     edges: &Edges,
     views: &Views,
@@ -219,13 +221,13 @@ async fn ask_to_power_off(
 ) -> Result<bool, ActError> {
     still_so(edges, views, if_still).await?;
     let asked = edges.hypervisor.shutdown().await;
-    // Also where that cannot be done: its time runs.
+    // The guest's time runs even where it could not be asked.
     let first = notes.asked_to_power_off(edges.clock.now());
     asked?;
     Ok(first)
 }
 
-/// What the request comes to, for the record: also one that failed is answered.
+/// Sets the guest's password, and makes the answer for the record: a request that failed is answered, too.
 async fn set_password(edges: &Edges, id: Uuid, by: &str) -> Answer {
     let set = edges.hypervisor.set_password(guest::ROOT, guest::DEFAULT_PASSWORD).await;
     let (outcome, message) = match set {
@@ -245,7 +247,7 @@ async fn start(
     (domain, seed): (&DomainSpec, Option<&Seed>),
     epoch: u64,
 ) -> Result<(), ActError> {
-    // What was seen of it may be as old as the last look at the host.
+    // The last look at the seed disk may be as old as the last look at the host.
     if let Some(seed) = seed {
         edges.host.write_seed(seed).await?;
     }
@@ -285,7 +287,7 @@ fn settle_resume(
     notes: &mut Notes,
 ) -> Result<Vec<Happened>, ActError> {
     let now = edges.clock.now();
-    // One that was refused before the hypervisor was asked may be tried again as soon as it no longer is.
+    // A try that was refused before the hypervisor was asked may be made again as soon as it no longer is refused.
     if !matches!(result, Err(ActError::Moved(_))) {
         notes.resumed(because, result.is_ok(), now);
     }
@@ -307,12 +309,12 @@ fn settle_resume(
             EventReason::Resumed,
             "QEMU had paused the guest for a fault of its own; it goes on",
         )],
-        // Told by the write that follows.
+        // The write that follows tells it.
         ResumeBecause::Arrived => vec![],
     })
 }
 
-/// What a failed start costs: a refusal counts against this node, everything else is only waited for.
+/// Notes what a failed start costs: a refusal counts against this node, any other failure is only waited for.
 fn note_failure(now: Moment, error: &ActError, notes: &mut Notes) {
     let fault = match error {
         ActError::Hypervisor(HypervisorError::Refused { reason, .. }) => StartFault::Refused(reason.clone()),
@@ -328,7 +330,8 @@ fn note_failure(now: Moment, error: &ActError, notes: &mut Notes) {
     notes.start_failed(fault, now);
 }
 
-/// Only where there is none, or still what is at `over`: whoever renews meanwhile wins.
+/// Writes a lost record in the place of a lease, only where there is none or still the one at the index `over`: a node
+/// that renews meanwhile wins.
 async fn replace_lease(edges: &Edges, owner: &Owner, over: Option<u64>) -> Result<Vec<Happened>, ActError> {
     let key = edges.keys.lease(&owner.node);
     let value = json(&LeaseRecord::lost(owner, edges.clock.wall()))?;

@@ -1,9 +1,9 @@
-//! What this binary was built from, where the build said so. Part of the binary and not of the library: another
-//! commit then builds one small crate anew.
+//! The commit, branch and date that this binary was built from, as far as the build said so. They stand in the binary
+//! and not in the library, so that another commit builds only one small crate anew.
 
 pub(crate) const COMMIT: Option<&str> = option_env!("ZSHA_BUILD_COMMIT");
 
-/// As `--version` shows it.
+/// The version as `--version` shows it.
 pub(crate) fn version() -> String {
     let [commit, branch, date] = [COMMIT, option_env!("ZSHA_BUILD_BRANCH"), option_env!("ZSHA_BUILD_DATE")]
         .map(|told| told.unwrap_or("unknown"));

@@ -1,4 +1,4 @@
-//! What the document in force means for one node: its questions to the host, its domain, its timings. A pure
+//! The meaning of the document in force for one node: its questions to the host, its domain, its timings. It is a pure
 //! function of the document.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub struct Desired {
     pub generation: u64,
     /// The nodes in the order they are asked to take the VM: the preferred ones, then the others as written.
     pub order: Vec<NodeName>,
-    /// Where each node's hypervisor is reached by the others.
+    /// The addresses at which the other nodes reach each node's hypervisor.
     pub addresses: BTreeMap<NodeName, Ipv4Addr>,
     /// How many at the head of `order` are preferred, and the VM is moved back to; none unless the document says so.
     pub fail_back_to: usize,
@@ -28,12 +28,12 @@ pub struct Desired {
     /// How long the guest has to power off when its host shuts down and it can go nowhere else.
     pub guest_shutdown: Duration,
     pub watchdog: Watchdog,
-    /// Whether an operator may have root's password in the guest set back.
+    /// True if an operator may have root's password in the guest set back.
     pub may_reset_password: bool,
     pub domain: DomainSpec,
-    /// What the guest is told, by the node it boots on.
+    /// The seed disk for each node on which the guest may boot.
     pub seeds: BTreeMap<NodeName, Arc<Seed>>,
-    /// What every node's host is asked.
+    /// The questions that are put to every node's host.
     pub wants: HostWants,
 }
 
@@ -63,7 +63,7 @@ impl Desired {
         }
     }
 
-    /// What this node's host is asked, and what it is to have ready for a start of the VM.
+    /// The questions that are put to this node's host, and what it is to have ready for a start of the VM.
     pub fn wants_of(&self, node: &NodeName) -> HostWants {
         HostWants { seed: self.seeds.get(node).cloned(), ..self.wants.clone() }
     }

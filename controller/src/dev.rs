@@ -1,5 +1,6 @@
 //! `zsha-controller dev`: three whole nodes in one process, on the embedded store and the simulated hypervisor, with
-//! the real keeper loop, the real controller and the real HTTP. For trying zsha without root, Consul or libvirt.
+//! the real keeper loop, the real controller and the real HTTP. It is there for trying zsha without root, Consul or
+//! libvirt.
 //!
 //! The store speaks the part of Consul's HTTP that the `zsha` command uses, so the command is the real one, too.
 
@@ -28,7 +29,7 @@ use crate::keeper::{Lease, LocalLease};
 use console::Command;
 use link::Link;
 
-/// As in `manifests/examples/cluster.yaml`.
+/// The name of the cluster in `manifests/examples/cluster.yaml`.
 const CLUSTER: &str = "zsha";
 const NODES: [&str; 3] = ["nfs-1", "nfs-2", "nfs-3"];
 

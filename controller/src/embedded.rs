@@ -1,5 +1,5 @@
-//! A whole node inside this process: the real keeper loop, the real controller, over a given store and a simulated
-//! hypervisor and host. What `zsha-controller dev` and the simulator run.
+//! A whole node inside this process: the real keeper loop and the real controller, over a given store and a simulated
+//! hypervisor and host. `zsha-controller dev`, the simulator and tests run such nodes.
 //!
 //! Never here: a decision, or a fault; those who embed nodes bring them.
 
@@ -27,7 +27,7 @@ use crate::keeper::{Lease, LocalLease};
 use crate::reconcile::{self, Node};
 use crate::status::Build;
 
-/// What a node is made of, and what outlives its processes.
+/// The machine of a node: the parts of which its processes are made, and those that outlive them.
 #[derive(Debug, Clone)]
 pub struct Machine {
     pub cluster: ClusterName,
@@ -41,7 +41,7 @@ pub struct Machine {
     pub enforcement: Arc<Enforcement>,
     pub build: Build,
     pub watchdog: Option<Arc<SimulatedDevice>>,
-    /// Where there is none: what its keeper says of one all the same, which resets nothing.
+    /// The state of a watchdog that the keeper reports although there is none; such a watchdog resets nothing.
     pub watchdog_said: watch::Sender<WatchdogState>,
     /// The keeper's file in `/run`: gone with the boot.
     memory: Arc<Mutex<Option<Memory>>>,
@@ -97,7 +97,7 @@ impl Machine {
         self.hosts.power_on(&self.name);
     }
 
-    /// Of the boot it is in.
+    /// The id of the boot that the machine is in.
     pub fn boot_id(&self) -> String {
         format!("boot-{}", *self.boot.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,4 +1,5 @@
-//! Whose error it is that a look at storage has met. A table, and nothing else.
+//! A table that says whose error a look at storage has met: the storage's, the path's, or nobody's, since nobody could
+//! look.
 
 use std::io;
 
@@ -9,7 +10,7 @@ use rustix::io::Errno;
 pub(crate) enum Whose {
     /// The storage was asked, and this is its answer: who has something open on it is told the same.
     Storage,
-    /// What lies at the path, or who may have it. What is open already does not change by that.
+    /// The fault is at the path: what lies there, or who may have it. What is open already does not change by that.
     Path,
     /// Nobody has looked: no descriptor, no memory, no process to be had. Whatever is not known belongs here, since it ends
     /// nothing.

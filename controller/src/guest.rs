@@ -23,8 +23,8 @@ pub use seed::Seed;
 pub const ROOT: &str = "root";
 pub const DEFAULT_PASSWORD: &str = "password";
 
-/// What the document says of the guest's inside, for all nodes. Equal where a guest that boots would see no difference on
-/// any of them.
+/// The document's wishes for the inside of the guest, for all nodes. Two are equal where a guest that boots would see
+/// no difference on any node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GuestWants {
     pub nics: Vec<NicWants>,
@@ -36,7 +36,7 @@ pub struct GuestWants {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicWants {
-    /// In lower case, as the kernel prints it.
+    /// The MAC address in lower case, as the kernel prints it.
     pub mac: String,
     pub address: PerNode<Ipv4Addr>,
     pub netmask: PerNode<Ipv4Addr>,
@@ -48,7 +48,7 @@ pub struct NicWants {
 /// The same where the guest boots on one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestConfig {
-    /// In the order of the document, which is that of the guest's buses.
+    /// The NICs in the order of the document, which is that of the guest's buses.
     pub nics: Vec<NicConfig>,
     pub dns: Vec<Ipv4Addr>,
     pub time_servers: Vec<String>,
@@ -60,7 +60,7 @@ pub struct NicConfig {
     pub mac: String,
     /// The guest's own address, with the prefix of its subnet.
     pub address: Ipv4Net,
-    /// Only on the NIC that carries the default route: of the others the guest knows their own subnets.
+    /// The gateway of the NIC that carries the default route; the guest knows the other NICs by their own subnets.
     pub default_gateway: Option<Ipv4Addr>,
     pub is_management: bool,
 }

@@ -1,5 +1,5 @@
-//! What a node's controller is doing at this moment, said aloud for the simulator's judge. In a build without it nobody
-//! listens, and the compiler removes the saying.
+//! Says aloud, for the simulator's judge, what a node's controller is doing at this moment. In a build without the
+//! simulator nobody listens, and the compiler removes it.
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use listening::{Doing, decided, forget, last_start, of, planned_anew};
@@ -40,7 +40,7 @@ mod listening {
         }
     }
 
-    /// That this was decided. The same world once more, with what was remembered of it, gives the same plan.
+    /// Hears that this was decided. The same world once more, with the same notes, must give the same plan.
     pub(crate) fn decided(world: &World, plan: &Plan) {
         let again = plan::plan(world, &plan.notes);
         if again != *plan {
@@ -49,12 +49,12 @@ mod listening {
         }
     }
 
-    /// What was planned otherwise the second time.
+    /// The plans that were different the second time.
     pub(crate) fn planned_anew() -> Vec<String> {
         PLANNED_ANEW.with_borrow_mut(std::mem::take)
     }
 
-    /// What the controller of that node is doing.
+    /// The step that the controller of that node is doing.
     pub(crate) fn of(node: &NodeName) -> Option<Step> {
         DOING.with_borrow(|doing| doing.get(node).cloned())
     }

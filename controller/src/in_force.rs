@@ -1,8 +1,8 @@
-//! Which document is in force on this node: the one of the highest generation that was seen and can be used, whatever
-//! became of the key since; and what is wrong with the stored one, where that is another.
+//! Decides which document is in force on this node: the one of the highest generation that was seen and can be used,
+//! whatever became of the key since. It also says what is wrong with the stored document, where that is another.
 //!
-//! Values only: it reads no store. [`super::views`] shows it what the key holds, [`super::observe`] what the history
-//! has.
+//! It has values only, and reads no store: [`super::views`] shows it what the key holds, [`super::observe`] what the
+//! history has.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +19,7 @@ use crate::desired::Desired;
 #[cfg(test)]
 mod tests;
 
-/// So many faults of a document are told in one sentence; `zsha check-config` tells all of them.
+/// The number of faults of a document that one sentence tells; `zsha check-config` tells all of them.
 const FAULTS_TOLD: usize = 3;
 
 /// A document as stored, and what it means here.
@@ -30,7 +30,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Of the key's value, or why it cannot be used. `reads`: the highest format this build reads.
+    /// Reads the key's value, or says why it cannot be used. `reads`: the highest format this build reads.
     pub fn read(value: &str, cluster: &ClusterName, reads: u32) -> Result<Self, String> {
         let stored = StoredSpec::read(value)
             .map_err(|error| format!("it cannot be read, perhaps since a newer zsha wrote it: {error}"))?;
@@ -94,12 +94,12 @@ pub struct Others {
     pub acted_on: u64,
 }
 
-/// What a document waits for.
+/// The thing that a document waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Awaited {
     /// The end of a sentence.
     pub what: String,
-    /// Whether it is known to wait; else that cannot be told yet, and nothing follows from it.
+    /// True if it is known to wait. Otherwise that cannot be told yet, and nothing follows from it.
     pub known: bool,
 }
 
@@ -117,20 +117,20 @@ pub fn waits_for(stored: &StoredSpec, others: &Others) -> Option<Awaited> {
     (!not.is_empty()).then(|| Awaited { what: format!("for {}", format::listed(&not)), known: true })
 }
 
-/// What the key of the document shows.
+/// The contents of the document's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shown {
     NotReadYet,
     Nothing,
     /// A document of this generation.
     Generation(u64),
-    /// At this index one that is not to be in force yet.
+    /// The document at this index is not to be in force yet.
     Waits {
         index: u64,
         generation: u64,
         awaited: Awaited,
     },
-    /// At this index something that cannot be used.
+    /// The value at this index cannot be used.
     Bad {
         index: u64,
         why: String,
@@ -161,7 +161,7 @@ impl SpecProblem {
         }
     }
 
-    /// What happened, what to do about it, and what is in force meanwhile.
+    /// The sentence on what happened, what to do about it, and what is in force meanwhile.
     pub fn told(&self, in_force: Option<u64>) -> String {
         let source = match self {
             Self::Invalid { recovered: true, .. } | Self::Waits { recovered: true, .. } => {
@@ -207,7 +207,7 @@ impl fmt::Display for SpecProblem {
     }
 }
 
-/// What to tell of a change of the problem, where it did change: why, and a sentence.
+/// The event to write where the problem has changed: its reason, and a sentence.
 pub fn news(
     before: Option<&SpecProblem>,
     now: Option<&SpecProblem>,
@@ -233,7 +233,7 @@ pub struct InForce {
     document: Option<Arc<Document>>,
     /// It comes from the history, not from the key.
     recovered: bool,
-    /// For what stands at this index of the key the history has been looked at already.
+    /// The index of the key for which the history has been looked at already.
     looked_up: Option<u64>,
 }
 
@@ -254,7 +254,7 @@ impl InForce {
         before != self.generation()
     }
 
-    /// Of the document in force.
+    /// The generation of the document in force.
     pub fn generation(&self) -> Option<u64> {
         self.document.as_ref().map(|document| document.generation())
     }
@@ -277,7 +277,8 @@ impl InForce {
         }
     }
 
-    /// What the history had when it was looked at for the document of this index. Whether that is in force now.
+    /// Takes in what the history had when it was looked at for the document of this index. Returns true if that is in
+    /// force now.
     pub fn recover(&mut self, index: u64, document: Option<Document>) -> bool {
         self.looked_up = Some(index);
         match document {

@@ -1,5 +1,5 @@
-//! What operators asked for by command and is so until they take it back: the VM stopped, nothing begun, nodes left.
-//! It is beside the document, not in it, so that `apply` never undoes it.
+//! The orders that operators gave by command, until they take them back: the VM stopped, nothing begun, nodes left.
+//! They lie beside the document, not in it, so that `apply` never undoes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Stop {
     pub limit: Option<Duration>,
 }
 
-/// By whom, when and why; the time is for people.
+/// The one who asked, when and why; the time is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     pub by: String,
@@ -97,8 +97,9 @@ pub fn shutdowns<'a>(
     records.into_iter().filter_map(said).collect()
 }
 
-/// From what lies under `intent/`, read and unreadable (by name, and why), and what is gone from there with an older state of
-/// the store (by name). `expected`: somebody has applied a document, and so written whether the VM is to run.
+/// Reads the intents: what lies under `intent/`, read or unreadable (by name, and why), and what is gone from there
+/// with an older state of the store (by name). `expected`: somebody has applied a document, and so written whether the
+/// VM is to run.
 pub fn read<'a>(
     records: impl IntoIterator<Item = Stored<'a>>,
     unreadable: &BTreeMap<String, String>,
@@ -150,8 +151,8 @@ pub fn read<'a>(
     Observed::Known(intents)
 }
 
-/// Of an order that has come back with an older state of the store, and would take the VM from where it is: it may have been
-/// taken back since. What a host says of itself holds for the boot that it names.
+/// The sentence on an order that has come back with an older state of the store, and would take the VM from where it
+/// is: it may have been taken back since. What a host says of itself holds for the boot that it names.
 fn is_unclear_again(name: &str, intent: &Intent) -> Option<String> {
     let (Intent::Stop { by, at, .. } | Intent::Drain { by, at, .. }) = intent else {
         return None;
@@ -163,7 +164,8 @@ fn is_unclear_again(name: &str, intent: &Intent) -> Option<String> {
     ))
 }
 
-/// Of an order that forbids something, which nobody has taken back, and which an older state of the store has not got.
+/// The sentence on an order that forbids something, which nobody has taken back, and which an older state of the store
+/// has not got.
 fn is_undone(name: &str, intent: &Intent) -> Option<String> {
     let (Intent::Stop { by, at, .. } | Intent::Freeze { by, at, .. } | Intent::Drain { by, at, .. }) = intent
     else {
@@ -177,8 +179,8 @@ fn is_undone(name: &str, intent: &Intent) -> Option<String> {
     ))
 }
 
-/// What is to be said of a drain that is in doubt; of what concerns the whole cluster that is said elsewhere. None: a host
-/// has asked for it itself.
+/// The command that settles a drain which is in doubt; for orders to the whole cluster it is told elsewhere. None: a
+/// host has asked for the drain itself.
 fn to_be_said_again(name: &str, by: &str) -> Option<&'static str> {
     match Intent::drained(name) {
         Some(node) if Intent::is_host_itself(&node, by) => None,
@@ -189,7 +191,7 @@ fn to_be_said_again(name: &str, by: &str) -> Option<&'static str> {
     }
 }
 
-/// What was to be done once was done, or not, before the store went back.
+/// Leaves out an order that is done once: it was done, or not, before the store went back.
 fn once_more(intent: &Intent) -> &Intent {
     match intent {
         Intent::Start { .. } | Intent::Migrate { .. } | Intent::ResetPassword { .. } => &Intent::None,

@@ -1,12 +1,13 @@
-//! A host that shuts down: `zsha-controller leave` says so in the store and waits, as the unit `zsha-host` has it done
-//! before anything is stopped that the VM needs. The controllers do the rest: the VM leaves live, or, where no node could
-//! take it, its guest is shut down and the VM given up. Once the host has booted again its controller takes back what
-//! was said. What operators asked for is left as it is.
+//! Deals with a host that shuts down. `zsha-controller leave` says so in the store and waits; the unit `zsha-host` runs
+//! it before anything is stopped that the VM needs. The controllers do the rest: the VM leaves live, or, where no node
+//! could take it, its guest is shut down and the VM given up. Once the host has booted again its controller takes back
+//! what was said. What operators asked for stays as it is.
 //!
-//! Two things it does itself. It keeps this host, and with it this node's Consul, up while the guest is shut down on
-//! another that goes down as well: else the quorum goes first, and the guest is killed with the lease. And where nobody
-//! else can (Consul is silent and the lease runs out; the controller here is dead) it has the guest power off by itself.
-//! That is safe without asking anybody: it starts nothing, so there are never more copies by it, and the host goes down.
+//! `leave` does two things itself. It keeps this host, and with it this node's Consul, up while the guest is shut down
+//! on another that goes down as well: otherwise the quorum goes first, and the guest is killed with the lease. And
+//! where nobody else can (Consul is silent and the lease runs out; the controller here is dead) it has the guest power
+//! off. That is safe without asking anybody: it starts nothing, so there are never more copies by it, and the host goes
+//! down.
 
 mod decide;
 #[cfg(test)]
@@ -32,26 +33,27 @@ use crate::settings::Settings;
 use decide::{Cluster, GoesDown, Next, Place, Seen, SoFar};
 
 const LOOK: Duration = Duration::from_secs(1);
-/// While the store is silent, and the lease may be running out.
+/// The pause between looks while the store is silent, and the lease may be running out.
 const LOOK_SOON: Duration = Duration::from_millis(250);
-/// So long one answer of the store is waited for, and a whole look at it: far less than a lease.
+/// The time that one answer of the store, and a whole look at it, is waited for: far less than a lease.
 const ANSWER: Duration = Duration::from_secs(1);
 const WHOLE_LOOK: Duration = Duration::from_secs(3);
-/// It is one write, and an election may be in its way.
+/// The time for giving the lease up: it is one write, and an election may be in its way.
 const GIVEN_UP: Duration = Duration::from_secs(5);
-/// Consul comes after the network, and on all nodes of a cluster that is switched on at once only with the second.
+/// The pause between tries to take the shutdown back. Consul comes after the network, and on a cluster that is switched
+/// on at once only with the second node.
 const BACK_LOOK: Duration = Duration::from_secs(5);
 
 /// A node that says that it shuts down, in one of its boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     pub node: NodeName,
-    /// The kernel's.
+    /// The kernel's id of the boot.
     pub boot_id: String,
 }
 
-/// By whom the drain is that stands in the place of one that nobody could read. The node was to be given nothing by that,
-/// and is not by this, also after it has booted.
+/// The name that stands in a drain in the place of one that nobody could read. The node was to be given nothing by that
+/// one, and is not by this, also after it has booted.
 const UNREAD: &str = "an order that cannot be read";
 
 impl Host {
@@ -61,23 +63,23 @@ impl Host {
         Ok(Self { node: settings.node.clone(), boot_id: boot_id.trim().to_owned() })
     }
 
-    /// By whom a drain is that it asks for.
+    /// The name that stands in a drain that this host asks for.
     fn name(&self) -> String {
         Intent::host_itself(&self.node, &self.boot_id)
     }
 
-    /// Whether this host asked for it, in some boot.
+    /// True if this host asked for the drain, in some boot.
     fn is_own(&self, by: &str) -> bool {
         Intent::is_host_itself(&self.node, by)
     }
 
-    /// What stands under its drain. None: nothing that could be read there.
+    /// The order under the node's drain. None: nothing that could be read.
     fn drain(&self, there: &Entry) -> Option<Intent> {
         Intent::under(&Intent::drain_of(&self.node), &there.value).ok()
     }
 
-    /// What is to stand under the node's drain, where that is another than does: its own, or an operator's and beside it
-    /// that the host shuts down.
+    /// The order that is to stand under the node's drain, where it differs from the present one: the host's own, or an
+    /// operator's and beside it that the host shuts down.
     fn shuts_down(&self, there: Option<&Entry>, no_time_to_move: bool, now: Timestamp) -> Option<Intent> {
         let shutdown = |before: Option<&HostShutdown>| {
             let before = before.is_some_and(|it| it.boot_id == self.boot_id && it.no_time_to_move);
@@ -92,7 +94,8 @@ impl Host {
         let before = match there.map(|there| self.drain(there)) {
             None | Some(Some(Intent::None)) => return Some(own(shutdown(None), now)),
             Some(Some(before)) => before,
-            // No controller could act on it, and the guest is shut down in order only by one that reads this.
+            // No controller could act on the unreadable order, and only a controller that reads this drain shuts the
+            // guest down in order.
             Some(None) => Intent::Drain {
                 by: UNREAD.to_owned(),
                 at: now,
@@ -116,8 +119,8 @@ impl Host {
         (wanted != before).then_some(wanted)
     }
 
-    /// The same without what it said before it booted, where it said anything. `goes_on`: it is up, so what it said in this
-    /// very boot is over as well (systemd alone was restarted, or the shutdown called off).
+    /// The order without what the host said before it booted, where it said anything. `goes_on`: the host is up, so
+    /// what it said in this very boot is over as well (systemd alone was restarted, or the shutdown called off).
     fn is_back(&self, there: Option<&Entry>, goes_on: bool) -> Option<Intent> {
         match there.and_then(|there| self.drain(there)) {
             Some(Intent::Drain { by, .. }) if self.is_own(&by) && (goes_on || by != self.name()) => {
@@ -143,25 +146,25 @@ impl Host {
     }
 }
 
-/// Whether systemd is taking the host down. Where it does not say, nothing is begun.
+/// True if systemd is taking the host down. Where systemd does not say, nothing is begun.
 pub fn host_shuts_down() -> bool {
     systemd_says(&["is-system-running"]) == "stopping"
 }
 
-/// Whether systemd has the host up, and with it the unit that says that it shuts down. Where it does not say, what was said
-/// in this boot stands.
+/// True if systemd has the host up, and with it the unit that says that the host shuts down. Where systemd does not
+/// say, what was said in this boot stands.
 pub fn host_goes_on() -> bool {
     matches!(systemd_says(&["is-system-running"]).as_str(), "running" | "degraded" | "starting")
         && systemd_says(&["is-active", "zsha-host.service"]) == "active"
 }
 
-/// Nothing where it could not be asked.
+/// The answer of systemd; empty where it could not be asked.
 fn systemd_says(words: &[&str]) -> String {
     let said = std::process::Command::new("systemctl").args(words).output();
     said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned()).unwrap_or_default()
 }
 
-/// What `leave` looks at and acts through.
+/// The edges and settings by which `leave` looks and acts.
 #[derive(Debug)]
 pub struct Leaving {
     pub host: Host,
@@ -174,7 +177,8 @@ pub struct Leaving {
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
 }
 
-/// `zsha-controller leave`: until this node has nothing of the VM any more, or `limit` has passed, which is an error.
+/// `zsha-controller leave`: runs until this node has nothing of the VM any more. It is an error if `limit` passes
+/// before.
 pub fn run(settings: &Settings, limit: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
@@ -216,7 +220,7 @@ impl Leaving {
                     return Ok(());
                 }
                 Next::GiveUp(why) => anyhow::bail!("{node} goes down after {} s: {why}", limit.as_secs()),
-                // Said with the next look, which comes at once.
+                // The next look, which comes at once, says so.
                 Next::SayNoTimeToMove => continue,
                 Next::PowerOff(why) => {
                     tracing::warn!(%node, why, "the guest is asked to power off");
@@ -232,9 +236,9 @@ impl Leaving {
         }
     }
 
-    /// Once nothing of the VM is here and the host does go down: others are told that it was switched off in order, and wait
-    /// for nothing. The keeper looks once more for a copy, and refuses where there is one. A lease that is not given up
-    /// runs out.
+    /// Gives the lease up, once nothing of the VM is here and the host does go down: others are told that it was
+    /// switched off in order, and wait for nothing. The keeper looks once more for a copy, and refuses where there is
+    /// one. A lease that is not given up runs out.
     pub async fn give_up_the_lease(&self) {
         let node = &self.host.node;
         let key = self.keys.lease(node);
@@ -265,7 +269,8 @@ impl Leaving {
             Ok(Err(error)) => Observed::Unknown(format!("{error:#}")),
             Err(_) => Observed::unknown("Consul does not answer in time"),
         };
-        // Whoever asks the keeper tells it that the controller lives: only where the store does not say whether it does.
+        // A question to the keeper tells it that the controller lives. So it is asked only where the store does not say
+        // whether the controller does.
         let lease = match &cluster {
             Observed::Known(_) => Observed::unknown("not asked"),
             Observed::Unknown(_) => Observed::from_result(self.lease.verdict().await),
@@ -277,7 +282,7 @@ impl Leaving {
         Seen { cluster, lease, local }
     }
 
-    /// What the store shows, once it says that this host shuts down.
+    /// Looks at the cluster in the store, once that says that this host shuts down.
     async fn look_at_cluster(&self, so_far: &mut SoFar) -> anyhow::Result<Cluster> {
         self.say(so_far.no_time_to_move).await?;
         if !so_far.knows_the_document
@@ -308,7 +313,7 @@ impl Leaving {
         })
     }
 
-    /// Sent twice it is one: what is found there the next time is this.
+    /// Says in the store that this host shuts down. Sent twice it is one order: the next time it is found there.
     async fn say(&self, no_time_to_move: bool) -> anyhow::Result<()> {
         let key = self.keys.intent(&Intent::drain_of(&self.host.node));
         let asked = tokio::time::timeout(ANSWER, self.store.get(&key, Read::Consistent)).await;
@@ -328,7 +333,8 @@ impl Leaving {
         Ok(())
     }
 
-    /// Of the document as it is stored. None: there is none, or none that can be used.
+    /// The time that the stored document gives the guest to power off. None: there is no document, or none that can be
+    /// used.
     async fn guest_shutdown_seconds(&self) -> anyhow::Result<Option<u32>> {
         let Some(entry) = self.store.get(&self.keys.spec(), Read::Consistent).await? else { return Ok(None) };
         let Ok(stored) = StoredSpec::read(&entry.value) else { return Ok(None) };
@@ -343,7 +349,7 @@ impl Leaving {
         Ok(leases.map(|lease| (lease.node.clone(), lease)).collect())
     }
 
-    /// Whose host says so, in the boot it is in by its lease.
+    /// The nodes whose hosts say that they shut down, in the boot that their leases name.
     async fn going_down(
         &self,
         leases: &BTreeMap<NodeName, LeaseRecord>,
@@ -364,8 +370,8 @@ impl Leaving {
     }
 }
 
-/// By the controller as it starts: takes back what this host said before it booted. Ends once nothing of that is there.
-/// `goes_on`: what asks whether the host is up; none where there is nobody to ask.
+/// Takes back what this host said before it booted. The controller does so as it starts, and ends once nothing of that
+/// is there. `goes_on`: asks whether the host is up; none where there is nobody to ask.
 pub async fn back(host: &Host, keys: &Keys, store: &dyn Store, goes_on: Option<fn() -> bool>) {
     loop {
         match take_back(host, keys, store, goes_on).await {
@@ -402,7 +408,7 @@ async fn take_back(
     Ok(false)
 }
 
-/// False: somebody else was quicker.
+/// Writes the order; returns false if somebody else was quicker.
 async fn put(
     store: &dyn Store,
     key: String,

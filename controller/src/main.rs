@@ -111,7 +111,7 @@ fn with_settings(
     }
 }
 
-/// For commands without settings of a node: `RUST_LOG` alone.
+/// Logs for commands without a node's settings: `RUST_LOG` alone counts.
 fn with_log(then: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let said = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = said.unwrap_or_else(|| LogSettings::DEFAULT_FILTER.to_owned());

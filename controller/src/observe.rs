@@ -20,7 +20,8 @@ use crate::planted::{self, Bug};
 use crate::views::Views;
 use crate::world::{self, World};
 
-/// Links and mounts tell when they change; a share that stopped answering does not.
+/// The pause between two looks at the host. Links and mounts tell when they change; a share that stopped answering does
+/// not.
 pub const HOST_LOOK: Duration = Duration::from_secs(10);
 
 /// The last look at the host, taken beside the passes: a share that hangs delays nobody.
@@ -34,9 +35,9 @@ pub struct HostSight {
 struct Look {
     wants: HostWants,
     facts: Observed<HostFacts>,
-    /// None also where something was being mounted since.
+    /// The moment when the look was begun; None also where something was being mounted since.
     began: Option<Moment>,
-    /// When something was mounted last, or could not be.
+    /// The moment when something was last mounted, or could not be.
     mounted: Option<Moment>,
 }
 
@@ -60,18 +61,19 @@ impl HostSight {
         }
     }
 
-    /// Puts a look in place that was begun at `began`. Whether it differs from the one before.
+    /// Puts a look in place that was begun at `began`. Returns true if it differs from the one before.
     pub fn put(&self, wants: HostWants, facts: HostFacts, began: Moment) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let facts = Observed::Known(facts);
         let changed = last.wants != wants || last.facts != facts;
-        // One that was begun before the end of a mount may not have seen it.
+        // A look that was begun before the end of a mount may not have seen it.
         let began = Some(began).filter(|began| last.mounted.is_none_or(|mounted| *began >= mounted));
         *last = Look { wants, facts, began, mounted: last.mounted };
         changed
     }
 
-    /// When the last look was begun, where what it saw is not of before the end of a mount. None also where there was no look.
+    /// The moment when the last look was begun, if that was not before the end of a mount. None also where there was no
+    /// look.
     pub fn looked(&self) -> Option<Moment> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).began
     }
@@ -81,7 +83,7 @@ impl HostSight {
         self.mounts.store(true, Ordering::SeqCst);
     }
 
-    /// That is over, whatever came of it.
+    /// The mount is over, whatever came of it.
     pub fn mounted(&self, at: Moment) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         (last.began, last.mounted) = (None, Some(at));
@@ -93,14 +95,15 @@ impl HostSight {
     }
 }
 
-/// A look at the hypervisor may take as long as its deadline; after more than this the verdict that was asked for
-/// beside it is asked for again. It must not be older than what is done by it.
+/// The age at which a verdict is asked for again: a look at the hypervisor may take as long as its deadline, and the
+/// verdict that was asked for beside it must not be older than what is done by it.
 const VERDICT_HOLDS: Duration = Duration::from_millis(50);
 
-/// What the hypervisor says of the VM, and what it keeps of it.
+/// The state of the VM by the hypervisor, and what that keeps of it.
 type Here = (Result<LocalVm, HypervisorError>, Result<DomainFacts, HypervisorError>);
 
-/// What the keeper says after the hypervisor has answered; it is asked before as well, as a sign of life to it.
+/// Looks at the hypervisor, and asks the keeper for its verdict after that. The keeper is asked before as well, as a
+/// sign of life to it.
 async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Here) {
     let began = edges.clock.now();
     let (lease, here) = tokio::join!(edges.lease.verdict(), ask_hypervisor(edges));
@@ -110,7 +113,7 @@ async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Here) {
     (edges.lease.verdict().await, here)
 }
 
-/// One that did not answer is not asked again: it would cost the pass its deadline twice.
+/// Asks the hypervisor. One that did not answer is not asked again: it would cost the pass its deadline twice.
 async fn ask_hypervisor(edges: &Edges) -> Here {
     match edges.hypervisor.look().await {
         Ok(local) => (Ok(local), edges.hypervisor.domain().await),
@@ -118,12 +121,13 @@ async fn ask_hypervisor(edges: &Edges) -> Here {
     }
 }
 
-/// One look.
+/// Looks at everything once.
 pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: &mut Blindness) -> World {
     recover_document(edges, views).await;
     confirm_own_record(edges, views).await;
-    // Before the keeper is asked: a keeper that has written its lease anew into a store that was emptied knows by then that
-    // it was, and a list that shows that lease beside what the keeper said before would look like that of a new cluster.
+    // The leases are read before the keeper is asked. A keeper that has written its lease anew into a store that was
+    // emptied knows by then that it was; a list that shows that lease beside what the keeper said before would look
+    // like that of a new cluster.
     let seen = views.sights();
     let (lease, (local, domain)) = look_here(edges).await;
     let local = match local {
@@ -132,7 +136,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     };
     let (local, desired) = (Observed::from_result(local), views.desired());
     let wants = desired.known().and_then(Option::as_ref).map(|desired| desired.wants_of(&edges.me));
-    // In this order: were a look put in place in between, its time would be said of older facts.
+    // The order matters: were a look put in place in between, its time would be said of older facts.
     let mounting = host.is_mounting();
     let host_looked = host.looked();
     let facts = host.facts(wants.as_ref());
@@ -188,7 +192,7 @@ async fn last_end(edges: &Edges, views: &Views, local: &Observed<LocalVm>) -> Ob
     }
 }
 
-/// What this process wrote and does not see is looked up.
+/// Looks up the record that this process wrote and does not see.
 async fn confirm_own_record(edges: &Edges, views: &Views) {
     if !views.own_is_unconfirmed() {
         return;
@@ -199,17 +203,18 @@ async fn confirm_own_record(edges: &Edges, views: &Views) {
     }
 }
 
-/// A controller that was started beside a document that cannot be used goes on with the last one that could.
+/// Goes on with the last document that could be used, where the controller was started beside one that cannot.
 async fn recover_document(edges: &Edges, views: &Views) {
     let Some(index) = views.needs_history() else { return };
-    // The newest, and not what a server that lags takes for it. What cannot be read now is read in the next pass.
+    // The history is read consistently: a server that lags would have an older one. If it cannot be read now, the next
+    // pass reads it.
     match edges.store.list(&edges.keys.history(), Read::Consistent).await {
         Ok(history) => views.recover(index, &history.entries),
         Err(error) => tracing::debug!(%error, "history not read"),
     }
 }
 
-/// What the generation that runs here was, from the history. Looked up once a generation.
+/// The domain of the generation that runs here, from the history. It is looked up once for each generation.
 async fn running_domain(
     edges: &Edges,
     views: &Views,
@@ -235,7 +240,7 @@ async fn running_domain(
     domain
 }
 
-/// A keeper that was started for another node says nothing of this one.
+/// Refuses the verdict of a keeper that was started for another node.
 fn of_this_node(verdict: Verdict, me: &NodeName) -> Observed<Verdict> {
     if verdict.node == *me {
         return Observed::Known(verdict);

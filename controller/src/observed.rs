@@ -1,4 +1,5 @@
-//! What a look came to.
+//! The result of a look: a value that is known, or unknown with the reason. What could not be looked at is never
+//! absent.
 
 use std::fmt;
 
@@ -21,7 +22,7 @@ impl<T> Observed<T> {
         }
     }
 
-    /// What follows from it, where it is known.
+    /// Goes on with the value where it is known.
     pub fn and_then<U>(self, then: impl FnOnce(T) -> Observed<U>) -> Observed<U> {
         match self {
             Self::Known(value) => then(value),

@@ -1,12 +1,12 @@
-//! Calls of the kernel that may hang: whoever asks waits for a bounded time, and what hangs costs one thread, however often
-//! it is asked again.
+//! Makes calls of the kernel that may hang. A caller waits for a bounded time, and a call that hangs costs one thread,
+//! however often it is made again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-/// For what is asked of the same thing: only one of them is under way.
+/// A thread for calls that ask the same thing: only one of them is under way.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OneThread {
     /// Held by the work itself, also when nobody waits for it any more.
@@ -14,7 +14,7 @@ pub(crate) struct OneThread {
 }
 
 impl OneThread {
-    /// So long it waits for its turn, and as long again for the work. An error is a sentence: nothing is known.
+    /// Waits so long for its turn, and as long again for the work. An error is a sentence: nothing is known.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         within: Duration,

@@ -1,5 +1,5 @@
-//! Whether this host is itself a virtual machine: then something outside can stop it, and its own clock may not count
-//! that. The promise rests on that clock, so a node says of itself what it is.
+//! Tells whether this host is itself a virtual machine. Then something outside can stop it, and its own clock may not
+//! count that. The promise rests on that clock, so a node's status says what kind of host it is.
 //!
 //! A machine that hides what it is passes for a real one. A container is none: its clock is its host's.
 
@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What this host was seen to be.
+/// The kind of host that this one was seen to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outer {
     Real,
@@ -20,7 +20,7 @@ pub enum Outer {
     },
 }
 
-/// What firmware says of itself where it is a hypervisor's: the beginning of the maker's or the product's name.
+/// The beginnings of the names of makers and products by which firmware shows that it is a hypervisor's.
 const MAKERS: [&str; 14] = [
     "QEMU",
     "KVM",
@@ -39,7 +39,7 @@ const MAKERS: [&str; 14] = [
 ];
 
 impl Outer {
-    /// What this very host is.
+    /// Looks at this very host.
     pub fn look() -> Self {
         let dmi = Path::new("/sys/class/dmi/id");
         let firmware = ["sys_vendor", "product_name"].map(|name| word(&dmi.join(name)).unwrap_or_default());
@@ -49,12 +49,12 @@ impl Outer {
         judge(&fs::read_to_string("/proc/cpuinfo"), &firmware, xen.as_deref(), rules_xen)
     }
 
-    /// Whether it may be stopped so that its clock does not count it. What cannot be told may be.
+    /// True if the host may be stopped so that its clock does not count it; also where that cannot be told.
     pub fn may_be_paused(&self) -> bool {
         *self != Self::Real
     }
 
-    /// For people, where there is something to say.
+    /// The sentence for people, where there is something to say.
     pub fn said(&self) -> Option<String> {
         match self {
             Self::Real => None,

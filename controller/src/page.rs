@@ -1,6 +1,6 @@
-//! Serves the page beside the controller, on a thread and a runtime of its own, so that nothing that is done to it, and
-//! no way in which it fails, holds up a pass. It is tried again for ever. Where it is not served, that is told, and no
-//! more.
+//! Serves the page beside the controller, on a thread and a runtime of its own, so that nothing that is done to the
+//! page, and no failure of it, holds up a pass. Serving is tried again for ever; where it fails, that is told and
+//! changes nothing else.
 
 use std::future::Future;
 use std::io;

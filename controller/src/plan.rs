@@ -1,8 +1,9 @@
-//! Decides. A synchronous function of what was observed: steps to take now, what is not done and why, and when
-//! time alone could change the answer. It does nothing and asks nobody.
+//! Plans: a synchronous function from what was observed to the steps to take now, to what is not done and why, and to
+//! the moment when time alone could change the answer. It does nothing and asks nobody.
 //!
-//! What it remembers it returns (`Plan::notes`), so that planning twice over the same world gives the same steps: of what was
-//! tried the outcome tells (`notes`), and not the plan. Once everything is as wanted, nothing is planned.
+//! It returns what is to be remembered (`Plan::notes`), so that planning twice over the same world gives the same
+//! steps. A step counts as tried only by its outcome (`notes`), and not because it was planned. Once everything is as
+//! wanted, nothing is planned.
 //!
 //! - `step`: what can be done.
 //! - `decision`: the plan itself.
@@ -11,7 +12,7 @@
 //! - `ownership`: may this node run the VM, and may it take it over.
 //! - `placement`: which nodes are fit, in what order, and what the others lack.
 //! - `fitness`: the conditions of this node.
-//! - `freed`: whether nobody who is named may run it any more.
+//! - `freed`: whether nobody who is named may run the VM any more.
 //! - `others`: what the other nodes have to say before one starts it.
 //! - `owner`: the owner, and how it changes its record.
 //! - `adopt`: what is done before a record that names this node is acted on.
@@ -22,15 +23,15 @@
 //! - `shutdown`: how a guest is shut down.
 //! - `orders`: what the owner does because an operator asked: shut the VM down, or begin nothing.
 //! - `host_down`: what the owner does as its host shuts down: the VM leaves live, or the guest is shut down.
-//! - `storage`: when it is ended for want of its disk.
+//! - `storage`: when the VM is ended for want of its disk.
 //! - `destination`: whether the VM moves to another node while it runs, and to which.
-//! - `migration`: what its source does meanwhile.
-//! - `arrival`: what is done with what it brings.
+//! - `migration`: what the source of a migration does meanwhile.
+//! - `arrival`: what is done with the copy that a migration brings.
 //! - `ended`: whether it was the keeper that ended the VM.
-//! - `claim`: what the others do when nobody may run it any more.
+//! - `claim`: what the others do when nobody may run the VM any more.
 //! - `unnamed`: a copy that is here, where the record names another node, or none.
-//! - `departed`: the owner's copy has gone by no step of ours.
-//! - `expecting`: what the keeper is told of all that.
+//! - `departed`: the owner's copy has gone by no step of zsha's.
+//! - `expecting`: which copy the keeper is told to expect.
 //! - `stability`: whether this node loses its lease again and again.
 //! - `unreadable`: what is done about records that make no sense, or are not there.
 
@@ -82,10 +83,11 @@ pub use notes::Notes;
 use ownership::Right;
 pub use step::{ResumeBecause, Step, Still, Write};
 
-/// With nothing due, look again after this long: a safety net under the events, and a sign of life to the keeper.
+/// The pause after which a node looks again though nothing is due: a safety net under the events, and a sign of life to
+/// the keeper.
 pub const SAFETY_NET: Duration = Duration::from_secs(2);
 
-/// The decision, by what is seen and what is remembered.
+/// Plans by what is seen (`world`) and what is remembered (`notes`).
 pub fn plan(world: &World, notes: &Notes) -> Plan {
     let mut plan = Plan { conditions: fitness::conditions(world), ..Plan::default() };
     let mut next = notes.clone();
@@ -112,10 +114,10 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
         notes.seen.also = None;
     }
     if matches!(right, Right::NotMine { .. } | Right::NoLease { .. }) {
-        // What ran by another right than the present one is no copy of this one.
+        // A process that ran by an earlier right is not the copy of the present one.
         notes.tried.ran = false;
         if world.local.known().is_some_and(|local| !local.has_process()) {
-            // What was asked to power off here is off, or is another node's by now.
+            // A guest that was asked to power off here is off, or is another node's by now.
             notes.tried.shutdown_asked = None;
         }
         notes.seen.gone = None;
@@ -157,9 +159,10 @@ fn decide(world: &World, notes: &mut Notes, plan: &mut Plan) {
     expecting::tell(world, &right, notes, plan);
 }
 
-/// A start leaves no definition behind, so one that is there was put there by hand or by an earlier version: one `virsh
-/// start`, or with its autostart flag one boot, away from a second copy. It goes wherever it is, also beside the copy
-/// that runs, which is not touched by it. Only when there is nothing else to do: it must never keep a recovery waiting.
+/// Removes a definition of the VM from the disk. A start leaves none behind, so somebody has put it there by hand, or
+/// an earlier version has: it is one `virsh start`, or with its autostart flag one boot, away from a second copy. It is
+/// removed wherever it is, also beside the copy that runs, which stays as it is. This is done only when there is
+/// nothing else to do: it must never keep a recovery waiting.
 fn forget_definition(world: &World, plan: &mut Plan) {
     let Some(facts) = world.domain.known().filter(|facts| facts.defined) else { return };
     if planted::is_planted(Bug::DefinitionLeft) {
@@ -175,7 +178,7 @@ fn forget_definition(world: &World, plan: &mut Plan) {
     }
 }
 
-/// A process of the VM that may not be here is ended. Whether there is one must be known.
+/// Ends a process of the VM that may not be here. Returns true if there is one, which must be known.
 fn kill_if_there(world: &World, because: &str, if_still: Option<Still>, plan: &mut Plan) -> bool {
     let there = world.local.known().is_some_and(|local| local.has_process());
     if there {

@@ -3,7 +3,7 @@
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $bug:ident,)*) => {
-        /// What is broken.
+        /// The thing that a bug breaks.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Bug {
             $($(#[$doc])* $bug,)*
@@ -44,7 +44,7 @@ bugs! {
     HandOverEarly,
     /// The target of a migration lets what has arrived run before it is the owner.
     ResumeEarly,
-    /// What could not be looked at is taken for what is not there.
+    /// A copy that could not be looked at is taken for one that is not there.
     UnknownIsAbsent,
     /// The node lives by a clock that stands still while its host is suspended.
     ClockStopsInSuspend,
@@ -56,9 +56,9 @@ bugs! {
     OthersWordNotInTheWrite,
     /// The lease of every node that a write rests on is checked in its transaction, however many there are.
     EveryLeaseChecked,
-    /// What many nodes said is not read again after this node's own write.
+    /// The word of many nodes is not read again after this node's own write.
     ManyNotReadAgain,
-    /// What was written before the store went back in time is started under: where that is decided.
+    /// A start is planned under a record that was written before the store went back in time.
     OldWritePlannedBy,
     /// The same where the decision is carried out.
     OldWriteStartedBy,
@@ -74,7 +74,7 @@ bugs! {
     UnreadableIsDead,
     /// Anything that is wrong with the VM's disk as the host sees it counts as a disk that is not reached.
     AnyFaultIsLostStorage,
-    /// What the host was seen to be wrong with ends the VM at once.
+    /// A fault of storage that the host was seen to have ends the VM at once.
     StorageNeedsNoPatience,
     /// A definition of the domain is left on a node that may not run it.
     DefinitionLeft,
@@ -92,13 +92,13 @@ bugs! {
     SilentMemberIgnored,
     /// A lease that was there before the store went back is not missed after it.
     VanishedLeaseForgotten,
-    /// That a keeper has seen the store go back is forgotten at once.
+    /// The step back of the store that a keeper has seen is forgotten at once.
     WentBackForgotten,
-    /// What was seen of others while this node's own lease was broken counts like what it sees now.
+    /// The leases of others as they were seen while this node's own lease was broken count like what it sees now.
     JudgedWhileCutOff,
     /// A guest is let run without asking the keeper again.
     ResumeUnasked,
-    /// What a node owned is set free like a VM that has died, though libvirt has written down that it was moved away.
+    /// A VM that libvirt has written down as moved away is given up like one that has died.
     MovedAwayIsDead,
     CameBackIsObeyed,
     /// A second copy beside the owner's own is left running.
@@ -125,9 +125,9 @@ bugs! {
     RebornBesideACopy,
     /// A new life begins though nobody can see whether a copy is alive.
     RebornBlind,
-    /// What a keeper remembers counts after a boot too.
+    /// The memory of a keeper counts after a boot, too.
     MemoryOutlivesTheBoot,
-    /// What a node owns is set free for the silence of its controller, with its copy alive.
+    /// The VM of a node is given up for the silence of its controller, with its copy alive.
     FreedWithItsCopy,
     /// A record put in the place of a lease that was gone is fenced after the D of its holder, which nobody knows.
     LostIsFencedEarly,
@@ -155,13 +155,13 @@ bugs! {
     SourceGoesOnUnasked,
     /// Any process of the VM on the named node, be it one that is arriving, outweighs the guest that runs unnamed.
     AnyCopyElsewhereStays,
-    /// What is left of a guest at the source of a migration takes it from the target.
+    /// The remains of a guest at the source of a migration take it from the target.
     LeftoverEndsTheMove,
     /// A guest that is moved by hand to a node which stands by for it is ended there.
     NotHandedOverIsEnded,
     /// A copy of this life of the lease is ended because a record names somebody else.
     RecordOutweighsTheCopy,
-    /// What somebody has restored from a file is taken for the VM.
+    /// A guest that somebody has restored from a file is taken for the VM.
     SavedFileIsTheVm,
 }
 

@@ -1,5 +1,5 @@
-//! Knows the order: observe, plan, act, status. One pass at a time; each step is looked at again before the next
-//! that depends on it.
+//! Runs the passes of a node's controller, and knows their order: observe, plan, act, status. One pass runs at a time;
+//! each step is looked at again before the next that depends on it. It decides nothing about the VM.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,12 +29,13 @@ use crate::status::{self, Build};
 use crate::views::{self, Reader, Views};
 use crate::world::World;
 
-/// More steps than any way from nothing to a running VM takes; a pass that needs more begins again as a new one.
+/// The most rounds of one pass: more than any way from nothing to a running VM takes. A pass that needs more begins
+/// again as a new one.
 const MOST_ROUNDS: usize = 12;
 
-/// After a pass that has not done everything.
+/// The pause after a pass that has not done everything.
 const NOT_DONE: Duration = Duration::from_millis(200);
-/// Whatever is due.
+/// The shortest pause between two passes, whatever is due.
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// One node's controller, assembled.
@@ -44,9 +45,9 @@ pub struct Node {
     pub recorder: Recorder,
     pub metrics: Arc<Metrics>,
     pub build: Build,
-    /// Of the jitter.
+    /// The seed of the jitter.
     pub seed: u64,
-    /// What the read-only HTTP serves; none where nobody serves it.
+    /// The line to the read-only HTTP; none where nobody serves it.
     pub feed: Option<watch::Sender<Arc<Snapshot>>>,
 }
 
@@ -59,20 +60,20 @@ impl std::fmt::Debug for Node {
     }
 }
 
-/// What a pass works on.
+/// The things that a pass works on.
 struct Reconciler {
     node: Node,
     views: Views,
     host: HostSight,
     guest: Telling,
     notes: Mutex<Notes>,
-    /// To the one who mounts beside the passes: a server that does not answer delays no pass.
+    /// The line to the task that mounts beside the passes: a server that does not answer delays no pass.
     mounts: mpsc::Sender<MountWant>,
-    /// Moves when the host is to be looked at now.
+    /// A counter that moves when the host is to be looked at now.
     look: watch::Sender<u64>,
 }
 
-/// Runs until `shutdown`; a pass under way is finished. Touches no VM on its way out.
+/// Runs the controller until `shutdown`; a pass under way is finished. It touches no VM on its way out.
 pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static) {
     let reader = Reader { me: node.edges.me.clone(), reads: node.build.reads };
     let watched = views::watch(&node.edges.store, &node.cluster, node.edges.clock, node.seed, reader);
@@ -124,7 +125,8 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
     }
 }
 
-/// What the guest that runs here as this node's is to be told. While it is moved nothing: the node it booted on says what.
+/// The configuration that the guest is to be told which runs here as this node's. While the guest is moved nothing is
+/// told: the node it booted on says what.
 fn to_tell(world: &World) -> Option<Ask> {
     let record = world.record()?;
     let runs = matches!(world.local, Observed::Known(LocalVm::Running { .. }));
@@ -148,7 +150,8 @@ fn passes_of(vm: &VmName, counter: watch::Receiver<u64>) -> impl Stream<Item = V
     ticks.map(move |()| vm.clone())
 }
 
-/// One mount at a time. What was asked for meanwhile is asked for again, if it is still wanted then.
+/// Mounts beside the passes, one mount at a time. A mount that is asked for meanwhile is asked for again, if it is
+/// still wanted then.
 async fn mount_beside(reconciler: Arc<Reconciler>, mut wanted: mpsc::Receiver<MountWant>) {
     while let Some(want) = wanted.recv().await {
         reconciler.host.mounting();
@@ -184,7 +187,7 @@ async fn look_at_host(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) 
     }
 }
 
-/// Tells the guest that runs here what it is to be, where it has no cloud-init to read it from its seed.
+/// Tells the guest that runs here its configuration, where it has no cloud-init to read it from its seed disk.
 async fn tell_guest(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
     let news = |told: &Told| {
         let (_, reason, message) = told.verdict();
@@ -202,7 +205,7 @@ async fn tell_guest(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
     telling::tell(&reconciler.guest, run, hypervisor.changes(), news).await;
 }
 
-/// How long until the next pass, where nothing wakes one before. A retry that is due already is no reason for one.
+/// The time until the next pass, where nothing wakes one before. A retry that is due already is no reason for a pass.
 fn next_pass(now: Moment, recheck: Option<Moment>, retry: Option<Moment>, is_done: bool) -> Duration {
     let retry = retry.filter(|retry| *retry > now);
     let due = recheck.into_iter().chain(retry).min();
@@ -244,12 +247,12 @@ impl Reconciler {
         Action::requeue(next_pass(world.now, plan.recheck, notes.tried.retry_at, is_done))
     }
 
-    /// The steps in order, up to the first that is not done. Whether anything was done, so that it is worth looking
-    /// again at once.
+    /// Does the steps in order, up to the first that is not done. Returns true if anything was done, so that it is
+    /// worth looking again at once.
     async fn carry_out(&self, steps: &[Step], notes: &mut Notes) -> bool {
         for step in steps {
             if let Step::Mount(want) = step {
-                // Where one is under way, it is asked for again later.
+                // A mount may be under way; then this one is asked for again later.
                 self.host.mounting();
                 notes.tried_to_mount(&want.target, self.node.edges.clock.now());
                 let _ = self.mounts.try_send(want.clone());
@@ -260,7 +263,7 @@ impl Reconciler {
         !steps.is_empty()
     }
 
-    /// Whether it was done.
+    /// Does one step; returns true if it was done.
     async fn do_step(&self, step: &Step, notes: &mut Notes) -> bool {
         let name = step.name();
         self.node.metrics.stepped(name);
@@ -295,7 +298,7 @@ impl Reconciler {
         self.record_of_vm(EventType::Warning, EventReason::StepFailed, format!("{step}: {error}"));
     }
 
-    /// When the stored document stops being the one in force, and when it is again.
+    /// Tells people when the stored document stops being the one in force, and when it is again.
     fn tell_of_document(&self, world: &World, notes: &mut Notes) {
         let (before, now) = (notes.told.spec_problem.as_ref(), world.spec_problem.as_ref());
         let in_force = world.document().map(|desired| desired.generation);
@@ -314,7 +317,7 @@ impl Reconciler {
         self.node.recorder.publish(Event { kind, ..Event::new(reason, regarding, message) });
     }
 
-    /// For the read-only HTTP of this node.
+    /// Publishes the world for the read-only HTTP of this node.
     async fn publish(&self, world: &World) {
         let Some(feed) = &self.node.feed else { return };
         let (confirmed, store_problem) = self.views.confirmed();
@@ -332,7 +335,7 @@ impl Reconciler {
         feed.send_replace(Arc::new(snapshot));
     }
 
-    /// Writes this node's status, and the VM's as its owner, where they changed. Whether they are in the store.
+    /// Writes this node's status, and the VM's as its owner, where they changed. Returns true if they are in the store.
     async fn tell(&self, world: &World, plan: &plan::Plan) -> bool {
         let keys = &self.node.edges.keys;
         let before = self.views.nodes().remove(&world.me);
@@ -341,7 +344,7 @@ impl Reconciler {
         let vm = status::of_vm(world, self.guest.told().as_ref(), vm_before.as_ref());
         let mut ops = Vec::new();
         let (node_key, vm_key) = (keys.node_status(&world.me), keys.vm_status(&world.vm_id.name));
-        // Of a key that somebody has written nonsense over, the last good value is what is known.
+        // The views keep the last good value of a key that somebody has written nonsense over.
         if before.as_deref() != Some(&mine) || self.views.status_is_bad(&node_key) {
             self.replace(node_key, serde_json::to_string(&mine), &mut ops);
         }

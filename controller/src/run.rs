@@ -26,14 +26,15 @@ use crate::{leave, limits, page};
 /// How old a count of requests may be.
 const COUNTED_EVERY: Duration = Duration::from_secs(1);
 
-/// What is under way when the controller is told to end may hang in libvirt. While it is stopped, a restart of the keeper
-/// may wait for it, and a keeper has to be back before its lease is over (6 s with `Fast`).
+/// The time after which a controller that is told to end stops waiting for a call that may hang in libvirt. While it is
+/// stopped, a restart of the keeper may wait for it, and a keeper has to be back before its lease is over (6 s with
+/// `Fast`).
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// An agent that does not answer is asked again after this.
 const AGENT_ASKED_EVERY: Duration = Duration::from_secs(10);
 
-/// Of a thread that looks up a name or opens a file.
+/// The stack of a thread that looks up a name or opens a file.
 const THREAD_STACK: usize = 2 << 20;
 
 /// Until SIGTERM or Ctrl-C. The VM is left as it is.

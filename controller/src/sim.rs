@@ -55,19 +55,20 @@ use node_store::NodeStore;
 use operator::{Operator, Profile};
 use witness::Witness;
 
-/// Virtual time between two looks where nothing happens: a copy that should be dead and lives on is seen by it.
+/// The virtual time between two looks where nothing happens. Such a look finds a copy that should be dead and lives on.
 const TICK: Duration = Duration::from_millis(250);
-/// What one seed came to.
+/// The result of one seed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     pub seed: u64,
-    /// What was violated, in plain words; empty is good.
+    /// The violations in plain words; none is good.
     pub violations: Vec<String>,
     pub faults: BTreeMap<&'static str, u64>,
     pub virtual_millis: u64,
-    /// From the last fault until the VM ran for good.
+    /// The time from the last fault until the VM ran for good.
     pub settled_millis: u64,
-    /// Every fault, every change of the ownership record and of who executes, by virtual time.
+    /// The log of every fault, of every change of the ownership record and of every change of who executes, by virtual
+    /// time.
     pub log: String,
 }
 
@@ -76,7 +77,7 @@ pub fn run(seed: u64) -> Report {
     under_virtual_time(seed, async { Simulation::new(seed).run().await })
 }
 
-/// The same with so many nodes, an odd number from 3 to 199.
+/// Runs one seed with this number of nodes, an odd one from 3 to 199.
 pub fn run_with(seed: u64, nodes: u8) -> Report {
     under_virtual_time(seed, async move { Simulation::of(seed, &operator::example_with(nodes)).run().await })
 }
@@ -100,13 +101,13 @@ struct Simulation {
     operator: Operator,
     gate: Arc<Gate>,
     start: Instant,
-    /// What a call took down, and when it is up again.
+    /// The repairs of what a call took down, and when each is due.
     mends: Vec<(Instant, Fault)>,
     /// Hosts that are suspended, and since when.
     suspended: BTreeMap<NodeName, Instant>,
-    /// The node that is not mended.
+    /// The node that is lost for good, where one is.
     lost: Option<NodeName>,
-    /// Owners that something was done to.
+    /// The owners that a fault was inflicted on.
     owners: Vec<NodeName>,
     faults: BTreeMap<&'static str, u64>,
     snapshot: Option<(Instant, Snapshot)>,
@@ -229,7 +230,7 @@ impl Simulation {
         Report { seed: self.seed, violations, faults: self.faults, virtual_millis, settled_millis, log }
     }
 
-    /// What falls due in the simulated world, and the judge's eyes; they end when this is dropped.
+    /// The tasks that move the simulated world and let the judge look. They end when the set is dropped.
     fn beside(&self) -> JoinSet<()> {
         let mut beside = JoinSet::new();
         let hosts = Arc::clone(&self.hosts);
@@ -268,7 +269,7 @@ impl Simulation {
         !check::lock(&self.checker).violations.is_empty()
     }
 
-    /// Until then, or until something is violated. What takes a node down meanwhile does so there and then.
+    /// Waits until then, or until something is violated. A call that takes a node down meanwhile does so at once.
     async fn wait_until(&mut self, at: Instant) {
         let gate = Arc::clone(&self.gate);
         while Instant::now() < at && !self.violated() {
@@ -290,7 +291,7 @@ impl Simulation {
         }
     }
 
-    /// It is up again some seconds later.
+    /// Takes the node, or a part of it, down. It is up again some seconds later.
     fn crash(&mut self, node: NodeName, what: Crash) {
         let (fault, mended, down) = match what {
             Crash::Watchdog => (
@@ -310,7 +311,7 @@ impl Simulation {
         self.mends.push((Instant::now() + Duration::from_millis(down), mended));
     }
 
-    /// What the nodes say of it, for whoever reads the log.
+    /// Notes what the nodes say of themselves, for whoever reads the log.
     fn note_everything(&self) {
         for (name, node) in &self.nodes {
             let keys = Keys::new(&node.machine.cluster);
@@ -345,7 +346,7 @@ impl Ways<'_> {
     }
 }
 
-/// Some hosts are quick, some are slow.
+/// The delays of a host: some hosts are quick, some are slow.
 fn delays(rng: &mut SmallRng) -> Delays {
     let (call, start) = if rng.random_bool(0.5) { (4, 30) } else { (20, 500) };
     let mut upto = |most: u64| Duration::from_millis(rng.random_range(1..most));

@@ -1,4 +1,4 @@
-//! What this node says of itself and, as its owner, of the VM: computed from one look and one plan.
+//! The status that this node writes of itself and, as the owner, of the VM. It is computed from one look and one plan.
 
 use zsha_crds::records::{ByVm, NodeStatus, VmHere, VmPhase, VmStatus};
 use zsha_crds::{Condition, ConditionKind, ConditionStatus, LocalState, VmState, condition, format};
@@ -9,24 +9,25 @@ use crate::observed::Observed;
 use crate::plan::{Plan, stability};
 use crate::world::World;
 
-/// What the others are told of this build, and of what it runs on.
+/// The facts of this build, and of what it runs on, that the other nodes are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Build {
     pub version: String,
     /// The highest format of a document that it reads.
     pub reads: u32,
-    /// As in a node's status.
+    /// The kind of virtual machine that this host is, as the node's status has it.
     pub virtual_host: Option<String>,
 }
 
 impl Build {
-    /// This one, called so.
+    /// A build of this binary with this version.
     pub fn this(version: impl Into<String>) -> Self {
         Self { version: version.into(), reads: format::READS, virtual_host: None }
     }
 }
 
-/// `status/nodes/<me>`. `before` lends its transition times, and its own time if nothing else differs.
+/// The status of this node, `status/nodes/<me>`. `before` lends its transition times, and its own time if nothing else
+/// differs.
 pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &Build) -> NodeStatus {
     let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
     conditions.retain(|old| plan.conditions.iter().any(|new| new.kind == old.kind));
@@ -63,7 +64,7 @@ fn here(world: &World, plan: &Plan) -> VmHere {
     }
 }
 
-/// Of the migration that the record has, and no earlier one.
+/// The progress of the migration that the record has, and of no earlier one.
 fn migrated_percent(world: &World) -> Option<u8> {
     let record = world.record()?;
     let migration = record.migration.as_ref().filter(|migration| migration.to.node != world.me)?;
@@ -76,8 +77,8 @@ fn migrated_percent(world: &World) -> Option<u8> {
     }
 }
 
-/// `status/vms/<vm>`, written by the owner only.
-/// `told`: what came of telling the guest through its agent.
+/// The status of the VM, `status/vms/<vm>`, written by the owner only. `told`: the result of telling the guest through
+/// its agent.
 pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> Option<VmStatus> {
     let record = world.record()?;
     if !world.owns() || world.valid_epoch().is_none() {
@@ -85,7 +86,7 @@ pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> O
     }
     let observed_generation = world.document().map_or(0, |desired| desired.generation);
     let started = world.local.known().and_then(LocalVm::generation).unwrap_or_default();
-    // A change that is none to the domain is in force there already.
+    // A change that does not touch the domain is in force there already.
     let running_generation = if world.is_up_to_date() == Some(true) { observed_generation } else { started };
     let mut conditions = before.map(|status| status.conditions.clone()).unwrap_or_default();
     condition::set(&mut conditions, current(world, running_generation, observed_generation));
@@ -117,7 +118,7 @@ pub fn of_vm(world: &World, told: Option<&Told>, before: Option<&VmStatus>) -> O
     }
 }
 
-/// One word, from the process and the phase together.
+/// The state of the VM in one word, from the process and the phase together.
 fn state(world: &World, phase: VmPhase) -> VmState {
     match (&world.local, phase) {
         (Observed::Unknown(_), _) => VmState::Unknown,
@@ -134,7 +135,7 @@ fn state(world: &World, phase: VmPhase) -> VmState {
     }
 }
 
-/// Whether the running domain is the document's.
+/// The condition that the running domain is the document's.
 fn current(world: &World, running: u64, observed: u64) -> Condition {
     let (status, reason, message) = if running == 0 {
         (ConditionStatus::Unknown, "NotRunning", "the VM does not run".to_owned())

@@ -1,4 +1,4 @@
-//! What this node has last seen of the store, kept by watchers; and, beside it, what this very process wrote.
+//! The views: what this node has last seen of the store, kept by watchers, and beside it what this very process wrote.
 
 mod departed;
 mod orders;
@@ -36,7 +36,7 @@ use orders::Orders;
 use own::{LookedUp, Own};
 use sighting::{counting, forgetting, lease_news, ordering, saw, sighting};
 
-/// What lives below `status/`.
+/// The records below `status/`.
 #[derive(Debug, Clone)]
 enum StatusRecord {
     Node(Arc<NodeStatus>),
@@ -81,7 +81,7 @@ struct Shared {
     past: BTreeMap<u64, Option<Arc<DomainSpec>>>,
     /// Leases that are there and make no sense.
     unreadable: BTreeMap<NodeName, UnreadableLease>,
-    /// Whether the leases have been listed, and whether that had to be begun again: the store went back in time.
+    /// True if the leases have been listed, and if that had to be begun again, since the store went back in time.
     listed: bool,
     went_back: bool,
 }
@@ -122,7 +122,7 @@ impl std::fmt::Debug for Watched {
     }
 }
 
-/// Of which node these are the views, and which documents it reads.
+/// The node whose views these are, and the documents that it reads.
 #[derive(Debug, Clone)]
 pub struct Reader {
     pub me: NodeName,
@@ -213,7 +213,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Why a view shows nothing yet.
+/// The reason why a view shows nothing yet.
 fn not_ready<T>(store: &reflector::Store<T>, what: &str) -> String {
     match store.failing() {
         Some(failing) => format!("{what} cannot be read: {}", failing.error),
@@ -248,13 +248,13 @@ impl Views {
         self.spec_changes.subscribe()
     }
 
-    /// What is wrong with the stored document, if anything.
+    /// The problem of the stored document, if it has one.
     pub fn spec_problem(&self) -> Option<SpecProblem> {
         let shown = self.shown();
         self.in_force().problem(shown)
     }
 
-    /// For which bad document the history is to be looked at; see [`InForce::needs_history`].
+    /// The index of a bad document for which the history is to be looked at; see [`InForce::needs_history`].
     pub fn needs_history(&self) -> Option<u64> {
         let shown = self.shown();
         // Which of the history may be in force is said by the nodes.
@@ -264,7 +264,7 @@ impl Views {
         self.in_force().needs_history(&shown)
     }
 
-    /// The history, as it was found when it was looked at for the document of this index.
+    /// Takes in the history, as it was found when it was looked at for the document of this index.
     pub fn recover(&self, index: u64, history: &[Entry]) {
         let waits = |stored: &StoredSpec| self.awaited(stored, None).is_some();
         let newest = in_force::newest_usable(history, &self.cluster, self.reads, waits);
@@ -273,7 +273,7 @@ impl Views {
         }
     }
 
-    /// What the key holds, as last seen.
+    /// The contents of the document's key, as last seen.
     fn shown(&self) -> Shown {
         let key = self.keys.spec();
         if let Some(bad) = self.spec.undecodable().remove(&key) {
@@ -294,7 +294,7 @@ impl Views {
         }
     }
 
-    /// With what was last seen of the key taken in.
+    /// The document in force, after what was last seen of the key is taken in.
     fn in_force(&self) -> MutexGuard<'_, InForce> {
         let seen = self.spec.get(&self.keys.spec());
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
@@ -308,7 +308,7 @@ impl Views {
         in_force
     }
 
-    /// What a document waits for, with this generation in force here.
+    /// The things that a document waits for, with this generation in force here.
     fn awaited(&self, stored: &StoredSpec, mine: Option<u64>) -> Option<Awaited> {
         // Nearly always so, and the others need not be asked.
         if stored.format <= format::FIRST {
@@ -317,7 +317,7 @@ impl Views {
         in_force::waits_for(stored, &self.others(mine))
     }
 
-    /// The other nodes' say in a document of a newer format. `mine`: the generation in force here.
+    /// The state of the other nodes that decides on a document of a newer format. `mine`: the generation in force here.
     fn others(&self, mine: Option<u64>) -> Others {
         let (now, statuses, sights) = (self.clock.now(), self.nodes(), self.sights());
         let observed = statuses.values().map(|status| status.observed_generation);
@@ -341,8 +341,8 @@ impl Views {
         Others { living: Some(living), acted_on }
     }
 
-    /// What operators asked for until they take it back. The first `apply` writes whether the VM is to run, and that
-    /// is never deleted.
+    /// The orders of operators that stand until they are taken back. The first `apply` writes whether the VM is to run,
+    /// and that is never deleted.
     pub fn intents(&self, lease: &Observed<Verdict>) -> Observed<Intents> {
         if !self.intents.ready() {
             return Observed::Unknown(not_ready(&self.intents, "the operators' intents"));
@@ -381,15 +381,15 @@ impl Views {
         Observed::Known(intents::shutdowns(said))
     }
 
-    /// Which orders have come back with an older state of the store: see [`orders`].
+    /// Tells which orders have come back with an older state of the store: see [`orders`].
     fn came_back(&self, lease: &Observed<Verdict>) -> impl Fn(&str, &Intent) -> bool + use<> {
         let (shared, step_back) =
             (Arc::clone(&self.shared), lease.known().and_then(|verdict| verdict.step_back));
         move |key, intent| lock(&shared).orders.has_come_back(key, intent, step_back)
     }
 
-    /// The live migration an operator asked for last, whether or not it has been answered. None also where that cannot
-    /// be told: a healthy VM is not moved on a guess.
+    /// The live migration that an operator asked for last, even if it has been answered. None also where that cannot be
+    /// told: a healthy VM is not moved on a guess.
     pub fn migrate(&self, lease: &Observed<Verdict>) -> Option<MigrateRequest> {
         let key = self.keys.intent(Intent::MIGRATE);
         let intent = self.intents.get(&key).filter(|_| self.intents.ready())?;
@@ -451,14 +451,14 @@ impl Views {
         }))
     }
 
-    /// What this process wrote last, where something has been written over it that cannot be read.
+    /// The record that this process wrote last, where something that cannot be read has been written over it.
     pub fn vm_overwritten(&self) -> Option<Overwritten> {
         let bad = self.vms.undecodable().remove(&self.keys.vm(&self.keys.vm_id().name))?;
         let (ours, index, sent) = lock(&self.shared).own.last()?;
         (bad.modify_index > index).then_some(Overwritten { index: bad.modify_index, ours, sent })
     }
 
-    /// What this process last wrote, and was told to be in force, before the store went back in time.
+    /// The record that this process last wrote, and was told to be in force, before the store went back in time.
     pub fn vm_before(&self) -> Option<VmRecord> {
         lock(&self.shared).own.before().cloned()
     }
@@ -483,7 +483,7 @@ impl Views {
         lock(&self.shared).own.sent()
     }
 
-    /// Whether the record that this process wrote has not been seen in the store for so long that it must be asked for.
+    /// True if the record that this process wrote has not been seen in the store for so long that it must be asked for.
     pub fn own_is_unconfirmed(&self) -> bool {
         lock(&self.shared).own.is_unconfirmed(self.clock.now())
     }
@@ -498,7 +498,7 @@ impl Views {
         }
     }
 
-    /// What was found of an earlier generation; None: not looked up yet.
+    /// The domain that was found for an earlier generation; None: not looked up yet.
     pub fn past_domain(&self, generation: u64) -> Option<Option<Arc<DomainSpec>>> {
         lock(&self.shared).past.get(&generation).cloned()
     }
@@ -517,7 +517,7 @@ impl Views {
         lock(&self.shared).unreadable.clone()
     }
 
-    /// Whether the store has gone back in time since this process began (a snapshot was restored).
+    /// True if the store has gone back in time since this process began (a snapshot was restored).
     pub fn went_back(&self) -> bool {
         lock(&self.shared).went_back
     }
@@ -545,7 +545,7 @@ impl Views {
         nodes.collect()
     }
 
-    /// Whether what is stored under this key cannot be read.
+    /// True if what is stored under this key cannot be read.
     pub fn status_is_bad(&self, key: &str) -> bool {
         self.statuses.undecodable().contains_key(key)
     }
@@ -565,13 +565,13 @@ impl Views {
         }
     }
 
-    /// When the store last confirmed the ownership record, and what keeps it from doing so.
+    /// The time when the store last confirmed the ownership record, and what keeps it from doing so.
     pub fn confirmed(&self) -> (Option<Moment>, Option<String>) {
         // Leases change all the time, so their watcher is the one that is surely answered all the time.
         (self.leases.last_synced(), self.leases.failing().map(|failing| failing.error.to_string()))
     }
 
-    /// Everything, for people.
+    /// The whole view of the cluster, for people.
     pub fn cluster_view(&self) -> ClusterView {
         let now = self.clock.now();
         let mut view = ClusterView::empty(self.cluster.clone(), self.clock.wall());

@@ -1,4 +1,4 @@
-//! All that may be looked at when deciding: values only, each known or unknown-because.
+//! The world: all that may be looked at when deciding. It has only values, and each is known, or unknown with a reason.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub struct UnreadableLease {
 /// The ownership record was written over with something that cannot be read, after this process had written it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overwritten {
-    /// Of what cannot be read.
+    /// The index of the value that cannot be read.
     pub index: u64,
     /// The record as this process wrote it last, with nothing in doubt, and when that was sent.
     pub ours: VmRecord,
@@ -53,14 +53,14 @@ pub struct Overwritten {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrateRequest {
     pub id: Uuid,
-    /// In the store: what a node says is judged by it only if it has looked since.
+    /// The index of the order in the store: a node is judged by what it says only if it has looked since.
     pub index: u64,
     pub to: NodeName,
     pub by: String,
 }
 
-/// The leases as far as this node may judge by them: only what it has watched while its own was renewed without a
-/// break counts. Where it has not been renewed since the store went back, nothing does.
+/// The leases as far as this node may judge by them: only what it has watched while its own was renewed without a break
+/// counts. Where its own has not been renewed since the store went back, nothing counts.
 pub fn sights(
     seen: BTreeMap<NodeName, Sight>,
     now: Moment,
@@ -74,11 +74,11 @@ pub fn sights(
     seen.into_iter().map(|(node, sight)| (node, sight.since(since))).collect()
 }
 
-/// A controller that began after the store went back in time has not seen it; for so long, the keeper's word counts. It
-/// is twice the longest time that anybody waits for a lease.
+/// The time for which the keeper's verdict counts that the store went back: a controller that began after that has not
+/// seen it. It is twice the longest time that anybody waits for a lease.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// Whether what others wrote may be of any time: this process has seen the store go back, or its keeper has lately.
+/// True if what others wrote may be of any time: this process has seen the store go back, or its keeper has lately.
 pub fn went_back(seen: bool, now: Moment, lease: &Observed<Verdict>) -> bool {
     let lately = |verdict: &Verdict| verdict.store_went_back.is_some_and(|at| now.since(at) < REMEMBERED);
     seen || lease.known().is_some_and(lately) && !planted::is_planted(Bug::WentBackForgotten)
@@ -88,7 +88,7 @@ pub fn went_back(seen: bool, now: Moment, lease: &Observed<Verdict>) -> bool {
 #[derive(Debug, Clone)]
 pub struct World {
     pub now: Moment,
-    /// For what people read. It decides nothing but for how long a lease that was lost is remembered.
+    /// The wall clock, for what people read. It decides nothing but for how long a lost lease is remembered.
     pub wall: Timestamp,
     pub me: NodeName,
     /// The VM that is kept.
@@ -97,13 +97,13 @@ pub struct World {
     pub desired: Observed<Option<Arc<Desired>>>,
     /// Why the stored document is not the one in force, where it is not.
     pub spec_problem: Option<SpecProblem>,
-    /// What operators asked for until they take it back.
+    /// The orders of operators that stand until they are taken back.
     pub intents: Observed<Intents>,
     /// Hosts that shut down, as they said in some boot. Known also where it is not what operators want.
     pub shutdowns: Observed<BTreeMap<NodeName, HostShutdown>>,
     /// The last live migration an operator asked for.
     pub migrate: Option<MigrateRequest>,
-    /// What the keeper says of this node's lease.
+    /// The keeper's verdict on this node's lease and copies.
     pub lease: Observed<Verdict>,
     /// Every node's lease as last seen, and since when.
     pub sights: BTreeMap<NodeName, Sight>,
@@ -111,23 +111,23 @@ pub struct World {
     pub unreadable_leases: BTreeMap<NodeName, UnreadableLease>,
     /// Nodes whose leases were seen before the store went back in time, and not since; with their last epoch.
     pub vanished_leases: BTreeMap<NodeName, u64>,
-    /// Whether the store has gone back in time since this process began: what others wrote may be of any time.
+    /// True if the store has gone back in time since this process began: what others wrote may be of any time.
     pub went_back: bool,
     pub vm: Observed<Option<StoredVm>>,
     /// The record as this process had written it when the store went back in time.
     pub vm_before: Option<VmRecord>,
-    /// That the VM has left its owner past zsha, as the record said that was seen before the store went back to one of the
-    /// same owner that does not say so.
+    /// The departure of the VM past zsha, by the record that was seen before the store went back to one of the same
+    /// owner that does not tell of it.
     pub departed_before: Option<Departed>,
-    /// What this process wrote in the place of what cannot be read now.
+    /// The record that this process wrote, where what stands in its place now cannot be read.
     pub vm_overwritten: Option<Overwritten>,
-    /// What the nodes say of themselves.
+    /// The nodes' own statuses.
     pub nodes: BTreeMap<NodeName, Arc<NodeStatus>>,
     pub local: Observed<LocalVm>,
-    /// What the hypervisor keeps of the VM beside its process.
+    /// The things that the hypervisor keeps of the VM beside its process.
     pub domain: Observed<DomainFacts>,
-    /// How the last process of the VM here has ended, by what is written down. Looked at only where `local` is unknown, or says
-    /// nothing of a VM that was to be here.
+    /// The end of the last process of the VM here, by what is written down. It is looked at only where `local` is
+    /// unknown, or says nothing of a VM that was to be here.
     pub last_end: Observed<Option<OffReason>>,
     /// The last live migration this process began.
     pub job: MigrationJob,
@@ -135,7 +135,7 @@ pub struct World {
     /// up in the history.
     pub running_domain: Option<Arc<DomainSpec>>,
     pub host: Observed<HostFacts>,
-    /// When the look was begun that `host` is of. None: there was none, or something has been mounted since.
+    /// The moment when the look was begun that `host` is of. None: there was none, or something has been mounted since.
     pub host_looked: Option<Moment>,
     /// Something is being mounted.
     pub mounting: bool,
@@ -165,12 +165,12 @@ impl World {
         self.nodes.get(node).map(|status| status.vms.of(&self.vm_id.name))
     }
 
-    /// What the ownership record says. None: there is none, or it is not known.
+    /// The ownership record. None: there is none, or it is not known.
     pub fn record(&self) -> Option<&VmRecord> {
         self.stored().map(|stored| &stored.record)
     }
 
-    /// Whether the ownership record names this node as the owner, in whatever epoch.
+    /// True if the ownership record names this node as the owner, in whatever epoch.
     pub fn owns(&self) -> bool {
         self.record().and_then(|record| record.owner.as_ref()).is_some_and(|owner| owner.node == self.me)
     }
@@ -196,8 +196,8 @@ impl World {
         self.intents.known()?.drained.get(node)
     }
 
-    /// What a host has said that shuts down, if it is still in the boot in which it said so. What lies in the store may
-    /// be of any time.
+    /// The shutdown of a host that has said that it shuts down, if it is still in the boot in which it said so. The
+    /// order in the store may be of any time.
     pub fn shutdown_of(&self, node: &NodeName) -> Option<&HostShutdown> {
         let shutdown = self.shutdowns.known()?.get(node)?;
         let present = *node != self.me || self.sees_the_leases();
@@ -210,7 +210,7 @@ impl World {
         self.lease.known().filter(|v| v.valid(self.now)).map(|v| v.epoch)
     }
 
-    /// Whether the VM runs as the document in force says: None if it does not run, or that cannot be told.
+    /// True if the VM runs as the document in force says; None if it does not run, or that cannot be told.
     pub fn is_up_to_date(&self) -> Option<bool> {
         let desired = self.document()?;
         let running = self.local.known()?.generation()?;
@@ -221,7 +221,7 @@ impl World {
         Some(DomainSpec { generation: desired.generation, ..(**domain).clone() } == desired.domain)
     }
 
-    /// Whether the leases that are seen are of a time when this node's present life was written down already: then
+    /// True if the leases that are seen are of a time when this node's present life was written down already. Then
     /// those of the others are all there, and no older than that.
     pub fn sees_the_leases(&self) -> bool {
         let Some(verdict) = self.lease.known() else { return false };
@@ -229,20 +229,20 @@ impl World {
         mine.is_some_and(|mine| (mine.incarnation, mine.epoch) == (verdict.incarnation, verdict.epoch))
     }
 
-    /// What this node's keeper was told of the copy here, in the present life of its lease. None: nobody knows, or it is one of
-    /// before that was told.
+    /// The expectation that this node's keeper was told, in the present life of its lease. None: nobody knows, or it
+    /// was told in an earlier life.
     pub fn expects(&self) -> Option<Expectation> {
         self.lease.known()?.expects
     }
 
-    /// Whether a copy that is here is this node's own in the present life of its lease, by what its keeper was told.
+    /// True if a copy that is here is this node's own in the present life of its lease, by what its keeper was told.
     pub fn expects_own(&self) -> bool {
         self.expects() == Some(Expectation::Own)
     }
 
-    /// A guest that the record says to be here, and that is gone without a word, may have been moved away: that is then written
-    /// down in one place, libvirt's log. Where that could not be read, nobody knows what has become of it. A guest of an earlier
-    /// life of the lease is no concern of this one.
+    /// Says how a guest has ended that the record says to be here, and that is gone without a word of the hypervisor.
+    /// It may have been moved away. That is written down in one place, libvirt's log; where the log could not be read,
+    /// the end counts as unread. A guest of an earlier life of the lease is no concern of this one.
     pub fn doubt_what_is_gone_without_a_word(&mut self) {
         let life = self.lease.known().map(|verdict| verdict.epoch);
         let was_here = runs_on(&self.vm, &self.me).is_some_and(|owner| Some(owner.epoch) == life);
@@ -262,13 +262,13 @@ impl World {
         self.sights.values().filter(|sight| sight.record.node != self.me)
     }
 
-    /// Which life of this node's lease is meant; nil where it is not known.
+    /// The incarnation of this node's lease; nil where it is not known.
     pub fn incarnation(&self) -> Uuid {
         self.lease.known().map_or(Uuid::nil(), |verdict| verdict.incarnation)
     }
 }
 
-/// Whom the record says to run the VM, where that is `node`, and the VM has not left it in any way that is known.
+/// The owner by the record, where that is `node` and the VM has not left it in any way that is known.
 pub fn runs_on(vm: &Observed<Option<StoredVm>>, node: &NodeName) -> Option<Owner> {
     let record = &vm.known()?.as_ref()?.record;
     let stays = record.phase == VmPhase::Running && record.migration.is_none() && record.departed.is_none();
@@ -287,7 +287,8 @@ mod tests {
 
     const SEEN: Moment = Moment::from_nanos(100_000_000_000);
 
-    /// The sight of another node's lease that came as news, by a node whose lease is renewed without a break since then.
+    /// The sight of another node's lease that was seen to be renewed, by a node whose own lease is renewed without a
+    /// break since then.
     fn judged(unbroken_since: Option<Moment>) -> Sight {
         let other = Owner { node: NodeName::new("nfs-2").unwrap(), epoch: 1 };
         let mut observer = Observer::default();

@@ -67,7 +67,7 @@ async fn only_through(agent: &Agent, server: &Agent, policy: &str) -> ConsulStor
     with_token(agent, token["SecretID"].as_str().unwrap())
 }
 
-/// As the first `zsha apply` does it: what it reads, and the one transaction.
+/// Does what the first `zsha apply` does: what it reads, and the one transaction.
 async fn apply(store: &dyn Store) {
     let (keys, document, vm) = (keys(), document(), VmName::management());
     let stored = store.get(&keys.spec(), Read::Consistent).await.unwrap();

@@ -38,7 +38,7 @@ macro_rules! tests {
 }
 every_case!(tests);
 
-/// What is wanted of a host, and nothing else.
+/// The questions that are put to the host: what is wanted of it, and nothing else.
 fn wants(rig: &LinuxRig) -> HostWants {
     HostWants {
         bridges: vec![BridgeWant { name: "zbr0".to_owned(), require_carrier: false }],
@@ -84,7 +84,7 @@ fn a_table_that_can_be_followed_again_is_an_event() {
     });
 }
 
-/// As NFS whose server is away: whoever touches it waits. Here nobody serves a FUSE.
+/// A FUSE that nobody serves is like NFS whose server is away: a process that touches it waits.
 #[test]
 fn a_mount_whose_server_never_answers_or_is_gone_is_told_so_and_hides_no_image_elsewhere() {
     inside(

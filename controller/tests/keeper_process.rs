@@ -39,8 +39,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// By `wrapper`, where it is to find another world around it. It ends every copy of its cluster on this machine, so
-    /// each test has a cluster of its own.
+    /// Starts a keeper, by `wrapper` where it is to find another world around it. It ends every copy of its cluster on
+    /// this machine, so each test has a cluster of its own.
     fn start(cluster: &str, wrapper: &[&str], consul: &str) -> Self {
         Self::start_in(tempfile::tempdir().unwrap(), cluster, wrapper, consul)
     }
@@ -111,9 +111,9 @@ fn can_run() -> bool {
     rustix::process::geteuid().is_root() && Path::new("/etc/machine-id").exists()
 }
 
-/// Not even a loopback that is up.
+/// The wrapper that leaves no network, not even a loopback that is up.
 const WITHOUT_NETWORK: [&str; 2] = ["unshare", "--net"];
-/// And nobody to look the name up.
+/// An address with a name that nobody is there to look up.
 const UNKNOWN: &str = "http://consul.example:8500";
 
 #[test]

@@ -153,7 +153,8 @@ fn what_this_release_writes_is_read_by_those_before_it_and_what_they_write_back_
     }
 }
 
-/// What a host says beside a drain is not written back by who does not know it: to them it is drained, and no more.
+/// A release that does not know what a host says beside a drain does not write it back: to that release the node is
+/// drained, and no more.
 #[test]
 fn a_host_that_shuts_down_is_drained_for_a_release_that_knows_no_more() {
     let drain = include_str!("records/0.1.0/intent.drain.json");
@@ -165,7 +166,7 @@ fn a_host_that_shuts_down_is_drained_for_a_release_that_knows_no_more() {
     assert_eq!(by_old, serde_json::from_str::<Value>(drain).unwrap());
 }
 
-/// What is added to a record is read here, may be missing, and is passed over by those before it.
+/// A field that is added to a record is read here, may be missing, and is passed over by earlier releases.
 #[test]
 fn what_was_added_since_the_last_release_may_be_missing_and_is_passed_over_by_it() {
     let added = [
@@ -285,7 +286,7 @@ fn assert_kept(part: &Value, whole: &Value, release: &str) {
     }
 }
 
-/// So that its own shapes are those it had: they read what it wrote, and lose nothing of it.
+/// The shapes that a release itself had read what it wrote, and lose nothing of it.
 #[test]
 fn a_release_reads_its_own_records() {
     for (release, kind, name, text) in records() {
@@ -295,8 +296,8 @@ fn a_release_reads_its_own_records() {
     }
 }
 
-/// What a record of before a field was known lacks. A field that is added later comes to stand here: one that does not
-/// would make every older record, and every record that an older node writes back, unreadable.
+/// The fields that an older record may lack. A field that is added later comes to stand here: one that does not would
+/// make every older record, and every record that an older node writes back, unreadable.
 #[test]
 fn exactly_these_fields_may_be_missing() {
     let may_lack = |kind| -> &[&str] {

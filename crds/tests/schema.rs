@@ -15,7 +15,7 @@ fn validator() -> jsonschema::Validator {
         .unwrap()
 }
 
-/// What editors use: the dialect of JavaScript, as far as it is to be had here.
+/// The validator that editors use: the dialect of JavaScript, as far as it is to be had here.
 fn editors_validator() -> jsonschema::Validator {
     jsonschema::draft7::options().build(schema::json_schema()).unwrap()
 }

@@ -15,13 +15,15 @@ use zsha_e2e::{Cluster, Host};
 
 /// Longer than every deadline of the lease in `Fast`, and than two looks of everybody at everybody.
 const LONG_ENOUGH: Duration = Duration::from_secs(15);
-/// Of a copy that was started by hand beside the VM: a look of the keeper's, or of the controller's.
+/// The time in which a copy that was started by hand beside the VM is ended: a look of the keeper's, or of the
+/// controller's.
 const ENDED_WITHIN: Duration = Duration::from_secs(5);
-/// Of one that may be the VM as far as its node can tell: until its owner has shown twice that it has it.
+/// The time in which a copy is ended that may be the VM as far as its node can tell: until its owner has shown twice
+/// that it has the VM.
 const TOLD_APART_WITHIN: Duration = Duration::from_secs(20);
 /// A keeper sets free what its node owned once it has seen no copy, and heard no controller, for so long.
 const SET_FREE: Duration = Duration::from_secs(40);
-/// Of a whole command that waits for the VM to run.
+/// The time for a whole command that waits for the VM to run.
 const COMMAND: Duration = Duration::from_secs(90);
 
 fn running_lab(hosts: usize) -> Result<Cluster> {
@@ -48,12 +50,13 @@ struct Move<'a> {
     target: &'a Host,
 }
 
-/// What a person types after `virsh migrate`: with a definition that is to stay at the target, and without.
+/// The flags that a person types after `virsh migrate`: with a definition that is to stay at the target, and without.
 const BOTH: [&[&str]; 2] = [&["--live"], &["--live", "--persistent"]];
 const PLAIN: [&[&str]; 1] = [&["--live"]];
 /// The source is paused for as long as it takes, which at 4 MiB/s is longer than zsha bears with a QEMU that does not work.
 const PAUSED: [&[&str]; 1] = [&["--bandwidth", "4"]];
-/// Of that a guest which is paused for a fault has 5 s, and libvirt's answer to a resume takes some.
+/// The time in which a guest that is paused for a fault goes on: it has 5 s for that, and libvirt's answer to a resume
+/// takes some.
 const BORNE: Duration = Duration::from_secs(8);
 
 /// Moved by hand while things are as `before` leaves them, and then `meanwhile` happens: one process at the target all along,
@@ -288,7 +291,7 @@ fn what_is_done_by_hand_to_the_owners_domain_costs_one_start_or_none() -> Result
     lab.finish()
 }
 
-/// Who ends a copy on a node whose controller is down.
+/// The one who ends a copy on a node whose controller is down.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum EndedBy {
     Keeper,

@@ -12,11 +12,11 @@ use zsha_e2e::guest::{DOMAIN, domain_xml};
 use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, now};
 use zsha_e2e::{Cluster, Host, IMAGE, wait};
 
-/// On the host's own disk, as definitions are.
+/// A disk on the host's own file system, where definitions are.
 const OTHER_DISK: &str = "/var/lib/libvirt/images/other.img";
-/// As the lab's plain domain has it.
+/// The UUID of the lab's plain domain.
 const OTHER_UUID: &str = "173de36b-4a5d-458e-a5e3-9a99584551ef";
-/// For the keeper to have killed what it finds; it takes milliseconds on a machine that is not busy.
+/// The time for the keeper to have killed what it finds; it takes milliseconds on a machine that is not busy.
 const ENDED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Longer than it takes from a start to a process.
@@ -35,7 +35,7 @@ impl Boots {
         Ok(Self { lab, uuid })
     }
 
-    /// As an administrator does it: `virsh define`, `virsh autostart`.
+    /// Defines the domain as an administrator does: `virsh define`, `virsh autostart`.
     fn define_by_hand(&self, host: &Host) -> Result<()> {
         host.ok(&["mkdir", "-p", "/var/lib/libvirt/images"])?;
         host.ok(&["qemu-img", "create", "-q", "-f", "qcow2", OTHER_DISK, "1G"])?;

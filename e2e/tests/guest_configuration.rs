@@ -9,19 +9,19 @@ use zsha_e2e::operator::stripped;
 use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, now};
 use zsha_e2e::{Cluster, Document, Host, SEED, wait};
 
-/// Of a whole command that moves the guest.
+/// The time for a whole command that moves the guest.
 const MOVED: Duration = Duration::from_secs(60);
 
-/// In the subnet of a node: there is one for each.
+/// An address in the subnet of a node: there is one for each.
 fn within(host: &Host, last: u8) -> String {
     format!("10.94.{}.{last}", host.name.trim_start_matches("nfs-"))
 }
 
-/// Of the guest there, and of the router, which the node itself stands for.
+/// The last part of the guest's address there; that of the router, which the node itself stands for, follows.
 const GUEST: u8 = 100;
 const ROUTER: u8 = 1;
 const PROXY: u8 = 99;
-/// Of another node that looks in.
+/// The last part of the address of another node that looks in.
 const VISITOR: u8 = 2;
 
 fn by_node(lab: &Cluster, value: impl Fn(&Host) -> String) -> String {
@@ -74,7 +74,7 @@ fn is_written(host: &Host, what: &str) -> Result<bool> {
     Ok(host.exec(&["grep", "-aqF", what, SEED])?.success().is_ok())
 }
 
-/// As the manual's 1.2.7.1 has it: a bundle is brought into the guest, installs itself, and answers.
+/// Does what 1.2.7.1 of the manual has: a bundle is brought into the guest, installs itself, and answers.
 fn zin_tells_what_is_applied(lab: &Cluster, host: &Host) -> Result<()> {
     let bundle = lab.dir().join("zin");
     stripped("zin", &bundle)?;
@@ -169,7 +169,7 @@ fn what_is_new_in_the_document_is_told_at_the_next_boot_and_touches_no_running_g
     lab.finish()
 }
 
-/// From its next boot on it is one whose image has no cloud-init: see `guest/init`.
+/// The script after which the guest is, from its next boot on, one whose image has no cloud-init: see `guest/init`.
 const FORGET_CLOUD_INIT: &str = "set -e; sectors=$(cat /sys/block/vda/size); \
     printf no-cloud-init | dd of=/dev/vda bs=512 seek=$((sectors - 2)) conv=sync,fsync 2>/dev/null";
 
@@ -283,7 +283,7 @@ fn an_image_without_cloud_init_is_told_through_its_agent_at_every_boot() -> Resu
     lab.finish()
 }
 
-/// What `ping` counted: requests sent, and those that nobody answered.
+/// The counts of `ping`: requests sent, and those that nobody answered.
 fn counted(said: &str) -> Result<(u64, u64)> {
     let words =
         said.lines().find(|line| line.contains("packets transmitted")).context("ping counted nothing")?;

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, ensure};
 use zsha_e2e::scenario::{BOOT_LIMIT, RESTART_LIMIT, SETTLE_LIMIT, booted_lab};
 use zsha_e2e::{Cluster, Host};
 
-/// Of a whole `leave`, and a little: the guest's 120 s are within it.
+/// The time for a whole `leave`, and a little: the guest's 120 s are within it.
 const LEAVE: Duration = Duration::from_secs(200);
 
 fn leave(host: &Host) -> Result<()> {

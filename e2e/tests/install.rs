@@ -49,7 +49,7 @@ fn own_files(host: &Host) -> Result<BTreeSet<PathBuf>> {
     Ok(files.into_iter().filter(|file| file.starts_with("/var/log/z") || !is_aside(file)).collect())
 }
 
-/// What a host has beside files: units, rules, users.
+/// The things that a host has beside files: units, rules, users.
 fn beside_files(host: &Host) -> Result<String> {
     let script = "systemctl list-unit-files --no-legend --plain 'zsha*' 'consul*' 'libvirt-guests*'; \
                   iptables -S; nft list ruleset | grep -c zsha; cat /etc/passwd /etc/group; \
@@ -80,8 +80,8 @@ fn processes(lab: &Cluster) -> Result<BTreeMap<String, String>> {
     lab.hosts().iter().map(|host| Ok((host.name.clone(), pids(host)?))).collect()
 }
 
-/// As an installation of zsha 2.5.1 leaves it: one VM runs by the image, under a name and UUID of its own, and another host has
-/// its definition. Beside that nothing is installed.
+/// Leaves a host as an installation of zsha 2.5.1 does: one VM runs by the image, under a name and UUID of its own, and
+/// another host has its definition. Beside that nothing is installed.
 fn another_vm_with_the_image_is_in_the_way(lab: &Cluster, operator: &Operator<'_>) -> Result<()> {
     let (runs, defines) = (lab.host(2), lab.host(3));
     let disk = format!("driver=file,node-name=old,filename={IMAGE}");
@@ -266,7 +266,7 @@ fn three_bare_hosts_become_a_cluster_are_upgraded_and_mended_and_are_bare_again(
     lab.finish()
 }
 
-/// What was said, with the versions of this machine's programs taken out.
+/// The text that was printed, with the versions of this machine's programs taken out.
 fn everywhere(said: &str) -> String {
     let plain = |line: &str| match line.find(": systemd ") {
         Some(at) if line.contains("QEMU") => {

@@ -15,7 +15,7 @@ use zsha_e2e::{Cluster, Host, wait};
 
 /// Longer than every deadline of the lease in `Fast`.
 const LONG_ENOUGH: Duration = Duration::from_secs(8);
-/// So short that a keeper which does nothing meanwhile still renews in time.
+/// A time so short that a keeper which does nothing meanwhile still renews in time.
 const BRIEF: Duration = Duration::from_secs(2);
 const OWNERSHIP: &str = "zsha/lab/vms/mnvm";
 
@@ -150,7 +150,7 @@ impl Node<'_> {
         format!("zsha/lab/leases/{}", self.host.name)
     }
 
-    /// As a host sees it that certainly has Consul.
+    /// The lease as a host sees it that certainly has Consul.
     fn lease(&self, of: &Host) -> Result<Value> {
         let asked = self.lab.others(self.host).next().context("no other host")?;
         let text = asked.key(&format!("zsha/lab/leases/{}", of.name))?.context("no lease")?;

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use zsha_e2e::scenario::{FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, booted_lab, now, rounds};
 use zsha_e2e::{Cluster, Host};
 
-/// Of the whole command, with a machine that emulates the guest twice.
+/// The time for the whole command, with a machine that emulates the guest twice.
 const MOVED: Duration = Duration::from_secs(60);
 
-/// Of a migration that takes about 1.5 s: in its middle, at its end, at its begin, and after it.
+/// The moments in a migration that takes about 1.5 s: in its middle, at its end, at its begin, and after it.
 const MOMENTS: [u64; 5] = [900, 1_300, 150, 1_600, 500];
 
 fn another<'a>(lab: &'a Cluster, owner: &'a Host) -> Result<&'a Host> {

@@ -11,7 +11,7 @@ use zsha_e2e::{Cluster, Host, wait};
 /// A disk that is not reached from the owner for 30 s costs the VM its process there, where another node is fit; it takes
 /// 10 s and a look to see that.
 const LONG_ENOUGH: Duration = Duration::from_secs(50);
-/// What a process has that nobody gave more, and enough half-open requests to take them all.
+/// The descriptors that a process has unless somebody gave it more; enough half-open requests take them all.
 const USUAL_DESCRIPTORS: u32 = 1024;
 const HALF_OPEN: usize = 1100;
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use zsha_e2e::scenario::{BOOT_LIMIT, FAILOVER_LIMIT, SECOND, SETTLE_LIMIT, booted_lab};
 use zsha_e2e::{Cluster, wait};
 
-/// Of a whole command that waits: for a guest that powers off, or is moved.
+/// The time for a whole command that waits: for a guest that powers off, or is moved.
 const COMMAND: Duration = Duration::from_secs(90);
 
 fn nothing_runs(lab: &Cluster, span: Duration) -> Result<()> {

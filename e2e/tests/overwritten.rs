@@ -10,7 +10,8 @@ use zsha_e2e::{Cluster, Host, wait};
 /// F + K of `Balanced`, and more.
 const PAST_THE_DEADLINE: Duration = Duration::from_secs(12);
 
-/// What is written: text, half a MiB of it (Consul's limit), and what some other program or a newer zsha might keep there.
+/// The values that are written: text, half a MiB of it (Consul's limit), and what some other program or a newer zsha
+/// might keep there.
 fn nonsense() -> Vec<(&'static str, String)> {
     vec![
         ("text", "garbage".to_owned()),
@@ -20,7 +21,8 @@ fn nonsense() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// With each kind of nonsense under a key of this owner and a bystander: the VM's process stays, and the key is mended.
+/// Writes each kind of nonsense under a key of this owner and a bystander: the VM's process stays, and the key is
+/// mended.
 fn is_mended(key: impl Fn(&Host, &Host) -> String, told: Option<&str>) -> Result<()> {
     let lab = Cluster::builder().nodes(3).profile("Balanced").build()?;
     lab.start_vm()?;

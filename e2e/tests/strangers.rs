@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use zsha_e2e::scenario::{FAILOVER_LIMIT, SETTLE_LIMIT, within_bound};
 use zsha_e2e::{Cluster, Host, wait};
 
-/// As `nobody`, a process that is called and told what a QEMU of the VM would be; and one with root's powers, which a program
-/// that waits for a password has.
+/// Starts two impostors as `nobody`: a process that is called and told what a QEMU of the VM would be, and one with
+/// root's powers, which a program that waits for a password has.
 fn pretend(host: &Host, uuid: &str) -> Result<()> {
     let script = format!(
         "( exec -a qemu-x sh -c 'while :; do sleep 60; done' it -uuid {uuid} ) </dev/null >/dev/null 2>&1 &
@@ -16,7 +16,7 @@ fn pretend(host: &Host, uuid: &str) -> Result<()> {
     wait::until("the impostors are there", FAILOVER_LIMIT, || Ok(impostors(host, uuid)?.then_some(())))
 }
 
-/// Whether both are there: of `nobody`, whosever powers they have.
+/// True if both are there: processes of `nobody`, whosever powers they have.
 fn impostors(host: &Host, uuid: &str) -> Result<bool> {
     let of = |whose: &[&str]| host.exec(&[&["pgrep"], whose, &["-f", &format!("^qemu-x.*{uuid}")]].concat());
     Ok(of(&["-U", "65534", "-u", "65534"])?.success().is_ok()

@@ -20,13 +20,14 @@ use zsha_e2e::{command, net, wait};
 
 const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(30);
-/// Of `Balanced`, which a keeper begins with: F + K, what a fence waits for at the least, and the most that fits W.
+/// The times of `Balanced`, which a keeper begins with: F + K, what a fence waits for at the least, and the most that
+/// fits W.
 const DEAD_BY: Duration = Duration::from_secs(9);
 const FENCED_FROM: Duration = Duration::from_millis(9_800);
 const TIMEOUT: Duration = Duration::from_secs(6);
-/// From the sending of a renewal until it is seen here, and from a reset until its event is.
+/// The delay from the sending of a renewal until it is seen here, and from a reset until its event is.
 const SEEN_LATE: Duration = Duration::from_millis(300);
-/// Of `mnvm` in the cluster `lab`.
+/// The UUID of `mnvm` in the cluster `lab`.
 const UUID: &str = "d2b72d91-ee58-552b-9a34-37207ad14192";
 const LEASE: &str = "/v1/kv/zsha/lab/leases/nfs-1?raw";
 
@@ -183,7 +184,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// What is heard afterwards was said afterwards.
+    /// Types a line. Lines that are heard afterwards were said afterwards.
     fn types(&mut self, line: &str) -> Result<()> {
         self.said.extend(self.console.try_iter());
         self.typed = self.said.len();

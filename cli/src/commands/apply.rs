@@ -48,7 +48,7 @@ pub struct Args {
     pub error_unchanged: bool,
     #[arg(short, long, value_name = "FORM", value_parser = form::of(&[(Form::Json, ""), (Form::Name, "")]))]
     pub output: Option<Form>,
-    /// What the history calls it.
+    /// The name of the command in the history.
     #[arg(skip = "apply")]
     pub command: &'static str,
 }
@@ -128,7 +128,8 @@ fn expect_version(args: &Args, new: &HaCluster, live: &Live) -> Result<(), Failu
     }
 }
 
-/// What is to be written over `live`, and which nodes keep the document from coming in force, as far as they live.
+/// Makes the write that puts `new` in force over `live`, and says which living nodes keep the document from coming in
+/// force.
 async fn prepared(
     args: &Args,
     reach: &Reach,
@@ -156,8 +157,8 @@ async fn prepared(
     Ok(prepared)
 }
 
-/// Going on with what disturbs the VM takes a word: on a terminal a yes, elsewhere --yes. `known` is an error where
-/// the document in force cannot be read, and so nobody can say what the new one disturbs.
+/// Asks for consent to what disturbs the VM: a yes on a terminal, `--yes` elsewhere. `known` is an error where the
+/// document in force cannot be read, and so nobody can say what the new one disturbs.
 fn consent(
     args: &Args,
     new: &HaCluster,

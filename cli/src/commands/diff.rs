@@ -33,9 +33,9 @@ struct DiffResult<'a> {
     kind: &'static str,
     cluster: &'a ClusterName,
     changed: bool,
-    /// Of the document compared with; 0 where nothing is in force.
+    /// The generation of the document compared with; 0 where no document is in force.
     generation: u64,
-    /// Opaque.
+    /// An opaque value: a program may only compare it with another.
     resource_version: String,
     impact: Impact,
     summary: String,

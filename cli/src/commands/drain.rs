@@ -14,7 +14,7 @@ use crate::global::Global;
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
 
-/// A guest with much memory and a slow network takes minutes.
+/// The time that a drain may take: a guest with much memory and a slow network takes minutes.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, clap::Args)]
@@ -86,7 +86,8 @@ async fn run(
     order.end(true, &how, session)
 }
 
-/// A node that does not renew its lease is not there to be drained, and what becomes of the VM is a failover's affair.
+/// The failure for a node that does not renew its lease: there is nothing to drain, and failover decides what becomes
+/// of the VM.
 fn reachable(status: &ClusterStatus, node: &NodeName) -> Result<(), Failure> {
     let there = status.nodes.iter().find(|summary| summary.name == *node);
     match there {

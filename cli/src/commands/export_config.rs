@@ -45,7 +45,7 @@ async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Ex
     Ok(Exit::Success)
 }
 
-/// As zsha 2.5.1 has it: the fields without an envelope.
+/// The config.json of zsha 2.5.1: the fields without an envelope.
 pub(super) fn config_json(document: &serde_json::Value) -> Result<String, Failure> {
     let fields = document.get("spec").unwrap_or(document);
     let text = serde_json::to_string_pretty(fields)

@@ -132,12 +132,12 @@ fn owned(view: &ClusterView) -> Result<&VmRecord, Failure> {
     }
 }
 
-/// The owner's word on this request.
+/// The owner's answer to this request.
 fn answer(view: &ClusterView, id: Uuid) -> Option<&Answer> {
     view.vm.as_ref()?.answered.as_ref().filter(|answer| answer.id == id)
 }
 
-/// As the source tells it in its status; None where it does not.
+/// The progress that the source tells in its status; None where it tells none.
 fn percent(view: &ClusterView, from: &NodeName) -> Option<u8> {
     view.here(from).migrated_percent
 }

@@ -17,7 +17,7 @@ use crate::global::Global;
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
 
-/// The owner asks the guest's agent within a second or two, and gives that up after eight.
+/// The time for an answer: the owner asks the guest's agent within a second or two, and gives up after eight.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]

@@ -22,11 +22,11 @@ use crate::session::{Reach, Session};
 /// A start is a matter of seconds; one that has to wait for a lease or a share takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Of services that start; a keeper and a Consul are there at once.
+/// The time for services to start. A keeper and a Consul are up at once.
 const SERVICES: Duration = Duration::from_secs(60);
-/// Until Consul, started on all nodes at once, has a leader.
+/// The time that Consul, started on all nodes at once, may take until it has a leader.
 const LEADER: Duration = Duration::from_secs(90);
-/// It is asked again after this.
+/// The pause before the store is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, clap::Args)]
@@ -94,7 +94,7 @@ async fn run(
     order.end(true, &how, session)
 }
 
-/// With services that were started just now a leader is waited for, and that it has read its log.
+/// Begins the order. After services were started just now, it waits until Consul has a leader and has read its log.
 async fn begin<'a>(
     args: &'a Args,
     reach: &'a Reach,
@@ -119,12 +119,12 @@ async fn begin<'a>(
     }
 }
 
-/// A server of Consul that has been started and has not read its log yet knows no token.
+/// True if Consul may still be starting: a server that has not read its log yet knows no token.
 fn may_be_starting(failure: &Failure) -> bool {
     failure.exit == Exit::Unavailable || failure.is_of_an_unknown_token()
 }
 
-/// All nodes or none, as install has it.
+/// Starts the services of all nodes. Where one cannot be reached nothing is started, as with `install`.
 async fn start_services(
     args: &Args,
     config: &str,
@@ -154,7 +154,8 @@ async fn start_services(
     Ok(())
 }
 
-/// What runs is left as it is. A Consul that is not a unit of this name is somebody else's to start.
+/// The script that starts a node's services. It leaves alone what runs. A Consul that is not a unit of this name is
+/// somebody else's to start.
 fn start_script() -> String {
     let [keeper, controller] = layout::SERVICES;
     let (consul, host) = (layout::CONSUL_SERVICE, layout::HOST_SERVICE);
@@ -164,8 +165,8 @@ fn start_script() -> String {
     )
 }
 
-/// Whether the store says so. Where it says nothing that can be read, nobody knows what is asked for, and nothing is
-/// begun, also where the VM ends: then a start is written beside a VM that runs.
+/// True if the store says that the VM is to run. Where the order cannot be read, the controllers begin nothing, even
+/// after the VM has ended; so it is false then, and a start is written although the VM runs.
 fn is_to_run(view: &ClusterView) -> bool {
     matches!(view.intents.get(Intent::POWER), Some(Intent::Start { .. } | Intent::None))
 }

@@ -44,7 +44,7 @@ pub struct Args {
     pub exit_code: bool,
 }
 
-/// As tables under the headings of zsha 2.5.1; for `status-conf` too.
+/// Prints the status as tables under the headings of zsha 2.5.1; `status-conf` does so, too.
 pub(crate) async fn print(
     status: &ClusterStatus,
     wide: bool,
@@ -56,7 +56,7 @@ pub(crate) async fn print(
     Ok(session.output.text(&headed::render(status, &members, wide, colour))?)
 }
 
-/// The status, and what Consul says of itself; that is absent where it is not known.
+/// The status beside what Consul says of its members, which is absent where it is not known.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Whole<'a> {
@@ -72,7 +72,7 @@ impl<'a> Whole<'a> {
     }
 }
 
-/// Or why they are not known: a status is no worse for it.
+/// Consul's members, or why they are not known. A status without them is no worse.
 async fn members(reach: &Reach) -> Result<Vec<Member>, String> {
     let consul = reach.consul.as_ref().ok_or_else(|| "the store is not Consul".to_owned())?;
     match consul.members().await {
@@ -120,7 +120,8 @@ async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Ex
     Ok(exit(args, &status))
 }
 
-/// Every key that cannot be read or should be there, and, of an order, which command writes it.
+/// A warning for every key that cannot be read or that is missing; for an order it names the command that writes the
+/// key anew.
 fn warnings(view: &ClusterView) -> Vec<String> {
     let keys = Keys::new(&view.cluster);
     let unreadable = view.unreadable.iter().map(|(key, why)| (key.clone(), format!("cannot be read: {why}")));
@@ -137,7 +138,7 @@ fn warnings(view: &ClusterView) -> Vec<String> {
         .collect()
 }
 
-/// Where nobody knows what is asked for under this name.
+/// The command to type where nobody knows what is asked for under this name.
 fn way_out(name: &str) -> Option<String> {
     let unknown = |what: &str, how: &str| {
         Some(format!("it is not known whether {what}, so zsha begins nothing: {how}"))
@@ -163,7 +164,7 @@ fn exit(args: &Args, status: &ClusterStatus) -> Exit {
     }
 }
 
-/// Stands above everything that no quorum has confirmed.
+/// The warning that stands above everything that no quorum has confirmed.
 pub(crate) fn banner(status: &ClusterStatus) -> Option<String> {
     match &status.data_age {
         DataAge::Consistent => None,

@@ -14,9 +14,9 @@ use crate::global::Global;
 use crate::order::{self, Is, Order};
 use crate::session::{Reach, Session};
 
-/// As long as the controllers give a guest where nobody says it.
+/// The time that the controllers give the guest where the document sets none.
 const GUEST: Duration = Duration::from_secs(120);
-/// To end it, and to see that it has ended.
+/// The time to end the VM after that, and to see that it has ended.
 const BESIDE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
@@ -81,7 +81,7 @@ async fn run(
     order.end(true, "shutdown cluster finished", session)
 }
 
-/// Never less than was said.
+/// Rounds up: the guest is never given less than was asked for.
 fn whole_seconds(limit: Duration) -> u64 {
     limit.as_secs() + u64::from(limit.subsec_nanos() > 0)
 }

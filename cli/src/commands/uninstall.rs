@@ -28,7 +28,7 @@ use crate::install::waits::SHORT;
 use crate::output::form::Form;
 use crate::session::{Reach, Session};
 
-/// As `zsha stop` gives the guest, and what it needs beside that.
+/// The time that the guest is given, as `zsha stop` gives it.
 const GUEST: Duration = Duration::from_secs(120);
 const BESIDE: Duration = Duration::from_secs(60);
 /// Services that stop, a package of files that go.
@@ -232,7 +232,8 @@ async fn stop(document: &HaCluster, node: &Node, remote: &Remote, guest: Duratio
     Err(refused("the VM is not shut down").cause(message))
 }
 
-/// By the node's own process table: every QEMU carries the VM's UUID in its command line.
+/// Fails if a QEMU of the VM runs on the node. It looks at the node's own process table, since every QEMU carries the
+/// VM's UUID in its command line.
 async fn gone(document: &HaCluster, node: &Node, remote: &Remote) -> Result<(), Failure> {
     let uuid = document.vm().uuid;
     let script = format!(
@@ -263,7 +264,7 @@ fn failed(node: &Node, what: &str, error: &SshError) -> Failure {
         .hint("mend it, and run the same command again: it goes on from there")
 }
 
-/// Where libvirt keeps what is to be there after a boot.
+/// The directory where libvirt keeps the domains that are to be there after a boot.
 const LIBVIRTS_DEFINITIONS: &str = "/etc/libvirt/qemu";
 
 fn stop_services() -> String {
@@ -275,9 +276,10 @@ fn stop_services() -> String {
     )
 }
 
-/// What somebody, or an earlier version, has left defined: the definition alone, since the VM does not run, and its disk is
-/// not libvirt's. By its UUID: what only has its name is another's. A libvirt that does not answer has said nothing: then
-/// nothing is left behind only where libvirt keeps no definition of that name.
+/// The script that removes what somebody, or an earlier version, has left defined. It removes the definition alone: the
+/// VM does not run, and its disk is not libvirt's. It goes by the UUID, since a domain that only has the name is
+/// somebody else's. A libvirt that does not answer has said nothing: then the script fails if libvirt keeps a
+/// definition of that name.
 fn undefine(cluster: &str, kept: &str) -> String {
     let Ok(cluster) = cluster.parse() else { return String::new() };
     let VmId { name, uuid } = VmId::of(&cluster);
@@ -340,7 +342,8 @@ mod tests {
 
     use super::*;
 
-    /// What the script asks of a libvirt where these succeed, whose `virsh` only writes down what it is asked, and says this.
+    /// Runs the script with a `virsh` that writes down what it is asked and prints `says`; the commands that match
+    /// `succeeds` succeed. Returns how the script ended, and what was asked.
     fn asked_of(succeeds: &str, says: &str, script: &str) -> (bool, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
         let virsh = directory.path().join("virsh");

@@ -1,4 +1,5 @@
-//! What the errors of `zsha_runtime::client` come to for a person: the exit code, the words, and the next command to try.
+//! Turns the errors of `zsha_runtime::client` into failures that a person can act on: the exit code, the words, and the
+//! next command to try.
 
 use zsha_crds::Keys;
 use zsha_runtime::client::ReadError;
@@ -78,7 +79,7 @@ impl From<UntilError> for Failure {
     }
 }
 
-/// What was asked for does not end with the one who looks on at it.
+/// The hint for a command that is ended while it waits: the order stays.
 pub(crate) const STAYS: &str = "it stays asked for; `zsha status -w` shows how it goes";
 
 /// No transaction could be made for a document with these keys.
@@ -126,7 +127,7 @@ fn not_applied() -> Failure {
     Failure::new(Exit::General, "NotFound", "no document has been applied").hint("zsha apply -f FILE")
 }
 
-/// What `command` asks for could not be written.
+/// The failure of a write of what `command` asks for.
 pub(crate) fn of_intent(error: IntentError, command: &str) -> Failure {
     let doing = format!("asking for `{command}`");
     match error {
@@ -145,14 +146,14 @@ pub(crate) fn of_intent(error: IntentError, command: &str) -> Failure {
     }
 }
 
-/// What lies under the key of the document is none, and a command cannot do without.
+/// The failure where the stored document cannot be read and the command cannot do without it.
 pub(crate) fn unreadable(keys: &Keys, why: String) -> Failure {
     Failure::new(Exit::General, "LiveUnreadable", "what is stored as the document cannot be read")
         .cause(why)
         .hint(way_out(keys))
 }
 
-/// Nothing that a newer zsha may have written is written over by itself.
+/// The hint where the stored document cannot be read. A newer zsha may have written it, so no command overwrites it.
 fn way_out(keys: &Keys) -> String {
     format!(
         "a newer zsha may have written it: `zsha -v` on the other nodes. If none has: `consul kv delete {}`, and then \

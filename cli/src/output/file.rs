@@ -7,10 +7,10 @@ use std::path::Path;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// What `-o` takes with other commands, where it names a form and no file.
+/// The forms that `-o` names in other commands, where this command takes a file.
 const FORMS: [&str; 5] = ["json", "yaml", "table", "wide", "name"];
 
-/// A form where a file is meant would come to be a file of that name.
+/// Refuses a form in the place of a file: it would come to be a file of that name.
 pub fn is_meant(command: &str, path: &Path) -> Result<(), Failure> {
     let Some(form) = FORMS.iter().find(|form| path == Path::new(form)) else { return Ok(()) };
     let ending = if *form == "yaml" { "yaml" } else { "json" };

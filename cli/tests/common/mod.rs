@@ -25,7 +25,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// As a terminal would show it, for snapshots.
+    /// The output as a terminal would show it, for snapshots.
     pub fn transcript(&self) -> String {
         format!("exit: {}\n--- stdout\n{}--- stderr\n{}", self.exit.code(), self.out, self.err)
     }
@@ -45,7 +45,7 @@ pub async fn zsha_asking(store: impl Store, stdin: &str, words: &[&str], ask: Op
     Ran { exit, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
-/// As [`zsha_asking`], into streams that are given.
+/// Does the same as [`zsha_asking`], into streams that are given.
 pub async fn zsha_into(
     store: impl Store,
     stdin: &str,

@@ -10,12 +10,12 @@ use serde::Serialize;
 
 use crate::told::Told;
 
-/// Where a resolver's addresses are, and where chrony's sources may be.
+/// The files where a resolver's addresses are; chrony's sources follow.
 const RESOLVERS: [&str; 2] = ["run/systemd/resolve/resolv.conf", "etc/resolv.conf"];
 const CHRONY: [&str; 3] = ["etc/chrony.conf", "etc/chrony/chrony.conf", "run/chrony.d"];
 const CHRONY_PARTS: [&str; 3] = ["etc/chrony.d", "etc/chrony/sources.d", "etc/chrony/conf.d"];
 
-/// As it is seen. None: there is no such file.
+/// The guest's system, as it is seen. A text is None where there is no such file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Guest {
     pub(crate) addresses: BTreeSet<Ipv4Addr>,
@@ -54,7 +54,7 @@ impl Guest {
         }
     }
 
-    /// Only an address of the guest's own can be bound to.
+    /// True if the address is the guest's own: only such an address can be bound to.
     fn has(&self, address: Ipv4Addr) -> bool {
         self.addresses.contains(&address) || UdpSocket::bind((address, 0)).is_ok()
     }
@@ -82,7 +82,7 @@ pub(crate) fn report(told: &Told, guest: &Guest) -> Report {
     Report { kind: "GuestConfig", version: env!("CARGO_PKG_VERSION"), config_id: told.id.clone(), items }
 }
 
-/// Whether a line says `WORD VALUE`.
+/// True if a line says `WORD VALUE`.
 fn names(text: &str, word: &str, value: &str) -> bool {
     text.lines().any(|line| {
         let mut words = line.split_whitespace();
@@ -91,7 +91,7 @@ fn names(text: &str, word: &str, value: &str) -> bool {
 }
 
 impl Report {
-    /// What the guest does not show is not held against it.
+    /// True if the configuration is applied. What the guest does not show is not held against it.
     pub(crate) fn is_applied(&self) -> bool {
         self.items.iter().all(|item| item.applied != Some(false))
     }

@@ -9,7 +9,7 @@ pub(crate) const FILE: &str = "/etc/zsha/guest.env";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// Of the whole configuration: another where anything is.
+    /// The id of the whole configuration: another where anything in it is.
     pub(crate) id: String,
     pub(crate) management: Option<Ipv4Addr>,
     pub(crate) console_proxy: Option<Ipv4Addr>,

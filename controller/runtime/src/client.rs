@@ -37,7 +37,7 @@ impl ReadError {
         move |source| Self { doing, source }
     }
 
-    /// Whether the same read may well succeed in a moment.
+    /// True if the same read may well succeed in a moment.
     pub fn is_transient(&self) -> bool {
         self.source.is_transient()
     }

@@ -40,7 +40,7 @@ fn connect(endpoints: Vec<Endpoint>, request_timeout: Duration) -> ConsulStore {
     ConsulStore::connect(ConsulSettings { request_timeout, ..ConsulSettings::new(endpoints) }).unwrap()
 }
 
-/// What an endpoint on a bad day does with a connection.
+/// The things that an endpoint on a bad day does with a connection.
 #[derive(Debug, Clone, Copy)]
 enum BadDay {
     /// Takes the request and never answers.

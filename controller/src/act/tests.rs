@@ -1,4 +1,4 @@
-//! What is looked at and done on one embedded node with a real keeper loop.
+//! The steps that look and act, on one embedded node with a real keeper loop.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +74,7 @@ async fn a_look_that_takes_long_is_judged_by_what_the_keeper_says_after_it() {
     rig.keeper.abort();
 }
 
-/// A first record of the VM, by whoever holds this lease.
+/// A first record of the VM, written by the holder of this lease.
 fn rests_on_the_lease(lease: &LeaseRecord) -> Write {
     Write {
         record: VmRecord::unplaced(VmId::of(&ClusterName::new("prod").unwrap())),
@@ -107,7 +107,7 @@ async fn nothing_is_written_to_a_store_that_shows_an_earlier_time_of_a_lease() {
     rig.keeper.abort();
 }
 
-/// While a list of it is on its way, a later lease is seen by a watch.
+/// A store in which a watch shows a later lease while a list of it is on its way.
 #[derive(Debug)]
 struct Overtaken {
     inner: Arc<dyn Store>,
@@ -154,7 +154,7 @@ async fn a_lease_that_is_renewed_while_it_is_read_is_no_sign_that_the_store_went
     rig.keeper.abort();
 }
 
-/// A snapshot was restored a moment ago, and the keeper has not seen it yet.
+/// The restore of a snapshot was a moment ago, and the keeper has not seen it yet.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_to_a_store_that_shows_the_own_lease_as_it_was_before_it_was_renewed() {
     let rig = Rig::new().await;
@@ -199,7 +199,7 @@ async fn a_keeper_that_does_not_answer_is_no_reason_to_end_a_copy() {
     assert!(matches!(done, Err(ActError::Keeper(_))), "{done:?}");
 }
 
-/// The intent is written as the only thing under its key.
+/// Writes the intent as the only thing under its key.
 async fn intend(rig: &Rig, value: &str) {
     let key = rig.edges.keys.intent(Intent::POWER);
     let there = rig.edges.store.get(&key, Read::Consistent).await.unwrap();

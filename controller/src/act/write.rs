@@ -1,8 +1,9 @@
 //! Writes a change of the ownership record: one transaction, made after one consistent read of all leases.
 //!
-//! The transaction does not grow with the cluster. Where a write rests on the word of a few nodes, it checks the lease of each of
-//! them. Where it rests on many, this node first writes the record as it is, by the next revision, and reads what the others say
-//! after that: whoever else takes the VM, or claims a copy, has to write the same record, and makes the write that follows fail.
+//! The transaction does not grow with the cluster. Where a write rests on what the leases of a few nodes say, it checks
+//! each of these leases. Where it rests on many, this node first writes the record unchanged, with the next revision,
+//! and then reads the leases. Any node that takes the VM or claims a copy meanwhile has to write the same record, and
+//! so makes the write that follows fail.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +18,12 @@ use crate::plan::{Notes, Write};
 use crate::planted::{self, Bug};
 use crate::views::Views;
 
-/// The leases of so many other nodes are checked in the transaction itself. A lease that is checked has to hold still between the
-/// read and the commit, and each is renewed every R: of 98 with R = 1 s one moves within 10 ms in two cases of three. Consul
-/// takes 64 operations.
+/// The largest number of other nodes whose leases are checked in the transaction itself. A lease that is checked must
+/// not be renewed between the read and the commit, and each is renewed every R: of 98 leases with R = 1 s one moves
+/// within 10 ms in two cases of three. Consul takes 64 operations.
 const MOST_CHECKED: usize = 8;
 
-/// One transaction: the fences, the record, and a check of this node's own lease.
+/// Writes one transaction: the fences, the record, and a check of this node's own lease.
 pub(super) async fn write_record(
     edges: &Edges,
     views: &Views,
@@ -70,10 +71,10 @@ fn rests_on_many(write: &Write) -> bool {
     write.rests_on.len() > MOST_CHECKED && !planted::is_planted(Bug::EveryLeaseChecked)
 }
 
-/// The record as it is, written by the next revision; and the write that is to follow it, over that.
+/// Writes the record unchanged, with the next revision. Returns the write that is to follow it, over that revision.
 async fn announced(edges: &Edges, views: &Views, write: &Write) -> Result<Write, ActError> {
     let leases = Leases::read(edges, views).await?;
-    // Where it does not hold as it is, nothing is written.
+    // Where the write does not hold as it is, nothing is written.
     fences(edges, views, &leases, write)?;
     others_word(edges, &leases, write)?;
     let key = edges.keys.vm(&write.record.name);
@@ -118,7 +119,7 @@ struct Leases {
 impl Leases {
     async fn read(edges: &Edges, views: &Views) -> Result<Self, ActError> {
         let confirmed = edges.lease.verdict().await?.confirmed;
-        // What was seen by now is in the read too; what is seen while that is on its way may be of after it.
+        // Whatever was seen by now is in the read, too. What is seen while the read is on its way may be newer than it.
         let seen = views.sights();
         let prefix = edges.keys.leases();
         let listing = edges.store.list(&prefix, Read::Consistent).await?;
@@ -139,8 +140,8 @@ impl Leases {
     }
 }
 
-/// The operations: what is to be fenced must be exactly what was watched for D, and this node's own lease must be the one the
-/// decision rested on.
+/// The operations of the transaction. A lease that is to be fenced must be exactly the one that was watched for D, and
+/// this node's own lease must be the one that the decision rested on.
 fn transaction(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Result<Vec<Op>, ActError> {
     let mut ops = fences(edges, views, leases, write)?;
     let (key, value) = (edges.keys.vm(&edges.keys.vm_id().name), json(&write.record)?);
@@ -173,8 +174,8 @@ fn fences(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Resul
     write.fence.iter().map(fence).collect()
 }
 
-/// What the others said must be so still. Of a few it is checked once more as the write is made; of many it was read after this
-/// node's own write.
+/// Fails unless the other nodes' leases still say what the write rests on. The leases of a few are checked once more by
+/// the transaction; those of many were read after this node's announcing write.
 fn others_word(edges: &Edges, leases: &Leases, write: &Write) -> Result<Vec<Op>, ActError> {
     let unread = rests_on_many(write) && planted::is_planted(Bug::ManyNotReadAgain);
     if unread || planted::is_planted(Bug::OthersWordNotInTheWrite) {
@@ -215,8 +216,8 @@ fn own_lease(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Re
     }
 }
 
-/// Ownership is given up only when the process table, not only the hypervisor, shows no copy. The keeper's count is as
-/// old as its last renewal; where it still has some, a new look tells.
+/// Fails unless no copy is alive: ownership is given up only when the process table shows no copy, and not only the
+/// hypervisor. The keeper's count is as old as its last renewal; where it still has a copy, a new look tells.
 async fn nothing_alive(edges: &Edges) -> Result<(), ActError> {
     if planted::is_planted(Bug::UnknownIsAbsent) && edges.hypervisor.look().await.is_err() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What may be typed into `zsha-controller dev`, or posted to it.
+//! The words that may be typed into `zsha-controller dev`, or posted to it.
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use zsha_runtime::store::{Entry, Listing, MemoryStore, Op, Read, Store, StoreError, Txn};
 
-/// As long as a request to Consul may take.
+/// The time that a request to Consul may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

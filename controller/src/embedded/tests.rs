@@ -16,7 +16,7 @@ use crate::sim::operator::example;
 
 mod nonsense;
 
-/// Of virtual time: what takes longer has failed.
+/// The virtual time after which a test has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct OneNode {
@@ -29,7 +29,7 @@ struct OneNode {
 }
 
 impl OneNode {
-    /// With a document of 8 GiB in force, and the VM running by it.
+    /// A node with a document of 8 GiB in force, and the VM running by it.
     async fn running() -> Self {
         let (document, vm) = (example(), VmName::management());
         let (cluster, name) = (document.name().clone(), document.nodes()[0].name.clone());
@@ -69,7 +69,7 @@ impl OneNode {
         self.apply_document(document);
     }
 
-    /// As `zsha apply` does it.
+    /// Applies a document as `zsha apply` does it.
     fn apply_document(&self, document: Value) {
         let change = history::Change {
             format: zsha_crds::format::FIRST,
@@ -89,7 +89,7 @@ impl OneNode {
         }
     }
 
-    /// What no `zsha apply` would have written.
+    /// Writes a document that no `zsha apply` would have written.
     fn spoil(&self, generation: u64) {
         let mut spec: StoredSpec =
             serde_json::from_str(&self.store.read(&self.keys.spec()).unwrap().value).unwrap();
@@ -108,7 +108,7 @@ impl OneNode {
         Some(serde_json::from_str(&entry.value).unwrap())
     }
 
-    /// What the node says of the stored document: the condition's status, reason and message.
+    /// The node's condition on the stored document: status, reason and message.
     fn spec_valid(&self) -> Option<(ConditionStatus, String, String)> {
         let status = self.status()?;
         let told = condition::find(&status.conditions, ConditionKind::SpecValid)?;
@@ -213,7 +213,7 @@ async fn a_server_that_does_not_let_itself_be_mounted_delays_nothing_else() {
     assert_eq!(node.machine.host.mounts_begun(), 1, "no second try begins beside one that hangs");
 }
 
-/// Of what is gone without a word of the hypervisor only its log can say that it has not left.
+/// The hypervisor says nothing of this end. Only its log can say that the VM has not left.
 #[tokio::test(start_paused = true)]
 async fn a_vm_that_is_gone_without_a_word_is_not_started_while_the_log_cannot_be_read() {
     let node = OneNode::running().await;

@@ -1,9 +1,10 @@
-//! The same configuration for images without cloud-init: a script that the guest's agent runs after each boot, and what
-//! it answers. Values only; who has it run is [`telling`](super::telling).
+//! The guest's configuration for images without cloud-init: a script that the guest's agent runs after each boot, and
+//! the answers it gives. It has values only; [`telling`](super::telling) has the script run.
 //!
-//! The script asks the guest itself whether anything is to be done: cloud-init leaves a directory in `/run` in every boot, and
-//! so does the script, so that a guest is told once a boot, and one that was moved live keeps what it has. One that has run
-//! for a while when it is first asked (its agent was just installed, or zsha upgraded) is left as it is.
+//! The script asks the guest itself whether anything is to be done. cloud-init leaves a directory in `/run` in every
+//! boot, and so does the script, so that a guest is told once a boot, and one that was moved live keeps what it has. A
+//! guest that has run for a while when it is first asked (its agent was just installed, or zsha upgraded) is left as it
+//! is.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -27,10 +28,12 @@ const BOOTING: &str = "booting";
 /// An earlier run of the script goes on.
 const BUSY: &str = "busy";
 
-/// A guest that is not told within so long of its boot is told at the next. Booting takes one that checks its disks minutes.
+/// The time after its boot in which a guest is told; after that it is told at its next boot. A guest that checks its
+/// disks takes minutes to boot.
 const BOOT: Duration = Duration::from_secs(900);
 
-/// For `/bin/sh` in the guest, whatever the image is made of. No value holds a quote: they are addresses and host names.
+/// The script for `/bin/sh` in the guest, whatever the image is made of. No value holds a quote: they are addresses and
+/// host names.
 pub fn script(vm: &VmName, config: &GuestConfig) -> String {
     let id = seed::id(vm, config);
     let boot = BOOT.as_secs();
@@ -53,20 +56,20 @@ fn nic(nic: &NicConfig) -> String {
     format!("{},{},{gateway}", nic.mac, nic.address)
 }
 
-/// What came of having it run.
+/// The result of having the script run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// It sees to it by itself, from the seed.
+    /// The guest reads the configuration by itself, from the seed disk.
     CloudInit,
-    /// In this boot; `anew`: by this very run. `but`: what could not be.
+    /// The configuration is applied in this boot; `anew`: by this very run. `but`: what could not be applied.
     Applied { id: String, anew: bool, but: String },
-    /// It runs for long; at its next boot it is told.
+    /// The guest has run for long. It is told at its next boot.
     NextBoot,
     /// The script was run, and failed.
     Failed(String),
-    /// Its agent may run nothing.
+    /// The guest's agent may run nothing.
     NotAllowed(String),
-    /// It has answered, and it is not time yet; why.
+    /// The agent has answered that it is not time yet, and why.
     NotYet(&'static str),
     /// Nobody in the guest has answered.
     Unknown(String),
@@ -94,12 +97,12 @@ impl Told {
         }
     }
 
-    /// Whether there is nothing more to be done before something happens to the VM.
+    /// True if there is nothing more to be done before something happens to the VM.
     pub fn is_settled(&self) -> bool {
         matches!(self, Self::CloudInit | Self::Applied { .. } | Self::NextBoot)
     }
 
-    /// As an event: its type and reason, where it is one.
+    /// The event's type and reason, where the result is one.
     pub fn event(&self) -> Option<(EventType, EventReason)> {
         match self {
             Self::Applied { anew: true, .. } => Some((EventType::Normal, EventReason::GuestTold)),
@@ -109,7 +112,7 @@ impl Told {
         }
     }
 
-    /// As a condition has it: status, reason, message.
+    /// The condition's status, reason and message.
     pub fn verdict(&self) -> (ConditionStatus, &'static str, String) {
         match self {
             Self::CloudInit => (

@@ -13,15 +13,16 @@ use zsha_crds::VmName;
 
 use super::GuestConfig;
 
-/// Where the guest finds what cloud-init itself has no use for, as lines of `NAME="value"` that a shell and systemd's
-/// `EnvironmentFile=` take: `ZSHA_MANAGEMENT_IP`, `ZSHA_CONSOLE_PROXY_IP` (empty where the document has none),
-/// `ZSHA_DNS` and `ZSHA_CHRONY_SERVERS` (several, with a blank between them), `ZSHA_CONFIG_ID`.
+/// The file in the guest with what cloud-init itself has no use for. It has lines of `NAME="value"` that a shell and
+/// systemd's `EnvironmentFile=` take: `ZSHA_MANAGEMENT_IP`, `ZSHA_CONSOLE_PROXY_IP` (empty where the document has
+/// none), `ZSHA_DNS` and `ZSHA_CHRONY_SERVERS` (several, with a blank between them), `ZSHA_CONFIG_ID`.
 pub const GUEST_FILE: &str = "/etc/zsha/guest.env";
 
 /// The label that NoCloud looks for, padded as FAT has it.
 const LABEL: [u8; 11] = *b"cidata     ";
 
-/// Of every seed, so that one can take another's place under a running guest. Documents of hundreds of servers fit.
+/// The size of every seed disk, so that one can take another's place under a running guest. Documents of hundreds of
+/// servers fit.
 const IMAGE_BYTES: usize = 1 << 20;
 
 /// The three files.
@@ -70,13 +71,13 @@ impl Seed {
     }
 }
 
-/// Of all values: cloud-init applies what it has not applied under the same id, at the next boot.
+/// The id of all values: at the next boot cloud-init applies what it has not applied under the same id.
 pub(super) fn id(vm: &VmName, config: &GuestConfig) -> String {
     let values = format!("{}\n{}", pretty(&network(config)), environment(config));
     format!("{vm}-{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, values.as_bytes()))
 }
 
-/// What is to stand in [`GUEST_FILE`].
+/// The contents of [`GUEST_FILE`].
 pub(super) fn guest_file(config: &GuestConfig, id: &str) -> String {
     format!("{}ZSHA_CONFIG_ID=\"{id}\"\n", environment(config))
 }
@@ -110,8 +111,8 @@ fn network(config: &GuestConfig) -> Value {
     json!({ "version": 2, "ethernets": ethernets })
 }
 
-/// With every id that is new to it, cloud-init does what it does on a machine's first boot. Nothing is to be done here but
-/// what the document says: the guest keeps its name, its users, its host keys and how root logs in.
+/// The user data. With every id that is new to it, cloud-init does what it does on a machine's first boot. Nothing is
+/// to be done here but what the document says: the guest keeps its name, its users, its host keys and how root logs in.
 /// (Versions whose schema knows no empty list of users warn of it, and obey.)
 fn user_data(config: &GuestConfig, id: &str) -> Value {
     let mut data = json!({

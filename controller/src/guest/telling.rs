@@ -1,7 +1,7 @@
-//! Telling the guest through its agent, beside the passes: an agent may be slow, hang, or not be there.
+//! Tells the guest its configuration through its agent, beside the passes: an agent may be slow, hang, or not be there.
 //!
-//! A pass says what the guest that runs here is to be told; it is told when that begins, and whenever anything happens to the
-//! VM, since then it may have booted anew. Whether it has, it says itself.
+//! A pass says what the guest that runs here is to be told. The guest is told when that begins, and whenever anything
+//! happens to the VM, since then it may have booted anew; the guest itself knows whether it has.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,18 +13,18 @@ use super::GuestConfig;
 use super::agent::{self, Told};
 use crate::hypervisor::{GuestRan, HypervisorError};
 
-/// Between two tries; the agent's coming is an event, so that this is for what nobody tells of.
+/// The pause between two tries. The coming of the agent is an event, so this is for what nobody tells of.
 const FIRST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What a guest that runs here is to be told.
+/// The configuration that a guest which runs here is to be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     pub vm: VmName,
     pub config: GuestConfig,
 }
 
-/// What passes and the one who tells share.
+/// The state that passes share with the task that tells the guest.
 #[derive(Debug, Default)]
 pub struct Telling {
     wanted: watch::Sender<Option<Arc<Ask>>>,
@@ -32,7 +32,7 @@ pub struct Telling {
 }
 
 impl Telling {
-    /// None: nothing that runs here is ours to tell.
+    /// Sets what the guest is to be told; None where nothing that runs here is this node's to tell.
     pub fn want(&self, ask: Option<Ask>) {
         let gone = ask.is_none();
         self.wanted.send_if_modified(|wanted| {
@@ -47,21 +47,21 @@ impl Telling {
         }
     }
 
-    /// What came of the last try, where that was to tell what is wanted now.
+    /// The result of the last try, where that was to tell what is wanted now.
     pub fn told(&self) -> Option<Told> {
         let wanted = self.wanted.borrow().clone()?;
         self.lock().as_ref().filter(|(ask, _)| *ask == wanted).map(|(_, told)| told.clone())
     }
 
-    /// Whether it differs from the one before.
+    /// Puts a result in place; returns true if it differs from the one before.
     fn put(&self, ask: &Arc<Ask>, told: Told) -> bool {
-        // Something else is wanted by now, or nothing: it says nothing of that.
+        // Something else is wanted by now, or nothing: the result says nothing of that.
         if self.wanted.borrow().as_ref() != Some(ask) {
             return false;
         }
         let mut last = self.lock();
         let before = last.as_ref().filter(|(asked, _)| asked == ask).map(|(_, told)| told);
-        // That it was told already is no news; that it was told in another boot is.
+        // A guest that had been told already in this boot is no event; one that was told in another boot is.
         let same = match (before, &told) {
             (_, Told::Applied { anew: true, .. }) => false,
             (Some(Told::Applied { id: before, .. }), Told::Applied { id, .. }) => before == id,
@@ -78,8 +78,8 @@ impl Telling {
     }
 }
 
-/// Tells, for ever. `run` has a script run in the guest, `changes` moves whenever anything may have happened to the VM, and
-/// `news` hears of everything that came of it and is another than before.
+/// Tells the guest, for ever. `run` has a script run in the guest, `changes` moves whenever anything may have happened
+/// to the VM, and `news` hears of every result that differs from the one before.
 pub async fn tell<Running>(
     telling: &Telling,
     run: impl Fn(String) -> Running,

@@ -87,7 +87,7 @@ fn a_node_that_the_document_gives_no_address_by_name_has_no_seed() {
     assert_eq!(wants.on(&node("nfs-4")), None);
 }
 
-/// What a reader of FAT sees: the label, and each file.
+/// Reads the disk as a reader of FAT does: the label, and each file.
 fn read(image: &mut [u8]) -> (String, Seed) {
     let disk = fatfs::FileSystem::new(Cursor::new(image), fatfs::FsOptions::new()).unwrap();
     assert_eq!(disk.root_dir().iter().count(), 3);

@@ -180,7 +180,7 @@ fn waits(recovered: bool) -> SpecProblem {
     SpecProblem::Waits { generation: 3, what: "for n1, which runs 0.1.0".to_owned(), recovered }
 }
 
-/// Of a format that this build does not read.
+/// A document of a format that this build does not read.
 fn newer(generation: u64) -> String {
     let mut spec: Value = serde_json::from_str(&stored(generation, json_of(&example()))).unwrap();
     spec["format"] = (format::READS + 1).into();

@@ -1,5 +1,5 @@
-//! When a host may go down, and what `leave` does itself before that: a function of what was seen, of what it remembers
-//! and of the time.
+//! Decides when a host may go down, and what `leave` does itself before that: a function of what was seen, of what is
+//! remembered and of the time.
 
 use std::time::Duration;
 
@@ -11,50 +11,53 @@ use crate::keeper::Verdict;
 use crate::observed::Observed;
 use crate::plan::shutdown::SHUTDOWN_AGAIN;
 
-/// Of the whole limit this is kept beside the guest's own time: for the kill, and for what the record has to say.
+/// The part of the whole limit that is kept beside the guest's own time: for the kill, and for what the record has to
+/// say.
 const SPARE: Duration = Duration::from_secs(20);
-/// Hosts that are shut down together are not asked in the same second: for so long one that goes down as the second waits
-/// for the one with the VM to say that it does as well.
+/// The time for which a host that goes down as the second waits for the one with the VM to say that it goes down as
+/// well: hosts that are shut down together are not asked in the same second.
 const TOGETHER: Duration = Duration::from_secs(5);
-/// A node that goes down waits for the guest of another for so much longer than that has to power off.
+/// The time beyond the guest's own for which a node that goes down waits for the guest of another.
 const MORE_THAN_THE_GUEST: Duration = Duration::from_secs(60);
-/// One that has not renewed its lease for so long shuts nothing down any more.
+/// The time after which a host that has not renewed its lease does not shut anything down any more.
 const OWNER_SILENT: Duration = Duration::from_secs(30);
-/// A controller that is only restarted is back by then.
+/// The time within which a controller that is only restarted is back.
 const CONTROLLER_PATIENCE: Duration = Duration::from_secs(15);
-/// Longer than Consul elects a leader, shorter than a lease: without the keeper's word it counts as gone after this.
+/// The time of silence after which the store counts as gone without the keeper's verdict: longer than Consul elects a
+/// leader, shorter than a lease.
 const STORE_PATIENCE: Duration = Duration::from_secs(4);
-/// A copy that is there so long after the lease has run out cannot be killed (it hangs in the kernel).
+/// The time after the end of the lease at which a copy that is still there cannot be killed (it hangs in the kernel).
 const KEEPER_PATIENCE: Duration = Duration::from_secs(30);
-/// Without a word of the store, a host on which nothing of the VM is seen goes down after this.
+/// The time after which a host goes down on which nothing of the VM is seen, while the store is silent.
 const NOTHING_HERE: Duration = Duration::from_secs(10);
 
-/// A copy that the record does not name this node for is named, or ended, by then, unless the cluster is frozen.
+/// The time within which a copy that the record does not name this node for is named, or ended, unless the cluster is
+/// frozen.
 const UNNAMED_FOR: Duration = Duration::from_secs(15);
 
 /// One look at everything.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub cluster: Observed<Cluster>,
-    /// Asked where the cluster is unknown.
+    /// The keeper's verdict, which is asked for where the cluster is unknown.
     pub lease: Observed<Verdict>,
     pub local: Observed<LocalVm>,
 }
 
-/// What the store shows.
+/// The cluster, as the store shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cluster {
     pub place: Place,
     /// The other node that has the VM, where its host shuts down as well.
     pub owner_goes_down: Option<GoesDown>,
-    /// Whether any other host shuts down.
+    /// True if any other host shuts down.
     pub others_go_down: bool,
-    /// Whether anybody has the VM.
+    /// True if anybody has the VM.
     pub somebody_has_it: bool,
     pub controller_alive: bool,
 }
 
-/// Where the VM is, by the record.
+/// The place of the VM, by the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Here,
@@ -65,11 +68,11 @@ pub(super) enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GoesDown {
     pub node: NodeName,
-    /// Of its lease.
+    /// The number of its lease's renewal.
     pub seq: u64,
 }
 
-/// What is remembered between looks.
+/// The memory between looks.
 #[derive(Debug, Clone)]
 pub(super) struct SoFar {
     began: Moment,
@@ -81,15 +84,15 @@ pub(super) struct SoFar {
     store_silent_since: Option<Moment>,
     controller_silent_since: Option<Moment>,
     gone_since: Option<Moment>,
-    /// Since when a guest executes here that the record has elsewhere.
+    /// The time since which a guest executes here that the record has elsewhere.
     unnamed_since: Option<Moment>,
-    /// When this very process first asked the guest to power off, and last.
+    /// The times when this very process first asked the guest to power off, and last.
     asked: Option<(Moment, Moment)>,
-    /// The other that goes down with the VM, and since when its lease is seen as it is.
+    /// The other node that goes down with the VM, and since when its lease is seen as it is.
     owner: Option<(GoesDown, Moment)>,
 }
 
-/// What is done next.
+/// The thing to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
     Done(String),
@@ -120,8 +123,9 @@ impl SoFar {
         }
     }
 
-    /// From then on the guest needs what is left. A limit that is shorter than what the document lets a guest have is
-    /// halved: moving costs the guest nothing, so that comes first all the same.
+    /// The time until which the VM may leave live: from then on the guest needs what is left. A limit that is shorter
+    /// than what the document lets a guest have is halved: moving costs the guest nothing, so that comes first all the
+    /// same.
     fn move_until(&self) -> Moment {
         self.began + self.limit.saturating_sub(self.guest_time + SPARE).max(self.limit / 2)
     }
@@ -146,7 +150,8 @@ pub(super) fn decide(seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     }
 }
 
-/// The VM is elsewhere. This node's Consul is part of the quorum that its owner needs until its guest is off.
+/// Decides where the VM is elsewhere. This node's Consul is part of the quorum that the owner needs until its guest is
+/// off.
 fn bystander(cluster: &Cluster, so_far: &mut SoFar, now: Moment) -> Next {
     let Some(owner) = &cluster.owner_goes_down else {
         let soon = so_far.began + TOGETHER;
@@ -169,8 +174,9 @@ fn bystander(cluster: &Cluster, so_far: &mut SoFar, now: Moment) -> Next {
     Next::Wait(format!("{} shuts down as well, and needs the quorum until the VM is off there", owner.node))
 }
 
-/// A guest executes here that the record has elsewhere, or nowhere: moved here by hand while the cluster is frozen, for one.
-/// It goes down with the host, so it is asked to power off like one that nobody may move.
+/// Decides where a guest executes here that the record has elsewhere, or nowhere; somebody has moved it here by hand
+/// while the cluster is frozen, for one. It goes down with the host, so it is asked to power off like one that nobody
+/// may move.
 fn unnamed(seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     let since = *so_far.unnamed_since.get_or_insert(now);
     if so_far.is_over(now) {
@@ -185,7 +191,7 @@ fn unnamed(seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     powers_off(why, seen, so_far, now)
 }
 
-/// The VM is here, or on its way here.
+/// Decides where the VM is here, or on its way here.
 fn with_the_vm(cluster: &Cluster, seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     let gone = seen.local.known().is_some_and(|local| !local.has_process());
     if gone && cluster.place == Place::Here {
@@ -217,7 +223,8 @@ fn with_the_vm(cluster: &Cluster, seen: &Seen, so_far: &mut SoFar, now: Moment) 
     Next::Wait("no other node has taken it yet: `zsha status` says what each of them lacks".to_owned())
 }
 
-/// Without the store. Nobody can fence this node or start the VM meanwhile; and once the lease runs out, its keeper kills.
+/// Decides without the store. Nobody can fence this node or start the VM meanwhile; and once the lease runs out, its
+/// keeper kills.
 fn alone(why: &str, seen: &Seen, so_far: &mut SoFar, now: Moment) -> Next {
     let silent_since = *so_far.store_silent_since.get_or_insert(now);
     let lease = seen.lease.known();

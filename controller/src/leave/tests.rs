@@ -1,4 +1,4 @@
-//! What a host says as it shuts down, and what it waits for, on a store in memory.
+//! Tests what a host says as it shuts down, and what it waits for, on a store in memory.
 
 use uuid::Uuid;
 use zsha_crds::records::{LeaseRecord, LeaseState, Migration, Owner, VmPhase};

@@ -1,5 +1,5 @@
-//! The record that names this node is written once more before it is acted on, and one that the store has lost is written
-//! again.
+//! Adopts: writes the record that names this node once more before it is acted on, and writes a record again that the
+//! store has lost.
 
 use zsha_crds::EventReason;
 use zsha_crds::records::{VmPhase, VmRecord};
@@ -16,9 +16,10 @@ use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
-/// The record names this node and epoch, and an earlier process wrote it: write it again, so that a write of that
-/// process still on its way fails, and only then act on it. Touches no VM. Without a copy here the record proves
-/// little (it may have come back with a snapshot, and the VM run elsewhere by now), so the others are asked first.
+/// Adopts the record, which names this node and epoch and was written by an earlier process: a write of that process
+/// that is still on its way then fails. Only after that is the record acted on. It touches no VM. Where no copy is here
+/// the record proves little (it may have come back with a snapshot, and the VM run elsewhere by now), so the others are
+/// asked first.
 pub(super) fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.stored() else { return };
     if planted::is_planted(Bug::RestartKills) && world.local.known().is_some_and(|local| local.has_process())
@@ -49,7 +50,7 @@ pub(super) fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Pla
         let Some(rests_on) = nobody_else_has_a_copy(world, &guard, plan) else { return };
         rests_on
     };
-    // What this process had written later, in the same life, is how things are.
+    // A record that this process wrote later, in the same life, says how things are.
     let later =
         |before: &&VmRecord| before.revision > stored.record.revision && before.owner == stored.record.owner;
     let known = world.vm_before.as_ref().filter(later).unwrap_or(&stored.record);
@@ -59,7 +60,7 @@ pub(super) fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Pla
         && record.migration.is_none()
         && let Some(LocalVm::Paused { reason: PauseReason::Asked, .. }) = world.local.known()
     {
-        // It was being started, or let in, when the store went back: that is finished.
+        // The copy was being started, or let in, when the store went back; that is finished now.
         record.phase = VmPhase::Starting;
     }
     if !copy_here && record.departed.is_none() {
@@ -70,23 +71,26 @@ pub(super) fn adopt(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Pla
     plan.step(Write { rests_on, ..write }.step());
 }
 
-/// Whether a copy here is paused, and neither the record nor the keeper says any more what it is.
+/// True if a copy here is paused, and neither the record nor the keeper says any more what it is.
 fn nothing_explains_it(world: &World, stored: &StoredVm, notes: &Notes) -> bool {
     let is_unexplained =
         |reason| matches!(reason, PauseReason::Asked | PauseReason::Incoming | PauseReason::Other);
-    // What it stood by for, and has not settled since, is what is here.
+    // A copy that this node stood by for, and has not settled since, is the one that is here.
     let expected = stored.record.migration.as_ref().is_some_and(|migration| {
         migration.to.node == world.me && notes.seen.migration.expected == Some(migration.id)
     });
-    // Nor can the VM have gone on elsewhere where the copy is this node's own in the present life of its lease.
+    // A copy that is this node's own in the present life of its lease is explained: the VM cannot have gone on
+    // elsewhere.
     let own = world.expects_own();
-    // It was to take in a guest in this very life, of which the record says nothing: that is of another time.
+    // The keeper was told in this very life that a guest arrives, and the record names no migration: the record is of
+    // another time.
     let of_another_time = world.expects() == Some(Expectation::Arrival) && stored.record.migration.is_none();
     let Some(LocalVm::Paused { reason, .. }) = world.local.known() else { return false };
     (world.went_back || of_another_time) && !expected && !own && is_unexplained(*reason)
 }
 
-/// The keeper's count may be as old as its last renewal: it stands in only where the hypervisor says nothing.
+/// True if a copy is here. The keeper's count may be as old as its last renewal, so it counts only where the hypervisor
+/// says nothing.
 fn has_copy_here(world: &World) -> bool {
     let seen = |verdict: &Verdict| verdict.copies.is_some_and(|copies| copies > 0);
     match &world.local {
@@ -95,13 +99,13 @@ fn has_copy_here(world: &World) -> bool {
     }
 }
 
-/// What had become of the one who wrote it, for people.
+/// The reason why the record is written again, for people.
 fn why(world: &World, stored: &StoredVm) -> String {
     match &stored.record.migration {
         Some(migration) if migration.to.node == world.me => {
             format!("{} was handed the VM and takes it over", world.me)
         }
-        // A process that had written it before has not restarted.
+        // This process had written the record before, so it has not restarted.
         _ if world.vm_before.is_some() => format!(
             "{} was shown an older state of the store (its server lags, or a snapshot was restored) and writes down \
              again that the VM is its own",
@@ -111,8 +115,8 @@ fn why(world: &World, stored: &StoredVm) -> String {
     }
 }
 
-/// The store went back to a time before this node became the owner, and its copy runs: what it had written is written
-/// again. Whoever is named instead cannot have started one meanwhile: this node's lease says that it has a copy.
+/// Writes again what this node had written, where the store went back to a time before it became the owner and its copy
+/// runs. Whoever is named instead cannot have started a copy meanwhile: this node's lease says that it has one.
 pub(super) fn reclaim(world: &World, epoch: u64, plan: &mut Plan) {
     let (Some(stored), Some(before)) = (world.stored(), &world.vm_before) else {
         return;

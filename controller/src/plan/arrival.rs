@@ -1,5 +1,5 @@
-//! What a node does with what a migration brings: before its record is read, and once the VM is its own. In between it
-//! stands by (`claim`).
+//! What a node does with a copy that a migration brings: before this node has read the record of it, and once the VM is
+//! its own. In between it stands by (`claim`).
 
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use super::step::{ResumeBecause, Step};
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::world::World;
 
-/// The record of a migration that has begun has been read everywhere by then. Less than a failover has to spare.
+/// The time after which every node has read the record of a migration that has begun. It is less than a failover has to
+/// spare.
 const UNNAMED: Duration = Duration::from_secs(1);
 
-/// Whether what is here may come with a migration whose record is on its way to this node. It does not execute, and a
-/// kill that the hypervisor is slow to do would end the VM after it was handed over.
+/// True if the copy that is here may come with a migration whose record is on its way to this node. It does not
+/// execute, and a kill that the hypervisor is slow to do would end the VM after it was handed over.
 pub(super) fn comes_before_its_record(world: &World, notes: &mut Notes, plan: &mut Plan) -> bool {
     if !world.local.known().is_some_and(LocalVm::is_incoming) {
         notes.seen.migration.unnamed = None;
@@ -45,7 +46,7 @@ impl Upkeep<'_> {
                 }
                 plan.step(Step::Resume { epoch: self.epoch, because: ResumeBecause::Arrived });
             }
-            // It has run here: that its disk gives an error is no fault of the migration.
+            // The guest has run here, so an error of its disk is no fault of the migration.
             LocalVm::Running { .. }
             | LocalVm::ShuttingDown { .. }
             | LocalVm::Paused { reason: PauseReason::IoError, .. } => {
@@ -84,7 +85,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// An operator or the host itself wants it off.
+    /// True if an operator or the host itself wants the VM off.
     fn is_to_end(&self) -> bool {
         self.world.stop().is_some() || self.world.shutdown_of(&self.world.me).is_some()
     }

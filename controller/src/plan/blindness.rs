@@ -1,6 +1,6 @@
-//! Does this node's keeper see the VM's process? One in a PID namespace of its own (a container) counts no copy where
-//! there is one, and would end none in time either. Two counts in a row say so: one alone may be of a process that has
-//! just died.
+//! Tells whether this node's keeper sees the VM's process. A keeper in a PID namespace of its own (a container) counts
+//! no copy where there is one, and would end none in time either. It takes two counts in a row: a single one may be of
+//! a process that has just died.
 
 use zsha_runtime::Moment;
 
@@ -8,18 +8,18 @@ use crate::hypervisor::LocalVm;
 use crate::keeper::Verdict;
 use crate::observed::Observed;
 
-/// Fed with every look, carried from one to the next.
+/// The counts of the keeper beside the looks at the hypervisor, carried from look to look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Blindness {
-    /// Since when the hypervisor has shown a process: the moment after the first look that did.
+    /// The moment after the first look at the hypervisor that showed the process which is there.
     process_since: Option<Moment>,
-    /// When the keeper first counted none since then.
+    /// The moment when the keeper first counted no process since then.
     missed: Option<Moment>,
     blind: bool,
 }
 
 impl Blindness {
-    /// `now` is after both looks. What could not be looked at changes nothing.
+    /// Takes in one look at each; `now` is after both. A look that could not be had changes nothing.
     pub fn see(&mut self, now: Moment, local: &Observed<LocalVm>, lease: &Observed<Verdict>) -> bool {
         let (Some(local), Some(verdict)) = (local.known(), lease.known()) else { return self.blind };
         if !local.has_process() {
@@ -50,7 +50,7 @@ mod tests {
 
     const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
 
-    /// What is seen at second `now`, where the keeper counted at `counted`.
+    /// Takes in what is seen at second `now`, where the keeper counted at `counted`.
     fn see(blindness: &mut Blindness, now: u64, local: LocalVm, counted: u64, copies: Option<u32>) -> bool {
         let verdict = Verdict {
             node: NodeName::new("n1").unwrap(),

@@ -1,5 +1,5 @@
-//! What a node does about a VM that is not its own: nothing while its owner may live; fence and claim when it may
-//! not; and in what order the nodes try.
+//! What a node does about a VM that is not its own: nothing while the owner may live; fence and claim when the owner
+//! may not; and the order in which the nodes try.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
-/// The next in line tries this much later, so that a first in line that cannot act delays a failover and does not
-/// prevent it.
+/// The time by which each next node in line tries later. So a first in line that cannot act delays a failover and does
+/// not prevent it.
 pub const STAGGER: Duration = Duration::from_secs(2);
 
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(30);
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(600);
 
-/// What the node does that the VM is being moved to. What arrives here is left alone, and does not run, while its
-/// owner may live; when that is dead the VM is taken like any other, and what had arrived is not trusted.
+/// Decides for the node to which the VM is being moved. While the owner may live, a copy that arrives is left alone and
+/// does not run. When the owner is dead the VM is claimed like any other, and the copy that had arrived is not trusted.
 pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let Some(stored) = world.stored() else { return };
     let Some(local) = world.local.known().copied() else {
@@ -45,10 +45,10 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
         let was_whole = notes.seen.migration.whole.is_some()
             && notes.seen.migration.whole == notes.seen.migration.expected;
         if was_whole || planted::is_planted(Bug::NotHandedOverIsEnded) {
-            // Let run by hand: its source may go on with it.
+            // Somebody has let the copy run by hand. The source may go on with the guest.
             plan.step(Step::KillCopy { because: because.to_owned(), if_still: None });
         } else {
-            // It was moved here by hand as well, or somebody has started it.
+            // The guest was moved here by hand as well, or somebody has started it.
             unnamed::deal(world, because, notes, plan);
         }
         return;
@@ -84,14 +84,15 @@ pub fn stand_by(world: &World, notes: &mut Notes, plan: &mut Plan) {
     }
 }
 
-/// A record of another time may have the VM moved here from a node that is dead, while it runs on a third: that one cannot
-/// claim it, since this node lives, and this one has no copy to let go on.
+/// Hands the VM to its heir where a record of another time moves the VM here from a node that is dead, while it runs on
+/// a third node. The third cannot claim it, since this node lives, and this node has no copy to let go on.
 fn hands_on(world: &World, stored: &StoredVm, freed: Freed, plan: &mut Plan) -> bool {
     let Some(epoch) = world.valid_epoch().filter(|_| world.frozen().is_none()) else { return false };
     (Upkeep { world, stored, epoch }).hands_to_heir(freed.fence, plan)
 }
 
-/// Whether to take the VM, called only with a valid lease and a known record that does not name this node.
+/// Decides whether to claim the VM. It is called only with a valid lease and a known record that does not name this
+/// node.
 pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let Some(stored) = world.stored() else { return };
     let Some((freed, desired)) = is_to_be_had(world, stored, plan) else {
@@ -143,7 +144,7 @@ pub fn consider(world: &World, notes: &mut Notes, plan: &mut Plan) {
     plan.step(write.step());
 }
 
-/// Whether the VM is free, and wanted: what frees it, and the document.
+/// Returns what frees the VM and the document, if the VM is free and wanted.
 fn is_to_be_had<'w>(world: &'w World, stored: &StoredVm, plan: &mut Plan) -> Option<(Freed, &'w Desired)> {
     if departed::is_first_written_down(world, stored, plan) {
         return None;
@@ -156,15 +157,15 @@ fn is_to_be_had<'w>(world: &'w World, stored: &StoredVm, plan: &mut Plan) -> Opt
     Some((freed, wanted(world, &stored.record, plan)?))
 }
 
-/// Whether failed starts that keep the VM from running anywhere are old enough to be tried again.
+/// The outcome for failed starts that keep the VM from running anywhere: whether they are old enough to be tried again.
 enum Forgiven {
     NothingToForgive,
     NotYet,
     Now,
 }
 
-/// What made every start fail (a share, a switch) is often mended by itself; giving up for good would make an
-/// outage of it. The nodes try in the order of the document, ever more slowly.
+/// Decides when a VM that has failed everywhere is tried again. The cause (a share, a switch) often passes by itself,
+/// and giving up for good would make an outage of it. The nodes try in the order of the document, ever more slowly.
 fn forgiven(
     world: &World,
     desired: &Desired,
@@ -183,7 +184,7 @@ fn forgiven(
     let place = u32::try_from(place).unwrap_or_default();
     let since = *notes.seen.failed_since.get_or_insert(world.now);
     let pause = (FIRST_COOL_DOWN * 2u32.pow(notes.tried.failed_rounds.min(8))).min(LONGEST_COOL_DOWN);
-    // An operator who says `start` has looked after it.
+    // An operator who says `start` has looked after the cause.
     let pause = if world.start_asked().is_some() { Duration::ZERO } else { pause };
     let due = since + pause + STAGGER * place;
     if world.now >= due {

@@ -1,4 +1,4 @@
-//! What a pass comes to: the steps, and what it tells of itself. Nothing is decided here.
+//! The outcome of a decision: the steps, and what the node then says of itself. Nothing is decided here.
 
 use zsha_crds::Condition;
 use zsha_crds::records::Waiting;
@@ -7,7 +7,7 @@ use zsha_runtime::Moment;
 use super::notes::Notes;
 use super::step::Step;
 
-/// What is to be done, what is not and why, and when to think again.
+/// The steps to do, what is not done and why, and when to decide again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     pub steps: Vec<Step>,
@@ -15,13 +15,13 @@ pub struct Plan {
     pub recheck: Option<Moment>,
     /// The conditions of this node.
     pub conditions: Vec<Condition>,
-    /// The VM is here, and the record names another: told to the one that is named.
+    /// True if the VM is here and the record names another node. The node's status says so to the node that is named.
     pub runs_unnamed: bool,
-    /// The host is to be looked at now.
+    /// True if the host is to be looked at now.
     pub look: bool,
-    /// As in this node's status.
+    /// The newest order after which this node has looked, for its status.
     pub looked_after: Option<u64>,
-    /// What this node remembers from now on.
+    /// The notes for the next pass.
     pub notes: Notes,
 }
 

@@ -1,9 +1,9 @@
-//! The owner has no copy any more, and no step of ours explains where it went.
+//! The owner has no copy any more, and no step of zsha's explains where it went.
 //!
-//! A guest that was moved by a command that was not zsha's runs somewhere. Where that is a node that says so, the
-//! owner hands the VM over to it. Where it is seen nowhere, it may be on a host of which nothing can be known: then the
-//! VM is not started before an operator has looked, and says `zsha start`. That a node had a process of it and has none any
-//! more is no sign that it is nowhere: it may have been moved on from there, or what came there was broken off.
+//! A guest that was moved by a command that was not zsha's runs somewhere. Where a node says that it has the guest, the
+//! owner hands the VM over to it. Where the guest is seen nowhere, it may be on a host of which nothing can be known:
+//! then the VM is not started before an operator has looked, and says `zsha start`. A node that had a process of the VM
+//! and has none any more proves nothing: the guest may have been moved on from there, or its arrival broken off.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
-/// Who runs the VM though nobody has named it, and would keep it. None also where two say so.
+/// The heir: the node that runs the VM without being named, and would keep it. None also where two nodes say so.
 pub(super) fn heir(world: &World) -> Option<Owner> {
     let mut heirs = world
         .nodes
@@ -35,13 +35,13 @@ pub(super) fn heir(world: &World) -> Option<Owner> {
     lives.then(|| Owner { node: heir.node.clone(), epoch: sight.record.epoch })
 }
 
-/// Whether the VM has left its owner by a migration that was not zsha's, and nobody has written that down: the owner had no
-/// controller, or lost its lease before it could. What is known of that is libvirt's word on this very node, and, of another,
-/// its keeper's. Then it is written down before anything else, by whoever may claim the VM.
+/// Writes down that the VM has left its owner past zsha, where nobody has written that yet: the owner had no
+/// controller, or lost its lease before it could. Of this very node libvirt knows it; of another, its keeper's lease
+/// says it. Whoever may claim the VM writes it down before anything else. Returns true if it is to be written.
 pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut Plan) -> bool {
     let record = &stored.record;
     let before = world.departed_before.as_ref();
-    // Before its first start here the last end is that of an earlier copy, which zsha may have moved.
+    // Before the first start here the last end is that of an earlier copy, which zsha may have moved.
     let has_run = record.migration.is_none() && record.phase == VmPhase::Running;
     let is_plain = record.departed.is_none() && (has_run || before.is_some());
     let Some(owner) = record.owner.as_ref().filter(|_| is_plain) else { return false };
@@ -59,7 +59,7 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     if planted::is_planted(Bug::DepartedIsGone) {
         return false;
     }
-    // Also one that has died since: then the VM has died there.
+    // A node that has died since counts, too: then the VM has died there.
     let seen_on: BTreeSet<_> =
         world.others().filter(|sight| would_say_more(sight)).map(|sight| sight.record.node.clone()).collect();
     let departed = match before {
@@ -86,18 +86,20 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
     true
 }
 
-/// A start that was asked for before it was written down that the VM has left: whoever said it has not looked where it is.
+/// The order `start` that was given before it was written down that the VM has left. Whoever gave it has not looked
+/// where the VM is.
 fn asked_before(world: &World) -> Option<Uuid> {
     world.start_asked().map(|start| start.id).filter(|_| !planted::is_planted(Bug::StartOfBeforeCounts))
 }
 
-/// Whether the node has a copy, and a controller that would keep it.
+/// True if the node has a copy, and a controller that would keep it.
 fn would_say_more(sight: &Sight) -> bool {
     sight.has_copy() && sight.record.controller_alive
 }
 
-/// Whether every node that it was seen on has died with it: it had the VM whole, said so, and has said nothing since. One that
-/// lives, or has booted since, and has none: that one may have sent it on. What a restore has brought back says nothing.
+/// True if every node on which the guest was seen has died with it: it had the VM whole, said so, and has said nothing
+/// since. A node that lives, or has booted since, and has no copy may have sent the guest on. A record that a restore
+/// has brought back proves nothing.
 pub(super) fn has_died_there(world: &World, departed: &Departed) -> bool {
     let has_died = |node: &NodeName| {
         let had_it = world.said_of_vm(node).is_some_and(|said| said.runs_unnamed);
@@ -114,15 +116,15 @@ fn has_left(from: &NodeName, how: &str) -> String {
     )
 }
 
-/// Whether this node's keeper has lately counted, and found no process of the VM.
+/// True if this node's keeper has lately counted, and found no process of the VM.
 fn none_here(world: &World) -> bool {
     world.lease.known().and_then(|verdict| verdict.copies) == Some(0)
         && world.local.known().is_some_and(|local| !local.has_process())
 }
 
 impl Upkeep<'_> {
-    /// The owner, with no copy, gives the VM to the node that runs it; or the node that it was being moved to does, where
-    /// the owner is dead and fenced in the same write. It starts nothing, so it needs nobody's word.
+    /// Hands the VM over to the heir. The owner does so when it has no copy; or the target of its migration does, where
+    /// the owner is dead and fenced in the same write. It starts nothing, so no other node has to be asked.
     pub(super) fn hands_to_heir(&self, fence: Vec<Sight>, plan: &mut Plan) -> bool {
         let Some(heir) = heir(self.world).filter(|_| none_here(self.world)) else { return false };
         let me = &self.world.me;
@@ -141,13 +143,13 @@ impl Upkeep<'_> {
         true
     }
 
-    /// Whether the VM may not be started here as far as that goes: it is somewhere else, or may be.
+    /// True if the VM may not be started here because it is somewhere else, or may be.
     pub(super) fn is_elsewhere(&self, reason: OffReason, notes: &mut Notes, plan: &mut Plan) -> bool {
-        // However it has ended here: the guest is there, whole.
+        // It does not matter how the copy has ended here: the heir has the guest, whole.
         if self.world.frozen().is_none() && self.hands_to_heir(Vec::new(), plan) {
             return true;
         }
-        // libvirt says so for ever of the last copy here, be it one of years ago that was handed over.
+        // libvirt says this for ever of the last copy here, even of one that was handed over years ago.
         let ran = notes.tried.ran || self.record().phase == VmPhase::Running;
         let left = ran && (LocalVm::Off { reason }).may_have_moved();
         if left && reason == OffReason::Unread && self.waits_for_log(notes, plan) {
@@ -177,8 +179,8 @@ impl Upkeep<'_> {
         false
     }
 
-    /// Whether the VM has left by a migration that was not zsha's: the node that has it is given it, or that is written
-    /// down, or it is said that it is not known where it is. Nothing is started or ended by it.
+    /// Deals with a VM that has left past zsha: the heir is given it, or it is written down that the VM has left, or
+    /// said that nobody knows where it is. Nothing is started or ended. Returns true if the VM has left.
     pub(super) fn has_moved_away(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
         let record = self.record();
         let left = notes.tried.ran || record.phase == VmPhase::Running;
@@ -202,7 +204,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Who says that it has it; or that nobody does.
+    /// Says which node has the guest, or that nobody says so.
     fn says_where_it_is(&self, departed: &Departed, plan: &mut Plan) {
         if !self.is_with_another(plan) {
             plan.recheck_at(self.world.now + LOOK);
@@ -210,7 +212,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Another node says that it has a copy.
+    /// Says that another node has a copy, where one says so of itself.
     pub(super) fn is_with_another(&self, plan: &mut Plan) -> bool {
         let Some(sight) =
             self.world.others().find(|sight| sight.has_copy() && sight.is_renewed(self.world.now))
@@ -222,7 +224,7 @@ impl Upkeep<'_> {
         true
     }
 
-    /// What everybody has to know of it.
+    /// Writes into the record what every node has to know of it.
     fn writes_down(&self, heard: &Heard, plan: &mut Plan) -> bool {
         let known = self.record().departed.as_ref();
         let mut seen_on = known.map(|departed| departed.seen_on.clone()).unwrap_or_default();
@@ -255,7 +257,7 @@ impl Upkeep<'_> {
         true
     }
 
-    /// By libvirt itself, or, where that does not answer, by its log.
+    /// The source of the knowledge that the VM has left: libvirt itself, or its log where libvirt does not answer.
     fn how_known(&self) -> &'static str {
         match (&self.world.local, &self.world.last_end) {
             (Observed::Known(LocalVm::Off { reason: OffReason::Unread }), _) => {
@@ -271,7 +273,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// An operator says so, or it has died where it went.
+    /// True if the VM may be started: an operator says so, or the guest has died where it went.
     fn may_be_started(&self, plan: &mut Plan) -> bool {
         let Some(departed) = &self.record().departed else { return true };
         if self.world.start_asked().is_none() && !has_died_there(self.world, departed) {
@@ -283,7 +285,7 @@ impl Upkeep<'_> {
     }
 }
 
-/// Why nothing is started, and what to do.
+/// The sentence on why nothing is started, and what to do.
 pub(super) fn moved_away(departed: &Departed) -> String {
     let seen: Vec<_> = departed.seen_on.iter().map(NodeName::as_str).collect();
     let seen = match seen.as_slice() {

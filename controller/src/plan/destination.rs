@@ -1,5 +1,5 @@
-//! Whether the VM moves to another node while it runs, and to which: an operator asks for it, this node is to be left, or a
-//! preferred one is back.
+//! Decides whether the VM moves to another node while it runs, and to which: an operator asks for it, this node is to
+//! be left, or a preferred one is back.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::desired::Desired;
 use crate::hypervisor::LocalVm;
 use crate::intents::Cordon;
 
-/// A preferred node has to be fit for so long before the VM is moved back to it: a node that comes and goes is no
-/// reason to move a healthy VM.
+/// The time for which a preferred node has to be fit before the VM is moved back to it: a node that comes and goes is
+/// no reason to move a healthy VM.
 const CALM: Duration = Duration::from_secs(10);
 
-/// Where the VM should go, and why.
+/// The node to which the VM should go, and why.
 struct Wish {
     to: NodeName,
     because: String,
@@ -28,15 +28,15 @@ struct Wish {
 
 enum Asked {
     Nothing,
-    /// With a write that is planned.
+    /// The order is answered, by a write that is planned.
     Answered,
-    /// The node that it is to go to has not looked since.
+    /// The answer has to wait: the target has not looked since the order.
     Waits,
     For(Wish),
 }
 
 impl Upkeep<'_> {
-    /// With the VM running here and nothing else to do: begins a migration where one is wanted.
+    /// Begins a migration where one is wanted. It is called with the VM running here and nothing else to do.
     pub(super) fn move_on(&self, desired: &Desired, notes: &mut Notes, plan: &mut Plan) {
         let line = placement::candidates(self.world, desired, self.record());
         let wish = match self.asked(desired, &line, notes, plan) {
@@ -74,7 +74,7 @@ impl Upkeep<'_> {
         plan.step(step);
     }
 
-    /// What an operator asked for, if it has not been answered yet.
+    /// The migration that an operator asked for, if it has not been answered yet.
     fn asked(
         &self,
         desired: &Desired,
@@ -119,13 +119,14 @@ impl Upkeep<'_> {
         Asked::Answered
     }
 
-    /// Whether the VM is not to stay here, wherever it goes.
+    /// True if the VM is not to stay here, wherever it goes.
     fn is_to_leave(&self, desired: &Desired) -> bool {
         let me = &self.world.me;
         !desired.names(me) || matches!(self.world.cordon(me), Some(Cordon::Drained(_)))
     }
 
-    /// Without anybody asking: this node has left the document, or a preferred one is back and the document says so.
+    /// The move that is due though nobody has asked: this node has left the document, or a preferred one is back and
+    /// the document says so.
     fn better_place(
         &self,
         desired: &Desired,
@@ -158,7 +159,7 @@ impl Upkeep<'_> {
             _ => self.world.now,
         };
         notes.seen.migration.preferred = Some((to.clone(), since));
-        // Whoever drains a node waits for it.
+        // An operator who drains a node waits for it.
         let calm = if drained.is_some() { Duration::ZERO } else { CALM };
         let due = (since + calm).max(notes.tried.move_at.unwrap_or_default());
         if self.world.now < due {

@@ -1,18 +1,18 @@
-//! Whether the keeper ended the VM for want of a lease: to libvirt that looks like a crash.
+//! Tells whether the keeper ended the VM for want of a lease, which looks like a crash to libvirt.
 
 use zsha_crds::records::VmRecord;
 
 use super::notes::Notes;
 use crate::world::World;
 
-/// When and why, in half a sentence, if the copy that was last started here was ended by the keeper.
+/// Says when and why, in half a sentence, if the keeper ended the copy that was last started here.
 pub fn by_keeper(world: &World, record: &VmRecord, notes: &Notes) -> Option<String> {
     let ended = world.lease.known()?.ended?;
     let ago = world.now.since(ended.at);
     let at = world.wall - jiff::SignedDuration::try_from(ago).ok()?;
     let is_of_last = match notes.tried.starts.last() {
         Some(start) => ended.at > *start,
-        // The controller has restarted since, so only the clock on the wall can tell; it is for a sentence.
+        // The controller has restarted since, so only the wall clock can tell. It is good enough for a sentence.
         None => record.last_start.as_ref().is_some_and(|start| start.node == world.me && start.at < at),
     };
     let at = at.round(jiff::Unit::Second).unwrap_or(at);

@@ -1,5 +1,5 @@
-//! Which copy the keeper is to find here. It is told before there is one, and ends whatever else appears, also while
-//! this controller is down: see `zsha_runtime::lease::Expectation`.
+//! Decides which copy the keeper is to find here. The keeper is told before there is one, and ends any other that
+//! appears, also while this controller is down: see `zsha_runtime::lease::Expectation`.
 
 use zsha_crds::records::VmPhase;
 use zsha_runtime::lease::{Expectation, Sight};
@@ -12,10 +12,10 @@ use crate::hypervisor::Origin;
 use crate::planted::{self, Bug};
 use crate::world::World;
 
-/// Puts it first: a start must not come before it, and every start has one: the keeper knows the own copy by the process, and
-/// the next one that it sees is it.
+/// Plans to tell the keeper, as the first step. It must come before a start, and every start has one: the keeper knows
+/// the own copy by its process, and takes the next one that it sees for it.
 pub(super) fn tell(world: &World, right: &Right, notes: &Notes, plan: &mut Plan) {
-    // A keeper from before this was told does not understand it.
+    // A keeper of an earlier build does not understand it.
     let Some(told) = world.expects() else { return };
     let starts = plan.steps.iter().any(|step| matches!(step, Step::Start { .. }));
     let expected = if starts { Some(Expectation::Own) } else { expected(world, right, notes) };
@@ -25,8 +25,8 @@ pub(super) fn tell(world: &World, right: &Right, notes: &Notes, plan: &mut Plan)
     }
 }
 
-/// Whether the VM that this node owns is, or may be, somewhere else: as the record says, or as this process has seen, which could
-/// not write it down yet. Where zsha moves it, the record says where.
+/// True if the VM that this node owns is, or may be, somewhere else: the record says so, or this process has seen it
+/// and could not write it down yet. Where zsha moves the VM, the record says where it is.
 fn has_left(world: &World, notes: &Notes) -> bool {
     let departed =
         world.record().is_some_and(|record| record.migration.is_none() && record.departed.is_some());
@@ -34,8 +34,9 @@ fn has_left(world: &World, notes: &Notes) -> bool {
         && !planted::is_planted(Bug::OwnWhereItHasLeft)
 }
 
-/// Of an owner whose keeper was told to expect nothing: whether what is here now is the VM, brought back. What somebody has made
-/// here since is not, no more than on any other node. None: it is not known how it came.
+/// Tells, for an owner whose keeper was told to expect nothing, whether the copy that is here now is the VM, brought
+/// back. A copy that somebody has made here since is not, no more than on any other node. None: it is not known how it
+/// came.
 pub(super) fn is_the_vm(world: &World) -> Option<bool> {
     if !matches!(world.expects(), Some(Expectation::Nothing | Expectation::Arrival))
         || planted::is_planted(Bug::OwnWhereItHasLeft)
@@ -45,7 +46,7 @@ pub(super) fn is_the_vm(world: &World) -> Option<bool> {
     match world.domain.known().map(|facts| facts.origin) {
         Some(Origin::Migrated) => Some(true),
         Some(Origin::Booted | Origin::Restored) => Some(false),
-        // The keeper tells by its command line.
+        // The keeper knows it from the process's command line.
         Some(Origin::None | Origin::Unknown) | None => {
             let verdict = world.lease.known()?;
             verdict.copies.filter(|copies| *copies > 0).map(|_| verdict.incoming)
@@ -56,14 +57,15 @@ pub(super) fn is_the_vm(world: &World) -> Option<bool> {
 fn is_being_started(world: &World) -> bool {
     let starting =
         world.record().is_some_and(|record| record.phase == VmPhase::Starting && record.departed.is_none());
-    // Of every start the keeper was told before it.
+    // The keeper was told of every start before it began.
     starting && matches!(world.expects(), Some(Expectation::Own | Expectation::Unsaid))
 }
 
-/// None: what was said stands. A copy that is here and not named is dealt with first (`unnamed`).
+/// The expectation to tell; None where the last one stands. A copy that is here and not named is dealt with first
+/// (`unnamed`).
 fn expected(world: &World, right: &Right, notes: &Notes) -> Option<Expectation> {
     let copy_here = world.local.known().map(|local| local.has_process());
-    // What was made here since it was told that there is nothing is none of this node's: its keeper ends it.
+    // A copy that was made here after the keeper was told of none is nobody's: the keeper ends it.
     let own_if_the_vm = || (is_the_vm(world) == Some(true)).then_some(Expectation::Own);
     match right {
         Right::Mine { .. } => match copy_here {
@@ -73,8 +75,8 @@ fn expected(world: &World, right: &Right, notes: &Notes) -> Option<Expectation> 
             Some(false) | None => Some(Expectation::Own),
         },
         Right::Overtaken { .. } => Some(Expectation::Own),
-        // Whether it may be started here is still to be seen. A start that an earlier process has asked for may come late: of that
-        // the keeper was told.
+        // It is still open whether the VM may be started here. A start that an earlier process has asked for may come
+        // late; the keeper was told of that one.
         Right::Unconfirmed { .. } => match copy_here? {
             true => own_if_the_vm(),
             false if is_being_started(world) && !world.others().any(Sight::has_copy) => None,

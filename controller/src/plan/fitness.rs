@@ -1,4 +1,4 @@
-//! The conditions of this node: is it fit to be given the VM, and if not, what is wrong and what to do about it.
+//! The conditions of this node: whether it is fit to be given the VM; if not, what is wrong and what to do about it.
 
 use zsha_crds::condition::DRAINED;
 use zsha_crds::document::Watchdog;
@@ -12,9 +12,9 @@ use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::World;
 
-/// The reason of what cannot be told yet: the host has not been asked.
+/// The reason of a condition that cannot be told yet, since the host has not been asked.
 const NOT_LOOKED: &str = "NotLooked";
-/// Of what cannot be told although it was asked: this process lacks what a look takes.
+/// The reason of a condition that cannot be told although the host was asked: this process lacks what a look takes.
 const COULD_NOT_LOOK: &str = "CouldNotLook";
 
 pub(super) type Verdict = (ConditionStatus, &'static str, String);
@@ -44,30 +44,30 @@ pub fn conditions(world: &World) -> Vec<Condition> {
     conditions
 }
 
-/// What the first condition that is not true says; None if the node is fit.
+/// The message of the first condition that is not True; None if the node is fit.
 pub fn first_fault(conditions: &[Condition]) -> Option<String> {
     conditions.iter().find(|c| counts(c) && !c.is_true()).map(|c| c.message.clone())
 }
 
-/// The same, but for what operators asked for.
+/// The same message, leaving out what operators asked for.
 pub fn first_fault_of_its_own(conditions: &[Condition]) -> Option<String> {
     let own = conditions.iter().filter(|c| !c.is_of(ConditionKind::Schedulable));
     own.filter(|c| counts(c)).find(|c| !c.is_true()).map(|c| c.message.clone())
 }
 
-/// Whether a node says that it is unfit, and only because operators keep the VM from it.
+/// True if a node says that it is unfit only because operators keep the VM from it.
 pub fn lacks_only_its_operators(conditions: &[Condition]) -> bool {
     let schedulable = condition::find(conditions, ConditionKind::Schedulable).is_none_or(Condition::is_true);
     !schedulable && first_fault_of_its_own(conditions).is_none()
 }
 
-/// What the first condition says that cannot be told just now, the hypervisor's apart.
+/// The message of the first condition that cannot be told just now, except the hypervisor's.
 pub fn first_unknown(conditions: &[Condition]) -> Option<String> {
     let unknown = |c: &&Condition| counts(c) && c.status == ConditionStatus::Unknown;
     conditions.iter().find(unknown).map(|c| c.message.clone())
 }
 
-/// Whether the summary rests on it.
+/// True if `Ready` rests on this condition.
 fn counts(part: &Condition) -> bool {
     let told_only = [ConditionKind::Ready, ConditionKind::SpecValid, ConditionKind::Stable];
     !told_only.iter().any(|kind| part.is_of(*kind))
@@ -92,7 +92,7 @@ fn unknown(reason: &'static str, message: impl Into<String>) -> Verdict {
     (ConditionStatus::Unknown, reason, message.into())
 }
 
-/// Says nothing about what was to be looked at, and so nothing is ended for it.
+/// The verdict on what could not be looked at. It says nothing about that, and so nothing is ended for it.
 fn could_not_look(what: impl std::fmt::Display, why: &str) -> Verdict {
     unknown(
         COULD_NOT_LOOK,
@@ -186,7 +186,7 @@ fn mounts(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
     verdicts.into_iter().find(|verdict| verdict.0 != ConditionStatus::True).unwrap_or_else(all)
 }
 
-/// What is to be said of one of them.
+/// The verdict on one mount.
 pub(super) fn mount(want: &MountWant, facts: &HostFacts) -> Verdict {
     let target = want.target.display();
     match facts.mounts.get(&want.target) {

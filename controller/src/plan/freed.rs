@@ -1,4 +1,4 @@
-//! Whether nobody who is named may run the VM any more.
+//! Decides whether nobody who is named may run the VM any more.
 
 use zsha_crds::records::{LeaseState, Owner};
 use zsha_runtime::lease::Sight;
@@ -9,7 +9,7 @@ use super::step::Step;
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
-/// What frees the VM from everybody who is named: the leases to fence, and why. None: somebody may still run it.
+/// The leases to fence so that the VM is free from everybody who is named, and why.
 pub(super) struct Freed {
     pub(super) fence: Vec<Sight>,
     pub(super) because: String,
@@ -18,7 +18,8 @@ pub(super) struct Freed {
 pub(super) fn freed(world: &World, stored: &StoredVm, plan: &mut Plan) -> Option<Freed> {
     let mut freed = Freed { fence: Vec::new(), because: String::new() };
     for owner in ownership::named(&stored.record) {
-        // Where the VM was being moved to this very node, and no copy is here, nobody else can have one by that.
+        // Where the VM was being moved to this very node, and no copy is here, nobody else can have one by that
+        // migration.
         if owner.node == world.me && world.valid_epoch() == Some(owner.epoch) {
             continue;
         }

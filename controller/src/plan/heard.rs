@@ -1,5 +1,6 @@
-//! Whose word is of after a certain moment. A guest that is moved by hand is at its target before its source has seen it
-//! go; so what the others said of their processes before that says nothing of where it is now.
+//! Tells which nodes have renewed their lease since a certain moment. A guest that is moved by hand is at its target
+//! before its source has seen it go; so what a node said of its processes before that moment does not tell where the
+//! guest is now.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ impl Heard {
         Self { at: world.now, renewals }
     }
 
-    /// Another node that may live, and has not said anything since.
+    /// Another node that may live, and has not renewed its lease since.
     pub fn silent<'w>(&self, world: &'w World) -> Option<&'w NodeName> {
         let silent = |sight: &&Sight| {
             sight.record.state == LeaseState::Held && !sight.is_expired(world.now) && !self.is_before(sight)
@@ -33,8 +34,8 @@ impl Heard {
         world.others().find(silent).map(|sight| &sight.record.node)
     }
 
-    /// Whether this was sent since. The next renewal after the one that had been seen may have been on its way already,
-    /// so it takes two; of a life that had not been seen, two that both came since.
+    /// True if this sight was sent since that moment. The next renewal after the one that had been seen may have been
+    /// on its way already, so it takes two; of a life that had not been seen, two that both came since.
     pub fn is_before(&self, sight: &Sight) -> bool {
         match self.renewals.get(&sight.record.node) {
             Some((life, seq)) if *life == sight.record.incarnation => {

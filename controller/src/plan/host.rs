@@ -1,5 +1,5 @@
-//! What this node keeps as the document has it, beside the VM: the keeper's timings and watchdog, mounts, and the disk that
-//! the guest is told by.
+//! What this node keeps as the document has it, beside the VM: the keeper's timings and watchdog, the mounts, and the
+//! guest's seed disk.
 
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ pub(super) fn keep_timings(world: &World, plan: &mut Plan) {
     }
 }
 
-/// A keeper that names no watchdog has none to be told of, or does not understand it yet.
+/// Tells the keeper whether a watchdog is wanted. A keeper that names no watchdog has none, or does not understand the
+/// question yet.
 pub(super) fn keep_watchdog(world: &World, plan: &mut Plan) {
     let (Some(desired), Some(verdict)) = (world.document(), world.lease.known()) else { return };
     let wanted = desired.watchdog != Watchdog::Off;
@@ -36,7 +37,7 @@ pub(super) fn keep_watchdog(world: &World, plan: &mut Plan) {
     }
 }
 
-/// One at a time, and each in its turn: a server that does not answer keeps no other share from being mounted.
+/// Plans one mount at a time, each in its turn: a server that does not answer keeps no other share from being mounted.
 pub(super) fn keep_mounts(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let (Some(desired), Some(facts)) = (world.document(), world.host.known()) else { return };
     let is_missing = |want: &&MountWant| {
@@ -56,8 +57,8 @@ pub(super) fn keep_mounts(world: &World, notes: &mut Notes, plan: &mut Plan) {
     plan.step(Step::Mount(next.clone()));
 }
 
-/// Every node has it ready, also for a guest that is moved there live: the process at the target opens it. What runs here
-/// keeps the one it began with.
+/// Keeps the seed disk ready. Every node needs it, also for a guest that is moved there live: the process at the target
+/// opens it. A guest that runs here keeps the one it began with.
 pub(super) fn keep_seed(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let (Some(desired), Some(facts)) = (world.document(), world.host.known()) else { return };
     let Some(seed) = desired.seeds.get(&world.me) else { return };

@@ -1,6 +1,6 @@
-//! What the owner does as its host shuts down: the VM leaves live, as from any node that is drained; where it cannot,
+//! What the owner does as its host shuts down: the VM leaves live, as from any node that is drained. Where it cannot,
 //! its guest is shut down and the VM given up, so that the first node that is fit starts it again. That is no stop:
-//! nobody has to say `zsha start`, and it is not the guest that wanted to be off.
+//! nobody has to say `zsha start`, and it was not the guest that wanted to be off.
 
 use std::time::Duration;
 
@@ -17,27 +17,27 @@ use crate::hypervisor::{LocalVm, OffReason, PauseReason};
 use crate::intents::Cordon;
 use crate::observed::Observed;
 
-/// What keeps the other nodes from the VM may pass: a controller restarts, a host comes up. Where all of them are drained
-/// or shut down as well, nobody waits.
+/// The time for which the VM waits for another node that could take it: a controller may restart, a host may come up.
+/// Where all of them are drained or shut down as well, nothing is waited for.
 pub const NOWHERE_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Upkeep<'_> {
-    /// False: the host stays up, or the VM may still leave live.
+    /// Deals with a host that shuts down. Returns false if the host stays up, or if the VM may still leave live.
     pub(super) fn goes_down(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         let Some(shutdown) = self.world.shutdown_of(&self.world.me) else {
-            // That it cannot be told just now takes nothing back.
+            // The shutdown cannot be told just now; that takes nothing back.
             let said = self.world.shutdowns.known();
             if said.is_some_and(|said| !said.contains_key(&self.world.me)) {
                 notes.seen.host_down = HostDownNotes::default();
             }
             return false;
         };
-        // An operator's stop does the same, in its own time and for longer.
+        // An operator's stop shuts the guest down, too, in its own time and for longer.
         if self.world.stop().is_some() {
             return false;
         }
         match local {
-            // Not by a migration of ours: nobody knows where it is.
+            // The guest has left past zsha: nobody knows where it is.
             LocalVm::Off { reason: OffReason::Migrated | OffReason::Unread } => return false,
             LocalVm::Absent | LocalVm::Off { .. } => {
                 plan.step(self.shut_down_with_host(notes.seen.host_down.powering_off.is_some()));
@@ -66,7 +66,7 @@ impl Upkeep<'_> {
             Some(why) => why,
             None => {
                 let Some(why) = self.cannot_leave(shutdown, notes, plan) else { return false };
-                // One that was asked for something else has its own time.
+                // A guest that was asked to power off for something else has its own time.
                 notes.tried.shutdown_asked = None;
                 notes.seen.host_down.powering_off = Some(why.clone());
                 why
@@ -78,7 +78,7 @@ impl Upkeep<'_> {
         true
     }
 
-    /// Why the VM does not leave live; None while it may.
+    /// The reason why the VM does not leave live; None while it may.
     fn cannot_leave(&self, shutdown: &HostShutdown, notes: &mut Notes, plan: &mut Plan) -> Option<String> {
         if shutdown.no_time_to_move {
             return Some("the time for a move is over".to_owned());

@@ -1,4 +1,5 @@
-//! How the copy that is gone from its owner's node has ended there: by what libvirt and its log say, and by what was seen.
+//! Tells how the copy that is gone from its owner's node has ended, by what libvirt and its log say, and by what was
+//! seen.
 
 use zsha_crds::records::VmPhase;
 
@@ -10,8 +11,8 @@ use crate::hypervisor::{LocalVm, OffReason};
 use crate::observed::Observed;
 
 impl Upkeep<'_> {
-    /// Once the VM has left, what has ended here since was another, which somebody had made in its place: how that has ended says
-    /// nothing of the VM. It takes the store to write down that it has left, which may be away.
+    /// Tells how the VM has left. Once it has, a copy that ends here is another, which somebody had made in its place,
+    /// and its end says nothing of the VM. Writing down that the VM has left takes the store, which may be away.
     pub(super) fn as_it_left(&self, local: LocalVm, notes: &mut Notes) -> LocalVm {
         let record = self.record();
         let runs =
@@ -19,14 +20,14 @@ impl Upkeep<'_> {
         let before = notes.seen.left_as.filter(|left| runs && left.epoch == self.epoch);
         let (at, unexpected) = (self.world.now, self.unexpected());
         notes.seen.left_as = match (local, before) {
-            // What could not be read says nothing against what was.
+            // A log that could not be read says nothing against what was seen.
             (
                 LocalVm::Off { reason: how },
                 None | Some(LeftAs { how: OffReason::Unread, followed: false, .. }),
             ) if runs && local.may_have_moved() => {
                 Some(LeftAs { epoch: self.epoch, how, at, unexpected, followed: false })
             }
-            // It can be read by now, and says how the VM has ended.
+            // The log can be read by now, and says how the VM has ended.
             (
                 LocalVm::Absent | LocalVm::Off { .. },
                 Some(LeftAs { how: OffReason::Unread, followed: false, .. }),
@@ -39,15 +40,16 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Whether libvirt says how the copy that was here has ended, and that it was not moved away. That it says nothing is no
-    /// such word: its log may be empty, or begin with another start.
+    /// True if libvirt says how the copy that was here has ended, and that it was not moved away. Where libvirt says
+    /// nothing, that proves nothing: its log may be empty, or begin with another start.
     fn is_told_how(&self, local: LocalVm) -> bool {
         let by_log = matches!(self.world.last_end, Observed::Known(Some(_)));
         let by_itself = matches!(local, LocalVm::Off { reason } if reason != OffReason::Unknown);
         !local.may_have_moved() && (by_itself || by_log)
     }
 
-    /// Once there was another process in the place of a VM that may have left, how the last one has ended says nothing of it.
+    /// Notes another process in the place of a VM that may have left: from now on the last end here says nothing of the
+    /// VM.
     pub(super) fn sees_another(&self, notes: &mut Notes) {
         let here = self.world.local.known().is_some_and(LocalVm::has_process);
         let unexpected = self.unexpected();
@@ -60,13 +62,13 @@ impl Upkeep<'_> {
         left.followed |= here || counted || left.unexpected != unexpected;
     }
 
-    /// How many copies the keeper has ended as unexpected.
+    /// The number of copies that the keeper has ended as unexpected.
     fn unexpected(&self) -> u64 {
         let ended = self.world.lease.known().and_then(|verdict| verdict.unexpected);
         ended.map_or(0, |ended| ended.count)
     }
 
-    /// Whether libvirt's log, which cannot be read, may still say how the VM has ended here.
+    /// True if libvirt's log, which cannot be read, may still say how the VM has ended here.
     pub(super) fn waits_for_log(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
         let due = *notes.seen.unread_since.get_or_insert(self.world.now) + UNREAD_PATIENCE;
         if self.world.now >= due {

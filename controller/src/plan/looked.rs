@@ -1,5 +1,5 @@
-//! What a node says is judged by an order only if it has looked since that was given. So an order makes every node try at once
-//! what it waits to try again, and look at its host; its status says after which order it has done so.
+//! Keeps an order from being judged by what a node said before it was given. So an order makes every node try at once
+//! what it waits to try again, and look at its host; the node's status says after which order it has done so.
 
 use std::time::Duration;
 
@@ -11,24 +11,24 @@ use super::notes::{Looked, Notes};
 use super::step::Step;
 use crate::world::{MigrateRequest, World};
 
-/// Whoever has not said so by then is of an earlier build, or something hangs there: what it said last is all that is known. A
-/// look takes up to 7 s where a share hangs, and its status is read every half second.
+/// The time after which a node that has not looked is judged by what it said last: it runs an earlier build, or
+/// something hangs there. A look takes up to 7 s where a share hangs, and the status is read every half second.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// With a new order what failed before is tried at once.
+/// Takes in a new order: what failed before is tried at once.
 pub(super) fn begin(world: &World, notes: &mut Notes) {
     if world.orders == notes.seen.looked.order {
         return;
     }
-    // After a restore the next one may have the number of one that was looked after.
+    // After a restore the next order may have the number of one that was looked after before.
     let after = notes.seen.looked.after.filter(|after| Some(*after) <= world.orders);
     notes.seen.looked = Looked { order: world.orders, tried: None, after };
     notes.tried.mount_at.clear();
     notes.tried.seed_at = None;
 }
 
-/// Whether it has been looked since, with nothing left to try. While something is being mounted that is not known, nor is
-/// what is to be tried before the first look.
+/// Notes whether this node has looked since the order, with nothing left to try. While something is being mounted that
+/// is not known, nor is before the first look what there is to try.
 pub(super) fn end(world: &World, notes: &mut Notes, plan: &mut Plan) {
     let tries = plan.steps.iter().any(|step| matches!(step, Step::Mount(_) | Step::WriteSeed(_)));
     let is_known = world.host.known().is_some() && !world.mounting && !tries;
@@ -44,7 +44,7 @@ pub(super) fn end(world: &World, notes: &mut Notes, plan: &mut Plan) {
     plan.looked_after = notes.seen.looked.after;
 }
 
-/// Until when it is waited for `node` to look again, where it has not said since the order that it has.
+/// The moment until which `node` is waited for, where its status does not say that it has looked since the order.
 pub(super) fn until(
     world: &World,
     node: &NodeName,

@@ -1,12 +1,13 @@
-//! Live migration, and what its source does at each moment of it. Whether the VM moves is for `destination` to say, and
-//! what is done with what it brings for `arrival`.
+//! Live migration: what its source does at each moment. `destination` decides whether the VM moves, and `arrival` what
+//! is done with the copy that it brings.
 //!
-//! - The owner writes whom it moves to, and begins. Only its own copy executes; what arrives at the target is paused.
-//! - When its copy is gone, and only then, the owner makes the target the owner in one write.
+//! - The owner writes the target into the record, and begins. Only the owner's copy executes; the one that arrives at
+//!   the target is paused.
+//! - When its own copy is gone, and only then, the owner makes the target the owner in one write.
 //! - The new owner lets the copy that came run, or, where there is none any more, starts the VM afresh.
 //!
-//! So a migration that breaks at any step leaves the one copy of the source, or the one of the target, or none, which is
-//! a restart. libvirt alone would not: when the answer of the target is lost, it lets the guest go on at the source
+//! So a migration that breaks at any step leaves the one copy of the source, or the one of the target, or none, which
+//! is a restart. libvirt alone would not: when the answer of the target is lost, it lets the guest go on at the source
 //! while the target has it too.
 
 use std::time::Duration;
@@ -23,20 +24,21 @@ use super::step::Step;
 use crate::hypervisor::{LocalVm, MigrationJob, MigrationOrder, OffReason, PauseReason};
 use crate::planted::{self, Bug};
 
-/// A guest that dirties its memory faster than the network takes it is not moved.
+/// The time that a migration may take: a guest that dirties its memory faster than the network takes it is not moved.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// A keeper that was started anew renews once before its controller has asked it anything.
+/// The time for which the target's controller may be away: a keeper that was started anew renews once before its
+/// controller has asked it anything.
 const CONTROLLER_AWAY: Duration = Duration::from_secs(6);
 /// An abort that has not ended the migration is asked for again after this.
 const ABORT_AGAIN: Duration = Duration::from_secs(5);
 
-/// libvirt puts the source's process away within moments of the end; the target knows of the end by then.
+/// The time within which libvirt puts the source's process away at the end; the target knows of the end by then.
 pub(super) const SOON: Duration = Duration::from_millis(200);
-/// A copy that was handed over and has still not arrived will not.
+/// The time after which a copy that was handed over and has not arrived will not come.
 pub(super) const ARRIVAL: Duration = Duration::from_secs(10);
 
 impl Upkeep<'_> {
-    /// The record says that the VM is being moved from here.
+    /// Decides for the source while the record says that the VM is being moved from here.
     pub(super) fn moving(&self, migration: &Migration, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
         let job = &self.world.job;
         if planted::is_planted(Bug::HandOverEarly) && matches!(job, MigrationJob::Going { .. }) {
@@ -61,7 +63,7 @@ impl Upkeep<'_> {
                     && is_left_over(local)
                     && !planted::is_planted(Bug::LeftoverEndsTheMove)
                 {
-                    // The guest is at the target, whole: what is left of it here must not take it from there.
+                    // The guest is at the target, whole. The remains of it here must not take it from there.
                     plan.recheck_at(self.world.now + SOON);
                     plan.step(kill("the VM has moved, and what is left of it here does not end by itself"));
                 } else if self.world.now >= since + ARRIVAL {
@@ -88,16 +90,16 @@ impl Upkeep<'_> {
         }
     }
 
-    /// What was here has left for the target, or has ended on its way.
+    /// Decides where the source's copy is gone: it has left for the target, or has ended on its way.
     fn without_a_copy(&self, migration: &Migration, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
         let moved = local == LocalVm::Off { reason: OffReason::Migrated };
         let is_this = self.world.job.id() == Some(migration.id);
         let done = is_this && matches!(self.world.job, MigrationJob::Done { .. });
         match self.target(migration) {
             Target::Lives if done => self.hand_over(migration, plan),
-            // Moved it was, and nobody in this process has seen where to: an operator may have done it.
+            // The guest was moved, and this process has not seen where to: an operator may have done it.
             Target::Lives if moved => self.find_where_it_went(migration, notes, plan),
-            // The guest is there, whole. Were it taken from the target now, that would put it away.
+            // The target has the guest, whole. Claiming it from the target now would put it away.
             Target::Late { until, why } if done || moved => {
                 plan.recheck_at(until.unwrap_or(self.world.now + SOON));
                 plan.wait("Migrating", format!("the VM has left for {}: {why}", migration.to.node));
@@ -109,7 +111,8 @@ impl Upkeep<'_> {
         }
     }
 
-    /// An abort may come when the guest is about to leave all the same: that it stays is known once it goes on here.
+    /// Waits after an abort, which may come when the guest is about to leave all the same. That it stays is known once
+    /// it goes on here.
     fn after_abort(&self, at: Moment, local: LocalVm, notes: &mut Notes, plan: &mut Plan) {
         let stays = matches!(local, LocalVm::Running { .. }) || self.world.now >= at + ARRIVAL;
         if stays {
@@ -123,7 +126,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Nobody in this process has begun it: it is to begin now, or an earlier process did.
+    /// Decides where this process has not begun the migration: it is to begin now, or an earlier process began it.
     fn not_begun(&self, migration: &Migration, local: LocalVm, notes: &Notes, plan: &mut Plan) {
         let mine = notes.tried.begun.is_some_and(|(id, _)| id == migration.id);
         let address = self.world.document().and_then(|desired| desired.addresses.get(&migration.to.node));
@@ -140,7 +143,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// libvirt takes its time with an abort: it is asked once more where nothing has come of it.
+    /// Asks libvirt to abort the migration. libvirt takes its time; it is asked once more where nothing has come of it.
     fn abort(&self, migration: &Migration, because: String, notes: &Notes, plan: &mut Plan) {
         let asked = notes.tried.aborted.filter(|(id, _)| *id == migration.id);
         match asked.map(|(_, at)| at + ABORT_AGAIN).filter(|due| self.world.now < *due) {
@@ -152,7 +155,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Why there is no sense in going on.
+    /// The reason why there is no sense in going on with the migration, if there is one.
     fn hopeless(&self, migration: &Migration, notes: &Notes) -> Option<String> {
         let late = notes.tried.begun.is_some_and(|(_, since)| self.world.now >= since + PATIENCE);
         if self.world.stop().is_some() {
@@ -176,13 +179,13 @@ impl Upkeep<'_> {
                 Some(format!("the controller of {to}, which would let the guest go on there, is down"))
             }
             Target::Lives => None,
-            // The leases are being listed anew: that says nothing of any of them.
+            // The leases are being listed anew, which says nothing about any of them.
             Target::Late { .. } if !self.world.sees_the_leases() => None,
             Target::Late { why, .. } | Target::Lost(why) => Some(why),
         }
     }
 
-    /// What is known of the target, as it was named.
+    /// The state of the target, as far as it is known.
     fn target(&self, migration: &Migration) -> Target {
         let to = &migration.to;
         let Some(sight) = self.world.sights.get(&to.node) else {
@@ -205,7 +208,8 @@ impl Upkeep<'_> {
         }
     }
 
-    /// To the node of the record, if that says so; else to one of which nothing is known.
+    /// Hands the VM over to the node of the record, if that says that it has a copy. If that has none, the guest has
+    /// gone to a node of which nothing is known.
     fn find_where_it_went(&self, migration: &Migration, notes: &mut Notes, plan: &mut Plan) {
         let heard = notes.seen.gone.get_or_insert_with(|| Heard::now(self.world)).clone();
         let target = self.world.sights.get(&migration.to.node);
@@ -230,12 +234,12 @@ impl Upkeep<'_> {
         plan.step(self.change(EventReason::HandedOver, message, |record| record.owner = Some(to)));
     }
 
-    /// The VM stays, or is started afresh, here.
+    /// Ends the migration: the VM stays here, or is started afresh here.
     fn go_back(&self, why: &str, notes: &mut Notes, plan: &mut Plan) {
-        // What had arrived there is put away by that node, once it is no longer named.
+        // The target puts away what had arrived there, once it is no longer named.
         notes.seen.ask_others |= !self.world.local.known().is_some_and(LocalVm::has_process);
-        // By this very migration, as this process has seen: nobody else has moved it, so that it may be started once the
-        // others have been asked.
+        // The guest left by this very migration, as this process has seen. Nobody else has moved it, so it may be
+        // started once the others have been asked.
         let id = self.record().migration.as_ref().map(|migration| migration.id);
         let done = matches!(&self.world.job, MigrationJob::Done { id: done } if Some(*done) == id);
         notes.seen.migration.left_by_ours = matches!(self.world.local.known(), Some(LocalVm::Paused { .. }));
@@ -253,7 +257,7 @@ impl Upkeep<'_> {
         }));
     }
 
-    /// To an operator's request that names the target of the migration under way, and was not answered yet.
+    /// The answer to an operator's request that names the target of the migration under way and was not answered yet.
     pub(super) fn answer(&self, outcome: Outcome, message: &str) -> Option<Answer> {
         let to = &self.record().migration.as_ref()?.to.node;
         let request = self.world.migrate.as_ref().filter(|request| request.to == *to)?;
@@ -262,7 +266,7 @@ impl Upkeep<'_> {
     }
 }
 
-/// Whether it is what a guest leaves behind that has moved; a copy that a start has made since is not.
+/// True if the process is the remains of a guest that has moved, and not a copy that a start has made since.
 fn is_left_over(local: LocalVm) -> bool {
     match local {
         LocalVm::Unmanaged | LocalVm::Crashed => true,
@@ -273,14 +277,14 @@ fn is_left_over(local: LocalVm) -> bool {
     }
 }
 
-/// The node that the VM is being moved to.
+/// The state of the node to which the VM is being moved.
 enum Target {
     Lives,
-    /// It may live: it is late, or the leases are not seen just now.
+    /// The target may live: it is late, or the leases cannot be seen just now.
     Late {
         until: Option<Moment>,
         why: String,
     },
-    /// It cannot have a copy any more, or soon.
+    /// The target cannot have a copy any more, or soon.
     Lost(String),
 }

@@ -1,4 +1,4 @@
-//! What people should hear of though nothing is done about it.
+//! The events that tell people of something though nothing is done about it.
 
 use zsha_crds::EventReason;
 use zsha_crds::records::VmPhase;
@@ -8,29 +8,29 @@ use crate::hypervisor::{LocalVm, PauseReason};
 use crate::in_force::SpecProblem;
 use crate::world::World;
 
-/// What was told last of each. None: not asked yet.
+/// The value that people were last told of each thing; None: not looked at yet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Told {
-    /// What was wrong with the stored document.
+    /// The problem of the stored document.
     pub spec_problem: Option<SpecProblem>,
-    /// Whether this node is unstable.
+    /// True if this node is unstable.
     pub unstable: Option<bool>,
-    /// How many late renewals of the lease.
+    /// The number of late renewals of the lease.
     pub late: Option<u64>,
-    /// How many copies that the keeper has ended as unexpected.
+    /// The number of copies that the keeper has ended as unexpected.
     pub unexpected: Option<u64>,
-    /// Why the guest stands still.
+    /// The reason why the guest stands still.
     pub paused: Option<PauseReason>,
 }
 
-/// Why, and a sentence.
+/// One thing to tell: its reason, and a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct News {
     pub reason: EventReason,
     pub message: String,
 }
 
-/// Each once. What was so before this controller began is no news.
+/// The things to tell now, each once. Whatever was so before this controller began is not told.
 pub fn news(world: &World, told: &mut Told) -> Vec<News> {
     let all = [
         (EventReason::LeaseAtRisk, late(world, told)),
@@ -41,7 +41,7 @@ pub fn news(world: &World, told: &mut Told) -> Vec<News> {
     all.into_iter().filter_map(|(reason, message)| Some(News { reason, message: message? })).collect()
 }
 
-/// The lease of the node that runs the VM was in danger, and nothing came of it.
+/// Tells that the lease of the node that runs the VM was in danger, and that nothing came of it.
 fn late(world: &World, told: &mut Told) -> Option<String> {
     let late = world.lease.known()?.late;
     let count = late.map_or(0, |late| late.count);
@@ -59,7 +59,7 @@ fn late(world: &World, told: &mut Told) -> Option<String> {
     })
 }
 
-/// The keeper has ended a copy that zsha has not started.
+/// Tells that the keeper has ended a copy that zsha has not started.
 fn unexpected(world: &World, told: &mut Told) -> Option<String> {
     let verdict = world.lease.known()?;
     let count = verdict.unexpected.map_or(0, |ended| ended.count);
@@ -73,7 +73,7 @@ fn unexpected(world: &World, told: &mut Told) -> Option<String> {
     })
 }
 
-/// This node has lost its lease too often.
+/// Tells that this node has lost its lease too often.
 fn unstable(world: &World, told: &mut Told) -> Option<String> {
     let said = world.nodes.get(&world.me).is_some_and(|status| stability::says_unstable(status));
     let (stable, _, message) = stability::stable(world);
@@ -81,7 +81,7 @@ fn unstable(world: &World, told: &mut Told) -> Option<String> {
     (!stable && !before).then_some(message)
 }
 
-/// The guest of the VM's owner stands still, and not because zsha wanted it.
+/// Tells that the guest of the VM's owner stands still, and not because zsha wanted it.
 fn paused(world: &World, told: &mut Told) -> Option<String> {
     let local = world.local.known()?;
     let LocalVm::Paused { reason, .. } = local else {
@@ -95,7 +95,7 @@ fn paused(world: &World, told: &mut Told) -> Option<String> {
     let why = match reason {
         PauseReason::IoError => "its disk gives errors. It goes on when the share does",
         PauseReason::Fault => "of a fault of QEMU's own. It is let go on, or started afresh",
-        // As zsha starts it, it is paused as well.
+        // zsha starts the guest paused, too.
         PauseReason::Asked if record.phase != VmPhase::Running => return None,
         PauseReason::Asked | PauseReason::Other => {
             "of a command that was not zsha's. `virsh resume mnvm` lets it go on"

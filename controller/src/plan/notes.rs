@@ -1,8 +1,8 @@
-//! What a node remembers from pass to pass, and nobody else needs to know.
+//! The notes: what a node remembers from pass to pass, and nobody else needs to know.
 //!
-//! It has three owners. What was *seen*, above all since when, is returned by deciding (`Plan::notes`). What was *tried* is
-//! noted here by the outcome of steps, so that a step which was planned and not done, or a write that lost its cas, costs
-//! its retry and nothing else; deciding may forget it, once it is over. What was *told* belongs to `news`.
+//! Three parts of zsha write them. Decisions return what was *seen*, above all since when (`Plan::notes`). The outcome
+//! of steps is noted here as what was *tried*: a step that was planned and not done, or a write that lost its cas, then
+//! costs its retry and nothing else; a decision may forget what is over. What people were *told* belongs to `news`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,158 +19,160 @@ use super::news::Told;
 use super::step::{ResumeBecause, Write};
 use crate::hypervisor::OffReason;
 
-/// A server that did not let itself be mounted is asked again after this.
+/// The pause before a server that did not let itself be mounted is asked again.
 const MOUNT_RETRY: Duration = Duration::from_secs(5);
-/// A disk that did not take the guest's seed is asked again after this.
+/// The pause before a disk that did not take the guest's seed disk is asked again.
 const SEED_RETRY: Duration = Duration::from_secs(2);
-/// After a start that failed for a reason that time may mend.
+/// The pause after a start that failed for a reason that time may mend.
 const RETRY: Duration = Duration::from_secs(1);
-/// An image lock of a dead client ends by the server's clock; asking more often does not help.
+/// The pause while the image is locked. The lock of a dead client ends by the server's clock; asking more often does
+/// not help.
 const LOCK_RETRY: Duration = Duration::from_secs(2);
-/// A migration that was not asked for by command is tried again after this, and ever more slowly.
+/// The first pause before a migration that no command asked for is tried again; each further one is longer.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1_800);
-/// More than a day of restarts need not be remembered.
+/// The number of starts that are remembered: a day of restarts is enough.
 const MOST_STARTS: usize = 32;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Notes {
-    /// Whether the keeper sees the VM's process: fed with every look.
+    /// Tells whether the keeper sees the VM's process; it is fed with every look.
     pub blindness: Blindness,
     pub seen: Seen,
     pub tried: Tried,
     pub told: Told,
 }
 
-/// What was seen in earlier passes.
+/// The things that were seen in earlier passes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Seen {
-    /// Since when this node has seen that the VM could be claimed.
+    /// The moment since which this node has seen that the VM could be claimed.
     pub claimable_since: Option<Moment>,
-    /// Which stop the guest is being shut down by: when that was asked for.
+    /// The stop by which the guest is being shut down, named by the time when it was asked for.
     pub stopping: Option<jiff::Timestamp>,
-    /// What this node remembers as its host shuts down.
+    /// The notes on a shutdown of this node's host.
     pub host_down: HostDownNotes,
-    /// Since when QEMU has been seen paused by a fault of its own.
+    /// The moment since which QEMU has been seen paused by a fault of its own.
     pub faulted_since: Option<Moment>,
-    /// Since when the guest has been seen paused by a migration that is not under way any more.
+    /// The moment since which the guest has been seen paused by a migration that is not under way any more.
     pub left: Option<Heard>,
-    /// Since when libvirt's log could not be read that would say how the VM has ended.
+    /// The moment since which libvirt's log, which would say how the VM has ended, could not be read.
     pub unread_since: Option<Moment>,
-    /// Since when the VM's disk has not been reached from here while another node is fit.
+    /// The moment since which the VM's disk has not been reached from here while another node is fit.
     pub storage_lost_since: Option<Moment>,
-    /// Since when this node has seen the VM failed everywhere.
+    /// The moment since which this node has seen the VM failed everywhere.
     pub failed_since: Option<Moment>,
-    /// Since when the hypervisor has not answered.
+    /// The moment since which the hypervisor has not answered.
     pub blind_since: Option<Moment>,
-    /// Whether another node may have a copy (a controller that restarted without one, a migration that broke): the
+    /// True if another node may have a copy (a controller that restarted without one, a migration that broke): the
     /// others are asked before the next start.
     pub ask_others: bool,
-    /// Since when a copy has been here that the record does not name, and whether it executes.
+    /// The moment since which a copy has been here that the record does not name, and whether it executes.
     pub unnamed: Option<(Heard, bool)>,
-    /// Which other node says then that it has one as well, and since when.
+    /// The other node that says then that it has a copy as well, and since when.
     pub also: Option<(NodeName, Moment)>,
-    /// Since when the owner's copy has been gone, where it may have been moved away past zsha.
+    /// The moment since which the owner's copy has been gone, where it may have been moved away past zsha.
     pub gone: Option<Heard>,
-    /// That it was seen to have left, or that it may have: until that is written down.
+    /// The way in which the VM was seen to have left, or may have, until that is written down.
     pub left_as: Option<LeftAs>,
-    /// Whether a paused copy here may be one that a migration brought and nothing tells of any more.
+    /// True if a paused copy here may be one that a migration brought and nothing tells of any more.
     pub unexplained: bool,
     pub migration: MigrationNotes,
-    /// After which orders it has been looked.
+    /// The orders after which this node has looked.
     pub looked: Looked,
 }
 
-/// How the VM has left its owner, or may have.
+/// The way in which the VM has left its owner, or may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeftAs {
-    /// Of the owner's lease.
+    /// The epoch of the owner's lease.
     pub epoch: u64,
-    /// Migrated, or unread.
+    /// `Migrated`, or `Unread`.
     pub how: OffReason,
-    /// When that was first seen, and how many copies the keeper had ended by then as unexpected.
+    /// The moment when that was first seen, and the number of copies that the keeper had ended as unexpected by then.
     pub at: Moment,
     pub unexpected: u64,
-    /// A process was here since: how the last one has ended here says nothing of the VM any more.
+    /// True if a process was here since: how the last one has ended here says nothing of the VM any more.
     pub followed: bool,
 }
 
-/// What a node remembers of the orders it has looked after.
+/// The notes on the orders after which this node has looked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Looked {
     /// The newest order that was seen.
     pub order: Option<u64>,
-    /// When what waited for another try was over, since then.
+    /// The moment since then when nothing waited for another try any more.
     pub tried: Option<Moment>,
     /// The order after which the host has been looked at since.
     pub after: Option<u64>,
 }
 
-/// What a node remembers as its host shuts down.
+/// The notes on a shutdown of this node's host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostDownNotes {
-    /// Since when no other node could take the VM.
+    /// The moment since which no other node could take the VM.
     pub nowhere_since: Option<Moment>,
-    /// Why the guest is being shut down because of it: that is not taken back, whoever could take the VM by now.
+    /// The reason why the guest is being shut down for it. That is not taken back, whoever could take the VM by now.
     pub powering_off: Option<String>,
 }
 
-/// What a node has seen of migrations from here and to here.
+/// The notes on migrations from here and to here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MigrationNotes {
-    /// The one that an operator asked for last, and since when that is known.
+    /// The migration that an operator asked for last, and since when that is known.
     pub asked: Option<(Uuid, Moment)>,
     /// The preferred node that is fit, and since when.
     pub preferred: Option<(NodeName, Moment)>,
-    /// Since when a copy that was handed over has been waited for.
+    /// The moment since which a copy that was handed over has been waited for.
     pub arriving: Option<Moment>,
-    /// Since when the process that is said to have left has been seen here.
+    /// The moment since which the process that is said to have left has been seen here.
     pub lingering: Option<Moment>,
-    /// The one that this node has stood by for, as its target.
+    /// The migration that this node has stood by for, as its target.
     pub expected: Option<Uuid>,
-    /// It has failed, and the guest has not been seen to go on here since.
+    /// True if zsha's own migration has failed, and the guest has not been seen to go on here since.
     pub left_by_ours: bool,
-    /// The one with which a whole guest was seen here, paused.
+    /// The migration with which a whole guest was seen here, paused.
     pub whole: Option<Uuid>,
-    /// The one whose target's controller is seen to be down, and since when.
+    /// The migration whose target's controller is seen to be down, and since when.
     pub uncontrolled: Option<(Uuid, Moment)>,
-    /// Since when a copy has been arriving here by a migration of which this node has read nothing.
+    /// The moment since which a copy has been arriving here by a migration of which this node has read nothing.
     pub unnamed: Option<Moment>,
 }
 
-/// What came of the steps.
+/// The outcome of the steps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tried {
-    /// Nothing is started, resumed or claimed before this.
+    /// The moment before which nothing is started, resumed or claimed.
     pub retry_at: Option<Moment>,
-    /// What stood in the way of the last try, if it costs no restart budget.
+    /// The obstacle of the last try, if it costs no restart budget.
     pub blocked: Option<String>,
-    /// A start that failed and is not yet in the record.
+    /// The reason of a failed start that is not yet in the record.
     pub failed: Option<String>,
-    /// When this node has started the VM lately, oldest first.
+    /// The moments at which this node has started the VM lately, oldest first.
     pub starts: Vec<Moment>,
-    /// Whether the copy that this process has started last was let run: before the record says so.
+    /// True if the copy that this process has started last was let run. The record says so only later.
     pub ran: bool,
-    /// When the guest was first asked to power off, and last.
+    /// The moments when the guest was asked to power off for the first time, and for the last.
     pub shutdown_asked: Option<(Moment, Moment)>,
-    /// How often starts that failed everywhere were tried again.
+    /// The number of times that starts which failed everywhere were tried again.
     pub failed_rounds: u32,
-    /// What could not be mounted is not tried again before this.
+    /// The moment for each mount before which it is not tried again.
     pub mount_at: BTreeMap<PathBuf, Moment>,
-    /// No seed is written before this.
+    /// The moment before which no seed disk is written.
     pub seed_at: Option<Moment>,
-    /// What came of the last request to reset the guest's password, until it is in the record.
+    /// The answer to the last request to reset the guest's password, until it is in the record.
     pub password: Option<Answer>,
     /// The migration whose intent this process has written, and when.
     pub begun: Option<(Uuid, Moment)>,
     /// The migration that was ended by an abort, and when.
     pub aborted: Option<(Uuid, Moment)>,
-    /// No migration is begun before this by itself, and how often in a row one went wrong.
+    /// The moment before which no migration is begun unless a command asks, and the number of those that went wrong in
+    /// a row.
     pub move_at: Option<Moment>,
     pub moves_failed: u32,
 }
 
-/// What is known of a write to the ownership record.
+/// The fate of a write to the ownership record, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Landed {
     Surely,
@@ -178,7 +180,7 @@ pub enum Landed {
     Perhaps,
 }
 
-/// Why a start or a resume failed, as far as the next try goes.
+/// The reason why a start or a resume failed, as far as the next try goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartFault {
     /// The hypervisor said no: that counts against this node.
@@ -190,7 +192,8 @@ pub enum StartFault {
 }
 
 impl Notes {
-    /// A write to the ownership record was sent. One that lost its cas has changed nothing, here neither.
+    /// Notes that a write to the ownership record was sent. A write that lost its cas has changed nothing, and changes
+    /// nothing here.
     pub fn wrote(&mut self, write: &Write, landed: Landed, now: Moment) {
         let surely = landed == Landed::Surely;
         if surely {
@@ -220,9 +223,9 @@ impl Notes {
                 self.tried.failed_rounds += 1;
             }
             reason if reason.starts_again() => {
-                // What ran before is no copy of the one that is to be started now.
+                // A copy that ran before is not the one that is to be started now.
                 self.tried.ran = false;
-                // Their word was in the write.
+                // The others' word was in the write.
                 self.seen.ask_others &= !surely;
             }
             EventReason::Stopped | EventReason::HostShutDown if surely => self.tried.shutdown_asked = None,
@@ -230,7 +233,7 @@ impl Notes {
         }
     }
 
-    /// A copy was made here, paused.
+    /// Notes that a copy was made here, paused.
     pub fn started(&mut self, now: Moment) {
         self.tried.ran = false;
         self.tried.blocked = None;
@@ -243,7 +246,7 @@ impl Notes {
         }
     }
 
-    /// The hypervisor was asked to let the copy run.
+    /// Notes that the hypervisor was asked to let the copy run.
     pub fn resumed(&mut self, because: ResumeBecause, done: bool, now: Moment) {
         self.tried.ran |= done;
         if let Some(pause) = because.again_after() {
@@ -267,7 +270,7 @@ impl Notes {
         }
     }
 
-    /// The guest was asked to power off. Whether for the first time.
+    /// Notes that the guest was asked to power off. Returns true if it was the first time.
     pub fn asked_to_power_off(&mut self, now: Moment) -> bool {
         let first = self.tried.shutdown_asked.map(|(first, _)| first);
         self.tried.shutdown_asked = Some((first.unwrap_or(now), now));
@@ -278,7 +281,7 @@ impl Notes {
         self.tried.aborted = Some((migration, now));
     }
 
-    /// Whether it was mounted or not is for the next look to say.
+    /// Notes a try to mount. The next look says whether it was mounted.
     pub fn tried_to_mount(&mut self, target: &Path, now: Moment) {
         self.tried.mount_at.insert(target.to_owned(), now + MOUNT_RETRY);
     }
@@ -288,7 +291,7 @@ impl Notes {
     }
 }
 
-/// How long none is begun by itself, after so many that went wrong in a row and one more.
+/// The pause before another migration is begun unasked, after so many that went wrong in a row and one more.
 fn pause(failed: u32) -> Duration {
     (FIRST_PAUSE * 2u32.pow(failed.min(8))).min(LONGEST_PAUSE)
 }

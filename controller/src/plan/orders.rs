@@ -15,8 +15,8 @@ use crate::observed::Observed;
 use crate::planted::{self, Bug};
 
 impl Upkeep<'_> {
-    /// Where operators want nothing to be begun, or it is not known whether they do: what runs is left as it is, and
-    /// what does not is not started. What is under way is finished.
+    /// Holds still where operators want nothing to be begun, or where it is not known whether they do: a VM that runs
+    /// is left as it is, and one that does not is not started. What is under way is finished.
     pub(super) fn holds_still(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         if self.is_under_way(notes) {
             return false;
@@ -37,7 +37,7 @@ impl Upkeep<'_> {
                 None => {}
             },
             LocalVm::ShuttingDown { .. } => plan.wait("ShuttingDown", "the guest is shutting down"),
-            // That is no start: the share is back, and the guest goes on where it was.
+            // Letting this guest go on is no start: the share is back, and the guest goes on where it was.
             LocalVm::Paused { reason: PauseReason::IoError, .. } => {
                 self.paused(PauseReason::IoError, notes, plan);
             }
@@ -45,7 +45,8 @@ impl Upkeep<'_> {
                 reason,
                 format!("a QEMU of the VM runs that libvirt does not know; it is left as it is: {why}"),
             ),
-            // Not written down, it would be taken for one that died with this node, once something may be begun again.
+            // A VM that has left and is not written down would be taken for one that died with this node, once
+            // something may be begun again.
             LocalVm::Off { reason: OffReason::Migrated | OffReason::Unread }
                 if self.has_moved_away(notes, plan) => {}
             LocalVm::Absent | LocalVm::Off { .. } | LocalVm::Paused { .. } | LocalVm::Crashed => {
@@ -55,14 +56,15 @@ impl Upkeep<'_> {
         true
     }
 
-    /// A start, or a shutdown that the guest was asked for by a stop that stands: another one begins anew.
+    /// True while a start is under way, or a shutdown that the guest was asked for by a stop that stands. Another stop
+    /// begins anew.
     fn is_under_way(&self, notes: &Notes) -> bool {
         let starting = matches!(self.record().phase, VmPhase::Starting | VmPhase::Stopping);
         let same = self.world.stop().is_some_and(|stop| notes.seen.stopping == Some(stop.at));
         starting || (same && notes.tried.shutdown_asked.is_some())
     }
 
-    /// What operators want of the VM that runs here, in the words for "the VM is ...".
+    /// The thing that operators want of the VM that runs here, in words that follow "the VM is ...".
     fn pending(&self) -> Option<String> {
         let answered = self.record().answered.as_ref().map(|answer| answer.id);
         let migrate = self.world.migrate.as_ref().filter(|request| answered != Some(request.id));
@@ -79,12 +81,12 @@ impl Upkeep<'_> {
             plan.step(self.stopped());
             return;
         }
-        // Another stop than the one the guest was asked for has its own time.
+        // A stop other than the one that the guest was asked for has its own time.
         if notes.seen.stopping.replace(stop.at) != Some(stop.at) {
             notes.tried.shutdown_asked = None;
         }
         match local {
-            // It may run where it was moved to: it is not stopped by being away.
+            // The VM may run where it was moved to: being away does not stop it.
             LocalVm::Absent | LocalVm::Off { .. } if self.runs_elsewhere(local, notes, plan) => {}
             LocalVm::Absent | LocalVm::Off { .. } => plan.step(self.stopped()),
             LocalVm::Crashed | LocalVm::Paused { .. } | LocalVm::Unmanaged => {
@@ -97,7 +99,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Whether the guest that is to be stopped is, or may be, on another host.
+    /// True if the guest that is to be stopped is, or may be, on another host.
     fn runs_elsewhere(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         (local.may_have_moved() || self.record().departed.is_some()) && self.has_moved_away(notes, plan)
             || self.hands_to_heir(Vec::new(), plan)

@@ -15,26 +15,27 @@ use super::unreadable;
 use crate::planted::{self, Bug};
 use crate::world::World;
 
-/// Between two looks at the leases.
+/// The time between two looks at the leases.
 pub(super) const LOOK: Duration = Duration::from_millis(LEASE_LOOK_MILLIS);
 
-/// What is asked of the other nodes before this one starts a copy.
+/// The questions to the other nodes before this one starts a copy.
 pub(super) struct Guard<'a> {
-    /// Leases fenced in the same write: those nodes need not be asked.
+    /// The leases that are fenced in the same write: those nodes need not be asked.
     pub fenced: &'a [Sight],
-    /// Whether a living node that cannot look at its processes stands in the way as well. It does where the record
-    /// itself proves nothing; where it names an owner that is dead, only that owner could have had a copy.
+    /// True if a living node that cannot look at its processes stands in the way as well. It does where the record
+    /// itself proves nothing. Where the record names an owner that is dead, only that owner could have had a copy.
     pub strict: bool,
-    /// Where the VM is being moved to: that node may have a copy, which does not run.
+    /// The target of the migration under way, which may have a copy that does not run.
     pub target: Option<&'a NodeName>,
-    /// Whether a copy is to be started by it. What only writes down what runs already does not wait for members of which
-    /// there is no trace.
+    /// True if a copy is to be started by the write. A write that only says what runs already does not wait for members
+    /// of which there is no trace.
     pub starts: bool,
 }
 
-/// Second guard of a start, for when the record is not what it was (deleted, restored from a snapshot): every other node
-/// that holds a lease must have been seen to renew it, with the word that it sees no process of the VM; or not to have
-/// renewed it for D, and then its copy is dead whatever the records say. Those whose word or silence this rests on.
+/// The second guard of a start, for a record that is not what it was (deleted, restored from a snapshot). Every other
+/// node that holds a lease must have been seen to renew it, and say by it that it sees no process of the VM; or must
+/// not have renewed it for D, and then its copy is dead whatever the records say. Returns the leases on which this
+/// rests.
 pub(super) fn nobody_else_has_a_copy(
     world: &World,
     guard: &Guard<'_>,
@@ -54,7 +55,7 @@ pub(super) fn nobody_else_has_a_copy(
         return None;
     }
     if !world.sees_the_leases() && !planted::is_planted(Bug::ListNotShownToBeNow) {
-        // An empty list may be one that has not been read yet, and a list without this life may be one of before it.
+        // An empty list may not have been read yet, and a list without this life may be of a time before it.
         plan.recheck_at(world.now + LOOK);
         plan.wait(
             "LeasesNotSeen",
@@ -109,23 +110,26 @@ pub(super) fn nobody_else_has_a_copy(
 }
 
 impl Upkeep<'_> {
-    /// Whether the other nodes are to say that they have no copy, before one is started here: wherever the last one has
-    /// ended by no step of ours, and where it is not known what became of it.
+    /// True if the other nodes are to say that they have no copy before one is started here: wherever the last one has
+    /// ended by no step of zsha's, and where it is not known what became of it.
     pub(super) fn is_to_ask(&self, notes: &Notes) -> bool {
         self.record().phase != VmPhase::Starting || self.record().departed.is_some() || notes.seen.ask_others
     }
 
-    /// Whether a node that cannot see its own processes stands in the way.
+    /// True if a node that cannot see its own processes stands in the way.
     pub(super) fn asks_strictly(&self, notes: &Notes) -> bool {
         self.world.went_back || self.record().departed.is_some() || notes.seen.gone.is_some()
     }
 }
 
+/// The moment until which the first start of a cluster waits for nodes that have no lease; None where this is no first
+/// start.
+///
 /// The first document of a cluster finds nodes that have still to come, and is not kept waiting for them for as long as
-/// the longest lease; but to a node that has just booted a store that was emptied looks the same. Whoever ran the VM then
-/// renewed last before the store was emptied, and so before this node's own life: by D after that it has written its
-/// lease again, or is dead. (The D of the document before is gone with the store: it is taken to be that of the present one, or of
-/// the most patient profile where that is longer.) None where it is no first start.
+/// the longest lease. But a store that was emptied looks the same to a node that has just booted. Whoever ran the VM
+/// then renewed last before the store was emptied, and so before this node's own life: by D after that it has written
+/// its lease again, or is dead. (The D of the earlier document is gone with the store. It is taken to be that of the
+/// present one, or of the most patient profile where that is longer.)
 fn first_start_waits_until(world: &World) -> Option<Moment> {
     let record = world.record()?;
     let is_first = record.last_start.is_none() && record.owner.is_none() && !world.went_back;
@@ -148,15 +152,16 @@ fn ask_for_lease(of: Owner, why: &str, plan: &mut Plan) {
     plan.step(Step::ReplaceLease { of, over: None });
 }
 
-/// Whether the record names this node, which has begun a new lease since: it was away, and the record may be of a time before
-/// others had the VM.
+/// True if the record names this node, which has begun a new lease since. It was away, and the record may be of a time
+/// before others had the VM.
 fn has_returned(world: &World) -> bool {
     let owner = world.record().and_then(|record| record.owner.as_ref());
     owner.is_some_and(|owner| owner.node == world.me && world.valid_epoch() != Some(owner.epoch))
 }
 
-/// A node of the document that has no lease at all, where that matters: the record is one that may be of another time. A
-/// lease may have been deleted by hand; and a record of a VM that has never run may be that of a store which was emptied.
+/// A node of the document that has no lease at all, where that matters: where the record may be of another time. A
+/// lease may have been deleted by hand, and the record of a VM that has never run may be that of a store which was
+/// emptied.
 fn silent_member<'w>(world: &'w World, guard: &Guard<'_>) -> Option<&'w NodeName> {
     let matters = guard.starts && (guard.strict || has_returned(world));
     if !matters || planted::is_planted(Bug::SilentMemberIgnored) {
@@ -171,7 +176,7 @@ fn silent_member<'w>(world: &'w World, guard: &Guard<'_>) -> Option<&'w NodeName
     world.document()?.order.iter().find(has_none)
 }
 
-/// That a node which does not own the VM has a copy, and what comes of it.
+/// The sentence on a node that does not own the VM and has a copy, and on what comes of it.
 pub(super) fn has_a_copy(sight: &Sight) -> String {
     let node = &sight.record.node;
     if sight.record.controller_alive {
@@ -186,14 +191,14 @@ pub(super) fn has_a_copy(sight: &Sight) -> String {
     )
 }
 
-/// What a node's lease says of copies there.
+/// The word: what a node's lease says of copies there.
 enum Word {
-    /// It has none to lose, and need not be asked.
+    /// The node has no copy to lose, and need not be asked.
     Nothing,
-    /// It says that it has none, or has been silent for so long that it has none. It may speak again, unseen: so this
-    /// becomes part of the write.
+    /// The node says that it has no copy, or has been silent for so long that it has none. It may speak again, unseen;
+    /// so this word becomes part of the write.
     NoCopy,
-    /// It may have one; when that may be otherwise, if time alone can make it so.
+    /// The node may have a copy. `until`: when that may be otherwise, if time alone can make it so.
     InTheWay { reason: &'static str, why: String, until: Option<Moment> },
 }
 
@@ -201,7 +206,7 @@ fn word_of(world: &World, strict: bool, sight: &Sight) -> Word {
     let node = &sight.record.node;
     let in_the_way = |reason, until, why| Word::InTheWay { reason, why, until };
     match sight.record.state {
-        // Of a restored snapshot, it may live by a later life that is not written down again yet.
+        // A node whose lease is of a restored snapshot may live by a later life that is not written down again yet.
         LeaseState::Fenced | LeaseState::Released
             if world.went_back && !sight.is_news && !sight.is_silent(world.now) =>
         {

@@ -1,5 +1,5 @@
-//! The owner of the VM, and how it changes its record. What it does with the VM stands in the files that decide it, each
-//! as methods of [`Upkeep`].
+//! The owner of the VM, and how it changes its record. The files that decide what it does with the VM add methods to
+//! [`Upkeep`].
 
 use zsha_crds::EventReason;
 use zsha_crds::records::VmRecord;

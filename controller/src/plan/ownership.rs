@@ -1,7 +1,8 @@
-//! May this node run the VM? May it be taken from the node that is named?
+//! Decides whether this node may run the VM, and whether the VM may be claimed from a node that is named.
 //!
-//! A node may run the VM iff its own lease is valid and the record names it with the epoch of that lease. It may be
-//! claimed iff every node named in the record is fenced, or has begun a later life, or has released its lease.
+//! A node may run the VM only while its own lease is valid and the record names it with the epoch of that lease. The VM
+//! may be claimed only when every node that the record names is fenced, or has begun a later life, or has released its
+//! lease.
 
 use std::time::Duration;
 
@@ -15,21 +16,21 @@ use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::{UnreadableLease, World};
 
-/// Whoever keeps a lease writes over nonsense within its next renewal, and one that is kept by a newer zsha in a form that
-/// is not known here changes with each. What has not changed for so long is nobody's any more.
+/// The time after which nonsense in the place of a lease is nobody's: a living holder writes over it within its next
+/// renewal, and a lease that a newer zsha keeps in a form that is not known here changes with each.
 pub const LEFT_ALONE: Duration = Duration::from_secs(10);
 
-/// What the record and the lease together say of this node.
+/// The right of this node, by record and lease together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Right {
-    /// Lease valid, record names this node and epoch, and this process wrote it while its lease was renewed without a
-    /// break.
+    /// The lease is valid, the record names this node and epoch, and this process wrote it while its lease was renewed
+    /// without a break.
     Mine { epoch: u64 },
-    /// As `Mine`, but the record was written by an earlier process of this node, of which a write may still be on
-    /// its way: write it once more before anything is started.
+    /// The same, but an earlier process of this node wrote the record, and a write of that process may still be on its
+    /// way: the record is written once more before anything is started.
     Unconfirmed { epoch: u64 },
-    /// The record is of a time before this node became the owner: the store went back. What this node wrote then, and
-    /// lives by with a copy that is here, is the truth.
+    /// The record is of a time before this node became the owner: the store went back. The truth is what this node
+    /// wrote then, and lives by with a copy that is here.
     Overtaken { epoch: u64 },
     /// The VM is being moved here, and is not this node's yet.
     Target,
@@ -37,9 +38,9 @@ pub enum Right {
     NotMine { because: String },
     /// This node's lease is not valid.
     NoLease { because: String },
-    /// There is no record. Nothing follows from that.
+    /// There is no record, and nothing follows from that.
     Missing,
-    /// It cannot be told: hold what is.
+    /// It cannot be told: everything stays as it is.
     Unknown { because: String },
 }
 
@@ -61,7 +62,7 @@ pub fn right(world: &World) -> Right {
     }
     let named = stored.record.owner.as_ref();
     if named.is_some_and(|o| o.node == world.me && o.epoch == verdict.epoch) {
-        // What was written before the keeper saw the store go back may not be there any more.
+        // A record that was written before the keeper saw the store go back may not be there any more.
         return if stored.written.is_some_and(|written| verdict.covers(written))
             || planted::is_planted(Bug::OldWritePlannedBy) && stored.written.is_some()
             || planted::is_planted(Bug::AdoptedUnwritten)
@@ -77,7 +78,7 @@ pub fn right(world: &World) -> Right {
     Right::NotMine { because: not_mine(named, world, verdict.epoch) }
 }
 
-/// Whether this node is where the VM is being moved to, with what arrives here not yet its own.
+/// True if the VM is being moved to this node, and what arrives here is not yet its own.
 fn is_target(world: &World, epoch: u64) -> bool {
     world
         .record()
@@ -85,8 +86,8 @@ fn is_target(world: &World, epoch: u64) -> bool {
         .is_some_and(|migration| migration.to.node == world.me && migration.to.epoch == epoch)
 }
 
-/// Only with a copy that runs here: a VM that does not run loses nothing by whatever the record says now, and one that
-/// stands still may be what a migration has brought since.
+/// True if the record is of a time before this node became the owner, and a copy runs here. A VM that does not run
+/// loses nothing by whatever the record says now, and one that stands still may be what a migration has brought since.
 fn is_overtaken(world: &World, stored: &VmRecord, epoch: u64) -> bool {
     let Some(before) = &world.vm_before else { return false };
     let mine = before.owner.as_ref().is_some_and(|owner| owner.node == world.me && owner.epoch == epoch);
@@ -94,8 +95,8 @@ fn is_overtaken(world: &World, stored: &VmRecord, epoch: u64) -> bool {
     mine && runs_here && stored.revision < before.revision
 }
 
-/// Whether what runs here is this node's own in the present life of its lease: a record by which it has still to be handed
-/// over is of an earlier time.
+/// True if the copy that runs here is this node's own in the present life of its lease. A record by which it has still
+/// to be handed over is of an earlier time.
 fn runs_as_its_own(world: &World) -> bool {
     world.expects_own() && world.local.known().is_some_and(LocalVm::executes)
 }
@@ -110,17 +111,17 @@ fn not_mine(named: Option<&Owner>, world: &World, epoch: u64) -> String {
     }
 }
 
-/// What is known of a node's right to the copy it was named for.
+/// The standing of a node that the record names: what is known of the copy it was named for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// Its copy is proven dead.
+    /// The copy is proven dead.
     Dead { because: String },
-    /// It has not renewed for D: it may be fenced.
+    /// The node has not renewed its lease for D, so it may be fenced.
     Expired { sight: Box<Sight> },
-    /// Its lease is not in the store, so nobody can wait for it to run out; nor what was put in its place (at this index)
-    /// by somebody who did not know the epoch, or wrote nonsense.
+    /// The lease is not in the store, so nobody can wait for it to run out. The same holds for what was put in its
+    /// place (at this index) by somebody who did not know the epoch, or wrote nonsense.
     Gone { over: Option<u64> },
-    /// It may live; not before `until` can anything be said (None: no limit is known).
+    /// The node may live. Nothing can be said before `until` (None: no limit is known).
     MayLive { until: Option<Moment>, because: String },
 }
 
@@ -143,7 +144,7 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
         if planted::is_planted(Bug::MissingIsDead) {
             return Standing::Dead { because: "a bug is planted".to_owned() };
         }
-        // One's own lease is there, so the list of leases can be read, and it is not in it.
+        // This node's own lease is there, so the list of leases can be read, and the other lease is not in it.
         if world.sights.contains_key(&world.me) {
             return Standing::Gone { over: None };
         }
@@ -186,13 +187,14 @@ pub fn standing(world: &World, named: &Owner) -> Standing {
     }
 }
 
-/// Of a node that is named in a later epoch than its lease is in: one of the two is of another time.
+/// The standing of a node that is named in a later epoch than its lease is in: one of the two is of another time.
 fn of_an_earlier_epoch(world: &World, named: &Owner, sight: &Sight) -> Standing {
     let lease = &sight.record;
     if lease.state == LeaseState::Lost {
         return Standing::Gone { over: Some(sight.index) };
     }
-    // One life at a time: who is seen to renew in this epoch does not live in a later one, which is of another time.
+    // A node has one life at a time. One that is seen to renew in this epoch does not live in a later one, which is of
+    // another time.
     if lease.state == LeaseState::Held && sight.is_news && sight.is_renewed(world.now) {
         return Standing::Dead {
             because: format!(
@@ -228,13 +230,13 @@ fn of_unreadable(world: &World, node: &NodeName, lease: &UnreadableLease) -> Sta
     }
 }
 
-/// As a lease that is gone, once it has been left alone for a while: nobody can wait for what it does not say. Only by
-/// whoever sees its own.
+/// True if an unreadable lease has been left alone for a while. It then counts as gone: nobody can wait for what it
+/// does not say. Only a node that sees its own lease may conclude that.
 pub(super) fn is_abandoned(world: &World, lease: &UnreadableLease) -> bool {
     world.sights.contains_key(&world.me) && world.now >= lease.since + LEFT_ALONE
 }
 
-/// Everybody the record names: the owner, and the target of a migration where that is another.
+/// Every node that the record names: the owner, and the target of a migration where that is another.
 pub fn named(record: &VmRecord) -> impl Iterator<Item = &Owner> {
     let target = record.migration.as_ref().map(|migration| &migration.to);
     record.owner.iter().chain(target.filter(|target| record.owner.as_ref() != Some(target)))

@@ -1,5 +1,5 @@
-//! Resetting the password of root in the guest, asked for by command: done once, by the owner, while the guest runs, and
-//! answered in the ownership record.
+//! Resets the password of root in the guest where a command asks for it: the owner does it once, while the guest runs,
+//! and answers in the ownership record.
 
 use uuid::Uuid;
 use zsha_crds::EventReason;
@@ -12,8 +12,8 @@ use super::step::Step;
 use crate::hypervisor::LocalVm;
 
 impl Upkeep<'_> {
-    /// Whether something is to be done for it now. A request that meets no running guest is refused at once, so that none
-    /// lies about until the VM starts some day.
+    /// Plans what the request needs now; returns true if it plans anything. A request that meets no running guest is
+    /// refused at once, so that none lies about until the VM starts some day.
     pub(super) fn reset_password(&self, local: LocalVm, notes: &Notes, plan: &mut Plan) -> bool {
         let asked = self.world.intents.known().and_then(|intents| intents.reset_password.as_ref());
         let over = self.record().password_reset.as_ref().map(|answer| answer.id);

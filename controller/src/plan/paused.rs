@@ -1,4 +1,4 @@
-//! What the owner does with a guest that is paused: let it go on, leave it alone, or end it.
+//! Decides for the owner's guest that is paused: it is let go on, left alone, or ended.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use super::step::{ResumeBecause, Step};
 use crate::hypervisor::PauseReason;
 use crate::planted::{self, Bug};
 
-/// What QEMU paused for a fault of its own is let go on once a second for so long, and then started afresh: it
-/// executes nothing meanwhile.
+/// The time for which QEMU, paused by a fault of its own, is let go on once a second; then the VM is started afresh.
+/// The guest executes nothing meanwhile.
 pub const FAULT_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Upkeep<'_> {
@@ -60,7 +60,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// QEMU stopped the guest because something went wrong in it or around it.
+    /// Deals with a guest that QEMU stopped because something went wrong in it or around it.
     fn faulted(&self, notes: &mut Notes, plan: &mut Plan) {
         let since = *notes.seen.faulted_since.get_or_insert(self.world.now);
         if self.world.now >= since + FAULT_PATIENCE {
@@ -74,12 +74,14 @@ impl Upkeep<'_> {
         self.try_on(ResumeBecause::FaultOver, plan);
     }
 
-    /// No migration from here is under way: one by hand is coming back, or one has ended and left the guest paused. It may have gone on
-    /// where it went, seen or not, and then its memory here is older than its disk. So what zsha's own has not left is never let
-    /// go on: where nobody else has the guest it is started afresh.
+    /// Deals with a guest that is paused while no migration from here is under way: one by hand is coming back, or one
+    /// has ended and left the guest paused. The guest may have gone where it went, seen or not, and then its memory
+    /// here is older than its disk. So it is let go on only where zsha's own migration left it; otherwise it is started
+    /// afresh, once nobody else has it.
     fn left_paused(&self, notes: &mut Notes, plan: &mut Plan) {
         if notes.seen.migration.left_by_ours || planted::is_planted(Bug::SourceGoesOnUnasked) {
-            // The target of zsha's own is let run by the record only, which does not name it.
+            // The record decides whether the target of zsha's own migration is let run, and it does not name the
+            // target.
             self.faulted(notes, plan);
             return;
         }
@@ -117,7 +119,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// Lets go on what QEMU has stopped.
+    /// Plans to let the guest go on that QEMU has stopped.
     fn try_on(&self, because: ResumeBecause, plan: &mut Plan) {
         if let Some(pause) = because.again_after() {
             plan.recheck_at(self.world.now + pause);

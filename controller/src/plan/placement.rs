@@ -1,5 +1,5 @@
-//! Which nodes could take the VM, in what order, and what the others lack. The same function on every node, over
-//! what is nearly the same world; where two nodes differ for a moment, the cas settles it.
+//! Decides which nodes could take the VM, in what order, and what the others lack. Every node runs the same function
+//! over nearly the same world; where two nodes differ for a moment, the cas settles it.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::{fitness, stability};
 use crate::desired::Desired;
 use crate::world::World;
 
-/// Failed starts on one node before it is passed over.
+/// The number of failed starts after which a node is passed over.
 pub const MAX_START_FAILURES: u32 = 2;
 
-/// The line of candidates, and why the others are not in it.
+/// The line of candidates, and the reasons why the others are not in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Candidates {
     pub fit: Vec<NodeName>,
@@ -21,12 +21,12 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// How many are before `node`; None if it is not fit.
+    /// The number of nodes before `node` in the line; None if it is not fit.
     pub fn rank(&self, node: &NodeName) -> Option<u32> {
         self.fit.iter().position(|n| n == node).and_then(|p| u32::try_from(p).ok())
     }
 
-    /// The reasons in one sentence.
+    /// The reasons why nodes are not in the line, in one sentence.
     pub fn why_not(&self) -> String {
         let parts: Vec<_> = self.unfit.iter().map(|(node, why)| format!("{node}: {why}")).collect();
         parts.join("; ")
@@ -35,7 +35,7 @@ impl Candidates {
 
 pub fn candidates(world: &World, desired: &Desired, record: &VmRecord) -> Candidates {
     let mut candidates = Candidates::default();
-    // Fit, and better than nothing.
+    // The last choice: fit, and better than nothing.
     let mut last = Vec::new();
     for node in &desired.order {
         let unfit = if *node == world.me { own_unfitness(world) } else { unfitness(world, desired, node) };
@@ -52,7 +52,7 @@ pub fn candidates(world: &World, desired: &Desired, record: &VmRecord) -> Candid
     candidates
 }
 
-/// Whether the node loses its lease again and again, as it says itself.
+/// True if the node loses its lease again and again, as it says itself.
 pub(super) fn is_unstable(world: &World, node: &NodeName) -> bool {
     if *node == world.me {
         return !stability::stable(world).0;
@@ -60,7 +60,7 @@ pub(super) fn is_unstable(world: &World, node: &NodeName) -> bool {
     world.nodes.get(node).is_some_and(|status| stability::says_unstable(status))
 }
 
-/// Whether this node has failed too often under the document in force.
+/// The reason why this node has failed too often under the document in force, if it has.
 pub fn failures(record: &VmRecord, desired: &Desired, node: &NodeName) -> Option<String> {
     if record.failures_generation != desired.generation {
         return None;
@@ -72,14 +72,14 @@ pub fn failures(record: &VmRecord, desired: &Desired, node: &NodeName) -> Option
         .map(|f| format!("the VM failed to start there {} times: {}", f.count, f.reason))
 }
 
-/// Whether this node would be fit if no operator had drained it.
+/// True if this node would be fit if no operator had drained it.
 pub fn is_only_drained(world: &World, desired: &Desired, record: &VmRecord) -> bool {
     world.cordon(&world.me).is_some()
         && fitness::first_fault_of_its_own(&fitness::conditions(world)).is_none()
         && failures(record, desired, &world.me).is_none()
 }
 
-/// Whether the node has said last that the VM may be placed there, whatever has changed since.
+/// True if the node's last status says that the VM may be placed there, whatever has changed since.
 pub fn says_ready(world: &World, node: &NodeName) -> bool {
     let said =
         world.nodes.get(node).and_then(|status| condition::find(&status.conditions, ConditionKind::Ready));
@@ -90,7 +90,7 @@ fn own_unfitness(world: &World) -> Option<String> {
     fitness::first_fault(&fitness::conditions(world))
 }
 
-/// Why the node is unfit by its own word and nothing else.
+/// The reason why the node is unfit, where its own status is the only reason.
 pub(super) fn is_unfit_by_its_word(
     world: &World,
     desired: &Desired,
@@ -134,12 +134,12 @@ fn unfit_by_its_lease(world: &World, node: &NodeName) -> Option<String> {
 fn unfit_by_its_word(world: &World, desired: &Desired, node: &NodeName) -> Option<String> {
     let Some(status) = world.nodes.get(node) else { return Some("it has not reported yet".to_owned()) };
     if status.observed_generation < desired.generation {
-        // It lives, and has not yet said what it thinks of this document: it keeps its place in the line.
+        // The node lives, and has not yet said what it thinks of this document: it keeps its place in the line.
         return None;
     }
     match condition::find(&status.conditions, ConditionKind::Ready) {
         Some(ready) if ready.is_true() => None,
-        // Whether it is drained is known better here.
+        // This node knows better than the other's status whether the other is drained.
         Some(_) if fitness::lacks_only_its_operators(&status.conditions) => None,
         Some(ready) => Some(ready.message.clone()),
         None => Some("it has not said whether it is ready".to_owned()),

@@ -1,4 +1,4 @@
-//! How a guest is shut down: it is asked to power off, asked again, and after a while ended.
+//! Shuts a guest down: it is asked to power off, asked again, and ended after a while.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use super::notes::Notes;
 use super::owner::Upkeep;
 use super::step::{Step, Still};
 
-/// A guest asked to power off has this long before it is ended.
+/// The time that a guest has to power off before it is ended.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(120);
-/// A guest that boots does not listen yet, and an agent may be busy: it is asked again this often.
+/// The pause before a guest is asked again: one that boots does not listen yet, and an agent may be busy.
 pub const SHUTDOWN_AGAIN: Duration = Duration::from_secs(15);
 
 impl Upkeep<'_> {
-    /// Asks, and asks again; after a while it is ended. Without any time, at once.
+    /// Asks the guest to power off, and again; ends it after a while. A guest that is given no time is ended at once.
     pub(super) fn shut_down(
         &self,
         limit: Duration,

@@ -1,4 +1,4 @@
-//! Whether this node loses its lease again and again: then it is fit, and the last to be given the VM.
+//! Decides whether this node loses its lease again and again. Such a node is fit, and the last to be given the VM.
 
 use std::time::Duration;
 
@@ -8,15 +8,15 @@ use zsha_crds::{ConditionKind, condition};
 
 use crate::world::World;
 
-/// The reason of a node that is not.
+/// The reason of a node that is not stable.
 const LOSES_LEASES: &str = "LosesLeases";
 
-/// So many lost leases within [`REMEMBERED`] make a node unstable.
+/// The number of lost leases within [`REMEMBERED`] that makes a node unstable.
 const TOO_MANY: usize = 3;
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
-/// The leases that this node has lost within the last hour, oldest first: as it has said itself, and as its keeper says. It
-/// is told in the node's status, and so outlives every process of it; a life is told from another by its epoch.
+/// The leases that this node has lost within the last hour, oldest first: by its own status, and by its keeper. The
+/// status keeps them, so that they outlive every process of the node. One life is told from another by its epoch.
 pub fn lost_leases(world: &World) -> Vec<LostLease> {
     let said = world.nodes.get(&world.me).map(|status| status.lost_leases.as_slice()).unwrap_or_default();
     let mut lost: Vec<_> = said.iter().filter(|lost| is_recent(world.wall, lost.at)).cloned().collect();
@@ -32,12 +32,12 @@ pub fn lost_leases(world: &World) -> Vec<LostLease> {
     lost
 }
 
-/// Also of one that a clock set back makes a little later than now.
+/// True if the time is recent. A clock that was set back may make it a little later than now.
 fn is_recent(now: Timestamp, at: Timestamp) -> bool {
     now.duration_since(at).unsigned_abs() < REMEMBERED
 }
 
-/// Of this node.
+/// The condition `Stable` of this node.
 pub fn stable(world: &World) -> (bool, &'static str, String) {
     let lost = lost_leases(world);
     match lost.as_slice() {
@@ -59,7 +59,7 @@ pub fn stable(world: &World) -> (bool, &'static str, String) {
     }
 }
 
-/// Whether a node has said that it is not stable.
+/// True if a node's status says that it is not stable.
 pub fn says_unstable(status: &NodeStatus) -> bool {
     condition::find(&status.conditions, ConditionKind::Stable)
         .is_some_and(|stable| stable.reason == LOSES_LEASES && !stable.is_true())

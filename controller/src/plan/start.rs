@@ -1,4 +1,5 @@
-//! What leads the owner to a start of its VM: whether it may be started here, when, and what becomes of starts that fail.
+//! Leads the owner to a start of its VM: whether the VM may be started here, when, and what becomes of starts that
+//! fail.
 
 use std::time::Duration;
 
@@ -17,12 +18,13 @@ use crate::desired::Desired;
 use crate::hypervisor::OffReason;
 use crate::planted::{self, Bug};
 
-/// Starts within the window that are not slowed down: a second is worth more than the heat of five starts.
+/// The number of starts within the window that are not slowed down: a second is worth more than the heat of five
+/// starts.
 const AT_ONCE: usize = 5;
-/// Starts older than this no longer slow the next one down.
+/// The age after which a start no longer slows the next one down.
 const CRASH_WINDOW: Duration = Duration::from_secs(600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// What cannot be looked at for so long is not only being restarted.
+/// The time after which a hypervisor that does not answer is more than just being restarted.
 pub(super) const BLIND_PATIENCE: Duration = Duration::from_secs(15);
 
 impl Upkeep<'_> {
@@ -70,7 +72,8 @@ impl Upkeep<'_> {
         self.begin_start(reason, &desired, notes, plan);
     }
 
-    /// Nothing here stands in the way. First it is written that the VM is to be started, then it is.
+    /// Begins the start, where nothing here stands in the way. First it is written that the VM is to be started, then
+    /// it is started.
     fn begin_start(&self, reason: OffReason, desired: &Desired, notes: &Notes, plan: &mut Plan) {
         if self.is_to_ask(notes) {
             let guard = Guard { fenced: &[], strict: self.asks_strictly(notes), target: None, starts: true };
@@ -79,7 +82,7 @@ impl Upkeep<'_> {
                 false => nobody_else_has_a_copy(self.world, &guard, plan),
             };
             let Some(rests_on) = asked else { return };
-            // With the others' word in the write: whoever has a copy by then makes it fail.
+            // The others' word goes into the write: a node that has a copy by then makes it fail.
             let mut step = self.starting(reason, notes, desired);
             if let Step::Write(write) = &mut step {
                 write.rests_on = rests_on;
@@ -88,7 +91,8 @@ impl Upkeep<'_> {
         } else if [Bug::CopyElsewhereIgnored, Bug::StartWithoutLease].into_iter().any(planted::is_planted)
             || !self.is_with_another(plan)
         {
-            // They had none as it was written that the VM is to be started; what has come since is not started beside.
+            // The others had no copy as it was written that the VM is to be started. No copy is started beside one that
+            // has come since.
             plan.step(Step::Start {
                 domain: desired.domain.clone(),
                 seed: desired.seeds.get(&self.world.me).cloned(),
@@ -127,8 +131,8 @@ impl Upkeep<'_> {
         })
     }
 
-    /// A guest that powered itself off is left so where the document says so; not one that was `asked` to, by a stop
-    /// that was taken back since.
+    /// Leaves a guest off that powered itself off, where the document says so. A guest that was `asked` to, by a stop
+    /// that was taken back since, is not left off.
     fn left_off(&self, reason: OffReason, desired: &Desired, asked: bool, plan: &mut Plan) -> bool {
         let left = reason == OffReason::Shutdown && desired.power_off == GuestPowerOff::StayOff && !asked;
         if left {
@@ -141,7 +145,7 @@ impl Upkeep<'_> {
         left
     }
 
-    /// A start that failed goes into the record before anything else is tried.
+    /// Writes a start that failed into the record before anything else is tried.
     pub(super) fn count_failure(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
         let Some(reason) = notes.tried.failed.clone() else { return false };
         let me = self.world.me.clone();
@@ -169,7 +173,8 @@ impl Upkeep<'_> {
             .is_some_and(|desired| placement::failures(self.record(), desired, &self.world.me).is_some())
     }
 
-    /// Whether the VM cannot be started here but perhaps elsewhere: then nobody owns it, and the others try.
+    /// Gives the VM up where it cannot be started here but perhaps elsewhere: then nobody owns it, and the others try.
+    /// Returns true if it is given up.
     pub(super) fn give_up(&self, desired: &Desired, plan: &mut Plan) -> bool {
         let line = placement::candidates(self.world, desired, self.record());
         let Some(why) = line.unfit.get(&self.world.me) else { return false };
@@ -182,7 +187,7 @@ impl Upkeep<'_> {
                 record.phase = VmPhase::Failed;
             }));
         } else if line.fit.is_empty() && placement::is_only_drained(self.world, desired, self.record()) {
-            // It was to leave, and has nowhere to go: it is no worse off here than nowhere.
+            // The VM was to leave, and has nowhere to go. It is no worse off here than nowhere.
             return false;
         } else if line.fit.is_empty() && !self.too_many_failures() {
             plan.wait("NoNodeFit", format!("the VM waits for a fit node. {}", line.why_not()));
@@ -197,7 +202,8 @@ impl Upkeep<'_> {
     }
 }
 
-/// A VM that dies soon after each start is started ever more slowly: a few times at once, then after 1, 2, 4 ... 60 s.
+/// The moment of the next start. A VM that dies soon after each start is started ever more slowly: a few times at once,
+/// then after 1, 2, 4 ... 60 s.
 fn next_start(notes: &Notes, now: Moment) -> Moment {
     let lately: Vec<_> = notes.tried.starts.iter().filter(|at| now.since(**at) < CRASH_WINDOW).collect();
     match (lately.len(), lately.last()) {

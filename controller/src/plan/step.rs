@@ -1,4 +1,4 @@
-//! What a pass may decide to do: values, for `act` to carry out.
+//! The steps that a pass may plan: values, for `act` to carry out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::host::MountWant;
 use crate::hypervisor::{DomainSpec, MigrationOrder};
 use crate::world::World;
 
-/// One thing to do. Each is looked at again before the next that depends on it is planned.
+/// One thing to do. Its result is looked at before the next step that depends on it is planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Tell the keeper the timings of the document.
     SetTimings(LeaseTimings),
-    /// Have ready what the guest is told if it starts here.
+    /// Write the seed disk that the guest is told by if it starts here.
     WriteSeed(Arc<Seed>),
     /// Tell the keeper whether the document wants its watchdog.
     SetWatchdog(bool),
@@ -30,10 +30,10 @@ pub enum Step {
         because: String,
         if_still: Option<Still>,
     },
-    /// Put a record in the place of an owner's lease that is gone, so that it can be renewed over, or fenced.
+    /// Put a record in the place of an owner's lease that is gone, so that the lease can be renewed over it, or fenced.
     ReplaceLease {
         of: Owner,
-        /// Index of such a record of a lower epoch, put there by somebody who did not know this one.
+        /// The index of such a record of a lower epoch, put there by somebody who did not know this one.
         over: Option<u64>,
     },
     /// Write the ownership record by cas, resting on this node's own lease.
@@ -41,16 +41,16 @@ pub enum Step {
     /// Make the process of the domain, paused, if the lease of this epoch still holds.
     Start {
         domain: DomainSpec,
-        /// What the guest is told there. None: nothing new, the document no longer names this node.
+        /// The seed disk for the guest there. None: nothing new, since the document no longer names this node.
         seed: Option<Arc<Seed>>,
         epoch: u64,
     },
-    /// Let it run, if the lease of this epoch still holds.
+    /// Let the copy run, if the lease of this epoch still holds.
     Resume {
         epoch: u64,
         because: ResumeBecause,
     },
-    /// Remove the definition of the domain from the disk: neither a hand nor a boot is to start it here.
+    /// Remove the definition of the domain from the disk, so that neither a hand nor a boot starts it here.
     Undefine {
         because: String,
     },
@@ -72,7 +72,8 @@ pub enum Step {
     },
 }
 
-/// What must still be so when a copy is ended or a guest asked to power off, where that may have changed since it was decided.
+/// The thing that must still be so when a copy is ended or a guest asked to power off, where it may have changed since
+/// the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Still {
     /// This node's lease is not valid.
@@ -84,7 +85,7 @@ pub enum Still {
 }
 
 impl Step {
-    /// One word, for metrics and logs.
+    /// The step's name in one word, for metrics and logs.
     pub fn name(&self) -> &'static str {
         match self {
             Self::SetTimings(_) => "SetTimings",
@@ -115,7 +116,7 @@ pub enum ResumeBecause {
 }
 
 impl ResumeBecause {
-    /// What QEMU has stopped is let go on, and not again before this has passed. None: a try that fails says when.
+    /// The pause before a guest that QEMU has stopped is let go on again. None: a try that fails says when.
     pub fn again_after(self) -> Option<Duration> {
         match self {
             Self::IoErrorOver => Some(IO_ERROR_RETRY),
@@ -125,7 +126,7 @@ impl ResumeBecause {
     }
 }
 
-/// After an I/O error pause, try to go on this often.
+/// The pause between tries to let a guest go on after an I/O error.
 const IO_ERROR_RETRY: Duration = Duration::from_secs(5);
 const FAULT_RETRY: Duration = Duration::from_secs(1);
 
@@ -133,22 +134,23 @@ const FAULT_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     pub record: VmRecord,
-    /// Index of the record this replaces; None: it is written anew.
+    /// The index of the record that this one replaces; None: it is written anew.
     pub index: Option<u64>,
-    /// The lease of this node the write rests on: its epoch, and its very life.
+    /// The lease of this node on which the write rests: its epoch, and its very life.
     pub epoch: u64,
     pub incarnation: Uuid,
-    /// Other nodes' leases the decision rests on, exactly as they were seen.
+    /// The leases of other nodes on which the decision rests, exactly as they were seen.
     pub rests_on: Vec<Sight>,
-    /// Leases to fence in the same transaction.
+    /// The leases to fence in the same transaction.
     pub fence: Vec<Sight>,
-    /// For the event: why, and a sentence.
+    /// The reason and the sentence of the event.
     pub reason: EventReason,
     pub message: String,
 }
 
 impl Write {
-    /// In the place of what is stored at this index, by this node's lease in this epoch, resting on nobody else.
+    /// A write in the place of what is stored at this index, by this node's lease in this epoch, resting on no other
+    /// node.
     pub(super) fn over(
         index: u64,
         world: &World,

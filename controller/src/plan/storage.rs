@@ -1,8 +1,8 @@
-//! What the owner does with a VM whose disk is not reached from its node.
+//! Decides for an owner whose VM's disk is not reached from its node.
 //!
-//! Only the image and the file system that it lies on are that disk: another mount, a bridge or the guest's seed may be as
-//! broken as it likes. And only a look that ran counts: what could not be looked at is told as a condition, and ends
-//! nothing.
+//! That disk is the image and the file system that it lies on, and nothing else: another mount, a bridge or the guest's
+//! seed disk may be as broken as it likes. And only a look that ran counts: what could not be looked at is told as a
+//! condition, and ends nothing.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::hypervisor::{LocalVm, PauseReason};
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 
-/// A disk that is not reached from here for so long, while another node is fit, is not reached again soon: three looks at
-/// the host, and longer than the others need to find that they do not reach it either.
+/// The time after which a disk that is not reached from here, while another node is fit, will not be reached again
+/// soon: three looks at the host, and longer than the others need to find that they do not reach it either.
 const STORAGE_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Upkeep<'_> {
-    /// The host has seen that the VM's disk is not reached from here. Such a guest is of no use and cannot be moved live; where
-    /// another node is fit, and so reaches the disk, it is ended after a while, and started there. Where nobody is, that
-    /// would help nobody, and a guest that is paused for it is let go on when the share is back. Whether this is all that
-    /// is to be done.
+    /// Decides once the host has seen that the VM's disk is not reached from here. Such a guest is of no use and cannot
+    /// be moved live. Where another node is fit, and so reaches the disk, the guest is ended after a while and started
+    /// there. Where none is, that would help nobody, and a guest that is paused for its disk is let go on when the
+    /// share is back. Returns true if nothing else is to be done.
     pub(super) fn without_storage(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         let waits_for_it = matches!(local, LocalVm::Paused { reason: PauseReason::IoError, .. });
         let looked = self.world.document().zip(self.world.host.known()).filter(|_| local.has_process());
@@ -49,7 +49,7 @@ impl Upkeep<'_> {
         let since = *notes.seen.storage_lost_since.get_or_insert(self.world.now);
         let due = since + STORAGE_PATIENCE;
         if self.world.now >= due || planted::is_planted(Bug::StorageNeedsNoPatience) {
-            // Nothing is waited for a second time once it is dead.
+            // Once the copy is dead, nothing is waited for a second time.
             notes.seen.blind_since = Some(since);
             plan.step(kill(format!("its disk is not reached from here ({why}), and {other} is fit")));
             return true;
@@ -64,9 +64,9 @@ impl Upkeep<'_> {
     }
 }
 
-/// What a look has found wrong with the VM's disk. Of a guest that runs only an image that does not answer counts, which is
-/// for its own file system to say: what QEMU has open it may still reach where something else is wrong at the path. One that
-/// `waits_for_it` has had the same from its disk.
+/// The fault that a look has found with the VM's disk. For a guest that runs, only an image that does not answer
+/// counts, which its own file system says: QEMU may still reach what it has open where something else is wrong at the
+/// path. A guest that `waits_for_it` has had the same from its disk.
 fn fault(desired: &Desired, facts: &HostFacts, waits_for_it: bool) -> Option<String> {
     let image = match facts.image.as_ref()? {
         Observed::Known(ImageFact::NotAnswering { .. }) => true,
@@ -77,25 +77,25 @@ fn fault(desired: &Desired, facts: &HostFacts, waits_for_it: bool) -> Option<Str
             | ImageFact::NotReached { .. },
         ) => waits_for_it,
         Observed::Known(ImageFact::Present { .. } | ImageFact::Reached { .. }) => false,
-        // The very file that is open answers, whatever is on the way to it; or nobody has looked.
+        // The very file that QEMU has open answers, whatever is on the way to it; or nobody has looked.
         Observed::Known(ImageFact::Hidden { .. }) | Observed::Unknown(_) => return None,
     };
     if image {
         return Some(fitness::image(desired, facts).2);
     }
-    // Another image may lie where the share is to be.
+    // Another image may lie where the share is to be mounted.
     let want = carrying(desired).filter(|_| waits_for_it)?;
     match facts.mounts.get(&want.target)? {
         Observed::Known(MountFact::NotMounted | MountFact::Other { .. }) => {
             Some(fitness::mount(want, facts).2)
         }
-        // Where it hangs, and the image does not, it is not what the image lies on.
+        // The mount hangs and the image does not, so the image does not lie on it.
         Observed::Known(MountFact::NotAnswering { .. } | MountFact::Mounted { .. })
         | Observed::Unknown(_) => None,
     }
 }
 
-/// The mount of the document that the image lies on: of those above it the nearest.
+/// The mount of the document on which the image lies: the nearest of those above it.
 fn carrying(desired: &Desired) -> Option<&MountWant> {
     let Some(ImageWant::File(image)) = &desired.wants.image else { return None };
     let above = desired.wants.mounts.iter().filter(|want| image.starts_with(&want.target));

@@ -1,4 +1,4 @@
-//! Decisions by values: one world in, one plan out.
+//! Tests of decisions by values: one world in, one plan out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -245,7 +245,7 @@ fn change(world: &mut World, change: impl FnOnce(&mut Desired)) {
     world.desired = Observed::Known(Some(Arc::new(changed)));
 }
 
-/// As time goes by on a node that renews.
+/// Moves time on for a node that renews its lease.
 fn at(world: &mut World, now: Moment) {
     world.now = now;
     if let Observed::Known(verdict) = &mut world.lease {
@@ -756,7 +756,7 @@ fn a_required_watchdog_that_is_not_there_makes_a_node_unfit() {
     assert!(plan.conditions[0].message.contains("`Fencing.Watchdog` is 'required'"));
 }
 
-/// What the keeper says of its watchdog.
+/// Sets what the keeper says of its watchdog.
 fn with_watchdog(world: &mut World, state: WatchdogState) {
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
     verdict.watchdog = state;

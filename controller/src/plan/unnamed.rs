@@ -1,12 +1,12 @@
-//! A copy of the VM is here, and the ownership record does not name this node.
+//! Deals with an unnamed copy: it is here, and the ownership record does not name this node.
 //!
-//! It may be the VM: the record is of another time (a snapshot was restored, the store was emptied and a document
+//! The copy may be the VM: the record is of another time (a snapshot was restored, the store was emptied and a document
 //! applied), or somebody has moved the guest here past zsha. Then it is kept, and claimed where it runs, once everybody
-//! who is named is dead and nobody else has a copy; while the owner lives, that one hands it over (`departed`).
-//! Or it is nobody's (started by hand, by what was left on disk, from a file), and is ended.
+//! who is named is dead and nobody else has a copy; while the owner lives, the owner hands it over (`departed`). Or the
+//! copy is nobody's (started by hand, by what was left on disk, from a file), and is ended.
 //!
-//! Claiming in place starts nothing, so it can make no second copy. Ending a copy that may be the VM waits for the word
-//! of another node that it has one.
+//! Claiming in place starts nothing, so it can make no second copy. A copy that may be the VM is ended only once
+//! another node says that it has one.
 
 use std::time::Duration;
 
@@ -26,34 +26,35 @@ use crate::hypervisor::{LocalVm, Origin, PauseReason};
 use crate::planted::{self, Bug};
 use crate::world::{StoredVm, World};
 
-/// A copy that is here without being named is seen to be what it is, and another that says it has the VM to stay with it: it
-/// has just been left by it, or is about to end what it has.
+/// The time for which an unnamed copy must be seen to be what it is, and another node must say that it has the VM: the
+/// guest has perhaps just left that node, or it is about to end what it has.
 const SETTLED: Duration = Duration::from_secs(10);
-/// Where nobody can say whether the guest executes there (no controller, or a libvirt that hangs): what arrives by hand has
-/// arrived by then.
+/// The time for which a node counts as having a copy where nobody can say whether the guest executes there (no
+/// controller, or a libvirt that hangs). A guest that arrives by hand has arrived by then.
 const UNSEEN: Duration = Duration::from_secs(60);
 
-/// What is here.
+/// The kinds of copies that can be here unnamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Is {
-    /// This node's own in the present life of its lease, by what its keeper was told; or one of before that was kept.
+    /// The copy is this node's own in the present life of its lease, by what its keeper was told; or one of an earlier
+    /// life that was kept.
     Ours,
-    /// Brought by a migration that was not zsha's, and whole.
+    /// The copy was brought by a migration that was not zsha's, and is whole.
     Brought,
-    /// The same, and it does not execute: its source has the guest still, or goes on with it after all.
+    /// The copy is being brought, and does not execute: its source still has the guest, or goes on with it after all.
     Arriving,
-    /// Neither: nobody of zsha has started it.
+    /// The copy is nobody's: no node of zsha has started it, and no migration has brought it.
     Nobodys,
-    /// Nobody has looked yet since it came.
+    /// Nobody has looked yet since the copy came.
     NotKnown,
 }
 
 fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
     let Some(verdict) = world.lease.known() else { return Is::Nobodys };
     let origin = world.domain.known().map(|facts| facts.origin);
-    // A file is as old as the moment it was saved in: the VM has gone on since.
+    // The copy was made from a file. That is as old as the moment in which it was saved: the VM has gone on since.
     let restored = origin == Some(Origin::Restored) && !planted::is_planted(Bug::SavedFileIsTheVm);
-    // The keeper's last look may be of before it came.
+    // The keeper's last look may be older than the copy.
     let counted = counted_since(world, heard).is_some_and(|n| n > 0);
     let brought = match origin {
         Some(Origin::Migrated) => Some(true),
@@ -61,17 +62,17 @@ fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
         Some(Origin::Restored | Origin::None | Origin::Unknown) | None => counted.then_some(verdict.incoming),
     };
     match (local, verdict.expects) {
-        // QEMU is there and does not work: there is nothing to keep.
+        // QEMU is there and does not work, so there is nothing to keep.
         (LocalVm::Crashed, _) => Is::Nobodys,
         _ if planted::is_planted(Bug::RecordOutweighsTheCopy) => Is::Nobodys,
         (_, Some(Expectation::Own | Expectation::Unsaid)) => Is::Ours,
-        // Of a migration of ours that is over: its source goes on, or has gone on, with the disk.
+        // The copy came with a migration of zsha's that is over. The source goes on, or has gone on, with the disk.
         (_, Some(Expectation::Arrival) | None) if !local.executes() => Is::Nobodys,
         _ if restored => Is::Nobodys,
         (LocalVm::Paused { reason: PauseReason::Incoming, .. }, _) => Is::Arriving,
         (_, Some(Expectation::Nothing | Expectation::Arrival) | None) => match brought {
             Some(true) if local.executes() => Is::Brought,
-            // Whole or not, it has never run here, and its source may have gone on with the disk.
+            // The copy, whole or not, has never run here, and its source may have gone on with the disk.
             Some(true) => Is::Arriving,
             Some(false) => Is::Nobodys,
             None => Is::NotKnown,
@@ -79,7 +80,8 @@ fn what_it_is(world: &World, local: LocalVm, heard: &Heard) -> Is {
     }
 }
 
-/// Whether there is one. `because`: why it is not this node's, in the words of a reason to end it.
+/// Deals with the copy; returns true if there is one. `because`: why it is not this node's, in the words of a reason to
+/// end it.
 pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut Plan) -> bool {
     let Some(local) = world.local.known().copied().filter(LocalVm::has_process) else {
         notes.seen.unnamed = None;
@@ -110,7 +112,7 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
         (Is::NotKnown, Some(other)) if stays.is_some() => {
             plan.step(kill(format!("{because}, and {other} has it too")));
         }
-        // Its keeper looks, and sees none: it could not end it.
+        // This node's keeper looks and sees no copy, so it could not end it.
         (Is::NotKnown, None) if counted_since(world, &heard) == Some(0) => plan.step(kill(because)),
         (Is::Nobodys, _) => plan.step(kill(because)),
         (Is::Arriving, None) if has_left_for_here(world, stored, local) => {
@@ -123,7 +125,8 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
             plan.step(kill(format!("{because}, and has it too")));
         }
         (Is::Ours | Is::Brought | Is::NotKnown, Some(other)) => {
-            // Told to one that has only what a migration has left behind: it names this node.
+            // The other node is named and has only the remains of a migration. It is told that the VM is here, and
+            // makes this node the owner.
             plan.runs_unnamed =
                 is == Is::Brought && is_named(stored, other) && executes_there(world, other) == Some(false);
             plan.recheck_at(world.now + LOOK);
@@ -136,7 +139,8 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
                 ),
             );
         }
-        // That nobody could look how it came is no evidence against it: like one that was brought, it is kept where it is.
+        // Nobody could look how the copy came, which is no evidence against it. It is kept where it is, like one that
+        // was brought.
         (Is::NotKnown, None) if !local.executes() => {
             plan.recheck_at(world.now + LOOK);
             plan.wait(
@@ -155,8 +159,8 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
     true
 }
 
-/// Since when a copy has been here that executes, or does not, as this one. What the source of a migration says of its process
-/// counts once the guest executes here, and not before.
+/// The moment since which a copy has been here that executes, or does not, as this one. What the source of a migration
+/// says of its process counts only once the guest executes here.
 fn here_since(world: &World, local: LocalVm, notes: &mut Notes) -> Heard {
     let since = match notes.seen.unnamed.take() {
         Some((heard, executed)) if executed == local.executes() => heard,
@@ -165,7 +169,7 @@ fn here_since(world: &World, local: LocalVm, notes: &mut Notes) -> Heard {
     notes.seen.unnamed.insert((since, local.executes())).0.clone()
 }
 
-/// Since when it has been this node that says that it has a copy as well.
+/// The moment since which this same other node has said that it has a copy as well.
 fn elsewhere_since(world: &World, elsewhere: Option<&NodeName>, notes: &mut Notes) -> Moment {
     let since = match (notes.seen.also.take(), elsewhere) {
         (Some((before, since)), Some(other)) if before == *other => since,
@@ -175,7 +179,8 @@ fn elsewhere_since(world: &World, elsewhere: Option<&NodeName>, notes: &mut Note
     since
 }
 
-/// How many processes the keeper has counted since this was first seen here. None: it has not, or could not.
+/// The number of processes that the keeper has counted since the copy was first seen here. None: it has not counted, or
+/// could not.
 fn counted_since(world: &World, heard: &Heard) -> Option<u32> {
     let verdict = world.lease.known()?;
     verdict.copies.filter(|_| verdict.counted_at.is_some_and(|at| at > heard.at))
@@ -191,29 +196,29 @@ fn frozen(world: &World, what: &str, plan: &mut Plan) {
     }
 }
 
-/// Who says, since it was first seen here, that it has a copy as well. The last word of one that is about to be fenced is
+/// The node that has said since then that it has a copy as well. The last word of a node that is about to be fenced is
 /// of no use: what it had may be here.
 fn elsewhere<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
     let has_one = |sight: &&Sight| sight.has_copy() && sight.is_renewed(world.now) && heard.is_before(sight);
     world.others().find(has_one).map(|sight| &sight.record.node)
 }
 
-/// Whether it has said for long enough that it has a copy, and that the guest executes there. What is arriving there, or is left
-/// there of a guest that is gone, is no reason to end one that runs.
+/// True if the other node has said for long enough that it has a copy, and that the guest executes there. A copy that
+/// is arriving there, or is left there of a guest that is gone, is no reason to end one that runs.
 fn stays_there(world: &World, stored: &StoredVm, other: &NodeName, since: Moment) -> bool {
     if planted::is_planted(Bug::AnyCopyElsewhereStays) {
         return true;
     }
     let after = match executes_there(world, other) {
         Some(true) => SETTLED,
-        // What hangs as it ends looks so too, where the record says that the VM has left.
+        // A copy that hangs as it ends looks the same, where the record says that the VM has left.
         None if stored.record.departed.is_none() => UNSEEN,
         Some(false) | None => return false,
     };
     world.now >= since + after
 }
 
-/// As its controller says. None: that is down, or does not see it.
+/// True if the guest executes there, as that node's controller says. None: the controller is down, or does not see it.
 fn executes_there(world: &World, node: &NodeName) -> Option<bool> {
     let lives = world.sights.get(node).is_some_and(|sight| sight.record.controller_alive);
     match world.said_of_vm(node).filter(|_| lives)?.local_vm {
@@ -223,7 +228,8 @@ fn executes_there(world: &World, node: &NodeName) -> Option<bool> {
     }
 }
 
-/// Half of the guest's memory is at its source still, whose process counts as a copy for as long as that takes.
+/// True while half of the guest's memory is still at its source, whose process counts as a copy for as long as that
+/// takes.
 fn is_post_copy(world: &World) -> bool {
     world.domain.known().is_none_or(|facts| facts.post_copy)
 }
@@ -232,14 +238,16 @@ fn is_named(stored: &StoredVm, node: &NodeName) -> bool {
     stored.record.owner.as_ref().is_some_and(|owner| owner.node == *node)
 }
 
-/// Paused by a command, and whole: its owner has written down that it has left, and has seen it here.
+/// True if the guest was paused by a command, and is whole: its owner has written down that it has left, and has seen
+/// it here.
 fn has_left_for_here(world: &World, stored: &StoredVm, local: LocalVm) -> bool {
     let seen_here =
         stored.record.departed.as_ref().is_some_and(|departed| departed.seen_on.contains(&world.me));
     seen_here && matches!(local, LocalVm::Paused { reason: PauseReason::Asked, .. })
 }
 
-/// It was paused by a command as it was moved, and is kept: claimed where it is, once nobody who is named may run it.
+/// Keeps a guest that was paused by a command as it was moved: it is claimed where it is, once nobody who is named may
+/// run it.
 fn arrived_paused(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Plan) {
     plan.runs_unnamed = true;
     plan.recheck_at(world.now + LOOK);
@@ -254,8 +262,8 @@ fn arrived_paused(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Pl
     );
 }
 
-/// It executes nothing while its source lives: that one has the guest. It is put away where nothing can come of it any
-/// more, and not before: a kill in the moment of the change would end the VM.
+/// Deals with a copy that executes nothing while its source lives, since the source has the guest. It is ended where
+/// nothing can come of it any more, and not before: a kill in the moment of the change would end the VM.
 fn arriving(
     world: &World,
     stored: &StoredVm,
@@ -265,8 +273,8 @@ fn arriving(
     let mut aside = Plan::default();
     let source_is_dead = freed(world, stored, &mut aside).is_some() && stored.record.owner.is_some();
     let spoken = world.sees_the_leases() && heard.silent(world).is_none();
-    // Its source may be a host that is no node: then it is for libvirt, and whoever moves it back, to end it; or for an operator who
-    // has looked, and wants the VM started.
+    // The source may be a host that is no node. Then libvirt ends the copy, or whoever moves it back; or an operator
+    // does, who has looked and wants the VM started.
     let is_coming = world.local.known().is_some_and(LocalVm::is_incoming);
     let from_afar = stored.record.departed.is_some() && is_coming && world.start_asked().is_none();
     let nowhere = elsewhere.is_none() && world.now >= heard.at + SETTLED && spoken && !from_afar;
@@ -278,8 +286,8 @@ fn arriving(
     plan.wait("Arriving", "a copy of the VM arrives here by a migration that no record names");
 }
 
-/// This node becomes the owner of what runs here. The same is needed as for any claim, but for the word of members that
-/// have no lease: nothing is started.
+/// Makes this node the owner of the copy that runs here. It takes the same as any claim, except the word of members
+/// that have no lease: nothing is started.
 fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Plan) {
     let Some(freed) = freed(world, stored, plan) else {
         let owner = stored.record.owner.as_ref().map_or("its owner", |owner| owner.node.as_str());
@@ -312,7 +320,7 @@ fn claim_in_place(world: &World, stored: &StoredVm, heard: &Heard, plan: &mut Pl
         world.me,
         if before.owner.is_some() { freed.because.as_str() } else { "nobody was named" }
     );
-    // One that a start of this node has made and not let run yet is let run by the same step as ever.
+    // A copy that a start of this node has made and not let run yet is let run by the usual step.
     let is_starting = world.expects_own()
         && matches!(world.local.known(), Some(LocalVm::Paused { reason: PauseReason::Asked, .. }));
     let record = VmRecord {

@@ -1,5 +1,5 @@
-//! What is done about records that somebody has written nonsense over, or deleted. That says nothing: neither that a node
-//! lives or is dead, nor whose the VM is. Where it can be mended, it is.
+//! Deals with records that somebody has written nonsense over, or deleted. Such a record says nothing: neither whether
+//! a node lives nor whose the VM is. Where it can be mended, it is.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::ownership::{self, LEFT_ALONE, is_abandoned};
 use super::step::{Step, Write};
 use crate::world::{Overwritten, UnreadableLease, World};
 
-/// Between two looks at the leases.
+/// The time between two looks at the leases.
 const AGAIN: Duration = Duration::from_millis(LEASE_LOOK_MILLIS);
 
-/// Has a record put in the place of the first lease of another node that cannot be read, and says what comes of it. Whether
-/// there is one.
+/// Has a record put in the place of the first lease of another node that cannot be read, and says what comes of it.
+/// Returns true if there is one.
 pub fn is_in_the_way(world: &World, record: Option<&VmRecord>, plan: &mut Plan) -> bool {
     let Some((node, lease)) = world.unreadable_leases.iter().find(|(node, _)| **node != world.me) else {
         return false;
@@ -46,7 +46,7 @@ pub(super) fn put_record_in_place(world: &World, of: Owner, lease: &UnreadableLe
     }
 }
 
-/// There is no ownership record. It proves nothing, so nothing is started or ended.
+/// Decides where there is no ownership record. That proves nothing, so nothing is started or ended.
 pub fn missing(world: &World, plan: &mut Plan) {
     if world.document().is_none() {
         plan.wait("NoDocument", "there is no document yet: `zsha apply -f FILE` writes one");
@@ -59,8 +59,8 @@ pub fn missing(world: &World, plan: &mut Plan) {
     );
 }
 
-/// It cannot be told whether this node may run the VM: what is stays so. Where that is because its record was written
-/// over, and this node is surely the owner still, it writes it down again.
+/// Decides where it cannot be told whether this node may run the VM: everything stays as it is. Where the record was
+/// written over, and this node is surely the owner still, it writes the record again.
 pub fn hold(world: &World, because: String, plan: &mut Plan) {
     match world.vm_overwritten.as_ref().and_then(|overwritten| written_again(world, overwritten)) {
         Some(write) => {
@@ -71,8 +71,9 @@ pub fn hold(world: &World, because: String, plan: &mut Plan) {
     }
 }
 
-/// The record as this node wrote it, once more. Nobody can have claimed the VM since: that takes a fence or the release of
-/// this node's lease, and that has been renewed without a break; or a word of this process, and this was its last.
+/// The record as this node wrote it, to be written once more. Nobody can have claimed the VM since. That takes a fence
+/// or the release of this node's lease, which has been renewed without a break; or a write of this process, and this
+/// record was its last.
 fn written_again(world: &World, overwritten: &Overwritten) -> Option<Write> {
     let epoch = world.valid_epoch()?;
     world.lease.known().filter(|verdict| verdict.covers(overwritten.sent))?;

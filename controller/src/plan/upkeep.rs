@@ -1,5 +1,5 @@
-//! What the owner does with its VM, by what is seen of it: in what order everything that it may do is asked for, what it does
-//! with a guest that runs, and with one that cannot be seen.
+//! Decides what the owner does with its VM, by what is seen of it: in which order its duties come, what it does with a
+//! guest that runs, and with one that cannot be seen.
 
 use std::time::Duration;
 
@@ -17,10 +17,11 @@ use crate::observed::Observed;
 use crate::planted::{self, Bug};
 use crate::world::World;
 
-/// A guest may follow a request to power off so long after it, though that was taken back.
+/// The time for which a guest may still follow a request to power off that was taken back.
 const STILL_MAY_FOLLOW: Duration = Duration::from_secs(5 * SHUTDOWN_PATIENCE.as_secs());
 
-/// Called only when this node owns the VM, its lease is valid, and this process wrote the record.
+/// Keeps the VM as it should be. It is called only when this node owns the VM, its lease is valid, and this process
+/// wrote the record.
 pub(super) fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan) {
     let Some(stored) = world.stored() else { return };
     let owner = Upkeep { world, stored, epoch };
@@ -69,7 +70,7 @@ pub(super) fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan
         LocalVm::Running { generation } => owner.running(generation, notes, plan),
         LocalVm::ShuttingDown { .. } => plan.wait("ShuttingDown", "the guest is shutting down"),
         LocalVm::Crashed => plan.step(kill("QEMU is there and does not work")),
-        // Also for a moment while a process that was killed goes.
+        // This is so for a moment as well while a process that was killed goes.
         LocalVm::Unmanaged => plan.wait(
             "Unmanaged",
             format!(
@@ -81,7 +82,7 @@ pub(super) fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan
     }
 }
 
-/// What was noted of a copy that looked otherwise than this one.
+/// Forgets notes on a copy that looked otherwise than this one.
 fn forget_what_is_over(local: LocalVm, notes: &mut Notes) {
     if local != (LocalVm::Off { reason: OffReason::Unread }) {
         notes.seen.unread_since = None;
@@ -95,11 +96,11 @@ fn forget_what_is_over(local: LocalVm, notes: &mut Notes) {
 }
 
 impl Upkeep<'_> {
-    /// The hypervisor does not answer. A VM that runs is left as it is; one that surely does not is set free after a
-    /// while for a node that can start it.
+    /// Decides where the hypervisor does not answer. A VM that runs is left as it is. One that surely does not run is
+    /// given up after a while, for a node that can start it.
     fn blind(&self, why: &str, notes: &mut Notes, plan: &mut Plan) {
         let since = *notes.seen.blind_since.get_or_insert(self.world.now);
-        // A keeper that was seen not to count what is here says nothing by counting none.
+        // A keeper that was seen not to count what is here proves nothing by counting none.
         let counted = self.world.lease.known().and_then(|verdict| verdict.copies);
         let no_copy = counted == Some(0) && !self.world.keeper_blind;
         if self.world.last_end.known().is_some() {
@@ -120,12 +121,12 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The hypervisor cannot be asked how the copy that was here has ended, and libvirt's log says that it was moved away, or
-    /// cannot be read. Once that is written down the VM may be given up: the record keeps everybody from starting it. Before its
-    /// first start here the last end is that of an earlier copy.
+    /// True where the hypervisor cannot be asked how the copy that was here has ended, and libvirt's log says that it
+    /// was moved away, or cannot be read. Once that is written down the VM may be given up: the record keeps everybody
+    /// from starting it. Before its first start here the last end is that of an earlier copy.
     fn may_have_left(&self, notes: &mut Notes, plan: &mut Plan) -> bool {
         let record = self.record();
-        // Of one by zsha's own migration the record says where it went.
+        // A copy that zsha's own migration has moved is where the record says.
         let is_plain = record.departed.is_none() && record.migration.is_none();
         if !is_plain || record.phase != VmPhase::Running || planted::is_planted(Bug::GivenUpUnread) {
             return false;
@@ -134,7 +135,7 @@ impl Upkeep<'_> {
         let has_left = left.is_some_and(|left| left.how == OffReason::Migrated || left.followed);
         match &self.world.last_end {
             Observed::Known(Some(OffReason::Migrated)) => {}
-            // It was seen before libvirt fell silent; since then its log may tell of another.
+            // It was seen before libvirt fell silent; since then the log may tell of another copy.
             _ if has_left => {}
             Observed::Known(_) => return false,
             Observed::Unknown(_) if self.waits_for_log(notes, plan) => return true,
@@ -184,7 +185,7 @@ impl Upkeep<'_> {
             plan.step(self.change(EventReason::FoundAgain, message, |record| record.departed = None));
         } else if let Some(start) = self.world.start_asked().filter(|_| notes.tried.shutdown_asked.is_none())
         {
-            // Else it would start the VM once more, whenever that is left off.
+            // Without an answer the order would start the VM once more, whenever it is left off.
             let message = format!("{} said `zsha start`, and the VM runs", start.by);
             let id = start.id;
             plan.step(
@@ -195,7 +196,7 @@ impl Upkeep<'_> {
         }
     }
 
-    /// The VM has left, and a guest runs here that is another, or of which it is not known yet how it came.
+    /// Deals with a guest that runs here after the VM has left: it is another, or it is not known yet how it came.
     fn stands_in_its_place(&self, known: bool, plan: &mut Plan) {
         let me = &self.world.me;
         if known {

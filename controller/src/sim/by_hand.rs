@@ -1,8 +1,10 @@
-//! What the judge allows for what somebody has made execute by hand, past zsha: nobody can keep it from beginning. Beside
-//! another copy it is to be ended within R (until the next look at the processes), K, and a second for a look at the
-//! hypervisor and its answer; where both the keeper's loop and the controller stand still nobody looks, and it is ended when
-//! the node's lease ends. Where it is the only copy, since it was moved there past zsha, it may go on, as long as the node's
-//! lease is valid, until the record names it.
+//! What the judge allows for copies that people have made execute by hand, past zsha: nobody can keep such a copy from
+//! beginning.
+//!
+//! Beside another copy it must be ended within R (until the next look at the processes), K, and a second for a look at
+//! the hypervisor and its answer. Where both the keeper's loop and the controller stand still nobody looks, and it must
+//! be ended when the node's lease ends. Where it is the only copy, since the VM was moved there past zsha, it may go on
+//! while the node's lease is valid, until the record names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,22 +16,22 @@ use zsha_crds::records::LeaseTimings;
 use super::freeze::Part;
 use super::validity::Grant;
 
-/// A look at the hypervisor that is slow, and the call that follows.
+/// The time for a slow look at the hypervisor and the call that follows.
 const LOOKS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct ByHand {
-    /// Those that were made to execute past zsha, and when.
+    /// The processes that were made to execute past zsha, and when.
     processes: BTreeMap<u64, Instant>,
-    /// Those of them that nobody was to start: they are moved copies of the one VM, and not to be harmed.
+    /// The processes among them that nobody was to start: they are moved copies of the one VM, and must not be harmed.
     moved: BTreeSet<u64>,
-    /// Those that were on their way to another node.
+    /// The processes that were on their way to another node.
     leaving: BTreeSet<u64>,
-    /// Until when what executes there is not held against anybody.
+    /// The time until which a copy that executes there is held against nobody.
     until: BTreeMap<NodeName, Instant>,
-    /// Whenever something was made to execute there.
+    /// The times at which something was made to execute there.
     made: BTreeMap<NodeName, Vec<Instant>>,
-    /// What stands still.
+    /// The parts of nodes that stand still.
     still: BTreeSet<(NodeName, Part)>,
 }
 
@@ -41,7 +43,7 @@ impl ByHand {
         self.until.insert(node.clone(), Instant::now() + within(None));
     }
 
-    /// This one waits there for the guest, which is moved past zsha.
+    /// This process waits there for the guest, which is moved past zsha.
     pub fn awaits(&mut self, node: &NodeName, process: u64) {
         self.made(node, process);
         self.moved.insert(process);
@@ -62,7 +64,7 @@ impl ByHand {
         }
     }
 
-    /// Whether it may end for nothing: somebody has started it past zsha, or it has left.
+    /// True if the process may end without a reason of zsha's: somebody has started it past zsha, or it has left.
     pub fn ended_by_it(&self, process: u64) -> bool {
         self.is(process) && !self.moved.contains(&process) || self.leaving.contains(&process)
     }
@@ -71,12 +73,12 @@ impl ByHand {
         self.processes.contains_key(&process)
     }
 
-    /// Whether it was made so lately that who writes just now may have looked before.
+    /// True if the process was made so lately that a node which writes just now may have looked before.
     pub fn is_new(&self, process: u64) -> bool {
         self.processes.get(&process).is_some_and(|made| made.elapsed() < LOOKS)
     }
 
-    /// It executes there, alone or beside another.
+    /// The process executes there, alone or beside another.
     pub fn seen(&mut self, node: &NodeName, process: u64, grant: Option<&Grant>, beside: bool) {
         if !self.is(process) {
             self.until.remove(node);
@@ -91,7 +93,7 @@ impl ByHand {
         }
     }
 
-    /// Whether what executed there at that time may be what was made to by hand.
+    /// True if a copy that executed there at that time may be the one that was made to by hand.
     pub fn excused(&self, node: &NodeName, at: Instant) -> bool {
         let soon = |made: &Instant| (*made..=*made + within(None)).contains(&at);
         self.made.get(node).is_some_and(|made| made.iter().any(soon))
@@ -102,7 +104,8 @@ impl ByHand {
     }
 }
 
-/// R of a node whose lease nobody knows: it has none to renew, and looks all the time.
+/// The time within which a copy made by hand must be ended. For a node whose lease nobody knows that of the longest
+/// profile counts.
 fn within(grant: Option<&Grant>) -> Duration {
     let (renew, kill) = grant
         .map_or((LeaseTimings::PATIENT.renew(), LeaseTimings::PATIENT.kill()), |grant| {

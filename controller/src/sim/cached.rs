@@ -15,7 +15,7 @@ impl<T: serde::de::DeserializeOwned> Cached<T> {
         Self { key, index: 0, value: None }
     }
 
-    /// What it was, if it has changed.
+    /// Reads the record again. Returns the value from before if it has changed.
     pub(super) fn refresh(&mut self, store: &MemoryStore) -> Option<Option<T>> {
         let index = store.index_of(&self.key).unwrap_or_default();
         if index == self.index {

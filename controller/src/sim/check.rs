@@ -1,11 +1,12 @@
-//! The judge: looks at the processes and the store from outside, and at no word or reckoning of ours. It is asked at
-//! every change of a process and at every write, so that nothing between two looks is missed.
+//! The judge. It looks at the processes and the store from outside, and believes no word or reckoning of zsha's. It
+//! looks at every change of a process and at every write, so that it misses nothing in between.
 //!
 //! - I1: at most one copy executes.
-//! - I2: a copy executes only with its node's lease valid (`validity`), its node and epoch named as owner, unfenced.
-//! - R1 to R4: what is begun, ended and written has a reason, and the reason is so (`reasons`).
-//! - I3: a copy that executes goes on doing so, unless its node's lease lapsed, and for a reason; or it was killed,
-//!   lost power or was powered off; or an operator asked for the stop.
+//! - I2: a copy executes only while its node's lease is valid (`validity`), unfenced, and its node and epoch are named
+//!   as owner.
+//! - R1 to R4: what is begun, ended and written has a reason, and the reason is true (`reasons`).
+//! - I3: a copy that executes goes on, unless its node's lease lapsed for a reason, it was killed, it lost power or was
+//!   powered off, or an operator asked for the stop.
 
 mod rules;
 mod told;
@@ -27,20 +28,21 @@ use super::validity::Validity;
 use crate::hypervisor::simulated::SimulatedHosts;
 use crate::keeper::watchdog::simulated::SimulatedDevice;
 
-/// After a restore, until every node has seen it, and whoever is entitled has written itself down again; or, cut off
-/// before it could, has outlived the longest F and K that are drawn.
+/// The time after a restore in which the records may be of another time: until every node has seen the restore and
+/// whoever is entitled has written itself down again, or, cut off before it could, has outlived the longest F and K
+/// that are drawn.
 const UNSETTLED: Duration = Duration::from_secs(30);
 
-/// K of a node whose lease nobody knows: the shortest.
+/// The K of a node whose lease nobody knows: the shortest.
 const KILL: Duration = Duration::from_millis(500);
 
 /// A process that executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Executing {
     process: u64,
-    /// Whether a stop was in force at any time since it began.
+    /// True if a stop was in force at any time since the process began.
     stop_asked: bool,
-    /// Whether it executed by a valid lease when a snapshot was last restored.
+    /// True if the process executed by a valid lease when a snapshot was last restored.
     held: bool,
 }
 
@@ -58,31 +60,32 @@ pub struct Checker {
     pub violations: Vec<String>,
     doubles: usize,
     stale: usize,
-    /// Until when the store may not say yet who owns what: a snapshot was restored.
+    /// The time until which the store may not say yet who owns what, since a snapshot was restored.
     unsettled_until: Option<Instant>,
-    /// Whether a node ever had to put a record in the place of another's lease.
+    /// True if a node ever had to put a record in the place of another's lease.
     lost: bool,
-    /// Writes of the ownership record that were done, and those that lost their race.
+    /// The number of writes of the ownership record that were done, and of those that lost their race.
     written: (u64, u64),
-    /// What executed at the last look.
+    /// The processes that executed at the last look.
     executing: BTreeMap<NodeName, Executing>,
-    /// What executed on a host when it was suspended.
+    /// The processes that executed on a host when it was suspended.
     asleep: BTreeMap<NodeName, Executing>,
-    /// Nodes whose whole host was ever suspended, and whenever they woke.
+    /// The nodes whose whole host was ever suspended, and the times at which they woke.
     slept: BTreeSet<NodeName>,
     woke: BTreeMap<NodeName, Vec<Instant>>,
     watchdogs: BTreeMap<NodeName, Arc<SimulatedDevice>>,
-    /// Copies in uninterruptible sleep, without a watchdog, beside which another executed. No promise covers them.
+    /// The copies in uninterruptible sleep, without a watchdog, beside which another executed. No promise covers them.
     stuck: BTreeSet<u64>,
-    /// Nodes on which a copy may end at this moment.
+    /// The nodes on which a copy may end at this moment.
     excused: BTreeSet<NodeName>,
-    /// What somebody has made execute by hand, past zsha.
+    /// The copies that somebody has made execute by hand, past zsha.
     pub by_hand: ByHand,
-    /// Nodes that do not reach the VM's disk: what executes there may be ended.
+    /// The nodes that do not reach the VM's disk: a copy that executes there may be ended.
     pub without_disk: BTreeSet<NodeName>,
-    /// Nodes whose hosts shut down: a guest there ends with them.
+    /// The nodes whose hosts shut down: a guest there ends with its host.
     pub going_down: BTreeSet<NodeName>,
-    /// Every fault, every change of the ownership record and of who executes, by virtual time.
+    /// The log of every fault, of every change of the ownership record and of every change of who executes, by virtual
+    /// time.
     pub log: String,
 }
 
@@ -149,14 +152,14 @@ impl Checker {
         self.unsettled_until = Some(Instant::now() + UNSETTLED);
     }
 
-    /// It has only now become possible to write anything again.
+    /// The store has only now become writable again, so that the time to settle begins here.
     pub fn reached_again(&mut self) {
         if self.is_unsettled() {
             self.unsettled_until = Some(Instant::now() + UNSETTLED);
         }
     }
 
-    /// Whether a snapshot was restored in this run.
+    /// True if a snapshot was restored in this run.
     pub const fn was_restored(&self) -> bool {
         self.unsettled_until.is_some()
     }
@@ -165,7 +168,7 @@ impl Checker {
         self.unsettled_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Does what ends copies on these nodes, and does not hold their end against anybody.
+    /// Runs `act`, which ends copies on these nodes, and holds their end against nobody.
     pub fn excusing(&mut self, nodes: impl IntoIterator<Item = NodeName>, act: impl FnOnce(&SimulatedHosts)) {
         self.check();
         self.excused.extend(nodes);
@@ -175,7 +178,7 @@ impl Checker {
         self.excused.clear();
     }
 
-    /// All that must hold now.
+    /// Checks all that must hold now.
     pub fn check(&mut self) {
         self.refresh();
         self.check_what_hosts_saw();
@@ -221,7 +224,7 @@ impl Checker {
         }
     }
 
-    /// A node's transaction was done, or was not as something had changed.
+    /// A node's transaction was done, or was refused since something had changed.
     pub fn asked_for(&mut self, ops: &[Op], committed: bool) {
         let ownership = self.keys.vm(&self.keys.vm_id().name);
         if ops.iter().any(|op| matches!(op, Op::Cas { key, .. } if *key == ownership)) {
@@ -234,7 +237,7 @@ impl Checker {
         self.watchdogs.insert(node.clone(), device);
     }
 
-    /// The host is suspended as a whole, and with it what executes there.
+    /// The host is suspended as a whole, and with it the copy that executes there.
     pub fn suspend(&mut self, node: &NodeName) {
         self.check();
         if let Some(it) = self.executing.remove(node) {
@@ -245,7 +248,8 @@ impl Checker {
         self.check();
     }
 
-    /// It wakes. What executed there does so again before anybody can kill it: that is not promised away.
+    /// The host wakes. A copy that executed there executes again before anybody can kill it; that is checked like any
+    /// other.
     pub fn wake(&mut self, node: &NodeName) {
         self.woke.entry(node.clone()).or_default().push(Instant::now());
         self.hosts.wake(node);
@@ -258,7 +262,7 @@ impl Checker {
         self.check();
     }
 
-    /// For K after the whole host woke.
+    /// True for K after the whole host woke.
     fn has_just_woken(&self, node: &NodeName) -> bool {
         self.had_just_woken(node, Instant::now())
     }
@@ -295,12 +299,13 @@ impl Checker {
         matches!(self.power.value, Some(Intent::Stop { .. }))
     }
 
-    /// A lease was written over while nobody lived who could write it anew: whoever begins there waits for the longest D.
+    /// A lease was written over while nobody lived who could write it anew. Whoever begins there waits for the longest
+    /// D.
     pub const fn loses_a_lease(&mut self) {
         self.lost = true;
     }
 
-    /// The guest is about to be moved from there by hand: its process will end, or go on.
+    /// The guest is about to be moved away from there by hand, so that its process will end, or go on.
     pub fn moved_by_hand(&mut self, from: &NodeName) {
         if let Some(it) = self.executing.get(from) {
             self.by_hand.leaves(it.process);

@@ -26,53 +26,53 @@ use schedule::{hypervisor, millis};
 pub enum Fault {
     PowerLoss(NodeName),
     PowerOn(NodeName),
-    /// The node's network is gone; it runs on.
+    /// The node's network is gone; the node runs on.
     Cut(NodeName),
     Mend(NodeName),
-    /// The same of whoever is named as owner at that moment; or only that answers to it come late.
+    /// The same happens to the node that is the owner at that moment; or only answers to it come late.
     CutOwner,
     SlowOwner,
-    /// Part of the line of this node is cut, or of whoever is the owner; `flapping`, if one of several cuts in quick
-    /// succession.
+    /// Part of the line of this node is cut, or of the node that is the owner. `flapping`: it is one of several cuts in
+    /// quick succession.
     Sever {
         node: Option<NodeName>,
         way: Way,
         flapping: bool,
     },
-    /// Mends all that were owners then.
+    /// Every node that was hit as the owner is mended.
     MendOwners,
-    /// Consul has no leader until it has elected another: nobody is answered consistently, and of the writes that are
+    /// Consul has no leader until it has elected another. Nobody is answered consistently, and of the writes that are
     /// under way some are lost, some done later.
     LeaderLost,
     LeaderElected,
-    /// No leader, no quorum: nobody is answered.
+    /// The store has no quorum, and nobody is answered.
     StoreDown,
     StoreUp,
-    /// The server this node reads from stands still, or takes a step.
+    /// The server that this node reads from stands still; if it does already, it takes one step.
     Lag(NodeName),
     CatchUp(NodeName),
     StopController(NodeName),
     StartController(NodeName),
     StopKeeper(NodeName),
     StartKeeper(NodeName),
-    /// The node's processes stop at their next word with the store; the keeper's timer does not.
+    /// The node's processes stop at their next call of the store; the keeper's timer goes on.
     Pause(NodeName),
     Continue(NodeName),
-    /// Its controller, or also what renews, stops where it is, between any two of its steps.
+    /// The node's controller, or also the loop that renews, stops where it is, between any two of its steps.
     Freeze(NodeName, Part),
     Thaw(NodeName, Part),
-    /// The whole host stops, with its guest and what enforces; only its clock goes on.
+    /// The whole host stops, with its guest and the thread that enforces; only its clock goes on.
     Suspend(NodeName),
     Wake(NodeName),
-    /// The same of where the VM executes, and of all that sleep.
+    /// The host on which the VM executes is suspended; all that sleep are woken.
     SuspendHost,
     WakeHosts,
-    /// Its QEMU is in uninterruptible sleep, whichever it is (of the owner, where no node is named); and no longer.
+    /// The QEMU of this node is in uninterruptible sleep (of the owner, where no node is named); and no longer.
     Stuck(Option<NodeName>),
     Unstuck,
-    /// Somebody sets its wall clock, by so many seconds.
+    /// Somebody sets the node's wall clock, by so many seconds.
     WallClockStep(NodeName, i64),
-    /// Nobody has petted the watchdog.
+    /// The node's watchdog, which nobody has petted, resets the host.
     WatchdogReset(NodeName),
     /// The node that executes loses its power, and an NFS server holds its lock for this long.
     LockOutlivesHost(Duration),
@@ -95,12 +95,12 @@ pub enum Fault {
     Migrations(Option<simulated::MigrationFault>),
     /// A document that prefers this node, and whether the VM fails back to it.
     Prefer(NodeName, bool),
-    /// The key of its lease is deleted by hand.
+    /// The key of the node's lease is deleted by hand.
     DeleteLease(NodeName),
     Hypervisor(NodeName, Option<simulated::Fault>),
-    /// Every start there is refused, or is no longer.
+    /// Every start on the node is refused, or no longer.
     StartsFail(NodeName, bool),
-    /// An NFS server still holds the lock of a client that is gone, for this long.
+    /// An NFS server goes on holding the lock of a client that is gone, for this long.
     ImageLocked(Duration),
     BridgeMissing(NodeName),
     HostRepaired(NodeName),
@@ -109,21 +109,22 @@ pub enum Fault {
     /// A snapshot of the store is taken; the last one is restored.
     Snapshot,
     Restore,
-    /// Lost replies, late arrivals, slow requests.
+    /// Replies are lost, and requests arrive late or slowly.
     Lossy(bool),
-    /// Of this node's calls, or of all, so many in a thousand go wrong in one of the ways of [`CallFault`]. 0: no more.
+    /// Calls go wrong in the ways of [`CallFault`], so many in a thousand of this node's calls or of all; with 0 none
+    /// does.
     CallsFail {
         node: Option<NodeName>,
         per_mille: u32,
     },
-    /// The same of one call, after so many others.
+    /// One call goes wrong, after so many others.
     CallFails {
         after: u64,
         fault: CallFault,
     },
-    /// Every call is as it should be, and what calls took down is up again.
+    /// Every call is as it should be again, and what calls took down is up again.
     CallsMended,
-    /// The owner (this node, if there is none) is lost for good: its power, or only its network.
+    /// The owner (this node, if there is no owner) is lost for good: its power, or only its network.
     Lost {
         power: bool,
         otherwise: NodeName,
@@ -131,7 +132,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// For counting.
+    /// The name under which faults of this kind are counted.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::PowerLoss(_) => "power loss",

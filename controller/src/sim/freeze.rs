@@ -1,22 +1,22 @@
-//! A process that is stopped where it is, between any two of its steps, and goes on later as if no time had passed for
-//! it: its clock has moved on, and so has the world.
+//! Stops a process where it is, between any two of its steps, and lets it go on later as if no time had passed for it.
+//! Its clock has moved on meanwhile, and so has the world.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
-/// What is stopped of a node.
+/// The part of a node that is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     Controller,
     /// The keeper's loop that renews and answers; not the thread that enforces, which is never late by more than K.
     Renewing,
-    /// The thread that enforces: only as long as its whole host.
+    /// The thread that enforces. It is stopped only with its whole host.
     Enforcing,
 }
 
-/// Holds the process that runs under it, or lets it go on.
+/// Holds the process that runs under it, or lets the process go on.
 #[derive(Debug, Default)]
 pub struct Frost {
     frozen: AtomicBool,

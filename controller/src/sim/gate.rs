@@ -1,6 +1,6 @@
-//! The gate every call of every node passes on its way to the store, the hypervisor or the keeper. It counts them, so
-//! that "call 217" is the same call in every run of a seed, and does to one of them what was asked; or, for a stretch of
-//! time, to any of them what chance wants.
+//! The gate that every call of every node passes on its way to the store, the hypervisor or the keeper. It counts the
+//! calls, so that "call 217" is the same call in every run of a seed. It makes one of them go wrong in the way that was
+//! asked for; or, for a stretch of time, any of them at random.
 
 mod edges;
 
@@ -15,20 +15,20 @@ use zsha_crds::NodeName;
 
 pub use edges::{GatedHypervisor, GatedLease, GatedStore};
 
-/// What happens to one call.
+/// The ways in which a call can go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallFault {
-    /// It is not done, and that is said.
+    /// The call is not done, and the caller is told so.
     Refused,
-    /// It is done, and the answer never comes.
+    /// The call is done, and the answer never comes.
     ReplyLost,
-    /// The node loses power before it is done.
+    /// The node loses power before the call is done.
     CrashBefore,
-    /// The node loses power when it is done, before it hears of it.
+    /// The node loses power when the call is done, before it gets the answer.
     CrashAfter,
-    /// The controller dies before it is done. (So does a call of the keeper, with its controller.)
+    /// The controller dies before the call is done. (A call of the keeper ends with its controller, too.)
     ControllerDies,
-    /// It is done a good while later, and the answer never comes.
+    /// The call is done a good while later, and the answer never comes.
     Late,
     /// The answer is an empty list, as for a token without rights.
     Empty,
@@ -45,7 +45,7 @@ impl CallFault {
         Self::Empty,
     ];
 
-    /// For counting.
+    /// The name under which faults of this kind are counted.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Refused => "call refused",
@@ -59,18 +59,18 @@ impl CallFault {
     }
 }
 
-/// What a call does to its node.
+/// The ways in which a call takes its node down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
     Power,
     Controller,
-    /// Not a call did it, but its watchdog.
+    /// No call has taken the node down, but its watchdog.
     Watchdog,
 }
 
-/// Later than any deadline of a call.
+/// A time later than any deadline of a call.
 const LATE: Duration = Duration::from_secs(4);
-/// After this the store's callers give up.
+/// The time after which the store's callers give up.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -79,14 +79,14 @@ struct State {
     passed: u64,
     target: Option<(u64, CallFault)>,
     met: Option<String>,
-    /// How many calls in a thousand go wrong: of this node, or of all.
+    /// How many calls in a thousand go wrong, for one node or for all.
     odds: BTreeMap<Option<NodeName>, u32>,
     counts: BTreeMap<&'static str, u64>,
     crashes: VecDeque<(NodeName, Crash)>,
 }
 
 impl State {
-    /// What happens to the next call.
+    /// Draws what goes wrong with the next call, if anything does.
     fn draw(&mut self, node: &NodeName) -> Option<CallFault> {
         if let Some((_, fault)) = self.target.filter(|(target, _)| *target == self.passed) {
             return Some(fault);
@@ -128,7 +128,7 @@ impl Gate {
         Self { state: Mutex::new(state), crashed: Notify::new() }
     }
 
-    /// Does this to the call of this number, counted from 0.
+    /// Makes the call of this number, counted from 0, go wrong in this way.
     pub fn arm(&self, call: u64, fault: CallFault) {
         self.state().target = Some((call, fault));
     }
@@ -137,7 +137,7 @@ impl Gate {
         self.state().target = None;
     }
 
-    /// From now on so many calls in a thousand go wrong, of this node or of all; none, if that is 0.
+    /// Makes so many calls in a thousand go wrong from now on, of this node or of all; with 0 none does.
     pub fn trouble(&self, node: Option<NodeName>, per_mille: u32) {
         let mut state = self.state();
         if per_mille > 0 {
@@ -147,24 +147,24 @@ impl Gate {
         }
     }
 
-    /// Nothing goes wrong from now on.
+    /// Lets no call go wrong from now on.
     pub fn mend(&self) {
         let mut state = self.state();
         state.odds.clear();
         state.target = None;
     }
 
-    /// How many calls there were.
+    /// The number of calls so far.
     pub fn passed(&self) -> u64 {
         self.state().passed
     }
 
-    /// Which call was met, in words.
+    /// The call that was made to go wrong, in words.
     pub fn met(&self) -> Option<String> {
         self.state().met.clone()
     }
 
-    /// What was done to calls so far, by kind.
+    /// The number of faults done to calls so far, by kind.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         self.state().counts.clone()
     }
@@ -180,12 +180,12 @@ impl Gate {
         }
     }
 
-    /// The same without waiting.
+    /// Does the same without waiting.
     pub fn crashed_meanwhile(&self) -> Option<(NodeName, Crash)> {
         self.state().crashes.pop_front()
     }
 
-    /// Something takes this node down, now.
+    /// Takes this node down now.
     pub fn take_down(&self, node: &NodeName, crash: Crash) {
         self.state().crashes.push_back((node.clone(), crash));
         self.crashed.notify_one();

@@ -1,5 +1,5 @@
-//! What people do by hand, past zsha: with libvirt, with the store's keys, with the daemons; and how it is done to the
-//! simulated cluster.
+//! The things that people do by hand, past zsha (with libvirt, with the store's keys, with the daemons), and how each
+//! is done to the simulated cluster.
 
 use zsha_crds::NodeName;
 
@@ -15,16 +15,16 @@ pub enum Nonsense {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hand {
-    /// `virsh destroy`, `managedsave`, `suspend` and `resume` of what executes, wherever it is.
+    /// `virsh destroy`, `managedsave`, `suspend` and `resume` of the copy that executes, wherever it is.
     Destroys,
     Saves,
     Suspends,
     Resumes,
     /// `virsh start` on this node, whatever runs elsewhere.
     Starts(NodeName),
-    /// `virsh define` and `autostart` there; and the power of that host is lost and comes back.
+    /// `virsh define` and `autostart` on this node, whose host then loses its power and boots.
     DefinesAndLosesPower(NodeName),
-    /// `virsh migrate --live` to there, from wherever it executes.
+    /// `virsh migrate --live` to this node, from wherever the VM executes.
     Migrates(NodeName),
     /// The key of a node's lease is written over with what makes no sense.
     OverwritesLease(NodeName, Nonsense),
@@ -33,12 +33,12 @@ pub enum Hand {
     /// Every controller is stopped, and started again.
     StopsControllers,
     StartsControllers,
-    /// Nobody can count the processes there, or can again.
+    /// The processes on this node cannot be counted, or can be again.
     HidesProcesses(NodeName, bool),
 }
 
 impl Hand {
-    /// For counting.
+    /// The name under which faults of this kind are counted.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Destroys => "virsh destroy",

@@ -1,4 +1,4 @@
-//! What each fault does to the simulated cluster.
+//! Does each fault to the simulated cluster.
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::hypervisor::simulated::{MigrationFault, SimulatedHosts};
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
 
-/// On the bridge of the example document.
+/// The bridge of the example document that faults take away.
 pub(super) const BRIDGE: &str = "br_zsn0";
 
 impl Simulation {
@@ -160,8 +160,8 @@ impl Simulation {
     /// Restores the snapshot, if it is old enough.
     fn restore(&mut self) {
         let longest = check::lock(&self.checker).validity.longest();
-        // Of one that is younger than a lease nothing is promised: see docs/never-two-copies.md.
-        // Nor where a wall clock was set, so that epochs may have begun again where a lease was gone.
+        // Nothing is promised for a node that is younger than a lease: see docs/never-two-copies.md. Nor is
+        // anything where a wall clock was set, so that epochs may have begun again where a lease was gone.
         let had = |kind: &&str| self.faults.contains_key(kind);
         let gone = ["store wiped", "lease deleted", "lease overwritten"];
         let again = had(&"wall clock step") && gone.iter().any(had);
@@ -212,7 +212,7 @@ impl Simulation {
         check::lock(&self.checker).validity.lossy();
     }
 
-    /// Whom the record names now; to be mended with all others that were asked for.
+    /// The node that the record names now. It is to be mended with all others that were hit as owners.
     fn owner(&mut self) -> Option<NodeName> {
         let owner = check::lock(&self.checker).owner()?;
         self.note(format_args!("! {owner} is the owner"));
@@ -220,7 +220,7 @@ impl Simulation {
         Some(owner)
     }
 
-    /// Where the VM executes; its node is mended with the owners.
+    /// The node on which the VM executes. It is mended with the owners.
     fn host(&mut self) -> Option<NodeName> {
         let host = check::lock(&self.checker).host()?;
         self.owners.push(host.clone());
@@ -244,7 +244,7 @@ impl Simulation {
         if !frozen && self.suspended.contains_key(node) {
             return;
         }
-        // What has no power is not stopped, and is not to be stopped when it is back.
+        // A node without power is not stopped, and is not to stand still when its power is back.
         let frozen = frozen && self.node(node).is_powered();
         self.node(node).freeze(part, frozen);
         check::lock(&self.checker).by_hand.stalls(node, part, frozen);
@@ -267,7 +267,8 @@ impl Simulation {
         self.suspended.insert(node.clone(), Instant::now());
     }
 
-    /// The guest goes on first, then the processes in any order; what enforces within the shortest K.
+    /// Wakes a host: the guest goes on first, then the processes in any order, the thread that enforces within the
+    /// shortest K.
     fn wake(&mut self, node: &NodeName) {
         let Some(since) = self.suspended.remove(node) else { return };
         if !self.node(node).is_powered() {
@@ -345,7 +346,7 @@ impl Simulation {
         }
     }
 
-    /// From now on every call is as it should be, and nothing waits for what no call will mend.
+    /// Makes every call be as it should be from now on, and ends each wait that no call will end.
     fn mend_calls(&mut self) {
         self.gate.mend();
         while let Some((node, what)) = self.gate.crashed_meanwhile() {

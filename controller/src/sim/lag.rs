@@ -1,5 +1,5 @@
-//! A server that lags behind: what a node reads of it without asking for consistency is of an earlier moment, and
-//! news come late.
+//! A server that lags behind. A node that reads from it without asking for consistency sees an earlier moment, and is
+//! told late of changes.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ pub struct Lag {
 }
 
 impl Lag {
-    /// Shows from now on what is there now.
+    /// A server that from now on shows what is there now.
     pub fn behind(store: &MemoryStore) -> Self {
         let seen = MemoryStore::new();
         seen.restore(store.snapshot());
         Self { seen, caught_up: Notify::new() }
     }
 
-    /// Shows what is there now, until it is told again.
+    /// Shows what is there now, until the next call.
     pub fn catch_up(&self, store: &MemoryStore) {
         self.seen.restore(store.snapshot());
         self.caught_up.notify_waiters();
@@ -34,7 +34,8 @@ impl Lag {
         self.seen.read_all(prefix)
     }
 
-    /// As a blocking query: a server that has not yet come as far as `after` waits until it has, or time is up.
+    /// Answers a blocking query. A server that has not yet come as far as `after` waits until it has, or until time is
+    /// up.
     pub async fn watch(&self, prefix: &str, after: u64, wait: Duration) -> Listing {
         let caught_up = self.caught_up.notified();
         let newest = self.list(prefix).entries.iter().map(|entry| entry.modify_index).max();

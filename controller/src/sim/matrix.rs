@@ -1,5 +1,5 @@
-//! The crash matrix: one day of a cluster, the same each time, played once for every call that is made in it and
-//! every way that call can go wrong. What no seed happens to hit is hit here.
+//! The crash matrix. One day of a cluster, the same each time, is played once for every call that is made in it and
+//! every way in which that call can go wrong. It hits what no seed happens to hit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use super::gate::CallFault;
 use super::operator::Profile;
 use super::{Report, Simulation};
 
-/// What the day brings: a start, a dead QEMU, a failover, the return of the node, a stop and a start, a change of
-/// the document and of the timings, a guest that powers off, a live migration. Seconds, and what happens then.
+/// The faults of the day, each after so many seconds: a start, a dead QEMU, a failover, the return of the node, a stop
+/// and a start, a change of the document and of the timings, a guest that powers off, a live migration.
 fn day(simulation: &Simulation) -> Vec<(f64, Fault)> {
     let mut nodes = simulation.nodes.keys().cloned();
     let Some(first) = nodes.next() else { return Vec::new() };
@@ -29,16 +29,16 @@ fn day(simulation: &Simulation) -> Vec<(f64, Fault)> {
     ]
 }
 
-/// The end of the day: what a crash took down is up again by then.
+/// The end of the day. By then whatever a crash took down is up again.
 const END: Duration = Duration::from_secs(34);
 
-/// How many calls the day has, if nothing goes wrong.
+/// The number of calls in a day on which nothing goes wrong.
 pub fn calls(seed: u64) -> u64 {
     let (_, calls) = run(seed, None);
     calls
 }
 
-/// The day, with this done to that call. What was met is the last line of the log.
+/// Plays the day with this fault in that call. The last line of the log says which call it was.
 pub fn play(seed: u64, call: u64, fault: CallFault) -> Report {
     run(seed, Some((call, fault))).0
 }

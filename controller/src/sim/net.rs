@@ -14,34 +14,34 @@ use zsha_runtime::store::MemoryStore;
 
 use super::lag::Lag;
 
-/// What of a node's line is cut.
+/// The part of a node's line that is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Both,
-    /// What it asks arrives and is done; no answer comes back.
+    /// Answers are cut: a request arrives and is done, and no answer comes back.
     Answers,
-    /// Nothing it asks arrives; what it is still waiting for is answered, as a watch is.
+    /// Requests are cut: none arrives. A request that waits already is answered, as a watch is.
     Requests,
 }
 
-/// What is wrong between the nodes and the store.
+/// The faults between the nodes and the store.
 #[derive(Debug)]
 pub struct Net {
     rng: SmallRng,
-    /// Whose requests do not arrive.
+    /// The nodes whose requests do not arrive.
     pub(super) mute: BTreeSet<NodeName>,
-    /// Who is not answered.
+    /// The nodes that get no answers.
     pub(super) deaf: BTreeSet<NodeName>,
     pub(super) paused: BTreeSet<NodeName>,
     slow: BTreeSet<NodeName>,
     pub(super) lagging: BTreeMap<NodeName, Arc<Lag>>,
     pub(super) resumed: Arc<Notify>,
-    /// How many elections have begun; the last is not over while `electing`.
+    /// The number of elections that have begun; the last is not over while `electing`.
     pub(super) elections: u64,
     pub(super) electing: bool,
     pub(super) elected: Arc<Notify>,
     pub down: bool,
-    /// Replies are lost and requests delayed now and then.
+    /// True while replies are lost and requests delayed now and then.
     pub lossy: bool,
 }
 
@@ -77,7 +77,7 @@ impl Net {
         self.deaf.remove(node);
     }
 
-    /// The leader is lost; or another one is there, to be asked again.
+    /// The leader is lost; or there is another one, and requests are served again.
     pub fn election(&mut self, begins: bool) {
         self.electing = begins;
         if begins {
@@ -105,7 +105,7 @@ impl Net {
         }
     }
 
-    /// The server this node reads from stands still; standing still already, it takes one step.
+    /// The server that this node reads from stands still; if it does already, it takes one step.
     pub fn lag(&mut self, node: &NodeName, store: &MemoryStore) {
         match self.lagging.get(node) {
             Some(lag) => lag.catch_up(store),
@@ -121,12 +121,12 @@ impl Net {
         }
     }
 
-    /// Whether the leader that did it, `elections` ago, was gone before it could say so.
+    /// Draws whether the leader that did the write, `elections` ago, was gone before it could answer.
     pub(super) fn leader_left_unsaid(&mut self, elections: u64) -> bool {
         self.elections != elections && self.rng.random_bool(0.5)
     }
 
-    /// What becomes of a write that meets no leader.
+    /// Draws what becomes of a write that meets no leader.
     pub(super) fn leaderless(&mut self) -> Leaderless {
         match self.rng.random_range(0..4) {
             0 => Leaderless::Refused,
@@ -157,17 +157,17 @@ impl Net {
     }
 }
 
-/// What becomes of a write that is under way when the leader is lost, or is sent before there is another.
+/// The fate of a write that is under way when the leader is lost, or is sent before there is another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leaderless {
     Refused,
-    /// Not done and not answered.
+    /// The write is neither done nor answered.
     Lost,
-    /// Done by the next leader, whoever still waits for the answer.
+    /// The write is done by the next leader, even if nobody waits for the answer any more.
     Held,
 }
 
-/// What becomes of one request.
+/// The fate of one request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fate {
     pub(super) there: Duration,

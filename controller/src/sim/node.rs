@@ -1,4 +1,4 @@
-//! A simulated node: a machine, and the processes on it, each of which dies and is started by itself.
+//! A simulated node: a machine, and the processes on it, each of which can die and be started without the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::embedded::Machine;
 use crate::keeper::{Lease, LocalLease};
 use crate::leave::{self, Leaving};
 
-/// As in `manifests/systemd/zsha-host.service`.
+/// The time limit of `manifests/systemd/zsha-host.service`.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// A node's machine and the processes on it.
@@ -26,7 +26,8 @@ pub struct SimNode {
     /// The thread that enforces, and the one that renews.
     keeper: Option<[JoinHandle<()>; 2]>,
     controller: Option<JoinHandle<()>>,
-    /// What `zsha-host` waits for while the host shuts down, and what takes that back after the boot.
+    /// The task that `zsha-host` waits for while the host shuts down, and the one that takes the drain back after the
+    /// boot.
     leaving: Option<JoinHandle<anyhow::Result<()>>>,
     back: Option<JoinHandle<()>>,
     shut_down_before: bool,
@@ -106,7 +107,7 @@ impl SimNode {
         }
     }
 
-    /// As systemd does it: `zsha-controller leave` first, and everything else once that has ended.
+    /// Shuts the host down as systemd does it: `zsha-controller leave` first, and everything else once that has ended.
     pub fn shut_down(&mut self) {
         if let (true, None, Some(line)) = (self.powered, &self.leaving, &self.lease) {
             let leaving = Leaving {
@@ -127,7 +128,7 @@ impl SimNode {
         }
     }
 
-    /// What came of that, once it has ended.
+    /// The result of `leave`, once it has ended.
     pub async fn has_left(&mut self) -> Option<anyhow::Result<()>> {
         let done = self.leaving.take_if(|leaving| leaving.is_finished())?;
         Some(done.await.unwrap_or_else(|error| Err(error.into())))

@@ -13,7 +13,7 @@ use super::check::{self, Checker};
 use super::lag::Lag;
 use super::net::{Leaderless, Net};
 
-/// After this a node gives a request up.
+/// The time after which a node gives a request up.
 const TIMEOUT: Duration = Duration::from_millis(1_000);
 
 /// The store as one node reaches it.
@@ -43,25 +43,25 @@ impl NodeStore {
         self.net.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether what it asks arrives.
+    /// True if the node's requests arrive.
     fn reaches(&self) -> bool {
         let net = self.net();
         !net.down && !net.mute.contains(&self.node)
     }
 
-    /// Whether what it waits for is answered.
+    /// True if the node gets the answers that it waits for.
     fn hears(&self) -> bool {
         let net = self.net();
         !net.down && !net.deaf.contains(&self.node)
     }
 
-    /// Whether requests arrive whose answers do not.
+    /// True if the node's requests arrive and their answers do not.
     fn is_deaf_only(&self) -> bool {
         let net = self.net();
         !net.down && net.deaf.contains(&self.node) && !net.mute.contains(&self.node)
     }
 
-    /// While the node is paused, nothing it asks goes out, and no answer is taken in.
+    /// Waits while the node is paused: nothing that it asks goes out, and no answer is taken in.
     async fn awake(&self) {
         loop {
             let resumed = {
@@ -86,7 +86,7 @@ impl NodeStore {
         StoreError::Unavailable { operation: operation.to_owned(), reason: "no route".to_owned() }
     }
 
-    /// A write of the time without a leader.
+    /// Does a write while there is no leader.
     async fn leaderless(&self, ops: Vec<Op>) -> Result<Txn, StoreError> {
         let fate = self.net().leaderless();
         match fate {
@@ -110,7 +110,7 @@ impl NodeStore {
         Err(Self::unknown("txn"))
     }
 
-    /// A read: all or nothing of it gets through. Where it must be consistent it waits for a leader.
+    /// Does a read: all of it gets through, or nothing. A read that must be consistent waits for a leader.
     async fn read<T>(
         &self,
         operation: &str,
@@ -138,7 +138,7 @@ impl NodeStore {
         if self.hears() { answer } else { Err(Self::unknown(operation)) }
     }
 
-    /// The server this read may be answered by, if it is not the leader.
+    /// The server that may answer this read, if it is not the leader.
     fn behind(&self, read: Read) -> Option<Arc<Lag>> {
         match read {
             Read::Consistent => None,
@@ -147,7 +147,7 @@ impl NodeStore {
     }
 }
 
-/// If this is a renewal of the lease with this key: what it writes.
+/// The record that is written, if this is a renewal of the lease with this key.
 pub fn renewed(ops: &[Op], lease: &str) -> Option<LeaseRecord> {
     let written = ops.iter().find_map(|op| match op {
         Op::Create { key, value } | Op::Cas { key, value, .. } if key == lease => Some(value),
@@ -173,7 +173,7 @@ async fn led(net: &Mutex<Net>) {
     }
 }
 
-/// Who has sent it.
+/// The node that has sent a write.
 #[derive(Debug, Clone)]
 struct Writer {
     node: NodeName,
@@ -181,7 +181,7 @@ struct Writer {
     lease: String,
 }
 
-/// It has arrived.
+/// Applies a write that has arrived.
 fn apply(store: &MemoryStore, checker: &Mutex<Checker>, ops: &[Op], by: &Writer) -> Result<Txn, StoreError> {
     let result = store.apply(ops);
     if let Ok(done) = &result {

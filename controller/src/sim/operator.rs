@@ -1,4 +1,4 @@
-//! What an operator does by command, and by hand.
+//! An operator: what is done by command, and with the store's keys by hand.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use zsha_runtime::store::{MemoryStore, Op};
 /// The document the simulated clusters begin with.
 const DOCUMENT: &str = include_str!("../../../manifests/examples/cluster.yaml");
 
-/// Who applies and asks.
+/// The name of whoever applies documents and gives orders.
 const BY: &str = "simulator";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Operator {
     generation: u64,
     migrations: u128,
     starts: u128,
-    /// How many orders were given: each at its own time.
+    /// The number of orders that were given: each has a time of its own.
     orders: i64,
 }
 
@@ -74,7 +74,7 @@ impl Operator {
         self.apply_as(zsha_crds::format::FIRST, profile, memory_gib);
     }
 
-    /// The same with something in it that only builds that read this format know.
+    /// Does the same with a field in the document that only builds that read this format know.
     pub fn apply_as(&mut self, format: u32, profile: Option<Profile>, memory_gib: u32) {
         if let Some(profile) = profile {
             self.document["spec"]["Availability"]["Profile"] = format!("{profile:?}").into();
@@ -132,7 +132,7 @@ impl Operator {
         self.intend(Intent::POWER, &stop);
     }
 
-    /// `zsha start`: each is another.
+    /// `zsha start`; each call is a new order.
     pub fn start(&mut self) {
         self.starts += 1;
         let start = Intent::Start {
@@ -158,7 +158,7 @@ impl Operator {
         self.intend(&Intent::drain_of(node), if drained { &drain } else { &Intent::None });
     }
 
-    /// What the message about an order in doubt asks for: `zsha start`, `zsha resume`, or `zsha uncordon NODE`.
+    /// Does what the message about an order in doubt asks for: `zsha start`, `zsha resume`, or `zsha uncordon NODE`.
     pub fn says_again(&mut self, name: &str) {
         match (name, Intent::drained(name)) {
             (Intent::POWER, _) => self.start(),
@@ -168,7 +168,7 @@ impl Operator {
         }
     }
 
-    /// `zsha migrate`: each is another request, also one to the same node.
+    /// `zsha migrate`; each call is a new request, also one to the same node.
     pub fn migrate(&mut self, to: &NodeName) {
         self.migrations += 1;
         let intent = Intent::Migrate {
@@ -182,13 +182,13 @@ impl Operator {
         self.intend(Intent::MIGRATE, &intent);
     }
 
-    /// Who is preferred, and whether the VM is moved back there.
+    /// Sets the preferred node, and whether the VM is moved back there.
     pub fn prefer(&mut self, node: &NodeName, failback: bool) {
         self.document["spec"]["Placement"] =
             serde_json::json!({ "Preferred": [node], "Failback": if failback { "auto" } else { "off" } });
     }
 
-    /// Said again it is another write, for those who are in doubt of the first.
+    /// Writes an order. An order that is given again is another write, for nodes that are in doubt of the first.
     fn intend(&self, name: &str, intent: &Intent) {
         let (key, mut value) = (self.keys.intent(name), json(intent));
         if self.store.read(&key).is_some_and(|entry| entry.value == value) {
@@ -197,27 +197,27 @@ impl Operator {
         self.commit(&[self.put(key, value)]);
     }
 
-    /// A document by which no node without a watchdog is given the VM.
+    /// Makes the document one by which no node without a watchdog is given the VM.
     pub fn require_watchdog(&mut self) {
         self.document["spec"]["Fencing"] = serde_json::json!({ "Watchdog": "required" });
     }
 
-    /// The key of the document is deleted by hand.
+    /// Deletes the key of the document by hand.
     pub fn delete_document(&self) {
         self.delete(self.keys.spec());
     }
 
-    /// The key of a node's lease is deleted by hand.
+    /// Deletes the key of a node's lease by hand.
     pub fn delete_lease(&self, node: &NodeName) {
         self.delete(self.keys.lease(node));
     }
 
-    /// The key of a node's lease is written over by hand.
+    /// Overwrites the key of a node's lease by hand.
     pub fn overwrite_lease(&self, node: &NodeName, value: String) {
         self.commit(&[self.put(self.keys.lease(node), value)]);
     }
 
-    /// Every key of the cluster is gone: the next document is the first again.
+    /// Deletes every key of the cluster: the next document is the first again.
     pub fn wipe(&mut self) {
         self.generation = 0;
         for entry in self.store.read_all(self.keys.root()).entries {

@@ -1,12 +1,14 @@
-//! The judge's questions about reasons: who began or ended a process, by what decision, and whether what it was decided
-//! by was so. It knows the truth of every host; the decision is what the controller says that it is doing (`heard`).
+//! The judge's questions about reasons: who began or ended a process, by what decision, and whether what the decision
+//! rested on was true. The judge knows the truth about every host. The decision is what the controller says that it is
+//! doing (`heard`).
 //!
-//! - R1: under a valid lease a start only where no other host has a process that could execute: one that does, or one that
-//!   was started by the lease that is valid there, and did not come with a migration. One whose start was under way as a
-//!   snapshot was restored is made paused, and nothing of before that lets it run.
-//! - R2: a copy that executes is ended "for want of its disk" only where its host does not reach that.
-//! - R3: the record lets go of a node whose lease is valid only by that node's own write.
-//! - R4: and only while no process of the VM is there.
+//! - R1: under a valid lease a node starts the VM only where no other host has a process that could execute. Such a
+//!   process is one that executes, or one that was started by the lease that is valid there and did not come with a
+//!   migration. A start that was under way as a snapshot was restored makes a paused process, and nothing written
+//!   before lets it run.
+//! - R2: a copy that executes is ended "for want of its disk" only where its host does not reach the disk.
+//! - R3: the record stops naming a node whose lease is valid only by that node's own write.
+//! - R4: a node makes that write only while no process of the VM is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,20 +20,20 @@ use crate::heard;
 use crate::hypervisor::simulated::Copy;
 use crate::plan::Step;
 
-/// What the judge remembers for them.
+/// The judge's memory for these questions.
 #[derive(Debug, Default)]
 pub struct Reasons {
     /// Every process that was there at the last look.
     known: BTreeSet<u64>,
-    /// Those of them that a start has made, and by which epoch it was decided.
+    /// The processes among them that a start has made, and the epoch by which it was decided.
     started: BTreeMap<u64, Option<u64>>,
-    /// Nodes whose start was under way when a snapshot was last restored, and is so still.
+    /// The nodes whose start was under way when a snapshot was last restored, and still is.
     outdated: BTreeSet<NodeName>,
-    /// Whose write is being taken in.
+    /// The node whose write is being taken in.
     pub writer: Option<NodeName>,
 }
 
-/// Whether a lease in this epoch is valid by the judge's own account.
+/// True if a lease in this epoch is valid by the judge's own account.
 fn is_valid(validity: &Validity, node: &NodeName, epoch: Option<u64>) -> bool {
     validity.grant(node).is_some_and(|grant| {
         epoch.is_none_or(|epoch| grant.epoch == epoch) && validity.now(node) < grant.until()
@@ -43,13 +45,13 @@ fn is_starting(node: &NodeName) -> bool {
 }
 
 impl Reasons {
-    /// A snapshot is about to be restored, and these are all nodes.
+    /// Remembers which starts are under way, since a snapshot is about to be restored. `nodes`: all nodes.
     pub fn restoring<'a>(&mut self, nodes: impl Iterator<Item = &'a NodeName>) {
         self.outdated.extend(nodes.filter(|node| is_starting(node)).cloned());
     }
 
-    /// R1: what has begun since the last look.
-    /// What `excused` hosts execute is no part of the promise.
+    /// Judges R1: the processes that have begun since the last look. The promise does not cover what `excused` hosts
+    /// execute.
     pub fn begun(
         &mut self,
         (copies, validity): (&[Copy], &Validity),
@@ -65,12 +67,13 @@ impl Reasons {
             if !self.outdated.contains(&copy.node) {
                 self.started.insert(copy.process, epoch);
             }
-            // One that was decided before the lease was over is made paused, finds that out, and is dead within K.
+            // A start that was decided before the lease was over makes a paused copy. The node then finds that out, and
+            // the copy is dead within K.
             if !is_valid(validity, &copy.node, epoch) {
                 continue;
             }
             let could_execute = |other: &&Copy| {
-                // Nor is one let run by a later life of its node's lease than it was decided by.
+                // A copy is let run only by the life of the lease by which its start was decided.
                 let started = self.started.get(&other.process);
                 let may_be_let_run = started.is_some_and(|epoch| is_valid(validity, &other.node, *epoch));
                 other.node != copy.node && !excused(&other.node) && (other.executing || may_be_let_run)

@@ -29,14 +29,14 @@ use super::situation::Situation;
 use super::{Report, Simulation, TICK, check};
 use crate::hypervisor::simulated;
 
-/// One line.
+/// One line of a scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Begin(Profile),
     Happens(Fault),
     Is(Situation),
     Wait(Duration),
-    /// On this node, or on any.
+    /// The VM runs within this time on this node, or on any.
     Runs(Option<NodeName>, Duration),
     Stays(NodeName, Duration),
     Stops(Duration),
@@ -44,7 +44,7 @@ pub enum Step {
     Owned(NodeName, Duration),
     Says(NodeName, Duration, String),
     GoesDown(NodeName, Duration),
-    /// For all of the time, or at the end of it.
+    /// The node acts on this generation for all of the time, or within it.
     ActsOn {
         node: NodeName,
         generation: u64,
@@ -62,7 +62,7 @@ pub struct NoStep {
     pub why: String,
 }
 
-/// The steps, each with the line it came from.
+/// Reads the steps, each with the line it came from.
 pub fn parse(text: &str) -> Result<Vec<(String, Step)>, NoStep> {
     let mut steps = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -245,7 +245,7 @@ impl Simulation {
         self.end(Duration::ZERO)
     }
 
-    /// Within this time the VM is where it should be.
+    /// Fails unless the VM is where it should be within this time.
     async fn reached(&mut self, line: &str, limit: Duration, is_so: impl Fn(Option<&NodeName>) -> bool) {
         let begun = Instant::now();
         while !self.violated() {
@@ -263,7 +263,7 @@ impl Simulation {
         }
     }
 
-    /// All this time one process goes on there, or none anywhere.
+    /// Fails unless one process goes on there, or none anywhere, for all of this time.
     async fn stays(&mut self, line: &str, time: Duration, on: Option<&NodeName>) {
         let until = Instant::now() + time;
         let before = check::lock(&self.checker).executing();

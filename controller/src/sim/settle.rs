@@ -10,22 +10,22 @@ use zsha_crds::records::{LeaseTimings, NodeStatus};
 use super::faults::Fault;
 use super::{Simulation, TICK, check};
 
-/// The cluster has settled once it has been so for this long.
+/// The time for which the cluster must be well before it counts as settled.
 const CALM: Duration = Duration::from_secs(3);
 
-/// After the last fault the VM runs within this: the longest D, one look, two places in the line, a start; and what
-/// is still being waited for from before (a cool-down of starts, a hypervisor's call).
+/// The VM runs within this time after the last fault: the longest D, one look, two places in the line and a start, and
+/// what was being waited for before (a cool-down of starts, a call of the hypervisor).
 const BOUND: Duration = Duration::from_secs(45);
 
-/// When an operator looks after a VM that nobody starts: what is dead has been fenced by then.
+/// The time after which an operator looks after a VM that nobody starts. By then whatever is dead has been fenced.
 const OPERATOR: Duration = Duration::from_secs(30);
 
-/// What an owner's lease that was deleted, and that its owner did not live to write anew, costs on top.
+/// The time that it costs on top where the lease of an owner was deleted and the owner did not live to write it anew.
 const LOST: Duration = LeaseTimings::LONGEST.fence_after();
 
 impl Simulation {
-    /// With everything mended but what is lost: exactly one copy, executing, and the record says so; and it stays so.
-    /// Returns how long that took.
+    /// Waits, with everything mended but the node that is lost, until exactly one copy executes and the record says so,
+    /// and both stay so. Returns how long that took.
     pub(super) async fn settle(&mut self) -> Duration {
         let over = Instant::now();
         let mut since: Option<(Instant, u64)> = None;
@@ -34,12 +34,12 @@ impl Simulation {
         while !self.violated() {
             let now = Instant::now();
             if now >= over + OPERATOR {
-                // What was moved by hand to a node that died before anybody saw it there waits for an operator's word.
+                // A guest that was moved by hand to a node that died before anybody saw it there waits for an operator.
                 let waits = check::lock(&self.checker).waits_for_an_operator(self.lost.as_ref());
                 if waits && !std::mem::replace(&mut asked, true) {
                     self.inflict(&Fault::Start);
                 }
-                // What was asked for before anybody had seen that the store was put back is asked for once more.
+                // An order that was given before anybody had seen that the store was put back is given once more.
                 if check::lock(&self.checker).was_restored() {
                     for name in self.doubted().into_iter().filter(|name| said.insert(name.clone())) {
                         self.operator.says_again(&name);

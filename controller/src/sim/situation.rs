@@ -1,5 +1,5 @@
-//! What a scenario sets up or looks at that no seed draws: storage and links of one node, a guest or a QEMU that does
-//! not end, what the nodes say in their records.
+//! The situations that a scenario sets up or looks at and that no seed draws: storage and links of one node, a guest or
+//! a QEMU that does not end, what the nodes say in their records.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use crate::keeper::WatchdogState;
 use crate::observed::Observed;
 use crate::status::Build;
 
-/// What is set up.
+/// A situation that is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Situation {
     /// The share does not answer on this node: the guest goes on and gets nothing from its disk.
     ShareHangs(NodeName),
-    /// The share answers with errors on this node: the guest is paused by its first word with the disk.
+    /// The share answers with errors on this node: the guest is paused as soon as it uses its disk.
     ShareGone(NodeName),
     ShareBack(NodeName),
-    /// The bridge is there, and its cable is not.
+    /// The bridge is there, and its cable is unplugged.
     NoCarrier(NodeName),
-    /// Whether the guest's seed can be written on this node; the one that was there is gone.
+    /// The guest's seed disk can be written on this node, or cannot and the one that was there is gone.
     Seeds(NodeName, bool),
-    /// Whether no signal ends the QEMU of this node.
+    /// No signal ends the QEMU of this node, or signals do again.
     Unkillable(NodeName, bool),
     /// Every guest goes on when it is asked to power off.
     ShutdownsIgnored,
-    /// Whether this node's keeper pets a watchdog.
+    /// This node's keeper pets a watchdog, or has none.
     Watchdog(NodeName, bool),
     /// `zsha apply` of a document with `Fencing.Watchdog: required`.
     WatchdogRequired,
@@ -39,7 +39,7 @@ pub enum Situation {
     HostShutsDown(NodeName),
     /// The node's controller is replaced by a build that reads documents up to this format.
     Build(NodeName, u32),
-    /// `zsha apply` of a document that only builds know that read this format.
+    /// `zsha apply` of a document that only builds which read this format know.
     ApplyNewer(u32),
 }
 
@@ -114,7 +114,7 @@ impl Simulation {
         }
     }
 
-    /// Within this time `leave` has ended there, and the host goes down.
+    /// Fails unless `leave` ends there within this time and the host goes down.
     pub(super) async fn goes_down(&mut self, line: &str, node: &NodeName, limit: Duration) {
         let begun = Instant::now();
         while !self.violated() {
@@ -135,7 +135,7 @@ impl Simulation {
         }
     }
 
-    /// All this time the record names this node as the owner.
+    /// Fails unless the record names this node as the owner for all of this time.
     pub(super) async fn owned(&mut self, line: &str, node: &NodeName, time: Duration) {
         let until = Instant::now() + time;
         while !self.violated() {
@@ -151,7 +151,8 @@ impl Simulation {
         }
     }
 
-    /// Within this time what the node says of itself, its conditions and what it waits for, has these words in it.
+    /// Fails unless, within this time, these words are in what the node says of its conditions and of what it waits
+    /// for.
     pub(super) async fn says(&mut self, line: &str, node: &NodeName, words: &str, limit: Duration) {
         let begun = Instant::now();
         while !self.violated() {

@@ -1,4 +1,4 @@
-//! The simulator's short form for every day, and the proof that it would see what it is there to see.
+//! The simulator's short form for every day, and the proof that it finds the bugs that it is there to find.
 
 use std::path::Path;
 
@@ -19,10 +19,10 @@ use crate::sim::reasons::Reasons;
 use crate::sim::validity::Validity;
 use crate::sim::{matrix, operator, run, scenario};
 
-/// Far more than any of them takes.
+/// Far more seeds than any of the bugs takes.
 const MOST_SEEDS: u64 = 1_500;
 
-/// Seeds until the bug shows, and as what.
+/// The number of seeds until the bug shows, and the violation by which it does.
 fn found(bug: Bug) -> (u64, String) {
     plant(Some(bug));
     let found = (0..MOST_SEEDS).find_map(|seed| Some((seed + 1, run(seed).violations.first()?.clone())));
@@ -30,7 +30,8 @@ fn found(bug: Bug) -> (u64, String) {
     found.unwrap_or_else(|| panic!("{bug:?} is not found in {MOST_SEEDS} seeds"))
 }
 
-/// Two copies, one that may not execute, or what leads to that: which of them shows first is chance.
+/// True if the violation is two copies, one that may not execute, or what leads to that: which of them shows first is
+/// chance.
 fn is_unsafe(violation: &str) -> bool {
     ["I1", "I2", "R1", "R3", "R4"].iter().any(|kind| violation.starts_with(kind))
 }
@@ -48,7 +49,7 @@ fn a_hundred_and_fifty_seeds_with_faults_violate_nothing() {
     }
 }
 
-/// Else the judge's operator never says `start`, and waits for what zsha may not do.
+/// The judge's operator says `start` only by this rule, and would otherwise wait for what zsha may not do.
 #[test]
 fn a_guest_is_dead_with_its_node_only_if_that_had_said_that_it_has_it_whole() {
     let (cluster, vm) = (operator::example().name().clone(), VmName::management());
@@ -71,7 +72,8 @@ fn a_guest_is_dead_with_its_node_only_if_that_had_said_that_it_has_it_whole() {
     assert!(!checker.waits_for_an_operator(Some(&node)));
 }
 
-/// What a call of before makes is paused, and its controller may let nothing run by what it wrote before.
+/// A copy that an earlier start makes after the restore is paused, and the controller may let no copy run by what it
+/// wrote before.
 #[test]
 fn a_start_that_was_under_way_as_a_snapshot_was_restored_makes_nothing_that_could_execute() {
     let (first, second) = (NodeName::new("nfs-1").unwrap(), NodeName::new("nfs-2").unwrap());

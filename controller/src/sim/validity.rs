@@ -1,5 +1,5 @@
-//! The judge's own account of the leases: until when each node may execute anything, reckoned from what was sent and
-//! answered, on the node's own clock. It asks nothing of the keepers, so that a keeper that reckons wrongly shows.
+//! The judge's own account of the leases: until when each node may execute anything, reckoned on the node's own clock
+//! from what was sent and answered. It asks the keepers nothing, so that a keeper that reckons wrongly is found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,28 +9,28 @@ use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState};
 use zsha_runtime::{Clock, Moment};
 
-/// With a working way to the store for this long, a keeper has renewed: one request that was under way when the way
-/// was mended, one pause, one read, one write.
+/// The time of a working way to the store after which a keeper must have renewed: one request that was under way when
+/// the way was mended, one pause, one read, one write.
 const ENOUGH: Duration = Duration::from_secs(3);
-/// Where replies are lost and requests late, what it waits for in vain does not count, up to this for each: as long as
-/// it may wait for an answer by both its ways.
+/// The time for each vain wait that does not count where replies are lost and requests are late: as long as the keeper
+/// may wait for an answer by both its ways.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// A process that was killed is gone within this.
+/// The time within which a process that was killed is gone.
 const GONE: Duration = Duration::from_millis(50);
 
 /// One node's lease as its last answered renewal left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub epoch: u64,
-    /// When that renewal was sent: on the node's clock, and truly.
+    /// The time when that renewal was sent: on the node's clock, and truly.
     sent: Moment,
     sent_at: Instant,
     ttl: Duration,
-    /// The shortest F sent since, whether or not it arrived: the node obeys it from the sending on.
+    /// The shortest F sent since, even if it never arrived: the node obeys it from the sending on.
     announced: Duration,
     /// K: what still executes this much after [`Grant::until`] is too late.
     pub kill: Duration,
-    /// R.
+    /// R of that lease.
     pub renew: Duration,
 }
 
@@ -39,18 +39,18 @@ impl Grant {
         self.sent + self.ttl
     }
 
-    /// Whether it is valid by a clock that runs as it should: for what need not be known to the moment.
+    /// True if the lease is valid by a clock that runs as it should: for what need not be known to the moment.
     pub fn lives_at(&self, at: Instant) -> bool {
         at.saturating_duration_since(self.sent_at) < self.ttl
     }
 
-    /// A copy that ends before this is harmed.
+    /// The time before which a copy that ends has been harmed.
     pub fn surely_until(&self) -> Moment {
         self.sent + self.ttl.min(self.announced)
     }
 }
 
-/// A renewal on its way.
+/// A renewal that is on its way.
 #[derive(Debug, Clone)]
 pub struct Renewal {
     record: LeaseRecord,
@@ -62,16 +62,16 @@ pub struct Renewal {
 struct Account {
     clock: Clock,
     grant: Option<Grant>,
-    /// What is between the node and the store now, or wrong with its keeper.
+    /// The troubles between the node and the store now, or in its keeper.
     troubles: BTreeSet<&'static str>,
-    /// When there was any, in order; the last one may not be over.
+    /// The times of trouble, in order; the last may not be over.
     troubled: Vec<(Instant, Option<Instant>)>,
     lossy: Option<Instant>,
-    /// Requests for the node's own lease that are under way, and the time of those that came to nothing since the last
-    /// one that did not.
+    /// The requests for the node's own lease that are under way, and the time lost in vain since the last one that was
+    /// answered.
     asking: Vec<Instant>,
     in_vain: Duration,
-    /// When the last renewal was answered after the one before it had run out.
+    /// The last time that a renewal was answered after the one before it had run out.
     renewed_late: Option<Instant>,
 }
 
@@ -103,13 +103,13 @@ impl Validity {
         self.nodes.get(node)?.grant.as_ref()
     }
 
-    /// F of the longest lease that was granted to any node.
+    /// The F of the longest lease that was granted to any node.
     pub fn longest(&self) -> Duration {
         let grants = self.nodes.values().filter_map(|account| account.grant.as_ref());
         grants.map(|grant| grant.ttl).max().unwrap_or_default()
     }
 
-    /// The node begins to send this.
+    /// The node begins to send this record.
     pub fn sending(&mut self, node: &NodeName, record: LeaseRecord) -> Renewal {
         if let Some(grant) = self.nodes.get_mut(node).and_then(|account| account.grant.as_mut()) {
             grant.announced = grant.announced.min(record.timings.ttl());
@@ -117,7 +117,7 @@ impl Validity {
         Renewal { record, sent: self.now(node), sent_at: Instant::now() }
     }
 
-    /// It is in force, whether or not the node will ever hear of it. Others go by it from here on: what it announces
+    /// The renewal is in force, even if the node never learns of it. Others go by it from here on: what it announces
     /// shortens what was granted before, and a new life ends the old one.
     pub fn committed(&mut self, record: &LeaseRecord) {
         let Some(account) = self.nodes.get_mut(&record.node) else { return };
@@ -132,7 +132,7 @@ impl Validity {
         }
     }
 
-    /// The node was told that it succeeded.
+    /// The node was told that the renewal succeeded.
     pub fn answered(&mut self, renewal: &Renewal) {
         let record = &renewal.record;
         let Some(account) = self.nodes.get_mut(&record.node) else { return };
@@ -154,14 +154,14 @@ impl Validity {
         }
     }
 
-    /// Its keeper asks for its lease.
+    /// The node's keeper asks for its lease.
     pub fn asking(&mut self, node: &NodeName, since: Instant) {
         if let Some(account) = self.nodes.get_mut(node) {
             account.asking.push(since);
         }
     }
 
-    /// What it asked for is answered, or has come to nothing for all that the keeper knows.
+    /// A request of the keeper was answered, or came to nothing as far as the keeper knows.
     pub fn asked(&mut self, node: &NodeName, since: Instant, in_vain: bool) {
         let Some(account) = self.nodes.get_mut(node) else { return };
         account.asking.retain(|other| *other != since);
@@ -170,13 +170,13 @@ impl Validity {
         }
     }
 
-    /// Whether a copy that ends now may have been killed before the answer that made its lease valid again.
+    /// True if a copy that ends now may have been killed before the answer that made its lease valid again.
     pub fn was_renewed_too_late(&self, node: &NodeName) -> bool {
         let late = self.nodes.get(node).and_then(|account| account.renewed_late);
         late.is_some_and(|at| at.elapsed() <= GONE)
     }
 
-    /// No process of that life is left to go by it.
+    /// Forgets the grant: no process of that life is left to go by it.
     pub fn void(&mut self, node: &NodeName) {
         if let Some(account) = self.nodes.get_mut(node) {
             account.grant = None;
@@ -209,7 +209,7 @@ impl Validity {
         }
     }
 
-    /// Whether a lease that has lapsed now did so for a reason; if not, for how long it could have been renewed.
+    /// Finds a lease that has lapsed without a reason; returns for how long it could have been renewed.
     pub fn lapsed_in_vain(&self, node: &NodeName) -> Option<Duration> {
         let account = self.nodes.get(node)?;
         let sent_at = account.grant.as_ref()?.sent_at;

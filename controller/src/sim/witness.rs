@@ -1,5 +1,5 @@
-//! The judge's ear at the very edge of a node's processes: when a renewal was sent, and whether they heard that it
-//! succeeded. Whatever loses an answer on its way lies behind it.
+//! The judge's ear at the very edge of a node's processes: it notes when a renewal was sent, and whether the node was
+//! told that it succeeded. Whatever loses an answer on its way lies behind it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct Witness {
     pub checker: Arc<Mutex<Checker>>,
 }
 
-/// A request of the keeper, until it is answered: one that is given up, or fails, was in vain.
+/// A request of the keeper until it is answered. One that is given up, or fails, was in vain.
 struct Asked<'a> {
     of: Option<&'a Witness>,
     since: Instant,

@@ -1,11 +1,12 @@
-//! What the ownership record said of a guest that was moved past zsha, and an older state of the store does not say.
+//! Remembers what the ownership record said of a guest that was moved past zsha, where an older state of the store does
+//! not say it.
 
 use zsha_crds::records::{Departed, Owner, VmRecord};
 
 #[derive(Debug, Default)]
 pub(super) struct LastDeparted {
     last: Option<Last>,
-    /// What the record that was seen last should say, and does not.
+    /// The departure that the record which was seen last should tell, and does not.
     gone: Option<Departed>,
 }
 
@@ -17,12 +18,12 @@ struct Last {
 }
 
 impl LastDeparted {
-    /// A record of the same life of the owner and of no later revision is of before the guest left; any other one that does
-    /// not say so was written by somebody who knew better.
+    /// Takes in a record. One of the same life of the owner and of no later revision is older than the departure; any
+    /// other that does not tell of it was written by a node that knew better.
     pub(super) fn see(&mut self, record: &VmRecord) {
         self.gone = None;
         if let Some(departed) = &record.departed {
-            // Where nobody is named any more, it has left the one that was.
+            // A record that names nobody any more tells that the VM has left the node that was named before.
             let before = self.last.take().map(|last| last.owner);
             let (owner, departed) = (record.owner.clone().or(before), departed.clone());
             self.last = owner.map(|owner| Last { owner, revision: record.revision, departed });

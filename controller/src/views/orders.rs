@@ -1,10 +1,11 @@
-//! Which orders stand in the store because somebody has given them, which have come back with an older state of it, and
-//! which that has not got, though nobody has taken them back.
+//! Tells apart the orders in the store that somebody has given, those that have come back with an older state of it,
+//! and those that the older state has not got though nobody has taken them back.
 //!
-//! A snapshot that is restored brings back a stop that was taken back, a migration that is over, a reset of the password;
-//! and one of before a stop has none, though nobody has taken it back.
-//! A process that has watched knows what stood there before. One that was started since is told by its keeper how far the
-//! store had come when that had written the first renewal since: what is older may have been taken back.
+//! A snapshot that is restored brings back a stop that was taken back, a migration that is over, a reset of the
+//! password. A snapshot from before a stop was asked for loses that stop, though nobody has taken it back.
+//!
+//! A process that has watched knows what stood there before. One that was started since is told by its keeper how far
+//! the store had come at the keeper's first renewal after the restore: an older order may have been taken back.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,26 +17,26 @@ use zsha_runtime::watcher::Event;
 
 use crate::planted::{self, Bug};
 
-/// So many orders that are over are remembered of each key.
+/// The number of orders that are over and are remembered for each key.
 const REPLACED: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Orders {
-    /// By key: as it was last written while it was watched, or stood there at the first look.
+    /// The order of each key, as it was last written while it was watched, or stood there at the first look.
     given: BTreeMap<String, Intent>,
-    /// By key: what stood there before that, the oldest first. Each is an order that is over.
+    /// The orders that stood at each key before that, the oldest first. Each of them is over.
     replaced: BTreeMap<String, VecDeque<Intent>>,
-    /// Those that stood there at the first look, with their index.
+    /// The orders that stood there at the first look, with their index.
     found: BTreeMap<String, u64>,
-    /// The highest index of one that was given.
+    /// The highest index of an order that was given.
     highest: u64,
-    /// When the first look was begun.
+    /// The moment when the first look was begun.
     first: Option<Moment>,
-    /// The list is one more, since the store went back.
+    /// True while a further list is read, since the store went back.
     again: bool,
-    /// What that list has, so far; none where it cannot be read.
+    /// The orders that the list has so far; none where one cannot be read.
     listed: BTreeMap<String, Option<Intent>>,
-    /// What was given and forbids something, and is not in it.
+    /// The orders that were given and forbid something, and are not in the list.
     undone: BTreeMap<String, Intent>,
 }
 
@@ -48,7 +49,7 @@ impl Orders {
             }
             Event::InitApply(entry) if self.again => {
                 self.listed.insert(entry.key.clone(), serde_json::from_str(&entry.value).ok());
-                // One that was given while nobody could be asked, and no older state shows.
+                // The order was given while nobody could be asked, and no older state shows it.
                 if entry.modify_index > self.highest {
                     self.found.remove(&entry.key);
                     self.take(entry);
@@ -62,7 +63,7 @@ impl Orders {
                 self.found.remove(&entry.key);
                 self.take(entry);
             }
-            // No command deletes one: it was done by hand, or is what a restore looks like to somebody who was cut off.
+            // No command deletes an order: it was done by hand, or a restore looks so to a process that was cut off.
             Event::Delete(key) => {
                 self.found.remove(key);
                 self.see_gone(key, None);
@@ -72,7 +73,7 @@ impl Orders {
                 let listed = std::mem::take(&mut self.listed);
                 for key in self.given.keys().cloned().collect::<Vec<_>>() {
                     match listed.get(&key) {
-                        // It is told as one that cannot be read.
+                        // An unreadable order is told as such.
                         Some(None) => {}
                         stands => self.see_gone(&key, stands.and_then(Option::as_ref)),
                     }
@@ -85,7 +86,7 @@ impl Orders {
     fn take(&mut self, entry: &Entry) {
         self.highest = self.highest.max(entry.modify_index);
         let intent: Option<Intent> = serde_json::from_str(&entry.value).ok();
-        // What a host says of itself, and takes back, allows nothing that somebody had forbidden.
+        // The drain that a host asks for, and takes back, allows nothing that somebody had forbidden.
         let of_host = |intent: &Intent| is_of_host(&entry.key, intent);
         let is_nothing = intent.as_ref() == Some(&Intent::None);
         let is_of_host = intent.as_ref().is_some_and(of_host)
@@ -101,10 +102,10 @@ impl Orders {
         }
         let before = match intent {
             Some(intent) => self.given.insert(entry.key.clone(), intent),
-            // It is told as one that cannot be read.
+            // An unreadable order is told as such.
             None => self.given.remove(&entry.key),
         };
-        // That nothing is asked for is no order of its own: it is said again and again.
+        // `None` is no order of its own: it is written again and again.
         if let Some(before) =
             before.filter(|before| *before != Intent::None && self.given.get(&entry.key) != Some(before))
         {
@@ -116,10 +117,10 @@ impl Orders {
         }
     }
 
-    /// What the store has under this key is not what was given last.
+    /// The store has under this key another order than the one that was given last, or none.
     fn see_gone(&mut self, key: &str, stands: Option<&Intent>) {
         let Some(given) = self.given.get(key).filter(|given| forbids(key, given)) else { return };
-        // One of the same kind forbids the same.
+        // An order of the same kind forbids the same.
         if stands.is_some_and(|stands| is_alike(stands, given) && forbids(key, stands)) {
             self.undone.remove(key);
         } else {
@@ -127,14 +128,14 @@ impl Orders {
         }
     }
 
-    /// What somebody has forbidden, and nobody has allowed again, and the store has no more since it went back; by key. Known
-    /// only to a process that has watched.
+    /// The orders by which somebody has forbidden something, which nobody has taken back, and which the store has not
+    /// got any more since it went back; by key. Only a process that has watched knows them.
     pub(super) const fn undone(&self) -> &BTreeMap<String, Intent> {
         &self.undone
     }
 
-    /// `step_back`: what the keeper says of the last one. Whoever began to watch before the last moment at which it can have
-    /// been has seen what stood there.
+    /// `step_back`: the last step back of the store, as the keeper says. A process that began to watch before the last
+    /// moment at which it can have been has seen what stood there.
     pub(super) fn has_come_back(&self, key: &str, intent: &Intent, step_back: Option<StepBack>) -> bool {
         if planted::is_planted(Bug::CameBackIsObeyed) {
             return false;
@@ -152,7 +153,7 @@ fn is_alike(one: &Intent, other: &Intent) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other)
 }
 
-/// Whether something is not to be done before somebody says so.
+/// True if something is not to be done by this order before somebody says so.
 fn forbids(key: &str, intent: &Intent) -> bool {
     matches!(intent, Intent::Stop { .. } | Intent::Freeze { .. } | Intent::Drain { .. })
         && !is_of_host(key, intent)

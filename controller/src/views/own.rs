@@ -1,5 +1,5 @@
-//! The one thing no watcher can know: which ownership record this very process wrote, and whether that is still the
-//! last word.
+//! Keeps the one thing that no watcher can know: which ownership record this very process wrote, and whether a later
+//! write of it may be in force.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use zsha_runtime::Moment;
 
 use crate::world::StoredVm;
 
-/// A server that lags shows one's own write later than this only if something is wrong.
+/// The time after which a write of this process must have been seen: a server that lags for longer has a fault.
 const UNCONFIRMED: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Default)]
@@ -16,9 +16,9 @@ pub(super) struct Own {
     written: Option<Written>,
     /// The record as this process had written it when the store went back in time.
     before: Option<VmRecord>,
-    /// A later write of this process was not answered, so `written` may not be the last word any more.
+    /// True if a later write of this process was not answered, so that `written` may not be in force any more.
     in_doubt: bool,
-    /// And one of those would have changed the owner.
+    /// True if one of the writes in doubt would have changed the owner.
     owner_in_doubt: bool,
 }
 
@@ -26,26 +26,26 @@ pub(super) struct Own {
 #[derive(Debug, Clone)]
 struct Written {
     record: VmRecord,
-    /// What the write gave it.
+    /// The index that the write gave it.
     index: u64,
     sent: Moment,
-    /// When it was last known to be in the store: seen there, or written.
+    /// The moment when the record was last known to be in the store: seen there, or written.
     confirmed: Moment,
 }
 
-/// What a consistent read of the record's index says of what this process wrote.
+/// The result of a consistent read of the record's index, beside what this process wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LookedUp {
-    /// It is there, or something newer; or this process wrote nothing.
+    /// The record is there, or a newer one; or this process wrote nothing.
     Fine,
     /// The key is gone.
     Gone,
-    /// What is there is older: the store shows an earlier time of itself.
+    /// The record that is there is older: the store shows an earlier time of itself.
     WentBack,
 }
 
 impl Own {
-    /// It was sent then, and is in force.
+    /// The record was sent then, and is in force.
     pub(super) fn wrote(&mut self, now: Moment, record: VmRecord, index: u64, sent: Moment) {
         *self = Self { written: Some(Written { record, index, sent, confirmed: now }), ..Self::default() };
     }
@@ -56,7 +56,7 @@ impl Own {
         self.owner_in_doubt |= self.written.as_ref().is_none_or(|own| own.record.owner != record.owner);
     }
 
-    /// Something had changed under a write, and perhaps what was written before is gone: that is to be looked up.
+    /// Something had changed under a write, and what was written before may be gone. So the record is looked up.
     pub(super) fn write_failed(&mut self, now: Moment) {
         if let Some(own) = &mut self.written {
             own.confirmed = own.confirmed.min(now - UNCONFIRMED);
@@ -70,25 +70,25 @@ impl Own {
         }
     }
 
-    /// What this process wrote, unless a view shows something newer, or nothing any more: nothing older than one's own
-    /// write is the present, however much the view lags; and a deleted key shows as gone, not as older.
+    /// The record that this process wrote, unless a view shows something newer, or nothing any more. Nothing older than
+    /// one's own write is the present, however much the view lags; and a deleted key shows as gone, not as older.
     pub(super) fn newest(&self, seen: Option<u64>) -> Option<StoredVm> {
         let own = self.written.as_ref().filter(|own| seen.is_some_and(|seen| seen <= own.index))?;
         let written = (!self.in_doubt).then_some(own.sent);
         Some(StoredVm { record: own.record.clone(), index: own.index, written })
     }
 
-    /// When it was sent, if nothing is in doubt.
+    /// The moment when the record was sent, if nothing is in doubt.
     pub(super) fn sent(&self) -> Option<Moment> {
         self.written.as_ref().filter(|_| !self.in_doubt).map(|own| own.sent)
     }
 
-    /// What was written last, with its index and when it was sent, if nothing is in doubt.
+    /// The record that was written last, with its index and when it was sent, if nothing is in doubt.
     pub(super) fn last(&self) -> Option<(VmRecord, u64, Moment)> {
         self.written.as_ref().filter(|_| !self.in_doubt).map(|own| (own.record.clone(), own.index, own.sent))
     }
 
-    /// Whether it has not been seen in the store for so long that it must be asked for.
+    /// True if the record has not been seen in the store for so long that it must be asked for.
     pub(super) fn is_unconfirmed(&self, now: Moment) -> bool {
         self.written.as_ref().is_some_and(|own| now >= own.confirmed + UNCONFIRMED)
     }
@@ -136,7 +136,7 @@ mod tests {
         VmRecord { owner: Some(owner), revision: epoch, ..unplaced }
     }
 
-    /// With index 7.
+    /// A record that this process wrote, with index 7.
     fn written() -> Own {
         let mut own = Own::default();
         own.wrote(NOW, record(1), 7, SENT);

@@ -1,5 +1,5 @@
-//! What is seen on the way into the views: every lease is shown to the observer, every step back of the store to what
-//! is remembered beside them.
+//! Passes on what comes into the views: every lease is shown to the observer, every step back of the store to what is
+//! remembered beside the views.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use zsha_runtime::{Clock, Moment, predicates};
 use super::{Shared, lock};
 use crate::world::UnreadableLease;
 
-/// Shows every lease to the observer on its way. `prefix`: below which they lie.
+/// Shows every lease to the observer on its way. `prefix`: the prefix below which the leases lie.
 pub(super) fn sighting<S>(
     stream: S,
     (prefix, cluster): (String, ClusterName),
@@ -67,7 +67,7 @@ pub(super) fn saw(shared: &Mutex<Shared>, now: Moment, record: LeaseRecord, inde
     shared.observer.see(now, record, index);
 }
 
-/// Nothing can be concluded from a lease that is not there.
+/// Forgets a lease that is not there: nothing can be concluded from it.
 fn forget(shared: &Mutex<Shared>, key: &str, prefix: &str) {
     let Ok(node) = records::node_of(key, prefix) else { return };
     let mut shared = lock(shared);
@@ -129,7 +129,7 @@ where
     })
 }
 
-/// A renewal is no news; anything else about a lease that was sighted is.
+/// Passes on what is new about a lease that was sighted, and not its renewals.
 pub(super) fn lease_news<S>(
     stream: S,
     prefix: String,
@@ -167,7 +167,8 @@ mod tests {
         Event::InitApply(Entry { key: format!("{PREFIX}{node}"), value, modify_index: 7 })
     }
 
-    /// Whoever lives by a lease that went with the whole store is not in the list, nor perhaps in the next document.
+    /// A node that lives by a lease which went with the whole store is not in the list, nor perhaps in the next
+    /// document.
     #[tokio::test]
     async fn a_lease_that_was_deleted_may_be_of_a_node_that_lives_where_the_whole_store_was_emptied() {
         let node = NodeName::new("nfs-1").unwrap();

@@ -87,7 +87,7 @@ impl Daemon {
         self.directory.join("run/libvirt/libvirt-sock")
     }
 
-    /// Where it writes what became of each domain.
+    /// The directory where libvirt writes how each domain ended.
     pub(crate) fn logs(&self) -> PathBuf {
         self.directory.join("log/qemu")
     }

@@ -59,7 +59,7 @@ fn last_start(status: &ClusterStatus) -> String {
     format!("{at} {}: {}, generation {}", start.node, plain(&start.reason), start.generation)
 }
 
-/// `IP : NAME` for those that run, as it was printed, and then all of them with what else is known.
+/// The line `IP : NAME` for nodes that run, as zsha 2.5.1 printed it, and below it all nodes with what else is known.
 fn services(status: &ClusterStatus, wide: bool, colour: bool) -> String {
     if status.nodes.is_empty() {
         return "<none>".to_owned();
@@ -96,7 +96,7 @@ fn consul(members: &Result<Vec<Member>, String>, colour: bool) -> String {
     table.render(colour)
 }
 
-/// Where it depends on the node the guest booted on, it may not be known.
+/// The addresses of one kind. An address may be unknown where it depends on the node that the guest booted on.
 fn addresses(status: &ClusterStatus, kind: fn(&GuestAddress) -> bool) -> String {
     let of_kind = status.vm.addresses.iter().filter(|nic| kind(nic));
     let lines: Vec<String> = of_kind
@@ -105,7 +105,7 @@ fn addresses(status: &ClusterStatus, kind: fn(&GuestAddress) -> bool) -> String 
     if lines.is_empty() { "<none>".to_owned() } else { lines.join("\n") }
 }
 
-/// `done.` where every node reaches its mounts and the image; else which does not.
+/// The word `done.` where every node reaches its mounts and the image; else the nodes that do not.
 fn host_io(nodes: &[NodeSummary], colour: bool) -> String {
     let lines = nodes.iter().filter_map(|node| match node.storage {
         ConditionStatus::True => None,

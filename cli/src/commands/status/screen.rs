@@ -8,7 +8,7 @@ use crossterm::terminal::{self, Clear, ClearType};
 use crossterm::{cursor, event, queue};
 use tokio::sync::mpsc;
 
-/// What a person does while watching.
+/// The keys and changes of the terminal that matter while watching.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Quit,

@@ -9,7 +9,7 @@ use crate::output::age::age;
 use crate::output::escape::plain;
 use crate::output::table::{Table, cell, or_none, paint, toned};
 
-/// Events at the end of the plain table, and of the wide one.
+/// The number of events at the end of the plain table, and of the wide one.
 const EVENTS: usize = 5;
 const EVENTS_WIDE: usize = 20;
 
@@ -28,7 +28,7 @@ pub(super) fn the_vm(status: &ClusterStatus, wide: bool, colour: bool) -> String
     format!("{}\n{}", vm(status, wide).render(colour), summary(status, wide, colour))
 }
 
-/// What is not as it should be, and what is not being done.
+/// The sections on what is not as it should be, and on what is not being done.
 pub(super) fn wrong(status: &ClusterStatus, wide: bool, colour: bool) -> Option<String> {
     let sections: Vec<_> = conditions(status, wide, colour).into_iter().chain(waiting(status)).collect();
     (!sections.is_empty()).then(|| sections.join("\n"))

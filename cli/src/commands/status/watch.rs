@@ -16,7 +16,8 @@ use crate::failure::Failure;
 use crate::output::form::Form;
 use crate::session::{Reach, Session};
 
-/// Six small reads of the nearest server each time: a person sees no faster, and Consul does not notice.
+/// The pause between two looks. A look is six small reads of the nearest server: a person sees no faster, and Consul
+/// does not notice.
 const EVERY: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(

@@ -1,5 +1,5 @@
-//! A document becomes the stored one, by one transaction over what was read and compared. Here the transaction is made;
-//! `commit` sends it. Between the two a person can be asked.
+//! Makes the one transaction by which a document becomes the stored one, over what was read and compared. `commit`
+//! sends it. Between the two a person can be asked.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::document::Live;
 use crate::history::{self, Change, HistoryError, Outcome};
 use crate::store::{Entry, Op, Read, Store};
 
-/// Who applies a document, when and why, for the history.
+/// The person who applies a document, when and why, for the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct By {
     /// `user@host`.
@@ -25,10 +25,10 @@ pub struct By {
     pub command: String,
 }
 
-/// What applying a document comes to.
+/// The outcome of preparing a document.
 #[derive(Debug, Clone)]
 pub enum Prepared {
-    /// What it says is in force already: there is nothing to write.
+    /// The document in force says the same already: there is nothing to write.
     Unchanged {
         generation: u64,
     },
@@ -42,7 +42,7 @@ pub struct Write {
     pub(super) ops: Vec<Op>,
     /// The generation that the document gets.
     pub generation: u64,
-    /// Whether no document is in force before.
+    /// True if no document was in force before.
     pub created: bool,
     /// Nodes not known to read the document: while one of them lives, it does not come in force.
     pub waits_for: Vec<NotReading>,
@@ -53,7 +53,7 @@ pub struct Write {
 pub enum ApplyError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// What is stored is not written over.
+    /// The stored document cannot be used, and is not written over.
     #[error(transparent)]
     Stored(#[from] HistoryError),
     #[error("a record cannot be written as JSON")]
@@ -93,8 +93,8 @@ pub async fn prepare(
     Ok(Prepared::Write(Write { keys: keys.clone(), ops, generation, created, waits_for }))
 }
 
-/// What the nodes say of themselves. The highest generation that one acts on counts: after the store was put back to an
-/// older state the nodes go on with theirs, and what is applied has to go past it.
+/// The nodes' own statuses. The highest generation that one acts on counts: after the store was put back to an older
+/// state the nodes go on with theirs, and what is applied has to go past it.
 async fn statuses(store: &dyn Store, keys: &Keys) -> Result<BTreeMap<NodeName, NodeStatus>, ReadError> {
     let listing = store.list(&keys.node_statuses(), Read::Consistent).await;
     let entries = listing.map_err(ReadError::while_doing("reading what the nodes act on"))?.entries;
@@ -105,9 +105,10 @@ async fn statuses(store: &dyn Store, keys: &Keys) -> Result<BTreeMap<NodeName, N
     Ok(entries.iter().filter_map(status).map(|status| (status.node.clone(), status)).collect())
 }
 
-/// With the first document: the record of ownership and the place of an operator's wishes, so that those who watch
-/// them watch something that exists. Where a document was in force before, they are somebody else's to keep: a record
-/// of ownership that is missing then proves nothing, and is not made anew; nor is it known whether the VM was to run.
+/// The keys that come with the first document: the ownership record and the place of an operator's orders, so that
+/// those who watch them watch something that exists. Where a document was in force before, they are somebody else's to
+/// keep: an ownership record that is missing then proves nothing, and is not made anew; nor is it known whether the VM
+/// was to run.
 async fn placeholders(store: &dyn Store, keys: &Keys, new: &HaCluster) -> Result<Vec<Op>, ApplyError> {
     let vm = new.vm();
     let wanted = [

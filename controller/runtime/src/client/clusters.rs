@@ -1,4 +1,4 @@
-//! Which clusters a store holds, for a client that was told none.
+//! Finds which clusters a store holds, for a client that was told none.
 
 use zsha_crds::ClusterName;
 

@@ -11,7 +11,7 @@ use crate::store::{Op, Store, StoreError, Txn};
 const PAUSE: Duration = Duration::from_millis(700);
 const TRIES: u32 = 6;
 
-/// What became of a transaction, as far as it is known for sure.
+/// The fate of a transaction, as far as it is known for sure.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fate {
     /// `index` is that of the document's key.

@@ -13,7 +13,7 @@ use crate::store::{Entry, Read, Store};
 const ELECTION: Duration = Duration::from_secs(4);
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// What lies under the key of the document.
+/// The contents of the document's key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Live {
     /// None: the key is not there, or what is known of the document comes without it.

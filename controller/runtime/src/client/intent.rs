@@ -13,12 +13,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// An election that cut a write off takes 2.4 to 3.9 s.
 const TRIES: u32 = 6;
 
-/// What writing an intent came to: it stands there, or was not wanted.
+/// The outcome of writing an intent: it stands there, or was not wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Written {
-    /// Whether something is asked for that was not before.
+    /// True if something is asked for that was not asked for before.
     pub changed: bool,
-    /// What had to be put right on the way.
+    /// The damage that had to be put right on the way.
     pub mended: Option<Mended>,
 }
 
@@ -54,9 +54,10 @@ pub enum IntentError {
 /// How an intent is written.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct How {
-    /// Also where the very same stands there already, as a write that those who watch can see.
+    /// True if the intent is written even where the very same stands there already, so that those who watch see a
+    /// write.
     pub again: bool,
-    /// What stands there counts for nothing: writing it is a change.
+    /// True if the intent that stands there counts for nothing: writing it is a change.
     pub doubted: bool,
 }
 

@@ -29,9 +29,9 @@ pub struct Order {
     pub view: ClusterView,
     /// The status of `view`.
     pub status: ClusterStatus,
-    /// Whether something is asked for that was not before.
+    /// True if something is asked for that was not asked for before.
     pub changed: bool,
-    /// What was missing or could not be read, and was written all the same.
+    /// The value that was missing or could not be read, and was written all the same.
     pub mended: Option<Mended>,
 }
 
@@ -68,8 +68,8 @@ impl Order {
         Ok(Self { store, cluster, clock, keys, view, status, changed: false, mended: None })
     }
 
-    /// Whether a node says that it does not know what is asked for: what has come back with an older state of the
-    /// store counts only once it is asked for again.
+    /// True if a node says that it does not know what is asked for: an order that has come back with an older state of
+    /// the store counts only once it is given again.
     pub fn is_in_doubt(&self) -> bool {
         let speaks = |node: &NodeName| self.status.node(node).is_some_and(|summary| summary.speaks());
         let mut statuses = self.view.node_statuses.values().filter(|status| speaks(&status.node));
@@ -135,7 +135,7 @@ impl Order {
     }
 }
 
-/// What a quorum says, as soon as one does: an election is over in a few seconds.
+/// The view that a quorum confirms, as soon as one does: an election is over in a few seconds.
 async fn confirmed(
     store: &dyn Store,
     cluster: &ClusterName,

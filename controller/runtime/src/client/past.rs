@@ -31,7 +31,7 @@ pub async fn history(store: &dyn Store, cluster: &ClusterName) -> Result<Past<Hi
     Ok(past)
 }
 
-/// What happened, in the order in which the store saw it.
+/// The events, in the order in which the store saw them.
 pub async fn events(
     store: &dyn Store,
     cluster: &ClusterName,

@@ -16,24 +16,24 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How far something is that was asked for, as one look shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Is {
-    /// With a sentence.
+    /// It has come true; a sentence says how.
     So(String),
     /// The same by an answer to this very request, which no second look makes surer.
     Answered(String),
     /// How far it has come.
     Going(String),
-    /// What it waits for.
+    /// It has not; a sentence says what it waits for.
     NotYet(String),
 }
 
-/// What [`Until::next`] has to tell.
+/// The news that [`Until::next`] has to tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// It has come true, with a sentence.
     Done(String),
     /// How far it has come.
     Going(String),
-    /// What it waits for.
+    /// The order waits for this.
     NotYet(String),
 }
 
@@ -46,16 +46,16 @@ pub enum UntilError {
     TimedOut { limit: Duration, waits: String },
 }
 
-/// Whoever looks on at an order.
+/// An onlooker at an order.
 #[derive(Debug)]
 pub struct Until<'a, J> {
     order: &'a mut Order,
     judge: J,
     limit: Duration,
     until: Moment,
-    /// What it waited for at the last look; none before the first.
+    /// The thing that it waited for at the last look; none before the first.
     waits: Option<String>,
-    /// Whether the last look already showed it to be so.
+    /// True if the last look showed it to have come true.
     seen_so: bool,
 }
 
@@ -121,8 +121,8 @@ impl<'a, J: FnMut(&ClusterView, &ClusterStatus) -> Is> Until<'a, J> {
     }
 }
 
-/// What the nodes say they wait for, in one sentence; not what an order that was taken back just now still makes them
-/// say.
+/// The sentence on what the nodes say they wait for. It leaves out what an order that was taken back just now still
+/// makes them say.
 pub fn waits_for(status: &ClusterStatus) -> Option<String> {
     let of_before = |reason: &str| ["Stopped", "Frozen"].contains(&reason);
     let first = status.waiting.iter().find(|waiting| !of_before(&waiting.reason))?;

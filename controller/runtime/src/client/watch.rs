@@ -12,7 +12,7 @@ use super::view::{patience, read};
 use crate::clock::{Clock, Moment};
 use crate::store::{Read, Store};
 
-/// Whoever goes on looking at one cluster.
+/// An onlooker that goes on looking at one cluster.
 #[derive(Debug)]
 pub struct Onlooker {
     store: Arc<dyn Store>,

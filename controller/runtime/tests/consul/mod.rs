@@ -301,7 +301,7 @@ pub(crate) fn manifest(name: &str) -> PathBuf {
     project().join("manifests/consul").join(name)
 }
 
-/// Where the whole project lies, whichever of its packages is tested.
+/// The directory of the whole project, whichever of its packages is tested.
 fn project() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.ancestors().find(|directory| directory.join("Cargo.lock").is_file()).expect("a workspace")

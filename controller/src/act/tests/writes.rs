@@ -1,4 +1,4 @@
-//! What is part of a write of the ownership record, and what an answer that did not come leaves behind.
+//! What belongs to a write of the ownership record, and what is remembered where no answer came.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -12,7 +12,8 @@ use super::*;
 use crate::keeper::{KeeperError, Lease, Verdict};
 use crate::plan::ResumeBecause;
 
-/// Somebody writes after the leases were read and before the record is; or the answer to that is lost.
+/// A store in which somebody writes after the leases were read and before the record is written, or that loses the
+/// answer to the write.
 #[derive(Debug)]
 struct Meanwhile {
     inner: Arc<dyn Store>,
@@ -47,7 +48,7 @@ impl Store for Meanwhile {
     }
 }
 
-/// The keeper, with another word than its own, or something else that happens while it is asked.
+/// The keeper, with a verdict other than its own, or with something else that happens while it is asked.
 struct Retold<F>(Arc<dyn Lease>, F);
 
 impl<F> fmt::Debug for Retold<F> {
@@ -106,7 +107,7 @@ async fn other(rig: &Rig, name: &str) -> Sight {
     observer.get(&node).unwrap().clone()
 }
 
-/// What the record becomes; it is written by this node with its own lease as it is now.
+/// A write of the record by this node, resting on its own lease as it is now.
 async fn own_write(rig: &Rig) -> Write {
     rests_on_the_lease(&lease_of(rig, &rig.me).await.0)
 }
@@ -120,7 +121,7 @@ async fn record_is_there(rig: &Rig) -> bool {
     rig.edges.store.get(&key, Read::Consistent).await.unwrap().is_some()
 }
 
-/// Between the read of the leases and the write of the record this is written to the store.
+/// Has this written to the store between the read of the leases and the write of the record.
 fn meanwhile(rig: &mut Rig, record: &LeaseRecord, index: u64) {
     let (key, value) = (rig.edges.keys.lease(&record.node), serde_json::to_string(record).unwrap());
     rig.edges.store = Arc::new(Meanwhile {
@@ -193,7 +194,7 @@ async fn a_write_that_rests_on_the_word_of_98_nodes_commits() {
     rig.keeper.abort();
 }
 
-/// Or the owner, which lives, would find its record written by somebody else.
+/// The owner lives, and would find its record written by another node.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_ahead_of_a_write_that_does_not_hold_as_it_is() {
     let rig = Rig::new().await;
@@ -224,7 +225,7 @@ async fn the_word_of_many_is_read_after_an_own_write() {
     rig.keeper.abort();
 }
 
-/// Whoever claims a copy in place writes the record.
+/// A node that claims a copy in place writes the record.
 #[tokio::test(start_paused = true)]
 async fn a_write_that_rests_on_many_fails_where_another_has_written_the_record_meanwhile() {
     let mut rig = Rig::new().await;
@@ -340,7 +341,7 @@ async fn no_lease_that_is_seen_is_newer_than_what_the_keeper_says() {
     rig.keeper.abort();
 }
 
-/// What the node remembers of a move that it gives up, after a write that ended so.
+/// The notes of a node that gives a move up, after a write that ended in this way.
 async fn after_giving_up_a_move(change: impl AsyncFnOnce(&mut Rig)) -> Notes {
     let mut rig = Rig::new().await;
     let write = Write { reason: EventReason::MigrationFailed, ..own_write(&rig).await };

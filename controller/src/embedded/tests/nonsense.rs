@@ -5,7 +5,7 @@ use super::*;
 /// Past every deadline of the lease, and every look.
 const LONG_ENOUGH: Duration = Duration::from_secs(40);
 
-/// What is written over a value that was good.
+/// The values that are written over a good one.
 fn kinds(good: Option<&str>) -> Vec<(&'static str, String)> {
     let mut kinds = vec![
         ("text", "garbage".to_owned()),

@@ -1,4 +1,4 @@
-//! Decisions by values: what was seen in, what is done out.
+//! Tests of decisions by values: what was seen in, the next step out.
 
 use uuid::Uuid;
 use zsha_crds::records::LeaseTimings;

@@ -1,4 +1,4 @@
-//! The taking of a VM that is nobody's any more.
+//! Tests the claim of a VM that is nobody's any more.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! A definition of the VM on a node's disk.
+//! Tests what is done about a definition of the VM on a node's disk.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The owner's copy has gone by no step of ours.
+//! Tests an owner whose copy has gone by no step of zsha's.
 
 use zsha_crds::records::Departed;
 

@@ -1,4 +1,4 @@
-//! What a node says of itself, and what the line of candidates makes of what it said.
+//! Tests what a node says of its fitness, and what the line of candidates makes of it.
 
 use super::*;
 use crate::host::{BridgeWant, MountFact, MountWant};

@@ -1,4 +1,4 @@
-//! What the owner does as its host shuts down.
+//! Tests what the owner does as its host shuts down.
 
 use zsha_crds::records::HostShutdown;
 
@@ -199,7 +199,7 @@ fn a_move_to_a_host_that_goes_down_as_well_is_ended() {
     assert!(matches!(decide(&world).steps.as_slice(), [Step::AbortMigration { .. }]));
 }
 
-/// What lies in the store may be of before the boot, or have come back with a snapshot.
+/// The order in the store may be of before the boot, or have come back with a snapshot.
 #[test]
 fn a_word_of_another_boot_or_of_one_that_cannot_be_told_shuts_nothing_down() {
     let drained = |mut world: World| {

@@ -1,4 +1,4 @@
-//! What was said before an order was given is not what it is judged by.
+//! Tests that an order is not judged by what a node said before the order was given.
 
 use super::*;
 use crate::guest::GuestWants;
@@ -73,7 +73,7 @@ fn what_the_target_said_before_is_waited_out_and_said_with_its_age() {
     assert_eq!(only_write(&begun).reason.as_str(), "MigrationBegun", "it was mended before");
 }
 
-/// That needs no word of the target.
+/// These answers need no word of the target.
 #[test]
 fn what_is_known_without_the_target_is_answered_at_once() {
     let mut silent = to_an_unfit_one(None);
@@ -114,7 +114,7 @@ fn broken() -> World {
     world
 }
 
-/// What is tried: the targets of mounts, and the seed.
+/// The things that are tried: the targets of mounts, and the seed disk.
 fn tries(plan: &Plan) -> Vec<&str> {
     fn tried(step: &Step) -> Option<&str> {
         match step {

@@ -1,4 +1,4 @@
-//! A live migration, moment by moment: what the source does, and what the target.
+//! Tests a live migration, moment by moment: what the source does, and what the target.
 
 use zsha_crds::records::Answer;
 
@@ -13,7 +13,7 @@ fn failed(id: Uuid) -> MigrationJob {
     Failed { id, reason: "connection reset".to_owned() }
 }
 
-/// What a source remembers that has begun it just now.
+/// The notes of a source that has begun the migration just now.
 fn begun() -> Notes {
     let mut notes = Notes::default();
     notes.tried.begun = Some((THIS, NOW));

@@ -1,4 +1,4 @@
-//! What is told, and nothing done for it.
+//! Tests what people are told though nothing is done about it.
 
 use zsha_runtime::lease::Late;
 

@@ -1,4 +1,4 @@
-//! What came of the steps, and what a write that was lost costs.
+//! Tests what is noted of the outcome of steps, and what a write that lost its cas costs.
 
 use super::*;
 use crate::plan::notes::StartFault;

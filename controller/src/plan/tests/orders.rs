@@ -1,4 +1,4 @@
-//! What operators ask for by command: stop, freeze, drain.
+//! Tests what operators ask for by command: stop, freeze, drain.
 
 use super::*;
 use crate::intents::{Asked, Cordon, Start, Stop};

@@ -1,4 +1,4 @@
-//! A store that was put back to an earlier time of itself.
+//! Tests a store that was put back to an earlier time of itself.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the guest is told is ready on every node, and no guest starts where it cannot be.
+//! Tests that the seed disk is ready on every node, and that no guest starts where it cannot be.
 
 use super::*;
 use crate::guest::{GuestWants, Seed};
@@ -9,7 +9,7 @@ fn seed() -> Arc<Seed> {
     Arc::new(wants.seed(&VmName::management(), &node(1)).unwrap())
 }
 
-/// As node 1 sees it, which is told so of its seed.
+/// The world of node 1, which is told this of its seed disk.
 fn told(mut world: World, fact: Observed<SeedFact>) -> World {
     change(&mut world, |desired| desired.seeds = [(node(1), seed())].into());
     let Observed::Known(facts) = &mut world.host else { panic!("not looked") };

@@ -1,4 +1,4 @@
-//! A node that loses its lease again and again.
+//! Tests a node that loses its lease again and again.
 
 use zsha_crds::records::LostLease;
 

@@ -1,4 +1,4 @@
-//! Starts of a VM that has ended on its owner's node, and what stands in their way.
+//! Tests starts of a VM that has ended on its owner's node, and what stands in their way.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! An owner whose VM's disk is not reached from its node.
+//! Tests an owner whose VM's disk is not reached from its node.
 
 use super::*;
 use crate::guest::Seed;
@@ -178,7 +178,7 @@ fn told(plan: &Plan, kind: ConditionKind) -> (ConditionStatus, String) {
     (told.status, told.reason.clone())
 }
 
-/// Where this node lacks what a look takes.
+/// This node lacks what a look takes.
 #[test]
 fn what_could_not_be_looked_at_is_told_and_ends_nothing_however_long_it_lasts() {
     let why = "looking at /share/mnvm.img: cannot start: Too many open files (os error 24)";
@@ -260,7 +260,7 @@ fn hangs() -> MountFact {
     MountFact::NotAnswering { reason: "no answer within 3 s".to_owned() }
 }
 
-/// What becomes of the VM within five minutes of that.
+/// True if the VM is ended within five minutes of that.
 fn is_ended(mut world: World) -> bool {
     let mut notes = Notes::default();
     (0..30).any(|tenth| {

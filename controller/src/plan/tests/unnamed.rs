@@ -1,4 +1,4 @@
-//! A copy that is here, where the ownership record names another node, or none.
+//! Tests a copy that is here, where the ownership record names another node, or none.
 
 use super::*;
 use crate::intents::Asked;

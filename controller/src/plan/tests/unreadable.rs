@@ -1,4 +1,4 @@
-//! Records that somebody has written nonsense over.
+//! Tests records that somebody has written nonsense over.
 
 use super::*;
 use crate::plan::ownership::LEFT_ALONE;

@@ -12,8 +12,8 @@ use crate::hypervisor::simulated::{Copy, StaleResume};
 use crate::sim::reasons;
 
 impl Checker {
-    /// What the hosts have noted since the last look: two that executed at once, and a guest that was let run with memory older
-    /// than its disk.
+    /// Checks what the hosts have noted since the last look: two copies that executed at once, and a guest that was let
+    /// run although its memory was older than its disk.
     pub(super) fn check_what_hosts_saw(&mut self) {
         for double in self.hosts.double_executions().iter().skip(self.doubles) {
             self.doubles += 1;
@@ -29,7 +29,7 @@ impl Checker {
         }
         for StaleResume { node, newer } in self.hosts.stale_resumes().iter().skip(self.stale) {
             self.stale += 1;
-            // What a host executes for K after it was suspended is no part of the promise.
+            // The promise does not cover a copy that a host executes for K after it was suspended.
             if newer.iter().all(|(other, until)| {
                 self.had_just_woken(other, *until) || self.by_hand.excused(other, *until)
             }) {
@@ -40,9 +40,9 @@ impl Checker {
         }
     }
 
-    /// A copy that was killed in uninterruptible sleep executes nothing, but what it was writing may land for as long as
-    /// it is there. Where a watchdog is petted, its host is reset before another may execute. Where there is none, no
-    /// promise covers it; nor where the host was suspended, and its watchdog with it.
+    /// Checks copies that were killed in uninterruptible sleep. Such a copy executes nothing, but what it was writing
+    /// may land for as long as it is there. Where a watchdog is petted, the host is reset before another may execute.
+    /// No promise covers a copy without a watchdog, nor one whose host was suspended, and its watchdog with it.
     pub(super) fn check_stuck(&mut self, copies: &[Copy]) {
         for stuck in copies.iter().filter(|copy| copy.may_write && !self.by_hand.is(copy.process)) {
             let other = copies
@@ -60,7 +60,8 @@ impl Checker {
         }
     }
 
-    /// A copy that begins to execute needs a valid lease there and then; one that executes is dead K after it.
+    /// Checks a copy that executes: one that begins to needs a valid lease there and then, one that has `already`
+    /// executed must be dead K after its end.
     pub(super) fn may_execute(&mut self, node: &NodeName, already: bool) {
         let now = self.validity.now(node);
         if self.has_just_woken(node) {
@@ -104,7 +105,7 @@ impl Checker {
         }
     }
 
-    /// A copy has ended now: that must not have been later than K after the lease.
+    /// A copy has ended now. That must not have been later than K after the end of the lease.
     pub(super) fn too_late(&mut self, node: &NodeName) {
         let now = self.validity.now(node);
         let Some(grant) = self.validity.grant(node) else { return };
@@ -115,7 +116,7 @@ impl Checker {
         }
     }
 
-    /// Whether the owner's copy is being moved from there: it stands still at the end of that.
+    /// True if the owner's copy is being moved away from there: it stands still at the end of the move.
     fn is_moving_from(&self, node: &NodeName) -> bool {
         self.vm.value.as_ref().is_some_and(|record| {
             record.migration.as_ref().is_some_and(|migration| migration.to.node != *node)
@@ -130,7 +131,7 @@ impl Checker {
         if for_its_disk && !self.without_disk.contains(node) {
             self.violations.push(format!("R2: {node} ends the VM for want of its disk, which it reaches"));
         }
-        // One that stands still may be moved by what the store does not tell of any more.
+        // A copy that stands still may be moved by a migration of which the store does not tell any more.
         let is_gone = self.hosts.copies_on(node).iter().all(|copy| copy.process != it.process);
         let excused_by_restore = self.is_unsettled() && !(it.held && is_gone);
         if excused_by_restore

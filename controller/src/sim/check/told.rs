@@ -8,18 +8,18 @@ use zsha_crds::records::{Departed, EventRecord, NodeStatus, VmPhase};
 use super::Checker;
 
 impl Checker {
-    /// How often a node has written the ownership record, and how often such a write has lost its race.
+    /// The number of the nodes' writes of the ownership record, and of those that lost their race.
     pub fn ownership_writes(&self) -> (u64, u64) {
         self.written
     }
 
-    /// How often another executed while a copy that no watchdog stood behind was stuck.
+    /// The number of times that another copy executed while one that no watchdog stood behind was stuck.
     pub fn beside_stuck(&self) -> u64 {
         self.stuck.len() as u64
     }
 
-    /// The process that executes, if all is as it should be in a cluster without faults; `lost` is the node that is
-    /// not mended.
+    /// The process that executes, if all is as it should be in a cluster without faults. `lost`: the node that is not
+    /// mended.
     pub fn settled(&mut self, lost: Option<&NodeName>) -> Result<u64, String> {
         self.check();
         let Some(record) = &self.vm.value else { return Err("there is no ownership record".to_owned()) };
@@ -37,9 +37,9 @@ impl Checker {
         }
     }
 
-    /// Whether nothing runs, and nothing is started before an operator has looked where the VM is.
-    /// `lost`: the node that is not mended. With it has died what was seen on it, if it still said that it had the guest whole:
-    /// a process that it only counted may have been sent on.
+    /// True if nothing runs, and nothing may be started before an operator has looked where the VM is. `lost` is the
+    /// node that is not mended. The guest has died with that node if it still said that it had the guest whole; a
+    /// process that it only counted may have been sent on.
     pub fn waits_for_an_operator(&self, lost: Option<&NodeName>) -> bool {
         let departed = self.vm.value.as_ref().and_then(|record| record.departed.as_ref());
         let had_it = |node: &NodeName| {
@@ -52,18 +52,18 @@ impl Checker {
         self.executing.is_empty() && departed.is_some_and(|departed| !has_died(departed))
     }
 
-    /// Whether a node had to put a record in the place of another's lease, which may have cost the longest D.
+    /// True if a node had to put a record in the place of another's lease, which may have cost the longest D.
     pub fn a_lease_was_lost(&self) -> bool {
         self.lost
     }
 
-    /// What the node last said of itself, if that can be read.
+    /// The status that the node last wrote, if it can be read.
     pub fn status_of(&self, node: &NodeName) -> Option<NodeStatus> {
         let status = self.store.read(&self.keys.node_status(node))?;
         serde_json::from_str(&status.value).ok()
     }
 
-    /// The node that is named.
+    /// The node that the record names as owner.
     pub fn owner(&self) -> Option<NodeName> {
         let record = self.vm.value.as_ref()?;
         record.owner.as_ref().map(|owner| owner.node.clone())
@@ -74,7 +74,7 @@ impl Checker {
         self.executing.iter().next().map(|(node, it)| (node.clone(), it.process))
     }
 
-    /// What the nodes told people so far, in order.
+    /// Logs the events that the nodes have written so far, in order.
     pub fn log_events(&mut self) {
         let listing = self.store.read_all(&self.keys.events());
         let mut events: Vec<EventRecord> =

@@ -9,7 +9,7 @@ use zsha_crds::NodeName;
 use super::Fault;
 use crate::sim::gate::CallFault;
 
-/// A cluster makes about this many calls in two seconds.
+/// The number of calls that a cluster makes in about two seconds.
 const SOON: u64 = 40;
 
 pub(super) fn fail(
@@ -27,7 +27,7 @@ pub(super) fn fail(
     (vec![(at, begin), (until, Fault::CallsFail { node, per_mille: 0 })], until)
 }
 
-/// One call, some time soon.
+/// One call that goes wrong some time soon.
 pub(super) fn one(rng: &mut SmallRng) -> Fault {
     let fault = CallFault::ALL[rng.random_range(0..CallFault::ALL.len())];
     Fault::CallFails { after: rng.random_range(0..SOON), fault }

@@ -1,4 +1,4 @@
-//! What people do by hand, and when.
+//! The troubles that people make by hand, and their times.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn controllers_away(rng: &mut SmallRng, node: NodeName, at: Duration) -> Trouble
     (faults, until)
 }
 
-/// As everybody does it: stop, restore, start. The VM has moved since the snapshot was taken.
+/// A restore as everybody does it: stop, restore, start. The VM has moved since the snapshot was taken.
 fn restored_meanwhile(rng: &mut SmallRng, node: NodeName, at: Duration) -> Trouble {
     let moved = at + millis(rng, 100..2_000);
     let stopped = moved + millis(rng, 5_000..20_000);
@@ -80,7 +80,7 @@ fn wiped_meanwhile(rng: &mut SmallRng, at: Duration) -> Trouble {
     (faults, until)
 }
 
-/// What a trouble of these may have left.
+/// The faults that mend what these troubles may have left.
 pub(super) fn mended(nodes: &[NodeName]) -> impl Iterator<Item = Fault> {
     let seen = nodes.iter().map(|node| Hand::HidesProcesses(node.clone(), false));
     seen.chain([Hand::Resumes]).map(Fault::ByHand)

@@ -1,4 +1,4 @@
-//! Lines that fail in other ways than to be cut for a while, and a store without a leader.
+//! Lines that fail in other ways than by being cut for a while, and a store without a leader.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ fn way(rng: &mut SmallRng) -> Way {
     }
 }
 
-/// Of this node, or of whoever is the owner when it begins.
+/// The cut of part of a line, and its repair: of this node, or of the node that is the owner when it begins.
 fn severed(node: Option<&NodeName>, way: Way, flapping: bool) -> (Fault, Fault) {
     let begin = Fault::Sever { node: node.cloned(), way, flapping };
     (begin, node.map_or(Fault::MendOwners, |node| Fault::Mend(node.clone())))
 }
 
-/// Requests arrive and answers do not, or the other way round.
+/// A line on which requests arrive and answers do not, or the other way round.
 pub(super) fn one_way(rng: &mut SmallRng, node: NodeName, at: Duration, until: Duration) -> Trouble {
     let node = rng.random_bool(0.4).then_some(node);
     let way = if rng.random_bool(0.5) { Way::Answers } else { Way::Requests };
@@ -33,7 +33,7 @@ pub(super) fn one_way(rng: &mut SmallRng, node: NodeName, at: Duration, until: D
     (vec![(at, begin), (until, end)], until)
 }
 
-/// Cut and mended several times in quick succession, not always both ways.
+/// A line that is cut and mended several times in quick succession, not always both ways.
 pub(super) fn flap(rng: &mut SmallRng, node: NodeName, at: Duration) -> Trouble {
     let node = rng.random_bool(0.4).then_some(node);
     // A line that is gone for most of the time, or for little of it.

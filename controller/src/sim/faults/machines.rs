@@ -11,13 +11,13 @@ use crate::sim::freeze::Part;
 
 type Trouble = (Vec<(Duration, Fault)>, Duration);
 
-/// Short, or longer than any F but the longest.
+/// A length of time: short, or longer than any F but the longest.
 fn length(rng: &mut SmallRng) -> Duration {
     if rng.random_bool(0.3) { millis(rng, 50..4_000) } else { millis(rng, 5_000..14_000) }
 }
 
-/// A controller between its last look and its act, often in the middle of a start or a move; sometimes the keeper's loop
-/// with it. The two go on one after the other.
+/// A controller that stands still between its last look and its act, often in the middle of a start or a move;
+/// sometimes the keeper's loop stands still with it. The two go on one after the other.
 pub(super) fn stalled(rng: &mut SmallRng, node: NodeName, at: Duration) -> Trouble {
     let until = at + length(rng);
     let later = until + millis(rng, 0..1_500);
@@ -36,7 +36,7 @@ pub(super) fn stalled(rng: &mut SmallRng, node: NodeName, at: Duration) -> Troub
     begun_by(rng, at, faults, until)
 }
 
-/// Something just before it that gives the controllers work.
+/// The fault just before it that gives the controllers work.
 fn begun_by(
     rng: &mut SmallRng,
     at: Duration,
@@ -50,7 +50,7 @@ fn begun_by(
     (faults, until)
 }
 
-/// A host that sleeps, whose line may need a while to be back after it.
+/// A host that is suspended, and whose line may need a while to be back after it.
 pub(super) fn suspended(rng: &mut SmallRng, node: NodeName, at: Duration) -> Trouble {
     let until = at + length(rng);
     if rng.random_bool(0.3) {
@@ -67,7 +67,7 @@ pub(super) fn suspended(rng: &mut SmallRng, node: NodeName, at: Duration) -> Tro
     (faults, later)
 }
 
-/// A QEMU that no signal ends, and something for which it is to end.
+/// A QEMU that no signal ends, and something for which it must end.
 pub(super) fn stuck(rng: &mut SmallRng, node: NodeName, at: Duration) -> Trouble {
     let node = rng.random_bool(0.4).then_some(node);
     let during = at + millis(rng, 0..2_000);
@@ -91,7 +91,7 @@ pub(super) fn lock_outlives(rng: &mut SmallRng, at: Duration) -> Trouble {
     (vec![(at, Fault::LockOutlivesHost(held)), (back, Fault::MendOwners)], over)
 }
 
-/// Nobody can look at the VM, wherever it is, and something is to be done with it.
+/// A hypervisor that cannot be looked at, wherever the VM is, while something is to be done with the VM.
 pub(super) fn blind(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> Trouble {
     let during = at + millis(rng, 0..2_000);
     let until = during + millis(rng, 2_000..9_000);
@@ -109,7 +109,7 @@ pub(super) fn blind(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> Tro
     (faults, until + Duration::from_secs(3))
 }
 
-/// By a second, an hour, years; forth, or back.
+/// A wall clock that is set by a second, an hour or years, forth or back.
 pub(super) fn clock_steps(rng: &mut SmallRng, node: NodeName, at: Duration) -> Trouble {
     let by = [1, 3_600, 86_400, 300_000_000][rng.random_range(0..4)];
     let by = if rng.random_bool(0.5) { by } else { -by };

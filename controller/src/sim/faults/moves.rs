@@ -80,7 +80,7 @@ pub(super) fn drained(
     (faults, until)
 }
 
-/// Nothing is to be begun for a while, in which the owner loses something.
+/// A cluster that is frozen for a while, in which the owner loses something.
 pub(super) fn frozen(
     rng: &mut SmallRng,
     node: NodeName,

@@ -11,24 +11,24 @@ use crate::hypervisor::simulated;
 use crate::sim::freeze::Part;
 use crate::sim::operator::Profile;
 
-/// Faults in order of time, and when the last of them has been.
+/// Faults in order of time, and the time when the last of them is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     pub faults: Vec<(Duration, Fault)>,
     pub over: Duration,
 }
 
-/// Troubles begin before this, in milliseconds.
+/// Troubles begin before this time, in milliseconds.
 const BEGIN: u64 = 16_000;
 
 impl Schedule {
-    /// Two to six troubles, each mended within some seconds; in a third of the runs the owner is lost after that.
+    /// Draws two to six troubles, each mended within some seconds; in a third of the runs the owner is lost after that.
     pub fn draw(rng: &mut SmallRng, nodes: &[NodeName]) -> Self {
         let mut faults = Vec::new();
         let mut over = Duration::from_secs(5);
         let mut at = Duration::ZERO;
         for _ in 0..rng.random_range(2..=6) {
-            // Some on top of the one before: what is rare alone is found in pairs.
+            // Some troubles begin while the one before goes on: what is rare alone is found in pairs.
             at = if at > Duration::ZERO && rng.random_bool(0.3) {
                 at + millis(rng, 0..3_000)
             } else {
@@ -54,9 +54,9 @@ pub(super) fn millis(rng: &mut SmallRng, range: std::ops::Range<u64>) -> Duratio
     Duration::from_millis(rng.random_range(range))
 }
 
-/// What only some troubles leave behind.
+/// The things that only some troubles leave behind.
 struct Left {
-    /// What a failing start has used up is given back by the next document only.
+    /// True if starts have failed: only the next document gives back the tries that they used up.
     starts_failed: bool,
     frozen: bool,
     drained: bool,
@@ -73,7 +73,7 @@ impl Left {
     }
 }
 
-/// Troubles may overlap: whatever a later one left, everything is mended at the end.
+/// The faults that mend everything at the end, since troubles may overlap and a later one may have left something.
 fn all_mended<'a>(nodes: &'a [NodeName], left: &Left) -> impl Iterator<Item = Fault> + use<'a> {
     let of_nodes = nodes.iter().flat_map(|node| {
         [
@@ -115,7 +115,7 @@ fn all_mended<'a>(nodes: &'a [NodeName], left: &Left) -> impl Iterator<Item = Fa
         .chain(again)
 }
 
-/// One trouble and what mends it, and when that is over.
+/// One trouble, the faults that mend it, and the time when it is over.
 fn trouble(rng: &mut SmallRng, nodes: &[NodeName], at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
     let node = nodes[rng.random_range(0..nodes.len())].clone();
     // Short blips and long outages, the lengths around F and D most of all.
@@ -192,7 +192,7 @@ fn fading(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, Duration
     (vec![(at, Fault::SlowOwner), (gone, Fault::CutOwner), (until, Fault::MendOwners)], until)
 }
 
-/// A start that waits for the image, on a node that loses its network, and so its lease, meanwhile.
+/// A start that waits for the image on a node that meanwhile loses its network, and so its lease.
 fn start_cut_off(rng: &mut SmallRng, at: Duration) -> (Vec<(Duration, Fault)>, Duration) {
     let locked = millis(rng, 6_500..12_000);
     let until = at + locked + millis(rng, 1_000..6_000);
@@ -219,7 +219,7 @@ fn apply(rng: &mut SmallRng) -> Fault {
     Fault::Apply { profile, memory_gib: rng.random_range(8..=16) }
 }
 
-/// The quick one most of all: the least time between what must happen in order.
+/// The profile of a run. `Fast` is the most frequent: it leaves the least time between what must happen in order.
 pub fn profile(rng: &mut SmallRng) -> Profile {
     match rng.random_range(0..6) {
         0..3 => Profile::Fast,

@@ -17,7 +17,7 @@ use crate::hypervisor::{
 };
 use crate::keeper::{KeeperError, Lease, Verdict};
 
-/// What cannot be empty is as if nothing had happened.
+/// The answer as it is, where an answer cannot be empty.
 fn whole<T>(answer: T) -> T {
     answer
 }
