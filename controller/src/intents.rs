@@ -296,12 +296,19 @@ mod tests {
             timeout_seconds: None,
         });
         let (drain, freeze, none) = (drain(), freeze(), Intent::None);
-        for misplaced in [("power", &freeze), ("power", &drain), ("freeze", &stop), ("freeze", &drain)] {
-            let records = [("power", &none), ("freeze", &none), misplaced];
-            assert!(read(records, &BTreeMap::new(), true).known().is_none(), "{misplaced:?}");
+        let unreadable = |name: &str, intent: &Intent| {
+            let text = serde_json::to_string(intent).unwrap();
+            (name.to_owned(), Intent::read(name, &text, &VmName::management()).unwrap_err())
+        };
+        // What was read there last is still known beside it.
+        let records = [("power", &none), ("freeze", &none)];
+        for (name, intent) in [("power", &freeze), ("power", &drain), ("freeze", &stop), ("freeze", &drain)] {
+            let misplaced = [unreadable(name, intent)].into();
+            assert!(read(records, &misplaced, true).known().is_none(), "{misplaced:?}");
         }
-        let records = [("power", &none), ("drain.nfs-2", &stop), ("other", &drain), ("migrate", &stop)];
-        let intents = read(records, &BTreeMap::new(), true).known().cloned().unwrap();
+        let misplaced = [("drain.nfs-2", &stop), ("other", &drain), ("migrate", &stop)];
+        let misplaced = misplaced.map(|(name, intent)| unreadable(name, intent)).into();
+        let intents = read(records, &misplaced, true).known().cloned().unwrap();
         assert_eq!(intents.drained.keys().collect::<Vec<_>>(), [&node("nfs-2")]);
         assert!(matches!(intents.drained[&node("nfs-2")], Cordon::Unreadable(_)));
     }

@@ -51,7 +51,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
     let clock = Clock::Boottime;
     let seed = u64::from(std::process::id());
     let keys = Keys::new(&settings.cluster);
-    let (host, own_keys) = (leave::Host::of(settings)?, keys.clone());
+    let host = leave::Host::of(settings)?;
     let store = Arc::new(ConsulStore::connect(settings.consul.for_store()?)?);
     let config = events::Config { seed, ..events::Config::default() };
     let (recorder, recording) =
@@ -62,15 +62,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
     let copies = Arc::new(ProcCopies::telling(VmId::of(&settings.cluster).uuid));
     let node = Node {
         cluster: settings.cluster.clone(),
-        edges: Edges {
-            me: settings.node.clone(),
-            keys,
-            clock,
-            store: Arc::clone(&store) as _,
-            hypervisor: hypervisor(settings, Arc::clone(&copies) as _)?,
-            host: Arc::new(LinuxHost::new(settings.seed()).of_vm(Arc::clone(&copies) as _)),
-            lease: Arc::clone(&lease) as _,
-        },
+        edges: edges(settings, Arc::clone(&store), Arc::clone(&lease), &copies)?,
         recorder: recorder.clone(),
         metrics: Arc::clone(&metrics),
         build: build(commit),
@@ -91,14 +83,14 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
         signalled.await;
         stop.send_replace(true);
     };
-    let lease_key = own_keys.lease(&settings.node);
+    let lease_key = keys.lease(&settings.node);
     let own_lease = second_net::OwnLease { store: store.as_ref(), key: &lease_key, boot_id: &host.boot_id };
     let beside = async {
         tokio::join!(
             count_requests(Arc::clone(&store), metrics),
             check_consul(Arc::clone(&store), recorder.clone()),
             second_net(settings.keeper_directory(), lease, own_lease, copies, clock),
-            leave::back(&host, &own_keys, store.as_ref(), Some(leave::host_goes_on)),
+            leave::back(&host, &keys, store.as_ref(), Some(leave::host_goes_on)),
         );
     };
     let all = async {
@@ -117,14 +109,37 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             },
         );
     };
+    ended(all, stopped.clone()).await;
+    Ok(())
+}
+
+/// Everything outside of this process, as a pass reaches it.
+fn edges(
+    settings: &Settings,
+    store: Arc<ConsulStore>,
+    lease: Arc<SocketLease>,
+    copies: &Arc<ProcCopies>,
+) -> anyhow::Result<Edges> {
+    Ok(Edges {
+        me: settings.node.clone(),
+        keys: Keys::new(&settings.cluster),
+        clock: Clock::Boottime,
+        store,
+        hypervisor: hypervisor(settings, Arc::clone(copies) as _)?,
+        host: Arc::new(LinuxHost::new(settings.seed()).of_vm(Arc::clone(copies) as _)),
+        lease,
+    })
+}
+
+/// Runs the controller until it is told to stop and what was under way has ended, or that has taken too long.
+async fn ended(all: impl Future<Output = ()>, stopped: watch::Receiver<bool>) {
     tokio::select! {
         () = all => {}
-        () = overdue(stopped.clone()) => {
+        () = overdue(stopped) => {
             tracing::warn!("what was under way has not ended within {} s and is left as it is", STOP_WITHIN.as_secs());
         }
     }
     tracing::info!("controller stopped; the VM is left as it is");
-    Ok(())
 }
 
 fn build(commit: Option<&str>) -> Build {

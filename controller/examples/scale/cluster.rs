@@ -17,7 +17,7 @@ use zsha_controller::hypervisor::simulated::SimulatedHosts;
 use zsha_controller::keeper::Lease;
 use zsha_controller::views::{self, Reader, Views};
 use zsha_crds::records::VmPhase;
-use zsha_crds::{ClusterName, ConditionKind, HaCluster, Keys, NodeName, VmName, condition};
+use zsha_crds::{ClusterName, ConditionKind, HaCluster, Keys, NodeName, condition};
 use zsha_runtime::client::apply::{By, Prepared, prepare};
 use zsha_runtime::client::commit::Fate;
 use zsha_runtime::client::document::Live;
@@ -128,8 +128,8 @@ impl Settled {
     /// Starts the nodes, applies the document, and waits until all is as it says.
     pub(crate) async fn raise(nodes: u8) -> anyhow::Result<Self> {
         let document = document(nodes)?;
-        let (cluster, vm) = (document.name().clone(), VmName::management());
-        let hosts = SimulatedHosts::new(vm.clone(), vm.domain_uuid(&cluster));
+        let cluster = document.name().clone();
+        let hosts = SimulatedHosts::new(document.vm());
         let mut settled = Self {
             count: nodes,
             keys: Keys::new(&cluster),
@@ -159,7 +159,7 @@ impl Settled {
     ) -> Node {
         let store = Arc::new(Counting::new(self.store.clone()));
         let (cluster, behind) = (self.cluster.clone(), Arc::clone(&store) as Arc<dyn Store>);
-        let machine = Machine::new(cluster, name.clone(), CLOCK, behind, Arc::clone(hosts), seed);
+        let machine = Machine::new(cluster, name.clone(), CLOCK, behind, Arc::clone(hosts)).seeded(seed);
         let (line, keeper) = machine.keeper();
         let line: Arc<dyn Lease> = Arc::new(line);
         running.spawn(keeper);

@@ -41,52 +41,8 @@ pub(super) fn nobody_else_has_a_copy(
     guard: &Guard<'_>,
     plan: &mut Plan,
 ) -> Option<Vec<Sight>> {
-    if let Some((node, epoch)) = world.vanished_leases.iter().find(|(node, _)| **node != world.me) {
-        let of = Owner { node: node.clone(), epoch: *epoch };
-        match world.unreadable_leases.get(node) {
-            Some(lease) => unreadable::put_record_in_place(world, of, lease, plan),
-            None => {
-                let why = format!(
-                    "the store has gone back in time and shows no lease of {node}, which may run the VM"
-                );
-                ask_for_lease(of, &why, plan);
-            }
-        }
+    if !sees_every_lease(world, guard, plan) {
         return None;
-    }
-    if !world.sees_the_leases() && !planted::is_planted(Bug::ListNotShownToBeNow) {
-        // An empty list may not have been read yet, and a list without this life may be of a time before it.
-        plan.recheck_at(world.now + LOOK);
-        plan.wait(
-            "LeasesNotSeen",
-            "this node does not see its own lease yet, and so may not see the others'",
-        );
-        return None;
-    }
-    let record = world.record();
-    if (guard.strict || has_returned(world)) && unreadable::is_in_the_way(world, record, plan) {
-        return None;
-    }
-    match (silent_member(world, guard), first_start_waits_until(world)) {
-        (None, _) => {}
-        (Some(node), None) => {
-            let why = format!("{node} has no lease, so nobody knows whether it runs the VM");
-            ask_for_lease(Owner { node: node.clone(), epoch: 0 }, &why, plan);
-            return None;
-        }
-        (Some(node), Some(until)) if world.now < until => {
-            plan.recheck_at(until);
-            let secs = world.now.until(until).as_secs_f64();
-            plan.wait(
-                "MemberNotSeen",
-                format!(
-                    "{node} has no lease. A new cluster is begun without it in {secs:.0} s: were this one whose store \
-                     was emptied, whoever lives by it has written its lease again by then, or has ended its copy"
-                ),
-            );
-            return None;
-        }
-        (Some(_), Some(_)) => {}
     }
     let mut rests_on = Vec::new();
     for (node, sight) in &world.sights {
@@ -107,6 +63,63 @@ pub(super) fn nobody_else_has_a_copy(
         }
     }
     Some(rests_on)
+}
+
+/// True if the leases that are seen are those of now, and those of all nodes: none has vanished with an older state of the
+/// store, none that counts is unreadable, and no node of the document lacks one.
+fn sees_every_lease(world: &World, guard: &Guard<'_>, plan: &mut Plan) -> bool {
+    if let Some((node, epoch)) = world.vanished_leases.iter().find(|(node, _)| **node != world.me) {
+        let of = Owner { node: node.clone(), epoch: *epoch };
+        match world.unreadable_leases.get(node) {
+            Some(lease) => unreadable::put_record_in_place(world, of, lease, plan),
+            None => {
+                let why = format!(
+                    "the store has gone back in time and shows no lease of {node}, which may run the VM"
+                );
+                ask_for_lease(of, &why, plan);
+            }
+        }
+        return false;
+    }
+    if !world.sees_the_leases() && !planted::is_planted(Bug::ListNotShownToBeNow) {
+        // An empty list may not have been read yet, and a list without this life may be of a time before it.
+        plan.recheck_at(world.now + LOOK);
+        plan.wait(
+            "LeasesNotSeen",
+            "this node does not see its own lease yet, and so may not see the others'",
+        );
+        return false;
+    }
+    let record = world.record();
+    if (guard.strict || has_returned(world)) && unreadable::is_in_the_way(world, record, plan) {
+        return false;
+    }
+    has_every_member(world, guard, plan)
+}
+
+/// True if every node that the document names has a lease, or a cluster may be begun without the one that has none.
+fn has_every_member(world: &World, guard: &Guard<'_>, plan: &mut Plan) -> bool {
+    match (silent_member(world, guard), first_start_waits_until(world)) {
+        (None, _) => true,
+        (Some(node), None) => {
+            let why = format!("{node} has no lease, so nobody knows whether it runs the VM");
+            ask_for_lease(Owner { node: node.clone(), epoch: 0 }, &why, plan);
+            false
+        }
+        (Some(node), Some(until)) if world.now < until => {
+            plan.recheck_at(until);
+            let secs = world.now.until(until).as_secs_f64();
+            plan.wait(
+                "MemberNotSeen",
+                format!(
+                    "{node} has no lease. A new cluster is begun without it in {secs:.0} s: were this one whose store \
+                     was emptied, whoever lives by it has written its lease again by then, or has ended its copy"
+                ),
+            );
+            false
+        }
+        (Some(_), Some(_)) => true,
+    }
 }
 
 impl Upkeep<'_> {
