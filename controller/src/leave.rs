@@ -10,6 +10,7 @@
 //! down.
 
 mod decide;
+mod host;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::Timestamp;
 use zsha_crds::records::{HostShutdown, Intent, LeaseRecord, StoredSpec, VmRecord};
 use zsha_crds::{ClusterName, Keys, NodeName, VmId};
 use zsha_runtime::Clock;
@@ -30,7 +30,9 @@ use crate::keeper::{Lease, SocketLease};
 use crate::observed::Observed;
 use crate::plan::ownership;
 use crate::settings::Settings;
-use decide::{Cluster, GoesDown, Next, Place, Seen, SoFar};
+use decide::{Cluster, GoesDown, Next, Seen, SoFar};
+
+pub use host::Host;
 
 const LOOK: Duration = Duration::from_secs(1);
 /// The pause between looks while the store is silent, and the lease may be running out.
@@ -43,108 +45,6 @@ const GIVEN_UP: Duration = Duration::from_secs(5);
 /// The pause between tries to take the shutdown back. Consul comes after the network, and on a cluster that is switched
 /// on at once only with the second node.
 const BACK_LOOK: Duration = Duration::from_secs(5);
-
-/// A node that says that it shuts down, in one of its boots.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
-    pub node: NodeName,
-    /// The kernel's id of the boot.
-    pub boot_id: String,
-}
-
-/// The name that stands in a drain in the place of one that nobody could read. The node was to be given nothing by that
-/// one, and is not by this, also after it has booted.
-const UNREAD: &str = "an order that cannot be read";
-
-impl Host {
-    pub fn of(settings: &Settings) -> anyhow::Result<Self> {
-        const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-        let boot_id = std::fs::read_to_string(BOOT_ID).context(BOOT_ID)?;
-        Ok(Self { node: settings.node.clone(), boot_id: boot_id.trim().to_owned() })
-    }
-
-    /// The name that stands in a drain that this host asks for.
-    fn name(&self) -> String {
-        Intent::host_itself(&self.node, &self.boot_id)
-    }
-
-    /// True if this host asked for the drain, in some boot.
-    fn is_own(&self, by: &str) -> bool {
-        Intent::is_host_itself(&self.node, by)
-    }
-
-    /// The order under the node's drain. None: nothing that could be read.
-    fn drain(&self, there: &Entry) -> Option<Intent> {
-        Intent::under(&Intent::drain_of(&self.node), &there.value).ok()
-    }
-
-    /// The order that is to stand under the node's drain, where it differs from the present one: the host's own, or an
-    /// operator's and beside it that the host shuts down.
-    fn shuts_down(&self, there: Option<&Entry>, no_time_to_move: bool, now: Timestamp) -> Option<Intent> {
-        let shutdown = |before: Option<&HostShutdown>| {
-            let before = before.is_some_and(|it| it.boot_id == self.boot_id && it.no_time_to_move);
-            HostShutdown { boot_id: self.boot_id.clone(), no_time_to_move: no_time_to_move || before }
-        };
-        let own = |shutdown, at| Intent::Drain {
-            by: self.name(),
-            at,
-            message: "the host shuts down; taken back once it has booted".to_owned(),
-            shutdown: Some(shutdown),
-        };
-        let before = match there.map(|there| self.drain(there)) {
-            None | Some(Some(Intent::None)) => return Some(own(shutdown(None), now)),
-            Some(Some(before)) => before,
-            // No controller could act on the unreadable order, and only a controller that reads this drain shuts the
-            // guest down in order.
-            Some(None) => Intent::Drain {
-                by: UNREAD.to_owned(),
-                at: now,
-                message: format!("`zsha uncordon {}` clears it", self.node),
-                shutdown: None,
-            },
-        };
-        let wanted = match &before {
-            Intent::Drain { by, at, shutdown: said, .. } if self.is_own(by) => {
-                let of_this_boot = *by == self.name();
-                own(shutdown(said.as_ref()), if of_this_boot { *at } else { now })
-            }
-            Intent::Drain { by, at, message, shutdown: said } => Intent::Drain {
-                by: by.clone(),
-                at: *at,
-                message: message.clone(),
-                shutdown: Some(shutdown(said.as_ref())),
-            },
-            before => before.clone(),
-        };
-        (wanted != before).then_some(wanted)
-    }
-
-    /// The order without what the host said before it booted, where it said anything. `goes_on`: the host is up, so
-    /// what it said in this very boot is over as well (systemd alone was restarted, or the shutdown called off).
-    fn is_back(&self, there: Option<&Entry>, goes_on: bool) -> Option<Intent> {
-        match there.and_then(|there| self.drain(there)) {
-            Some(Intent::Drain { by, .. }) if self.is_own(&by) && (goes_on || by != self.name()) => {
-                Some(Intent::None)
-            }
-            Some(Intent::Drain { by, at, message, shutdown: Some(shutdown) })
-                if !self.is_own(&by) && (goes_on || shutdown.boot_id != self.boot_id) =>
-            {
-                Some(Intent::Drain { by, at, message, shutdown: None })
-            }
-            _ => None,
-        }
-    }
-
-    fn place(&self, vm: &VmRecord) -> Place {
-        let owned = vm.owner.as_ref().is_some_and(|owner| owner.node == self.node);
-        let arriving = vm.migration.as_ref().is_some_and(|migration| migration.to.node == self.node);
-        match (owned, arriving) {
-            (true, _) => Place::Here,
-            (false, true) => Place::OnItsWayHere,
-            (false, false) => Place::NotHere,
-        }
-    }
-}
 
 /// True if systemd is taking the host down. Where systemd does not say, nothing is begun.
 pub fn host_shuts_down() -> bool {

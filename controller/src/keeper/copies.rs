@@ -6,12 +6,14 @@
 //! "none".
 
 mod bearing;
+mod entry;
+mod simulated;
 mod users;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -21,13 +23,16 @@ use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 use uuid::Uuid;
-use zsha_crds::NodeName;
 use zsha_runtime::Clock;
 
-use crate::hypervisor::simulated::{Copy, SimulatedHosts};
 use crate::hypervisor::{OffReason, libvirt_log};
 use bearing::Bearing;
+use entry::{
+    called, has_memory, is_gone, is_incoming, is_qemu, names_qemu, names_vm, none_if_gone, read_entry,
+};
 use users::Users;
+
+pub use simulated::SimulatedCopies;
 
 /// One process that runs the VM, executing or paused.
 #[derive(Debug, Clone)]
@@ -141,9 +146,6 @@ const LOOKS_AGAIN_FOR: Duration = Duration::from_millis(20);
 
 /// The number of strangers that one scan logs: a user who makes thousands of them must not fill the log.
 const TOLD_AT_ONCE: usize = 4;
-
-/// The length of a command line as it is logged; it may be megabytes.
-const COMMAND_TOLD: usize = 60;
 
 /// The kinds of processes.
 #[derive(Debug)]
@@ -381,115 +383,6 @@ impl Copies for ProcCopies {
     fn end_before_this(&self) -> io::Result<Option<OffReason>> {
         let Some(log) = &self.log else { return Ok(None) };
         libvirt_log::end_before_last_start(log, self.uuid)
-    }
-}
-
-/// Takes a process that vanished while it was looked at for absent; any other error stays one.
-fn none_if_gone<T>(error: io::Error) -> io::Result<Option<T>> {
-    if is_gone(&error) { Ok(None) } else { Err(error) }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-        || error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
-}
-
-/// Fills `buffer`; false if the process is not there any more.
-fn read_entry(path: &Path, buffer: &mut Vec<u8>, limit: u64) -> io::Result<bool> {
-    buffer.clear();
-    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(buffer));
-    match read {
-        Ok(_) => Ok(true),
-        Err(error) => none_if_gone::<()>(error).map(|_| false),
-    }
-}
-
-/// True if a process without a command line has memory of its own all the same. A kernel thread, a zombie and a process
-/// that is ending have none, and no program either.
-fn has_memory(process: &Path) -> bool {
-    match fs::read_link(process.join("exe")) {
-        Ok(_) => true,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            fs::read_to_string(process.join("statm")).is_ok_and(|pages| !pages.starts_with("0 "))
-        }
-        Err(error) => !is_gone(&error),
-    }
-}
-
-/// The first argument, as much of it as a person wants to read.
-fn called(command_line: &[u8]) -> String {
-    let first = command_line.split(|byte| *byte == 0).next().unwrap_or_default();
-    let text: String = String::from_utf8_lossy(first).chars().take(COMMAND_TOLD).collect();
-    text.replace(char::is_control, " ")
-}
-
-/// True if `-uuid` and this UUID stand side by side in a command line of zero-terminated arguments.
-fn names_vm(command_line: &[u8], uuid: &Uuid) -> bool {
-    let arguments = || command_line.split(|byte| *byte == 0);
-    arguments().zip(arguments().skip(1)).any(|(option, value)| {
-        matches!(option, b"-uuid" | b"--uuid")
-            && Uuid::try_parse_ascii(value).is_ok_and(|given| given == *uuid)
-    })
-}
-
-fn is_incoming(command_line: &[u8]) -> bool {
-    command_line.split(|byte| *byte == 0).any(|argument| matches!(argument, b"-incoming" | b"--incoming"))
-}
-
-/// True for a QEMU, by the name it was called by or by its program. Either may have been chosen freely, hardly both.
-fn is_qemu(command_line: &[u8], process: &Path) -> bool {
-    let called = command_line.split(|byte| *byte == 0).next().unwrap_or_default();
-    let called = String::from_utf8_lossy(called);
-    names_qemu(Path::new(called.as_ref()))
-        || fs::read_link(process.join("exe")).is_ok_and(|program| names_qemu(&program))
-}
-
-fn names_qemu(program: &Path) -> bool {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    name.contains("qemu") || name == "kvm"
-}
-
-/// The copies on one node of a simulation.
-#[derive(Debug)]
-pub struct SimulatedCopies {
-    hosts: Arc<SimulatedHosts>,
-    node: NodeName,
-    /// True if this one only counts copies. A fault that keeps copies from being counted does not keep those that are
-    /// known from being killed.
-    counts: bool,
-}
-
-impl SimulatedCopies {
-    pub fn new(hosts: Arc<SimulatedHosts>, node: NodeName) -> Self {
-        Self { hosts, node, counts: false }
-    }
-
-    pub fn counting(hosts: Arc<SimulatedHosts>, node: NodeName) -> Self {
-        Self { hosts, node, counts: true }
-    }
-}
-
-impl Copies for SimulatedCopies {
-    fn alive(&self) -> io::Result<Vec<VmCopy>> {
-        if self.counts && self.hosts.is_uncounted(&self.node) {
-            return Err(io::Error::other("the process table cannot be read"));
-        }
-        let copies = self.hosts.copies_on(&self.node);
-        let seen = |copy: &Copy| VmCopy { incoming: copy.incoming, ..VmCopy::numbered(copy.process) };
-        Ok(copies.iter().map(seen).collect())
-    }
-
-    fn kill(&self, _copy: &VmCopy) -> io::Result<()> {
-        self.hosts.kill_now(&self.node);
-        Ok(())
-    }
-
-    fn last_end(&self) -> io::Result<Option<OffReason>> {
-        Ok(self.hosts.last_end(&self.node))
-    }
-
-    fn end_before_this(&self) -> io::Result<Option<OffReason>> {
-        Ok(self.hosts.end_before_this(&self.node))
     }
 }
 

@@ -1,10 +1,13 @@
 //! Tests what a host says as it shuts down, and what it waits for, on a store in memory.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 use zsha_crds::records::{LeaseRecord, LeaseState, Migration, Owner, VmPhase};
 use zsha_crds::{ClusterName, VmId, VmName};
 use zsha_runtime::store::MemoryStore;
 
+use super::decide::Place;
+use super::host::UNREAD;
 use super::*;
 use crate::embedded::Machine;
 use crate::hypervisor::simulated::SimulatedHosts;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{is_gone, names_qemu};
+use super::entry::{is_gone, names_qemu};
 
 /// The facts about a process apart from its command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

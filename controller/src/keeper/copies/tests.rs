@@ -1,10 +1,12 @@
 //! Tests which processes of a real process table count as copies of the VM.
 
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use zsha_crds::NodeName;
 
 use super::*;
 use crate::hypervisor::Hypervisor;
