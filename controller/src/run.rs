@@ -109,7 +109,7 @@ async fn serve(settings: &Settings, commit: Option<&'static str>) -> anyhow::Res
             },
         );
     };
-    ended(all, stopped.clone()).await;
+    Box::pin(ended(all, stopped.clone())).await;
     Ok(())
 }
 
