@@ -437,7 +437,7 @@ fn what_is_set_free_after_a_guest_was_moved_away_by_hand_says_so_from_then_on() 
             holder.on_write(attempt, now, Ok(key.apply(&op)));
         }
         let record = &key.value.as_ref().unwrap().0;
-        assert_eq!(moved_away_in(&record), (record.epoch == 2).then_some(1), "{record:?}");
+        assert_eq!(moved_away_in(record), (record.epoch == 2).then_some(1), "{record:?}");
     }
     assert_eq!(holder.epoch(), 2);
     let memory = holder.memory().unwrap();
