@@ -163,10 +163,18 @@ impl Vm {
                 *self.asked() = domain.id().map(|run| Asked { run, at: Clock::Boottime.now() });
             }
             // It was off before it could be asked.
-            Err(_) if self.find_active(connect)?.is_none() => {}
+            Err(_) if self.has_powered_off(connect)? => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// True if the guest has powered off, also while libvirt still waits for its process to end: until then libvirt
+    /// counts the domain as active, and refuses to ask it anything.
+    fn has_powered_off(&self, connect: &Connect) -> Result<bool, Refusal> {
+        let Some(domain) = self.find_active(connect)? else { return Ok(true) };
+        let (state, reason) = domain.state()?;
+        Ok(states::read(state, reason).is_some_and(states::has_powered_off))
     }
 
     pub(super) fn set_password(&self, connect: &Connect, user: &str, password: &str) -> Result<(), Refusal> {

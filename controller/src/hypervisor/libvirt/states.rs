@@ -37,6 +37,14 @@ pub(super) fn read(state: DomainStateEnum, reason: DomainStateReasonEnum) -> Opt
     }
 }
 
+/// True if the guest has powered off, whether or not its process has ended.
+pub(super) fn has_powered_off(told: Told) -> bool {
+    match told {
+        Told::ShuttingDown | Told::Off(_) => true,
+        Told::Paused(_) | Told::Running | Told::Crashed => false,
+    }
+}
+
 fn paused(reason: DomainPausedReasonEnum) -> Told {
     let Enum::Known(reason) = reason else { return Told::Paused(PauseReason::Other) };
     match reason {
@@ -105,6 +113,18 @@ mod tests {
         assert_eq!(read(state(u32::MAX), Enum::Unknown(-1)), None);
         assert_eq!(read(state(sys::VIR_DOMAIN_NOSTATE), Enum::Unknown(0)), None);
         assert_eq!(read(state(99), Enum::Unknown(0)), None);
+    }
+
+    /// libvirt counts it as active until its process has ended, and refuses to ask it to shut down.
+    #[test]
+    fn a_guest_that_has_powered_off_is_told_from_one_that_cannot_be_asked() {
+        let told = |raw| read(state(raw), Enum::Unknown(0)).unwrap();
+        for raw in [sys::VIR_DOMAIN_SHUTDOWN, sys::VIR_DOMAIN_SHUTOFF] {
+            assert!(has_powered_off(told(raw)), "{raw}");
+        }
+        for raw in [sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_CRASHED] {
+            assert!(!has_powered_off(told(raw)), "{raw}");
+        }
     }
 
     #[test]
