@@ -191,7 +191,7 @@ impl Leaving {
             so_far.knows_the_document = true;
             so_far.guest_time = Duration::from_secs(seconds.into());
         }
-        let key = self.keys.vm(&self.keys.vm_id().name);
+        let key = self.keys.kept_vm();
         let Some(entry) = self.store.get(&key, Read::Consistent).await? else {
             anyhow::bail!("{key} is missing: nobody knows where the VM is");
         };

@@ -197,7 +197,7 @@ async fn confirm_own_record(edges: &Edges, views: &Views) {
     if !views.own_is_unconfirmed() {
         return;
     }
-    match edges.store.get(&edges.keys.vm(&edges.keys.vm_id().name), Read::Consistent).await {
+    match edges.store.get(&edges.keys.kept_vm(), Read::Consistent).await {
         Ok(entry) => views.own_was_looked_up(entry.map(|entry| entry.modify_index)),
         Err(error) => tracing::debug!(%error, "the ownership record was not looked up"),
     }

@@ -57,6 +57,11 @@ impl Keys {
         format!("{}vms/{vm}", self.root)
     }
 
+    /// The ownership record of the VM that the cluster keeps.
+    pub fn kept_vm(&self) -> String {
+        self.vm(&self.vm_id.name)
+    }
+
     pub fn statuses(&self) -> String {
         format!("{}status/", self.root)
     }

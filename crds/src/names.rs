@@ -118,7 +118,7 @@ name!(
     "allOf" = host_name_schema()
 );
 name!(
-    /// A virtual machine. A cluster keeps one, see [`VmId::of`].
+    /// A virtual machine. A cluster keeps one, see [`VmName::kept_by`].
     VmName,
     "VM name",
     is_name,
@@ -129,6 +129,12 @@ impl VmName {
     /// The management-node VM, the one that the original's `config.json` describes, which gives it no name.
     pub fn management() -> Self {
         Self("mnvm".to_owned())
+    }
+
+    /// The name of the VM that this cluster keeps. A document describes one VM and does not name it, and the keeper has to
+    /// know it without a document; so both ask here, and nowhere else is it said which one it is.
+    pub fn kept_by(_: &ClusterName) -> Self {
+        Self::management()
     }
 
     /// The libvirt domain's UUID: a function of cluster and VM name, so that every process on every node knows it
@@ -146,10 +152,9 @@ pub struct VmId {
 }
 
 impl VmId {
-    /// The VM that this cluster keeps. A document describes one VM and does not name it, and the keeper has to know it
-    /// without a document; so both ask here, and nowhere else is it said which one it is.
+    /// The VM that this cluster keeps.
     pub fn of(cluster: &ClusterName) -> Self {
-        let name = VmName::management();
+        let name = VmName::kept_by(cluster);
         Self { uuid: name.domain_uuid(cluster), name }
     }
 }

@@ -144,7 +144,7 @@ impl Leases {
 /// this node's own lease must be the one that the decision rested on.
 fn transaction(edges: &Edges, views: &Views, leases: &Leases, write: &Write) -> Result<Vec<Op>, ActError> {
     let mut ops = fences(edges, views, leases, write)?;
-    let (key, value) = (edges.keys.vm(&edges.keys.vm_id().name), json(&write.record)?);
+    let (key, value) = (edges.keys.kept_vm(), json(&write.record)?);
     ops.push(match write.index {
         Some(index) => Op::Cas { key, value, index },
         None => Op::Create { key, value },

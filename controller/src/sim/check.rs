@@ -105,7 +105,7 @@ impl Checker {
             start,
             store,
             hosts,
-            vm: Cached::new(keys.vm(&keys.vm_id().name)),
+            vm: Cached::new(keys.kept_vm()),
             power: Cached::new(keys.intent("power")),
             keys,
             leases: BTreeMap::new(),
@@ -226,7 +226,7 @@ impl Checker {
 
     /// A node's transaction was done, or was refused since something had changed.
     pub fn asked_for(&mut self, ops: &[Op], committed: bool) {
-        let ownership = self.keys.vm(&self.keys.vm_id().name);
+        let ownership = self.keys.kept_vm();
         if ops.iter().any(|op| matches!(op, Op::Cas { key, .. } if *key == ownership)) {
             self.written.0 += u64::from(committed);
             self.written.1 += u64::from(!committed);

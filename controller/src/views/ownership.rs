@@ -26,7 +26,7 @@ impl Views {
     }
 
     pub(super) fn newest_vm(&self) -> Observed<Option<StoredVm>> {
-        let key = self.keys.vm(&self.keys.vm_id().name);
+        let key = self.keys.kept_vm();
         let seen = self.vms.get(&key);
         let bad = self.vms.undecodable().remove(&key);
         // What is there now, whether or not it can be read: the last good one may be older.
@@ -60,7 +60,7 @@ impl Views {
 
     /// The record that this process wrote last, where something that cannot be read has been written over it.
     pub fn vm_overwritten(&self) -> Option<Overwritten> {
-        let bad = self.vms.undecodable().remove(&self.keys.vm(&self.keys.vm_id().name))?;
+        let bad = self.vms.undecodable().remove(&self.keys.kept_vm())?;
         let (ours, index, sent) = lock(&self.shared).own.last()?;
         (bad.modify_index > index).then_some(Overwritten { index: bad.modify_index, ours, sent })
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::records::{
     self, EventRecord, Intent, LeaseRecord, LeaseTimings, NodeStatus, StoredSpec, VmHere, VmRecord, VmStatus,
 };
-use crate::{ClusterName, HaCluster, Keys, NodeName, VmId, decode_value};
+use crate::{ClusterName, HaCluster, Keys, NodeName, VmId, VmName, decode_value};
 
 /// How a lease that says `Held` was seen by this process. Only its holder knows whether it is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +163,7 @@ impl ClusterView {
     }
 
     fn take(&mut self, keys: &Keys, record: RawRecord<'_>) {
-        let vm = self.vm_id();
+        let vm = keys.vm_id();
         let key = record.key;
         if key == keys.spec() {
             // An empty value only keeps the key in being, so that a watch of it is quiet.
@@ -172,10 +172,10 @@ impl ClusterView {
             }
             self.spec = self.read(record, StoredSpec::read);
             self.spec_problem = self.unreadable.get(key).cloned();
-        } else if key == keys.vm(&vm.name) {
-            self.vm = self.read(record, |value| VmRecord::read(value, &vm));
+        } else if key == keys.kept_vm() {
+            self.vm = self.read(record, |value| VmRecord::read(value, vm));
         } else if key == keys.vm_status(&vm.name) {
-            self.vm_status = self.read(record, |value| VmStatus::read(value, &vm));
+            self.vm_status = self.read(record, |value| VmStatus::read(value, vm));
         } else if let Some(name) = key.strip_prefix(&keys.intents()) {
             if let Some(intent) = self.read(record, |value| Intent::read(name, value, &vm.name)) {
                 self.intents.insert(name.to_owned(), intent);
@@ -227,22 +227,25 @@ impl ClusterView {
 
     /// What the status of this node says of the VM; the default, by which nothing is known, where there is none.
     pub fn here(&self, node: &NodeName) -> VmHere {
-        self.node_statuses.get(node).map(|status| status.vms.of(&self.vm_id().name)).unwrap_or_default()
+        self.node_statuses
+            .get(node)
+            .map(|status| status.vms.of(&VmName::kept_by(&self.cluster)))
+            .unwrap_or_default()
     }
 
     pub fn lease(&self, node: &NodeName) -> Observed<'_, LeaseRecord> {
-        self.observed(self.leases.get(node), &Keys::new(&self.cluster).lease(node))
+        self.observed(self.leases.get(node), |keys| keys.lease(node))
     }
 
     pub fn ownership(&self) -> Observed<'_, VmRecord> {
-        self.observed(self.vm.as_ref(), &Keys::new(&self.cluster).vm(&self.vm_id().name))
+        self.observed(self.vm.as_ref(), Keys::kept_vm)
     }
 
-    fn observed<'a, T>(&'a self, found: Option<&'a T>, key: &str) -> Observed<'a, T> {
-        match (found, self.unreadable.get(key)) {
-            (Some(found), _) => Observed::Present(found),
-            (None, Some(why)) => Observed::Unreadable(why),
-            (None, None) => Observed::Absent,
+    fn observed<'a, T>(&'a self, found: Option<&'a T>, key: impl FnOnce(&Keys) -> String) -> Observed<'a, T> {
+        let unreadable = || self.unreadable.get(&key(&Keys::new(&self.cluster)));
+        match found {
+            Some(found) => Observed::Present(found),
+            None => unreadable().map_or(Observed::Absent, |why| Observed::Unreadable(why)),
         }
     }
 
