@@ -231,8 +231,13 @@ mod tests {
 
     use super::*;
 
-    fn order(intent: fn(String, Timestamp, String) -> Intent) -> Intent {
+    fn order(intent: impl FnOnce(String, Timestamp, String) -> Intent) -> Intent {
         intent("root@nfs-1".to_owned(), Timestamp::UNIX_EPOCH, "new memory".to_owned())
+    }
+
+    fn stop(timeout_seconds: Option<u64>) -> Intent {
+        let vm = VmName::management();
+        order(|by, at, message| Intent::Stop { vm, by, at, message, timeout_seconds })
     }
 
     fn drain() -> Intent {
@@ -263,13 +268,7 @@ mod tests {
 
     #[test]
     fn each_is_read_where_it_belongs() {
-        let stop = order(|by, at, message| Intent::Stop {
-            vm: VmName::management(),
-            by,
-            at,
-            message,
-            timeout_seconds: Some(30),
-        });
+        let stop = stop(Some(30));
         let (drain, freeze) = (drain(), freeze());
         let records =
             [("power", &stop), ("freeze", &freeze), ("drain.nfs-2", &drain), ("drain.nfs-3", &Intent::None)];
@@ -288,13 +287,7 @@ mod tests {
     /// A stopped VM must not be started because somebody has copied another order over its key.
     #[test]
     fn an_order_under_the_name_of_another_hides_what_stood_there() {
-        let stop = order(|by, at, message| Intent::Stop {
-            vm: VmName::management(),
-            by,
-            at,
-            message,
-            timeout_seconds: None,
-        });
+        let stop = stop(None);
         let (drain, freeze, none) = (drain(), freeze(), Intent::None);
         let unreadable = |name: &str, intent: &Intent| {
             let text = serde_json::to_string(intent).unwrap();
@@ -329,13 +322,7 @@ mod tests {
 
     #[test]
     fn what_was_forbidden_and_is_gone_with_an_older_state_of_the_store_is_not_taken_to_be_allowed() {
-        let stop = order(|by, at, message| Intent::Stop {
-            vm: VmName::management(),
-            by,
-            at,
-            message,
-            timeout_seconds: None,
-        });
+        let stop = stop(None);
         let none = Intent::None;
         let stands = [("power", &none), ("freeze", &none), ("drain.nfs-2", &none)];
         let undone = |name: &str, intent: &Intent| {
@@ -365,13 +352,7 @@ mod tests {
         let back = |name, intent: &Intent| {
             super::read([Stored { name, intent, came_back: true }], &BTreeMap::new(), &BTreeMap::new(), false)
         };
-        let stop = order(|by, at, message| Intent::Stop {
-            vm: VmName::management(),
-            by,
-            at,
-            message,
-            timeout_seconds: None,
-        });
+        let stop = stop(None);
         let Observed::Unknown(why) = back("power", &stop) else { panic!("it may have been taken back") };
         assert!(why.contains("come back") && why.contains("Say `zsha start` if"), "{why}");
         let start =

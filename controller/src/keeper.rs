@@ -125,6 +125,35 @@ impl Verdict {
     }
 }
 
+#[cfg(test)]
+impl Verdict {
+    /// The word of a keeper of this node whose lease is not valid, and that says nothing more than it has to.
+    pub(crate) fn invalid(node: &str) -> Self {
+        Self {
+            node: NodeName::new(node).unwrap(),
+            valid_until: None,
+            incarnation: Uuid::nil(),
+            epoch: 1,
+            seq: 1,
+            timings: LeaseTimings::BALANCED,
+            message: String::new(),
+            unbroken_since: None,
+            confirmed: 0,
+            store_went_back: None,
+            step_back: None,
+            copies: None,
+            counted_at: None,
+            ended: None,
+            expects: None,
+            incoming: false,
+            unexpected: None,
+            late: None,
+            lost: Vec::new(),
+            watchdog: WatchdogState::None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeeperError {
     /// No keeper listens, or the line broke.

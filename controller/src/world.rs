@@ -283,7 +283,6 @@ mod tests {
     use zsha_runtime::lease::Observer;
 
     use super::*;
-    use crate::keeper::watchdog::WatchdogState;
 
     const SEEN: Moment = Moment::from_nanos(100_000_000_000);
 
@@ -302,26 +301,10 @@ mod tests {
 
     fn verdict(unbroken_since: Option<Moment>) -> Verdict {
         Verdict {
-            node: NodeName::new("nfs-1").unwrap(),
-            valid_until: None,
-            incarnation: Uuid::nil(),
-            epoch: 1,
-            seq: 1,
-            timings: zsha_crds::records::LeaseTimings::BALANCED,
-            message: String::new(),
             unbroken_since,
-            store_went_back: None,
-            step_back: None,
-            confirmed: 0,
             copies: Some(0),
-            counted_at: None,
-            incoming: false,
             expects: Some(zsha_runtime::lease::Expectation::Nothing),
-            ended: None,
-            unexpected: None,
-            late: None,
-            lost: Vec::new(),
-            watchdog: WatchdogState::None,
+            ..Verdict::invalid("nfs-1")
         }
     }
 

@@ -41,38 +41,17 @@ impl Blindness {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-    use zsha_crds::NodeName;
-    use zsha_crds::records::LeaseTimings;
-
     use super::*;
-    use crate::keeper::WatchdogState;
 
     const RUNNING: LocalVm = LocalVm::Running { generation: 1 };
 
     /// Takes in what is seen at second `now`, where the keeper counted at `counted`.
     fn see(blindness: &mut Blindness, now: u64, local: LocalVm, counted: u64, copies: Option<u32>) -> bool {
         let verdict = Verdict {
-            node: NodeName::new("n1").unwrap(),
-            valid_until: None,
-            incarnation: Uuid::nil(),
-            epoch: 1,
-            seq: 1,
-            timings: LeaseTimings::BALANCED,
-            message: String::new(),
             copies,
-            unbroken_since: None,
-            store_went_back: None,
-            step_back: None,
-            confirmed: 0,
             counted_at: Some(Moment::from_millis(counted * 1_000)),
-            incoming: false,
             expects: Some(zsha_runtime::lease::Expectation::Nothing),
-            ended: None,
-            unexpected: None,
-            late: None,
-            lost: Vec::new(),
-            watchdog: WatchdogState::None,
+            ..Verdict::invalid("n1")
         };
         blindness.see(Moment::from_millis(now * 1_000), &Observed::Known(local), &Observed::Known(verdict))
     }

@@ -172,27 +172,15 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         migrate: None,
         job: MigrationJob::None,
         lease: Observed::Known(Verdict {
-            node: node(me),
             valid_until: Some(NOW + Duration::from_secs(7)),
             incarnation: Uuid::from_u128(u128::from(me)),
-            epoch: 1,
             seq: 7,
-            timings: LeaseTimings::BALANCED,
             message: "renewed".to_owned(),
             unbroken_since: Some(Moment::from_millis(0)),
-            store_went_back: None,
-            step_back: None,
-            confirmed: 0,
             copies: Some(0),
-            counted_at: None,
-            incoming: false,
             // A keeper that is not told what to expect: `unnamed` has the others.
             expects: None,
-            ended: None,
-            unexpected: None,
-            late: None,
-            lost: Vec::new(),
-            watchdog: WatchdogState::None,
+            ..Verdict::invalid(node(me).as_str())
         }),
         sights: (1..=3).map(|n| (node(n), sight(n, Duration::from_millis(300)))).collect(),
         vm: Observed::Known(Some(StoredVm {

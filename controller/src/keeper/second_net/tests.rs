@@ -20,26 +20,9 @@ fn at(millis: u64) -> Moment {
 
 fn verdict(valid_until: Option<Moment>) -> Verdict {
     Verdict {
-        node: zsha_crds::NodeName::new("n1").unwrap(),
         valid_until,
-        incarnation: Uuid::nil(),
-        epoch: 1,
-        seq: 1,
-        timings: LeaseTimings::BALANCED,
-        message: String::new(),
-        unbroken_since: None,
-        store_went_back: None,
-        step_back: None,
-        confirmed: 0,
-        copies: None,
-        counted_at: None,
-        incoming: false,
         expects: Some(zsha_runtime::lease::Expectation::Nothing),
-        ended: None,
-        unexpected: None,
-        late: None,
-        lost: Vec::new(),
-        watchdog: crate::keeper::WatchdogState::None,
+        ..Verdict::invalid("n1")
     }
 }
 

@@ -1,11 +1,7 @@
 //! Tests of decisions by values: what was seen in, the next step out.
 
-use uuid::Uuid;
-use zsha_crds::records::LeaseTimings;
-
 use super::*;
 use crate::hypervisor::OffReason;
-use crate::keeper::WatchdogState;
 
 const NOW: Moment = Moment::from_millis(1_000_000);
 const LIMIT: Duration = Duration::from_secs(600);
@@ -36,28 +32,7 @@ fn sees(cluster: Cluster, local: LocalVm) -> Seen {
 
 /// The store is silent, and the lease is valid for so long.
 fn silent(valid_until: Option<Moment>, local: LocalVm) -> Seen {
-    let verdict = Verdict {
-        node: NodeName::new("nfs-1").unwrap(),
-        valid_until,
-        incarnation: Uuid::nil(),
-        epoch: 1,
-        seq: 1,
-        timings: LeaseTimings::BALANCED,
-        message: String::new(),
-        unbroken_since: None,
-        store_went_back: None,
-        step_back: None,
-        confirmed: 0,
-        copies: None,
-        counted_at: None,
-        incoming: false,
-        expects: None,
-        ended: None,
-        unexpected: None,
-        lost: Vec::new(),
-        late: None,
-        watchdog: WatchdogState::None,
-    };
+    let verdict = Verdict { valid_until, ..Verdict::invalid("nfs-1") };
     Seen {
         cluster: Observed::unknown("Consul does not answer"),
         lease: Observed::Known(verdict),
