@@ -160,6 +160,11 @@ impl World {
         sight.record.copies(&self.vm_id.name)
     }
 
+    /// True if the holder of this lease says that it has a process of the VM.
+    pub fn has_copy(&self, sight: &Sight) -> bool {
+        sight.has_copy(&self.vm_id.name)
+    }
+
     /// What the controller of this node says of the VM there. None: it has not reported.
     pub fn said_of_vm(&self, node: &NodeName) -> Option<VmHere> {
         self.nodes.get(node).map(|status| status.vms.of(&self.vm_id.name))

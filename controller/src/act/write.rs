@@ -184,7 +184,7 @@ fn others_word(edges: &Edges, leases: &Leases, write: &Write) -> Result<Vec<Op>,
     let check = |sight: &Sight| {
         let node = &sight.record.node;
         match leases.of(node) {
-            Some((record, index)) if sight.is_borne_out(record, *index) => {
+            Some((record, index)) if sight.is_borne_out(record, *index, &edges.keys.vm_id().name) => {
                 Ok(Op::CheckIndex { key: edges.keys.lease(node), index: *index })
             }
             _ => Err(ActError::Moved(format!("the lease of {node} has changed"))),

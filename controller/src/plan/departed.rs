@@ -31,7 +31,7 @@ pub(super) fn heir(world: &World) -> Option<Owner> {
         .filter(|status| status.node != world.me && status.vms.of(&world.vm_id.name).runs_unnamed);
     let heir = heirs.next().filter(|_| heirs.next().is_none())?;
     let sight = world.sights.get(&heir.node)?;
-    let lives = sight.is_renewed(world.now) && would_say_more(sight);
+    let lives = sight.is_renewed(world.now) && would_say_more(world, sight);
     lives.then(|| Owner { node: heir.node.clone(), epoch: sight.record.epoch })
 }
 
@@ -60,8 +60,11 @@ pub(super) fn is_first_written_down(world: &World, stored: &StoredVm, plan: &mut
         return false;
     }
     // A node that has died since counts, too: then the VM has died there.
-    let seen_on: BTreeSet<_> =
-        world.others().filter(|sight| would_say_more(sight)).map(|sight| sight.record.node.clone()).collect();
+    let seen_on: BTreeSet<_> = world
+        .others()
+        .filter(|sight| would_say_more(world, sight))
+        .map(|sight| sight.record.node.clone())
+        .collect();
     let departed = match before {
         Some(before) => before.clone(),
         None => Departed { from: owner.node.clone(), at: world.wall, seen_on },
@@ -93,8 +96,8 @@ fn asked_before(world: &World) -> Option<Uuid> {
 }
 
 /// True if the node has a copy, and a controller that would keep it.
-fn would_say_more(sight: &Sight) -> bool {
-    sight.has_copy() && sight.record.controller_alive
+fn would_say_more(world: &World, sight: &Sight) -> bool {
+    world.has_copy(sight) && sight.record.controller_alive
 }
 
 /// True if every node on which the guest was seen has died with it: it had the VM whole, said so, and has said nothing
@@ -104,7 +107,7 @@ pub(super) fn has_died_there(world: &World, departed: &Departed) -> bool {
     let has_died = |node: &NodeName| {
         let had_it = world.said_of_vm(node).is_some_and(|said| said.runs_unnamed);
         let sight = world.sights.get(node);
-        had_it && sight.is_some_and(|sight| would_say_more(sight) && sight.is_expired(world.now))
+        had_it && sight.is_some_and(|sight| would_say_more(world, sight) && sight.is_expired(world.now))
     };
     !world.went_back && !departed.seen_on.is_empty() && departed.seen_on.iter().all(has_died)
 }
@@ -215,7 +218,7 @@ impl Upkeep<'_> {
     /// Says that another node has a copy, where one says so of itself.
     pub(super) fn is_with_another(&self, plan: &mut Plan) -> bool {
         let Some(sight) =
-            self.world.others().find(|sight| sight.has_copy() && sight.is_renewed(self.world.now))
+            self.world.others().find(|sight| self.world.has_copy(sight) && sight.is_renewed(self.world.now))
         else {
             return false;
         };
@@ -228,7 +231,8 @@ impl Upkeep<'_> {
     fn writes_down(&self, heard: &Heard, plan: &mut Plan) -> bool {
         let known = self.record().departed.as_ref();
         let mut seen_on = known.map(|departed| departed.seen_on.clone()).unwrap_or_default();
-        let seen = self.world.others().filter(|sight| would_say_more(sight) && heard.is_before(sight));
+        let seen =
+            self.world.others().filter(|sight| would_say_more(self.world, sight) && heard.is_before(sight));
         seen_on.extend(seen.map(|sight| sight.record.node.clone()));
         let me = &self.world.me;
         let (reason, message) = match known {

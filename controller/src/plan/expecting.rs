@@ -2,7 +2,7 @@
 //! appears, also while this controller is down: see `zsha_runtime::lease::Expectation`.
 
 use zsha_crds::records::VmPhase;
-use zsha_runtime::lease::{Expectation, Sight};
+use zsha_runtime::lease::Expectation;
 
 use super::decision::Plan;
 use super::notes::Notes;
@@ -79,7 +79,7 @@ fn expected(world: &World, right: &Right, notes: &Notes) -> Option<Expectation> 
         // late; the keeper was told of that one.
         Right::Unconfirmed { .. } => match copy_here? {
             true => own_if_the_vm(),
-            false if is_being_started(world) && !world.others().any(Sight::has_copy) => None,
+            false if is_being_started(world) && !world.others().any(|sight| world.has_copy(sight)) => None,
             false => Some(Expectation::Nothing),
         },
         Right::Target => Some(Expectation::Arrival),

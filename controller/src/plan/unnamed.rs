@@ -105,7 +105,7 @@ pub(super) fn deal(world: &World, because: &str, notes: &mut Notes, plan: &mut P
             );
         }
         (Is::Nobodys | Is::NotKnown, _)
-            if world.frozen().is_some() && !world.others().any(Sight::has_copy) =>
+            if world.frozen().is_some() && !world.others().any(|sight| world.has_copy(sight)) =>
         {
             frozen(world, "is not ended", plan);
         }
@@ -199,7 +199,8 @@ fn frozen(world: &World, what: &str, plan: &mut Plan) {
 /// The node that has said since then that it has a copy as well. The last word of a node that is about to be fenced is
 /// of no use: what it had may be here.
 fn elsewhere<'w>(world: &'w World, heard: &Heard) -> Option<&'w NodeName> {
-    let has_one = |sight: &&Sight| sight.has_copy() && sight.is_renewed(world.now) && heard.is_before(sight);
+    let has_one =
+        |sight: &&Sight| world.has_copy(sight) && sight.is_renewed(world.now) && heard.is_before(sight);
     world.others().find(has_one).map(|sight| &sight.record.node)
 }
 

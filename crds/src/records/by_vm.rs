@@ -31,14 +31,6 @@ impl<T: Copy + Default> ByVm<T> {
     pub fn of_mut(&mut self, vm: &VmName) -> &mut T {
         self.0.entry(vm.clone()).or_default()
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub fn values(&self) -> impl Iterator<Item = &T> {
-        self.0.values()
-    }
 }
 
 /// What a keeper says of one VM, in the lease of its node.

@@ -156,16 +156,6 @@ impl LeaseRecord {
         self.vms.of(vm).copies
     }
 
-    /// True if the keeper says that it has a process of any VM.
-    pub fn has_copy(&self) -> bool {
-        self.vms.values().any(|vm| vm.copies.is_some_and(|copies| copies > 0))
-    }
-
-    /// True if the keeper says that it has looked for processes of every VM it knows, and that there is none.
-    pub fn has_no_copy(&self) -> bool {
-        !self.vms.is_empty() && self.vms.values().all(|vm| vm.copies == Some(0))
-    }
-
     /// The record to write where the lease of a node that is named as owner is gone.
     pub fn lost(owner: &Owner, wall: Timestamp) -> Self {
         Self {

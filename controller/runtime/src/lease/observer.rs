@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use zsha_crds::NodeName;
 use zsha_crds::records::{LeaseRecord, LeaseState};
+use zsha_crds::{NodeName, VmName};
 
 use crate::Moment;
 use crate::planted::is_planted;
@@ -56,9 +56,9 @@ impl Sight {
         self.record.state == LeaseState::Held && now < self.sent_by + self.record.timings.ttl()
     }
 
-    /// True if the holder says that it has a process of the VM.
-    pub fn has_copy(&self) -> bool {
-        self.record.state == LeaseState::Held && self.record.has_copy()
+    /// True if the holder says that it has a process of this VM.
+    pub fn has_copy(&self, vm: &VmName) -> bool {
+        self.record.state == LeaseState::Held && self.record.copies(vm).is_some_and(|copies| copies > 0)
     }
 
     pub fn is_silent(&self, now: Moment) -> bool {
@@ -71,12 +71,12 @@ impl Sight {
     }
 
     /// True if a record just read still bears out what was concluded from this sight: that its holder is silent (the
-    /// record is the very same), or that it lives and sees no process of the VM (it has said so again since).
-    pub fn is_borne_out(&self, record: &LeaseRecord, index: u64) -> bool {
+    /// record is the very same), or that it lives and sees no process of this VM (it has said so again since).
+    pub fn is_borne_out(&self, record: &LeaseRecord, index: u64, vm: &VmName) -> bool {
         let one_life = self.record.incarnation == record.incarnation && self.record.epoch == record.epoch;
         let later = record.state == LeaseState::Held && record.seq >= self.record.seq;
         self.is_same(record, index)
-            || (one_life && later && self.record.has_no_copy() && record.has_no_copy())
+            || (one_life && later && self.record.copies(vm) == Some(0) && record.copies(vm) == Some(0))
     }
 
     /// The worth of this sight to a node whose own lease has been renewed without a break only since then. Whatever the

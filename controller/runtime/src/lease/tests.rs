@@ -638,18 +638,33 @@ fn what_was_watched_before_the_own_lease_lapsed_counts_for_nothing() {
 
 #[test]
 fn a_conclusion_is_borne_out_by_the_same_record_or_by_a_later_word_of_no_copy() {
-    let mut observer = Observer::default();
+    let (mut observer, vm) = (Observer::default(), VmName::management());
     observer.see(at(0), LeaseRecord { vms: counted(1), ..sighted(7) }, 3);
     let with_a_copy = observer.get(&identity("").node).unwrap().clone();
-    assert!(with_a_copy.is_borne_out(&with_a_copy.record, 3));
-    assert!(!with_a_copy.is_borne_out(&LeaseRecord { vms: counted(1), ..sighted(8) }, 4), "it has spoken");
+    assert!(with_a_copy.is_borne_out(&with_a_copy.record, 3, &vm));
+    assert!(
+        !with_a_copy.is_borne_out(&LeaseRecord { vms: counted(1), ..sighted(8) }, 4, &vm),
+        "it has spoken"
+    );
     observer.see(at(10), LeaseRecord { vms: counted(0), ..sighted(9) }, 5);
     let without = observer.get(&identity("").node).unwrap().clone();
-    assert!(without.is_borne_out(&LeaseRecord { vms: counted(0), ..sighted(10) }, 6));
-    assert!(!without.is_borne_out(&LeaseRecord { vms: counted(1), ..sighted(10) }, 6), "it has one now");
-    assert!(!without.is_borne_out(&LeaseRecord { vms: counted(0), ..sighted(8) }, 2), "of an earlier time");
+    assert!(without.is_borne_out(&LeaseRecord { vms: counted(0), ..sighted(10) }, 6, &vm));
+    assert!(!without.is_borne_out(&LeaseRecord { vms: counted(1), ..sighted(10) }, 6, &vm), "it has one now");
+    assert!(
+        !without.is_borne_out(&LeaseRecord { vms: counted(0), ..sighted(8) }, 2, &vm),
+        "of an earlier time"
+    );
+    for vms in [
+        ByVm::default(),
+        ByVm::only("other".parse().unwrap(), VmCount { copies: Some(0), moved_away_in: None }),
+    ] {
+        assert!(
+            !without.is_borne_out(&LeaseRecord { vms, ..sighted(10) }, 6, &vm),
+            "it says nothing of this VM"
+        );
+    }
     let other_life = LeaseRecord { vms: counted(0), epoch: 2, ..sighted(10) };
-    assert!(!without.is_borne_out(&other_life, 6));
+    assert!(!without.is_borne_out(&other_life, 6, &vm));
 }
 
 #[test]
