@@ -231,7 +231,10 @@ impl HaCluster {
     }
 
     pub fn is_server(&self, name: &NodeName) -> bool {
-        self.servers().iter().any(|server| server.name == *name)
+        match &self.spec.servers {
+            Some(named) => named.contains(name),
+            None => self.servers_unless_named().iter().any(|server| server.name == *name),
+        }
     }
 
     /// The servers of a document that names none.

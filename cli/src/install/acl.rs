@@ -23,8 +23,8 @@ pub(crate) async fn bootstrap(remote: &Remote) -> Result<(), SshError> {
     );
     until(CONSUL, || async {
         let tried = remote.attempt(&script, &[], SHORT).await?;
-        // Without a leader, before a client knows a server, or while the servers still agree on it, it is too early;
-        // everything else is final.
+        // Without a leader, before a client knows a server, or while the servers still agree on it, it is too early. That
+        // it was done before is final, and so is everything else; a client tells of either as an error of its call.
         let early = [
             "No cluster leader",
             "No known Consul servers",
@@ -35,7 +35,11 @@ pub(crate) async fn bootstrap(remote: &Remote) -> Result<(), SshError> {
         ];
         match tried.status {
             0 => Ok(Some(())),
-            _ if early.iter().any(|word| tried.stderr.contains(word)) => Ok(None),
+            _ if !tried.stderr.contains("no longer allowed")
+                && early.iter().any(|word| tried.stderr.contains(word)) =>
+            {
+                Ok(None)
+            }
             status => Err(SshError::Script { status, stderr: tried.stderr }),
         }
     })

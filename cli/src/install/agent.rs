@@ -1,10 +1,9 @@
 //! What is asked of Consul on a node, by its own agent: that it follows a leader, that one server can be spared, and that
 //! a node which is no server any more is counted as none.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::acl::ENVIRONMENT;
-use super::layout;
 use super::peers::{self, Peer};
 use super::ssh::SshError;
 use super::steps::OnRemote;
@@ -16,19 +15,28 @@ const BETWEEN: &str = "--- members";
 impl OnRemote<'_> {
     /// Waits until the node's own agent follows a leader: a server as one that votes, a client as one that knows of any.
     pub(crate) async fn see_consul(&self) -> Result<(), SshError> {
-        until(CONSUL, || async {
-            let peers = self.peers().await?.unwrap_or_default();
+        let why = RefCell::new(String::new());
+        let seen = until(CONSUL, || async {
+            let peers = match self.peers().await? {
+                Ok(peers) => peers,
+                Err(not) => {
+                    why.replace(not);
+                    return Ok(None);
+                }
+            };
+            why.replace("it does not vote yet".to_owned());
             let seen = match self.is_server() {
                 true => self.among(&peers).is_some_and(|peer| peer.votes),
                 false => !peers.is_empty(),
             };
             Ok(seen.then_some(()))
-        })
-        .await
+        });
+        seen.await.map_err(|error| because(error, why.take()))
     }
 
     /// Waits until Consul keeps its quorum while this node's agent is down; and where that is to be a server no more, until
-    /// all that are to stay vote.
+    /// all that are to stay vote. An agent that follows no leader all that time is no part of a quorum, and nothing is lost
+    /// with it.
     pub(crate) async fn see_spare(&self) -> Result<(), SshError> {
         let host = self.node.address.to_string();
         let servers = self.document.servers();
@@ -36,13 +44,19 @@ impl OnRemote<'_> {
         let stay: Vec<String> = stay.collect();
         let script =
             format!("{ENVIRONMENT}set -e\nconsul operator raft list-peers\necho '{BETWEEN}'\nconsul members");
-        let why = RefCell::new("Consul has no leader there, or does not answer".to_owned());
+        let (why, leaderless) = (RefCell::new(String::new()), Cell::new(None));
         let seen = until(CONSUL, || async {
             let printed = self.remote.attempt(&script, &[], SHORT).await?;
             let text = printed.text();
             let lists = text.split_once(BETWEEN).filter(|_| printed.status == 0);
             let read = lists.and_then(|(all, members)| Some((peers::listed(all)?, peers::alive(members)?)));
-            let Some((all, alive)) = read else { return Ok(None) };
+            let Some((all, alive)) = read else {
+                let alone = peers::has_no_leader(&printed.stderr);
+                leaderless.set(Some(alone && leaderless.get().unwrap_or(true)));
+                why.replace(not_said(&printed.stderr));
+                return Ok(None);
+            };
+            leaderless.set(Some(false));
             match peers::not_spared(&all, &alive, &host, &stay) {
                 None => Ok(Some(())),
                 Some(not) => {
@@ -51,31 +65,39 @@ impl OnRemote<'_> {
                 }
             }
         });
-        seen.await.map_err(|error| because(error, why.take()))
+        match seen.await {
+            Err(SshError::TooLong(_)) if leaderless.get() == Some(true) => Ok(()),
+            seen => seen.map_err(|error| because(error, why.take())),
+        }
     }
 
-    /// Takes a node whose agent is a client from Consul's servers, and what it has of their log from the disk: it would
-    /// come back with it as one of long ago.
+    /// Takes a node whose agent is a client from Consul's servers. What it has of their log stays until it is to be one
+    /// again.
     pub(crate) async fn leave_peers(&self) -> Result<(), SshError> {
-        let why = RefCell::new("Consul does not say whom it counts as a server".to_owned());
+        let why = RefCell::new(String::new());
         let gone = until(CONSUL, || async {
-            let Some(peers) = self.peers().await? else { return Ok(None) };
-            let Some(Peer { host, port, .. }) = self.among(&peers) else { return Ok(Some(())) };
-            let script = format!("{ENVIRONMENT}consul operator raft remove-peer -address={host}:{port}");
+            let peers = match self.peers().await? {
+                Ok(peers) => peers,
+                Err(not) => {
+                    why.replace(not);
+                    return Ok(None);
+                }
+            };
+            let Some(peer) = self.among(&peers) else { return Ok(Some(())) };
+            let script = format!("{ENVIRONMENT}consul {}", peer.removal());
             let removed = self.remote.attempt(&script, &[], SHORT).await?;
             why.replace(format!("Consul counts it as a server still: {}", removed.stderr.trim()));
             Ok(None)
         });
-        gone.await.map_err(|error| because(error, why.take()))?;
-        let script = format!("rm -rf {}/raft", layout::CONSUL_DATA);
-        self.remote.run(&script, &[], SHORT).await.map(drop)
+        gone.await.map_err(|error| because(error, why.take()))
     }
 
-    /// Consul's servers; none where its agent does not say.
-    async fn peers(&self) -> Result<Option<Vec<Peer>>, SshError> {
+    /// Consul's servers, or what its agent says instead.
+    async fn peers(&self) -> Result<Result<Vec<Peer>, String>, SshError> {
         let script = format!("{ENVIRONMENT}consul operator raft list-peers");
         let printed = self.remote.attempt(&script, &[], SHORT).await?;
-        Ok(peers::listed(&printed.text()).filter(|_| printed.status == 0))
+        let peers = peers::listed(&printed.text()).filter(|_| printed.status == 0);
+        Ok(peers.ok_or_else(|| not_said(&printed.stderr)))
     }
 
     fn among<'p>(&self, peers: &'p [Peer]) -> Option<&'p Peer> {
@@ -88,10 +110,14 @@ impl OnRemote<'_> {
     }
 }
 
-/// What was waited for in vain says why.
+fn not_said(stderr: &str) -> String {
+    format!("Consul's agent there does not say whom it counts as a server: {}", stderr.trim())
+}
+
+/// What was waited for in vain says why, where anything was seen.
 fn because(error: SshError, why: String) -> SshError {
     match error {
-        SshError::TooLong(limit) => SshError::NotSo { limit, why },
+        SshError::TooLong(limit) if !why.is_empty() => SshError::NotSo { limit, why },
         error => error,
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zsha_crds::HaCluster;
 
+use super::acl::ENVIRONMENT;
 use super::ceph::CephLogin;
 use super::layout;
 use super::peers::Peer;
@@ -194,7 +195,7 @@ pub(crate) fn script(document: &HaCluster) -> String {
     let disk = ceph.as_ref().map_or_else(|| image.clone(), CephLogin::image);
     format!(
         "DOMAIN={}\nIMAGE={}\nDISK={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
-         CEPH_CAPS={}\nCEPH_MONITORS={}\n{SCRIPT}",
+         CEPH_CAPS={}\nCEPH_MONITORS={}\n{ENVIRONMENT}{SCRIPT}",
         quoted(document.vm().name.as_str()),
         quoted(&image),
         quoted(&disk),

@@ -145,8 +145,6 @@ say consul "$consul" "$([ -z "$consul" ] || "$consul" version 2>/dev/null | sed 
 say consul-runs "$(pgrep -x consul >/dev/null 2>&1 && echo yes || echo no)"
 # Whom Consul counts as a server; an agent without a leader, or without a token for it, does not say.
 peers() {
-  export CONSUL_HTTP_ADDR=http://127.0.0.1:8500
-  [ ! -e /etc/zsha/management.token ] || export CONSUL_HTTP_TOKEN_FILE=/etc/zsha/management.token
   timeout 5 "$consul" operator raft list-peers 2>/dev/null
 }
 if [ -n "$consul" ] && peers=$(peers); then say consul-peers "$(printf '%s\n' "$peers" | base64 -w0)"; fi

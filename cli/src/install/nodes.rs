@@ -58,10 +58,8 @@ impl Nodes {
             told.gap(session)?;
             objections.extend(checked.objections);
         }
-        for remark in preflight::strange_servers(document, &self.facts) {
-            told.remark(session, None, &remark)?;
-        }
         objections.extend(preflight::one_consul(&self.facts));
+        objections.extend(preflight::strange_servers(document, &self.facts));
         objections.extend(preflight::ceph(document, &self.facts, wish.choice));
         refused(document, &objections, "not every node is fit, and nothing was done on any")
     }

@@ -11,12 +11,32 @@ pub(crate) struct Peer {
     pub(crate) votes: bool,
 }
 
+impl Peer {
+    /// The words behind `consul` that take it from the servers.
+    pub(crate) fn removal(&self) -> String {
+        format!("operator raft remove-peer -address={}:{}", self.host, self.port)
+    }
+}
+
+/// What has to stand behind such a command where a person types it, and Consul has tokens.
+pub(crate) const WITH_TOKENS: &str = "with tokens add -token-file=/etc/zsha/management.token";
+
+/// True if an agent that was asked for the servers says that it follows no leader.
+pub(crate) fn has_no_leader(stderr: &str) -> bool {
+    stderr.contains("No cluster leader")
+}
+
 /// The servers that `consul operator raft list-peers` has printed; none where it is no such list.
 pub(crate) fn listed(text: &str) -> Option<Vec<Peer>> {
     rows(text, ["Address", "Voter"])?
         .map(|[address, voter]| {
             let (host, port) = address.rsplit_once(':')?;
-            Some(Peer { host: host.to_owned(), port: port.to_owned(), votes: voter == "true" })
+            let votes = match voter {
+                "true" => true,
+                "false" => false,
+                _ => return None,
+            };
+            Some(Peer { host: host.to_owned(), port: port.to_owned(), votes })
         })
         .collect()
 }
@@ -51,7 +71,12 @@ pub(crate) fn not_spared(
     needed: &[String],
 ) -> Option<String> {
     let votes = |host: &String| peers.iter().any(|peer| peer.votes && peer.host == *host);
-    if let Some(missing) = needed.iter().find(|host| !votes(host) || !alive.contains(*host)) {
+    if let Some(down) = needed.iter().find(|host| !alive.contains(*host)) {
+        return Some(format!(
+            "the server {down} is to stay, and Consul does not see it alive: start Consul there, or see why it does not join"
+        ));
+    }
+    if let Some(missing) = needed.iter().find(|host| !votes(host)) {
         return Some(format!("the server {missing} does not vote yet"));
     }
     let voters = peers.iter().filter(|peer| peer.votes).count();
@@ -59,13 +84,14 @@ pub(crate) fn not_spared(
         peers.iter().filter(|peer| peer.votes && peer.host != host && alive.contains(&peer.host)).count();
     let majority = voters / 2 + 1;
     let lost = peers.iter().filter(|peer| peer.votes && peer.host != host && !alive.contains(&peer.host));
-    let lost: Vec<&str> = lost.map(|peer| peer.host.as_str()).collect();
+    let lost: Vec<&Peer> = lost.collect();
     (left < majority).then(|| {
         let lost = match lost.as_slice() {
             [] => String::new(),
             lost => format!(
-                "; start Consul on {}, or take away what is lost for good: `consul operator raft remove-peer`",
-                lost.join(", ")
+                "; start Consul on {}, or take away what is lost for good: `consul {}` ({WITH_TOKENS})",
+                lost.iter().map(|peer| peer.host.as_str()).collect::<Vec<_>>().join(", "),
+                lost.iter().map(|peer| peer.removal()).collect::<Vec<_>>().join("`, `consul ")
             ),
         };
         format!("without {host} {left} of Consul's {voters} voting servers are alive, and {majority} are its quorum{lost}")
@@ -110,6 +136,22 @@ mod tests {
         }
         assert_eq!(alive(PEERS), None);
         assert_eq!(listed(&format!("{PEERS}broken off")), None);
+        let cut = PEERS.replace("follower  true", "follower");
+        assert_eq!(listed(&cut), None, "a row without its vote is no server without one");
+    }
+
+    #[test]
+    fn an_agent_without_a_leader_is_told_from_one_that_was_not_asked() {
+        let said = "Error getting peers: Failed to retrieve raft configuration: Unexpected response code: 500 (No cluster leader)";
+        assert!(has_no_leader(said));
+        for other in [
+            "",
+            "Error getting peers: Failed to retrieve raft configuration: Get \"http://127.0.0.1:8500/v1/operator/raft/configuration\": \
+             dial tcp 127.0.0.1:8500: connect: connection refused",
+            "Error getting peers: Failed to retrieve raft configuration: Unexpected response code: 403 (Permission denied)",
+        ] {
+            assert!(!has_no_leader(other), "{other}");
+        }
     }
 
     #[test]
@@ -122,7 +164,8 @@ mod tests {
         assert_eq!(not(&["a", "b", "c"], "", "a"), None);
         assert_eq!(not(&["a", "b", "c"], "a", "a"), None, "it has gone already");
         let said = "without a 1 of Consul's 3 voting servers are alive, and 2 are its quorum; start Consul on b, or take \
-                    away what is lost for good: `consul operator raft remove-peer`";
+                    away what is lost for good: `consul operator raft remove-peer -address=b:8300` (with tokens add \
+                    -token-file=/etc/zsha/management.token)";
         assert_eq!(not(&["a", "b", "c"], "b", "a").as_deref(), Some(said));
         assert_eq!(not(&["a", "b", "c", "d", "e"], "b", "a"), None);
         assert!(not(&["a", "b", "c", "d"], "b", "a").is_some(), "3 of 4 are a quorum, not 2");
@@ -139,6 +182,7 @@ mod tests {
         let joins = Some("the server d does not vote yet".to_owned());
         assert_eq!(needed(&["a", "b", "d"], &all), joins);
         let without_b: BTreeSet<_> = hosts(&["a", "c"]).into_iter().collect();
-        assert!(needed(&["a", "b"], &without_b).is_some());
+        let down = needed(&["a", "b"], &without_b);
+        assert!(down.as_deref().is_some_and(|why| why.starts_with("the server b is to stay")), "{down:?}");
     }
 }

@@ -38,6 +38,8 @@ pub(crate) enum Step {
     OpenFirewall,
     /// Consul keeps its quorum while this server is down.
     SeeSpare,
+    /// What a node has of the servers' log, from when it was one, is of long ago.
+    ForgetLog,
     StartConsul {
         anew: bool,
     },
@@ -110,7 +112,6 @@ pub(crate) fn plan(given: &Given<'_>) -> Plan {
         nodes.iter().filter_map(|node| Some((*node, given.facts.get(&node.name)?))).collect();
     let ours = known.iter().all(|(_, facts)| consul_of(facts) == Consul::Ours);
     let acl = ours && given.choice.acl;
-    let has_management = |facts: &Facts| facts.files.contains_key(layout::MANAGEMENT_TOKEN);
     let ceph = ceph_admin(given.document, given.facts).filter(|admin| {
         let of_admin = given.facts.get(&admin.name).and_then(|facts| facts.ceph.as_ref());
         let caps = of_admin.is_none_or(|ceph| ceph.caps_fit);
@@ -125,7 +126,7 @@ pub(crate) fn plan(given: &Given<'_>) -> Plan {
             .iter()
             .map(|(node, facts)| on_node(node, consul_steps(given, node, facts, ours)))
             .collect(),
-        bootstrap_acl: acl && !known.iter().any(|(_, facts)| has_management(facts)),
+        bootstrap_acl: acl && !known.iter().any(|(_, facts)| has_management_token(facts)),
         zsha: known
             .iter()
             .map(|(node, facts)| on_node(node, zsha_steps(given, node, facts, ours, acl)))
@@ -186,12 +187,15 @@ fn agents_in_order<'a>(given: &Given<'_>, known: &[(&'a Node, &'a Facts)]) -> Ve
     agents
 }
 
-/// Consul's servers, as the first agent of ours knows them that does; none where no one does.
-pub(crate) fn peers<'a>(document: &HaCluster, facts: &'a BTreeMap<NodeName, Facts>) -> Option<&'a [Peer]> {
-    let of = |node: &Node| {
+/// Consul's servers, as the first agent of ours knows them that does, and the node of that agent; none where no one does.
+pub(crate) fn peers<'a>(
+    document: &'a HaCluster,
+    facts: &'a BTreeMap<NodeName, Facts>,
+) -> Option<(&'a NodeName, &'a [Peer])> {
+    let of = |node: &'a Node| {
         let facts = facts.get(&node.name)?;
         facts.installed.as_ref().filter(|installed| installed.consul)?;
-        facts.peers.as_deref()
+        Some((&node.name, facts.peers.as_deref()?))
     };
     document.nodes().iter().find_map(of)
 }
@@ -220,26 +224,29 @@ fn consul_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Ve
     steps
 }
 
-/// A server is only started anew where the others are a quorum without it. One that becomes a client is taken from the
-/// servers once it is one: while it ran as a server, Consul would count it again.
+/// A server is only started anew where the others are a quorum without it; until that is seen its files go on to make it
+/// one, whatever starts it. One that becomes a client is taken from the servers once it is one: while it ran as a server,
+/// Consul would count it again.
 fn agent_steps(steps: &mut Vec<Step>, given: &Given<'_>, (node, facts): (&Node, &Facts), changed: &[Wanted]) {
     let serves = given.document.is_server(&node.name);
     let mut anew = send(steps, facts, changed, Part::Consul);
     let stale = layout::not_its_own(serves);
     let has_stale = facts.files.contains_key(stale);
+    anew |= has_stale;
+    let counts = counts(given, node, facts);
+    let leaves = !serves && (has_stale || counts != Counts::No);
+    let runs = is_active(facts, layout::CONSUL_SERVICE);
+    if anew && runs && (leaves || counts != Counts::No) {
+        steps.push(Step::SeeSpare);
+    }
+    // The log of one that may be counted is the one that it has voted by.
+    if serves && has_stale && counts == Counts::No {
+        steps.push(Step::ForgetLog);
+    }
     if has_stale {
         steps.push(Step::Remove(stale, Part::Consul));
-        anew = true;
     }
-    let host = node.address.to_string();
-    let counts =
-        peers(given.document, given.facts).is_some_and(|all| all.iter().any(|peer| peer.host == host));
-    let leaves = !serves && (has_stale || counts);
-    let runs = is_active(facts, layout::CONSUL_SERVICE);
     if anew || !runs {
-        if runs && (counts || leaves) {
-            steps.push(Step::SeeSpare);
-        }
         steps.push(Step::StartConsul { anew: runs });
     }
     if leaves {
@@ -247,11 +254,36 @@ fn agent_steps(steps: &mut Vec<Step>, given: &Given<'_>, (node, facts): (&Node, 
     }
 }
 
+/// What is known of whether Consul counts a node as a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    Yes,
+    No,
+    /// No agent says whom it counts, and this one has been one of ours before.
+    Unknown,
+}
+
+fn counts(given: &Given<'_>, node: &Node, facts: &Facts) -> Counts {
+    let host = node.address.to_string();
+    match peers(given.document, given.facts) {
+        Some((_, all)) if all.iter().any(|peer| peer.host == host) => Counts::Yes,
+        Some(_) => Counts::No,
+        // Before there are tokens nobody may ask, and nothing rests on Consul yet.
+        None if given.choice.acl && !given.facts.values().any(has_management_token) => Counts::No,
+        None if facts.installed.as_ref().is_some_and(|installed| installed.consul) => Counts::Unknown,
+        None => Counts::No,
+    }
+}
+
+fn has_management_token(facts: &Facts) -> bool {
+    facts.files.contains_key(layout::MANAGEMENT_TOKEN)
+}
+
 fn zsha_steps(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool, acl: bool) -> Vec<Step> {
     let mut steps = Vec::new();
     let changed = changed(given, node, facts, ours);
     let mut anew = send(&mut steps, facts, &changed, Part::Zsha);
-    if acl && !facts.files.contains_key(layout::MANAGEMENT_TOKEN) {
+    if acl && !has_management_token(facts) {
         steps.push(Step::CopyManagementToken);
     }
     let tokens = [layout::NODE_TOKEN, layout::OPERATOR_TOKEN, layout::CONSUL_TOKEN];

@@ -13,7 +13,7 @@ use zsha_crds::{HaCluster, NodeName};
 
 use super::facts::{Facts, Firewall, Link};
 use super::layout::Choice;
-use super::peers::Peer;
+use super::peers::{Peer, WITH_TOKENS};
 use super::plan::{Consul, consul_of, has_consul, peers};
 pub(crate) use disk::second_copies;
 pub(crate) use rbd::ceph;
@@ -141,8 +141,8 @@ fn consul(wish: &Wish<'_>, facts: &Facts) -> Option<Wrong> {
 /// A client rests on one server at a time. Where that hangs, a lease that is renewed by the client alone is over before it
 /// has found another.
 fn rests_on_one_server(wish: &Wish<'_>, node: &Node, facts: &Facts) -> Option<Wrong> {
-    let asks_others = wish.choice.acl && consul_of(facts) == Consul::Ours;
-    if asks_others || wish.document.is_server(&node.name) {
+    let ours = consul_of(facts) == Consul::Ours;
+    if ours && wish.choice.acl || wish.document.is_server(&node.name) {
         return None;
     }
     let timings = wish.document.timings();
@@ -150,12 +150,19 @@ fn rests_on_one_server(wish: &Wish<'_>, node: &Node, facts: &Facts) -> Option<Wr
     let least = ANOTHER_SERVER_MILLIS + timings.renew_millis + 2 * request_millis;
     (timings.ttl_millis < least).then(|| {
         let what = format!(
-            "it has no server of Consul's and asks its own client alone, so a server that hangs ends its lease: that holds {} s, \
-             and the client finds another server after {} s",
+            "by the document it has no server of Consul's, and it asks its own agent alone, so a server that hangs ends its \
+             lease: that holds {} s, and the agent has found another server, and the lease is renewed, after {} s",
             timings.ttl_millis / 1000,
-            ANOTHER_SERVER_MILLIS / 1000
+            least.div_ceil(1000)
         );
-        (what, "install with tokens (without --no-acl), name it in `Servers`, or choose the profile `Patient`")
+        let hint = match ours {
+            true => {
+                "install with tokens (without --no-acl), name it in `Servers`, or have a longer lease: the profile `Patient`, or \
+                 `TtlSeconds`"
+            }
+            false => "name it in `Servers` if it has a server, or have a longer lease: the profile `Patient`, or `TtlSeconds`",
+        };
+        (what, hint)
     })
 }
 
@@ -224,20 +231,22 @@ pub(crate) fn one_consul(facts: &BTreeMap<NodeName, Facts>) -> Vec<Objection> {
     theirs.into_iter().map(objection).collect()
 }
 
-/// Servers that Consul counts and the document has no node for: a node that was taken out of the document, above all. Until
-/// somebody takes it from the servers it counts as one that is lost.
-pub(crate) fn strange_servers(document: &HaCluster, facts: &BTreeMap<NodeName, Facts>) -> Vec<String> {
+/// Servers that vote in Consul and that the document has no node for: a node that was taken out of the document, above
+/// all. Install would shut them out by the firewall while they are a part of the quorum.
+pub(crate) fn strange_servers(document: &HaCluster, facts: &BTreeMap<NodeName, Facts>) -> Vec<Objection> {
     let is_node = |host: &str| document.nodes().iter().any(|node| node.address.to_string() == host);
-    let strange = peers(document, facts).into_iter().flatten().filter(|peer| !is_node(&peer.host));
-    let remark = |peer: &Peer| {
-        format!(
-            "Consul counts {host} as a server, and the document has no node of that address: stop Consul there, and then, on \
-             a node, `consul operator raft remove-peer -address={host}:{port}`",
-            host = peer.host,
-            port = peer.port
-        )
+    let Some((by, peers)) = peers(document, facts) else { return Vec::new() };
+    let strange = peers.iter().filter(|peer| peer.votes && !is_node(&peer.host));
+    let objection = |peer: &Peer| Objection {
+        node: by.clone(),
+        what: format!("{} votes in Consul, and the document has no node of that address", peer.host),
+        hint: format!(
+            "if it is to stay, name it in `Node`; if not, take such servers away one at a time, while the others are up: stop \
+             Consul there, then type here `consul {}` ({WITH_TOKENS})",
+            peer.removal()
+        ),
     };
-    strange.map(remark).collect()
+    strange.map(objection).collect()
 }
 
 /// What cannot be read counts as older.

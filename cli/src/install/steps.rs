@@ -52,6 +52,7 @@ pub(crate) fn line(step: &Step, node: &Node) -> Option<String> {
         Step::OpenFirewall => "Set iptables finished.".to_owned(),
         Step::Remove(path, _) => format!("Remove {path} from {at}"),
         Step::SeeSpare => format!("See that Consul keeps its quorum without {at}"),
+        Step::ForgetLog => format!("Remove the old log of Consul's servers from {at}"),
         Step::LeavePeers => format!("Take {at} from Consul's servers"),
         Step::StartConsul { anew } => format!("{} Service consul for: {at}", start(*anew)),
         Step::StartZsha { anew } => format!("{} Service zsha for: {at}", start(*anew)),
@@ -86,6 +87,7 @@ impl OnRemote<'_> {
                 self.script(&script, SHORT).await
             }
             Step::SeeSpare => self.see_spare().await,
+            Step::ForgetLog => self.script(&format!("rm -rf {}/raft", layout::CONSUL_DATA), SHORT).await,
             Step::LeavePeers => self.leave_peers().await,
             Step::OpenFirewall => {
                 let unit = layout::FIREWALL_SERVICE;

@@ -79,7 +79,7 @@ impl World {
                         put(part.due().unwrap(), "644", "");
                         facts.files.remove(*path);
                     }
-                    Step::SeeSpare | Step::LeavePeers => {}
+                    Step::SeeSpare | Step::ForgetLog | Step::LeavePeers => {}
                     Step::Record(installed) => facts.installed = Some(installed.clone()),
                     Step::MakeConsulUser => facts.consul_user = true,
                     Step::OpenFirewall => {

@@ -173,18 +173,26 @@ fn a_consul_of_somebody_else_on_some_nodes_only_is_no_start() {
 }
 
 #[test]
-fn a_server_of_consuls_that_is_no_node_is_said_once_and_only_by_a_consul_of_ours() {
-    let peer = |host: &str| Peer { host: host.into(), port: "8300".into(), votes: true };
+fn a_server_of_consuls_that_votes_and_is_no_node_is_in_the_way_of_a_consul_of_ours() {
+    let peer = |host: &str, votes| Peer { host: host.into(), port: "8300".into(), votes };
     let mut facts: BTreeMap<_, _> =
         document().nodes().iter().map(|node| (node.name.clone(), bare(node.name.as_str()))).collect();
     for of in facts.values_mut() {
-        of.peers = Some(vec![peer("192.168.10.11"), peer("192.168.10.14")]);
+        of.peers = Some(vec![
+            peer("192.168.10.11", true),
+            peer("192.168.10.14", true),
+            peer("192.168.10.15", false),
+        ]);
     }
-    assert_eq!(strange_servers(&document(), &facts), [""; 0], "no Consul there is ours");
+    assert_eq!(strange_servers(&document(), &facts), [], "no Consul there is ours");
     facts.values_mut().next().unwrap().installed = Some(installed("nfs-1"));
     let said = strange_servers(&document(), &facts);
     assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].ends_with("`consul operator raft remove-peer -address=192.168.10.14:8300`"), "{said:?}");
+    assert!(said[0].what.starts_with("192.168.10.14 votes"), "{said:?}");
+    assert!(
+        said[0].hint.contains("`consul operator raft remove-peer -address=192.168.10.14:8300`"),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -200,7 +208,10 @@ fn a_node_that_would_rest_on_one_server_of_consuls_alone_needs_a_lease_that_outl
     };
     for profile in ["Fast", "Balanced"] {
         let alone = said(false, 3, profile);
-        assert!(alone.len() == 1 && alone[0].starts_with("it has no server of Consul's"), "{alone:?}");
+        assert!(
+            alone.len() == 1 && alone[0].starts_with("by the document it has no server of Consul's"),
+            "{alone:?}"
+        );
         assert_eq!(said(false, 2, profile), [""; 0], "a server");
         assert_eq!(said(true, 3, profile), [""; 0], "it asks two servers as well");
     }

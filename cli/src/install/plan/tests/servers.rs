@@ -67,9 +67,9 @@ fn a_server_is_replaced_one_agent_at_a_time_and_the_one_that_leaves_is_the_last(
     let plan = world.plan();
     let expected: [(&str, &[&str]); 4] = [
         ("nfs-2", &["SeeSpare", ANEW]),
-        ("nfs-4", &[REMOVE_CLIENT, ANEW]),
+        ("nfs-4", &["ForgetLog", REMOVE_CLIENT, ANEW]),
         ("nfs-1", &["SeeSpare", ANEW]),
-        ("nfs-3", &[REMOVE_SERVER, "SeeSpare", ANEW, "LeavePeers"]),
+        ("nfs-3", &["SeeSpare", REMOVE_SERVER, ANEW, "LeavePeers"]),
     ];
     assert_eq!(of_agents(&plan), owned(&expected));
     let before: Vec<_> = words(&plan.consul)[3]
@@ -114,6 +114,29 @@ fn wherever_it_broke_off_a_node_that_is_no_server_any_more_is_taken_from_them_in
         assert_eq!(counted.len(), 3, "after {done} steps: {counted:?}");
         assert!(world.plan().is_empty(), "after {done} steps: {:?}", of_agents(&world.plan()));
     }
+}
+
+/// That no agent says whom Consul counts is no word that it counts nobody.
+#[test]
+fn where_no_agent_says_whom_consul_counts_one_of_ours_may_be_among_them() {
+    let silent = |servers: &[&str]| {
+        let mut world = World::installed_of(of_nodes(4, &["nfs-1", "nfs-2", "nfs-3"]));
+        world.document = of_nodes(4, servers);
+        world.facts.values_mut().for_each(|facts| facts.peers = None);
+        world
+    };
+    let mut world = silent(&["nfs-1", "nfs-2", "nfs-3"]);
+    world.programs.consul = Some(Wanted::new(layout::CONSUL, "755", Part::Consul, *b"a newer one"));
+    let spared = ["SeeSpare", ANEW].as_slice();
+    let of_client = ["SeeSpare", ANEW, "LeavePeers"].as_slice();
+    let expected = [("nfs-1", spared), ("nfs-2", spared), ("nfs-3", spared), ("nfs-4", of_client)];
+    assert_eq!(of_agents(&world.plan()), owned(&expected));
+    let joins = silent(&["nfs-1", "nfs-2", "nfs-4"]);
+    let of_joining = of_agents(&joins.plan()).into_iter().find(|(node, _)| node == "nfs-4").unwrap().1;
+    assert_eq!(of_joining, ["SeeSpare", REMOVE_CLIENT, ANEW], "its log may be the one it has voted by");
+    let mut bare = World::of(of_nodes(4, &["nfs-1", "nfs-2", "nfs-3"]));
+    bare.facts.values_mut().for_each(|facts| facts.peers = None);
+    assert!(!of_agents(&bare.plan()).iter().any(|(_, steps)| steps.contains(&"LeavePeers".to_owned())));
 }
 
 /// A server that is down is started before one that runs is started anew: together they might be the quorum.
