@@ -139,6 +139,19 @@ fn where_no_agent_says_whom_consul_counts_one_of_ours_may_be_among_them() {
     assert!(!of_agents(&bare.plan()).iter().any(|(_, steps)| steps.contains(&"LeavePeers".to_owned())));
 }
 
+/// Nobody may ask Consul before there are tokens, and no node rests on it yet: waiting for its word would never end.
+#[test]
+fn before_there_are_tokens_nothing_waits_for_whom_consul_counts() {
+    let mut world = World::installed();
+    world.programs.consul = Some(Wanted::new(layout::CONSUL, "755", Part::Consul, *b"a newer one"));
+    for facts in world.facts.values_mut() {
+        facts.peers = None;
+        facts.files.remove(layout::MANAGEMENT_TOKEN);
+    }
+    let anew = [ANEW].as_slice();
+    assert_eq!(of_agents(&world.plan()), owned(&["nfs-1", "nfs-2", "nfs-3"].map(|node| (node, anew))));
+}
+
 /// A server that is down is started before one that runs is started anew: together they might be the quorum.
 #[test]
 fn an_agent_that_is_down_comes_before_any_that_runs() {
