@@ -50,6 +50,29 @@ async fn libvirt_keeps_nothing_to_start_the_vm_from() {
     assert_eq!(rig.virsh(&["list", "--all", "--name"]).await.trim(), "");
 }
 
+/// How often a guest goes while it is asked: libvirt forgets it between two questions now and then only.
+const GOES: u32 = 8;
+
+#[tokio::test]
+async fn a_domain_that_goes_between_two_questions_fails_neither() {
+    let rig = LibvirtRig::start().await;
+    let vm = rig.hypervisor();
+    for round in 0..GOES {
+        run(&rig).await;
+        rig.kill_qemu().await;
+        // Half of the rounds end what has just died, the others ask of it until it is known to be gone.
+        if round % 2 == 0 {
+            vm.kill().await.unwrap();
+        }
+        while vm.look().await.unwrap().has_process() {
+            vm.domain().await.unwrap();
+            vm.shutdown().await.unwrap();
+            vm.abort_migration().await.unwrap();
+            vm.undefine().await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_guests_own_end_is_known_to_a_controller_that_was_away_meanwhile() {
     let rig = LibvirtRig::start().await;

@@ -84,18 +84,13 @@ impl Vm {
 
     /// Finds the domain. None where libvirt knows no such domain; every other failure is an error.
     fn find(&self, connect: &Connect) -> Result<Option<Domain>, Error> {
-        match connect.lookup_domain_by_uuid(self.uuid) {
-            Ok(domain) => Ok(Some(domain)),
-            Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_gone(connect.lookup_domain_by_uuid(self.uuid))
     }
 
     fn find_active(&self, connect: &Connect) -> Result<Option<Domain>, Error> {
-        match self.find(connect)? {
-            Some(domain) => Ok(domain.is_active()?.then_some(domain)),
-            None => Ok(None),
-        }
+        let Some(domain) = self.find(connect)? else { return Ok(None) };
+        let is_active = unless_gone(domain.is_active())?.unwrap_or(false);
+        Ok(is_active.then_some(domain))
     }
 
     fn alive(&self) -> Result<Vec<VmCopy>, Refusal> {
@@ -109,10 +104,7 @@ impl Vm {
     /// Fails where a domain has our name and is not ours. It is another cluster's, or somebody's own. It is left alone,
     /// and this node cannot run the VM beside it: libvirt has room for one domain of a name.
     fn name_is_free(&self, connect: &Connect) -> Result<(), Refusal> {
-        let domain = match connect.lookup_domain_by_name(&self.name) {
-            Err(error) if is(&error, ErrorNumber::NoDomain) => return Ok(()),
-            other => other?,
-        };
+        let Some(domain) = unless_gone(connect.lookup_domain_by_name(&self.name))? else { return Ok(()) };
         let uuid = domain.uuid()?;
         // Ours, defined by now.
         if uuid == self.uuid {
@@ -173,7 +165,7 @@ impl Vm {
     /// counts the domain as active, and refuses to ask it anything.
     fn has_powered_off(&self, connect: &Connect) -> Result<bool, Refusal> {
         let Some(domain) = self.find_active(connect)? else { return Ok(true) };
-        let (state, reason) = domain.state()?;
+        let Some((state, reason)) = unless_gone(domain.state())? else { return Ok(true) };
         Ok(states::read(state, reason).is_some_and(states::has_powered_off))
     }
 
@@ -248,8 +240,10 @@ impl Vm {
         let Some(domain) = self.find_active(connect)? else { return Ok(()) };
         match events::abort_job(&domain) {
             Ok(()) => Ok(()),
-            // There was none.
-            Err(error) if is(&error, ErrorNumber::OperationInvalid) => Ok(()),
+            // There was none, or there is no domain any more.
+            Err(error) if is(&error, ErrorNumber::OperationInvalid) || is(&error, ErrorNumber::NoDomain) => {
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -257,24 +251,30 @@ impl Vm {
     /// Removes the definition. The QEMU of a domain that runs goes on as it was.
     pub(super) fn undefine(&self, connect: &Connect) -> Result<(), Refusal> {
         let Some(domain) = self.find(connect)? else { return Ok(()) };
-        if !domain.is_persistent()? {
+        if !unless_gone(domain.is_persistent())?.unwrap_or(false) {
             return Ok(());
         }
         // What runs uses its firmware's variables.
-        let firmware = if domain.is_active()? {
-            sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
-        } else {
-            sys::VIR_DOMAIN_UNDEFINE_NVRAM
-        };
+        let Some(is_active) = unless_gone(domain.is_active())? else { return Ok(()) };
+        let firmware =
+            if is_active { sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM } else { sys::VIR_DOMAIN_UNDEFINE_NVRAM };
         // Each of these, left behind, would keep libvirt from forgetting the domain.
         let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
             | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
             | firmware;
-        match domain.undefine_flags(all) {
-            Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(()),
-            other => Ok(other?),
-        }
+        unless_gone(domain.undefine_flags(all))?;
+        Ok(())
+    }
+}
+
+/// None where libvirt says that there is no such domain: one that is kept nowhere is forgotten with its process, and that
+/// may be between any two questions.
+fn unless_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -13,7 +13,7 @@ use zsha_runtime::Clock;
 use super::super::origin;
 use super::super::refusal::{Refusal, plain};
 use super::super::states::{self, Told};
-use super::{Vm, is};
+use super::{Vm, is, unless_gone};
 use crate::errors::Whose;
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
 use crate::hypervisor::{DomainFacts, LocalVm, OffReason, Origin, PauseReason, libvirt_log};
@@ -127,17 +127,9 @@ impl Vm {
             DomainFacts { defined: false, autostart: false, origin: Origin::None, post_copy: false };
         let known = self.find(connect)?;
         if let Some(domain) = &known {
-            facts.post_copy = match domain.state() {
-                Ok((_, reason)) => states::is_post_copy(reason),
-                Err(error) if is(&error, ErrorNumber::NoDomain) => false,
-                Err(error) => return Err(error.into()),
-            };
-            match kept(domain) {
-                Ok((defined, autostart)) => (facts.defined, facts.autostart) = (defined, autostart),
-                // It has gone since.
-                Err(error) if is(&error, ErrorNumber::NoDomain) => {}
-                Err(error) => return Err(error.into()),
-            }
+            let state = unless_gone(domain.state())?;
+            facts.post_copy = state.is_some_and(|(_, reason)| states::is_post_copy(reason));
+            (facts.defined, facts.autostart) = unless_gone(kept(domain))?.unwrap_or_default();
         }
         facts.origin = self.origin(known.as_ref())?;
         Ok(facts)
