@@ -14,6 +14,7 @@ mod daemon;
 mod rig;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use contract::{Rig, every_case};
 use rig::LibvirtRig;
@@ -50,7 +51,8 @@ async fn libvirt_keeps_nothing_to_start_the_vm_from() {
     assert_eq!(rig.virsh(&["list", "--all", "--name"]).await.trim(), "");
 }
 
-/// How often a guest goes while it is asked: libvirt forgets it between two questions now and then only.
+/// How often a guest goes while it is asked: libvirt has not noticed it, or forgets it between two questions, now and
+/// then only.
 const GOES: u32 = 8;
 
 #[tokio::test]
@@ -64,12 +66,34 @@ async fn a_domain_that_goes_between_two_questions_fails_neither() {
         if round % 2 == 0 {
             vm.kill().await.unwrap();
         }
-        while vm.look().await.unwrap().has_process() {
-            vm.domain().await.unwrap();
+        loop {
             vm.shutdown().await.unwrap();
             vm.abort_migration().await.unwrap();
+            vm.domain().await.unwrap();
             vm.undefine().await.unwrap();
+            if !vm.look().await.unwrap().has_process() {
+                break;
+            }
         }
+    }
+}
+
+/// The time for the question to reach a QEMU that does not answer. Nothing depends on it but what is tried.
+const ASKED: Duration = Duration::from_millis(200);
+
+#[tokio::test]
+async fn a_guest_whose_process_dies_while_it_is_asked_is_off() {
+    let rig = LibvirtRig::start().await;
+    for _ in 0..GOES {
+        run(&rig).await;
+        rig.stop_qemu();
+        let dies = async {
+            tokio::time::sleep(ASKED).await;
+            rig.kill_qemu().await;
+        };
+        let (asked, ()) = tokio::join!(rig.hypervisor().shutdown(), dies);
+        assert_eq!(asked, Ok(()));
+        rig::until(|| async { !rig.hypervisor().look().await.unwrap().has_process() }).await;
     }
 }
 

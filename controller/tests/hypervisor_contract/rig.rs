@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
@@ -89,6 +90,12 @@ impl LibvirtRig {
         let stray = self.qemu().args(["-uuid", &self.uuid.to_string()]).spawn().unwrap();
         until(|| async { self.processes() == 1 }).await;
         stray
+    }
+
+    /// Stops the process of the VM, which then answers nothing.
+    pub(crate) fn stop_qemu(&self) {
+        let process = i32::try_from(self.process_numbers()[0]).unwrap();
+        rustix::process::kill_process(Pid::from_raw(process).unwrap(), Signal::STOP).unwrap();
     }
 
     fn qemu(&self) -> Command {

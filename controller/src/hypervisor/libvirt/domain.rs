@@ -155,15 +155,18 @@ impl Vm {
                 *self.asked() = domain.id().map(|run| Asked { run, at: Clock::Boottime.now() });
             }
             // It was off before it could be asked.
-            Err(_) if self.has_powered_off(connect)? => {}
+            Err(_) if self.has_ended(connect)? => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
-    /// True if the guest has powered off, also while libvirt still waits for its process to end: until then libvirt
-    /// counts the domain as active, and refuses to ask it anything.
-    fn has_powered_off(&self, connect: &Connect) -> Result<bool, Refusal> {
+    /// True if there is no guest any more that could obey. libvirt knows it later, and refuses to ask it anything until
+    /// then: the process of one that has powered off still ends, or libvirt has not noticed yet that the process died.
+    fn has_ended(&self, connect: &Connect) -> Result<bool, Refusal> {
+        if !self.has_copy()? {
+            return Ok(true);
+        }
         let Some(domain) = self.find_active(connect)? else { return Ok(true) };
         let Some((state, reason)) = unless_gone(domain.state())? else { return Ok(true) };
         Ok(states::read(state, reason).is_some_and(states::has_powered_off))
@@ -244,6 +247,8 @@ impl Vm {
             Err(error) if is(&error, ErrorNumber::OperationInvalid) || is(&error, ErrorNumber::NoDomain) => {
                 Ok(())
             }
+            // What died has taken its migration with it, whether or not libvirt has noticed.
+            Err(_) if !self.has_copy()? => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
