@@ -72,7 +72,7 @@ async fn an_order_is_written_over_one_that_cannot_be_read_and_that_is_said() {
     }
 }
 
-/// Until one of them has, nobody knows it, and a VM that ends is started nowhere.
+/// An order that no node has taken up is known to nobody, so a VM that ends is started nowhere.
 #[tokio::test(start_paused = true)]
 async fn start_and_stop_write_whether_the_vm_is_to_run_where_nobody_can_read_it() {
     let drain = a_drain();

@@ -40,7 +40,7 @@ pub struct DevSettings {
     pub port: u16,
 }
 
-/// Until Ctrl-C, `quit`, or an error of the listeners.
+/// Runs until Ctrl-C, `quit`, or an error of the listeners.
 pub fn run(settings: &DevSettings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(settings))

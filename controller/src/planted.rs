@@ -86,7 +86,7 @@ bugs! {
     FenceUnread,
     /// D counts from when the node was first seen, whatever it has renewed since.
     CountedFromFirstSight,
-    /// After a restored snapshot D is what the store shows, not the longest that was seen.
+    /// D is what a restored snapshot shows, not the longest that was seen.
     LongerDForgotten,
     /// A member without a lease is not waited for.
     SilentMemberIgnored,

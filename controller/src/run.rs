@@ -37,7 +37,7 @@ const AGENT_ASKED_EVERY: Duration = Duration::from_secs(10);
 /// The stack of a thread that looks up a name or opens a file.
 const THREAD_STACK: usize = 2 << 20;
 
-/// Until SIGTERM or Ctrl-C. The VM is left as it is.
+/// Runs until SIGTERM or Ctrl-C. The VM is left as it is.
 pub fn run(settings: &Settings, commit: Option<&'static str>) -> anyhow::Result<()> {
     limits::take_descriptors();
     let runtime = limits::runtime(THREAD_STACK)?;
@@ -166,7 +166,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Until what was told to end should have.
+/// Waits until everything that was told to end should have ended.
 async fn overdue(stopped: watch::Receiver<bool>) {
     until(stopped).await;
     tokio::time::sleep(STOP_WITHIN).await;

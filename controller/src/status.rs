@@ -55,7 +55,7 @@ pub fn of_node(world: &World, plan: &Plan, before: Option<&NodeStatus>, build: &
     }
 }
 
-/// What this node says of the VM.
+/// The part of this node's status that is about the VM.
 fn here(world: &World, plan: &Plan) -> VmHere {
     VmHere {
         local_vm: world.local.known().map_or(LocalState::Unknown, LocalVm::word),

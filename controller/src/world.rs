@@ -165,7 +165,7 @@ impl World {
         sight.has_copy(&self.vm_id.name)
     }
 
-    /// What the controller of this node says of the VM there. None: it has not reported.
+    /// The part of a node's status that is about the VM. None: its controller has not reported.
     pub fn said_of_vm(&self, node: &NodeName) -> Option<VmHere> {
         self.nodes.get(node).map(|status| status.vms.of(&self.vm_id.name))
     }

@@ -218,7 +218,7 @@ fn a_record_that_names_no_vm_is_of_the_management_node_vm() {
     }
 }
 
-/// Of a record that names its VMs, what stands beside for earlier builds says nothing.
+/// A record that names its VMs is read by them; what stands beside for earlier builds says nothing.
 #[test]
 fn a_record_that_names_its_vms_is_read_by_their_names_alone() {
     let (mnvm, other): (VmName, VmName) = (VmName::management(), "other".parse().unwrap());

@@ -8,7 +8,8 @@ use super::layout;
 use super::ssh::{Remote, SshError};
 use super::waits::{CONSUL, SHORT, until};
 
-/// With the token that may everything, where there is one.
+/// The environment of every `consul` command: the agent of the node, and the token that may do everything, where there
+/// is one.
 pub(crate) const ENVIRONMENT: &str = "export CONSUL_HTTP_ADDR=http://127.0.0.1:8500\n\
     [ ! -e /etc/zsha/management.token ] || export CONSUL_HTTP_TOKEN_FILE=/etc/zsha/management.token\n";
 

@@ -114,7 +114,7 @@ fn not_said(stderr: &str) -> String {
     format!("Consul's agent there does not say whom it counts as a server: {}", stderr.trim())
 }
 
-/// What was waited for in vain says why, where anything was seen.
+/// Turns a wait that was in vain into the reason why, where a look gave one.
 fn because(error: SshError, why: String) -> SshError {
     match error {
         SshError::TooLong(limit) if !why.is_empty() => SshError::NotSo { limit, why },

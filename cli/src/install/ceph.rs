@@ -14,18 +14,19 @@ pub(crate) const USER: &str = "cephUser";
 pub(crate) const SECRET: &str = "cephSecret";
 pub(crate) const CONFIG: &str = "cephConfig";
 
-/// Of QEMU's client. By itself it waits 300 s for a monitor that does not answer, and the start of the VM with it.
+/// The settings of QEMU's client. Left alone, it waits 300 s for a monitor that does not answer, and the start of the
+/// VM with it.
 pub(crate) const SETTINGS: &str = "# Written by `zsha install`: how QEMU's client of Ceph is set. Whom it asks and as whom stands in the domain.\n\
     [global]\nclient mount timeout = 10\nrados mount timeout = 10\n";
 
-/// What install makes for a cluster; the same whenever it is asked.
+/// The user of Ceph that install makes for a cluster. It is the same whenever it is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CephLogin {
-    /// Without `client.`.
+    /// The user's name without `client.`.
     pub(crate) user: String,
     pub(crate) secret: Uuid,
     pub(crate) pool: String,
-    /// As `ceph -m` takes them.
+    /// The monitors as `ceph -m` takes them.
     pub(crate) monitors: String,
 }
 
@@ -37,7 +38,7 @@ impl CephLogin {
         Some(Self { pool: pool.to_owned(), monitors: monitors.join(","), ..Self::named(document.name()) })
     }
 
-    /// Only what its name and its secret are, which no document says.
+    /// Makes the login's name and secret, which no document says. The rest is empty.
     pub(crate) fn named(cluster: &ClusterName) -> Self {
         let vm = VmId::of(cluster).uuid;
         Self {
@@ -48,7 +49,7 @@ impl CephLogin {
         }
     }
 
-    /// Of the document and what an operator may have given in its place: who has a login of their own keeps it.
+    /// Makes the login that a document asks for. None where an operator gave one in its place: that one is kept.
     pub(crate) fn ours(document: &HaCluster, given: &Mapping, there: Option<&str>) -> Option<Self> {
         let ours = Self::of(document)?;
         let there: Option<Mapping> = there.and_then(|text| serde_yaml::from_str(text).ok());
@@ -61,12 +62,12 @@ impl CephLogin {
         format!("client.{}", self.user)
     }
 
-    /// As `rbd` names it.
+    /// The image as `rbd` names it.
     pub(crate) fn image(&self) -> String {
         format!("{}/{RBD_IMAGE}", self.pool)
     }
 
-    /// What it may do with the data: `osd`.
+    /// The capability `osd`: what the user may do with the data.
     pub(crate) fn caps(&self) -> String {
         format!("profile rbd pool={}", self.pool)
     }

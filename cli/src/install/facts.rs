@@ -27,12 +27,12 @@ pub(crate) struct Facts {
     pub(crate) machine: String,
     /// 0: systemd is not there.
     pub(crate) systemd: u32,
-    /// Of the daemon; none where there is none.
+    /// The version of libvirt's daemon; none where there is none.
     pub(crate) libvirt: Option<String>,
     pub(crate) qemu: Option<String>,
-    /// What libvirt has by the VM's name, whosever it is. An error is why it does not say.
+    /// The domain of libvirt's that has the VM's name, whosever it is. An error says why libvirt does not tell.
     pub(crate) domain: Result<Option<DomainFact>, String>,
-    /// Who has the VM's disk there beside the domain of its name; the VM itself is among the processes.
+    /// Everything that has the VM's disk there beside the domain of its name; the VM itself is among the processes.
     pub(crate) disk_users: Vec<DiskUser>,
     /// Seconds since 1970 by the node's clock.
     pub(crate) now: i64,
@@ -43,7 +43,7 @@ pub(crate) struct Facts {
     pub(crate) bridges: BTreeMap<String, Link>,
     /// KiB by directory.
     pub(crate) free: BTreeMap<String, u64>,
-    /// Of the files of ours that are there.
+    /// The files of ours that are there, by path.
     pub(crate) files: BTreeMap<String, FileFact>,
     pub(crate) units: BTreeMap<String, UnitFact>,
     pub(crate) consul: Option<ConsulProgram>,
@@ -53,9 +53,9 @@ pub(crate) struct Facts {
     pub(crate) peers: Option<Vec<Peer>>,
     pub(crate) firewalls: Vec<Firewall>,
     pub(crate) installed: Option<Installed>,
-    /// What stands in the controller's settings.
+    /// The text of the controller's settings.
     pub(crate) settings: Option<String>,
-    /// Only where the image is in Ceph.
+    /// None where the image is not in Ceph.
     pub(crate) ceph: Option<CephFacts>,
 }
 
@@ -69,13 +69,13 @@ pub(crate) struct DomainFact {
     pub(crate) autostart: bool,
 }
 
-/// What runs by the VM's disk, or may.
+/// A process or a domain that has the VM's disk, or may have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DiskUser {
     Process {
         pid: String,
         program: String,
-        /// As it was started with; empty where it was with none.
+        /// The UUID it was started with; empty where it was with none.
         uuid: String,
     },
     /// A domain of libvirt's of another name than the VM's.
@@ -95,15 +95,15 @@ pub(crate) enum Image {
 /// A node and Ceph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CephFacts {
-    /// Whether its QEMU can read what is there; none where that was not found out.
+    /// True if its QEMU can read images in Ceph; none where that was not found out.
     pub(crate) driver: Option<bool>,
     /// Why it cannot administer Ceph, where it cannot.
     pub(crate) no_admin: Option<String>,
-    /// As an administrator sees it; none where it is none.
+    /// The image as an administrator sees it; none where the node is none.
     pub(crate) image: Option<Image>,
-    /// Whether a client that takes the image over shuts the one before it out; as an administrator sees it.
+    /// True if a client that takes the image over shuts the one before it out, as an administrator sees it.
     pub(crate) locks: bool,
-    /// Whether the cluster's user may there what it needs, and no more; as an administrator sees it.
+    /// True if the cluster's user may do what it needs, and no more, as an administrator sees it.
     pub(crate) caps_fit: bool,
     /// SHA-256 of the key that the cluster's user has there; none where there is no such user, or none was asked.
     pub(crate) key: Option<String>,
@@ -157,7 +157,7 @@ pub(crate) enum Firewall {
     Nftables,
 }
 
-/// What install has made on a node, kept there: uninstall takes away this and no more.
+/// The things that install has made on a node, kept there: uninstall takes away these and no more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Installed {
@@ -165,7 +165,7 @@ pub(crate) struct Installed {
     pub(crate) node: String,
     /// The agent's unit, settings and data are ours.
     pub(crate) consul: bool,
-    /// And so is its program.
+    /// True if Consul's program is ours, too.
     pub(crate) consul_program: bool,
     pub(crate) consul_user: bool,
     pub(crate) acl: bool,

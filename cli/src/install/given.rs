@@ -53,7 +53,7 @@ fn program(file: &Path, path: &'static str, part: Part) -> Result<Wanted, Failur
     Ok(Wanted::new(path, "755", part, content))
 }
 
-/// What `--settings` names.
+/// Reads the file that `--settings` names.
 pub(crate) fn settings(file: Option<&Path>) -> Result<Mapping, Failure> {
     let Some(file) = file else { return Ok(Mapping::new()) };
     let name = file.display();

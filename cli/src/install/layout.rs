@@ -18,15 +18,15 @@ pub(crate) use settings::OWN_SETTINGS;
 pub(crate) const ZSHA: &str = "/usr/bin/zsha";
 pub(crate) const CONTROLLER: &str = "/usr/bin/zsha-controller";
 pub(crate) const CONSUL: &str = "/usr/bin/consul";
-/// What runs there; each says its version when it is given `--version`.
+/// The programs that run there; each says its version when it is given `--version`.
 pub(crate) const PROGRAMS: [&str; 3] = [ZSHA, CONTROLLER, CONSUL];
 pub(crate) const SETTINGS: &str = "/etc/zsha/controller.yaml";
-/// Of QEMU's client, where the image is in Ceph.
+/// The settings of QEMU's client, where the image is in Ceph.
 const CEPH_CONFIG: &str = "/etc/zsha/ceph.conf";
 pub(crate) const INSTALLED: &str = "/etc/zsha/installed.json";
 pub(crate) const NODES: &str = "/etc/zsha/nodes";
 pub(crate) const NODE_TOKEN: &str = "/etc/zsha/node.token";
-/// Where the command looks for a token by itself.
+/// The place where the command looks for a token by itself.
 pub(crate) const OPERATOR_TOKEN: &str = "/etc/zsha/operator.token";
 pub(crate) const MANAGEMENT_TOKEN: &str = "/etc/zsha/management.token";
 pub(crate) const CONSUL_SERVER: &str = "/etc/consul.d/zsha-server.hcl";
@@ -46,7 +46,7 @@ const BASH: &str = "/usr/share/bash-completion/completions/zsha";
 const ZSH: &str = "/usr/share/zsh/site-functions/_zsha";
 const FISH: &str = "/usr/share/fish/vendor_completions.d/zsha.fish";
 
-/// Where zsha's own files are.
+/// The directory of zsha's own files.
 pub(crate) const ETC: &str = "/etc/zsha";
 const CONSUL_DUE: &str = "/etc/zsha/consul.due";
 const ZSHA_DUE: &str = "/etc/zsha/zsha.due";
@@ -94,9 +94,9 @@ pub(crate) const FIREWALL_SERVICE: &str = "zsha-firewall.service";
 pub(crate) const HOST_SERVICE: &str = "zsha-host.service";
 /// The keeper first: the controller waits for it.
 pub(crate) const SERVICES: [&str; 2] = ["zsha-keeper.service", "zsha-controller.service"];
-/// What starts guests by itself after a boot; only zsha may start the VM.
+/// The service that starts guests by itself after a boot; only zsha may start the VM.
 pub(crate) const LIBVIRT_GUESTS: &str = "libvirt-guests.service";
-/// Of zsha 2.5.1, whose services would start a VM of the same image.
+/// The services of zsha 2.5.1, which would start a VM of the same image.
 pub(crate) const OLD_SERVICES: [&str; 2] = ["z.service", "zsha.service"];
 
 pub(crate) const UNITS_ASKED: [&str; 8] = [
@@ -110,7 +110,7 @@ pub(crate) const UNITS_ASKED: [&str; 8] = [
     "zsha.service",
 ];
 
-/// Where zsha 2.5.1 wrote them too.
+/// The directory of the logs, which is that of zsha 2.5.1.
 pub(crate) const LOGS: &str = "/var/log/z";
 /// The controller's, by its unit.
 pub(crate) const STATE: &str = "/var/lib/zsha";
@@ -128,15 +128,15 @@ pub(crate) enum Part {
     Consul,
     Zsha,
     Firewall,
-    /// What happens when the host shuts down.
+    /// The unit that acts when the host shuts down.
     Host,
     /// Nothing runs by it.
     Aside,
 }
 
 impl Part {
-    /// What is on a node from before a file of this part is sent until what runs by it has been started anew, so that an
-    /// install that was broken off between the two goes on from there.
+    /// The mark that is on a node from before a file of this part is sent until what runs by it has been started anew,
+    /// so that an install that was broken off between the two goes on from there.
     pub(crate) const fn due(self) -> Option<&'static str> {
         match self {
             Self::Consul => Some(CONSUL_DUE),
@@ -202,7 +202,7 @@ pub(crate) struct Completions {
     pub(crate) fish: Vec<u8>,
 }
 
-/// What makes one cluster's files differ from another's.
+/// The choices by which one cluster's files differ from another's.
 #[derive(Debug, Clone)]
 pub(crate) struct Choice {
     pub(crate) acl: bool,
@@ -210,7 +210,7 @@ pub(crate) struct Choice {
     pub(crate) settings: Mapping,
 }
 
-/// What the files of all nodes are made from.
+/// The values that the files of all nodes are made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cluster<'a> {
     pub(crate) document: &'a HaCluster,
@@ -221,7 +221,7 @@ pub(crate) struct Cluster<'a> {
 }
 
 impl Cluster<'_> {
-    /// Whether Consul's tokens are ours to make.
+    /// True if Consul's tokens are ours to make.
     fn has_tokens(&self) -> bool {
         self.gossip.is_some() && self.choice.acl
     }

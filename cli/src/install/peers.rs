@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 /// A server that Consul counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// Without the port.
+    /// The address without the port.
     pub(crate) host: String,
     pub(crate) port: String,
     pub(crate) votes: bool,
@@ -18,7 +18,7 @@ impl Peer {
     }
 }
 
-/// What has to stand behind such a command where a person types it, and Consul has tokens.
+/// The words that follow such a command where a person types it, and Consul has tokens.
 pub(crate) const WITH_TOKENS: &str = "with tokens add -token-file=/etc/zsha/management.token";
 
 /// True if an agent that was asked for the servers says that it follows no leader.
@@ -102,7 +102,7 @@ pub(crate) fn not_spared(
 mod tests {
     use super::*;
 
-    /// As Consul 1.8.7 prints it, and later ones with a column more.
+    /// The list as Consul 1.8.7 prints it. Later ones print a column more.
     const PEERS: &str = "Node   ID                                    Address             State     Voter  RaftProtocol\n\
         nfs-1  2f8f0c9e-7f0e-5d0e-9a43-2c1d5d0b7a01  192.168.10.11:8300  leader    true   3\n\
         nfs-2  2f8f0c9e-7f0e-5d0e-9a43-2c1d5d0b7a02  192.168.10.12:8300  follower  true   3\n\

@@ -19,7 +19,7 @@ pub(crate) struct Given<'a> {
     pub(crate) programs: &'a Programs,
     pub(crate) choice: &'a Choice,
     pub(crate) gossip: &'a str,
-    /// Where the VM is: its node comes last.
+    /// The node where the VM is. It comes last.
     pub(crate) owner: Option<&'a NodeName>,
     /// A document is in force, so that a node that was started anew can be seen to be healthy.
     pub(crate) in_force: bool,
@@ -27,18 +27,18 @@ pub(crate) struct Given<'a> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Of zsha 2.5.1: they would start the same VM.
+    /// Stops the services of zsha 2.5.1, which would start the same VM.
     StopOld(Vec<&'static str>),
-    /// Before anything of ours is made there.
+    /// Writes down what is ours on the node, before anything of ours is made there.
     Record(Installed),
     MakeConsulUser,
     Send(Wanted),
-    /// Of a part that the node does not play any more.
+    /// Removes a file of a part that the node does not play any more.
     Remove(&'static str, Part),
     OpenFirewall,
     /// Consul keeps its quorum while this server is down.
     SeeSpare,
-    /// What a node has of the servers' log, from when it was one, is of long ago.
+    /// Removes the servers' log that a node has from when it was a server: it is of long ago.
     ForgetLog,
     StartConsul {
         anew: bool,
@@ -143,12 +143,12 @@ pub(crate) fn ceph_admin<'a>(document: &'a HaCluster, facts: &BTreeMap<NodeName,
     document.nodes().iter().find(is_admin)
 }
 
-/// What a node logs in to Ceph with, where install makes it.
+/// Makes the login of a node to Ceph, where install makes it.
 pub(crate) fn ceph_login(document: &HaCluster, choice: &Choice, facts: &Facts) -> Option<CephLogin> {
     CephLogin::ours(document, &choice.settings, facts.settings.as_deref())
 }
 
-/// Whether libvirt there holds no key of the cluster's user, or is seen to hold another than that has.
+/// True if libvirt there holds no key of the cluster's user, or is seen to hold another than that user has.
 pub(crate) fn lacks_ceph_key(
     document: &HaCluster,
     choice: &Choice,
@@ -254,7 +254,7 @@ fn agent_steps(steps: &mut Vec<Step>, given: &Given<'_>, (node, facts): (&Node, 
     }
 }
 
-/// What is known of whether Consul counts a node as a server.
+/// The answer to whether Consul counts a node as a server, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counts {
     Yes,
@@ -330,19 +330,19 @@ fn changed(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Vec<Wan
     files
 }
 
-/// Whether what runs by the files of this part has to be started anew.
+/// Adds the files of this part that are to be sent. Returns true if what runs by them has to be started anew.
 fn send(steps: &mut Vec<Step>, facts: &Facts, changed: &[Wanted], part: Part) -> bool {
     let before = steps.len();
     steps.extend(changed.iter().filter(|file| file.part == part).cloned().map(Step::Send));
     steps.len() > before || part.due().is_some_and(|due| facts.files.contains_key(due))
 }
 
-/// Where the unit looks for it.
+/// True if Consul's program is where the unit looks for it.
 pub(crate) fn has_consul(facts: &Facts) -> bool {
     facts.consul.as_ref().is_some_and(|consul| consul.path == layout::CONSUL)
 }
 
-/// What was made there before stays ours.
+/// Makes the list of what is ours on a node. What was made there before stays ours.
 fn record(given: &Given<'_>, node: &Node, facts: &Facts, ours: bool) -> Installed {
     let before = facts.installed.as_ref();
     let made = |of: fn(&Installed) -> bool| before.is_some_and(of);

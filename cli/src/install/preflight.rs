@@ -18,9 +18,9 @@ use super::plan::{Consul, consul_of, has_consul, peers};
 pub(crate) use disk::second_copies;
 pub(crate) use rbd::ceph;
 
-/// For two builds beside each other, and Consul's.
+/// The room for two builds beside each other, and Consul's.
 const FREE_USR_KIB: u64 = 512 << 10;
-/// For Consul's data and the logs.
+/// The room for Consul's data and the logs.
 const FREE_VAR_KIB: u64 = 1 << 20;
 const FREE_ETC_KIB: u64 = 1 << 10;
 /// Leases count what passes and not what a clock shows, so that this is for those who read logs.
@@ -38,7 +38,7 @@ pub(crate) struct Objection {
     pub(crate) hint: String,
 }
 
-/// What was found of one node, in the manual's words, and what is wrong.
+/// The lines about one node, in the manual's words, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Checked {
     pub(crate) lines: Vec<String>,
@@ -46,7 +46,7 @@ pub(crate) struct Checked {
     pub(crate) objections: Vec<Objection>,
 }
 
-/// What is to be made of the nodes.
+/// The cluster that is to be made of the nodes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wish<'a> {
     pub(crate) document: &'a HaCluster,
@@ -166,7 +166,7 @@ fn rests_on_one_server(wish: &Wish<'_>, node: &Node, facts: &Facts) -> Option<Wr
     })
 }
 
-/// What is there, for whoever reads the log of an installation later.
+/// Names the versions of what is there, for whoever reads the log of an installation later.
 fn versions(facts: &Facts) -> Vec<String> {
     let or_none = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".into());
     let (libvirt, qemu) = (or_none(&facts.libvirt), or_none(&facts.qemu));
@@ -249,7 +249,7 @@ pub(crate) fn strange_servers(document: &HaCluster, facts: &BTreeMap<NodeName, F
     strange.map(objection).collect()
 }
 
-/// What cannot be read counts as older.
+/// Compares versions. One that cannot be read counts as older.
 fn is_older(version: &str, than: (u32, u32, u32)) -> bool {
     let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse::<u32>().ok());
     let mut next = || numbers.next().flatten();

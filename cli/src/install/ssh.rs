@@ -21,16 +21,16 @@ pub(crate) use left_out::Remote;
 #[cfg(feature = "ssh")]
 pub(crate) use session::Remote;
 
-/// To be answered on TCP, to agree on keys, to be let in.
+/// The time to be answered on TCP, to agree on keys, and to be let in.
 const CONNECT: Duration = Duration::from_secs(20);
-/// What a script may print before it is taken to have gone wrong.
+/// The most that a script may print before it is taken to have gone wrong, in bytes.
 const MOST_OUTPUT: usize = 16 << 20;
 
 /// Nothing is signed or checked with an RSA key here, since the one library for it has an open advisory: the time it takes
 /// tells of the key (RUSTSEC-2023-0071). An agent signs by itself.
 const RSA_KEYS: &str = "an RSA key is used only where an agent has it (`ssh-add`)";
 
-/// Who we are to the nodes, the same on each.
+/// The user and the proofs with which we come to the nodes, the same on each.
 #[cfg_attr(not(feature = "ssh"), allow(dead_code, reason = "nobody is met"))]
 pub(crate) struct Login {
     pub(crate) user: String,
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Login {
     }
 }
 
-/// Of the SSH library, which not every build has.
+/// An error of the SSH library, which not every build has.
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Error)]
@@ -88,7 +88,7 @@ pub(crate) enum SshError {
 }
 
 impl SshError {
-    /// What to do about it.
+    /// Says what to do about it.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::NoAnswer { .. } => Some("is sshd running there, and port 22 open? --ssh-port names another".into()),
@@ -132,7 +132,7 @@ fn said(status: u32, stderr: &str) -> String {
     }
 }
 
-/// What a script has printed.
+/// The end of a script, and what it has printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Printed {
     pub(crate) status: u32,
@@ -146,7 +146,7 @@ impl Printed {
     }
 }
 
-/// As one word of a shell.
+/// Quotes a text as one word of a shell.
 pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

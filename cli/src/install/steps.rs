@@ -13,11 +13,11 @@ use super::plan::Step;
 use super::ssh::{Remote, SshError, quoted};
 use super::waits::{SHORT, until};
 
-/// Of sending a program over a slow line.
+/// The time to send a program over a slow line.
 const SEND: Duration = Duration::from_secs(300);
-/// Of a service that is started anew; systemd itself gives up stopping one after 90 s.
+/// The time to start a service anew; systemd itself gives up stopping one after 90 s.
 const SERVICE: Duration = Duration::from_secs(120);
-/// Until a node that was started anew is ready: the longest lease there is takes less.
+/// The time until a node that was started anew is ready: the longest lease there is takes less.
 const HEALTHY: Duration = Duration::from_secs(120);
 
 /// A node that is worked on.
@@ -28,7 +28,7 @@ pub(crate) struct OnRemote<'a> {
     pub(crate) document: &'a HaCluster,
 }
 
-/// What some steps hand on, and nothing shows.
+/// The keys and tokens that some steps hand on, and nothing shows.
 #[derive(Default)]
 pub(crate) struct Secrets {
     /// The token that may everything, where there is one.
@@ -267,7 +267,8 @@ mod tests {
         shell.wait_with_output().unwrap()
     }
 
-    /// As it is sent to a node, but to this file and for whoever runs the test. Beside it, where `/etc/zsha` would be.
+    /// Writes a file as it is written on a node, but for whoever runs the test. Its marks lie beside it instead of in
+    /// `/etc/zsha`.
     fn sent(path: &'static str, to: &Path, content: &str) -> Output {
         let wanted = Wanted::new(path, "755", Part::Zsha, content);
         let file = Wanted { owner: "$(id -u):$(id -g)", ..wanted };

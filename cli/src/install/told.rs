@@ -20,7 +20,7 @@ pub(crate) struct Told {
     pub(crate) json: bool,
 }
 
-/// What became of the nodes.
+/// The state in which the nodes were left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     Changed,
@@ -56,7 +56,7 @@ impl Told {
         session.output.json_line(&object)
     }
 
-    /// What should be looked at, though it stops nothing.
+    /// Tells of something to look at, though it stops nothing.
     pub(crate) fn remark(
         self,
         session: &mut Session<'_>,

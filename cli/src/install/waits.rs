@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::ssh::SshError;
 
-/// Of a script that is over in a moment.
+/// The time for a script that is over in a moment.
 pub(crate) const SHORT: Duration = Duration::from_secs(30);
-/// Until Consul has a leader that a node follows: an election, and a server that comes in anew.
+/// The time until Consul has a leader that a node follows: an election, and a server that comes in anew.
 pub(crate) const CONSUL: Duration = Duration::from_secs(90);
-/// Between two looks.
+/// The pause between two looks.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks until it is so. A look that fails in a way that the next may not is looked past.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 pub(crate) const PLACE: &str = "/usr/bin/zin";
 
-/// What was done, as a sentence.
+/// Installs this program in a guest. Returns what was done, as a sentence.
 pub(crate) fn install(root: &Path, version: &str) -> Result<String, String> {
     let us = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
     install_from(&us, root, version)
@@ -33,7 +33,7 @@ fn install_from(bundle: &Path, root: &Path, version: &str) -> Result<String, Str
     })
 }
 
-/// At once: whoever starts it meanwhile gets the old one or the new one.
+/// Replaces a file at once: whoever starts it meanwhile gets the old one or the new one.
 fn replace(place: &Path, content: &[u8]) -> io::Result<()> {
     let directory = place.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(directory)?;
@@ -53,7 +53,7 @@ fn write(file: &Path, content: &[u8]) -> io::Result<()> {
     to.sync_all()
 }
 
-/// As the program there says itself.
+/// The version as the program there says itself.
 fn version_of(program: &Path) -> String {
     let said = Command::new(program).arg("-v").output().ok();
     let said = said.and_then(|said| String::from_utf8(said.stdout).ok()).unwrap_or_default();

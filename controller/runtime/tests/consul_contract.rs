@@ -390,7 +390,8 @@ async fn a_hedged_conflict_beside_an_open_request_is_unknown() {
     assert!(matches!(result, Err(StoreError::Unknown { .. })), "{result:?}");
 }
 
-/// What was written to `p/k`, as soon as a write goes through. `index`: the key's, by what was seen of it last.
+/// Writes to `p/k` until a write goes through. Returns what was written. `index`: the key's, by what was seen of it
+/// last.
 async fn written_at_last(store: &ConsulStore, index: &mut u64) -> String {
     let write = async {
         let mut retry = tokio::time::interval(Duration::from_millis(50));
@@ -478,8 +479,8 @@ async fn a_node_with_a_client_survives_the_loss_of_the_server_that_the_client_as
     }
 }
 
-/// What `zsha install` does where a document has fewer servers than before: the agent is started as a client, and is then
-/// taken from the servers through itself. Later it is a server again, as a new one.
+/// Does what `zsha install` does where a document has fewer servers than before: the agent is started as a client, and
+/// is then taken from the servers through itself. Later it is a server again, as a new one.
 #[tokio::test]
 async fn a_server_becomes_a_client_that_is_no_voter_and_comes_back_as_a_server() {
     let mut servers = consul::servers(4).await;

@@ -75,7 +75,7 @@ pub(super) fn welcome(port: u16) {
     );
 }
 
-/// Until `quit`. Where there is no input, it just waits.
+/// Reads commands until `quit`. Where there is no input, it just waits.
 pub(super) async fn read(lab: Arc<Mutex<Lab>>) {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {

@@ -135,12 +135,12 @@ fn ready(number: u32) -> NodeStatus {
     }
 }
 
-/// What the lease says of the VM.
+/// The part of the lease that is about the VM.
 fn count(lease: &mut LeaseRecord) -> &mut VmCount {
     lease.vms.of_mut(&VmName::management())
 }
 
-/// What the status says of the VM.
+/// The part of the status that is about the VM.
 fn here(status: &mut NodeStatus) -> &mut VmHere {
     status.vms.of_mut(&VmName::management())
 }

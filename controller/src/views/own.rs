@@ -107,7 +107,7 @@ impl Own {
         if index.is_some() { LookedUp::WentBack } else { LookedUp::Gone }
     }
 
-    /// After the store went back in time, what this process wrote may not be there any more.
+    /// Forgets what this process wrote: after the store went back in time, it may not be there any more.
     pub(super) fn is_over(&mut self) {
         if let (Some(own), false) = (self.written.take(), self.owner_in_doubt) {
             self.before = Some(own.record);

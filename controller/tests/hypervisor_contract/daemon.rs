@@ -99,7 +99,7 @@ impl Daemon {
         assert_eq!(answer.as_deref(), Some(word), "init of {}", self.directory.display());
     }
 
-    /// Until it takes connections. Its socket may be there before, from a life before.
+    /// Waits until it takes connections. Its socket may be there before, from a life before.
     async fn listens(&self) {
         let uri = super::rig::uri(&self.socket());
         let mut tries = tokio::time::interval(std::time::Duration::from_millis(50));

@@ -22,7 +22,7 @@ impl<T: Copy + Default> ByVm<T> {
         Self(BTreeMap::from([(vm, value)]))
     }
 
-    /// What is said of this VM. Where nothing is, it is the default, by which nothing is known.
+    /// The record of this VM. Where there is none, it is the default, by which nothing is known.
     pub fn of(&self, vm: &VmName) -> T {
         self.0.get(vm).copied().unwrap_or_default()
     }
@@ -33,7 +33,7 @@ impl<T: Copy + Default> ByVm<T> {
     }
 }
 
-/// What a keeper says of one VM, in the lease of its node.
+/// The word of a keeper on one VM, in the lease of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VmCount {
@@ -48,7 +48,7 @@ pub struct VmCount {
     pub moved_away_in: Option<u64>,
 }
 
-/// What a controller says of one VM, in the status of its node.
+/// The word of a controller on one VM, in the status of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VmHere {

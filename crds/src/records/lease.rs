@@ -135,7 +135,7 @@ pub struct LeaseRecord {
     /// True if the node's controller has spoken to its keeper lately. A node that renews without a controller keeps
     /// what it runs and is given nothing new.
     pub controller_alive: bool,
-    /// What the keeper says of each VM.
+    /// The word of the keeper on each VM.
     #[serde(flatten, with = "by_vm")]
     #[schemars(with = "by_vm::Stored<VmCount>")]
     pub vms: ByVm<VmCount>,

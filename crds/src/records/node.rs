@@ -23,7 +23,7 @@ pub struct NodeStatus {
     /// The highest format of a document that it reads.
     #[serde(default = "format::first", skip_serializing_if = "format::is_first")]
     pub document_format: u32,
-    /// What it says of each VM.
+    /// The word of the controller on each VM.
     #[serde(flatten, with = "by_vm")]
     #[schemars(with = "by_vm::Stored<VmHere>")]
     pub vms: ByVm<VmHere>,

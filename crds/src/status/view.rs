@@ -225,7 +225,8 @@ impl ClusterView {
         VmId::of(&self.cluster)
     }
 
-    /// What the status of this node says of the VM; the default, by which nothing is known, where there is none.
+    /// The part of this node's status that is about the VM. Where there is none, it is the default, by which nothing is
+    /// known.
     pub fn here(&self, node: &NodeName) -> VmHere {
         self.node_statuses
             .get(node)

@@ -55,7 +55,7 @@ fn once(lines: &[Vec<&str>]) -> Result<Facts, Unread> {
     })
 }
 
-/// Whether the line is about the image, by whatever storage.
+/// Takes in a line about the image, by whatever storage. False: the line is about something else.
 fn of_storage(facts: &mut Facts, line: &[&str]) -> bool {
     match line {
         ["ceph", driver, admin, image, key, caps, held] => {
@@ -83,7 +83,8 @@ fn of_storage(facts: &mut Facts, line: &[&str]) -> bool {
     true
 }
 
-/// Whether the line is about libvirt's domains and the processes with the VM's disk.
+/// Takes in a line about libvirt's domains or the processes with the VM's disk. False: the line is about something
+/// else.
 fn of_libvirt(facts: &mut Facts, line: &[&str]) -> bool {
     match line {
         ["domain", uuid, persistent, autostart] => {
@@ -105,7 +106,7 @@ fn of_libvirt(facts: &mut Facts, line: &[&str]) -> bool {
     true
 }
 
-/// Whether the line is about Consul.
+/// Takes in a line about Consul. False: the line is about something else.
 fn of_consul(facts: &mut Facts, line: &[&str]) -> Result<bool, Unread> {
     match line {
         ["consul", path, version] if !path.is_empty() => {

@@ -115,7 +115,7 @@ impl Kept {
         std::fs::write(self.at(file), text).unwrap();
     }
 
-    /// Who has the image, where libvirt does not answer.
+    /// Finds who has the image, where libvirt does not answer.
     fn read(&self) -> Vec<DiskUser> {
         use std::io::Write;
         use std::process::{Command, Stdio};
@@ -132,7 +132,8 @@ impl Kept {
     }
 }
 
-/// What libvirt keeps on the disk is read where it does not list its domains: also a definition with another path to the image.
+/// The definitions that libvirt keeps on the disk are read where it lists no domains: also one with another path to the
+/// image.
 #[test]
 fn a_definition_with_the_image_is_seen_where_libvirt_does_not_answer() {
     let kept = Kept::new();
@@ -154,7 +155,7 @@ fn a_definition_with_the_image_is_seen_where_libvirt_does_not_answer() {
     );
 }
 
-/// What a path leads to may be the image; a path that leads nowhere is not.
+/// A path may lead to the image or nowhere. One that leads nowhere is not the image.
 #[test]
 fn a_path_of_a_definition_that_cannot_be_looked_at_is_not_taken_for_another() {
     let kept = Kept::new();

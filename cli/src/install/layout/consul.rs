@@ -40,7 +40,7 @@ pub(crate) const fn not_its_own(server: bool) -> &'static str {
     if server { CONSUL_CLIENT } else { CONSUL_SERVER }
 }
 
-/// Who this node's agent is, and which servers it finds the others by.
+/// Writes the settings of one node's agent: its name, and the servers by which it finds the others.
 fn of_node(cluster: &Cluster<'_>, node: &Node) -> String {
     let servers = cluster.document.servers();
     let is_server = cluster.document.is_server(&node.name);

@@ -43,7 +43,7 @@ impl World {
         })
     }
 
-    /// As the nodes are once `plan` was carried out.
+    /// Leaves the nodes as they are once `plan` was carried out.
     fn carry_out(&mut self, plan: &Plan) {
         let active = |enabled: &str| UnitFact {
             load: "loaded".into(),
@@ -137,7 +137,7 @@ impl World {
     }
 }
 
-/// What runs by the files of this part has been started anew by this step.
+/// The part whose service this step starts anew.
 fn started(step: &Step) -> Option<Part> {
     Some(match step {
         Step::StartConsul { .. } => Part::Consul,

@@ -7,8 +7,9 @@ use super::{Checked, Objection, Wish, rbd};
 use crate::install::ceph::CephLogin;
 use crate::install::facts::{DiskUser, Facts, Image};
 
-/// What libvirt could start past zsha, by hand or with the boot. The VM's own definition goes once zsha runs there, and one
-/// of an earlier version is no fault; what only has its name would stand in its way, and may have its disk.
+/// Judges the domains that libvirt could start past zsha, by hand or with the boot. The VM's own definition goes once
+/// zsha runs there, and one of an earlier version is no fault; what only has its name would stand in its way, and may
+/// have its disk.
 pub(super) fn domain(document: &HaCluster, node: &Node, facts: &Facts, checked: &mut Checked) {
     let VmId { name, uuid } = document.vm();
     let domain = match &facts.domain {
@@ -39,8 +40,8 @@ pub(super) fn domain(document: &HaCluster, node: &Node, facts: &Facts, checked: 
     }
 }
 
-/// What has the VM's disk and is not the VM, as zsha knows it: the VM of an earlier installation above all. zsha would start its
-/// own copy beside it, and not every QEMU locks its image.
+/// Objects to whatever has the VM's disk and is not the VM as zsha knows it: the VM of an earlier installation above
+/// all. zsha would start its own copy beside it, and not every QEMU locks its image.
 pub(crate) fn second_copies(document: &HaCluster, node: &Node, facts: &Facts) -> Vec<Objection> {
     let ours = document.vm().uuid.to_string();
     let disk = match document.image_path() {

@@ -14,7 +14,7 @@ use crate::install::plan::{ceph_admin, ceph_login, lacks_ceph_key};
 /// The first whose `virsh secret-set-value` has `--file`.
 const LIBVIRT_WITH_KEYS_FROM_FILES: (u32, u32, u32) = (6, 2, 0);
 
-/// What only an administrator of Ceph sees of it is said by one alone.
+/// Judges the image in Ceph. What only an administrator sees is said by one node alone.
 pub(super) fn image(wish: &Wish<'_>, node: &Node, facts: &Facts, checked: &mut Checked) {
     let Some(login) = CephLogin::of(wish.document) else { return };
     let mut wrong = |what: String, hint: String| {

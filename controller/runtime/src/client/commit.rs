@@ -55,7 +55,7 @@ impl Write {
         }
     }
 
-    /// After a conflict: whether what is in force is an earlier try of this very transaction.
+    /// Says, after a conflict, whether what is in force is an earlier try of this very transaction.
     async fn whose(&self, store: &dyn Store, in_doubt: bool) -> Result<Fate, CommitError> {
         let now = Live::read(store, &self.keys).await;
         let now = now.map_err(|source| CommitError::Reread { in_doubt, source })?;

@@ -14,7 +14,7 @@ use super::{ReadError, view};
 use crate::clock::Clock;
 use crate::store::Store;
 
-/// Between two tries.
+/// The pause between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 /// An election is over in 2.4 to 3.9 s.
 const TRIES: u32 = 6;

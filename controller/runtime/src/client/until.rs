@@ -10,7 +10,7 @@ use super::order::Order;
 use super::{ReadError, view};
 use crate::clock::Moment;
 
-/// Between two looks.
+/// The pause between two looks.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How far something is that was asked for, as one look shows it.
@@ -86,7 +86,7 @@ impl<'a, J: FnMut(&ClusterView, &ClusterStatus) -> Is> Until<'a, J> {
         self.order.clock.now() >= self.until
     }
 
-    /// Until the next look is due, unless the time is over.
+    /// Waits until the next look is due, unless the time is over.
     async fn pause(&self) -> Result<(), UntilError> {
         let Some(waits) = &self.waits else { return Ok(()) };
         if self.is_over() {

@@ -29,11 +29,11 @@ pub(crate) struct Agent {
     data: TempDir,
 }
 
-/// Where an agent listens on loopback.
+/// The ports on which an agent listens on loopback.
 #[derive(Debug, Clone, Copy)]
 struct Ports {
     http: u16,
-    /// Of a server, for the other agents.
+    /// The port of a server for the other agents.
     rpc: u16,
     gossip: u16,
 }
@@ -67,7 +67,7 @@ impl Agent {
         self.process.wait().unwrap();
     }
 
-    /// As a host that hangs: nothing is answered, and no connection is closed.
+    /// Makes the agent like one of a host that hangs: nothing is answered, and no connection is closed.
     pub(crate) fn stand_still(&self) {
         let stopped = Command::new("kill").args(["-STOP", &self.process.id().to_string()]).status();
         assert!(stopped.unwrap().success());
@@ -90,7 +90,7 @@ impl Agent {
         })
     }
 
-    /// What the command prints that asks this agent.
+    /// Runs a command of Consul's that asks this agent.
     pub(crate) fn command(&self, words: &[&str]) -> std::process::Output {
         Command::new(consul()).args(words).env("CONSUL_HTTP_ADDR", self.url()).output().unwrap()
     }
@@ -193,7 +193,7 @@ pub(crate) async fn three() -> Vec<Agent> {
     servers(3).await
 }
 
-/// So many servers of one cluster, one of them elected.
+/// Starts this many servers of one cluster. Returns when one of them is elected.
 pub(crate) async fn servers(count: usize) -> Vec<Agent> {
     let ports = Ports::free(count);
     let join: Vec<_> = ports.iter().map(Ports::join).collect();
@@ -216,7 +216,7 @@ pub(crate) async fn client_with(servers: &[Agent], settings: &Value) -> Agent {
     client
 }
 
-/// What an agent does in its cluster.
+/// The part that an agent plays in its cluster.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Part {
     /// One of so many that elect the first leader.

@@ -116,7 +116,7 @@ fn wherever_it_broke_off_a_node_that_is_no_server_any_more_is_taken_from_them_in
     }
 }
 
-/// That no agent says whom Consul counts is no word that it counts nobody.
+/// An agent that does not say whom Consul counts has not said that it counts nobody.
 #[test]
 fn where_no_agent_says_whom_consul_counts_one_of_ours_may_be_among_them() {
     let silent = |servers: &[&str]| {
