@@ -240,7 +240,7 @@ impl Work<'_> {
         }
         // Before that it could have started its VM at any moment.
         if plan.consul.iter().flat_map(|on| &on.steps).any(|step| matches!(step, Step::StopOld(_))) {
-            nodes::no_second_copy(&self.document, &self.remotes).await?;
+            nodes::no_second_copy(&self.document, &self.remotes, session.clock).await?;
         }
         let management = self.tokens(plan, session).await?;
         let secrets = Secrets { management, ceph: self.ceph_key(plan, session).await? };

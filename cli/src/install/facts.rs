@@ -5,6 +5,7 @@
 mod answer;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -36,7 +37,10 @@ pub(crate) struct Facts {
     pub(crate) disk_users: Vec<DiskUser>,
     /// Seconds since 1970 by the node's clock.
     pub(crate) now: i64,
-    /// Whether something keeps its clock; none where it does not say.
+    /// When the node was asked, and when it had answered: seconds since 1970 by the clock here. The script may take long,
+    /// and it is not known when in that time the node's clock was read. None: the answer came from nowhere.
+    pub(crate) asked: Option<RangeInclusive<i64>>,
+    /// True if something keeps its clock; none where it does not say.
     pub(crate) synchronized: Option<bool>,
     /// None where the image is in Ceph.
     pub(crate) image: Option<Image>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName};
+use zsha_runtime::Clock;
 
 use super::facts::{self, Facts};
 use super::login::{self, Remotes};
@@ -32,7 +33,7 @@ impl Nodes {
         let login = login.login(told, session)?;
         let remotes = login::connect(document, &login).await?;
         told.line(session, None, "All nodes connect success.")?;
-        let facts = look(document, &remotes).await?;
+        let facts = look(document, &remotes, session.clock).await?;
         Ok(Self { remotes, facts })
     }
 
@@ -44,11 +45,10 @@ impl Nodes {
         session: &mut Session<'_>,
     ) -> Result<(), Failure> {
         let document = wish.document;
-        let now = session.clock.wall().as_second();
         let mut objections = Vec::new();
         for node in document.nodes() {
             let Some(facts) = self.facts.get(&node.name) else { continue };
-            let checked = preflight::check(wish, node, facts, now);
+            let checked = preflight::check(wish, node, facts);
             for line in &checked.lines {
                 told.line(session, Some(node), line)?;
             }
@@ -78,8 +78,12 @@ fn refused(document: &HaCluster, objections: &[Objection], message: &str) -> Res
 }
 
 /// Looks at every node once more: what was stopped meanwhile may have started a VM, or left one running.
-pub(crate) async fn no_second_copy(document: &HaCluster, remotes: &Remotes) -> Result<(), Failure> {
-    let facts = look(document, remotes).await?;
+pub(crate) async fn no_second_copy(
+    document: &HaCluster,
+    remotes: &Remotes,
+    clock: Clock,
+) -> Result<(), Failure> {
+    let facts = look(document, remotes, clock).await?;
     let of = |node: &Node| facts.get(&node.name).map(|facts| preflight::second_copies(document, node, facts));
     let objections: Vec<_> = document.nodes().iter().filter_map(of).flatten().collect();
     refused(
@@ -89,7 +93,11 @@ pub(crate) async fn no_second_copy(document: &HaCluster, remotes: &Remotes) -> R
     )
 }
 
-async fn look(document: &HaCluster, remotes: &Remotes) -> Result<BTreeMap<NodeName, Facts>, Failure> {
+async fn look(
+    document: &HaCluster,
+    remotes: &Remotes,
+    clock: Clock,
+) -> Result<BTreeMap<NodeName, Facts>, Failure> {
     let script = facts::script(document);
     let one = |node: &Node| {
         let (node, script) = (node.clone(), script.as_str());
@@ -97,9 +105,11 @@ async fn look(document: &HaCluster, remotes: &Remotes) -> Result<BTreeMap<NodeNa
             let Some(remote) = remotes.get(&node.name) else {
                 return (node, Err(SshError::Lost.to_string()));
             };
+            let from = clock.wall().as_second();
             let printed = remote.run(script, &[], SHORT).await.map_err(|error| error.to_string());
             let facts = printed.and_then(|all| facts::parse(&all.text()).map_err(|error| error.to_string()));
-            (node, facts)
+            let asked = Some(from..=clock.wall().as_second());
+            (node, facts.map(|facts| Facts { asked, ..facts }))
         }
     };
     let mut all = BTreeMap::new();

@@ -7,6 +7,7 @@ mod disk;
 mod rbd;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName};
@@ -55,7 +56,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) sends_consul: bool,
 }
 
-pub(crate) fn check(wish: &Wish<'_>, node: &Node, facts: &Facts, now: i64) -> Checked {
+pub(crate) fn check(wish: &Wish<'_>, node: &Node, facts: &Facts) -> Checked {
     let document = wish.document;
     let mut checked = Checked::default();
     checked.lines.push(format!("check environment for {}", node.address));
@@ -71,7 +72,7 @@ pub(crate) fn check(wish: &Wish<'_>, node: &Node, facts: &Facts, now: i64) -> Ch
     checked.objections.extend(second_copies(document, node, facts));
     disk::image(wish, node, facts, &mut checked);
     bridges(node, facts, &mut checked);
-    checked.remarks.extend(remarks(node, facts, now));
+    checked.remarks.extend(remarks(node, facts));
     checked
 }
 
@@ -202,18 +203,23 @@ fn bridges(node: &Node, facts: &Facts, checked: &mut Checked) {
     }
 }
 
-fn remarks(node: &Node, facts: &Facts, now: i64) -> Vec<String> {
+fn remarks(node: &Node, facts: &Facts) -> Vec<String> {
     let mut remarks = Vec::new();
     if facts.hostname != node.name.as_str() && !facts.hostname.starts_with(&format!("{}.", node.name)) {
         remarks.push(format!("it calls itself {}, and the document calls it {}", facts.hostname, node.name));
     }
-    if (facts.now - now).abs() > CLOCKS_APART_SECS {
-        remarks.push(format!("its clock is {} s from this one's", facts.now - now));
-    }
+    remarks.extend(facts.asked.as_ref().and_then(|asked| clocks_apart(facts.now, asked)));
     if facts.synchronized != Some(true) {
         remarks.push("nothing is known to keep its clock: the times in its logs will drift (chrony, maxslewrate 10000)".into());
     }
     remarks
+}
+
+/// Says how far a node's clock is from the one here at the least, where that is more than people would overlook.
+fn clocks_apart(now: i64, asked: &RangeInclusive<i64>) -> Option<String> {
+    let (behind, ahead) = (asked.start() - now, now - asked.end());
+    let (seconds, how) = if behind > ahead { (behind, "behind") } else { (ahead, "ahead of") };
+    (seconds > CLOCKS_APART_SECS).then(|| format!("its clock is {seconds} s {how} this one's"))
 }
 
 /// Nodes with a Consul of somebody else beside nodes without: whose settings would be the others'?

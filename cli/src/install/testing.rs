@@ -58,6 +58,7 @@ pub(crate) fn bare(hostname: &str) -> Facts {
         domain: Ok(None),
         disk_users: Vec::new(),
         now: 1_795_876_627,
+        asked: Some(1_795_876_627..=1_795_876_627),
         synchronized: Some(true),
         image: Some(Image::There),
         bridges: document()

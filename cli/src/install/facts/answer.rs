@@ -38,6 +38,7 @@ fn once(lines: &[Vec<&str>]) -> Result<Facts, Unread> {
         domain: Ok(None),
         disk_users: Vec::new(),
         now: word("now")?.parse().map_err(|_| Unread::Lacks("now"))?,
+        asked: None,
         synchronized: yes_or_no(word("synchronized")?),
         image: None,
         bridges: BTreeMap::new(),

@@ -12,7 +12,7 @@ fn checked(change: impl FnOnce(&mut Facts), sends_consul: bool) -> Checked {
     change(&mut facts);
     let choice = Choice { acl: true, settings: Mapping::new() };
     let wish = Wish { document: &document, choice: &choice, sends_consul };
-    check(&wish, &document.nodes()[0], &facts, 1_795_876_627)
+    check(&wish, &document.nodes()[0], &facts)
 }
 
 fn installed(node: &str) -> Installed {
@@ -37,6 +37,18 @@ fn a_node_with_all_that_is_needed_is_shown_in_the_manuals_words() {
     let good = checked(|_| {}, true);
     assert_eq!((good.objections, good.remarks), (vec![], vec![]));
     insta::assert_snapshot!(good.lines.join("\n"));
+}
+
+/// A host that takes 20 s to answer has not a clock that is 20 s slow.
+#[test]
+fn clocks_are_apart_only_where_no_moment_of_the_look_explains_what_was_read() {
+    let said = |now: i64, asked| checked(|facts| (facts.now, facts.asked) = (now, Some(asked)), true).remarks;
+    for read in [100, 110, 120, 98, 122] {
+        assert_eq!(said(read, 100..=120), [""; 0], "{read}");
+    }
+    assert_eq!(said(97, 100..=120), ["its clock is 3 s behind this one's"]);
+    assert_eq!(said(123, 100..=120), ["its clock is 3 s ahead of this one's"]);
+    assert_eq!(said(0, 100..=100), ["its clock is 100 s behind this one's"]);
 }
 
 #[test]
@@ -127,7 +139,7 @@ fn a_cluster_in_ceph_needs_its_image_a_driver_and_somebody_who_may_make_its_user
         let mut facts = bare("nfs-1");
         facts.ceph.as_mut().map(change);
         let wish = Wish { document: &document, choice: &choice, sends_consul: true };
-        let checked = check(&wish, &document.nodes()[0], &facts, facts.now);
+        let checked = check(&wish, &document.nodes()[0], &facts);
         let all = BTreeMap::from([(document.nodes()[0].name.clone(), facts)]);
         let told = checked.objections.into_iter().chain(ceph(&document, &all, &choice));
         let told: Vec<_> = told.map(|one| format!("{}\n  {}", one.what, one.hint)).collect();
@@ -203,7 +215,7 @@ fn a_node_that_would_rest_on_one_server_of_consuls_alone_needs_a_lease_that_outl
         let document = zsha_crds::decode_value(&spec).unwrap();
         let (choice, node) = (Choice { acl, settings: Mapping::new() }, &document.nodes()[at]);
         let wish = Wish { document: &document, choice: &choice, sends_consul: true };
-        let objections = check(&wish, node, &bare(node.name.as_str()), 1_795_876_627).objections;
+        let objections = check(&wish, node, &bare(node.name.as_str())).objections;
         objections.into_iter().map(|one| one.what).collect::<Vec<_>>()
     };
     for profile in ["Fast", "Balanced"] {
