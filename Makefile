@@ -4,6 +4,7 @@ CARGO ?= cargo
 SEEDS ?= 10000
 SECONDS ?= 60
 MINUTES ?= 30
+RUNS ?= 3
 PROFILE ?= Balanced
 # What the binaries say they were built from. The date is the commit's, so that building it again gives the same.
 export ZSHA_BUILD_COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -21,7 +22,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build zin run test ci e2e lint sim seeds planted fuzz bench chaos lab fmt schema
+.PHONY: help setup build zin run test ci e2e lint sim seeds planted busy fuzz bench chaos lab fmt schema
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -66,6 +67,11 @@ ci: lint ## What CI runs: the README's test command, every test of the real lab 
 
 e2e: setup ## Every test of the real lab, one lab after another, five rounds of each measured scenario, judged
 	ZSHA_E2E_FIGURES=judge $(CARGO) nextest run $(BUILT) --profile lab --test-threads 1 --success-output immediate
+
+# A flake is a fault of the product or of the test, and shows where everything takes longer.
+busy: setup ## The tests beside two busy loops a core, again and again: `make busy RUNS=20`; `make busy RUNS=3 LAB=1` for the real lab
+	$(CARGO) nextest run $(TESTS) --no-run
+	ZSHA_E2E_ROUNDS=1 e2e/busy.sh $(RUNS) target/busy $(CARGO) nextest run $(if $(LAB),$(BUILT) --profile lab,$(TESTS))
 
 sim: ## Simulator: `make sim SEEDS=10000`; `SEED=17` for the log of one; `NODES=31`; `SCENARIO=FILE`; `MATRIX=1` for every call x every fault
 	@$(CARGO) run --quiet --release -p zsha-controller --no-default-features --features sim --example sim -- \
