@@ -29,7 +29,7 @@ help: ## This list
 
 setup: ## Install what this machine lacks (Debian, root): libvirt, QEMU, Consul, build tools
 	@if [ "$(ROOT)" = yes ]; then e2e/setup.sh; else echo "setup: not root on Debian, so nothing is installed and the end-to-end tests are left out"; fi
-	@command -v cargo-nextest >/dev/null || $(CARGO) install cargo-nextest --locked
+	@command -v cargo-nextest >/dev/null || $(CARGO) install cargo-nextest --locked --no-default-features --features default-no-update
 
 build: setup ## All binaries, for debugging
 	$(CARGO) build --workspace --bins
@@ -41,6 +41,7 @@ zin: ## What runs in the guest, as one file for any x86-64 image: target/x86_64-
 UNOPTIMISED := $(foreach crate,zsha-crds zsha-runtime zsha-controller,--config profile.dev.package.$(crate).opt-level=0)
 
 run: ## Three nodes in one process, with a VM: no root, no Consul, no libvirt
+	@command -v cc >/dev/null || { echo "make run: there is no C compiler (cc), which Rust links with: on Debian, apt-get install gcc libc6-dev" >&2; exit 1; }
 	@$(CARGO) build -p zsha-controller -p zsha --no-default-features $(UNOPTIMISED)
 	@manifests/run.sh
 
