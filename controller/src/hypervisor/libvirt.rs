@@ -47,6 +47,9 @@ use crate::settings::{DEFAULT_LIBVIRT_LOGS, DEFAULT_MIGRATION_URI};
 /// The time for a look, which takes milliseconds where all is well. It is within the time a lease holds, so that a hang
 /// is seen while there is a choice.
 const LOOK_DEADLINE: Duration = Duration::from_secs(5);
+/// The pause before another look where libvirt speaks of a process that is gone: a daemon that was begun anew finds that out
+/// within milliseconds, but on a host that is busy.
+const CATCHING_UP: Duration = Duration::from_millis(500);
 /// The time for a file on a disk of the host: one that hangs must not keep a pass.
 const LOG_DEADLINE: Duration = Duration::from_millis(500);
 /// The time for a change: it writes a file or resumes a process, as fast as a look, but it is worth a longer wait than
@@ -253,9 +256,17 @@ impl Hypervisor for LibvirtHypervisor {
     async fn look(&self) -> Result<LocalVm, HypervisorError> {
         let going = matches!(self.job.state(), MigrationJob::Going { .. });
         let look = self.call("look", LOOK_DEADLINE, move |vm, connect| {
-            Ok((vm.look(connect)?, going.then(|| vm.migrated_percent(connect)).flatten()))
+            let local = vm.look(connect)?;
+            Ok((local, vm.is_catching_up(local), going.then(|| vm.migrated_percent(connect)).flatten()))
         });
-        let (local, percent) = look.await?;
+        let (local, is_catching_up, percent) = look.await?;
+        if is_catching_up {
+            let bell = Arc::clone(&self.bell);
+            tokio::spawn(async move {
+                tokio::time::sleep(CATCHING_UP).await;
+                bell.ring();
+            });
+        }
         self.job.progressed(percent);
         Ok(local)
     }

@@ -5,6 +5,7 @@
 //! counts.
 
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -24,16 +25,32 @@ pub(super) struct Bell {
     uuid: Uuid,
     changes: watch::Sender<u64>,
     life: Life,
+    catching_up: AtomicBool,
 }
 
 impl Bell {
     pub(super) fn new(uuid: Uuid) -> Self {
-        Self { uuid, changes: watch::Sender::new(0), life: Life::default() }
+        Self {
+            uuid,
+            changes: watch::Sender::new(0),
+            life: Life::default(),
+            catching_up: AtomicBool::new(false),
+        }
     }
 
     /// The events that the connection that is up has told.
     pub(super) fn life(&self) -> &Life {
         &self.life
+    }
+
+    /// True on a connection whose daemon has not been seen to know which QEMUs are still there. One that was begun anew
+    /// takes connections first, and tells nobody when it then finds that one is gone.
+    pub(super) fn may_be_catching_up(&self) -> bool {
+        self.catching_up.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn has_caught_up(&self) {
+        self.catching_up.store(false, Ordering::SeqCst);
     }
 
     pub(super) fn ring(&self) {
@@ -125,6 +142,7 @@ pub(super) fn listen(
     closed: &watch::Sender<Option<Closed>>,
 ) -> Result<Listening, Error> {
     bell.life.forget();
+    bell.catching_up.store(true, Ordering::SeqCst);
     let listener = Arc::new(Listener { bell: Arc::clone(bell), closed: closed.clone() });
     // SAFETY: libvirt hands each kind of event to a callback of the kind's own type, all of them passed through
     // this one; VIR_DOMAIN_EVENT_ID_LIFECYCLE below is the kind that `on_lifecycle` has the type of. The ABI is the

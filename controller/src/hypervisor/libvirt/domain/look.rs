@@ -43,6 +43,19 @@ impl Vm {
         Ok(LocalVm::Unmanaged)
     }
 
+    /// True if libvirt speaks of a process that is not there, on a connection on which it may not know yet. A process table
+    /// that could not be read says nothing against libvirt, and is read again.
+    pub(in super::super) fn is_catching_up(&self, vm: LocalVm) -> bool {
+        if !self.bell.may_be_catching_up() {
+            return false;
+        }
+        let agrees = !vm.has_process() || self.has_copy().unwrap_or(false);
+        if agrees {
+            self.bell.has_caught_up();
+        }
+        !agrees
+    }
+
     /// Lists the processes for the log: which they are, whose, and how they are called.
     fn who_copies_are(&self) -> String {
         let copies = self.alive().unwrap_or_default();
