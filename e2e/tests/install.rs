@@ -52,7 +52,8 @@ fn own_files(host: &Host) -> Result<BTreeSet<PathBuf>> {
 /// The things that a host has beside files: units, rules, users.
 fn beside_files(host: &Host) -> Result<String> {
     let script = "systemctl list-unit-files --no-legend --plain 'zsha*' 'consul*' 'libvirt-guests*'; \
-                  iptables -S; nft list ruleset | grep -c zsha; cat /etc/passwd /etc/group; \
+                  iptables -S; nft list ruleset | grep -c zsha; \
+                  cat /proc/sys/net/ipv4/ip_local_reserved_ports /etc/passwd /etc/group; \
                   ls /run/zsha 2>/dev/null; pgrep -l 'consul|zsha'; virsh -q list --all; true";
     host.ok(&["sh", "-c", script])
 }
@@ -297,6 +298,8 @@ fn secrets_are_kept(lab: &Cluster) -> Result<()> {
         let runs = ["systemctl", "is-active", "zsha-host", "zsha-keeper", "zsha-controller", "consul"];
         host.ok(&runs).with_context(|| format!("on {}", host.name))?;
         host.ok(&["test", "-s", "/var/log/z/zsha-keeper.log"])?;
+        let reserved = host.ok(&["cat", "/proc/sys/net/ipv4/ip_local_reserved_ports"])?;
+        ensure!(reserved.trim() == "49152-49215", "the ports of live migration are anybody's: {reserved:?}");
     }
     Ok(())
 }

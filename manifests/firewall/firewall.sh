@@ -1,12 +1,14 @@
 #!/bin/sh
 # Lets the other nodes of /etc/zsha/nodes (an address a line) reach this one: Consul (8300-8302, 8500), libvirt
 # (16509, 16514) and live migration (49152-49215). In whichever firewalls are in use: firewalld, iptables, nftables.
-# Without one there is nothing to open.
+# Without one there is nothing to open. And keeps the ports of live migration from what the kernel gives to connections
+# that leave this host, out of the same range: a QEMU whose port is such a one listens by IPv6 alone, and is not found.
 #
 #   firewall open | close        both may be called any number of times
 set -eu
 PATH="$PATH:/usr/sbin:/sbin"
-tcp='8300-8302 8500 16509 16514 49152-49215'
+migration=49152-49215
+tcp="8300-8302 8500 16509 16514 $migration"
 udp='8301-8302'
 mark=zsha
 nodes=$(cat /etc/zsha/nodes 2>/dev/null || true)
@@ -59,13 +61,30 @@ nft_close() {
   done
 }
 
+# --- the kernel's list is everybody's: what was there stays, and comes back unless somebody has changed it since
+reserved=/proc/sys/net/ipv4/ip_local_reserved_ports
+before=/run/zsha-reserved-ports
+reserve() {
+  [ -w $reserved ] || return 0
+  was=$(cat $reserved)
+  echo "${was:+$was,}$migration" >$reserved
+  printf '%s\n%s\n' "$was" "$(cat $reserved)" >$before
+}
+give_back() {
+  [ -e $before ] || return 0
+  if [ "$(cat $reserved)" = "$(sed -n 2p $before)" ]; then sed -n 1p $before >$reserved; fi
+  rm -f $before
+}
+
 close() {
+  give_back
   if firewalld_is_used; then each_rule firewalld_remove; firewall-cmd -q --reload; fi
   iptables_close
   nft_close
 }
 
 open() {
+  reserve
   if firewalld_is_used; then each_rule firewalld_add; firewall-cmd -q --reload; return; fi
   if iptables_is_used; then iptables -w -N ZSHA; iptables -w -I INPUT -j ZSHA; each_rule iptables_add; fi
   if has nft; then nft_open; fi
