@@ -23,17 +23,24 @@ use crate::session::{Reach, Session};
 /// The flags that every order takes.
 #[derive(Debug, clap::Args)]
 pub struct Common {
-    /// Why, for those who read the status and the events
-    #[arg(short, long, value_name = "TEXT", default_value = "")]
-    pub message: String,
     #[arg(short, long, value_name = "FORM", default_value = "text")]
     #[arg(value_parser = form::text_or_json("One object at the end"))]
     pub output: Form,
 }
 
+/// The reason of an order that is kept. What takes an order back keeps nothing.
+#[derive(Debug, clap::Args)]
+pub struct Why {
+    /// Why, for those who read the status and the events
+    #[arg(short, long, value_name = "TEXT", default_value = "")]
+    pub message: String,
+}
+
 /// The flags of those orders that wait until what they ask for has come true.
 #[derive(Debug, clap::Args)]
 pub struct Waiting {
+    #[command(flatten)]
+    pub why: Why,
     #[command(flatten)]
     pub common: Common,
     /// Ask, and do not wait

@@ -26,12 +26,14 @@ pub struct Intents {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     pub id: Uuid,
+    /// The one who asked, as [`who`] says it.
     pub by: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PasswordReset {
     pub id: Uuid,
+    /// The one who asked, as [`who`] says it.
     pub by: String,
 }
 
@@ -54,6 +56,14 @@ pub struct Asked {
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         zsha_crds::status::Asked { by: &self.by, at: self.at, message: &self.message }.fmt(f)
+    }
+}
+
+/// Names the one who asked, with the reason where one was given: `ann@ops-1 (new memory)`.
+pub fn who(by: &str, message: &str) -> String {
+    match message {
+        "" => by.to_owned(),
+        why => format!("{by} ({why})"),
     }
 }
 
@@ -214,11 +224,11 @@ impl Intents {
                     self.drained.insert(node, Cordon::Drained(asked));
                 }
             }
-            Intent::Start { id, by, .. } => {
-                self.start = Some(Start { id: *id, by: by.clone() });
+            Intent::Start { id, by, message, .. } => {
+                self.start = Some(Start { id: *id, by: who(by, message) });
             }
-            Intent::ResetPassword { id, by, .. } => {
-                self.reset_password = Some(PasswordReset { id: *id, by: by.clone() });
+            Intent::ResetPassword { id, by, message, .. } => {
+                self.reset_password = Some(PasswordReset { id: *id, by: who(by, message) });
             }
             Intent::Migrate { .. } | Intent::None => {}
         }
@@ -366,6 +376,23 @@ mod tests {
         let own = Intent::Drain { by, at, message: String::new(), shutdown: None };
         assert!(matches!(cordons(&own)[&node("nfs-2")], Cordon::Drained(_)));
         assert!(back("freeze", &freeze()).known().unwrap().freeze.is_some(), "that begins nothing");
+    }
+
+    #[test]
+    fn the_reason_that_came_with_an_order_is_told_with_the_one_who_gave_it() {
+        let (at, id) = (Timestamp::UNIX_EPOCH, Uuid::from_u128(1));
+        let vm = VmName::management;
+        let by = |message: &str| {
+            let (by, message) = ("anna@ops-1".to_owned(), message.to_owned());
+            let start = Intent::Start { vm: vm(), id, by: by.clone(), at, message: message.clone() };
+            let reset = Intent::ResetPassword { vm: vm(), id, by, at, message };
+            let read = read([("power", &start), ("reset-password", &reset)], &BTreeMap::new(), true);
+            let read = read.known().cloned().unwrap();
+            (read.start.unwrap().by, read.reset_password.unwrap().by)
+        };
+        let told = "anna@ops-1 (the disk is mended)".to_owned();
+        assert_eq!(by("the disk is mended"), (told.clone(), told));
+        assert_eq!(by(""), ("anna@ops-1".to_owned(), "anna@ops-1".to_owned()));
     }
 
     #[test]

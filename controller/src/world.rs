@@ -56,6 +56,7 @@ pub struct MigrateRequest {
     /// The index of the order in the store: a node is judged by what it says only if it has looked since.
     pub index: u64,
     pub to: NodeName,
+    /// The one who asked, as [`crate::intents::who`] says it.
     pub by: String,
 }
 

@@ -67,6 +67,13 @@ words! {
     }
 }
 
+impl ConditionKind {
+    /// True for a part of a node that is told and counts not against it: the VM may be placed there all the same.
+    pub fn is_only_told(self) -> bool {
+        matches!(self, Self::SpecValid | Self::Stable)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {

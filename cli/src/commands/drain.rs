@@ -58,7 +58,7 @@ async fn run(
     reachable(order.status(), &node)?;
     let (by, at) = (session.who.clone(), session.clock.wall());
     let drain =
-        |shutdown| Intent::Drain { by: by.clone(), at, message: args.order.common.message.clone(), shutdown };
+        |shutdown| Intent::Drain { by: by.clone(), at, message: args.order.why.message.clone(), shutdown };
     let in_doubt = order.is_in_doubt();
     let wanted = |there: Option<&Intent>| match there {
         // What a host asks for as it shuts down ends once it has booted, and this does not. A drain that the nodes

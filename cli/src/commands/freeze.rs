@@ -16,6 +16,8 @@ use crate::session::{Reach, Session};
 )]
 pub struct Args {
     #[command(flatten)]
+    pub why: order::Why,
+    #[command(flatten)]
     pub order: order::Common,
 }
 
@@ -35,7 +37,7 @@ async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Ex
     let freeze = Intent::Freeze {
         by: session.who.clone(),
         at: session.clock.wall(),
-        message: args.order.message.clone(),
+        message: args.why.message.clone(),
     };
     order.put(Intent::FREEZE, &freeze, |there| matches!(there, Intent::Freeze { .. })).await?;
     let vm = &order.status().vm;

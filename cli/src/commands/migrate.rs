@@ -75,7 +75,7 @@ async fn run(
         to: to.clone(),
         by: session.who.clone(),
         at: session.clock.wall(),
-        message: args.order.common.message.clone(),
+        message: args.order.why.message.clone(),
     };
     // Each is a request of its own, and known by its id.
     order.put(Intent::MIGRATE, &migrate, |_| false).await?;

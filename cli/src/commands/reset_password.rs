@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 )]
 pub struct Args {
     #[command(flatten)]
+    pub why: order::Why,
+    #[command(flatten)]
     pub common: order::Common,
 }
 
@@ -68,7 +70,7 @@ async fn run(
         vm: order.view().vm_id().name,
         by: session.who.clone(),
         at: session.clock.wall(),
-        message: args.common.message.clone(),
+        message: args.why.message.clone(),
     };
     order.put(Intent::RESET_PASSWORD, &reset, |_| false).await?;
     order.line(session, &format!("Reset MNVM root password on {node} {address}"))?;

@@ -81,7 +81,7 @@ async fn run(
         vm: order.view().vm_id().name,
         by: session.who.clone(),
         at: session.clock.wall(),
-        message: args.order.common.message.clone(),
+        message: args.order.why.message.clone(),
     };
     order.put(Intent::POWER, &start, |_| false).await?;
     if args.config.is_none() {

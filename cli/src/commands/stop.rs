@@ -57,7 +57,7 @@ async fn run(
         vm: order.view().vm_id().name,
         by: session.who.clone(),
         at: session.clock.wall(),
-        message: args.order.common.message.clone(),
+        message: args.order.why.message.clone(),
         timeout_seconds,
     };
     let is_same = |there: &Intent| match there {

@@ -67,10 +67,10 @@ pub fn first_unknown(conditions: &[Condition]) -> Option<String> {
     conditions.iter().find(unknown).map(|c| c.message.clone())
 }
 
-/// True if `Ready` rests on this condition.
+/// True if `Ready` rests on this condition. A kind that only a later build knows counts: what it says is not known.
 fn counts(part: &Condition) -> bool {
-    let told_only = [ConditionKind::Ready, ConditionKind::SpecValid, ConditionKind::Stable];
-    !told_only.iter().any(|kind| part.is_of(*kind))
+    let is_told = |kind: &&ConditionKind| kind.is_only_told() || **kind == ConditionKind::Ready;
+    !ConditionKind::ALL.iter().filter(is_told).any(|kind| part.is_of(*kind))
 }
 
 fn summary(parts: &[Condition]) -> Verdict {

@@ -70,11 +70,30 @@ impl Views {
         if self.came_back(lease)(&key, &intent.value) {
             return None;
         }
-        match &*intent.value {
-            Intent::Migrate { id, to, by, .. } => {
-                Some(MigrateRequest { id: *id, index: intent.modify_index, to: to.clone(), by: by.clone() })
-            }
-            _ => None,
-        }
+        migrate_request(&intent.value, intent.modify_index)
+    }
+}
+
+fn migrate_request(intent: &Intent, index: u64) -> Option<MigrateRequest> {
+    let Intent::Migrate { id, to, by, message, .. } = intent else { return None };
+    Some(MigrateRequest { id: *id, index, to: to.clone(), by: intents::who(by, message) })
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+    use zsha_crds::VmName;
+
+    use super::*;
+
+    #[test]
+    fn a_migration_is_asked_for_by_somebody_and_for_the_reason_that_was_given() {
+        let (vm, to) = (VmName::management(), NodeName::new("nfs-2").unwrap());
+        let (id, at) = (Uuid::from_u128(5), jiff::Timestamp::UNIX_EPOCH);
+        let (by, message) = ("anna@ops-1".to_owned(), "new memory".to_owned());
+        let intent = Intent::Migrate { id, vm, to: to.clone(), by, at, message };
+        let by = "anna@ops-1 (new memory)".to_owned();
+        assert_eq!(migrate_request(&intent, 90), Some(MigrateRequest { id, index: 90, to, by }));
+        assert_eq!(migrate_request(&Intent::None, 91), None);
     }
 }
