@@ -4,6 +4,7 @@
 //! Never here: reading files, or a document half accepted.
 
 mod json;
+mod parts;
 mod schema_check;
 mod tree;
 mod yaml;
@@ -24,6 +25,9 @@ use tree::{Placed, Shape, Tree};
 /// transaction of 256 KiB, as the one in force and into the history. What remains is for its message, its keys and old
 /// records that go. A document of ten nodes and ten NICs has 10 KiB.
 pub const LARGEST: usize = 100 * 1024;
+
+/// The lists that every config.json has, also where they are empty: the original's manual wants them (3.4).
+pub const LISTS_OF_CONFIG_JSON: [&str; 2] = ["DNS", "ChronyServers"];
 
 /// The form in which the text was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +69,7 @@ pub fn decode_bytes(bytes: &[u8], file_name: &str, options: &Options) -> Result<
         Ok(text) => decode_with(text, file_name, options),
         Err(error) => {
             let text = String::from_utf8_lossy(&bytes[..error.valid_up_to() + 1]);
-            let hint = if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-                "this is UTF-16; save the file as UTF-8"
-            } else {
-                "save the file as UTF-8"
-            };
+            let hint = not_utf8_hint(bytes);
             let finding =
                 Finding::new(Code::NotUtf8, Path::root(), "the file must be text in UTF-8; this byte is not")
                     .hint(hint);
@@ -78,6 +78,33 @@ pub fn decode_bytes(bytes: &[u8], file_name: &str, options: &Options) -> Result<
             Err(Diagnostics::placed(file_name, &text, vec![(finding, Some(at..end))]))
         }
     }
+}
+
+/// Names the encoding that a text is in, where it can be told, and how it is converted.
+fn not_utf8_hint(bytes: &[u8]) -> &'static str {
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        "this is UTF-16; save the file as UTF-8, or convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW"
+    } else if is_gbk(bytes) {
+        "this may be GBK, as Chinese Windows writes it; save the file as UTF-8, or convert it: iconv -f GBK -t UTF-8 FILE > NEW"
+    } else {
+        "save the file as UTF-8, or convert it: iconv -f ENCODING -t UTF-8 FILE > NEW"
+    }
+}
+
+/// True if every byte above ASCII belongs to a pair of GBK.
+fn is_gbk(bytes: &[u8]) -> bool {
+    let mut rest = bytes.iter();
+    while let Some(byte) = rest.next() {
+        let is_pair = match byte {
+            0x00..=0x7f => continue,
+            0x81..=0xfe => rest.next().is_some_and(|second| matches!(second, 0x40..=0x7e | 0x80..=0xfe)),
+            _ => false,
+        };
+        if !is_pair {
+            return false;
+        }
+    }
+    true
 }
 
 /// Does the same as [`decode`]. `options` say what a flat config.json leaves open.
@@ -101,6 +128,7 @@ pub fn decode_with(text: &str, file_name: &str, options: &Options) -> Result<Dec
         return Err(empty(source, file_name));
     }
     tree.duplicate_keys(&Path::root(), source, &mut found);
+    tree.unseen_characters(&Path::root(), source, &mut found);
     let is_flat = is_flat(&tree);
     let format = match (is_json, is_flat) {
         (true, true) => Format::ConfigJson,
@@ -108,7 +136,11 @@ pub fn decode_with(text: &str, file_name: &str, options: &Options) -> Result<Dec
         (false, _) => Format::Yaml,
     };
     let document = if is_flat { in_envelope(tree.to_value(), options) } else { tree.to_value() };
-    let (cluster, findings) = check(&document);
+    let (cluster, mut findings) = check(&document);
+    findings.extend(validate::given::violations(&document));
+    if format == Format::ConfigJson {
+        findings.extend(left_out(&tree));
+    }
     let misread: BTreeSet<usize> = found.iter().filter_map(|(_, span)| Some(span.as_ref()?.start)).collect();
     let placed =
         findings.into_iter().take(Diagnostics::MOST).map(|finding| place(finding, &tree, source, is_flat));
@@ -171,17 +203,25 @@ pub(crate) fn lines_of<'a>(yaml: &str, paths: impl Iterator<Item = &'a Path>) ->
 }
 
 /// True if the text is JSON: by the file's ending where it has a known one, else by the first character that is no
-/// comment. An old config.json keeps its comments when it is renamed, and they say more than the name.
+/// comment. An old config.json that is renamed stays what it is: its comments, or its braces without an envelope, say more
+/// than the name.
 fn is_json(source: &str, file_name: &str) -> bool {
     let ending = file_name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
     match ending.as_deref() {
-        Some("yaml" | "yml") => json::has_comments(source),
+        Some("yaml" | "yml") => json::has_comments(source) || is_flat_json(source),
         Some("json" | "jsonc") => true,
         _ => {
             let start = source.trim_start();
             start.starts_with('{') || start.starts_with("//") || start.starts_with("/*")
         }
     }
+}
+
+fn is_flat_json(source: &str) -> bool {
+    let begins = source.trim_start().starts_with('{');
+    begins
+        && serde_json::from_str::<Value>(source).is_ok()
+        && json::read(source).0.is_some_and(|tree| is_flat(&tree))
 }
 
 /// True if the fields of the spec stand at the top, without an envelope.
@@ -206,11 +246,22 @@ fn place(mut finding: Finding, tree: &Tree, source: &str, is_flat: bool) -> Plac
     if is_flat {
         finding.path = finding.path.without_first("spec");
     }
-    let span = tree.locate(&finding.path, finding.at_key, source);
+    let whole = tree.locate(&finding.path, finding.at_key, source);
+    let span =
+        finding.part.as_ref().and_then(|part| tree.part_of(&finding.path, part, source)).unwrap_or(whole);
     if finding.path.steps().is_empty() {
         finding.message = format!("the document {}", finding.message);
     }
     (finding, Some(span))
+}
+
+/// Finds the lists that a config.json does not have.
+fn left_out(tree: &Tree) -> impl Iterator<Item = Finding> {
+    LISTS_OF_CONFIG_JSON.into_iter().filter(|key| !tree.has_key(key)).map(|key| {
+        Finding::new(Code::MissingKey, Path::spec().key(key), "is required in a config.json and is missing")
+            .allowed("a list, which may be empty: []")
+            .hint(format!("add \"{key}\": [], if there are none"))
+    })
 }
 
 fn needs_envelope(tree: &Tree, source: &str) -> Placed {

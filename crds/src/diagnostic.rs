@@ -14,6 +14,7 @@ use serde::Serialize;
 pub use code::Code;
 pub use render::Look;
 
+use crate::characters;
 use crate::path::Path;
 
 /// How grave a fault is. With warnings alone the document can be used.
@@ -34,11 +35,13 @@ pub struct Finding {
     pub hint: Option<String>,
     /// True if the key is at fault and not its value.
     pub at_key: bool,
+    /// The bytes of the value's text that are at fault, where it is not all of it.
+    pub part: Option<Range<usize>>,
 }
 
 impl Finding {
     pub fn new(code: Code, path: Path, message: impl Into<String>) -> Self {
-        Self { code, path, message: message.into(), allowed: None, hint: None, at_key: false }
+        Self { code, path, message: message.into(), allowed: None, hint: None, at_key: false, part: None }
     }
 
     #[must_use]
@@ -50,6 +53,12 @@ impl Finding {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn part(mut self, part: Range<usize>) -> Self {
+        self.part = Some(part);
         self
     }
 
@@ -240,15 +249,10 @@ pub(crate) fn quoted(text: &str) -> String {
 
 fn printable(text: &str) -> String {
     const LONGEST: usize = 80;
-    let escaped: String = text
-        .chars()
-        .take(LONGEST)
-        .flat_map(|c| {
-            let plain = !c.is_control()
-                && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            let escape = (!plain).then(|| c.escape_default());
-            plain.then_some(c).into_iter().chain(escape.into_iter().flatten())
-        })
-        .collect();
+    let cut: String = text.chars().take(LONGEST).collect();
+    let mut escaped = String::new();
+    for c in characters::shown(&cut).chars() {
+        if c.is_control() { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+    }
     if text.chars().nth(LONGEST).is_some() { format!("{escaped}...") } else { escaped }
 }

@@ -8,6 +8,7 @@ pub mod document;
 
 pub mod decode;
 
+pub mod characters;
 pub mod diagnostic;
 pub mod path;
 

@@ -3,6 +3,7 @@
 //! Never here: the state of any host. Whether a bridge exists is for its node to say.
 
 mod draft;
+pub(crate) mod given;
 mod image;
 mod network;
 mod nodes;

@@ -114,7 +114,10 @@ proptest! {
 
     #[test]
     fn yaml_json_and_the_old_form_of_one_document_read_alike(seed: u64) {
-        let cluster = testing::cluster(seed);
+        let mut cluster = testing::cluster(seed);
+        // The old form needs both lists.
+        cluster.spec.dns.get_or_insert_default();
+        cluster.spec.chrony_servers.get_or_insert_default();
         let (yaml, json) = (to_yaml(&cluster), serde_json::to_string_pretty(&cluster).unwrap());
         let flat = serde_json::to_string(&cluster.spec).unwrap();
         let options = Options { cluster_name: Some(ClusterName::new(cluster.name().as_str()).unwrap()) };

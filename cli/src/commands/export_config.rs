@@ -45,10 +45,15 @@ async fn run(args: &Args, reach: &Reach, session: &mut Session<'_>) -> Result<Ex
     Ok(Exit::Success)
 }
 
-/// The config.json of zsha 2.5.1: the fields without an envelope.
+/// The config.json of zsha 2.5.1: the fields without an envelope, with the lists that it has to have.
 pub(super) fn config_json(document: &serde_json::Value) -> Result<String, Failure> {
-    let fields = document.get("spec").unwrap_or(document);
-    let text = serde_json::to_string_pretty(fields)
+    let mut fields = document.get("spec").unwrap_or(document).clone();
+    if let Some(fields) = fields.as_object_mut() {
+        for list in zsha_crds::decode::LISTS_OF_CONFIG_JSON {
+            fields.entry(list).or_insert_with(|| serde_json::json!([]));
+        }
+    }
+    let text = serde_json::to_string_pretty(&fields)
         .map_err(|error| Failure::new(Exit::General, "Output", error.to_string()))?;
     Ok(format!("{text}\n"))
 }

@@ -1,6 +1,9 @@
-//! Data is never obeyed by the terminal: control characters in names and messages are made visible.
+//! Data is never obeyed by the terminal: control characters in names and messages are made visible, and so are those that
+//! nobody sees.
 
 use std::borrow::Cow;
+
+use zsha_crds::characters::{code_point, is_unseen};
 
 /// Characters a terminal may act on, or that reorder what is read.
 fn acts(c: char) -> bool {
@@ -9,7 +12,7 @@ fn acts(c: char) -> bool {
 
 /// One line of text, safe to print.
 pub fn plain(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(acts) {
+    if !text.chars().any(|c| acts(c) || is_unseen(c)) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().fold(String::new(), |mut safe, c| {
@@ -17,6 +20,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
             '\n' => safe.push_str("\\n"),
             '\t' => safe.push(' '),
             c if acts(c) => safe.extend(c.escape_unicode()),
+            c if is_unseen(c) => safe.push_str(&format!("<{}>", code_point(c))),
             c => safe.push(c),
         }
         safe
@@ -49,6 +53,7 @@ mod tests {
         assert_eq!(plain("mnvm"), "mnvm");
         assert_eq!(plain("a\u{1b}[2Jb\u{9b}c\nd"), "a\\u{1b}[2Jb\\u{9b}c\\nd");
         assert_eq!(plain("\u{202e}txt"), "\\u{202e}txt");
+        assert_eq!(plain("/smp\u{a0}/mn\u{200b}gt"), "/smp<U+00A0>/mn<U+200B>gt");
     }
 
     #[test]

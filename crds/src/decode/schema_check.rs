@@ -11,6 +11,7 @@ use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
+use super::parts;
 use crate::diagnostic::{Code, Diagnostics, Finding, quoted};
 use crate::nearest::nearest;
 use crate::path::{Path, Step};
@@ -230,8 +231,13 @@ fn malformed(path: Path, given: &Value, schema: Option<&Value>) -> Finding {
     let examples = schema.and_then(|schema| schema.get("examples")).and_then(Value::as_array);
     let example =
         examples.into_iter().flatten().filter_map(Value::as_str).find(|example| !example.is_empty());
-    let hint = netmask_hint(&path, given).or_else(|| text_hint(text, schema));
-    let finding = Finding::new(Code::Malformed, path, format!("{must}, not {}", quoted(text)));
+    let part = parts::broken(must, text);
+    let hint = netmask_hint(&path, given);
+    let hint =
+        hint.or_else(|| part.as_ref().map(|part| part.hint.clone())).or_else(|| text_hint(text, schema));
+    let why = part.as_ref().map_or_else(String::new, |part| format!(": {}", part.wrong));
+    let mut finding = Finding::new(Code::Malformed, path, format!("{must}, not {}{why}", quoted(text)));
+    finding.part = part.as_ref().map(|part| part.at.clone());
     let finding = with_allowed(finding, schema);
     match hint {
         Some(hint) => finding.hint(hint),
@@ -269,33 +275,7 @@ fn text_hint(text: &str, schema: Option<&Value>) -> Option<String> {
             "give the address without a prefix length; the netmask is a field of its own".to_owned(),
         );
     }
-    let octet =
-        text.split(['.', '@', ' ', ',']).find(|part| part.parse::<u64>().is_ok_and(|octet| octet > 255));
-    if let Some(octet) = octet.filter(|_| text.matches('.').count() >= 3) {
-        return Some(format!("{octet} is greater than 255"));
-    }
-    schema.filter(|schema| schema.get("allOf").is_some()).and_then(|_| host_hint(text)).map(str::to_owned)
-}
-
-/// Names the most common fault of a host's name.
-fn host_hint(text: &str) -> Option<&'static str> {
-    let words = || text.split([' ', '\t', ',', '@', ':']).filter(|word| !word.is_empty());
-    let is_address = |word: &str| word.parse::<Ipv4Addr>().is_ok();
-    let is_number = |word: &str| word.contains('.') && word.chars().all(|c| c == '.' || c.is_ascii_digit());
-    let breaks_off =
-        |word: &str| word.split('.').any(|l| l.is_empty() || l.starts_with('-') || l.ends_with('-'));
-    if text.contains(" -") {
-        return Some("put a blank after the '-' that begins the next entry");
-    }
-    if words().any(breaks_off) {
-        return Some("each part of a host name, between dots, must begin and end with a letter or digit");
-    }
-    if words().count() > 1 && words().all(is_address) {
-        return Some("a host name must follow the address, not another address");
-    }
-    words()
-        .any(|word| is_number(word) && !is_address(word))
-        .then_some("digits and dots alone are an IPv4 address, which has four numbers from 0 to 255")
+    None
 }
 
 fn out_of_range(path: Path, given: &Value, schema: Option<&Value>, bound: &str) -> Finding {

@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use serde_json::{Map, Number, Value};
 
-use crate::diagnostic::{Code, Diagnostics, Finding};
+use crate::characters;
+use crate::diagnostic::{Code, Diagnostics, Finding, quoted};
 use crate::path::{Path, Step};
 
 /// The deepest nesting that is read. No document of ours is nested deeper than five.
@@ -90,6 +91,41 @@ impl Tree {
         }
     }
 
+    /// The bytes of a part of the text at `path`. None where the text does not stand in the source as it is: with escapes,
+    /// or over more than one line.
+    pub(super) fn part_of(&self, path: &Path, part: &Range<usize>, source: &str) -> Option<Range<usize>> {
+        let here = path.steps().iter().try_fold(self, |here, step| match (step, &here.shape) {
+            (Step::Key(name), Shape::Map(entries)) => {
+                entries.iter().find(|entry| entry.key == *name).map(|entry| &entry.value)
+            }
+            (Step::Index(index), Shape::List(items)) => items.get(*index),
+            _ => None,
+        })?;
+        let Shape::Text(text) = &here.shape else { return None };
+        within(&here.span, text, part, source)
+    }
+
+    /// Every key and text with a character that is not seen. Nobody writes one on purpose, and a path that has one is
+    /// another path.
+    pub(super) fn unseen_characters(&self, path: &Path, source: &str, found: &mut Vec<Placed>) {
+        match &self.shape {
+            Shape::Text(text) => found.extend(unseen(text, &self.span, path, source)),
+            Shape::List(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    item.unseen_characters(&path.index(at), source, found);
+                }
+            }
+            Shape::Map(entries) => {
+                for entry in entries {
+                    let path = path.key(&entry.key);
+                    found.extend(unseen(&entry.key, &entry.key_span, &path, source));
+                    entry.value.unseen_characters(&path, source, found);
+                }
+            }
+            Shape::Null | Shape::Bool(_) | Shape::Number(_) => {}
+        }
+    }
+
     /// The bytes of the value at `path`, its key included; none where it is not there.
     pub(super) fn find(&self, path: &Path) -> Option<Range<usize>> {
         let (mut here, mut start) = (self, self.span.start);
@@ -137,6 +173,22 @@ impl Tree {
             Shape::Null | Shape::Bool(_) | Shape::Number(_) | Shape::Text(_) => {}
         }
     }
+}
+
+/// The bytes in the source of a part of a text that was read from `span`.
+fn within(span: &Range<usize>, text: &str, part: &Range<usize>, source: &str) -> Option<Range<usize>> {
+    let start = span.start + source.get(span.clone())?.find(text)?;
+    Some(start + part.start..start + part.end)
+}
+
+/// A character of a text that is not seen, with its place.
+fn unseen(text: &str, span: &Range<usize>, path: &Path, source: &str) -> Option<Placed> {
+    let (at, c) = text.char_indices().find(|(_, c)| characters::is_unseen(*c))?;
+    let (name, meant) = characters::disguise(c)?;
+    let message = format!("must not have {} in it, {name}: {}", characters::code_point(c), quoted(text));
+    let hint = if meant.is_some() { "write a blank, or remove it" } else { "remove it" };
+    let place = within(span, text, &(at..at + c.len_utf8()), source).unwrap_or_else(|| span.clone());
+    Some((Finding::new(Code::Unseen, path.clone(), message).hint(hint), Some(place)))
 }
 
 /// The part of `span` that is on its first line, and at least one character where there is one.

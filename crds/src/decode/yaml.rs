@@ -9,6 +9,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 use serde_json::Number;
 
 use super::tree::{DEEPEST, Entry, Placed, Shape, Tree};
+use crate::characters;
 use crate::diagnostic::{Code, Diagnostics, Finding};
 use crate::path::Path;
 
@@ -232,7 +233,8 @@ impl<'a> Reader<'a> {
         let mut start = 0;
         let mut found = Vec::new();
         for line in self.source.split_inclusive('\n') {
-            found.extend(glued_entry(line, start).or_else(|| misread_key(line, start)));
+            let misread = disguised_indent(line, start).or_else(|| glued_entry(line, start));
+            found.extend(misread.or_else(|| misread_key(line, start)));
             start += line.len();
         }
         found
@@ -253,6 +255,19 @@ impl<'a> Reader<'a> {
         }
         tabs
     }
+}
+
+/// Finds what is no blank, though nothing is seen, before the first character of a line at byte `start`.
+fn disguised_indent(line: &str, start: usize) -> Option<Placed> {
+    let (at, c) = line.char_indices().find(|(_, c)| !matches!(c, ' ' | '\t'))?;
+    if !characters::is_unseen(c) {
+        return None;
+    }
+    let (name, _) = characters::disguise(c)?;
+    let code_point = characters::code_point(c);
+    let message = format!("a line must be indented with blanks, and not with {code_point}, {name}");
+    let finding = Finding::new(Code::Syntax, Path::root(), message).hint("indent with blanks, two per level");
+    Some((finding, Some(start + at..start + at + c.len_utf8())))
 }
 
 /// Finds the '-' of an entry that has its value right behind it, in a line at byte `start`.
@@ -283,8 +298,9 @@ fn misread_key(line: &str, start: usize) -> Option<Placed> {
         }
         (_, ' ' | '\r' | '\n') => return None,
         (_, '\t') => (Code::Tab, "this is a tab, where a blank must be".to_owned(), at + 1),
-        (_, blank) if blank.is_whitespace() => {
-            let message = format!("this is no blank, though it looks like one (U+{:04X})", u32::from(blank));
+        (_, blank) if blank.is_whitespace() || characters::is_unseen(blank) => {
+            let message =
+                format!("this is no blank, though it looks like one ({})", characters::code_point(blank));
             (Code::Syntax, message, at + 1)
         }
         _ => (Code::Syntax, "a blank is missing after this ':'".to_owned(), at),

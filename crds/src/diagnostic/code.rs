@@ -64,6 +64,8 @@ codes! {
     Malformed = "ZSHA-E0015",
     /// A list is too short.
     TooFew = "ZSHA-E0016",
+    /// A character that is not seen.
+    Unseen = "ZSHA-E0017",
     /// Schema and decoder disagree: a fault of zsha.
     Undecodable = "ZSHA-E0019",
     /// The number of nodes is even.
@@ -122,12 +124,20 @@ codes! {
     BadSource = "ZSHA-E0052",
     /// The number of Consul's servers is not one that it may be.
     ServerCount = "ZSHA-E0053",
+    /// A file system that only one host may mount.
+    LocalFileSystem = "ZSHA-E0054",
     /// No mount of the document holds the image.
     ImageNotOnMount = "ZSHA-W0001",
     /// A lease too short to outlast an election of Consul's leader.
     LeaseShort = "ZSHA-W0002",
     /// A MAC address that older versions of libvirt refuse.
     MacLikeATap = "ZSHA-W0003",
+    /// A folder that is called like a file.
+    FolderLikeAFile = "ZSHA-W0004",
+    /// The subnets of two NICs overlap.
+    SubnetsOverlap = "ZSHA-W0005",
+    /// A mount of a folder that the host has already.
+    LocalFolder = "ZSHA-W0006",
 }
 
 impl Code {

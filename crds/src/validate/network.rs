@@ -34,6 +34,7 @@ pub(super) fn check(draft: &Draft<'_>, found: &mut Vec<Finding>) {
         subnets(nic, found);
     }
     guest_addresses_once(draft, found);
+    subnets_once(draft, found);
 }
 
 /// The guest's name servers, time sources and console proxy.
@@ -338,6 +339,28 @@ fn guest_addresses_once(draft: &Draft<'_>, found: &mut Vec<Finding>) {
                 let finding = Finding::new(Code::GatewayIsGuest, nic.path.key("Ipaddr"), message);
                 found.push(finding.hint("give the guest an address of its own"));
             }
+        }
+    }
+}
+
+/// A guest answers by one of two NICs that are in one subnet, whichever it was asked by.
+fn subnets_once(draft: &Draft<'_>, found: &mut Vec<Finding>) {
+    let same_everywhere = |nic: &NicDraft| match (&nic.ipaddr, &nic.netmask) {
+        (Some(PerNode::Same(address)), Some(PerNode::Same(mask))) => {
+            Ipv4Net::with_netmask(*address, *mask).ok().map(|net| net.trunc())
+        }
+        _ => None,
+    };
+    let nets: Vec<Option<Ipv4Net>> = draft.nics.iter().map(same_everywhere).collect();
+    for (at, net) in nets.iter().enumerate() {
+        let overlaps = |other: &Ipv4Net| net.is_some_and(|net| net.contains(other) || other.contains(&net));
+        let earlier = nets[..at].iter().position(|other| other.as_ref().is_some_and(overlaps));
+        if let (Some(first), Some(net)) = (earlier, net) {
+            let message = format!("makes its subnet {net} overlap with that of `Network[{first}]`");
+            found.push(
+                Finding::new(Code::SubnetsOverlap, draft.nics[at].path.key("Ipaddr"), message)
+                    .hint("give each NIC a subnet of its own: the guest answers by one of the two, whichever it was asked by"),
+            );
         }
     }
 }
