@@ -290,6 +290,22 @@ fn is(error: &Error, number: ErrorNumber) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hypervisor::LocalVm;
+    use crate::keeper::copies::ProcCopies;
+
+    #[test]
+    fn a_daemon_that_was_begun_anew_is_asked_again_until_it_knows_that_the_process_is_gone() {
+        let uuid = Uuid::new_v4();
+        let bell = Arc::new(Bell::new(uuid));
+        let copies = Arc::new(ProcCopies::new(uuid));
+        let vm = Vm::new(uuid, &VmName::management(), copies, Arc::clone(&bell), PathBuf::new());
+        let running = LocalVm::Running { generation: 1 };
+        assert!(!vm.is_catching_up(running), "on an old connection an event would tell");
+        bell.begin();
+        assert!(vm.is_catching_up(running) && vm.is_catching_up(running), "no process of it is there");
+        assert!(!vm.is_catching_up(LocalVm::Absent));
+        assert!(!vm.is_catching_up(running), "it has caught up");
+    }
 
     #[test]
     fn a_guest_is_shutting_down_for_as_long_as_it_is_asked_to() {

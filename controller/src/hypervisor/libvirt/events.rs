@@ -43,6 +43,12 @@ impl Bell {
         &self.life
     }
 
+    /// Begins with a new connection: nothing has been told on it yet.
+    pub(super) fn begin(&self) {
+        self.life.forget();
+        self.catching_up.store(true, Ordering::SeqCst);
+    }
+
     /// True on a connection whose daemon has not been seen to know which QEMUs are still there. One that was begun anew
     /// takes connections first, and tells nobody when it then finds that one is gone.
     pub(super) fn may_be_catching_up(&self) -> bool {
@@ -141,8 +147,7 @@ pub(super) fn listen(
     bell: &Arc<Bell>,
     closed: &watch::Sender<Option<Closed>>,
 ) -> Result<Listening, Error> {
-    bell.life.forget();
-    bell.catching_up.store(true, Ordering::SeqCst);
+    bell.begin();
     let listener = Arc::new(Listener { bell: Arc::clone(bell), closed: closed.clone() });
     // SAFETY: libvirt hands each kind of event to a callback of the kind's own type, all of them passed through
     // this one; VIR_DOMAIN_EVENT_ID_LIFECYCLE below is the kind that `on_lifecycle` has the type of. The ABI is the
