@@ -218,10 +218,11 @@ fn is_json(source: &str, file_name: &str) -> bool {
 }
 
 fn is_flat_json(source: &str) -> bool {
-    let begins = source.trim_start().starts_with('{');
-    begins
-        && serde_json::from_str::<Value>(source).is_ok()
-        && json::read(source).0.is_some_and(|tree| is_flat(&tree))
+    if !source.trim_start().starts_with('{') {
+        return false;
+    }
+    let (tree, faults) = json::read(source);
+    faults.is_empty() && tree.is_some_and(|tree| is_flat(&tree))
 }
 
 /// True if the fields of the spec stand at the top, without an envelope.

@@ -17,13 +17,7 @@ impl OnRemote<'_> {
     pub(crate) async fn see_consul(&self) -> Result<(), SshError> {
         let why = RefCell::new(String::new());
         let seen = until(CONSUL, || async {
-            let peers = match self.peers().await? {
-                Ok(peers) => peers,
-                Err(not) => {
-                    why.replace(not);
-                    return Ok(None);
-                }
-            };
+            let Some(peers) = self.peers(&why).await? else { return Ok(None) };
             why.replace("it does not vote yet".to_owned());
             let seen = match self.is_server() {
                 true => self.among(&peers).is_some_and(|peer| peer.votes),
@@ -76,13 +70,7 @@ impl OnRemote<'_> {
     pub(crate) async fn leave_peers(&self) -> Result<(), SshError> {
         let why = RefCell::new(String::new());
         let gone = until(CONSUL, || async {
-            let peers = match self.peers().await? {
-                Ok(peers) => peers,
-                Err(not) => {
-                    why.replace(not);
-                    return Ok(None);
-                }
-            };
+            let Some(peers) = self.peers(&why).await? else { return Ok(None) };
             let Some(peer) = self.among(&peers) else { return Ok(Some(())) };
             let script = format!("{ENVIRONMENT}consul {}", peer.removal());
             let removed = self.remote.attempt(&script, &[], SHORT).await?;
@@ -92,12 +80,15 @@ impl OnRemote<'_> {
         gone.await.map_err(|error| because(error, why.take()))
     }
 
-    /// Consul's servers, or what its agent says instead.
-    async fn peers(&self) -> Result<Result<Vec<Peer>, String>, SshError> {
+    /// Consul's servers. None where its agent does not say, and then `why` is what it said instead.
+    async fn peers(&self, why: &RefCell<String>) -> Result<Option<Vec<Peer>>, SshError> {
         let script = format!("{ENVIRONMENT}consul operator raft list-peers");
         let printed = self.remote.attempt(&script, &[], SHORT).await?;
         let peers = peers::listed(&printed.text()).filter(|_| printed.status == 0);
-        Ok(peers.ok_or_else(|| not_said(&printed.stderr)))
+        if peers.is_none() {
+            why.replace(not_said(&printed.stderr));
+        }
+        Ok(peers)
     }
 
     fn among<'p>(&self, peers: &'p [Peer]) -> Option<&'p Peer> {

@@ -270,11 +270,6 @@ fn text_hint(text: &str, schema: Option<&Value>) -> Option<String> {
     if is("MacAddress") && (text.contains('-') || text.contains('.')) {
         return Some("separate the pairs with ':'".to_owned());
     }
-    if text.contains('/') && (is("Ipaddr") || is("Gateway")) {
-        return Some(
-            "give the address without a prefix length; the netmask is a field of its own".to_owned(),
-        );
-    }
     None
 }
 
