@@ -122,6 +122,7 @@ pub(crate) type Namespaces = Arc<Mutex<BTreeMap<PathBuf, String>>>;
 /// The running check of one lab.
 #[derive(Debug)]
 pub struct Check {
+    hosts: Namespaces,
     sightings: Arc<Mutex<Sightings>>,
     over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -132,26 +133,27 @@ impl Check {
         let sightings = Arc::new(Mutex::new(Sightings::default()));
         let over = Arc::new(AtomicBool::new(false));
         let thread = {
-            let (sightings, over) = (sightings.clone(), over.clone());
+            let (hosts, sightings, over) = (hosts.clone(), sightings.clone(), over.clone());
             std::thread::spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let at = Instant::now();
-                    look(&hosts, &sightings);
+                    drop(look(&hosts, &sightings));
                     std::thread::sleep(LOOK_EVERY.saturating_sub(at.elapsed()));
                 }
             })
         };
-        Self { sightings, over, thread: Some(thread) }
+        Self { hosts, sightings, over, thread: Some(thread) }
     }
 
-    /// The copies that were alive at the last reading, targets of a migration included.
+    /// The copies that are alive now, targets of a migration included. The reading begins after the call: what a test
+    /// has just ended is not among them.
     pub fn alive(&self) -> Vec<Copy> {
-        locked(&self.sightings).alive.clone()
+        self.now().alive.clone()
     }
 
-    /// Every copy seen so far, oldest first.
+    /// Every copy seen so far, oldest first; the last of them by a reading of now.
     pub fn history(&self) -> Vec<Copy> {
-        let sightings = locked(&self.sightings);
+        let sightings = self.now();
         let mut copies: Vec<Copy> = sightings.gone.iter().chain(&sightings.alive).cloned().collect();
         copies.sort_by_key(|copy| copy.first_seen);
         copies
@@ -159,11 +161,15 @@ impl Check {
 
     /// The number of copies that have ended and were the VM, and not only about to take it in.
     pub fn ended(&self) -> usize {
-        locked(&self.sightings).gone.iter().filter(|copy| copy.counts).count()
+        self.now().gone.iter().filter(|copy| copy.counts).count()
     }
 
     pub fn violations(&self) -> Vec<Violation> {
         locked(&self.sightings).violations.clone()
+    }
+
+    fn now(&self) -> MutexGuard<'_, Sightings> {
+        look(&self.hosts, &self.sightings)
     }
 
     /// The number of readings so far.
@@ -186,18 +192,21 @@ impl Check {
     }
 }
 
-fn look(hosts: &Namespaces, sightings: &Mutex<Sightings>) {
+/// Reads, and takes the reading in. No other reading comes between, so that none is taken in after a later one.
+fn look<'a>(hosts: &Namespaces, sightings: &'a Mutex<Sightings>) -> MutexGuard<'a, Sightings> {
+    let mut sightings = locked(sightings);
     let mut suspects = None;
     for _ in 0..=READ_AGAIN {
         let reading = read(hosts);
-        suspects = locked(sightings).take(Instant::now(), reading);
+        suspects = sightings.take(Instant::now(), reading);
         if suspects.is_none() {
-            return;
+            return sightings;
         }
     }
     if let Some(copies) = suspects {
-        locked(sightings).record(Violation { at: Instant::now(), copies });
+        sightings.record(Violation { at: Instant::now(), copies });
     }
+    sightings
 }
 
 fn read(hosts: &Namespaces) -> Vec<Copy> {

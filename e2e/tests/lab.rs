@@ -162,6 +162,12 @@ fn the_independent_check_sees_a_planted_double() -> Result<()> {
     lab.host(2).kill9("qemu")?;
     lab.until("one copy is left", 5 * SECOND, || Ok((lab.check().alive().len() == 1).then_some(())))?;
     lab.check().take_violations();
+    lab.host(1).power_off()?;
+    let alive = lab.check().alive();
+    assert!(
+        alive.is_empty(),
+        "a power loss is over as it returns, and the check must not read what was: {alive:?}"
+    );
     lab.finish()
 }
 
