@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zsha_crds::document::{Failback, GuestPowerOff, HaCluster, ImageType, Node, RBD_IMAGE, Watchdog};
-use zsha_crds::records::LeaseTimings;
+use zsha_crds::records::{DiskInUse, DiskSource, LeaseTimings};
 use zsha_crds::{NodeName, VmId};
 
 use crate::guest::{GuestWants, Seed};
@@ -63,9 +63,16 @@ impl Desired {
         }
     }
 
-    /// The questions that are put to this node's host, and what it is to have ready for a start of the VM.
-    pub fn wants_of(&self, node: &NodeName) -> HostWants {
-        HostWants { seed: self.seeds.get(node).cloned(), ..self.wants.clone() }
+    /// The questions that are put to this node's host, and what it is to have ready for a start of the VM. `disk`: the
+    /// one to start from, where it is another than the image.
+    pub fn wants_of(&self, node: &NodeName, disk: Option<&DiskInUse>) -> HostWants {
+        let image = match disk.map(|disk| &disk.source) {
+            Some(DiskSource::File(path)) => Some(ImageWant::File(path.into())),
+            Some(DiskSource::Rbd(_) | DiskSource::Other(_) | DiskSource::Nothing) | None => {
+                self.wants.image.clone()
+            }
+        };
+        HostWants { seed: self.seeds.get(node).cloned(), image, ..self.wants.clone() }
     }
 
     pub fn names(&self, node: &NodeName) -> bool {
@@ -86,7 +93,7 @@ fn order(document: &HaCluster) -> Vec<NodeName> {
 fn domain(document: &HaCluster, generation: u64) -> DomainSpec {
     let VmId { name, uuid } = document.vm();
     let image = match (document.image_type(), document.image_path()) {
-        (ImageType::FileConf, Some(path)) => DomainImage::File(path),
+        (ImageType::FileConf, Some(path)) => DomainImage::qcow2(path),
         (ImageType::FileConf, None) | (ImageType::CephConf, _) => DomainImage::Rbd {
             monitors: monitors(document),
             pool: document.pool_name().unwrap_or_default().to_owned(),

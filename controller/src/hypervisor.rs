@@ -16,6 +16,7 @@
 
 #[cfg(test)]
 mod contract;
+pub mod devices;
 pub mod domain_xml;
 #[cfg(feature = "libvirt")]
 pub mod libvirt;
@@ -29,9 +30,13 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use uuid::Uuid;
+use zsha_crds::records::DiskSource;
 use zsha_crds::{LocalState, NodeName, VmName};
 
+pub use devices::{Devices, Disk};
+
 use crate::guest::GuestWants;
+use crate::observed::Observed;
 
 /// The wish of a domain. It is a function of the document alone, so equal documents make equal domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +55,47 @@ pub struct DomainSpec {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DomainImage {
-    /// A qcow2 file on the share.
-    File(PathBuf),
+    /// A file on the share.
+    File { path: PathBuf, format: ImageFormat },
     /// A Ceph block device.
     Rbd { monitors: Vec<String>, pool: String, image: String },
+}
+
+/// The format of an image in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ImageFormat {
+    Qcow2,
+    Raw,
+}
+
+impl ImageFormat {
+    /// The format by QEMU's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// The format that QEMU calls so, if zsha starts the VM from such an image.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Qcow2, Self::Raw].into_iter().find(|format| format.as_str() == name)
+    }
+}
+
+impl DomainImage {
+    /// A qcow2 file on the share.
+    pub fn qcow2(path: impl Into<PathBuf>) -> Self {
+        Self::File { path: path.into(), format: ImageFormat::Qcow2 }
+    }
+
+    /// The place of the image, as the ownership record has it.
+    pub fn source(&self) -> DiskSource {
+        match self {
+            Self::File { path, .. } => DiskSource::File(path.display().to_string()),
+            Self::Rbd { pool, image, .. } => DiskSource::Rbd(format!("{pool}/{image}")),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +138,7 @@ pub enum Origin {
 }
 
 /// The things that the hypervisor keeps of the VM beside the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainFacts {
     /// True if a definition is on this node's disk, from which the VM could be started by hand or by a boot. zsha
     /// leaves none.
@@ -107,6 +149,16 @@ pub struct DomainFacts {
     /// True if it executes here while a part of its memory is still at the source of a migration: neither side is
     /// whole.
     pub post_copy: bool,
+    /// The devices of the process, as they are now. Unknown also where there is none that the hypervisor knows.
+    pub devices: Observed<Devices>,
+}
+
+impl DomainFacts {
+    /// The facts of a process that came to be so, with no definition on the disk and its devices not seen yet.
+    pub fn new(origin: Origin) -> Self {
+        let devices = Observed::unknown("no process of the VM has been looked at");
+        Self { defined: false, autostart: false, origin, post_copy: false, devices }
+    }
 }
 
 /// The reason why a QEMU that exists does not execute.

@@ -28,6 +28,8 @@ pub struct Start {
     pub id: Uuid,
     /// The one who asked, as [`who`] says it.
     pub by: String,
+    /// The VM is to start from the image of the document, whatever disk it wrote to last.
+    pub from_image: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,8 +226,8 @@ impl Intents {
                     self.drained.insert(node, Cordon::Drained(asked));
                 }
             }
-            Intent::Start { id, by, message, .. } => {
-                self.start = Some(Start { id: *id, by: who(by, message) });
+            Intent::Start { id, by, message, from_image, .. } => {
+                self.start = Some(Start { id: *id, by: who(by, message), from_image: *from_image });
             }
             Intent::ResetPassword { id, by, message, .. } => {
                 self.reset_password = Some(PasswordReset { id: *id, by: who(by, message) });
@@ -365,8 +367,14 @@ mod tests {
         let stop = stop(None);
         let Observed::Unknown(why) = back("power", &stop) else { panic!("it may have been taken back") };
         assert!(why.contains("come back") && why.contains("Say `zsha start` if"), "{why}");
-        let start =
-            Intent::Start { vm: VmName::management(), id, by: by.clone(), at, message: message.clone() };
+        let start = Intent::Start {
+            vm: VmName::management(),
+            id,
+            by: by.clone(),
+            at,
+            message: message.clone(),
+            from_image: false,
+        };
         assert_eq!(back("power", &start), Observed::Known(Intents::default()), "it was taken up long ago");
         let reset = Intent::ResetPassword { vm: VmName::management(), id, by, at, message };
         assert_eq!(back("reset-password", &reset), Observed::Known(Intents::default()));
@@ -384,7 +392,14 @@ mod tests {
         let vm = VmName::management;
         let by = |message: &str| {
             let (by, message) = ("anna@ops-1".to_owned(), message.to_owned());
-            let start = Intent::Start { vm: vm(), id, by: by.clone(), at, message: message.clone() };
+            let start = Intent::Start {
+                vm: vm(),
+                id,
+                by: by.clone(),
+                at,
+                message: message.clone(),
+                from_image: false,
+            };
             let reset = Intent::ResetPassword { vm: vm(), id, by, at, message };
             let read = read([("power", &start), ("reset-password", &reset)], &BTreeMap::new(), true);
             let read = read.known().cloned().unwrap();

@@ -55,7 +55,7 @@ impl HostSight {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match wants {
             Some(wants) if *wants != last.wants => {
-                Observed::unknown("the host has not been looked at since the document changed")
+                Observed::unknown("the host has not been looked at since what is asked of it changed")
             }
             _ => last.facts.clone(),
         }
@@ -135,11 +135,9 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         local => local,
     };
     let (local, desired) = (Observed::from_result(local), views.desired());
-    let wants = desired.known().and_then(Option::as_ref).map(|desired| desired.wants_of(&edges.me));
     // The order matters: were a look put in place in between, its time would be said of older facts.
     let mounting = host.is_mounting();
     let host_looked = host.looked();
-    let facts = host.facts(wants.as_ref());
     let lease = Observed::from_result(lease).and_then(|verdict| of_this_node(verdict, &edges.me));
     let went_back = world::went_back(views.went_back(), edges.clock.now(), &lease);
     let keeper_blind = blindness.see(edges.clock.now(), &local, &lease);
@@ -169,7 +167,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         last_end,
         local,
         domain: Observed::from_result(domain),
-        host: facts,
+        host: Observed::unknown("it depends on the questions, which follow from the rest"),
         host_looked,
         mounting,
         orders: views.newest_order(),
@@ -177,6 +175,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         keeper_blind,
     };
     world.doubt_what_is_gone_without_a_word();
+    world.host = host.facts(world.questions().as_ref());
+    world.now = edges.clock.now();
     world
 }
 

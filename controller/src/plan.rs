@@ -42,6 +42,7 @@ pub mod claim;
 pub mod decision;
 pub mod departed;
 mod destination;
+pub mod devices;
 pub mod ended;
 mod expecting;
 pub mod fitness;

@@ -163,6 +163,8 @@ bugs! {
     RecordOutweighsTheCopy,
     /// A guest that somebody has restored from a file is taken for the VM.
     SavedFileIsTheVm,
+    /// The disk that the VM writes to is not written down where it is another than the document's.
+    DiskForgotten,
 }
 
 /// Breaks it on this thread, or mends it.

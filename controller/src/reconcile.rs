@@ -19,7 +19,7 @@ use crate::api::{HypervisorSight, Metrics, Snapshot};
 use crate::guest::agent::Told;
 use crate::guest::telling::{self, Ask, Telling};
 use crate::heard;
-use crate::host::MountWant;
+use crate::host::{HostWants, MountWant};
 use crate::hypervisor::LocalVm;
 use crate::in_force;
 use crate::observe::{HOST_LOOK, HostSight, observe};
@@ -71,6 +71,8 @@ struct Reconciler {
     mounts: mpsc::Sender<MountWant>,
     /// A counter that moves when the host is to be looked at now.
     look: watch::Sender<u64>,
+    /// The questions to the host, as the last pass put them.
+    questions: watch::Sender<Option<HostWants>>,
 }
 
 /// Runs the controller until `shutdown`; a pass under way is finished. It touches no VM on its way out.
@@ -81,6 +83,7 @@ pub async fn run(node: Node, shutdown: impl Future<Output = ()> + Send + 'static
     let reconciler = Arc::new(Reconciler {
         mounts,
         look: watch::Sender::new(0),
+        questions: watch::Sender::new(None),
         node,
         views: watched.views,
         host: HostSight::default(),
@@ -165,12 +168,12 @@ async fn mount_beside(reconciler: Arc<Reconciler>, mut wanted: mpsc::Receiver<Mo
 /// Looks at the host when something there changed, when the questions change, when a pass asks for it, and from time to time.
 async fn look_at_host(reconciler: Arc<Reconciler>, changed: watch::Sender<u64>) {
     let mut changes = reconciler.node.edges.host.changes();
-    let mut questions = reconciler.views.spec_changes();
+    let mut questions = reconciler.questions.subscribe();
     let mut asked = reconciler.look.subscribe();
     let mut for_a_pass = false;
     loop {
-        if let Observed::Known(Some(desired)) = reconciler.views.desired() {
-            let wants = desired.wants_of(&reconciler.node.edges.me);
+        let wants = questions.borrow_and_update().clone();
+        if let Some(wants) = wants {
             let began = reconciler.node.edges.clock.now();
             let facts = reconciler.node.edges.host.look(&wants).await;
             if reconciler.host.put(wants, facts, began) || for_a_pass {
@@ -237,6 +240,15 @@ impl Reconciler {
         for news in plan::news::news(&world, &mut notes.told) {
             tracing::warn!(reason = news.reason.as_str(), news.message, "vm");
             self.record_of_vm(news.reason.severity(), news.reason, news.message);
+        }
+        let questions = world.questions();
+        if questions.is_some() {
+            self.questions.send_if_modified(|last| {
+                *last != questions && {
+                    *last = questions;
+                    true
+                }
+            });
         }
         if plan.look {
             self.look.send_modify(|count| *count += 1);

@@ -6,7 +6,7 @@ use zsha_crds::{Condition, ConditionKind, ConditionStatus, LocalState, VmState, 
 use crate::guest::agent::Told;
 use crate::hypervisor::{LocalVm, MigrationJob};
 use crate::observed::Observed;
-use crate::plan::{Plan, stability};
+use crate::plan::{Plan, devices, stability};
 use crate::world::World;
 
 /// The facts of this build, and of what it runs on, that the other nodes are told.
@@ -137,19 +137,21 @@ fn state(world: &World, phase: VmPhase) -> VmState {
 
 /// The condition that the running domain is the document's.
 fn current(world: &World, running: u64, observed: u64) -> Condition {
+    let differences = devices::differences(world).unwrap_or_default();
+    let otherwise = format!("the VM runs otherwise than it was started: {}", differences.join("; "));
     let (status, reason, message) = if running == 0 {
         (ConditionStatus::Unknown, "NotRunning", "the VM does not run".to_owned())
-    } else if running == observed {
-        (ConditionStatus::True, "UpToDate", format!("the VM runs as generation {observed} says"))
+    } else if running != observed {
+        let pending = format!(
+            "the VM was started from generation {running}; what generation {observed} changes about it comes in force \
+             when the guest powers off and is started again"
+        );
+        let also = if differences.is_empty() { String::new() } else { format!(". And {otherwise}") };
+        (ConditionStatus::False, "PendingBoot", pending + &also)
+    } else if !differences.is_empty() {
+        (ConditionStatus::False, condition::RUNS_OTHERWISE, otherwise)
     } else {
-        (
-            ConditionStatus::False,
-            "PendingBoot",
-            format!(
-                "the VM was started from generation {running}; what generation {observed} changes about it comes in \
-                 force when the guest powers off and is started again"
-            ),
-        )
+        (ConditionStatus::True, "UpToDate", format!("the VM runs as generation {observed} says"))
     };
     Condition::new(ConditionKind::UpToDate, status, reason, message, world.wall)
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
-use zsha_crds::records::{Departed, HostShutdown, NodeStatus, Owner, VmHere, VmPhase, VmRecord};
+use zsha_crds::records::{Departed, DiskInUse, HostShutdown, NodeStatus, Owner, VmHere, VmPhase, VmRecord};
 use zsha_crds::{NodeName, VmId};
 use zsha_runtime::Moment;
 use zsha_runtime::lease::{Expectation, Sight};
 
 use crate::desired::Desired;
-use crate::host::HostFacts;
+use crate::host::{HostFacts, HostWants};
 use crate::hypervisor::{DomainFacts, DomainSpec, LocalVm, MigrationJob, OffReason};
 use crate::in_force::SpecProblem;
 use crate::intents::{Asked, Cordon, Intents, Start, Stop};
@@ -190,6 +190,21 @@ impl World {
     pub fn start_asked(&self) -> Option<&Start> {
         let taken_up = self.record().and_then(|record| record.start_taken_up);
         self.intents.known()?.start.as_ref().filter(|start| taken_up != Some(start.id))
+    }
+
+    /// The disk to start the VM from, where that is another than the document's image: it wrote there last. It is not
+    /// where an operator says `zsha start --from-image`, or the document names another image since.
+    pub fn disk(&self) -> Option<&DiskInUse> {
+        let disk = self.record()?.disk.as_ref()?;
+        let is_to_be_left = self.start_asked().is_some_and(|start| start.from_image);
+        let image = self.document().map(|desired| desired.domain.image.source());
+        let still_stands = image.is_none_or(|image| image == disk.instead_of);
+        (still_stands && !is_to_be_left).then_some(disk)
+    }
+
+    /// The questions to this node's host. None: there is no document to ask for anything.
+    pub fn questions(&self) -> Option<HostWants> {
+        Some(self.document()?.wants_of(&self.me, self.disk()))
     }
 
     /// Since when nothing is to be begun.

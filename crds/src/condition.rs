@@ -27,6 +27,10 @@ impl ConditionStatus {
     }
 }
 
+/// The reason of [`ConditionKind::UpToDate`], and of [`ConditionKind::Converged`], where the VM has other devices than it
+/// was started with.
+pub const RUNS_OTHERWISE: &str = "RunsOtherwise";
+
 /// The reason of [`ConditionKind::Schedulable`] while operators keep the VM from the node.
 pub const DRAINED: &str = "Drained";
 

@@ -30,6 +30,8 @@ reasons! {
     Normal {
         /// A controller that was started anew goes on with what is there.
         Adopted,
+        /// The VM writes to the image of its document again.
+        DiskBack,
         /// zsha runs the VM for the first time.
         FirstStart,
         /// The VM that had left is back on its node.
@@ -66,6 +68,8 @@ reasons! {
         /// Consul's elections take longer than the leases allow.
         ConsulElectionSlow,
         Destroyed,
+        /// The VM writes to another disk than the image of its document.
+        DiskChanged,
         /// The VM could be started on no node.
         Failed,
         Failover,

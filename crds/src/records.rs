@@ -22,7 +22,8 @@ pub use intent::{HostShutdown, Intent};
 pub use lease::{LEASE_LOOK_MILLIS, LONGEST_SECONDS, LeaseRecord, LeaseState, LeaseTimings};
 pub use node::{LostLease, NodeStatus, VmStatus, Waiting};
 pub use ownership::{
-    Answer, Departed, Migration, Outcome, Owner, StartFailures, StartRecord, VmPhase, VmRecord,
+    Answer, Departed, DiskInUse, DiskSource, Migration, Outcome, Owner, StartFailures, StartRecord, VmPhase,
+    VmRecord,
 };
 pub use reading::{HIGHEST, brief, node_of, read};
 

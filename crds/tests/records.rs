@@ -19,7 +19,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use zsha_crds::records::{
-    ByVm, EventRecord, HistoryRecord, Intent, LeaseRecord, NodeStatus, StoredSpec, VmHere, VmRecord, VmStatus,
+    ByVm, DiskSource, EventRecord, HistoryRecord, Intent, LeaseRecord, NodeStatus, StoredSpec, VmHere,
+    VmRecord, VmStatus,
 };
 use zsha_crds::{LocalState, VmName};
 
@@ -176,6 +177,18 @@ fn what_was_added_since_the_last_release_may_be_missing_and_is_passed_over_by_it
             "departed",
             json!({ "from": "nfs-1", "at": "2026-11-29T15:00:00Z", "seenOn": ["nfs-2"] }),
         ),
+        (
+            "vm",
+            "vm.running.json",
+            "disk",
+            json!({
+                "source": { "kind": "File", "at": "/share/mnvm.overlay" },
+                "format": "qcow2",
+                "backing": [{ "kind": "Rbd", "at": "zsha/mnvm" }, { "kind": "Nothing" }],
+                "insteadOf": { "kind": "Other", "at": "nbd:backup" },
+            }),
+        ),
+        ("intent", "intent.start.json", "fromImage", json!(true)),
         ("lease", "lease.held.json", "cluster", json!("prod")),
         ("lease", "lease.held.json", "movedAwayIn", json!(2)),
         ("node-status", "node-status.json", "runsUnnamed", json!(true)),
@@ -239,6 +252,12 @@ fn a_record_that_names_its_vms_is_read_by_their_names_alone() {
         (Some(0), None),
         "it could not look for one of them"
     );
+}
+
+#[test]
+fn a_disk_of_a_kind_that_only_a_later_build_knows_is_one_to_start_nothing_from() {
+    let source: DiskSource = serde_json::from_value(json!({ "kind": "Nvme", "at": "tcp:10.0.0.9" })).unwrap();
+    assert_eq!(source, DiskSource::Other("Nvme tcp:10.0.0.9".to_owned()));
 }
 
 #[test]
@@ -318,6 +337,7 @@ fn exactly_these_fields_may_be_missing() {
                 "startTakenUp",
                 "passwordReset",
                 "departed",
+                "disk",
             ],
             "node-status" => &[
                 "vms",
@@ -332,7 +352,7 @@ fn exactly_these_fields_may_be_missing() {
                 "waiting",
             ],
             "spec" | "history" => &["format", "message"],
-            "intent" => &["vm", "timeoutSeconds", "shutdown"],
+            "intent" => &["vm", "timeoutSeconds", "shutdown", "fromImage"],
             "vm-status" | "event" => &[],
             other => panic!("no record is called '{other}'"),
         }

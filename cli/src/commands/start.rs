@@ -41,6 +41,9 @@ pub struct Args {
     /// Start the services over SSH first, on the nodes of this document
     #[arg(short, long = "config", value_name = "FILE")]
     pub config: Option<String>,
+    /// Start from the image of the document, though the VM has last written to another disk (a snapshot, say)
+    #[arg(long)]
+    pub from_image: bool,
     #[command(flatten)]
     pub login: login::Args,
 }
@@ -82,6 +85,7 @@ async fn run(
         by: session.who.clone(),
         at: session.clock.wall(),
         message: args.order.why.message.clone(),
+        from_image: args.from_image,
     };
     order.put(Intent::POWER, &start, |_| false).await?;
     if args.config.is_none() {

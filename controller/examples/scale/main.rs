@@ -77,7 +77,7 @@ async fn passes(settled: &Settled, node: &NodeName, who: &str, figures: &mut Fig
     let (observing, planning) = (format!("observe, as {who}"), format!("plan, as {who}"));
     for _ in 0..ROUNDS {
         if let Some(desired) = views.desired().known().cloned().flatten() {
-            let (wants, began) = (desired.wants_of(node), CLOCK.now());
+            let (wants, began) = (desired.wants_of(node, None), CLOCK.now());
             host.put(wants.clone(), edges.host.look(&wants).await, began);
         }
         let span = Span::of_thread();

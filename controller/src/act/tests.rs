@@ -290,7 +290,7 @@ async fn what_comes_of_a_password_is_kept_until_it_is_in_the_record() {
         generation: 1,
         memory_mib: 64,
         vcpus: 1,
-        image: DomainImage::File("/share/mnvm.img".into()),
+        image: DomainImage::qcow2("/share/mnvm.img"),
         nics: Vec::new(),
         guest: GuestWants::default(),
     };

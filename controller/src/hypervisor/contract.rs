@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
+use zsha_crds::records::DiskSource;
 
 use super::{DomainFacts, DomainSpec, Hypervisor, HypervisorError, LocalVm, OffReason, Origin, PauseReason};
 
@@ -32,6 +33,10 @@ pub(crate) trait Rig: Send + Sync {
     /// Opens the image for writing, as another program would.
     async fn lock_image(&self);
     async fn unlock_image(&self);
+    /// Lets the running VM go on on an overlay of its disk, as a backup does. Returns where that lies.
+    async fn snapshot(&self) -> DiskSource;
+    /// Merges the overlay into the image, on which the VM goes on then.
+    async fn merge(&self);
     /// Defines the VM on the node's disk as an administrator would, to be started with the host or not.
     async fn define_by_hand(&self, autostart: bool);
 }
@@ -59,6 +64,7 @@ macro_rules! every_case {
             a_definition_left_by_hand_is_put_away_by_a_start,
             a_definition_made_beside_a_running_guest_goes_and_the_guest_stays,
             undefining_what_is_not_defined_is_no_error,
+            a_disk_that_is_exchanged_under_the_guest_is_seen_and_its_return_is_an_event,
             a_hypervisor_out_of_reach_is_an_error_and_its_return_an_event,
             a_hypervisor_that_hangs_costs_its_deadline_and_harms_nothing,
         }
@@ -108,7 +114,8 @@ async fn pause_at_start(rig: &dyn Rig, generation: u64) {
 
 async fn kept(rig: &dyn Rig, defined: bool, autostart: bool, origin: Origin) {
     let facts = rig.hypervisor().domain().await.unwrap();
-    assert_eq!(facts, DomainFacts { defined, autostart, origin, post_copy: false });
+    let devices = facts.devices.clone();
+    assert_eq!(facts, DomainFacts { defined, autostart, devices, ..DomainFacts::new(origin) });
 }
 
 async fn run(rig: &dyn Rig, generation: u64) {
@@ -302,6 +309,34 @@ pub(crate) async fn undefining_what_is_not_defined_is_no_error(rig: &dyn Rig) {
     run(rig, 1).await;
     rig.hypervisor().undefine().await.unwrap();
     is(rig, LocalVm::Running { generation: 1 }).await;
+}
+
+pub(crate) async fn a_disk_that_is_exchanged_under_the_guest_is_seen_and_its_return_is_an_event(
+    rig: &dyn Rig,
+) {
+    run(rig, 7).await;
+    let disk = async || {
+        let devices = rig.hypervisor().domain().await.unwrap().devices;
+        devices.known().unwrap_or_else(|| panic!("{devices:?}")).disks[0].clone()
+    };
+    let image = rig.domain(7).image.source();
+    let before = disk().await;
+    assert_eq!((&before.source, before.format.as_str(), before.backing.len()), (&image, "qcow2", 0));
+    let overlay = rig.snapshot().await;
+    let on_it = disk().await;
+    assert_eq!((&on_it.source, on_it.format.as_str()), (&overlay, "qcow2"));
+    assert_eq!(on_it.backing, std::slice::from_ref(&image));
+    let mut changes = rig.hypervisor().changes();
+    changes.borrow_and_update();
+    rig.merge().await;
+    let back = async {
+        while disk().await.source != image {
+            changes.changed().await.unwrap();
+        }
+    };
+    within(LONG, "it writes to the image again", back).await;
+    assert_eq!(disk().await, before);
+    is(rig, LocalVm::Running { generation: 7 }).await;
 }
 
 pub(crate) async fn a_hypervisor_out_of_reach_is_an_error_and_its_return_an_event(rig: &dyn Rig) {

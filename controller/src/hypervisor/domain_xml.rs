@@ -77,6 +77,8 @@ pub enum DomainXmlError {
     Read(#[from] quick_xml::Error),
     #[error("the domain's definition could not be read: {0}")]
     Attribute(#[from] AttrError),
+    #[error("the domain's devices could not be read: {0}")]
+    Devices(quick_xml::DeError),
     /// Somebody else defined the domain, or took our metadata out.
     #[error("the domain's definition does not say which generation of the document it was made from")]
     NoGeneration,
@@ -224,10 +226,10 @@ impl Elements {
 
     fn disk(&mut self, image: &DomainImage, settings: &DomainSettings) -> io::Result<()> {
         match image {
-            DomainImage::File(path) => {
+            DomainImage::File { path, format } => {
                 let path = text_of(path)?;
                 self.around("disk", &[("type", "file"), ("device", "disk")], |xml| {
-                    xml.driver("qcow2")?;
+                    xml.driver(format.as_str())?;
                     xml.empty("source", &[("file", path)])?;
                     xml.disk_target()
                 })

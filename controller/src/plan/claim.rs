@@ -275,6 +275,7 @@ fn claim(
         owner: Some(Owner { node: world.me.clone(), epoch }),
         migration: None,
         departed: None,
+        disk: world.disk().cloned(),
         phase: VmPhase::Starting,
         failures: if same_document { before.failures.clone() } else { Default::default() },
         failures_generation: desired.generation,

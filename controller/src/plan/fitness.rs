@@ -4,7 +4,7 @@ use zsha_crds::condition::DRAINED;
 use zsha_crds::document::Watchdog;
 use zsha_crds::{Condition, ConditionKind, ConditionStatus, NodeName, condition};
 
-use super::stability;
+use super::{devices, stability};
 use crate::host::{BridgeFact, HostFacts, ImageFact, ImageWant, MountFact, MountWant, SeedFact};
 use crate::intents::Cordon;
 use crate::keeper::WatchdogState;
@@ -28,7 +28,7 @@ pub fn conditions(world: &World) -> Vec<Condition> {
         (ConditionKind::HypervisorReachable, hypervisor(world)),
         (ConditionKind::MountsReady, host(world, mounts)),
         (ConditionKind::BridgesReady, host(world, bridges)),
-        (ConditionKind::ImagePresent, host(world, image)),
+        (ConditionKind::ImagePresent, host(world, |desired, facts| disk(world, desired, facts))),
         (ConditionKind::SeedReady, host(world, |desired, facts| seed(&world.me, desired, facts))),
         (ConditionKind::WatchdogReady, watchdog(world)),
         (ConditionKind::Schedulable, schedulable(world)),
@@ -236,8 +236,25 @@ fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
     good("BridgesUp", "every bridge of the document is up")
 }
 
-pub(super) fn image(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
-    let path = match &desired.wants.image {
+/// The verdict on the disk that a start here would begin from.
+fn disk(world: &World, desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
+    let wants = desired.wants_of(&world.me, world.disk());
+    let (status, reason, message) = image(wants.image.as_ref(), facts);
+    match (world.disk(), devices::image_to_start(world, desired)) {
+        (Some(_), Err(why)) => bad("DiskNotUnderstood", why),
+        (Some(disk), Ok(_)) if status != ConditionStatus::True => {
+            let way_out = devices::way_out(disk);
+            (status, reason, format!("{message}. The VM last wrote there, and not to the image. {way_out}"))
+        }
+        (Some(disk), Ok(_)) => {
+            (status, reason, format!("{message}, which the VM last wrote to instead of {}", disk.instead_of))
+        }
+        (None, _) => (status, reason, message),
+    }
+}
+
+pub(super) fn image(want: Option<&ImageWant>, facts: &HostFacts) -> Verdict {
+    let path = match want {
         None => return good("NothingAsked", "nothing is asked of the image"),
         Some(ImageWant::File(path)) => path.display().to_string(),
         Some(ImageWant::Ceph(monitors)) => format!("Ceph's monitors ({})", monitors.join(", ")),

@@ -9,13 +9,14 @@ use zsha_crds::records::{StartFailures, StartRecord, VmPhase};
 use zsha_runtime::Moment;
 
 use super::decision::Plan;
+use super::devices::image_to_start;
 use super::notes::Notes;
 use super::others::{Guard, nobody_else_has_a_copy};
 use super::owner::Upkeep;
 use super::step::Step;
 use super::{ended, fitness, placement};
 use crate::desired::Desired;
-use crate::hypervisor::OffReason;
+use crate::hypervisor::{DomainSpec, OffReason};
 use crate::planted::{self, Bug};
 
 /// The number of starts within the window that are not slowed down: a second is worth more than the heat of five
@@ -93,8 +94,15 @@ impl Upkeep<'_> {
         {
             // The others had no copy as it was written that the VM is to be started. No copy is started beside one that
             // has come since.
+            let image = match image_to_start(self.world, desired) {
+                Ok(image) => image,
+                Err(why) => {
+                    plan.wait("DiskNotUnderstood", why);
+                    return;
+                }
+            };
             plan.step(Step::Start {
-                domain: desired.domain.clone(),
+                domain: DomainSpec { image, ..desired.domain.clone() },
                 seed: desired.seeds.get(&self.world.me).cloned(),
                 epoch: self.epoch,
             });
@@ -124,10 +132,12 @@ impl Upkeep<'_> {
             reason: reason.as_str().to_owned(),
             generation: desired.generation,
         };
+        let disk = self.world.disk().cloned();
         self.change(reason, message.to_owned(), |record| {
             record.phase = VmPhase::Starting;
             record.last_start = Some(start);
             record.departed = None;
+            record.disk = disk;
         })
     }
 

@@ -12,8 +12,7 @@ use super::decision::Plan;
 use super::notes::Notes;
 use super::owner::{Upkeep, kill};
 use super::{fitness, placement};
-use crate::desired::Desired;
-use crate::host::{HostFacts, ImageFact, ImageWant, MountFact, MountWant};
+use crate::host::{HostFacts, HostWants, ImageFact, ImageWant, MountFact, MountWant};
 use crate::hypervisor::{LocalVm, PauseReason};
 use crate::observed::Observed;
 use crate::planted::{self, Bug};
@@ -29,9 +28,9 @@ impl Upkeep<'_> {
     /// share is back. Returns true if nothing else is to be done.
     pub(super) fn without_storage(&self, local: LocalVm, notes: &mut Notes, plan: &mut Plan) -> bool {
         let waits_for_it = matches!(local, LocalVm::Paused { reason: PauseReason::IoError, .. });
-        let looked = self.world.document().zip(self.world.host.known()).filter(|_| local.has_process());
+        let looked = self.world.questions().zip(self.world.host.known()).filter(|_| local.has_process());
         let all_counts = waits_for_it || planted::is_planted(Bug::AnyFaultIsLostStorage);
-        let why = looked.and_then(|(desired, facts)| fault(desired, facts, all_counts));
+        let why = looked.and_then(|(wants, facts)| fault(&wants, facts, all_counts));
         let (Some(why), Some(desired)) = (why, self.world.document()) else {
             notes.seen.storage_lost_since = None;
             return false;
@@ -67,7 +66,7 @@ impl Upkeep<'_> {
 /// The fault that a look has found with the VM's disk. For a guest that runs, only an image that does not answer
 /// counts, which its own file system says: QEMU may still reach what it has open where something else is wrong at the
 /// path. A guest that `waits_for_it` has had the same from its disk.
-fn fault(desired: &Desired, facts: &HostFacts, waits_for_it: bool) -> Option<String> {
+fn fault(wants: &HostWants, facts: &HostFacts, waits_for_it: bool) -> Option<String> {
     let image = match facts.image.as_ref()? {
         Observed::Known(ImageFact::NotAnswering { .. }) => true,
         Observed::Known(
@@ -81,10 +80,10 @@ fn fault(desired: &Desired, facts: &HostFacts, waits_for_it: bool) -> Option<Str
         Observed::Known(ImageFact::Hidden { .. }) | Observed::Unknown(_) => return None,
     };
     if image {
-        return Some(fitness::image(desired, facts).2);
+        return Some(fitness::image(wants.image.as_ref(), facts).2);
     }
     // Another image may lie where the share is to be mounted.
-    let want = carrying(desired).filter(|_| waits_for_it)?;
+    let want = carrying(wants).filter(|_| waits_for_it)?;
     match facts.mounts.get(&want.target)? {
         Observed::Known(MountFact::NotMounted | MountFact::Other { .. }) => {
             Some(fitness::mount(want, facts).2)
@@ -96,8 +95,8 @@ fn fault(desired: &Desired, facts: &HostFacts, waits_for_it: bool) -> Option<Str
 }
 
 /// The mount of the document on which the image lies: the nearest of those above it.
-fn carrying(desired: &Desired) -> Option<&MountWant> {
-    let Some(ImageWant::File(image)) = &desired.wants.image else { return None };
-    let above = desired.wants.mounts.iter().filter(|want| image.starts_with(&want.target));
+fn carrying(wants: &HostWants) -> Option<&MountWant> {
+    let Some(ImageWant::File(image)) = &wants.image else { return None };
+    let above = wants.mounts.iter().filter(|want| image.starts_with(&want.target));
     above.max_by_key(|want| want.target.components().count())
 }

@@ -23,7 +23,7 @@ use super::{Notes, Plan, Step, Write, placement};
 use crate::desired::Desired;
 use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
 use crate::hypervisor::{
-    DomainFacts, DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, Origin, PauseReason,
+    Devices, DomainFacts, DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, Origin, PauseReason,
 };
 use crate::in_force::SpecProblem;
 use crate::intents::Intents;
@@ -34,6 +34,7 @@ use crate::world::{MigrateRequest, StoredVm, UnreadableLease, World};
 mod claims;
 mod definitions;
 mod departed;
+mod devices;
 mod fitness;
 mod host_down;
 mod looked;
@@ -75,7 +76,7 @@ fn desired() -> Desired {
             generation: 1,
             memory_mib: 8192,
             vcpus: 4,
-            image: DomainImage::File("/share/mnvm.img".into()),
+            image: DomainImage::qcow2("/share/mnvm.img"),
             nics: vec![],
             guest: Default::default(),
         },
@@ -195,10 +196,8 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         last_end: Observed::unknown("it was not asked for"),
         // Of a process, where there is one: it was booted here.
         domain: Observed::Known(DomainFacts {
-            defined: false,
-            autostart: false,
-            origin: Origin::Booted,
-            post_copy: false,
+            devices: Observed::Known(Devices::of(&desired().domain)),
+            ..DomainFacts::new(Origin::Booted)
         }),
         unreadable_leases: BTreeMap::new(),
         vm_overwritten: None,

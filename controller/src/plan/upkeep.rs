@@ -47,6 +47,9 @@ pub(super) fn keep(world: &World, notes: &mut Notes, epoch: u64, plan: &mut Plan
         }
         return;
     }
+    if owner.notes_disk(local, plan) {
+        return;
+    }
     if owner.goes_down(local, notes, plan) {
         return;
     }

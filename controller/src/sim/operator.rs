@@ -141,6 +141,7 @@ impl Operator {
             by: BY.to_owned(),
             at: self.at(),
             message: String::new(),
+            from_image: false,
         };
         self.intend(Intent::POWER, &start);
     }

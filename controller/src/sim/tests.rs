@@ -91,7 +91,7 @@ fn a_start_that_was_under_way_as_a_snapshot_was_restored_makes_nothing_that_coul
         generation: 1,
         memory_mib: 64,
         vcpus: 1,
-        image: DomainImage::File("/share/mnvm.img".into()),
+        image: DomainImage::qcow2("/share/mnvm.img"),
         nics: Vec::new(),
         guest: Default::default(),
     };

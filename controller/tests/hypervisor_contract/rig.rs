@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 use zsha_controller::keeper::copies::{Copies, ProcCopies};
+use zsha_crds::records::DiskSource;
 use zsha_crds::{ClusterName, VmId, VmName};
 
 use super::contract::Rig;
@@ -170,7 +171,7 @@ impl Rig for LibvirtRig {
             generation,
             memory_mib: 256,
             vcpus: 1,
-            image: DomainImage::File(self.image.clone()),
+            image: DomainImage::qcow2(self.image.clone()),
             nics: vec![DomainNic { bridge: "br0".to_owned(), mac: "02:98:54:4b:a5:c0".to_owned() }],
             guest: Default::default(),
         }
@@ -212,6 +213,19 @@ impl Rig for LibvirtRig {
     async fn unlock_image(&self) {
         let user = self.image_user.lock().await.take();
         user.unwrap().kill().await.unwrap();
+    }
+
+    async fn snapshot(&self) -> DiskSource {
+        let overlay = self.image.with_extension("overlay");
+        let of_the_disk = format!("vda,file={}", overlay.display());
+        let kind = ["--disk-only", "--atomic", "--no-metadata", "--diskspec"];
+        let made = [&["snapshot-create-as", "mnvm", "backup"][..], &kind, &[of_the_disk.as_str()]].concat();
+        self.virsh(&made).await;
+        DiskSource::File(overlay.display().to_string())
+    }
+
+    async fn merge(&self) {
+        self.virsh(&["blockcommit", "mnvm", "vda", "--active", "--pivot", "--wait"]).await;
     }
 
     async fn define_by_hand(&self, autostart: bool) {

@@ -15,6 +15,7 @@ use crate::{NodeName, VmName};
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Intent {
     /// The VM is to run, whatever has kept it from that before: failed starts, a guest that powered itself off.
+    #[serde(rename_all = "camelCase")]
     Start {
         id: Uuid,
         #[serde(default = "VmName::management")]
@@ -22,6 +23,9 @@ pub enum Intent {
         by: String,
         at: Timestamp,
         message: String,
+        /// True if the VM is to start from the image of the document, whatever disk it wrote to last.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        from_image: bool,
     },
     /// The VM is to be shut down and stay so.
     #[serde(rename_all = "camelCase")]

@@ -3,6 +3,7 @@
 //! Never here: what a node says of itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -50,6 +51,85 @@ pub enum VmPhase {
 pub struct StartFailures {
     pub count: u32,
     pub reason: String,
+}
+
+/// Where a disk of the VM lies.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "StoredSource", into = "StoredSource")]
+#[schemars(with = "StoredSource")]
+pub enum DiskSource {
+    /// The absolute path of a file.
+    File(String),
+    /// A Ceph block device, as `pool/image`.
+    Rbd(String),
+    /// Anything else, in words. zsha starts nothing from it.
+    Other(String),
+    /// A drive with nothing in it.
+    Nothing,
+}
+
+/// The same as it is stored. A kind that only a later build knows is one that this build starts nothing from.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct StoredSource {
+    kind: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    at: String,
+}
+
+const FILE: &str = "File";
+const RBD: &str = "Rbd";
+const OTHER: &str = "Other";
+const NOTHING: &str = "Nothing";
+
+impl From<StoredSource> for DiskSource {
+    fn from(StoredSource { kind, at }: StoredSource) -> Self {
+        match kind.as_str() {
+            FILE => Self::File(at),
+            RBD => Self::Rbd(at),
+            OTHER => Self::Other(at),
+            NOTHING => Self::Nothing,
+            of_a_later_build => Self::Other(format!("{of_a_later_build} {at}")),
+        }
+    }
+}
+
+impl From<DiskSource> for StoredSource {
+    fn from(source: DiskSource) -> Self {
+        let (kind, at) = match source {
+            DiskSource::File(path) => (FILE, path),
+            DiskSource::Rbd(image) => (RBD, image),
+            DiskSource::Other(what) => (OTHER, what),
+            DiskSource::Nothing => (NOTHING, String::new()),
+        };
+        Self { kind: kind.to_owned(), at }
+    }
+}
+
+impl fmt::Display for DiskSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.write_str(path),
+            Self::Rbd(image) => write!(f, "rbd:{image}"),
+            Self::Other(what) => f.write_str(what),
+            Self::Nothing => f.write_str("nothing"),
+        }
+    }
+}
+
+/// The disk that the VM writes to, where that is another than the image of its document: somebody has made a snapshot
+/// of it, or has moved it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskInUse {
+    pub source: DiskSource,
+    /// The format by QEMU's name: `qcow2`, `raw`.
+    pub format: String,
+    /// The disks that it rests on, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backing: Vec<DiskSource>,
+    /// The image of the document at that time. A document that names another since then is an operator's word.
+    pub instead_of: DiskSource,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -109,6 +189,10 @@ pub struct VmRecord {
     /// The guest has left its owner by a migration that was not zsha's, and has not been found since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub departed: Option<Departed>,
+    /// The disk that the VM wrote to last, where that is not the document's image. A start goes on from it. Its owner
+    /// keeps it as long as the VM runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskInUse>,
 }
 
 /// A guest that was moved past zsha. It may run on a host that is no node of the cluster, where zsha cannot look. So no
@@ -163,6 +247,7 @@ impl VmRecord {
             start_taken_up: None,
             password_reset: None,
             departed: None,
+            disk: None,
         }
     }
 }

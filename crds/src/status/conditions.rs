@@ -124,7 +124,10 @@ fn converged(facts: &Facts<'_>, vm: &VmSummary, observed: Option<u64>) -> Cluste
                 vm.name
             ),
         ),
-        (Some(_), Some(_)) => of(True, "UpToDate", format!("generation {generation} is in force")),
+        (Some(_), Some(_)) => match runs_otherwise(facts, vm) {
+            Some(how) => of(False, condition::RUNS_OTHERWISE, how),
+            None => of(True, "UpToDate", format!("generation {generation} is in force")),
+        },
         (Some(_), None) if vm.wanted == Wanted::Stopped && vm.state == VmState::Stopped => {
             of(True, "Stopped", format!("{} is stopped, as asked", vm.name))
         }
@@ -133,6 +136,13 @@ fn converged(facts: &Facts<'_>, vm: &VmSummary, observed: Option<u64>) -> Cluste
         }
         (Some(_), None) => of(False, "NotRunning", format!("{} is {}", vm.name, vm.state)),
     }
+}
+
+/// The owner's word on how the VM runs otherwise than it was started.
+fn runs_otherwise(facts: &Facts<'_>, vm: &VmSummary) -> Option<String> {
+    let status = facts.view.vm_status.as_ref().filter(|status| vm.node.as_ref() == Some(&status.node))?;
+    let told = condition::find(&status.conditions, ConditionKind::UpToDate)?;
+    (told.reason == condition::RUNS_OTHERWISE).then(|| told.message.clone())
 }
 
 fn spec_valid(facts: &Facts<'_>, nodes: &[NodeSummary]) -> ClusterCondition {

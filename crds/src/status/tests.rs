@@ -97,6 +97,7 @@ fn healthy() -> ClusterView {
         start_taken_up: None,
         password_reset: None,
         departed: None,
+        disk: None,
         uuid,
         owner: Some(Owner { node: node("nfs-1"), epoch: 3 }),
         migration: None,

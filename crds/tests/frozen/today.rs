@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zsha_crds::records::{
-    Answer, ByVm, Departed, EventRecord, EventType, HistoryRecord, HostShutdown, Intent, LeaseRecord,
-    LeaseState, LeaseTimings, LostLease, Migration, NodeStatus, Outcome, Owner, StartFailures, StartRecord,
-    StoredSpec, VmCount, VmHere, VmPhase, VmRecord, VmStatus, Waiting,
+    Answer, ByVm, Departed, DiskInUse, DiskSource, EventRecord, EventType, HistoryRecord, HostShutdown,
+    Intent, LeaseRecord, LeaseState, LeaseTimings, LostLease, Migration, NodeStatus, Outcome, Owner,
+    StartFailures, StartRecord, StoredSpec, VmCount, VmHere, VmPhase, VmRecord, VmStatus, Waiting,
 };
 use zsha_crds::{ClusterName, Condition, ConditionStatus, LocalState, NodeName, VmName, VmState};
 
@@ -67,6 +67,19 @@ fn lease(state: LeaseState) -> LeaseRecord {
     }
 }
 
+fn disk() -> DiskInUse {
+    DiskInUse {
+        source: DiskSource::File("/share/mnvm.overlay".to_owned()),
+        format: "qcow2".to_owned(),
+        backing: vec![
+            DiskSource::Rbd("zsha/mnvm".to_owned()),
+            DiskSource::Other("nbd:backup".to_owned()),
+            DiskSource::Nothing,
+        ],
+        instead_of: DiskSource::File("/share/mnvm.img".to_owned()),
+    }
+}
+
 fn vm(phase: VmPhase, outcome: Outcome) -> VmRecord {
     VmRecord {
         name: VmName::management(),
@@ -88,6 +101,7 @@ fn vm(phase: VmPhase, outcome: Outcome) -> VmRecord {
         start_taken_up: Some(SOME),
         password_reset: Some(Answer { id: SOME, outcome, message: "the agent does not answer".to_owned() }),
         departed: Some(Departed { from: node(), at: at(), seen_on: [node()].into() }),
+        disk: Some(disk()),
     }
 }
 
@@ -147,7 +161,14 @@ pub(crate) fn records() -> Vec<(&'static str, Value)> {
         ),
         of(
             "intent",
-            Intent::Start { id: SOME, vm: VmName::management(), by: text(), at: at(), message: text() },
+            Intent::Start {
+                id: SOME,
+                vm: VmName::management(),
+                by: text(),
+                at: at(),
+                message: text(),
+                from_image: true,
+            },
         ),
         of("intent", Intent::Freeze { by: text(), at: at(), message: text() }),
         of(

@@ -20,7 +20,7 @@ fn domain() -> DomainSpec {
         generation: 3,
         memory_mib: 2048,
         vcpus: 2,
-        image: DomainImage::File(PathBuf::from("/opt/smp/mngt/mnvm.img")),
+        image: DomainImage::qcow2(PathBuf::from("/opt/smp/mngt/mnvm.img")),
         nics: vec![
             DomainNic { bridge: "br0".to_owned(), mac: "02:98:54:4b:a5:c0".to_owned() },
             DomainNic { bridge: "br1".to_owned(), mac: "02:98:54:4b:a5:c1".to_owned() },
@@ -87,7 +87,7 @@ fn the_guests_seed_is_a_disk_that_cannot_be_written_to_and_stops_no_guest() {
 fn every_special_character_is_escaped() {
     let special = "<a href=\"x\">'&amp;'</a>\t]]>\r\n<!--é𝄞";
     let spec = DomainSpec {
-        image: DomainImage::File(PathBuf::from(special)),
+        image: DomainImage::qcow2(PathBuf::from(special)),
         nics: vec![DomainNic { bridge: special.to_owned(), mac: special.to_owned() }],
         ..domain()
     };
@@ -99,7 +99,7 @@ fn every_special_character_is_escaped() {
 #[test]
 fn what_xml_cannot_say_is_refused_and_not_handed_on() {
     for character in ['\0', '\u{1b}', '\u{ffff}'] {
-        let image = DomainImage::File(PathBuf::from(format!("/share/{character}")));
+        let image = DomainImage::qcow2(PathBuf::from(format!("/share/{character}")));
         let refused = write(&DomainSpec { image, ..domain() }, &settings(DomainType::Kvm));
         assert!(matches!(refused, Err(DomainXmlError::Unspeakable { character: c }) if c == character));
     }
@@ -108,7 +108,7 @@ fn what_xml_cannot_say_is_refused_and_not_handed_on() {
 #[test]
 fn a_path_that_is_no_text_is_refused_and_not_bent() {
     use std::os::unix::ffi::OsStringExt;
-    let image = DomainImage::File(PathBuf::from(std::ffi::OsString::from_vec(b"/share/\xff.img".to_vec())));
+    let image = DomainImage::qcow2(PathBuf::from(std::ffi::OsString::from_vec(b"/share/\xff.img".to_vec())));
     let refused = write(&DomainSpec { image, ..domain() }, &settings(DomainType::Kvm));
     assert!(matches!(refused, Err(DomainXmlError::Write(_))), "{refused:?}");
 }
@@ -146,7 +146,7 @@ fn a_monitor_is_read_as_people_write_it() {
 proptest! {
     #[test]
     fn the_generation_and_the_path_come_back_whatever_they_are(generation in any::<u64>(), path in "\\PC{1,40}") {
-        let spec = DomainSpec { generation, image: DomainImage::File(PathBuf::from(&path)), ..domain() };
+        let spec = DomainSpec { generation, image: DomainImage::qcow2(PathBuf::from(&path)), ..domain() };
         let Ok(xml) = write(&spec, &settings(DomainType::Kvm)) else { return Ok(()) };
         prop_assert_eq!(super::generation(&xml).unwrap(), generation);
         prop_assert!(said(&xml).contains(&path));

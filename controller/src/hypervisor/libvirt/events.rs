@@ -4,7 +4,7 @@
 //! The work inside a callback is bounded and never calls the daemon: it holds an object's UUID against ours, notes, and
 //! counts.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -165,11 +165,35 @@ pub(super) fn listen(
             unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
         >(on_agent)
     };
+    // SAFETY: as above, of VIR_DOMAIN_EVENT_ID_DEVICE_ADDED and _REMOVED and `on_device`.
+    let on_device = unsafe {
+        std::mem::transmute::<
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void),
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
+        >(on_device)
+    };
+    // SAFETY: as above, of VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2 and `on_block_job`.
+    let on_block_job = unsafe {
+        std::mem::transmute::<
+            unsafe extern "C" fn(
+                sys::virConnectPtr,
+                sys::virDomainPtr,
+                *const c_char,
+                c_int,
+                c_int,
+                *mut c_void,
+            ),
+            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
+        >(on_block_job)
+    };
     // Dropping it takes the registrations back that there are by then.
     let mut listening = Listening { connect, domain_events: Vec::new() };
     for (event, callback) in [
         (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle),
         (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, on_agent),
+        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, on_device),
+        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, on_device),
+        (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, on_block_job),
     ] {
         let opaque = Arc::into_raw(Arc::clone(&listener)).cast_mut().cast::<c_void>();
         // SAFETY: the connection is alive as long as `listening`; no domain means every domain; `opaque` is a reference
@@ -260,6 +284,33 @@ unsafe extern "C" fn on_agent(
     domain: sys::virDomainPtr,
     _state: c_int,
     _reason: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { ring_if_ours(domain, opaque, |_| {}) };
+}
+
+/// A device was attached or detached.
+#[expect(unsafe_code, reason = "called by libvirt")]
+unsafe extern "C" fn on_device(
+    _connect: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _alias: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { ring_if_ours(domain, opaque, |_| {}) };
+}
+
+/// A job on a disk has come to another state: a commit or a copy is over, and the disk may be another now. Of a snapshot
+/// libvirt tells nothing.
+#[expect(unsafe_code, reason = "called by libvirt")]
+unsafe extern "C" fn on_block_job(
+    _connect: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _target: *const c_char,
+    _kind: c_int,
+    _status: c_int,
     opaque: *mut c_void,
 ) {
     // SAFETY: as in `on_lifecycle`.

@@ -3,13 +3,15 @@
 use tokio::time::Instant;
 use uuid::Uuid;
 use zsha_crds::NodeName;
+use zsha_crds::records::DiskSource;
 
 use super::SimulatedHosts;
 use super::host::{Activity, Process};
 use super::mishaps::Ending;
 use super::request::Request;
 use super::state::State;
-use crate::hypervisor::{MigrationOrder, OffReason, Origin, PauseReason};
+use crate::hypervisor::{Disk, ImageFormat, MigrationOrder, OffReason, Origin, PauseReason};
+use crate::observed::Observed;
 
 impl SimulatedHosts {
     /// Does a `virsh start` of the administrator's own definition. Returns the process, if there was none there
@@ -21,6 +23,18 @@ impl SimulatedHosts {
     /// Does a `virsh destroy`.
     pub fn destroy_by_hand(&self, node: &NodeName) {
         self.settled().end(node, Ending::Destroyed);
+    }
+
+    /// Does a `virsh snapshot-create-as --disk-only`: the VM goes on on this overlay of its disk. Returns true if it was
+    /// done.
+    pub fn snapshot_by_hand(&self, node: &NodeName, overlay: &str) -> bool {
+        self.settled().snapshot_by_hand(node, overlay)
+    }
+
+    /// Does a `virsh blockcommit --active --pivot`: the VM goes on on what its overlay rested on. Returns true if it was
+    /// done.
+    pub fn merge_by_hand(&self, node: &NodeName) -> bool {
+        self.settled().merge_by_hand(node)
     }
 
     /// Does a `virsh managedsave`, whose file is never used.
@@ -74,6 +88,33 @@ impl State {
         host.changed();
         self.executes_beside_others(node, now);
         Some(number)
+    }
+
+    fn snapshot_by_hand(&mut self, node: &NodeName, overlay: &str) -> bool {
+        let Some(disk) = self.disk_of_what_executes(node) else { return false };
+        let below = std::mem::replace(&mut disk.source, DiskSource::File(overlay.to_owned()));
+        disk.backing.insert(0, below);
+        ImageFormat::Qcow2.as_str().clone_into(&mut disk.format);
+        self.host(node).changed();
+        true
+    }
+
+    fn merge_by_hand(&mut self, node: &NodeName) -> bool {
+        let Some(disk) = self.disk_of_what_executes(node).filter(|disk| !disk.backing.is_empty()) else {
+            return false;
+        };
+        disk.source = disk.backing.remove(0);
+        self.host(node).changed();
+        true
+    }
+
+    fn disk_of_what_executes(&mut self, node: &NodeName) -> Option<&mut Disk> {
+        let number = self.host(node).number()?;
+        let process = self.process_at(node, number).filter(|process| process.executing())?;
+        match &mut process.devices {
+            Observed::Known(devices) => devices.disks.first_mut(),
+            Observed::Unknown(_) => None,
+        }
     }
 
     fn pause_by_hand(&mut self, node: &NodeName, paused: bool, now: Instant) -> bool {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
+use zsha_crds::records::DiskSource;
 use zsha_crds::{NodeName, VmId, VmName};
 
 use super::{Fault, SimulatedHosts, SimulatedHypervisor};
@@ -55,7 +56,7 @@ impl Rig for SimulatedRig {
             generation,
             memory_mib: 64,
             vcpus: 1,
-            image: DomainImage::File(PathBuf::from("/share/mnvm.img")),
+            image: DomainImage::qcow2(PathBuf::from("/share/mnvm.img")),
             nics: Vec::new(),
             guest: Default::default(),
         }
@@ -91,6 +92,16 @@ impl Rig for SimulatedRig {
 
     async fn unlock_image(&self) {
         self.hosts.leave_image_locked(Instant::now());
+    }
+
+    async fn snapshot(&self) -> DiskSource {
+        let overlay = "/share/mnvm.overlay";
+        assert!(self.hosts.snapshot_by_hand(&self.node, overlay));
+        DiskSource::File(overlay.to_owned())
+    }
+
+    async fn merge(&self) {
+        assert!(self.hosts.merge_by_hand(&self.node));
     }
 
     async fn define_by_hand(&self, autostart: bool) {

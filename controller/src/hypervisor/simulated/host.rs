@@ -8,8 +8,9 @@ use super::moving::Moving;
 use super::state::Due;
 use super::{Delays, Fault, MigrationFault};
 use crate::hypervisor::{
-    DomainFacts, HypervisorError, LocalVm, MigrationJob, OffReason, Origin, PauseReason,
+    Devices, DomainFacts, HypervisorError, LocalVm, MigrationJob, OffReason, Origin, PauseReason,
 };
+use crate::observed::Observed;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
@@ -34,6 +35,8 @@ pub(super) struct Process {
     pub(super) killed: bool,
     /// True if its host is suspended.
     pub(super) asleep: bool,
+    /// Its devices. Unknown where somebody else defined it.
+    pub(super) devices: Observed<Devices>,
 }
 
 impl Process {
@@ -53,6 +56,7 @@ impl Process {
             ran: false,
             killed: false,
             asleep: false,
+            devices: Observed::unknown("an administrator's own definition"),
         }
     }
 
@@ -165,8 +169,10 @@ impl Host {
         DomainFacts {
             defined: self.defined,
             autostart: self.autostart,
-            origin: self.process.as_ref().map_or(Origin::None, |process| process.origin),
-            post_copy: false,
+            ..self.process.as_ref().map_or(DomainFacts::new(Origin::None), |process| DomainFacts {
+                devices: process.devices.clone(),
+                ..DomainFacts::new(process.origin)
+            })
         }
     }
 

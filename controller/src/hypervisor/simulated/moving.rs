@@ -52,7 +52,9 @@ impl State {
         let host = self.host(node);
         let (delays, fault) = (host.delays, host.migration_fault);
         let source = host.process.as_ref().filter(|process| process.executing());
-        let Some((source, generation)) = source.map(|process| (process.number, process.generation)) else {
+        let Some((source, generation, devices)) =
+            source.map(|process| (process.number, process.generation, process.devices.clone()))
+        else {
             return Err(request.refused("the domain is not running"));
         };
         if host.moving.is_some() {
@@ -71,7 +73,7 @@ impl State {
         self.counter += 1;
         let number = self.counter;
         let made = (Activity::Paused(PauseReason::Incoming), Origin::Migrated);
-        let incoming = Process::new(number, generation, made, now);
+        let incoming = Process { devices, ..Process::new(number, generation, made, now) };
         let target = self.host(&order.to);
         target.process = Some(incoming);
         target.changed();

@@ -12,8 +12,10 @@ use super::moving::Moving;
 use super::state::{Due, State};
 use super::{Delays, Fault, StaleResume};
 use crate::hypervisor::{
-    DomainFacts, DomainSpec, HypervisorError, LocalVm, MigrationOrder, OffReason, Origin, PauseReason,
+    Devices, DomainFacts, DomainSpec, HypervisorError, LocalVm, MigrationOrder, OffReason, Origin,
+    PauseReason,
 };
+use crate::observed::Observed;
 
 /// A request to a hypervisor, as a value, since it may have to wait.
 #[derive(Debug, Clone)]
@@ -165,7 +167,8 @@ impl State {
         self.counter += 1;
         let number = self.counter;
         let host = self.host(node);
-        host.process = Some(Process::new(number, domain.generation, made, now));
+        let process = Process::new(number, domain.generation, made, now);
+        host.process = Some(Process { devices: Observed::Known(Devices::of(domain)), ..process });
         host.changed();
         Ok(())
     }

@@ -19,7 +19,7 @@ fn domain(generation: u64) -> DomainSpec {
         generation,
         memory_mib: 64,
         vcpus: 1,
-        image: DomainImage::File(PathBuf::from("/share/mnvm.img")),
+        image: DomainImage::qcow2(PathBuf::from("/share/mnvm.img")),
         nics: Vec::new(),
         guest: Default::default(),
     }

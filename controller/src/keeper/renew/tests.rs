@@ -25,7 +25,7 @@ pub(in crate::keeper) fn domain() -> DomainSpec {
         generation: 1,
         memory_mib: 512,
         vcpus: 1,
-        image: DomainImage::File("/share/mnvm.img".into()),
+        image: DomainImage::qcow2("/share/mnvm.img"),
         nics: Vec::new(),
         guest: Default::default(),
     }

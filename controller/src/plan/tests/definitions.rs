@@ -2,11 +2,12 @@
 
 use super::*;
 
-const NONE: DomainFacts =
-    DomainFacts { defined: false, autostart: false, origin: Origin::Booted, post_copy: false };
+fn none() -> DomainFacts {
+    DomainFacts::new(Origin::Booted)
+}
 
 fn defined(mut world: World) -> World {
-    world.domain = Observed::Known(DomainFacts { defined: true, ..NONE });
+    world.domain = Observed::Known(DomainFacts { defined: true, ..none() });
     world
 }
 
@@ -55,7 +56,7 @@ fn a_definition_is_left_while_libvirt_moves_the_guest_or_says_nothing() {
 #[test]
 fn it_is_told_that_a_boot_would_have_started_it() {
     let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
-    world.domain = Observed::Known(DomainFacts { defined: true, autostart: true, ..NONE });
+    world.domain = Observed::Known(DomainFacts { defined: true, autostart: true, ..none() });
     let steps = decide(&world).steps;
     let told = matches!(steps.as_slice(), [Step::Undefine { because }] if because.contains("with the boot of this node"));
     assert!(told, "{steps:?}");

@@ -83,7 +83,7 @@ fn plan_write_reason(world: &World) -> Option<&'static str> {
 }
 
 fn says_start(world: &mut World) {
-    let start = Start { id: Uuid::from_u128(5), by: "anna".to_owned() };
+    let start = Start { id: Uuid::from_u128(5), by: "anna".to_owned(), from_image: false };
     world.intents = Observed::Known(Intents { start: Some(start), ..Intents::default() });
 }
 
@@ -355,8 +355,7 @@ fn back(origin: Origin) -> World {
     vm(&mut world).record.departed = Some(departed(&[]));
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
     verdict.expects = Some(Expectation::Nothing);
-    world.domain =
-        Observed::Known(DomainFacts { defined: false, autostart: false, origin, post_copy: false });
+    world.domain = Observed::Known(DomainFacts::new(origin));
     world
 }
 

@@ -81,7 +81,8 @@ fn a_guest_that_a_stop_taken_back_made_power_off_is_started_again() {
 #[test]
 fn a_start_is_taken_up_by_a_guest_that_runs_once_it_will_not_follow_a_stop_of_before_any_more() {
     let mut world = running();
-    intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
+    intents(&mut world).start =
+        Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned(), from_image: false });
     let mut notes =
         Notes { tried: Tried { shutdown_asked: Some((NOW, NOW)), ..Tried::default() }, ..Notes::default() };
     for seconds in [30, 120, 599] {
@@ -237,7 +238,8 @@ fn a_start_is_taken_up_once_and_forgets_what_failed() {
     vm(&mut world).record.failures = (1..=3).map(|number| (node(number), failed.clone())).collect();
     let mut notes = Notes::default();
     assert_eq!(reasons(&plan(&world, &mut notes)), ["Failed"]);
-    intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
+    intents(&mut world).start =
+        Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned(), from_image: false });
     let claim = plan(&world, &mut notes);
     let record = &only_write(&claim).record;
     assert_eq!((record.start_taken_up, record.failures.len()), (Some(Uuid::from_u128(8)), 0));
@@ -250,7 +252,8 @@ fn a_start_takes_up_a_guest_that_was_left_powered_off() {
     let mut world = world(1, None, VmPhase::PoweredOff, LocalVm::Absent);
     change(&mut world, |desired| desired.power_off = GuestPowerOff::StayOff);
     assert_eq!(reasons(&decide(&world)), ["PoweredOff"]);
-    intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
+    intents(&mut world).start =
+        Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned(), from_image: false });
     assert_eq!(only_write(&decide(&world)).record.start_taken_up, Some(Uuid::from_u128(8)));
 }
 
@@ -280,7 +283,8 @@ fn while_nobody_knows_what_operators_want_a_vm_that_runs_is_neither_moved_nor_en
 #[test]
 fn a_start_that_finds_the_vm_running_is_taken_up_as_well() {
     let mut world = running();
-    intents(&mut world).start = Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned() });
+    intents(&mut world).start =
+        Some(Start { id: Uuid::from_u128(8), by: "ann".to_owned(), from_image: false });
     let taken_up = decide(&world);
     assert_eq!(only_write(&taken_up).record.start_taken_up, Some(Uuid::from_u128(8)));
     vm(&mut world).record.phase = VmPhase::Starting;

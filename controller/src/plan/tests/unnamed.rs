@@ -9,8 +9,7 @@ fn unnamed(expects: Expectation, incoming: bool) -> World {
     let Observed::Known(verdict) = &mut world.lease else { panic!("no verdict") };
     (verdict.expects, verdict.incoming, verdict.copies) = (Some(expects), incoming, Some(1));
     let origin = if incoming { Origin::Migrated } else { Origin::Booted };
-    world.domain =
-        Observed::Known(DomainFacts { defined: false, autostart: false, origin, post_copy: false });
+    world.domain = Observed::Known(DomainFacts::new(origin));
     world
 }
 
@@ -118,12 +117,7 @@ fn the_last_word_of_a_source_that_has_died_since_is_no_reason_to_end_what_it_has
 #[test]
 fn what_was_restored_from_a_file_is_nobodys_though_it_was_not_booted_here() {
     let mut restored = unnamed(Expectation::Nothing, true);
-    restored.domain = Observed::Known(DomainFacts {
-        defined: false,
-        autostart: false,
-        origin: Origin::Restored,
-        post_copy: false,
-    });
+    restored.domain = Observed::Known(DomainFacts::new(Origin::Restored));
     assert!(killed(&decide(&restored)), "its memory is older than the disk");
 }
 
@@ -330,7 +324,8 @@ fn a_guest_that_is_moved_back_from_a_stranger_is_let_arrive_for_as_long_as_that_
             renewed(&mut world, 3, 3, 0);
             assert_eq!(reasons(&plan(&world, &mut notes)), ["Arriving"], "after {seconds} s");
         }
-        let start = crate::intents::Start { id: Uuid::from_u128(5), by: "anna".to_owned() };
+        let start =
+            crate::intents::Start { id: Uuid::from_u128(5), by: "anna".to_owned(), from_image: false };
         world.intents = Observed::Known(Intents { start: Some(start), ..Intents::default() });
         assert!(killed(&plan(&world, &mut notes)), "an operator has looked, and wants it started");
     }
@@ -470,13 +465,13 @@ fn one_that_runs_here_with_a_part_of_its_memory_at_its_source_is_not_ended_for_t
     renewed_at(&mut world, NOW + Duration::from_secs(60));
     renewed(&mut world, 3, 1, 1);
     says(&mut world, 1, LocalState::Running);
-    let facts = DomainFacts { defined: false, autostart: false, origin: Origin::Migrated, post_copy: true };
+    let facts = DomainFacts { post_copy: true, ..DomainFacts::new(Origin::Migrated) };
     world.domain = Observed::Known(facts);
     for seconds in [60, 90] {
         renewed_at(&mut world, NOW + Duration::from_secs(seconds));
         assert_eq!(reasons(&plan(&world, &mut notes)), ["TwoCopies"]);
     }
-    world.domain = Observed::Known(DomainFacts { post_copy: false, ..facts });
+    world.domain = Observed::Known(DomainFacts { post_copy: false, ..DomainFacts::new(Origin::Migrated) });
     assert!(killed(&plan(&world, &mut notes)));
 }
 

@@ -16,7 +16,10 @@ use super::super::states::{self, Told};
 use super::{Vm, is, unless_gone};
 use crate::errors::Whose;
 use crate::hypervisor::domain_xml::{self, DomainXmlError};
-use crate::hypervisor::{DomainFacts, LocalVm, OffReason, Origin, PauseReason, libvirt_log};
+use crate::hypervisor::{
+    Devices, DomainFacts, LocalVm, OffReason, Origin, PauseReason, devices, libvirt_log,
+};
+use crate::observed::Observed;
 
 /// The number of tries for one look. A domain can come and go between its questions; more than this is not chance.
 const LOOKS: u32 = 3;
@@ -136,10 +139,10 @@ impl Vm {
     }
 
     pub(in super::super) fn domain(&self, connect: &Connect) -> Result<DomainFacts, Refusal> {
-        let mut facts =
-            DomainFacts { defined: false, autostart: false, origin: Origin::None, post_copy: false };
+        let mut facts = DomainFacts::new(Origin::None);
         let known = self.find(connect)?;
         if let Some(domain) = &known {
+            facts.devices = unless_gone(devices_of(domain))?.unwrap_or(facts.devices);
             let state = unless_gone(domain.state())?;
             facts.post_copy = state.is_some_and(|(_, reason)| states::is_post_copy(reason));
             (facts.defined, facts.autostart) = unless_gone(kept(domain))?.unwrap_or_default();
@@ -178,6 +181,14 @@ fn live_generation(domain: &Domain) -> Result<u64, Refusal> {
         Err(DomainXmlError::NoGeneration) => Ok(0),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The devices of the process. A domain that does not run has none.
+fn devices_of(domain: &Domain) -> Result<Observed<Devices>, Error> {
+    if !domain.is_active()? {
+        return Ok(Observed::unknown("the domain does not run"));
+    }
+    Ok(Observed::from_result(devices::read(&domain.xml_desc(0)?)))
 }
 
 /// Says whether there is a definition, and whether a boot starts it.
