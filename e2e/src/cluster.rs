@@ -15,7 +15,7 @@ use crate::leftovers::{self, Beside, Territory};
 use crate::net::Switch;
 use crate::product::Document;
 use crate::scenario;
-use crate::services::{self, Plan, Programs};
+use crate::services::{self, Plan, Programs, Unkind};
 use crate::wait;
 
 /// The time for Consul and libvirt of every host to be there after a cold start of the whole lab.
@@ -32,6 +32,7 @@ pub struct ClusterBuilder {
     own_wall_clocks: bool,
     bare: bool,
     beside: Beside,
+    unkind: Unkind,
 }
 
 impl ClusterBuilder {
@@ -88,6 +89,18 @@ impl ClusterBuilder {
         self
     }
 
+    /// Lets no host know the name of another: only the document's addresses lead there.
+    pub fn names_unknown(mut self) -> Self {
+        self.unkind.names_unknown = true;
+        self
+    }
+
+    /// Gives every host the same UUID.
+    pub fn equal_uuids(mut self) -> Self {
+        self.unkind.equal_uuids = true;
+        self
+    }
+
     /// Boots all hosts at once and waits until Consul has a leader and every libvirtd answers.
     pub fn build(self) -> Result<Cluster> {
         let programs = Programs::find(self.product)?;
@@ -123,6 +136,7 @@ impl ClusterBuilder {
             raft_multiplier: self.raft_multiplier,
             own_wall_clocks: self.own_wall_clocks,
             bare: self.bare,
+            unkind: self.unkind,
         };
         let host = |number| -> Result<Host> {
             let config = services::lay_out(&plan, number)?;
@@ -166,6 +180,7 @@ impl Cluster {
             raft_multiplier: None,
             own_wall_clocks: false,
             bare: false,
+            unkind: Unkind::default(),
             beside: if scenario::figures_are_judged() { Beside::Nobody } else { Beside::Others },
         }
     }

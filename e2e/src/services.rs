@@ -99,6 +99,16 @@ pub(crate) struct Plan<'a> {
     pub own_wall_clocks: bool,
     /// True for a host with systemd, sshd and libvirtd, and nothing of zsha's.
     pub bare: bool,
+    pub unkind: Unkind,
+}
+
+/// The ways in which real hosts are less kind than those of the lab are by themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Unkind {
+    /// No host knows the name of another, and its own leads to 127.0.1.1, as Debian's installer has it.
+    pub names_unknown: bool,
+    /// Every host has the same UUID, as cheap mainboards and cloned machines have.
+    pub equal_uuids: bool,
 }
 
 /// The file in the host's directory that says how far the host's wall clock is from the machine's.
@@ -116,11 +126,14 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
     for directory in [&dir.join("log"), &dir.join("consul"), &etc_libvirt] {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
-    write(&dir.join("hosts"), &hosts_file(plan.hosts))?;
+    write(&dir.join("hosts"), &hosts_file(plan, number))?;
     write(&dir.join(WALL_CLOCK), "+0")?;
     write(&dir.join("server.hcl"), CONSUL_SETTINGS)?;
     write(&dir.join("consul.json"), &consul_config(plan, number, &dir).to_string())?;
-    write(&etc_libvirt.join("libvirtd.conf"), &libvirtd_config(number))?;
+    write(
+        &etc_libvirt.join("libvirtd.conf"),
+        &libvirtd_config(if plan.unkind.equal_uuids { 1 } else { number }),
+    )?;
     write(&etc_libvirt.join("qemu.conf"), QEMU_CONFIG)?;
     write(&dir.join("node.yaml"), NODE_FILE)?;
 
@@ -256,8 +269,11 @@ pub const SEED: &str = "/run/zsha-state/lab/seed.img";
 const NODE_FILE: &str = "domainType: qemu\nunsafeMigration: true\nmigrationUri: qemu+tcp://{address}/system\n\
     stateDir: /run/zsha-state\n";
 
-fn hosts_file(hosts: usize) -> String {
-    let lines = (1..=hosts).map(|number| format!("{} {}\n", net::address(0, number), host_name(number)));
+fn hosts_file(plan: &Plan<'_>, number: usize) -> String {
+    if plan.unkind.names_unknown {
+        return format!("127.0.0.1 localhost\n127.0.1.1 {}\n", host_name(number));
+    }
+    let lines = (1..=plan.hosts).map(|number| format!("{} {}\n", net::address(0, number), host_name(number)));
     std::iter::once("127.0.0.1 localhost\n".to_owned()).chain(lines).collect()
 }
 

@@ -44,6 +44,17 @@ fn a_guest_that_is_moved_by_command_goes_on_and_does_not_boot_again() -> Result<
     lab.finish()
 }
 
+#[test]
+fn a_guest_moves_by_the_documents_addresses_where_no_host_knows_the_name_of_another() -> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").names_unknown().build()?;
+    let source = lab.start_vm()?;
+    lab.settled(SETTLE_LIMIT)?;
+    let target = another(&lab, source)?;
+    source.exec_with(&["zsha", "migrate", &target.name], "", MOVED)?.success()?;
+    ensure!(lab.settled(SETTLE_LIMIT)?.name == target.name, "it was not moved");
+    lab.finish()
+}
+
 /// Begins a migration, lets `happen` do something at one moment of it (at five of them in five rounds), and sees that the VM
 /// runs again, once.
 fn broken_in_the_middle(what: &str, happen: impl Fn(&Cluster, &Host, &Host) -> Result<()>) -> Result<()> {

@@ -324,14 +324,17 @@ impl Hypervisor for LibvirtHypervisor {
     async fn migrate(&self, order: &MigrationOrder) -> Result<(), HypervisorError> {
         self.session("migrate", CHANGE_DEADLINE).await?;
         let way = &self.settings.migration;
-        let uri = way.uri.replace("{address}", &order.address.to_string());
-        let (vm, unchecked, job) =
-            (Arc::clone(&self.vm), way.unchecked, self.job.begin(order.id, &self.bell));
+        let to = domain::Way {
+            uri: way.uri.replace("{address}", &order.address.to_string()),
+            data: format!("tcp://{}", order.address),
+            unchecked: way.unchecked,
+        };
+        let (vm, job) = (Arc::clone(&self.vm), self.job.begin(order.id, &self.bell));
         let here = self.settings.uri.clone();
         // It takes as long as it takes: its end is told by the job, and nobody waits on the thread. With a connection of
         // its own: the looks meanwhile must not meet it on theirs (see `worker`).
         let begun = on_own_thread("zsha-migrate", move || {
-            let moved = link::connect_to(&here).and_then(|connect| vm.migrate(&connect, &uri, unchecked));
+            let moved = link::connect_to(&here).and_then(|connect| vm.migrate(&connect, &to));
             job.over(moved.map_err(|refusal| explained("migrate", refusal, true).to_string()));
         });
         begun.map(drop).map_err(|error| unreachable("migrate", format!("no thread for it: {error}")))

@@ -41,6 +41,18 @@ pub(super) struct Vm {
     asked_to_shut_down: Mutex<Option<Asked>>,
 }
 
+/// The way to another node's hypervisor.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// Its libvirt.
+    pub(super) uri: String,
+    /// Where the guest's memory goes. Without it, it goes to whatever name the other host has for itself, which may
+    /// resolve to nothing here, or to another network.
+    pub(super) data: String,
+    /// True if libvirt's own check of the shared storage is passed over.
+    pub(super) unchecked: bool,
+}
+
 /// A guest that was asked to shut down.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
@@ -217,17 +229,18 @@ impl Vm {
 
     /// Migrates the guest. Returns when it is over. The copy that arrives stays paused, and dies there if the source
     /// gives up.
-    pub(super) fn migrate(&self, connect: &Connect, uri: &str, unchecked: bool) -> Result<(), Refusal> {
+    pub(super) fn migrate(&self, connect: &Connect, to: &Way) -> Result<(), Refusal> {
         let Some(domain) = self.find_active(connect)? else { return Err(plain("the domain is not running")) };
         let mut flags = sys::VIR_MIGRATE_LIVE
             | sys::VIR_MIGRATE_PEER2PEER
             | sys::VIR_MIGRATE_PAUSED
             | sys::VIR_MIGRATE_AUTO_CONVERGE
             | sys::VIR_MIGRATE_ABORT_ON_ERROR;
-        if unchecked {
+        if to.unchecked {
             flags |= sys::VIR_MIGRATE_UNSAFE;
         }
-        domain.migrate_to_uri3(Some(uri), MigrateParameters::default(), flags)?;
+        let parameters = MigrateParameters { uri: Some(to.data.clone()), ..MigrateParameters::default() };
+        domain.migrate_to_uri3(Some(&to.uri), parameters, flags)?;
         Ok(())
     }
 
