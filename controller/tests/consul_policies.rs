@@ -158,14 +158,25 @@ async fn keep_the_vm(store: Arc<dyn Store>) {
     let runs = async {
         let mut changes = 1;
         loop {
-            let status = store.watch(&keys().statuses(), changes, Duration::from_secs(2)).await.unwrap();
+            // Of an answer that does not come in time nothing follows, as for the controller.
+            let statuses = keys().statuses();
+            let status = match store.watch(&statuses, changes, Duration::from_secs(2)).await {
+                Err(StoreError::Unavailable { .. }) => continue,
+                status => status.unwrap(),
+            };
             changes = status.index;
             let vm_status = status.entries.iter().find(|entry| entry.key == keys().vm_status(&vm));
             let runs = vm_status.is_some_and(|entry| {
                 let status: VmStatus = serde_json::from_str(&entry.value).unwrap();
                 status.state == VmState::Running && status.node == name
             });
-            let events = store.list(&keys().events(), Read::Consistent).await.unwrap().entries;
+            let events = match store.list(&keys().events(), Read::Consistent).await {
+                Err(StoreError::Unavailable { .. }) => {
+                    changes = 1;
+                    continue;
+                }
+                events => events.unwrap().entries,
+            };
             if runs && events.iter().any(|event| event.value.contains("\"Started\"")) {
                 return;
             }

@@ -53,8 +53,8 @@ struct Move<'a> {
 /// The flags that a person types after `virsh migrate`: with a definition that is to stay at the target, and without.
 const BOTH: [&[&str]; 2] = [&["--live"], &["--live", "--persistent"]];
 const PLAIN: [&[&str]; 1] = [&["--live"]];
-/// The source is paused for as long as it takes, which at 4 MiB/s is longer than zsha bears with a QEMU that does not work.
-const PAUSED: [&[&str]; 1] = [&["--bandwidth", "4"]];
+/// The source is paused for as long as it takes, which at 2 MiB/s is longer than zsha bears with a QEMU that does not work.
+const PAUSED: [&[&str]; 1] = [&["--bandwidth", "2"]];
 /// The time in which a guest that is paused for a fault goes on: it has 5 s for that, and libvirt's answer to a resume
 /// takes some.
 const BORNE: Duration = Duration::from_secs(8);

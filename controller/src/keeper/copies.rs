@@ -87,6 +87,10 @@ impl fmt::Display for VmCopy {
     }
 }
 
+/// The kind of the error of [`Copies::alive`] where some process was in the middle of an exec: another look, a moment
+/// later, tells what it is.
+pub const UNCLEAR: io::ErrorKind = io::ErrorKind::WouldBlock;
+
 /// The copies on one node. Only the kernel bounds these calls: callers that must not hang ask on a thread.
 pub trait Copies: Send + Sync + fmt::Debug + 'static {
     /// Finds every copy that is not dead to its last thread.
@@ -278,9 +282,10 @@ impl ProcCopies {
                 Err(error) => !is_gone(&error),
             };
             if is_qemu && self.could_run_vm(&Bearing::of(&process)) {
-                return Err(io::Error::other(format!(
-                    "process {number} is a QEMU and shows no command line: it may be one of the VM"
-                )));
+                return Err(io::Error::new(
+                    UNCLEAR,
+                    format!("process {number} is a QEMU and shows no command line: it may be one of the VM"),
+                ));
             }
         }
         Ok(())
@@ -324,6 +329,8 @@ impl ProcCopies {
 
 impl Copies for ProcCopies {
     fn alive(&self) -> io::Result<Vec<VmCopy>> {
+        // Keeps the list fresh while nobody calls himself a QEMU of the VM: the first who does is judged by it.
+        let _ = self.users.that_count();
         let (mut copies, mut strangers, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
         let mut buffer = Vec::with_capacity(16 << 10);
         let mut first_seen = false;

@@ -65,6 +65,19 @@ impl Users {
         users
     }
 
+    /// Says when the list was last begun to be read, and lets it be due again.
+    #[cfg(test)]
+    pub(super) fn becomes_due(&self) -> Option<Moment> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).tried.take()
+    }
+
+    /// The users where no file can be read.
+    #[cfg(test)]
+    pub(super) fn never_read() -> Self {
+        let known = Known { tried: Some(Moment::from_nanos(u64::MAX / 2)), ..Known::default() };
+        Self { known: Arc::new(Mutex::new(known)) }
+    }
+
     #[cfg(test)]
     pub(super) fn known_to_be(users: impl IntoIterator<Item = u32>) -> Self {
         let far = Some(Moment::from_nanos(u64::MAX / 2));

@@ -40,6 +40,19 @@ struct Running {
     reports: mpsc::Receiver<Report>,
 }
 
+impl Running {
+    /// The next report on a copy. A round in which some QEMU of this machine is in the middle of an exec says that it could
+    /// not look, and the next one looks again.
+    fn next(&self) -> Report {
+        loop {
+            match self.reports.recv().unwrap() {
+                Report::CannotLook { .. } => {}
+                other => return other,
+            }
+        }
+    }
+}
+
 /// The real thread, looking for a VM that is nowhere else.
 fn running(deadline: Option<Moment>) -> Running {
     let uuid = Uuid::new_v4();
@@ -64,8 +77,8 @@ fn a_copy_is_dead_within_k_of_the_deadline_and_untouched_before() {
     let deadline = running.enforcement.deadline().unwrap();
     assert!(qemu.dies_within(valid_for + K));
     assert!(Clock::Boottime.now() >= deadline, "killed while the lease was valid");
-    assert_eq!(running.reports.recv().unwrap(), Report::Killed { process: qemu.number() });
-    assert_eq!(running.reports.recv().unwrap(), Report::Gone { process: qemu.number() });
+    assert_eq!(running.next(), Report::Killed { process: qemu.number() });
+    assert_eq!(running.next(), Report::Gone { process: qemu.number() });
     let ended = running.enforcement.ended().unwrap();
     assert!(ended.count == 1 && ended.at >= deadline, "{ended:?}");
 }
@@ -133,8 +146,8 @@ fn an_all_clear_is_kept_fresh_while_the_lease_is_not_valid() {
     let begun = Clock::Boottime.now();
     let qemu = Impostor::qemu(running.uuid);
     assert!(qemu.dies_within(K));
-    assert!(matches!(running.reports.recv().unwrap(), Report::Killed { .. }));
-    assert!(matches!(running.reports.recv().unwrap(), Report::Gone { .. }));
+    assert!(matches!(running.next(), Report::Killed { .. }));
+    assert!(matches!(running.next(), Report::Gone { .. }));
     // The report is sent after the moment is kept.
     assert!(running.enforcement.last_clear() >= begun);
 }

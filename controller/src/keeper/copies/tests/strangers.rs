@@ -23,6 +23,15 @@ fn is_copy(user: u32, runs_qemu: &[u32]) -> bool {
     !found.is_empty()
 }
 
+/// A stranger who comes to a quiet node is not ended by a keeper that has let its list of users grow old.
+#[test]
+fn the_list_of_users_is_kept_fresh_though_nobody_calls_himself_a_qemu_of_the_vm() {
+    let copies = ProcCopies::new(Uuid::new_v4());
+    copies.users.becomes_due();
+    assert!(copies.alive().unwrap().is_empty());
+    assert!(copies.users.becomes_due().is_some(), "a scan that finds nobody reads it too");
+}
+
 #[test]
 fn an_impostor_of_a_user_who_could_not_run_the_vm_is_no_copy_and_any_other_is() {
     if !rustix::process::geteuid().is_root() {
@@ -41,11 +50,8 @@ fn while_nobody_knows_who_runs_qemu_everybody_counts() {
     }
     let uuid = Uuid::new_v4();
     let _process = Impostor::of_user(NOBODY, uuid);
-    // Nothing has been read, and nothing is.
-    let users = Users::default();
-    let first = users.that_count();
-    assert_eq!(first, None);
-    let copies = ProcCopies { users: Users::default(), ..ProcCopies::new(uuid) };
+    assert_eq!(Users::default().that_count(), None, "nothing has been read");
+    let copies = ProcCopies { users: Users::never_read(), ..ProcCopies::new(uuid) };
     assert_eq!(copies.alive().unwrap().len(), 1);
 }
 
@@ -57,8 +63,7 @@ fn while_nobody_knows_who_runs_qemu_a_stranger_is_not_taken_for_the_vms_own() {
     }
     let uuid = Uuid::new_v4();
     let (stranger, own) = (Impostor::of_user(NOBODY, uuid), Impostor::qemu(uuid));
-    // Nothing has been read when the only look is taken.
-    let copies = ProcCopies { users: Users::default(), ..ProcCopies::new(uuid) };
+    let copies = ProcCopies { users: Users::never_read(), ..ProcCopies::new(uuid) };
     let mut found = copies.alive().unwrap();
     let certain =
         |of: &Impostor| found.iter().find(|copy| copy.process == of.number()).map(|copy| copy.certain);
