@@ -93,7 +93,7 @@ fn order(document: &HaCluster) -> Vec<NodeName> {
 fn domain(document: &HaCluster, generation: u64) -> DomainSpec {
     let VmId { name, uuid } = document.vm();
     let image = match (document.image_type(), document.image_path()) {
-        (ImageType::FileConf, Some(path)) => DomainImage::qcow2(path),
+        (ImageType::FileConf, Some(path)) => DomainImage::File { path, format: document.image_format() },
         (ImageType::FileConf, None) | (ImageType::CephConf, _) => DomainImage::Rbd {
             monitors: monitors(document),
             pool: document.pool_name().unwrap_or_default().to_owned(),

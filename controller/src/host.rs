@@ -17,6 +17,7 @@
 //!   carries no data: look.
 
 mod child;
+pub mod content;
 #[cfg(test)]
 mod contract;
 mod links;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub use content::{Content, Qcow2};
 pub use linux::LinuxHost;
 pub use simulated::SimulatedHost;
 
@@ -131,8 +133,11 @@ pub enum ImageFact {
     NotReadable {
         reason: String,
     },
-    Present {
-        bytes: u64,
+    Present(Content),
+    /// The image is there, and a file that it rests on is not, or cannot be read.
+    BackingMissing {
+        path: String,
+        reason: String,
     },
     /// The way to the image hangs or gives errors, but the VM that runs here has the image open, and reaches it all the
     /// same.

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use tokio::sync::watch;
 use uuid::Uuid;
+use zsha_crds::document::ImageFormat;
 use zsha_crds::records::DiskSource;
 use zsha_crds::{LocalState, NodeName, VmName};
 
@@ -59,28 +60,6 @@ pub enum DomainImage {
     File { path: PathBuf, format: ImageFormat },
     /// A Ceph block device.
     Rbd { monitors: Vec<String>, pool: String, image: String },
-}
-
-/// The format of an image in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ImageFormat {
-    Qcow2,
-    Raw,
-}
-
-impl ImageFormat {
-    /// The format by QEMU's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Qcow2 => "qcow2",
-            Self::Raw => "raw",
-        }
-    }
-
-    /// The format that QEMU calls so, if zsha starts the VM from such an image.
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::Qcow2, Self::Raw].into_iter().find(|format| format.as_str() == name)
-    }
 }
 
 impl DomainImage {

@@ -22,7 +22,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zsha_controller::guest::Seed;
 use zsha_controller::host::{
-    BridgeFact, BridgeWant, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, LinuxHost,
+    BridgeFact, BridgeWant, Content, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, LinuxHost,
     MountFact, MountWant, SeedFact,
 };
 use zsha_controller::keeper::copies::{Copies, VmCopy};
@@ -117,13 +117,16 @@ fn a_mount_whose_server_never_answers_or_is_gone_is_told_so_and_hides_no_image_e
             );
             assert_eq!(looked.bridges["zbr0"], Observed::Known(BridgeFact::Missing));
 
-            rig.set_image(Image::File { bytes: 7 }).await;
+            rig.set_image(Image::File(b"an image")).await;
             let beside = HostWants { image: Some(ImageWant::File(rig.image())), ..on_it.clone() };
             // More often than there are places for what hangs.
             for _ in 0..3 {
                 let looked = rig.host().look(&beside).await;
                 silent(&looked);
-                assert_eq!(looked.image, Some(Observed::Known(ImageFact::Present { bytes: 7 })));
+                assert_eq!(
+                    looked.image,
+                    Some(Observed::Known(ImageFact::Present(Content::of(b"an image", 8))))
+                );
             }
             drop(server);
             let looked = rig.host().look(&on_it).await;
@@ -188,11 +191,11 @@ fn an_image_whose_path_hangs_is_seen_to_be_reached_by_the_vm_that_has_it_open() 
 fn a_look_for_which_no_child_can_be_made_says_nothing_about_the_image_or_a_mount() {
     inside("a_look_for_which_no_child_can_be_made_says_nothing_about_the_image_or_a_mount", async |rig| {
         rig.host().mount(&rig.share()).await.unwrap();
-        rig.set_image(Image::File { bytes: 7 }).await;
+        rig.set_image(Image::File(b"an image")).await;
         let wants = HostWants { image: Some(ImageWant::File(rig.image())), ..wants(&rig) };
         let look = async || rig.host().look(&wants).await;
         let well = look().await;
-        assert_eq!(well.image, Some(Observed::Known(ImageFact::Present { bytes: 7 })));
+        assert_eq!(well.image, Some(Observed::Known(ImageFact::Present(Content::of(b"an image", 8)))));
         let limit = getrlimit(Resource::Nofile);
         let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
         for spare in 0..3 {

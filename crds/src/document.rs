@@ -100,6 +100,31 @@ pub enum ImageType {
     CephConf,
 }
 
+/// The format of the image in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(remote = "Self", rename_all = "lowercase")]
+pub enum ImageFormat {
+    /// QEMU's own format.
+    Qcow2,
+    /// The bytes of the disk, one after the other.
+    Raw,
+}
+
+impl ImageFormat {
+    /// The format by QEMU's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
+
+    /// The format that QEMU calls so, if zsha starts the VM from such an image.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Qcow2, Self::Raw].into_iter().find(|format| format.as_str() == name)
+    }
+}
+
 /// The desired state of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self", rename_all = "PascalCase", deny_unknown_fields)]
@@ -133,6 +158,11 @@ pub struct Spec {
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "FolderText", extend("default" = ""))]
     pub image_folder: Option<FolderText>,
+    /// The format of `mnvm.img`, only for FileConf. It is said and never guessed: a guest could write to a raw disk what
+    /// makes it look like another format.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ImageFormat", extend("default" = "qcow2"))]
+    pub image_format: Option<ImageFormat>,
     /// The guest's name servers.
     #[serde(rename = "DNS", default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<Written<std::net::Ipv4Addr>>", extend("default" = []))]
@@ -195,7 +225,7 @@ pub struct Spec {
 pub type GuestShutdownSeconds = Whole<10, 300>;
 
 from_mapping_only!(HaCluster, Metadata, Spec);
-from_word_only!(ApiVersion, Kind, ImageType);
+from_word_only!(ApiVersion, Kind, ImageType, ImageFormat);
 
 impl HaCluster {
     pub const DEFAULT_GUEST_SHUTDOWN_SECONDS: u32 = 120;
@@ -263,6 +293,11 @@ impl HaCluster {
             }
             ImageType::CephConf => None,
         }
+    }
+
+    /// The format of the image in a file.
+    pub fn image_format(&self) -> ImageFormat {
+        self.spec.image_format.unwrap_or(ImageFormat::Qcow2)
     }
 
     /// The Ceph pool; none for FileConf.

@@ -14,12 +14,13 @@ use crate::{HaCluster, NodeName};
 pub const FIRST: u32 = 1;
 
 /// The highest format this build reads.
-pub const READS: u32 = 3;
+pub const READS: u32 = 4;
 
 /// The lowest format that has everything this document uses.
 pub fn needed(document: &HaCluster) -> u32 {
     let spec = &document.spec;
     match () {
+        () if spec.image_format.is_some() => 4,
         () if spec.servers.is_some() => 3,
         () if spec.guest_shutdown_seconds.is_some() => 2,
         () => FIRST,

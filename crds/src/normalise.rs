@@ -8,7 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::document::{
-    Availability, BridgeCheck, FolderText, GuestShutdownSeconds, Mount, MountOptions, Nic, Node,
+    Availability, BridgeCheck, FolderText, GuestShutdownSeconds, ImageType, Mount, MountOptions, Nic, Node,
     OptionalPerNode, PoolText, Profile, Seconds, Spec, TimeServer, Written,
 };
 use crate::records::LeaseTimings;
@@ -111,6 +111,10 @@ pub fn effective(cluster: &HaCluster) -> HaCluster {
             image_folder: Some(
                 spec.image_folder.as_ref().map_or_else(FolderText::none, FolderText::canonical),
             ),
+            image_format: match spec.image_type {
+                ImageType::FileConf => Some(cluster.image_format()),
+                ImageType::CephConf => None,
+            },
             dns: Some(spec.dns.iter().flatten().map(Written::canonical).collect()),
             network: spec.network.iter().map(effective_nic).collect(),
             console_proxy_overridden_ip: Some(effective_proxy(spec)),

@@ -91,6 +91,9 @@ fn image(pick: &mut Pick, spec: &mut Map<String, Value>) {
     spec.insert("Type".into(), json!("FileConf"));
     spec.insert("ImageFolder".into(), json!(pick.of(&["/opt/smp/mngt/", "/opt/smp/mngt", "/srv/vm//image"])));
     if pick.half() {
+        spec.insert("ImageFormat".into(), json!(pick.of(&["qcow2", "raw"])));
+    }
+    if pick.half() {
         spec.insert("MonAddrs".into(), pick.of(&[json!(null), json!([])]));
         spec.insert("PoolName".into(), json!(""));
     }

@@ -151,7 +151,7 @@ fn going_back_to_a_default_is_shown_where_the_value_stood() {
 fn the_first_document_adds_everything_and_restarts_nothing() {
     let changes = diff(None, &base());
     assert!(changes.iter().all(|change| change.op == Op::Added && change.impact == Impact::None));
-    assert_eq!(summary(&changes), "0 changed, 20 added, 0 removed; effect on the VM: none");
+    assert_eq!(summary(&changes), "0 changed, 21 added, 0 removed; effect on the VM: none");
 }
 
 #[test]

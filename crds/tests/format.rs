@@ -69,4 +69,5 @@ fn a_document_carries_the_lowest_format_that_has_what_it_uses() {
     assert_eq!(needed(include_str!("good/base.yaml")), format::FIRST);
     assert_eq!(needed(include_str!("good/sections.yaml")), 2);
     assert_eq!(needed(include_str!("good/servers-of-four-nodes.yaml")), 3);
+    assert_eq!(needed(include_str!("good/raw-image.yaml")), 4);
 }

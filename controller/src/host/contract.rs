@@ -19,8 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    BridgeFact, BridgeWant, Host, HostFacts, HostWants, ImageFact, ImageWant, MountFact, MountWant, Observed,
-    Seed, SeedFact,
+    BridgeFact, BridgeWant, Content, Host, HostFacts, HostWants, ImageFact, ImageWant, MountFact, MountWant,
+    Observed, Seed, SeedFact,
 };
 
 pub(crate) use bridges::*;
@@ -78,7 +78,8 @@ pub(crate) enum Link {
 pub(crate) enum Image {
     None,
     Directory,
-    File { bytes: u64 },
+    /// A file that holds this.
+    File(&'static [u8]),
 }
 
 /// Hands the name of every case to a macro.
@@ -208,7 +209,7 @@ pub(crate) async fn each_question_is_answered_once_and_nothing_else_is(rig: &dyn
 pub(crate) async fn storage_that_hangs_is_told_so_in_bounded_time_and_hides_no_bridge(rig: &dyn Rig) {
     rig.set_link(BRIDGE, Link::Dead).await;
     mount(rig).await.unwrap();
-    rig.set_image(Image::File { bytes: 1 }).await;
+    rig.set_image(Image::File(b"1")).await;
     rig.hang_storage().await;
     for _ in 0..2 {
         let facts = look(rig).await;
@@ -220,7 +221,7 @@ pub(crate) async fn storage_that_hangs_is_told_so_in_bounded_time_and_hides_no_b
     rig.go_on().await;
     let facts = look(rig).await;
     assert!(is_mounted(&facts.mounts[&rig.share().target]), "{facts:?}");
-    assert_eq!(facts.image, Some(Observed::Known(ImageFact::Present { bytes: 1 })));
+    assert_eq!(facts.image, Some(Observed::Known(ImageFact::Present(Content::of(b"1", 1)))));
 }
 
 pub(crate) async fn what_cannot_be_looked_at_is_unknown_and_never_absent(rig: &dyn Rig) {
@@ -241,7 +242,7 @@ pub(crate) async fn what_cannot_be_looked_at_is_unknown_and_never_absent(rig: &d
 pub(crate) async fn looking_twice_changes_nothing(rig: &dyn Rig) {
     rig.set_link(BRIDGE, Link::Dead).await;
     mount(rig).await.unwrap();
-    rig.set_image(Image::File { bytes: 7 }).await;
+    rig.set_image(Image::File(b"an image")).await;
     let before = look(rig).await;
     let mut changes = rig.host().changes();
     // The events of what was done may still come; those of looks would never end.

@@ -39,6 +39,9 @@ pub struct LinuxHost {
     following: [AbortHandle; 2],
 }
 
+/// The most files below an image that are looked at. QEMU itself opens no endless chain.
+const MOST_BELOW: usize = 8;
+
 impl LinuxHost {
     /// Begins to follow links and mounts at once, and keeps the guest's seed disk at this path. It needs a tokio
     /// runtime, and a program that understands [`probe::COMMAND`].
@@ -82,7 +85,7 @@ impl LinuxHost {
     /// Looks at the image. The way to it leads over other file systems than its own, and one of those may hang. Then
     /// the file itself is looked at, as the VM has it open; without a VM there is none to look at.
     async fn image(&self, path: &Path) -> Observed<ImageFact> {
-        let fact = probe::image(self.probe.see(&self.children, path).await);
+        let fact = self.with_what_it_rests_on(path).await;
         let (Observed::Known(ImageFact::NotAnswering { reason }), Some(copies)) = (&fact, &self.copies)
         else {
             return fact;
@@ -100,12 +103,40 @@ impl LinuxHost {
             Err(why) => return Observed::Unknown(format!("{reason}; and what the VM has open: {why}")),
         };
         match probe::image(self.probe.see(&self.children, &opened).await) {
-            Observed::Known(ImageFact::Present { .. }) => {
+            Observed::Known(ImageFact::Present(_)) => {
                 Observed::Known(ImageFact::Hidden { reason: reason.clone() })
             }
             Observed::Known(ImageFact::NotAnswering { .. }) => fact,
             Observed::Known(_) => Observed::Unknown(format!("{reason}; and the VM has just closed it")),
             unknown @ Observed::Unknown(_) => unknown,
+        }
+    }
+
+    /// Looks at the image, and at each file that it rests on. A name there that is no plain path is QEMU's to open.
+    async fn with_what_it_rests_on(&self, path: &Path) -> Observed<ImageFact> {
+        let fact = probe::image(self.probe.see(&self.children, path).await);
+        let (mut below, mut seen) = (path.to_owned(), fact.clone());
+        for _ in 0..MOST_BELOW {
+            let next = match &seen {
+                Observed::Known(ImageFact::Present(content)) => content.rests_on(&below),
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            below = next;
+            seen = probe::image(self.probe.see(&self.children, &below).await);
+        }
+        if below == path {
+            return fact;
+        }
+        let missing = |reason: String| {
+            Observed::Known(ImageFact::BackingMissing { path: below.display().to_string(), reason })
+        };
+        match seen {
+            Observed::Known(ImageFact::Present(_)) => fact,
+            Observed::Known(ImageFact::Missing) => missing("it is not there".to_owned()),
+            Observed::Known(ImageFact::NotAFile) => missing("it is no file".to_owned()),
+            Observed::Known(ImageFact::NotReadable { reason }) => missing(reason),
+            other => other,
         }
     }
 

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::ImageFact;
 use super::child::{Children, Hung, NotEnded};
+use super::content::{Content, HEAD};
 use crate::errors::Whose;
 use crate::observed::Observed;
 
@@ -42,7 +43,7 @@ pub(super) enum Seen {
         reason: String,
     },
     File {
-        bytes: u64,
+        content: Content,
     },
     /// The answer is an error of the storage: a stale handle, a share that was shut down.
     Failed {
@@ -129,8 +130,9 @@ fn see(path: &Path) -> Seen {
     if !metadata.is_file() {
         return Seen::NotAFile;
     }
-    match File::open(path).and_then(|mut file| file.read(&mut [0_u8; 512])) {
-        Ok(_) => Seen::File { bytes: metadata.len() },
+    let mut head = Vec::with_capacity(HEAD);
+    match File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head)) {
+        Ok(_) => Seen::File { content: Content::of(&head, metadata.len()) },
         Err(error) => Seen::of(&error),
     }
 }
@@ -252,7 +254,7 @@ pub(super) fn image(seen: Result<Seen, NotSeen>) -> Observed<ImageFact> {
         Ok(Seen::Missing) => Observed::Known(ImageFact::Missing),
         Ok(Seen::Directory | Seen::NotAFile) => Observed::Known(ImageFact::NotAFile),
         Ok(Seen::NotReadable { reason }) => Observed::Known(ImageFact::NotReadable { reason }),
-        Ok(Seen::File { bytes }) => Observed::Known(ImageFact::Present { bytes }),
+        Ok(Seen::File { content }) => Observed::Known(ImageFact::Present(content)),
         Ok(Seen::Failed { reason }) | Err(NotSeen::Hangs(reason)) => {
             Observed::Known(ImageFact::NotAnswering { reason })
         }
@@ -280,8 +282,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("mnvm.img");
         assert_eq!(see(&file), Seen::Missing);
+        fs::write(&file, "").unwrap();
+        assert_eq!(see(&file), Seen::File { content: Content::Empty });
         fs::write(&file, vec![0_u8; 4096]).unwrap();
-        assert_eq!(see(&file), Seen::File { bytes: 4096 });
+        assert!(matches!(see(&file), Seen::File { content: Content::Other { .. } }));
         assert_eq!(see(directory.path()), Seen::Directory);
         assert_eq!(see(Path::new("/dev/null")), Seen::NotAFile);
         assert!(matches!(see(&file.join("below")), Seen::NotReadable { .. }));
@@ -309,9 +313,9 @@ mod tests {
     #[tokio::test]
     async fn what_the_child_says_is_what_is_seen() {
         let path = Path::new("/share/mnvm.img");
-        let said = serde_json::to_string(&Seen::File { bytes: 7 }).unwrap();
+        let said = serde_json::to_string(&Seen::File { content: Content::Empty }).unwrap();
         let probe = scripted(&format!("test \"$1\" = /share/mnvm.img && echo '{said}'"), LONG);
-        assert_eq!(probe.see(&Children::new(), path).await, Ok(Seen::File { bytes: 7 }));
+        assert_eq!(probe.see(&Children::new(), path).await, Ok(Seen::File { content: Content::Empty }));
     }
 
     #[tokio::test]

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    BridgeFact, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, MountFact, MountWant, SeedFact,
+    BridgeFact, Content, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, MountFact, MountWant,
+    SeedFact,
 };
 use crate::guest::Seed;
 use crate::observed::Observed;
@@ -46,9 +47,6 @@ enum SeedSet {
     /// It is the one that was written last.
     Last(Option<Seed>),
 }
-
-/// The size of the image where none was set.
-const IMAGE_BYTES: u64 = 8 << 30;
 
 impl Default for SimulatedHost {
     fn default() -> Self {
@@ -223,7 +221,7 @@ fn well_bridge() -> Observed<BridgeFact> {
 
 fn well_image(want: &ImageWant) -> Observed<ImageFact> {
     Observed::Known(match want {
-        ImageWant::File(_) => ImageFact::Present { bytes: IMAGE_BYTES },
+        ImageWant::File(_) => ImageFact::Present(Content::default()),
         ImageWant::Ceph(monitors) => {
             ImageFact::Reached { monitor: monitors.first().cloned().unwrap_or_default() }
         }

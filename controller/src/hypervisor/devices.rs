@@ -4,10 +4,11 @@
 //! Never here: what they should be, and what follows from a difference (see `plan::devices`).
 
 use serde::Deserialize;
+use zsha_crds::document::ImageFormat;
 use zsha_crds::records::DiskSource;
 
 use super::domain_xml::DomainXmlError;
-use super::{DomainImage, DomainNic, DomainSpec, ImageFormat};
+use super::{DomainImage, DomainNic, DomainSpec};
 
 /// The devices of a process, as far as people change them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

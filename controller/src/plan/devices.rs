@@ -2,6 +2,7 @@
 //! a start goes on from it, and people are told of every other difference.
 
 use zsha_crds::EventReason;
+use zsha_crds::document::ImageFormat;
 use zsha_crds::records::{DiskInUse, DiskSource};
 
 use super::decision::Plan;
@@ -9,7 +10,7 @@ use super::expecting;
 use super::owner::Upkeep;
 use crate::desired::Desired;
 use crate::hypervisor::devices::{BOOT_DISK, SEED_DISK};
-use crate::hypervisor::{Devices, Disk, DomainImage, DomainSpec, ImageFormat, LocalVm};
+use crate::hypervisor::{Devices, Disk, DomainImage, DomainSpec, LocalVm};
 use crate::planted::{self, Bug};
 use crate::world::World;
 

@@ -1,11 +1,14 @@
 //! The conditions of this node: whether it is fit to be given the VM; if not, what is wrong and what to do about it.
 
 use zsha_crds::condition::DRAINED;
-use zsha_crds::document::Watchdog;
+use zsha_crds::document::{ImageFormat, Watchdog};
 use zsha_crds::{Condition, ConditionKind, ConditionStatus, NodeName, condition};
 
 use super::{devices, stability};
-use crate::host::{BridgeFact, HostFacts, ImageFact, ImageWant, MountFact, MountWant, SeedFact};
+use crate::host::{
+    BridgeFact, Content, HostFacts, ImageFact, ImageWant, MountFact, MountWant, Qcow2, SeedFact,
+};
+use crate::hypervisor::DomainImage;
 use crate::intents::Cordon;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
@@ -239,8 +242,14 @@ fn bridges(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
 /// The verdict on the disk that a start here would begin from.
 fn disk(world: &World, desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
     let wants = desired.wants_of(&world.me, world.disk());
-    let (status, reason, message) = image(wants.image.as_ref(), facts);
-    match (world.disk(), devices::image_to_start(world, desired)) {
+    let start_from = devices::image_to_start(world, desired);
+    let (status, reason, message) = match (&start_from, &facts.image) {
+        (Ok(DomainImage::File { path, format }), Some(Observed::Known(ImageFact::Present(content)))) => {
+            usable(&path.display().to_string(), *format, content)
+        }
+        _ => image(wants.image.as_ref(), facts),
+    };
+    match (world.disk(), start_from) {
         (Some(_), Err(why)) => bad("DiskNotUnderstood", why),
         (Some(disk), Ok(_)) if status != ConditionStatus::True => {
             let way_out = devices::way_out(disk);
@@ -250,6 +259,56 @@ fn disk(world: &World, desired: &crate::desired::Desired, facts: &HostFacts) -> 
             (status, reason, format!("{message}, which the VM last wrote to instead of {}", disk.instead_of))
         }
         (None, _) => (status, reason, message),
+    }
+}
+
+/// The verdict on an image file by its content: whether QEMU starts the VM from it in this format.
+fn usable(path: &str, format: ImageFormat, content: &Content) -> Verdict {
+    match (format, content) {
+        (_, Content::Empty) => bad("ImageEmpty", format!("{path} is an empty file: put the image there")),
+        (ImageFormat::Raw, Content::Other { .. }) => good("ImagePresent", format!("{path} is there")),
+        (ImageFormat::Raw, Content::Qcow2(_)) => bad(
+            "ImageOfOtherFormat",
+            format!(
+                "{path} is a qcow2 image, and is to be opened as a raw disk, by which the guest would see its tables: \
+                 see `ImageFormat` in the document"
+            ),
+        ),
+        (ImageFormat::Qcow2, Content::Other { looks_like }) => bad(
+            "ImageOfOtherFormat",
+            format!(
+                "{path} is no qcow2 image ({looks_like}): convert it with `qemu-img convert -O qcow2`, or say \
+                 `ImageFormat: raw` where it is a raw disk"
+            ),
+        ),
+        (ImageFormat::Qcow2, Content::Qcow2(header)) => readable(path, header),
+    }
+}
+
+fn readable(path: &str, header: &Qcow2) -> Verdict {
+    match header {
+        Qcow2 { unknown_version: Some(version), .. } => bad(
+            "ImageOfOtherFormat",
+            format!("{path} is a qcow2 image of version {version}, and QEMU reads 2 and 3"),
+        ),
+        Qcow2 { encrypted: true, .. } => bad(
+            "ImageEncrypted",
+            format!("{path} is encrypted, and zsha has no key for it: convert it with `qemu-img convert`"),
+        ),
+        Qcow2 { truncated: true, .. } => {
+            bad("ImageTruncated", format!("{path} ends before its own tables do: was it copied to its end?"))
+        }
+        Qcow2 { corrupt: true, .. } => bad(
+            "ImageCorrupt",
+            format!(
+                "QEMU has found {path} to be damaged and opens it for no guest. With the VM off everywhere (`zsha stop`), \
+                 `qemu-img check -r all {path}` mends what can be mended; or bring a backup"
+            ),
+        ),
+        Qcow2 { backing: Some(backing), .. } => {
+            good("ImagePresent", format!("{path} is there, and rests on {backing}"))
+        }
+        Qcow2 { .. } => good("ImagePresent", format!("{path} is there")),
     }
 }
 
@@ -278,7 +337,10 @@ pub(super) fn image(want: Option<&ImageWant>, facts: &HostFacts) -> Verdict {
         Some(Observed::Known(ImageFact::NotReadable { reason })) => {
             bad("ImageNotReadable", format!("{path} cannot be read: {reason}"))
         }
-        Some(Observed::Known(ImageFact::Present { .. })) => good("ImagePresent", format!("{path} is there")),
+        Some(Observed::Known(ImageFact::Present(_))) => good("ImagePresent", format!("{path} is there")),
+        Some(Observed::Known(ImageFact::BackingMissing { path: below, reason })) => {
+            bad("BackingMissing", format!("{path} rests on {below}, which cannot be read: {reason}"))
+        }
         Some(Observed::Known(ImageFact::NotReached { reason })) => {
             bad("CephNotReached", format!("{path}: none answers: {reason}"))
         }

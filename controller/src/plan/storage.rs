@@ -73,9 +73,10 @@ fn fault(wants: &HostWants, facts: &HostFacts, waits_for_it: bool) -> Option<Str
             ImageFact::Missing
             | ImageFact::NotAFile
             | ImageFact::NotReadable { .. }
+            | ImageFact::BackingMissing { .. }
             | ImageFact::NotReached { .. },
         ) => waits_for_it,
-        Observed::Known(ImageFact::Present { .. } | ImageFact::Reached { .. }) => false,
+        Observed::Known(ImageFact::Present(_) | ImageFact::Reached { .. }) => false,
         // The very file that QEMU has open answers, whatever is on the way to it; or nobody has looked.
         Observed::Known(ImageFact::Hidden { .. }) | Observed::Unknown(_) => return None,
     };

@@ -21,7 +21,7 @@ use super::notes::{Landed, Seen, Tried};
 use super::ownership::{self, Right, Standing};
 use super::{Notes, Plan, Step, Write, placement};
 use crate::desired::Desired;
-use crate::host::{BridgeFact, HostFacts, HostWants, ImageFact};
+use crate::host::{BridgeFact, Content, HostFacts, HostWants, ImageFact};
 use crate::hypervisor::{
     Devices, DomainFacts, DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, Origin, PauseReason,
 };
@@ -205,7 +205,7 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         went_back: false,
         running_domain: None,
         host: Observed::Known(HostFacts {
-            image: Some(Observed::Known(ImageFact::Present { bytes: 1 })),
+            image: Some(Observed::Known(ImageFact::Present(Content::default()))),
             ..HostFacts::default()
         }),
         host_looked: Some(NOW),

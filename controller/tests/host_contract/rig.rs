@@ -216,7 +216,7 @@ impl Rig for LinuxRig {
         match image {
             Image::None => {}
             Image::Directory => std::fs::create_dir(path).unwrap(),
-            Image::File { bytes } => std::fs::File::create(path).unwrap().set_len(bytes).unwrap(),
+            Image::File(holds) => std::fs::write(path, holds).unwrap(),
         }
     }
 

@@ -126,6 +126,8 @@ codes! {
     ServerCount = "ZSHA-E0053",
     /// A file system that only one host may mount.
     LocalFileSystem = "ZSHA-E0054",
+    /// `ImageFormat` does not fit `Type`.
+    ImageFormatAndType = "ZSHA-E0055",
     /// No mount of the document holds the image.
     ImageNotOnMount = "ZSHA-W0001",
     /// A lease too short to outlast an election of Consul's leader.

@@ -36,6 +36,10 @@ fn effect(difference: &Difference, new: &HaCluster) -> (Impact, &'static str) {
             Impact::AtNextBoot,
             "the VM runs on with the image it has, and boots from the new place next time",
         ),
+        ("ImageFormat", _) => (
+            Impact::AtNextBoot,
+            "the VM runs on with the image it has, which is opened in the new format next time",
+        ),
         ("ChronyServers", _) => (Impact::AtNextBoot, "the guest is handed its time sources when it boots"),
         ("DNS", _) => (Impact::AtNextBoot, "the guest is handed its name servers when it boots"),
         ("Network", _) => (Impact::AtNextBoot, "the guest is handed its NICs when it boots"),

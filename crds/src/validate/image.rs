@@ -77,6 +77,17 @@ fn ceph_conf(draft: &Draft<'_>, found: &mut Vec<Finding>) {
             .hint("write '' or leave it out; or set `Type` to 'FileConf'"),
         );
     }
+    if draft.value("ImageFormat").is_some_and(is_filled) {
+        found.push(
+            Finding::new(
+                Code::ImageFormatAndType,
+                Path::spec().key("ImageFormat"),
+                "must be left out where `Type` is 'CephConf'",
+            )
+            .hint("an image in Ceph is always raw: take the line out; or set `Type` to 'FileConf'")
+            .at_key(),
+        );
+    }
     let missing = |key| draft.value(key).is_none_or(is_empty);
     if missing("MonAddrs") {
         found.push(

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{HostFacts, HostWants, ImageFact, ImageWant, Observed, Seed, SeedFact};
+use super::{Content, HostFacts, HostWants, ImageFact, ImageWant, Observed, Seed, SeedFact};
 use super::{Image, LOOK, PROMPT, Rig, brings, look, seed, wants, within};
+
+/// The beginning of a qcow2 image, which ends before its tables do.
+const QCOW2: &[u8] = b"QFI\xfb\0\0\0\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x10\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\x03\0\0";
 
 async fn seed_fact(rig: &dyn Rig, wanted: Seed) -> Observed<SeedFact> {
     let wants = HostWants { seed: Some(Arc::new(wanted)), ..wants(rig) };
@@ -14,7 +17,9 @@ pub(crate) async fn an_image_is_told_as_what_is_there(rig: &dyn Rig) {
     for (image, fact) in [
         (Image::None, ImageFact::Missing),
         (Image::Directory, ImageFact::NotAFile),
-        (Image::File { bytes: 4096 }, ImageFact::Present { bytes: 4096 }),
+        (Image::File(b""), ImageFact::Present(Content::Empty)),
+        (Image::File(b"an image"), ImageFact::Present(Content::of(b"an image", 8))),
+        (Image::File(QCOW2), ImageFact::Present(Content::of(QCOW2, 48))),
         (Image::None, ImageFact::Missing),
     ] {
         rig.set_image(image).await;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::SimulatedHost;
 use crate::host::contract::{self, Image, Link, Rig, every_case};
-use crate::host::{BridgeFact, Host, ImageFact, MountFact, MountWant};
+use crate::host::{BridgeFact, Content, Host, ImageFact, MountFact, MountWant};
 use crate::observed::Observed;
 
 struct SimulatedRig {
@@ -94,7 +94,7 @@ impl Rig for SimulatedRig {
         self.host.set_image(Observed::Known(match image {
             Image::None => ImageFact::Missing,
             Image::Directory => ImageFact::NotAFile,
-            Image::File { bytes } => ImageFact::Present { bytes },
+            Image::File(holds) => ImageFact::Present(Content::of(holds, holds.len() as u64)),
         }));
     }
 
@@ -118,7 +118,7 @@ impl Rig for SimulatedRig {
 
     async fn go_on(&self) {
         self.mount_by_hand(&self.share().source, &self.share().options).await;
-        self.set_image(Image::File { bytes: 1 }).await;
+        self.set_image(Image::File(b"1")).await;
     }
 
     async fn blind(&self) {

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 use uuid::Uuid;
 use zsha_crds::NodeName;
+use zsha_crds::document::ImageFormat;
 use zsha_crds::records::DiskSource;
 
 use super::SimulatedHosts;
@@ -10,7 +11,7 @@ use super::host::{Activity, Process};
 use super::mishaps::Ending;
 use super::request::Request;
 use super::state::State;
-use crate::hypervisor::{Disk, ImageFormat, MigrationOrder, OffReason, Origin, PauseReason};
+use crate::hypervisor::{Disk, MigrationOrder, OffReason, Origin, PauseReason};
 use crate::observed::Observed;
 
 impl SimulatedHosts {

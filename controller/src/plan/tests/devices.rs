@@ -1,9 +1,10 @@
 //! Tests what follows from a process that has other devices than it was started with.
 
+use zsha_crds::document::ImageFormat;
 use zsha_crds::records::{DiskInUse, DiskSource};
 
 use super::*;
-use crate::hypervisor::{Disk, DomainNic, ImageFormat};
+use crate::hypervisor::{Disk, DomainNic};
 use crate::intents::{Asked, Start, Stop};
 use crate::plan::devices::differences;
 
@@ -139,7 +140,11 @@ fn a_start_goes_on_from_the_disk_that_was_written_to_last_on_every_node() {
     assert_eq!(started(&mut ended_on(overlay())), Some(there.clone()));
     let raw = DiskInUse { format: "raw".to_owned(), ..overlay() };
     let as_raw = DomainImage::File { path: OVERLAY.into(), format: ImageFormat::Raw };
-    assert_eq!(started(&mut ended_on(raw)), Some(as_raw));
+    let mut ended = ended_on(raw);
+    let disk = Content::Other { looks_like: "a raw disk".to_owned() };
+    let image = Some(Observed::Known(ImageFact::Present(disk)));
+    ended.host = Observed::Known(HostFacts { image, ..HostFacts::default() });
+    assert_eq!(started(&mut ended), Some(as_raw));
 
     let mut other = world(2, Some(1), VmPhase::Running, LocalVm::Absent);
     vm(&mut other).record.disk = Some(overlay());

@@ -1,6 +1,9 @@
 //! Tests what a node says of its fitness, and what the line of candidates makes of it.
 
+use zsha_crds::document::ImageFormat;
+
 use super::*;
+use crate::host::Qcow2;
 use crate::host::{BridgeWant, MountFact, MountWant};
 use crate::plan::fitness;
 
@@ -152,5 +155,59 @@ fn a_node_that_the_document_does_not_name_leaves_its_keeper_as_it_is() {
         });
         with_watchdog(&mut world, WatchdogState::Petted { timeout_secs: 4 });
         assert_eq!(decide(&world).steps.len(), told);
+    }
+}
+
+fn image_says(format: ImageFormat, fact: ImageFact) -> (ConditionStatus, String) {
+    let mut world = world(1, None, VmPhase::Stopped, LocalVm::Absent);
+    change(&mut world, |desired| {
+        desired.domain.image = DomainImage::File { path: "/share/mnvm.img".into(), format };
+    });
+    world.host = Observed::Known(HostFacts { image: Some(Observed::Known(fact)), ..HostFacts::default() });
+    let conditions = decide(&world).conditions;
+    let condition = condition::find(&conditions, ConditionKind::ImagePresent).unwrap();
+    let ready = condition::find(&conditions, ConditionKind::Ready).unwrap();
+    assert_eq!(ready.is_true(), condition.is_true(), "{condition:?}");
+    (condition.status, condition.reason.clone())
+}
+
+#[test]
+fn a_node_is_fit_only_where_qemu_starts_the_vm_from_what_the_image_holds() {
+    use ImageFormat::{Qcow2 as AsQcow2, Raw};
+    let other = || Content::Other { looks_like: "a raw disk".to_owned() };
+    let header = |header: Qcow2| Content::Qcow2(header);
+    let plain = Qcow2::default;
+    let good =
+        |format, content| assert_eq!(image_says(format, ImageFact::Present(content)).1, "ImagePresent");
+    good(AsQcow2, Content::default());
+    good(AsQcow2, header(Qcow2 { backing: Some("base.img".to_owned()), ..plain() }));
+    good(Raw, other());
+    for (format, content, reason) in [
+        (AsQcow2, Content::Empty, "ImageEmpty"),
+        (Raw, Content::Empty, "ImageEmpty"),
+        (AsQcow2, other(), "ImageOfOtherFormat"),
+        (Raw, Content::default(), "ImageOfOtherFormat"),
+        (AsQcow2, header(Qcow2 { unknown_version: Some(9), ..plain() }), "ImageOfOtherFormat"),
+        (AsQcow2, header(Qcow2 { encrypted: true, ..plain() }), "ImageEncrypted"),
+        (AsQcow2, header(Qcow2 { truncated: true, ..plain() }), "ImageTruncated"),
+        (AsQcow2, header(Qcow2 { corrupt: true, ..plain() }), "ImageCorrupt"),
+    ] {
+        let said = image_says(format, ImageFact::Present(content));
+        assert_eq!(said, (ConditionStatus::False, reason.to_owned()));
+    }
+    let backing = ImageFact::BackingMissing {
+        path: "/share/base.img".to_owned(),
+        reason: "it is not there".to_owned(),
+    };
+    assert_eq!(image_says(AsQcow2, backing), (ConditionStatus::False, "BackingMissing".to_owned()));
+}
+
+#[test]
+fn a_guest_that_runs_is_left_alone_whatever_its_image_is_said_to_hold() {
+    let mut world = world(1, Some(1), VmPhase::Running, RUNNING);
+    for content in [Content::Empty, Content::Qcow2(Qcow2 { corrupt: true, ..Qcow2::default() })] {
+        let image = Some(Observed::Known(ImageFact::Present(content)));
+        world.host = Observed::Known(HostFacts { image, ..HostFacts::default() });
+        assert!(decide(&world).steps.is_empty());
     }
 }

@@ -75,7 +75,7 @@ fn a_disk_that_answers_again_in_time_is_as_if_nothing_had_been() {
     let (mut world, mut notes) = (hanging(), Notes::default());
     plan(&world, &mut notes);
     later(&mut world, 29);
-    image(&mut world, Observed::Known(ImageFact::Present { bytes: 1 }));
+    image(&mut world, Observed::Known(ImageFact::Present(Content::default())));
     assert_eq!(plan(&world, &mut notes).steps, []);
     later(&mut world, 40);
     image(&mut world, silent());
@@ -135,7 +135,7 @@ fn a_guest_paused_by_its_disk_goes_on_only_when_the_disk_is_back() {
         later(&mut world, secs);
         assert_eq!(pass(&world, &mut notes).steps, [], "it would be paused again");
     }
-    image(&mut world, Observed::Known(ImageFact::Present { bytes: 1 }));
+    image(&mut world, Observed::Known(ImageFact::Present(Content::default())));
     let resumed = |plan: &Plan| matches!(plan.steps.as_slice(), [Step::Resume { .. }]);
     assert!(resumed(&pass(&world, &mut notes)));
     assert_eq!(pass(&world, &mut notes).steps, [], "once in 5 s");
@@ -271,7 +271,7 @@ fn is_ended(mut world: World) -> bool {
 
 #[test]
 fn a_mount_that_is_not_the_images_ends_nothing_whatever_is_wrong_with_it() {
-    let there = || Observed::Known(ImageFact::Present { bytes: 1 });
+    let there = || Observed::Known(ImageFact::Present(Content::default()));
     for (image, other) in
         [("/share/mnvm.img", "/backup"), ("/share/mnvm.img", "/share/iso"), ("/share/mnvm.img", "/sha")]
     {
@@ -299,7 +299,7 @@ fn a_mount_that_is_not_the_images_ends_nothing_whatever_is_wrong_with_it() {
 
 #[test]
 fn of_nested_mounts_the_nearest_above_the_image_is_its_own() {
-    let there = || Observed::Known(ImageFact::Present { bytes: 1 });
+    let there = || Observed::Known(ImageFact::Present(Content::default()));
     let image = "/share/vms/mnvm.img";
     let nested =
         |outer, inner| with_mounts(PAUSED, image, &[("/share", outer), ("/share/vms", inner)], there());
@@ -309,7 +309,8 @@ fn of_nested_mounts_the_nearest_above_the_image_is_its_own() {
 
 #[test]
 fn a_mount_above_the_image_that_hangs_says_nothing_where_the_image_answers_or_nobody_has_looked_at_it() {
-    for image in [Observed::Known(ImageFact::Present { bytes: 1 }), Observed::unknown("Too many open files")]
+    for image in
+        [Observed::Known(ImageFact::Present(Content::default())), Observed::unknown("Too many open files")]
     {
         for local in [RUNNING, PAUSED] {
             let world = with_mounts(local, "/share/mnvm.img", &[("/share", hangs())], image.clone());
@@ -333,7 +334,7 @@ fn an_image_that_the_vm_has_open_and_reaches_is_its_disk_whatever_hangs_on_the_w
 
 #[test]
 fn a_guest_that_waits_for_its_disk_is_moved_where_its_share_is_not_mounted_and_one_that_runs_is_not() {
-    let shadowed = || Observed::Known(ImageFact::Present { bytes: 1 });
+    let shadowed = || Observed::Known(ImageFact::Present(Content::default()));
     for (local, ended) in [(PAUSED, true), (RUNNING, false)] {
         let unmounted = [("/share", MountFact::NotMounted)];
         assert_eq!(
@@ -364,7 +365,7 @@ fn neither_a_bridge_nor_the_seed_is_the_vms_disk() {
                 world.host = Observed::Known(HostFacts {
                     bridges: [("br0".to_owned(), bridge.clone())].into(),
                     seed: Some(seed.clone()),
-                    image: Some(Observed::Known(ImageFact::Present { bytes: 1 })),
+                    image: Some(Observed::Known(ImageFact::Present(Content::default()))),
                     ..HostFacts::default()
                 });
                 assert!(!is_ended(world), "{local:?}, {bridge:?}, {seed:?}");
