@@ -71,7 +71,7 @@ impl DomainImage {
     /// The place of the image, as the ownership record has it.
     pub fn source(&self) -> DiskSource {
         match self {
-            Self::File { path, .. } => DiskSource::File(path.display().to_string()),
+            Self::File { path, .. } => DiskSource::file(path),
             Self::Rbd { pool, image, .. } => DiskSource::Rbd(format!("{pool}/{image}")),
         }
     }

@@ -243,15 +243,13 @@ impl InForce {
     }
 
     /// Takes a document that was seen under the key, unless one of a higher generation was in force before: then the
-    /// store went back in time, and what an operator has replaced does not come back by that. Whether another
-    /// generation is in force now.
-    pub fn offer(&mut self, document: Arc<Document>) -> bool {
+    /// store went back in time, and what an operator has replaced does not come back by that.
+    pub fn offer(&mut self, document: Arc<Document>) {
         let before = self.generation();
         if before.is_none_or(|before| before <= document.generation()) {
             self.document = Some(document);
             self.recovered = false;
         }
-        before != self.generation()
     }
 
     /// The generation of the document in force.
@@ -277,17 +275,15 @@ impl InForce {
         }
     }
 
-    /// Takes in what the history had when it was looked at for the document of this index. Returns true if that is in
-    /// force now.
-    pub fn recover(&mut self, index: u64, document: Option<Document>) -> bool {
+    /// Takes in what the history had when it was looked at for the document of this index. It comes in force where none
+    /// is.
+    pub fn recover(&mut self, index: u64, document: Option<Document>) {
         self.looked_up = Some(index);
-        match document {
-            Some(document) if self.document.is_none() => {
-                self.document = Some(Arc::new(document));
-                self.recovered = true;
-                true
-            }
-            Some(_) | None => false,
+        if let Some(document) = document
+            && self.document.is_none()
+        {
+            self.document = Some(Arc::new(document));
+            self.recovered = true;
         }
     }
 

@@ -83,7 +83,7 @@ pub fn run(settings: &Settings, limit: Duration) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let uuid = VmId::of(&settings.cluster).uuid;
-        let hypervisor = crate::run::hypervisor(settings, Arc::new(ProcCopies::new(uuid)));
+        let hypervisor = crate::run::hypervisor(settings, Arc::new(ProcCopies::new(uuid).patient()));
         if let Err(error) = &hypervisor {
             tracing::warn!(error = format!("{error:#}"), "nothing can be asked of the guest from here");
         }

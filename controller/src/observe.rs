@@ -143,7 +143,6 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     let keeper_blind = blindness.see(edges.clock.now(), &local, &lease);
     let last_end = last_end(edges, views, &local).await;
     let mut world = World {
-        // Taken last: what was looked at before is older, never newer, than `now`.
         now: edges.clock.now(),
         wall: edges.clock.wall(),
         me: edges.me.clone(),
@@ -167,7 +166,8 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         last_end,
         local,
         domain: Observed::from_result(domain),
-        host: Observed::unknown("it depends on the questions, which follow from the rest"),
+        // The questions to it follow from the rest.
+        host: Observed::unknown("nothing has been asked yet"),
         host_looked,
         mounting,
         orders: views.newest_order(),
@@ -176,6 +176,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     };
     world.doubt_what_is_gone_without_a_word();
     world.host = host.facts(world.questions().as_ref());
+    // Taken last: what was looked at before is older, never newer, than `now`.
     world.now = edges.clock.now();
     world
 }

@@ -125,7 +125,7 @@ fn edges(
         keys: Keys::new(&settings.cluster),
         clock: Clock::Boottime,
         store,
-        hypervisor: hypervisor(settings, Arc::clone(copies) as _)?,
+        hypervisor: hypervisor(settings, Arc::new(copies.patient()))?,
         host: Arc::new(LinuxHost::new(settings.seed()).of_vm(Arc::clone(copies) as _)),
         lease,
     })

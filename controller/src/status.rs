@@ -137,7 +137,8 @@ fn state(world: &World, phase: VmPhase) -> VmState {
 
 /// The condition that the running domain is the document's.
 fn current(world: &World, running: u64, observed: u64) -> Condition {
-    let differences = devices::differences(world).unwrap_or_default();
+    let known = devices::differences(world);
+    let differences = known.as_deref().unwrap_or_default();
     let otherwise = format!("the VM runs otherwise than it was started: {}", differences.join("; "));
     let (status, reason, message) = if running == 0 {
         (ConditionStatus::Unknown, "NotRunning", "the VM does not run".to_owned())
@@ -150,6 +151,9 @@ fn current(world: &World, running: u64, observed: u64) -> Condition {
         (ConditionStatus::False, "PendingBoot", pending + &also)
     } else if !differences.is_empty() {
         (ConditionStatus::False, condition::RUNS_OTHERWISE, otherwise)
+    } else if known.is_none() {
+        let unknown = format!("its domain is that of generation {observed}, but its devices are not known");
+        (ConditionStatus::Unknown, condition::DEVICES_UNKNOWN, unknown)
     } else {
         (ConditionStatus::True, "UpToDate", format!("the VM runs as generation {observed} says"))
     };

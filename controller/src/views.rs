@@ -13,7 +13,6 @@ mod watching;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use zsha_crds::records::{EventRecord, Intent, LeaseRecord, NodeStatus, VmRecord, VmStatus};
 use zsha_crds::{ClusterName, Keys, NodeName};
 use zsha_runtime::lease::{Observer, Sight};
@@ -51,7 +50,6 @@ pub struct Views {
     statuses: reflector::Store<StatusRecord>,
     events: reflector::Store<EventRecord>,
     leases: reflector::Store<LeaseRecord>,
-    spec_changes: watch::Sender<u64>,
     in_force: Arc<Mutex<InForce>>,
     shared: Arc<Mutex<Shared>>,
 }

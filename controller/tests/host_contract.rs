@@ -139,6 +139,45 @@ fn a_mount_whose_server_never_answers_or_is_gone_is_told_so_and_hides_no_image_e
     );
 }
 
+fn qemu_img<A: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = A>) {
+    run("qemu-img", arguments);
+}
+
+/// An image on an image on an image, as two snapshots leave it, made by the real `qemu-img`.
+#[test]
+fn an_image_of_which_a_lower_file_is_missing_is_told_with_that_file() {
+    inside("an_image_of_which_a_lower_file_is_missing_is_told_with_that_file", async |rig| {
+        let top = rig.image();
+        let beside = |name: &str| top.with_file_name(name);
+        let (base, middle) = (beside("base.img"), beside("middle.img"));
+        let base_at = base.display().to_string();
+        qemu_img(["create", "-q", "-f", "qcow2", &base_at, "8M"]);
+        qemu_img(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", &base_at, middle.to_str().unwrap()]);
+        // By a relative name, which is meant beside the image and not where somebody looks from.
+        qemu_img(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "middle.img", top.to_str().unwrap()]);
+        let look = async || {
+            let wants = HostWants { image: Some(ImageWant::File(rig.image())), ..HostWants::default() };
+            rig.host().look(&wants).await.image
+        };
+        let whole = look().await;
+        let Some(Observed::Known(ImageFact::Present(Content::Qcow2(header)))) = &whole else {
+            panic!("{whole:?}")
+        };
+        assert_eq!(header.backing.as_deref(), Some("middle.img"));
+        for lower in [&middle, &base] {
+            let away = lower.with_extension("away");
+            std::fs::rename(lower, &away).unwrap();
+            let seen = look().await;
+            let Some(Observed::Known(ImageFact::BackingMissing { path, .. })) = &seen else {
+                panic!("{seen:?}")
+            };
+            assert_eq!(path, &lower.display().to_string());
+            std::fs::rename(&away, lower).unwrap();
+        }
+        assert_eq!(look().await, whole);
+    });
+}
+
 /// This very process, in the place of a QEMU; or none.
 #[derive(Debug)]
 struct Us(AtomicBool);

@@ -30,6 +30,8 @@ impl ConditionStatus {
 /// The reason of [`ConditionKind::UpToDate`], and of [`ConditionKind::Converged`], where the VM has other devices than it
 /// was started with.
 pub const RUNS_OTHERWISE: &str = "RunsOtherwise";
+/// The reason of the same two where the generation is the one in force and the devices cannot be told.
+pub const DEVICES_UNKNOWN: &str = "DevicesUnknown";
 
 /// The reason of [`ConditionKind::Schedulable`] while operators keep the VM from the node.
 pub const DRAINED: &str = "Drained";

@@ -95,12 +95,6 @@ impl ClusterBuilder {
         self
     }
 
-    /// Gives every host the same UUID.
-    pub fn equal_uuids(mut self) -> Self {
-        self.unkind.equal_uuids = true;
-        self
-    }
-
     /// Boots all hosts at once and waits until Consul has a leader and every libvirtd answers.
     pub fn build(self) -> Result<Cluster> {
         let programs = Programs::find(self.product)?;

@@ -107,8 +107,6 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Unkind {
     /// No host knows the name of another, and its own leads to 127.0.1.1, as Debian's installer has it.
     pub names_unknown: bool,
-    /// Every host has the same UUID, as cheap mainboards and cloned machines have.
-    pub equal_uuids: bool,
 }
 
 /// The file in the host's directory that says how far the host's wall clock is from the machine's.
@@ -130,10 +128,7 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
     write(&dir.join(WALL_CLOCK), "+0")?;
     write(&dir.join("server.hcl"), CONSUL_SETTINGS)?;
     write(&dir.join("consul.json"), &consul_config(plan, number, &dir).to_string())?;
-    write(
-        &etc_libvirt.join("libvirtd.conf"),
-        &libvirtd_config(if plan.unkind.equal_uuids { 1 } else { number }),
-    )?;
+    write(&etc_libvirt.join("libvirtd.conf"), &libvirtd_config(number))?;
     write(&etc_libvirt.join("qemu.conf"), QEMU_CONFIG)?;
     write(&dir.join("node.yaml"), NODE_FILE)?;
 

@@ -63,9 +63,7 @@ impl Content {
         }
         Self::Qcow2(Qcow2::of(head, bytes))
     }
-}
 
-impl Content {
     /// The file that an image at this place rests on. None: there is none, or QEMU reaches it otherwise than by a path.
     pub(super) fn rests_on(&self, at: &Path) -> Option<PathBuf> {
         let Self::Qcow2(Qcow2 { backing: Some(name), .. }) = self else { return None };
@@ -101,7 +99,8 @@ impl Qcow2 {
 fn backing(head: &[u8]) -> Option<String> {
     let offset = usize::try_from(number::<8>(head, 8)?).ok().filter(|offset| *offset != 0)?;
     let length = usize::try_from(number::<4>(head, 16)?).ok()?;
-    let name = head.get(offset..offset.checked_add(length)?.min(head.len()))?;
+    // A name that ends beyond what was read is not known: half of it would be another file.
+    let name = head.get(offset..offset.checked_add(length)?)?;
     Some(String::from_utf8_lossy(name).into_owned())
 }
 
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_lies_outside_of_what_was_read_is_cut_or_left_out() {
+    fn a_name_of_which_not_all_was_read_is_none() {
         let far = header(&[(8, &u64::MAX.to_be_bytes()), (16, &u32::MAX.to_be_bytes())]);
         let long = header(&[(8, &500_u64.to_be_bytes()), (16, &u32::MAX.to_be_bytes())]);
         let backing = |head: &[u8]| match Content::of(head, LENGTH) {
@@ -186,7 +185,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(backing(&far), None);
-        assert_eq!(backing(&long).map(|name| name.len()), Some(12));
+        assert_eq!(backing(&long), None, "half a name would be another file");
+        let whole =
+            header(&[(8, &500_u64.to_be_bytes()), (16, &12_u32.to_be_bytes()), (500, b"/a/image.img")]);
+        assert_eq!(backing(&whole).as_deref(), Some("/a/image.img"));
     }
 
     #[test]

@@ -130,11 +130,18 @@ fn see(path: &Path) -> Seen {
     if !metadata.is_file() {
         return Seen::NotAFile;
     }
-    let mut head = Vec::with_capacity(HEAD);
-    match File::open(path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head)) {
-        Ok(_) => Seen::File { content: Content::of(&head, metadata.len()) },
+    match content(path) {
+        Ok(content) => Seen::File { content },
         Err(error) => Seen::of(&error),
     }
+}
+
+fn content(path: &Path) -> io::Result<Content> {
+    let mut file = File::open(path)?;
+    let mut head = Vec::with_capacity(HEAD);
+    file.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    // Of the file that is open: before that, NFS may tell the length that the file had for another host a while ago.
+    Ok(Content::of(&head, file.metadata()?.len()))
 }
 
 impl Seen {

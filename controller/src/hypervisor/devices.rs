@@ -164,7 +164,7 @@ struct BridgeElement {
 fn source(kind: &str, source: Option<SourceElement>) -> DiskSource {
     let Some(source) = source else { return DiskSource::Nothing };
     match (kind, source) {
-        ("file", SourceElement { file: Some(path), .. }) => DiskSource::File(path),
+        ("file", SourceElement { file: Some(path), .. }) => DiskSource::file(path),
         ("network", SourceElement { protocol: Some(protocol), name: Some(name), .. })
             if protocol == "rbd" =>
         {
@@ -305,6 +305,7 @@ mod tests {
         );
         assert_eq!(of("network", "<source protocol='nbd' name='x'/>"), "nbd:x");
         assert_eq!(of("block", "<source dev='/dev/vg/mnvm'/>"), "the block device /dev/vg/mnvm");
+        assert_eq!(of("file", "<source file='/srv/vm//image/./mnvm.img'/>"), "/srv/vm/image/mnvm.img");
         assert_eq!(of("vhostuser", "<source path='/x'/>"), "a source of the kind 'vhostuser'");
     }
 

@@ -83,7 +83,7 @@ fn where_there_is_no_document_the_history_is_looked_at_once() {
     let mut in_force = InForce::default();
     assert_eq!(in_force.needs_history(&Shown::NotReadYet), None);
     assert_eq!(in_force.needs_history(&Shown::Nothing), Some(0));
-    assert!(in_force.recover(0, Some(document(4))));
+    in_force.recover(0, Some(document(4)));
     assert_eq!((generation(&in_force), in_force.needs_history(&Shown::Nothing)), (Some(4), None));
     assert_eq!(in_force.problem(Shown::Nothing), Some(SpecProblem::Gone));
 }
@@ -92,11 +92,11 @@ fn where_there_is_no_document_the_history_is_looked_at_once() {
 fn with_nothing_but_a_bad_document_the_history_is_looked_at_once_for_each() {
     let mut in_force = InForce::default();
     assert_eq!(in_force.needs_history(&bad(9)), Some(9));
-    assert!(!in_force.recover(9, None));
+    in_force.recover(9, None);
     assert_eq!(in_force.needs_history(&bad(9)), None, "there is nothing to be found");
     assert_eq!(in_force.problem(bad(9)), invalid(false));
     assert_eq!(in_force.needs_history(&bad(10)), Some(10));
-    assert!(in_force.recover(10, Some(Arc::unwrap_or_clone(good(4)))));
+    in_force.recover(10, Some(Arc::unwrap_or_clone(good(4))));
     assert_eq!((generation(&in_force), in_force.problem(bad(10))), (Some(4), invalid(true)));
     in_force.offer(good(5));
     assert_eq!((generation(&in_force), in_force.problem(bad(11))), (Some(5), invalid(false)));
@@ -105,7 +105,7 @@ fn with_nothing_but_a_bad_document_the_history_is_looked_at_once_for_each() {
 #[test]
 fn what_came_while_the_history_was_looked_at_is_not_replaced_by_it() {
     let mut in_force = after(&[6]);
-    assert!(!in_force.recover(9, Some(Arc::unwrap_or_clone(good(7)))));
+    in_force.recover(9, Some(Arc::unwrap_or_clone(good(7))));
     assert_eq!((generation(&in_force), in_force.problem(bad(9))), (Some(6), invalid(false)));
 }
 
@@ -247,10 +247,11 @@ fn beside_a_document_that_waits_the_last_one_goes_on_or_comes_from_the_history()
         || Shown::Waits { index: 9, generation: 3, awaited: awaited("for n1, which runs 0.1.0").unwrap() };
     let mut running = after(&[2]);
     assert_eq!((running.needs_history(&shown()), running.problem(shown())), (None, Some(waits(false))));
-    assert!(running.offer(good(3)), "its time has come");
+    running.offer(good(3));
+    assert_eq!(generation(&running), Some(3), "its time has come");
     let mut started = InForce::default();
     assert_eq!(started.needs_history(&shown()), Some(9));
-    assert!(started.recover(9, Some(Arc::unwrap_or_clone(good(2)))));
+    started.recover(9, Some(Arc::unwrap_or_clone(good(2))));
     assert_eq!((generation(&started), started.problem(shown())), (Some(2), Some(waits(true))));
     let told = news(None, Some(&waits(false)), Some(2)).unwrap();
     assert_eq!(told.0, EventReason::SpecWaits);

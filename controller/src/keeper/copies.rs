@@ -87,10 +87,6 @@ impl fmt::Display for VmCopy {
     }
 }
 
-/// The kind of the error of [`Copies::alive`] where some process was in the middle of an exec: another look, a moment
-/// later, tells what it is.
-pub const UNCLEAR: io::ErrorKind = io::ErrorKind::WouldBlock;
-
 /// The copies on one node. Only the kernel bounds these calls: callers that must not hang ask on a thread.
 pub trait Copies: Send + Sync + fmt::Debug + 'static {
     /// Finds every copy that is not dead to its last thread.
@@ -127,6 +123,7 @@ pub struct ProcCopies {
     told: Option<Mutex<BTreeSet<Identity>>>,
     /// The log in which libvirt writes down how the VM has ended.
     log: Option<PathBuf>,
+    patience: Patience,
 }
 
 /// The most that is read of a command line. It is more than Linux allows with the usual stack limit.
@@ -142,11 +139,44 @@ const LINKS_OF_ONE_THREAD: u64 = 3;
 /// place of the old one and the moment when its arguments are there; on a busy machine, it is a turn of another
 /// process.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_micros(500);
-/// The number of such looks. All processes in the middle of an exec are looked at again together, so that a scan takes
-/// no longer however many there are.
-const LOOKS_AGAIN: u32 = 20;
-/// The time that all such looks may take, if each takes long: the thread that kills waits for them.
-const LOOKS_AGAIN_FOR: Duration = Duration::from_millis(20);
+
+/// How often processes in the middle of an exec are looked at again. They are looked at together, so that a scan takes no
+/// longer however many there are.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    looks: u32,
+    /// The time that all these looks may take, if each takes long.
+    within: Duration,
+}
+
+impl Patience {
+    /// The patience of a scan that the thread that kills waits for.
+    const OF_A_KILL: Self = Self { looks: 20, within: Duration::from_millis(20) };
+    /// The patience of a scan that is one question among slower ones: half a second, well below the deadline of every
+    /// call to libvirt.
+    const OF_A_CALL: Self = Self { looks: 1_000, within: Duration::from_millis(500) };
+
+    /// Looks again until nothing is unclear or the patience is over. Returns what still is.
+    fn wait(
+        self,
+        mut unclear: Vec<i32>,
+        mut is_unclear: impl FnMut(i32) -> io::Result<bool>,
+    ) -> io::Result<Vec<i32>> {
+        let begun = Clock::Boottime.now();
+        for _ in 0..self.looks {
+            if unclear.is_empty() || Clock::Boottime.now().since(begun) > self.within {
+                break;
+            }
+            thread::park_timeout(LOOK_AGAIN_AFTER);
+            for number in std::mem::take(&mut unclear) {
+                if is_unclear(number)? {
+                    unclear.push(number);
+                }
+            }
+        }
+        Ok(unclear)
+    }
+}
 
 /// The number of strangers that one scan logs: a user who makes thousands of them must not fill the log.
 const TOLD_AT_ONCE: usize = 4;
@@ -176,7 +206,8 @@ impl ProcCopies {
         let users = Users::default();
         // They are read meanwhile.
         let _ = users.that_count();
-        Self { uuid, proc: PathBuf::from("/proc"), users, told: None, log: None }
+        let proc = PathBuf::from("/proc");
+        Self { uuid, proc, users, told: None, log: None, patience: Patience::OF_A_KILL }
     }
 
     /// Finds copies, and logs once for each process that calls itself a copy and is none.
@@ -192,7 +223,16 @@ impl ProcCopies {
     /// The same, but it logs nothing. It shares the list of users, so that a caller that looks seldom need not begin
     /// without it.
     pub fn silent(&self) -> Self {
-        Self { uuid: self.uuid, proc: self.proc.clone(), users: self.users.clone(), told: None, log: None }
+        let (proc, users) = (self.proc.clone(), self.users.clone());
+        Self { uuid: self.uuid, proc, users, told: None, log: None, patience: self.patience }
+    }
+
+    /// The same for a caller that waits half a second before it takes a process in the middle of an exec for a reason not
+    /// to know: on a busy host another QEMU, just being started, is not let run to its end for that long. It logs where
+    /// this does.
+    pub fn patient(&self) -> Self {
+        let told = self.told.as_ref().map(|_| Mutex::default());
+        Self { told, patience: Patience::OF_A_CALL, ..self.silent() }
     }
 
     /// Judges the process with this number. The handle is opened before the last look. So what is read afterwards is of
@@ -282,10 +322,9 @@ impl ProcCopies {
                 Err(error) => !is_gone(&error),
             };
             if is_qemu && self.could_run_vm(&Bearing::of(&process)) {
-                return Err(io::Error::new(
-                    UNCLEAR,
-                    format!("process {number} is a QEMU and shows no command line: it may be one of the VM"),
-                ));
+                return Err(io::Error::other(format!(
+                    "process {number} is a QEMU and shows no command line: it may be one of the VM"
+                )));
             }
         }
         Ok(())
@@ -329,10 +368,22 @@ impl ProcCopies {
 
 impl Copies for ProcCopies {
     fn alive(&self) -> io::Result<Vec<VmCopy>> {
-        // Keeps the list fresh while nobody calls himself a QEMU of the VM: the first who does is judged by it.
-        let _ = self.users.that_count();
+        if self.told.is_some() {
+            // Keeps the list fresh while nobody calls himself a QEMU of the VM: the first who does is judged by it. Never
+            // by the thread that kills, since that makes a thread.
+            let _ = self.users.that_count();
+        }
         let (mut copies, mut strangers, mut unclear) = (Vec::new(), Vec::new(), Vec::new());
         let mut buffer = Vec::with_capacity(16 << 10);
+        let mut is_unclear = |number| {
+            match self.look(number, &mut buffer)? {
+                Sight::Copy(copy) => copies.push(copy),
+                Sight::Stranger(stranger) => strangers.push(stranger),
+                Sight::Other => {}
+                Sight::Unclear => return Ok(true),
+            }
+            Ok(false)
+        };
         let mut first_seen = false;
         for entry in fs::read_dir(&self.proc)? {
             let entry = entry?;
@@ -340,28 +391,11 @@ impl Copies for ProcCopies {
                 continue;
             };
             first_seen |= number == 1;
-            match self.look(number, &mut buffer)? {
-                Sight::Copy(copy) => copies.push(copy),
-                Sight::Stranger(stranger) => strangers.push(stranger),
-                Sight::Other => {}
-                Sight::Unclear => unclear.push(number),
+            if is_unclear(number)? {
+                unclear.push(number);
             }
         }
-        let begun = Clock::Boottime.now();
-        for _ in 0..LOOKS_AGAIN {
-            if unclear.is_empty() || Clock::Boottime.now().since(begun) > LOOKS_AGAIN_FOR {
-                break;
-            }
-            thread::park_timeout(LOOK_AGAIN_AFTER);
-            for number in std::mem::take(&mut unclear) {
-                match self.look(number, &mut buffer)? {
-                    Sight::Copy(copy) => copies.push(copy),
-                    Sight::Stranger(stranger) => strangers.push(stranger),
-                    Sight::Other => {}
-                    Sight::Unclear => unclear.push(number),
-                }
-            }
-        }
+        let unclear = self.patience.wait(unclear, is_unclear)?;
         // What is there must die, whatever else may be there.
         if copies.is_empty() {
             self.settle(&unclear)?;

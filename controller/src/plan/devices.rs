@@ -1,9 +1,9 @@
 //! What runs, held against what would be started: the disk that the VM writes to goes into the ownership record, so that
 //! a start goes on from it, and people are told of every other difference.
 
-use zsha_crds::EventReason;
 use zsha_crds::document::ImageFormat;
 use zsha_crds::records::{DiskInUse, DiskSource};
+use zsha_crds::{EventReason, NodeName, VmName};
 
 use super::decision::Plan;
 use super::expecting;
@@ -43,12 +43,16 @@ fn disk_in_use(world: &World) -> Option<Option<DiskInUse>> {
     let (devices, domain) = here(world)?;
     let image = domain.image.source();
     let Some(disk) = own_disk(devices, &image) else { return Some(None) };
-    Some((disk.source != image).then(|| DiskInUse {
+    Some((disk.source != image).then(|| in_use(disk, image)))
+}
+
+fn in_use(disk: &Disk, instead_of: DiskSource) -> DiskInUse {
+    DiskInUse {
         source: disk.source.clone(),
         format: disk.format.clone(),
         backing: disk.backing.clone(),
-        instead_of: image,
-    }))
+        instead_of,
+    }
 }
 
 /// The differences between what runs here and what would be started, a sentence each. None: they are not known.
@@ -60,9 +64,9 @@ pub fn differences(world: &World) -> Option<Vec<String>> {
     match own {
         None => all.push(format!("its disk ({image}) is detached")),
         Some(disk) if disk.source != image => all.push(format!(
-            "it writes to {} and not to {image}: a snapshot or a move of its disk that was not zsha's. A start goes on \
-             from there",
-            disk.source
+            "it writes to {} and not to {image}: a snapshot or a move of its disk that was not zsha's. {}",
+            disk.source,
+            goes_on(&in_use(disk, image.clone()))
         )),
         Some(_) => {}
     }
@@ -98,7 +102,11 @@ pub fn differences(world: &World) -> Option<Vec<String>> {
 
 /// The image that a start begins from: the disk that the VM wrote to last. An error says why there is none.
 pub(super) fn image_to_start(world: &World, desired: &Desired) -> Result<DomainImage, String> {
-    let Some(disk) = world.disk() else { return Ok(desired.domain.image.clone()) };
+    world.disk().map_or_else(|| Ok(desired.domain.image.clone()), startable)
+}
+
+/// The disk as one to start from. An error says why it is none.
+fn startable(disk: &DiskInUse) -> Result<DomainImage, String> {
     match (&disk.source, ImageFormat::named(&disk.format)) {
         (DiskSource::File(path), Some(format)) => Ok(DomainImage::File { path: path.into(), format }),
         (DiskSource::File(path), None) => Err(not_to_be_started(
@@ -109,6 +117,30 @@ pub(super) fn image_to_start(world: &World, desired: &Desired) -> Result<DomainI
             Err(not_to_be_started(disk, &format!("{}, from which zsha cannot start it", disk.source)))
         }
     }
+}
+
+/// Says whether a start goes on from this disk.
+fn goes_on(disk: &DiskInUse) -> String {
+    match startable(disk) {
+        Ok(_) => "A start goes on from there".to_owned(),
+        Err(_) => {
+            format!(
+                "zsha cannot start it from there, and starts it from {} only if asked to",
+                disk.instead_of
+            )
+        }
+    }
+}
+
+/// Says how a snapshot is merged back into the image. Empty: the disk does not rest on the image.
+fn merging(disk: &DiskInUse, vm: &VmName, node: &NodeName) -> String {
+    if !disk.backing.contains(&disk.instead_of) {
+        return String::new();
+    }
+    format!(
+        ". `virsh blockcommit {vm} {BOOT_DISK} --base {} --active --pivot --wait` on {node} merges it back",
+        disk.instead_of
+    )
 }
 
 fn not_to_be_started(disk: &DiskInUse, what: &str) -> String {
@@ -144,12 +176,11 @@ impl Upkeep<'_> {
             Some(disk) => (
                 EventReason::DiskChanged,
                 format!(
-                    "the VM on {me} writes to {} now, and not to {}: somebody has made a snapshot, or moved its disk. A \
-                     start goes on from there. `virsh blockcommit {} {BOOT_DISK} --active --pivot --wait` on {me} merges \
-                     a snapshot back",
+                    "the VM on {me} writes to {} now, and not to {}: somebody has made a snapshot, or moved its disk. {}{}",
                     disk.source,
                     disk.instead_of,
-                    self.record().name
+                    goes_on(disk),
+                    merging(disk, &self.record().name, me)
                 ),
             ),
             None => {

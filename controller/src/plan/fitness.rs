@@ -251,12 +251,22 @@ fn disk(world: &World, desired: &crate::desired::Desired, facts: &HostFacts) -> 
     };
     match (world.disk(), start_from) {
         (Some(_), Err(why)) => bad("DiskNotUnderstood", why),
-        (Some(disk), Ok(_)) if status != ConditionStatus::True => {
-            let way_out = devices::way_out(disk);
-            (status, reason, format!("{message}. The VM last wrote there, and not to the image. {way_out}"))
-        }
         (Some(disk), Ok(_)) => {
-            (status, reason, format!("{message}, which the VM last wrote to instead of {}", disk.instead_of))
+            let told = match status {
+                ConditionStatus::True => {
+                    format!("{message}, which the VM last wrote to instead of {}", disk.instead_of)
+                }
+                // It may be all right: nobody gives up what the guest wrote for that.
+                ConditionStatus::Unknown => {
+                    format!("{message}. The VM last wrote there, and not to {}", disk.instead_of)
+                }
+                ConditionStatus::False => format!(
+                    "{message}. The VM last wrote there, and not to {}. {}",
+                    disk.instead_of,
+                    devices::way_out(disk)
+                ),
+            };
+            (status, reason, told)
         }
         (None, _) => (status, reason, message),
     }

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use zsha_crds::records::{LeaseRecord, LeaseState, StoredSpec};
 use zsha_crds::{NodeName, format};
 use zsha_runtime::store::Entry;
@@ -34,11 +33,6 @@ impl Views {
         }
     }
 
-    /// Moves with every document seen.
-    pub fn spec_changes(&self) -> watch::Receiver<u64> {
-        self.spec_changes.subscribe()
-    }
-
     /// The problem of the stored document, if it has one.
     pub fn spec_problem(&self) -> Option<SpecProblem> {
         let shown = self.shown();
@@ -59,9 +53,7 @@ impl Views {
     pub fn recover(&self, index: u64, history: &[Entry]) {
         let waits = |stored: &StoredSpec| self.awaited(stored, None).is_some();
         let newest = in_force::newest_usable(history, &self.cluster, self.reads, waits);
-        if self.in_force().recover(index, newest) {
-            self.spec_changes.send_modify(|count| *count += 1);
-        }
+        self.in_force().recover(index, newest);
     }
 
     /// The contents of the document's key, as last seen.
@@ -91,10 +83,8 @@ impl Views {
         let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(object) = seen
             && self.awaited(&object.value.stored, in_force.generation()).is_none()
-            && in_force.offer(object.value)
         {
-            // It may have waited since it was seen.
-            self.spec_changes.send_modify(|count| *count += 1);
+            in_force.offer(object.value);
         }
         in_force
     }

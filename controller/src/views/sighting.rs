@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt};
-use tokio::sync::watch;
 use zsha_crds::ClusterName;
 use zsha_crds::records::{self, LeaseRecord};
 use zsha_runtime::store::{Entry, StoreError};
@@ -113,18 +112,6 @@ where
     stream.inspect(move |item| {
         if let Ok(event) = item {
             lock(&shared).orders.see(clock.now(), event);
-        }
-    })
-}
-
-/// Counts what was shown of a key.
-pub(super) fn counting<S>(stream: S, count: watch::Sender<u64>) -> impl Stream<Item = S::Item>
-where
-    S: Stream<Item = Result<Event, StoreError>>,
-{
-    stream.inspect(move |item| {
-        if matches!(item, Ok(Event::Apply(_) | Event::InitApply(_))) {
-            count.send_modify(|count| *count += 1);
         }
     })
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use tokio::sync::watch;
 use zsha_crds::records::{self, Intent, LEASE_LOOK_MILLIS, LeaseRecord, NodeStatus, VmRecord, VmStatus};
 use zsha_crds::{ClusterName, Keys, NodeName, VmId};
 use zsha_runtime::backoff::BackoffConfig;
@@ -13,7 +12,7 @@ use zsha_runtime::store::{Entry, Store, StoreError};
 use zsha_runtime::watcher::{self, Event};
 use zsha_runtime::{Clock, reflector};
 
-use super::sighting::{counting, forgetting, lease_news, ordering, sighting};
+use super::sighting::{forgetting, lease_news, ordering, sighting};
 use super::{Shared, StatusRecord, Views};
 use crate::in_force::Document;
 
@@ -76,9 +75,8 @@ pub fn watch(
     let follow = |prefix: String, look: u64| follow(store, prefix, seed, look, WAIT);
     let of_leases = self::follow(store, keys.leases(), seed, LEASE_LOOK_MILLIS, LEASE_WAIT);
     let of_leases = reflector::reflector(leases_writer, of_leases);
-    let spec_changes = watch::Sender::new(0);
     let changes = vec![
-        counting(reflector::reflector(spec_writer, follow(keys.spec(), 50)), spec_changes.clone()).boxed(),
+        reflector::reflector(spec_writer, follow(keys.spec(), 50)).boxed(),
         reflector::reflector(
             intents_writer,
             ordering(follow(keys.intents(), 50), Arc::clone(&shared), clock),
@@ -108,7 +106,6 @@ pub fn watch(
         statuses,
         events,
         leases,
-        spec_changes,
         in_force: Arc::default(),
         shared,
     };

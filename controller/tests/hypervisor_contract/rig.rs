@@ -33,7 +33,7 @@ pub(crate) fn cluster() -> ClusterName {
 }
 
 pub(crate) fn copies(uuid: Uuid) -> Arc<dyn Copies> {
-    Arc::new(ProcCopies::new(uuid))
+    Arc::new(ProcCopies::new(uuid).patient())
 }
 
 pub(crate) struct LibvirtRig {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -68,6 +69,13 @@ pub enum DiskSource {
     Nothing,
 }
 
+impl DiskSource {
+    /// A file by its absolute path, which has one spelling: `/share//vm/` and `/share/vm` are one place.
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        Self::File(path.as_ref().components().collect::<PathBuf>().display().to_string())
+    }
+}
+
 /// The same as it is stored. A kind that only a later build knows is one that this build starts nothing from.
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -85,7 +93,7 @@ const NOTHING: &str = "Nothing";
 impl From<StoredSource> for DiskSource {
     fn from(StoredSource { kind, at }: StoredSource) -> Self {
         match kind.as_str() {
-            FILE => Self::File(at),
+            FILE => Self::file(at),
             RBD => Self::Rbd(at),
             OTHER => Self::Other(at),
             NOTHING => Self::Nothing,

@@ -9,7 +9,7 @@ use super::nodes::NodeSummary;
 use super::protection::Protection;
 use super::vm::{VmSummary, Wanted};
 use super::{DataAge, Facts};
-use crate::{ConditionKind, ConditionStatus, VmState, condition};
+use crate::{Condition, ConditionKind, ConditionStatus, VmState, condition};
 
 /// A condition that is computed when asked for: when it last changed is said only where a record tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -124,9 +124,14 @@ fn converged(facts: &Facts<'_>, vm: &VmSummary, observed: Option<u64>) -> Cluste
                 vm.name
             ),
         ),
-        (Some(_), Some(_)) => match runs_otherwise(facts, vm) {
-            Some(how) => of(False, condition::RUNS_OTHERWISE, how),
-            None => of(True, "UpToDate", format!("generation {generation} is in force")),
+        (Some(_), Some(_)) => match as_started(facts, vm) {
+            Some(told) if told.reason == condition::RUNS_OTHERWISE => {
+                of(False, condition::RUNS_OTHERWISE, told.message.clone())
+            }
+            Some(told) if told.reason == condition::DEVICES_UNKNOWN => {
+                of(Unknown, condition::DEVICES_UNKNOWN, told.message.clone())
+            }
+            Some(_) | None => of(True, "UpToDate", format!("generation {generation} is in force")),
         },
         (Some(_), None) if vm.wanted == Wanted::Stopped && vm.state == VmState::Stopped => {
             of(True, "Stopped", format!("{} is stopped, as asked", vm.name))
@@ -138,11 +143,10 @@ fn converged(facts: &Facts<'_>, vm: &VmSummary, observed: Option<u64>) -> Cluste
     }
 }
 
-/// The owner's word on how the VM runs otherwise than it was started.
-fn runs_otherwise(facts: &Facts<'_>, vm: &VmSummary) -> Option<String> {
+/// The owner's word on whether the VM runs as it was started.
+fn as_started<'a>(facts: &Facts<'a>, vm: &VmSummary) -> Option<&'a Condition> {
     let status = facts.view.vm_status.as_ref().filter(|status| vm.node.as_ref() == Some(&status.node))?;
-    let told = condition::find(&status.conditions, ConditionKind::UpToDate)?;
-    (told.reason == condition::RUNS_OTHERWISE).then(|| told.message.clone())
+    condition::find(&status.conditions, ConditionKind::UpToDate)
 }
 
 fn spec_valid(facts: &Facts<'_>, nodes: &[NodeSummary]) -> ClusterCondition {

@@ -10,7 +10,7 @@ use crate::records::{
     ByVm, Intent, LeaseRecord, LeaseState, LeaseTimings, NodeStatus, Owner, StartRecord, StoredSpec, VmHere,
     VmPhase, VmRecord, VmStatus, Waiting,
 };
-use crate::{Condition, Keys, LocalState, VmName, VmState};
+use crate::{Condition, Keys, LocalState, VmName, VmState, condition};
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -135,6 +135,20 @@ fn a_healthy_cluster_is_ready_converged_and_protected() {
     assert_eq!(status.protection, "survives one more failure: nfs-2 and nfs-3 can take over from nfs-1");
     assert!(status.conditions.iter().all(|c| c.status == ConditionStatus::True), "{:?}", status.conditions);
     assert_eq!(status.failover_bound_seconds, Some(13.0));
+}
+
+#[test]
+fn what_runs_converges_only_if_its_owner_knows_that_it_runs_as_it_was_started() {
+    for (status, reason) in [
+        (ConditionStatus::True, "UpToDate"),
+        (ConditionStatus::False, condition::RUNS_OTHERWISE),
+        (ConditionStatus::Unknown, condition::DEVICES_UNKNOWN),
+    ] {
+        let mut view = healthy();
+        view.vm_status.as_mut().unwrap().conditions =
+            vec![Condition::new(ConditionKind::UpToDate, status, reason, "so", at(16))];
+        assert_eq!(reason_of(&summarise(&view), ConditionKind::Converged), (status, reason.to_owned()));
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use super::events::{self, Bell};
 use super::refusal::{Refusal, not_looked, plain};
 use super::states::{self, Told};
 use crate::hypervisor::GuestRan;
-use crate::keeper::copies::{self, Copies, VmCopy};
+use crate::keeper::copies::{Copies, VmCopy};
 
 /// The VM this hypervisor is bound to, and the facts about it that libvirt cannot tell.
 #[derive(Debug)]
@@ -52,11 +52,6 @@ pub(super) struct Way {
     /// True if libvirt's own check of the shared storage is passed over.
     pub(super) unchecked: bool,
 }
-
-/// The looks at processes of which one is in the middle of an exec, and the pause between them: together half a second,
-/// well below the deadline of every call.
-const LOOKS_AT_PROCESSES: u32 = 25;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// A guest that was asked to shut down.
 #[derive(Debug, Clone, Copy)]
@@ -110,21 +105,8 @@ impl Vm {
         Ok(is_active.then_some(domain))
     }
 
-    /// Looks for the processes. Where another QEMU of this host is just being started, and is not let run to the end of
-    /// its exec, it is looked again for a while: nothing of the VM's own waits for that.
     fn alive(&self) -> Result<Vec<VmCopy>, Refusal> {
-        let mut looks = 0;
-        loop {
-            looks += 1;
-            match self.copies.alive() {
-                Err(error) if error.kind() == copies::UNCLEAR && looks < LOOKS_AT_PROCESSES => {
-                    thread::park_timeout(BETWEEN_LOOKS);
-                }
-                other => {
-                    return other.map_err(|error| not_looked(format!("cannot look for processes: {error}")));
-                }
-            }
-        }
+        self.copies.alive().map_err(|error| not_looked(format!("cannot look for processes: {error}")))
     }
 
     fn has_copy(&self) -> Result<bool, Refusal> {
@@ -336,40 +318,6 @@ mod tests {
         assert!(vm.is_catching_up(running) && vm.is_catching_up(running), "no process of it is there");
         assert!(!vm.is_catching_up(LocalVm::Absent));
         assert!(!vm.is_catching_up(running), "it has caught up");
-    }
-
-    /// A process table in which the first looks meet a QEMU in the middle of an exec, or cannot be had.
-    #[derive(Debug)]
-    struct Table {
-        fails: std::sync::atomic::AtomicU32,
-        with: std::io::ErrorKind,
-    }
-
-    impl Copies for Table {
-        fn alive(&self) -> std::io::Result<Vec<VmCopy>> {
-            let left =
-                self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-            left.map_or(Ok(Vec::new()), |_| Err(self.with.into()))
-        }
-
-        fn kill(&self, _: &VmCopy) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn another_qemu_in_the_middle_of_an_exec_is_looked_at_again_and_a_table_that_cannot_be_had_is_told_at_once()
-     {
-        let left = |fails: u32, with| {
-            let table = Arc::new(Table { fails: fails.into(), with });
-            let bell = Arc::new(Bell::new(Uuid::new_v4()));
-            let copies = Arc::clone(&table) as Arc<dyn Copies>;
-            let vm = Vm::new(Uuid::new_v4(), &VmName::management(), copies, bell, PathBuf::new());
-            (vm.has_copy().ok(), table.fails.load(Ordering::SeqCst))
-        };
-        assert_eq!(left(5, copies::UNCLEAR), (Some(false), 0));
-        assert_eq!(left(5, std::io::ErrorKind::Other), (None, 4));
-        assert_eq!(left(100, copies::UNCLEAR), (None, 100 - LOOKS_AT_PROCESSES), "it has an end");
     }
 
     #[test]

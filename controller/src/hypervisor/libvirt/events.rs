@@ -140,6 +140,9 @@ fn register_and_start() -> Result<(), String> {
     started.map(drop).map_err(|error| format!("no thread for libvirt's event loop: {error}"))
 }
 
+/// The type through which libvirt takes the callbacks of all kinds of events.
+type OnEvent = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+
 /// Asks for the events of a connection.
 #[expect(unsafe_code, reason = "the binding has no safe form of registering callbacks")]
 pub(super) fn listen(
@@ -149,52 +152,18 @@ pub(super) fn listen(
 ) -> Result<Listening, Error> {
     bell.begin();
     let listener = Arc::new(Listener { bell: Arc::clone(bell), closed: closed.clone() });
-    // SAFETY: libvirt hands each kind of event to a callback of the kind's own type, all of them passed through
-    // this one; VIR_DOMAIN_EVENT_ID_LIFECYCLE below is the kind that `on_lifecycle` has the type of. The ABI is the
-    // same, and libvirt casts back before it calls.
-    let on_lifecycle = unsafe {
-        std::mem::transmute::<
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int,
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
-        >(on_lifecycle)
-    };
-    // SAFETY: as above, of VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE and `on_agent`.
-    let on_agent = unsafe {
-        std::mem::transmute::<
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void),
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
-        >(on_agent)
-    };
-    // SAFETY: as above, of VIR_DOMAIN_EVENT_ID_DEVICE_ADDED and _REMOVED and `on_device`.
-    let on_device = unsafe {
-        std::mem::transmute::<
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void),
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
-        >(on_device)
-    };
-    // SAFETY: as above, of VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2 and `on_block_job`.
-    let on_block_job = unsafe {
-        std::mem::transmute::<
-            unsafe extern "C" fn(
-                sys::virConnectPtr,
-                sys::virDomainPtr,
-                *const c_char,
-                c_int,
-                c_int,
-                *mut c_void,
-            ),
-            unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void),
-        >(on_block_job)
-    };
     // Dropping it takes the registrations back that there are by then.
     let mut listening = Listening { connect, domain_events: Vec::new() };
     for (event, callback) in [
-        (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle),
-        (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, on_agent),
-        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, on_device),
-        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, on_device),
-        (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, on_block_job),
+        (sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, on_lifecycle as *const ()),
+        (sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, on_agent as *const ()),
+        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, on_device as *const ()),
+        (sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, on_device as *const ()),
+        (sys::VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, on_block_job as *const ()),
     ] {
+        // SAFETY: libvirt hands each kind of event to a callback of the kind's own type, all of them passed through this
+        // one, and casts back before it calls; each callback above has the type of its kind. The ABI is the same.
+        let callback = unsafe { std::mem::transmute::<*const (), OnEvent>(callback) };
         let opaque = Arc::into_raw(Arc::clone(&listener)).cast_mut().cast::<c_void>();
         // SAFETY: the connection is alive as long as `listening`; no domain means every domain; `opaque` is a reference
         // count of the listener that `let_go` gives back when libvirt needs it no more.

@@ -193,3 +193,25 @@ async fn simulated_copies_are_those_of_their_node_and_die_when_killed() {
     assert_eq!(copies.alive().unwrap().len(), 0);
     assert_eq!(hosts.copies_on(&names[1]).len(), 1);
 }
+
+/// A process in the middle of an exec for so many looks: for whom it is clear in the end, and after how many.
+fn is_waited_for(patience: Patience, looks: u32) -> (bool, u32) {
+    let mut looked = 0;
+    let left = patience.wait(vec![7], |_| {
+        looked += 1;
+        Ok(looked < looks)
+    });
+    (left.unwrap().is_empty(), looked)
+}
+
+#[test]
+fn a_call_waits_longer_for_an_exec_than_the_thread_that_kills_and_neither_waits_for_ever() {
+    // The machine may be busy: here only the looks are counted.
+    let counted = |patience: Patience| Patience { within: Duration::from_secs(3_600), ..patience };
+    let (kill, call) = (counted(Patience::OF_A_KILL), counted(Patience::OF_A_CALL));
+    assert_eq!((is_waited_for(kill, 20), is_waited_for(kill, 21)), ((true, 20), (false, 20)));
+    assert_eq!((is_waited_for(call, 21), is_waited_for(call, u32::MAX)), ((true, 21), (false, 1_000)));
+    let over = Patience { within: Duration::ZERO, ..call };
+    assert!(is_waited_for(over, u32::MAX).1 <= 1, "nor longer than it may take");
+    assert!(call.wait(vec![7], |_| Err(io::Error::other("no table"))).is_err());
+}

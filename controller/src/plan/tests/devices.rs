@@ -118,6 +118,9 @@ fn devices_that_could_not_be_seen_are_no_news() {
     for domain in [Observed::unknown("libvirt hangs"), Observed::Known(DomainFacts::new(Origin::Booted))] {
         world.domain = domain;
         assert!(decide(&world).steps.is_empty() && differences(&world).is_none());
+        let status = crate::status::of_vm(&world, None, None).unwrap();
+        let current = condition::find(&status.conditions, ConditionKind::UpToDate).unwrap();
+        assert_eq!((current.status, current.reason.as_str()), (ConditionStatus::Unknown, "DevicesUnknown"));
     }
     // Nor are those of a generation that nobody knows any more.
     let mut world = on_an_overlay(OVERLAY);
@@ -177,6 +180,37 @@ fn a_disk_that_is_not_there_or_not_understood_is_not_replaced_by_an_older_one() 
         assert!(message.contains(what) && message.contains("zsha start --from-image"), "{message}");
         assert_eq!(says(&world, ConditionKind::Ready).0, ConditionStatus::False);
     }
+}
+
+#[test]
+fn nobody_is_told_to_give_up_what_the_guest_wrote_while_the_disk_only_cannot_be_looked_at() {
+    let hangs =
+        || Observed::Known(ImageFact::NotAnswering { reason: "the server does not answer".to_owned() });
+    for image in [None, Some(Observed::unknown("too many open files")), Some(hangs())] {
+        let mut world = ended_on(overlay());
+        world.host = Observed::Known(HostFacts { image, ..HostFacts::default() });
+        let (status, _, message) = says(&world, ConditionKind::ImagePresent);
+        assert_eq!(status, ConditionStatus::Unknown);
+        assert!(message.contains(OVERLAY) && !message.contains("--from-image"), "{message}");
+    }
+}
+
+#[test]
+fn no_start_is_promised_from_a_disk_that_zsha_cannot_start_from_and_no_merge_of_what_is_no_snapshot() {
+    let told = |change: fn(&mut Disk)| {
+        let mut world = on_an_overlay(OVERLAY);
+        change(&mut devices(&mut world).disks[0]);
+        (only_write(&decide(&world)).message.clone(), differences(&world).unwrap().remove(0))
+    };
+    let (event, difference) = told(|_| ());
+    assert!(event.contains("A start goes on from there") && event.contains("--base /share/mnvm.img"));
+    assert!(difference.contains("A start goes on from there"), "{difference}");
+    let (event, difference) = told(|disk| disk.source = DiskSource::Other("nbd:backup".to_owned()));
+    for said in [&event, &difference] {
+        assert!(said.contains("zsha cannot start it from there") && !said.contains("goes on"), "{said}");
+    }
+    let (event, _) = told(|disk| disk.backing.clear());
+    assert!(event.contains("A start goes on from there") && !event.contains("blockcommit"), "{event}");
 }
 
 #[test]

@@ -26,10 +26,12 @@ fn is_copy(user: u32, runs_qemu: &[u32]) -> bool {
 /// A stranger who comes to a quiet node is not ended by a keeper that has let its list of users grow old.
 #[test]
 fn the_list_of_users_is_kept_fresh_though_nobody_calls_himself_a_qemu_of_the_vm() {
-    let copies = ProcCopies::new(Uuid::new_v4());
+    let copies = ProcCopies::telling(Uuid::new_v4());
     copies.users.becomes_due();
     assert!(copies.alive().unwrap().is_empty());
     assert!(copies.users.becomes_due().is_some(), "a scan that finds nobody reads it too");
+    assert!(copies.silent().alive().unwrap().is_empty());
+    assert!(copies.users.becomes_due().is_none(), "but the thread that kills makes no thread for it");
 }
 
 #[test]
