@@ -27,9 +27,10 @@ endif
 help: ## This list
 	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
+# Without optimisation cargo-nextest is built in two minutes in the place of five, and it only starts the tests.
 setup: ## Install what this machine lacks (Debian, root): libvirt, QEMU, Consul, build tools
 	@if [ "$(ROOT)" = yes ]; then e2e/setup.sh; else echo "setup: not root on Debian, so nothing is installed and the end-to-end tests are left out"; fi
-	@command -v cargo-nextest >/dev/null || $(CARGO) install cargo-nextest --locked --no-default-features --features default-no-update
+	@command -v cargo-nextest >/dev/null || CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install cargo-nextest --locked --no-default-features --features default-no-update --debug
 
 build: setup ## All binaries, for debugging
 	$(CARGO) build --workspace --bins
