@@ -16,6 +16,7 @@
 //! - [`Host::changes`] moves whenever a link or a mount may have changed, or a seed disk was written or refused. It
 //!   carries no data: look.
 
+mod barred;
 mod child;
 pub mod content;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+pub use barred::Barred;
 pub use content::{Content, Qcow2};
 pub use linux::LinuxHost;
 pub use simulated::SimulatedHost;
@@ -134,6 +136,8 @@ pub enum ImageFact {
         reason: String,
     },
     Present(Content),
+    /// The image is there, and QEMU may not use it.
+    Barred(Barred),
     /// The image is there, and a file that it rests on is not, or cannot be read.
     BackingMissing {
         path: String,

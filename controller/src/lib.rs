@@ -20,6 +20,7 @@ pub mod plan;
 pub mod act;
 pub mod status;
 
+mod accounts;
 pub mod dev;
 pub mod embedded;
 mod errors;

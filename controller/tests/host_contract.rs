@@ -12,6 +12,7 @@ mod rig;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,8 +23,8 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zsha_controller::guest::Seed;
 use zsha_controller::host::{
-    BridgeFact, BridgeWant, Content, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant, LinuxHost,
-    MountFact, MountWant, SeedFact,
+    Barred, BridgeFact, BridgeWant, Content, Host, HostError, HostFacts, HostWants, ImageFact, ImageWant,
+    LinuxHost, MountFact, MountWant, SeedFact,
 };
 use zsha_controller::keeper::copies::{Copies, VmCopy};
 use zsha_controller::observed::Observed;
@@ -175,6 +176,52 @@ fn an_image_of_which_a_lower_file_is_missing_is_told_with_that_file() {
             std::fs::rename(&away, lower).unwrap();
         }
         assert_eq!(look().await, whole);
+    });
+}
+
+/// Of what bars QEMU from the image nothing is seen by root's eyes alone.
+#[test]
+fn whether_qemu_may_come_to_the_image_is_asked_as_the_user_that_libvirt_runs_it_as() {
+    inside("whether_qemu_may_come_to_the_image_is_asked_as_the_user_that_libvirt_runs_it_as", async |rig| {
+        use std::os::unix::fs::{PermissionsExt, chown};
+        let folder = rig.share().target.join("smp");
+        std::fs::create_dir_all(&folder).unwrap();
+        mount("none", &rig.share().target, "tmpfs", MountFlags::empty(), None).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("mnvm.img");
+        std::fs::write(&path, "an image").unwrap();
+        let mode = |path: &std::path::Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let wants = HostWants { image: Some(ImageWant::File(path.clone())), ..HostWants::default() };
+        let look = async || rig.host().look(&wants).await.image.unwrap();
+        let there = || Observed::Known(ImageFact::Present(Content::of(b"an image", 8)));
+        mode(&path, 0o600);
+        assert_eq!(look().await, there(), "libvirt hands it over");
+
+        mode(&folder, 0o700);
+        let Observed::Known(ImageFact::Barred(Barred::Folder { user, folder: closed })) = look().await else {
+            panic!("{:?}", look().await)
+        };
+        assert_eq!((user.contains("qemu"), closed), (true, folder.display().to_string()));
+        mode(&folder, 0o711);
+        assert_eq!(look().await, there());
+
+        rustix::mount::mount_remount(&rig.share().target, MountFlags::RDONLY, "").unwrap();
+        assert_eq!(look().await, Observed::Known(ImageFact::Barred(Barred::ReadOnly)));
+        rustix::mount::mount_remount(&rig.share().target, MountFlags::empty(), "").unwrap();
+        assert_eq!(look().await, there());
+
+        rig.squash_root();
+        chown(&path, Some(1), None).unwrap();
+        assert!(matches!(look().await, Observed::Known(ImageFact::NotReadable { .. })));
+        mode(&path, 0o644);
+        assert!(matches!(look().await, Observed::Known(ImageFact::Barred(Barred::File { .. }))));
+        mode(&path, 0o600);
+        let number = Command::new("id").args(["-u", &user]).output().unwrap().stdout;
+        let number = String::from_utf8(number).unwrap().trim().parse().unwrap();
+        chown(&path, Some(number), None).unwrap();
+        assert_eq!(look().await, there(), "root does not read it, and QEMU does");
     });
 }
 

@@ -102,7 +102,7 @@ impl LinuxHost {
             }
             Err(why) => return Observed::Unknown(format!("{reason}; and what the VM has open: {why}")),
         };
-        match probe::image(self.probe.see(&self.children, &opened).await) {
+        match probe::image_to_read(self.probe.see(&self.children, &opened).await) {
             Observed::Known(ImageFact::Present(_)) => {
                 Observed::Known(ImageFact::Hidden { reason: reason.clone() })
             }
@@ -123,7 +123,7 @@ impl LinuxHost {
             };
             let Some(next) = next else { break };
             below = next;
-            seen = probe::image(self.probe.see(&self.children, &below).await);
+            seen = probe::image_to_read(self.probe.see(&self.children, &below).await);
         }
         if below == path {
             return fact;

@@ -15,12 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
 use super::ImageFact;
+use super::barred::{self, Barred, QemuUser};
 use super::child::{Children, Hung, NotEnded};
 use super::content::{Content, HEAD};
 use crate::errors::Whose;
@@ -44,6 +46,9 @@ pub(super) enum Seen {
     },
     File {
         content: Content,
+        /// What keeps QEMU from it. None: nothing that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        barred: Option<Barred>,
     },
     /// The answer is an error of the storage: a stale handle, a share that was shut down.
     Failed {
@@ -73,8 +78,10 @@ pub const RESOLVE: &str = "--resolve";
 /// Does the child's whole work: says what is at the path, or where it leads.
 pub fn run(path: &Path, resolving: bool) -> anyhow::Result<()> {
     println!("{LOOKING}");
-    let told =
-        if resolving { serde_json::to_string(&resolve(path))? } else { serde_json::to_string(&see(path))? };
+    let told = match resolving {
+        true => serde_json::to_string(&resolve(path))?,
+        false => serde_json::to_string(&see_for_qemu(path))?,
+    };
     println!("{told}");
     Ok(())
 }
@@ -131,8 +138,32 @@ fn see(path: &Path) -> Seen {
         return Seen::NotAFile;
     }
     match content(path) {
-        Ok(content) => Seen::File { content },
+        Ok(content) => Seen::File { content, barred: None },
         Err(error) => Seen::of(&error),
+    }
+}
+
+/// The same, and whether QEMU may come to it. Where root may not look, as on a share that makes root nobody, QEMU's own
+/// user may. This process may be that user's afterwards.
+fn see_for_qemu(path: &Path) -> Seen {
+    let by_root = see(path);
+    let may_be_seen = matches!(by_root, Seen::File { .. } | Seen::NotReadable { .. });
+    let for_root = if may_be_seen { barred::may_write(path) } else { Ok(()) };
+    if for_root == Err(Errno::ROFS)
+        && let Seen::File { content, .. } = by_root
+    {
+        return Seen::File { content, barred: Some(Barred::ReadOnly) };
+    }
+    let user = QemuUser::find().filter(|user| may_be_seen && user.become_it().is_ok());
+    match (user, by_root) {
+        (Some(user), Seen::File { content, .. }) => {
+            Seen::File { content, barred: barred::by(path, for_root, &user) }
+        }
+        (Some(user), not_readable @ Seen::NotReadable { .. }) => match see(path) {
+            Seen::File { content, .. } => Seen::File { content, barred: barred::by(path, for_root, &user) },
+            _ => not_readable,
+        },
+        (_, by_root) => by_root,
     }
 }
 
@@ -261,12 +292,21 @@ pub(super) fn image(seen: Result<Seen, NotSeen>) -> Observed<ImageFact> {
         Ok(Seen::Missing) => Observed::Known(ImageFact::Missing),
         Ok(Seen::Directory | Seen::NotAFile) => Observed::Known(ImageFact::NotAFile),
         Ok(Seen::NotReadable { reason }) => Observed::Known(ImageFact::NotReadable { reason }),
-        Ok(Seen::File { content }) => Observed::Known(ImageFact::Present(content)),
+        Ok(Seen::File { barred: Some(barred), .. }) => Observed::Known(ImageFact::Barred(barred)),
+        Ok(Seen::File { content, barred: None }) => Observed::Known(ImageFact::Present(content)),
         Ok(Seen::Failed { reason }) | Err(NotSeen::Hangs(reason)) => {
             Observed::Known(ImageFact::NotAnswering { reason })
         }
         Ok(Seen::NotLooked { reason }) | Err(NotSeen::NotLooked(reason)) => Observed::Unknown(reason),
     }
+}
+
+/// The same for a file that QEMU only reads, or has open already: what bars others from writing it says nothing.
+pub(super) fn image_to_read(seen: Result<Seen, NotSeen>) -> Observed<ImageFact> {
+    image(seen.map(|seen| match seen {
+        Seen::File { content, .. } => Seen::File { content, barred: None },
+        other => other,
+    }))
 }
 
 /// A probe that runs a script in the place of this program.
@@ -290,9 +330,9 @@ mod tests {
         let file = directory.path().join("mnvm.img");
         assert_eq!(see(&file), Seen::Missing);
         fs::write(&file, "").unwrap();
-        assert_eq!(see(&file), Seen::File { content: Content::Empty });
+        assert_eq!(see(&file), Seen::File { content: Content::Empty, barred: None });
         fs::write(&file, vec![0_u8; 4096]).unwrap();
-        assert!(matches!(see(&file), Seen::File { content: Content::Other { .. } }));
+        assert!(matches!(see(&file), Seen::File { content: Content::Other { .. }, .. }));
         assert_eq!(see(directory.path()), Seen::Directory);
         assert_eq!(see(Path::new("/dev/null")), Seen::NotAFile);
         assert!(matches!(see(&file.join("below")), Seen::NotReadable { .. }));
@@ -320,9 +360,12 @@ mod tests {
     #[tokio::test]
     async fn what_the_child_says_is_what_is_seen() {
         let path = Path::new("/share/mnvm.img");
-        let said = serde_json::to_string(&Seen::File { content: Content::Empty }).unwrap();
+        let said = serde_json::to_string(&Seen::File { content: Content::Empty, barred: None }).unwrap();
         let probe = scripted(&format!("test \"$1\" = /share/mnvm.img && echo '{said}'"), LONG);
-        assert_eq!(probe.see(&Children::new(), path).await, Ok(Seen::File { content: Content::Empty }));
+        assert_eq!(
+            probe.see(&Children::new(), path).await,
+            Ok(Seen::File { content: Content::Empty, barred: None })
+        );
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use zsha_crds::{Condition, ConditionKind, ConditionStatus, NodeName, condition};
 
 use super::{devices, stability};
 use crate::host::{
-    BridgeFact, Content, HostFacts, ImageFact, ImageWant, MountFact, MountWant, Qcow2, SeedFact,
+    Barred, BridgeFact, Content, HostFacts, ImageFact, ImageWant, MountFact, MountWant, Qcow2, SeedFact,
 };
 use crate::hypervisor::DomainImage;
 use crate::intents::Cordon;
@@ -347,6 +347,7 @@ pub(super) fn image(want: Option<&ImageWant>, facts: &HostFacts) -> Verdict {
         Some(Observed::Known(ImageFact::NotReadable { reason })) => {
             bad("ImageNotReadable", format!("{path} cannot be read: {reason}"))
         }
+        Some(Observed::Known(ImageFact::Barred(barred))) => not_for_qemu(&path, barred),
         Some(Observed::Known(ImageFact::Present(_))) => good("ImagePresent", format!("{path} is there")),
         Some(Observed::Known(ImageFact::BackingMissing { path: below, reason })) => {
             bad("BackingMissing", format!("{path} rests on {below}, which cannot be read: {reason}"))
@@ -357,6 +358,32 @@ pub(super) fn image(want: Option<&ImageWant>, facts: &HostFacts) -> Verdict {
         Some(Observed::Known(ImageFact::Reached { monitor })) => {
             good("CephReached", format!("Ceph's monitor at {monitor} answers"))
         }
+    }
+}
+
+/// The verdict on an image that is there and that QEMU may not use.
+fn not_for_qemu(path: &str, barred: &Barred) -> Verdict {
+    match barred {
+        Barred::Folder { user, folder } => bad(
+            "ImageFolderClosed",
+            format!(
+                "QEMU's user ({user}) may not enter {folder}, and so cannot open {path}: `chmod o+x {folder}`"
+            ),
+        ),
+        Barred::ReadOnly => bad(
+            "ImageReadOnly",
+            format!(
+                "{path} is on a file system that is mounted read-only here: mount it with rw, and see that the server \
+                 exports it so"
+            ),
+        ),
+        Barred::File { user } => bad(
+            "ImageNotWritable",
+            format!(
+                "neither QEMU's user ({user}) may write {path} here, nor root, who would hand it over: `chown {user} {path}`; \
+                 on a share that makes root nobody (root_squash) type it on the server"
+            ),
+        ),
     }
 }
 

@@ -73,6 +73,7 @@ fn fault(wants: &HostWants, facts: &HostFacts, waits_for_it: bool) -> Option<Str
             ImageFact::Missing
             | ImageFact::NotAFile
             | ImageFact::NotReadable { .. }
+            | ImageFact::Barred(_)
             | ImageFact::BackingMissing { .. }
             | ImageFact::NotReached { .. },
         ) => waits_for_it,

@@ -25,7 +25,12 @@ pub(crate) fn inside(name: &str, case: impl AsyncFnOnce(LinuxRig)) {
         return runtime.block_on(async { case(LinuxRig::new(Path::new(&directory))).await });
     }
     assert!(rustix::process::geteuid().is_root(), "namespaces need root");
-    let directory = tempfile::Builder::new().prefix("zsha-host-").tempdir().unwrap();
+    let directory = tempfile::Builder::new()
+        .prefix("zsha-host-")
+        // As of a share: QEMU's user comes to the image.
+        .permissions(PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
     let ended = Command::new("unshare")
         .args(["--net", "--mount", "--propagation", "private", "--"])
         .arg(std::env::current_exe().unwrap())
@@ -80,6 +85,15 @@ impl LinuxRig {
             guest: Mutex::new(None),
             monitor: Mutex::new(None),
         }
+    }
+
+    /// Takes from whoever looks what root may and others may not, as a share does that makes root nobody.
+    pub(crate) fn squash_root(&self) {
+        let script = format!(
+            "#!/bin/sh\nexec setpriv --bounding-set=-dac_override,-dac_read_search,-fowner -- {} \"$@\"\n",
+            env!("CARGO_BIN_EXE_zsha-controller"),
+        );
+        std::fs::write(self.directory.join("prober"), script).unwrap();
     }
 
     pub(crate) fn another_host(&self) -> LinuxHost {

@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use zsha_runtime::{Clock, Moment};
 
+use crate::accounts;
+
 /// The time for which the list is believed. An administrator who changes `user` in libvirt's settings restarts libvirtd
 /// after it.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
 /// The list is read anew after this, while it is asked for.
 const READ_EVERY: Duration = Duration::from_secs(3);
-
-/// The names that distributions give the user that QEMU runs as, where libvirt's settings name none.
-const USUAL: [&str; 2] = ["libvirt-qemu", "qemu"];
 
 /// The number that the kernel shows in the place of a user that this user namespace does not have: it may be any user.
 const OVERFLOW: u32 = 65_534;
@@ -88,13 +87,13 @@ impl Users {
 
 /// Reads the users from the files below this root.
 fn read(root: &Path) -> io::Result<BTreeSet<u32>> {
-    let settings = match fs::read_to_string(root.join("etc/libvirt/qemu.conf")) {
+    let settings = match fs::read_to_string(root.join(accounts::QEMU_SETTINGS)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         other => other?,
     };
-    let accounts = fs::read_to_string(root.join("etc/passwd"))?;
+    let passwd = fs::read_to_string(root.join("etc/passwd"))?;
     let map = fs::read_to_string(root.join("proc/self/uid_map"))?;
-    let mut users = of_qemu(&settings, &accounts)?;
+    let mut users = of_qemu(&settings, &passwd)?;
     users.extend([0, rustix::process::geteuid().as_raw()]);
     if !sees_every_user(&map) {
         users.insert(OVERFLOW);
@@ -104,31 +103,17 @@ fn read(root: &Path) -> io::Result<BTreeSet<u32>> {
 
 /// Works out the users by libvirt's settings and the list of accounts. An account that is not in the list (of a
 /// directory service, for instance) is an error: its number is not known.
-fn of_qemu(settings: &str, accounts: &str) -> io::Result<BTreeSet<u32>> {
-    let mut users: BTreeSet<u32> = USUAL.iter().filter_map(|name| number(name, accounts)).collect();
-    for named in settings.lines().filter_map(named_user) {
+fn of_qemu(settings: &str, passwd: &str) -> io::Result<BTreeSet<u32>> {
+    let number = |name: &str| accounts::account(name, passwd).map(|account| account.user);
+    let mut users: BTreeSet<u32> = accounts::USUAL.iter().filter_map(|name| number(name)).collect();
+    for named in accounts::named(settings) {
         // As libvirt reads it: a name first, and a number where there is no such name or a plus says so.
-        let user = number(named, accounts).or_else(|| named.trim_start_matches('+').parse().ok());
+        let user = number(named).or_else(|| named.trim_start_matches('+').parse().ok());
         let user =
             user.ok_or_else(|| io::Error::other(format!("QEMU's user {named} has no account here")))?;
         users.insert(user);
     }
     Ok(users)
-}
-
-/// The name in `user = "name"`; a line that is commented out is not in force.
-fn named_user(line: &str) -> Option<&str> {
-    let value = line.trim().strip_prefix("user")?.trim_start().strip_prefix('=')?.trim();
-    let quoted = value.strip_prefix(['"', '\''])?;
-    quoted.split(['"', '\'']).next().filter(|name| !name.is_empty())
-}
-
-fn number(name: &str, accounts: &str) -> Option<u32> {
-    let mut fields = accounts
-        .lines()
-        .map(|line| line.split(':'))
-        .find_map(|mut fields| (fields.next() == Some(name)).then_some(fields))?;
-    fields.nth(1)?.parse().ok()
 }
 
 /// True if every user of the machine has a number here, as outside of every container.

@@ -83,6 +83,25 @@ fn of_the_watchdog_is_said_what_the_document_makes_of_it() {
 }
 
 #[test]
+fn an_image_that_qemu_may_not_use_is_no_home_for_the_vm_and_says_what_to_do_about_it() {
+    use crate::host::Barred;
+    let user = || "libvirt-qemu".to_owned();
+    for (barred, reason, way_out) in [
+        (Barred::Folder { user: user(), folder: "/smp".to_owned() }, "ImageFolderClosed", "chmod o+x /smp"),
+        (Barred::ReadOnly, "ImageReadOnly", "mount it with rw"),
+        (Barred::File { user: user() }, "ImageNotWritable", "chown libvirt-qemu"),
+    ] {
+        let mut world = free(1);
+        let Observed::Known(facts) = &mut world.host else { panic!("no facts") };
+        facts.image = Some(Observed::Known(ImageFact::Barred(barred)));
+        let said = told(&world, ConditionKind::ImagePresent);
+        assert_eq!((said.status, said.reason.as_str()), (ConditionStatus::False, reason));
+        assert!(said.message.contains(way_out), "{}", said.message);
+        assert_eq!(told(&world, ConditionKind::Ready).status, ConditionStatus::False);
+    }
+}
+
+#[test]
 fn a_share_that_could_not_be_mounted_is_tried_again_after_5_s() {
     let mut world = free(1);
     let target = std::path::PathBuf::from("/share");
