@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${ZSHA_BIN_DIR:-target/debug}
-port=${PORT:-7070}
+port=${PORT:-7717}
 export CONSUL_HTTP_ADDR=http://127.0.0.1:$port
 
 # Applies as soon as the store listens; says so if it never does.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zsha_runtime::store::ConsulStore;
-use zsha_runtime::store::consul::{ConnectError, ConsulSettings, Endpoint, Identity, Tls, Token};
+use zsha_runtime::store::consul::{self, ConnectError, ConsulSettings, Endpoint, Identity, Tls, Token};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -18,6 +18,10 @@ pub(crate) fn reach(global: &Global) -> Result<Reach, Failure> {
     if global.token_file.is_none() && variable("CONSUL_HTTP_TOKEN").is_some() {
         return Err(token_in_the_environment());
     }
+    if let Some(one) = consul::not_obeyed(variable).first() {
+        let message = format!("{} is set, {}", one.variable, one.why);
+        return Err(Failure::new(Exit::Usage, "CannotConnect", message).hint(one.hint));
+    }
     let mut settings = ConsulSettings::new(endpoints(&global.consul)?);
     let token_file = global.token_file.clone().or_else(|| installed_token(Path::new(OPERATOR_TOKEN)));
     settings.token = token_file.as_deref().map(Token::from_file).transpose().map_err(unconnected)?;
@@ -28,7 +32,7 @@ pub(crate) fn reach(global: &Global) -> Result<Reach, Failure> {
             return Err(Failure::usage("--client-cert and --client-key must be given together"));
         }
     };
-    settings.tls = Tls { ca: global.ca_cert.clone(), identity };
+    settings.tls = Tls { ca: global.ca_cert.clone(), identity, server_name: global.tls_server_name.clone() };
     let consul = Arc::new(ConsulStore::connect(settings).map_err(unconnected)?);
     Ok(Reach { store: Arc::clone(&consul) as _, consul: Some(consul), named: global.cluster.clone() })
 }

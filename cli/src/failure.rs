@@ -68,6 +68,13 @@ impl Failure {
             StoreError::Malformed { .. } => format!("{doing}: Consul's answer makes no sense"),
         };
         let (exit, reason, hint) = match error {
+            StoreError::Unavailable { reason, .. } if reason.contains("certificate") => (
+                Exit::Unavailable,
+                "StoreUnavailable",
+                "name the authority that signed Consul's certificate: --ca-cert FILE (CONSUL_CACERT); and where the certificate \
+                 bears another name than the host's in the address, that name: --tls-server-name NAME (CONSUL_TLS_SERVER_NAME), \
+                 such as server.dc1.consul",
+            ),
             StoreError::Unavailable { .. } | StoreError::Unknown { .. } => (
                 Exit::Unavailable,
                 "StoreUnavailable",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use zsha_crds::ClusterName;
+use zsha_runtime::store::consul::TlsName;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "For every command")]
@@ -53,6 +54,16 @@ pub struct Global {
         hide_env_values = true
     )]
     pub client_key: Option<PathBuf>,
+    /// The name that Consul's certificate has to bear, where that is another than the host's in its address
+    #[arg(
+        long,
+        env = "CONSUL_TLS_SERVER_NAME",
+        value_name = "NAME",
+        global = true,
+        hide_short_help = true,
+        hide_env_values = true
+    )]
+    pub tls_server_name: Option<TlsName>,
     /// The cluster meant; needed only where the store holds several
     #[arg(long, env = "ZSHA_CLUSTER", value_name = "NAME", global = true, hide_env_values = true)]
     pub cluster: Option<ClusterName>,

@@ -94,6 +94,8 @@ fn a_variable_that_is_empty_is_one_that_is_not_set() {
         "CONSUL_HTTP_TOKEN",
         "CONSUL_HTTP_SSL",
         "CONSUL_CACERT",
+        "CONSUL_CAPATH",
+        "CONSUL_TLS_SERVER_NAME",
         "CONSUL_CLIENT_CERT",
         "CONSUL_CLIENT_KEY",
     ];
@@ -119,6 +121,30 @@ fn a_token_in_the_environment_is_refused_instead_of_ignored() {
         Some(0),
         "what asks Consul nothing needs none"
     );
+}
+
+#[test]
+fn a_variable_of_consuls_that_is_not_obeyed_is_refused_instead_of_ignored() {
+    let status = ["status", "--cluster", "prod"];
+    for (variable, value) in [
+        ("CONSUL_HTTP_SSL_VERIFY", "false"),
+        ("CONSUL_CAPATH", "/etc/ssl"),
+        ("CONSUL_HTTP_AUTH", "ann:secret"),
+        ("CONSUL_NAMESPACE", "east"),
+    ] {
+        let done = process_with(&[(variable, value)], &status);
+        let text = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(2), "{text}");
+        assert!(text.contains(variable) && text.contains("hint: ") && !text.contains("secret"), "{text}");
+        assert_eq!(process_with(&[(variable, value)], &["schema"]).status.code(), Some(0));
+    }
+    assert!(said(&[("CONSUL_HTTP_SSL_VERIFY", "true")], &status).contains("http://127.0.0.1:1: "));
+    assert_eq!(
+        process_with(&[("CONSUL_TLS_SERVER_NAME", "server.dc1.consul")], &status).status.code(),
+        Some(7)
+    );
+    let text = said(&[("CONSUL_TLS_SERVER_NAME", "a b")], &status);
+    assert!(text.contains("'a b' is no name that a certificate could bear"), "{text}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn showing(text: &str, age: Duration) -> anyhow::Result<Arc<Snapshot>> {
 async fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let scene = arguments.next().unwrap_or_else(|| "healthy".to_owned());
-    let port = arguments.next().unwrap_or_else(|| "7070".to_owned());
+    let port = arguments.next().unwrap_or_else(|| "7717".to_owned());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await.context("listening")?;
     println!("http://{}/", listener.local_addr()?);
     let (sender, feed) = watch::channel(Arc::default());

@@ -18,7 +18,7 @@ use axum::routing::put;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
-use zsha_crds::{ClusterName, NodeName, VmId};
+use zsha_crds::{ClusterName, NodeName, PAGE_PORT, VmId};
 use zsha_runtime::store::MemoryStore;
 use zsha_runtime::{Clock, Store};
 
@@ -36,7 +36,7 @@ const NODES: [&str; 3] = ["nfs-1", "nfs-2", "nfs-3"];
 #[derive(Debug, Clone, clap::Args)]
 pub struct DevSettings {
     /// The store listens on this port, the page of node N on this port plus N, all on loopback
-    #[arg(long, value_name = "PORT", default_value_t = 7070, value_parser = clap::value_parser!(u16).range(1024..=65_500))]
+    #[arg(long, value_name = "PORT", default_value_t = PAGE_PORT, value_parser = clap::value_parser!(u16).range(1024..=65_500))]
     pub port: u16,
 }
 
@@ -67,7 +67,7 @@ async fn serve(settings: &DevSettings) -> anyhow::Result<()> {
     }
 }
 
-/// `curl -X PUT -d 'power-off nfs-1' http://127.0.0.1:7070/dev`
+/// `curl -X PUT -d 'power-off nfs-1' http://127.0.0.1:7717/dev`
 async fn by_http(
     State(lab): State<Arc<Mutex<Lab>>>,
     line: String,

@@ -34,7 +34,7 @@ pub const DEFAULT_LIBVIRT: &str = "qemu:///system";
 pub const DEFAULT_LIBVIRT_LOGS: &str = "/var/log/libvirt/qemu";
 /// The address is on loopback: the status names hosts and addresses, so an operator who wants it on the network says
 /// so.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7717";
 pub const DEFAULT_MIGRATION_URI: &str = "qemu+tls://{address}/system";
 pub const DEFAULT_RUN_DIR: &str = "/run/zsha";
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/zsha";
@@ -108,6 +108,8 @@ pub struct ConsulAccess {
     /// The client's certificate. It is set together with `client_key`, or neither is.
     pub client_cert: Option<PathBuf>,
     pub client_key: Option<PathBuf>,
+    /// The name that Consul's certificate bears, where that is another than the host's in its address.
+    pub tls_server_name: Option<consul::TlsName>,
 }
 
 impl ConsulAccess {
@@ -119,7 +121,8 @@ impl ConsulAccess {
         };
         let mut settings = consul::ConsulSettings::new(self.endpoints.clone());
         settings.token = self.token_file.as_deref().map(consul::Token::from_file).transpose()?;
-        settings.tls = consul::Tls { ca: self.ca_cert.clone(), identity };
+        settings.tls =
+            consul::Tls { ca: self.ca_cert.clone(), identity, server_name: self.tls_server_name.clone() };
         Ok(settings)
     }
 }
@@ -140,7 +143,7 @@ pub struct Flags {
     /// Libvirt's connection [env: ZSHA_LIBVIRT] [default: qemu:///system]
     #[arg(long, value_name = "URI")]
     pub libvirt: Option<String>,
-    /// Address of the read-only page, status and metrics [env: ZSHA_LISTEN] [default: 127.0.0.1:7070]
+    /// Address of the read-only page, status and metrics [env: ZSHA_LISTEN] [default: 127.0.0.1:7717]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
     /// The node's own file [env: ZSHA_CONFIG] [default: /etc/zsha/controller.yaml where it exists]
@@ -163,14 +166,21 @@ pub struct Flags {
 pub type Environment = BTreeMap<String, String>;
 
 /// Every variable that [`read_file`] or [`resolve`] looks at.
-pub const VARIABLES: [&str; 16] = [
+pub const VARIABLES: [&str; 23] = [
     "CONSUL_CACERT",
+    "CONSUL_CAPATH",
     "CONSUL_CLIENT_CERT",
     "CONSUL_CLIENT_KEY",
+    "CONSUL_GRPC_ADDR",
     "CONSUL_HTTP_ADDR",
+    "CONSUL_HTTP_AUTH",
     "CONSUL_HTTP_SSL",
+    "CONSUL_HTTP_SSL_VERIFY",
     "CONSUL_HTTP_TOKEN",
     "CONSUL_HTTP_TOKEN_FILE",
+    "CONSUL_NAMESPACE",
+    "CONSUL_PARTITION",
+    "CONSUL_TLS_SERVER_NAME",
     "RUST_LOG",
     "ZSHA_CLUSTER",
     "ZSHA_CONFIG",

@@ -44,5 +44,8 @@ pub use names::{ClusterName, InvalidName, NodeName, VmId, VmName};
 pub use reason::EventReason;
 pub use vm_state::{LocalState, VmState};
 
+/// The TCP port of a node's page where its settings name no other. ZStack's agents have 7069 to 7072 and 7770 to 7771.
+pub const PAGE_PORT: u16 = 7717;
+
 /// `apiVersion` of every document this build writes.
 pub const API_VERSION: &str = "zsha.io/v1";

@@ -12,7 +12,7 @@ use crate::{leftovers, net};
 /// The cluster's name in every lab.
 pub const CLUSTER: &str = "lab";
 /// The port on which each controller serves its status, on the host's own first address.
-pub(crate) const STATUS_PORT: u16 = 7070;
+pub(crate) const STATUS_PORT: u16 = 7717;
 pub(crate) const CONSUL_PORT: u16 = 8500;
 
 /// Programs the lab starts, found once.
@@ -125,6 +125,8 @@ pub(crate) fn lay_out(plan: &Plan<'_>, number: usize) -> Result<HostConfig> {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     }
     write(&dir.join("hosts"), &hosts_file(plan, number))?;
+    // Two hosts with one id are one machine, or a copy of it.
+    write(&dir.join("machine-id"), &format!("{:032x}\n", 0x93_0000 + number))?;
     write(&dir.join(WALL_CLOCK), "+0")?;
     write(&dir.join("server.hcl"), CONSUL_SETTINGS)?;
     write(&dir.join("consul.json"), &consul_config(plan, number, &dir).to_string())?;

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
-use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Endpoint, Token};
+use zsha_runtime::store::consul::{ConsulSettings, ConsulStore, Endpoint, Tls, Token};
 use zsha_runtime::store::{Entry, Op, Read, Store, StoreError, Txn, contract};
 use zsha_runtime::watcher::{Config, Event, watcher};
 
@@ -195,6 +195,23 @@ async fn the_agent_tells_its_raft_multiplier_and_the_leader_its_address() {
     let [member] = members.as_slice() else { panic!("one server, {} members", members.len()) };
     assert_eq!((&member.node, &member.version), (&agent.node, &agent.version));
     assert_eq!((member.status, member.server), (zsha_runtime::store::consul::MemberStatus::Alive, true));
+}
+
+#[tokio::test]
+async fn a_certificate_is_held_against_the_name_that_is_given_where_the_address_is_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, endpoint, ca) = consul::server_with_tls(directory.path()).await;
+    let read = async |server_name: Option<&str>| {
+        let server_name = server_name.map(|name| name.parse().unwrap());
+        let tls = Tls { ca: Some(ca.clone()), identity: None, server_name };
+        let settings = ConsulSettings { tls, ..ConsulSettings::new(vec![endpoint.clone()]) };
+        ConsulStore::connect(settings).unwrap().get("p/k", Read::Consistent).await
+    };
+    assert_eq!(read(Some("server.dc1.consul")).await.unwrap(), None);
+    for other in [None, Some("server.dc2.consul")] {
+        let refused = read(other).await.unwrap_err().to_string();
+        assert!(refused.contains("certificate not valid for name"), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -114,12 +114,12 @@ mod tests {
     fn addresses_localhost_and_own_names_are_this_server_and_nothing_else_is() {
         let own = OwnNames::new(["NFS-1".to_owned()]);
         for host in
-            ["127.0.0.1:7070", "10.0.0.7", "[::1]:7070", "localhost", "LOCALHOST:80", "nfs-1:7070", "nfs-1."]
+            ["127.0.0.1:7717", "10.0.0.7", "[::1]:7717", "localhost", "LOCALHOST:80", "nfs-1:7717", "nfs-1."]
         {
             assert!(own.include(host), "{host}");
         }
         for host in
-            ["evil.example", "evil.example:7070", "localhost.evil.example", "127.0.0.1.evil.example", ""]
+            ["evil.example", "evil.example:7717", "localhost.evil.example", "127.0.0.1.evil.example", ""]
         {
             assert!(!own.include(host), "{host}");
         }

@@ -95,7 +95,7 @@ async fn an_unknown_path_is_a_404_in_json() {
 #[tokio::test]
 async fn a_request_that_names_another_host_is_refused() {
     let (_feed, server) = healthy_server().await;
-    for host in ["127.0.0.1", "localhost:7070", "nfs-1", "NFS-1:7070"] {
+    for host in ["127.0.0.1", "localhost:7717", "nfs-1", "NFS-1:7717"] {
         assert_eq!(ask(server.address, "GET /api/v1/status", host).await.status, 200, "{host}");
     }
     for target in ["/api/v1/status", "/", "/metrics", "/nowhere"] {

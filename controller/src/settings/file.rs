@@ -30,6 +30,7 @@ pub(super) struct FileSettings {
     pub(super) consul_ca_cert: Option<String>,
     pub(super) consul_client_cert: Option<String>,
     pub(super) consul_client_key: Option<String>,
+    pub(super) consul_tls_server_name: Option<String>,
     pub(super) libvirt: Option<String>,
     pub(super) libvirt_log_directory: Option<String>,
     pub(super) listen: Option<String>,

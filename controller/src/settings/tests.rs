@@ -31,7 +31,7 @@ fn with_only_the_names_given_everything_has_its_default() {
     assert_eq!(settings.consul.endpoints, [DEFAULT_CONSUL.parse().unwrap()]);
     assert_eq!(settings.consul.token_file, None);
     assert_eq!(settings.libvirt, "qemu:///system");
-    assert_eq!(settings.listen, "127.0.0.1:7070".parse().unwrap());
+    assert_eq!(settings.listen, format!("127.0.0.1:{}", zsha_crds::PAGE_PORT).parse().unwrap());
     assert!(settings.listen.ip().is_loopback());
     assert_eq!(settings.run_dir, PathBuf::from("/run/zsha"));
     assert_eq!(settings.seed(), PathBuf::from("/var/lib/zsha/prod/seed.img"));
@@ -90,7 +90,7 @@ cluster: prod
 node: nfs-3
 consul: [http://127.0.0.1:8500, http://10.0.0.1:8500]
 consulTokenFile: /etc/zsha/token
-listen: 0.0.0.0:7070
+listen: 0.0.0.0:7717
 domainType: qemu
 unsafeMigration: true
 watchdogDevice: /dev/watchdog1
@@ -155,7 +155,7 @@ fn a_variable_that_is_not_text_matters_only_where_it_is_one_of_ours() {
 fn everything_that_is_wrong_is_told_at_once_with_its_place_and_what_is_allowed() {
     let flags =
         Flags { node: Some("-x-".to_owned()), libvirt: Some("xen:///".to_owned()), ..Flags::default() };
-    let pairs = [("ZSHA_LISTEN", "7070"), ("CONSUL_HTTP_TOKEN_FILE", "token"), ("RUST_LOG", "a=loud")];
+    let pairs = [("ZSHA_LISTEN", "7717"), ("CONSUL_HTTP_TOKEN_FILE", "token"), ("RUST_LOG", "a=loud")];
     insta::assert_snapshot!(complaint(
         &flags,
         &pairs,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 use zsha_crds::InvalidName;
-use zsha_runtime::store::consul::Endpoint;
+use zsha_runtime::store::consul::{self, Endpoint};
 
 use super::file::{Addresses, FileSettings};
 use super::{
@@ -190,7 +190,26 @@ impl Values<'_> {
                 hint: "set both of CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY, or neither".to_owned(),
             });
         }
-        Some(ConsulAccess { endpoints: endpoints?, token_file, ca_cert, client_cert, client_key })
+        let said = self.said(&Ways {
+            flag: None,
+            variable: "CONSUL_TLS_SERVER_NAME",
+            key: ("consulTlsServerName", file.consul_tls_server_name.as_deref()),
+        });
+        let tls_server_name = said.and_then(|(origin, given)| self.checked(origin, given, tls_name));
+        for one in consul::not_obeyed(|name| set(self.environment, name).map(str::to_owned)) {
+            self.problems.push(Problem::Together {
+                what: format!("{} is set, {}", one.variable, one.why),
+                hint: one.hint.to_owned(),
+            });
+        }
+        Some(ConsulAccess {
+            endpoints: endpoints?,
+            token_file,
+            ca_cert,
+            client_cert,
+            client_key,
+            tls_server_name,
+        })
     }
 
     fn log(&mut self, flags: &Flags, file: &FileSettings) -> Option<LogSettings> {
@@ -309,6 +328,11 @@ impl Values<'_> {
     }
 }
 
+fn tls_name(text: &str) -> Result<consul::TlsName, String> {
+    text.parse()
+        .map_err(|_| "must be a name that Consul's certificate bears, such as 'server.dc1.consul'".to_owned())
+}
+
 fn absolute_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() {
@@ -333,7 +357,7 @@ fn secret(text: &str) -> Result<Uuid, String> {
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
-        "must be an IP address and a port, such as '127.0.0.1:7070', '[::1]:7070', or '0.0.0.0:7070' for every network"
+        "must be an IP address and a port, such as '127.0.0.1:7717', '[::1]:7717', or '0.0.0.0:7717' for every network"
             .to_owned()
     })
 }

@@ -12,6 +12,8 @@ use super::HostConfig;
 /// Directories that outlive a power loss, each from `DIR/disk/...`.
 const ON_DISK: [&str; 4] = ["/etc/libvirt", "/var/lib/libvirt", "/var/cache/libvirt", "/var/log/libvirt"];
 
+pub(super) const MACHINE_ID: &str = "/etc/machine-id";
+
 /// The directory at which the product expects the share.
 const SHARE: &str = "/opt/smp/mngt";
 
@@ -20,6 +22,10 @@ pub(super) fn set_up(host: &HostConfig) -> Result<()> {
     fresh("sysfs", "/sys", "")?;
     bind(&host.dir.join("boot_id"), "/proc/sys/kernel/random/boot_id")?;
     bind(&host.dir.join("hosts"), "/etc/hosts")?;
+    // A machine that systemd has never run on has none to put it over. A host with a systemd has it on its own disk.
+    if !host.bare && Path::new(MACHINE_ID).exists() {
+        bind(&host.dir.join("machine-id"), MACHINE_ID)?;
+    }
     for directory in ON_DISK {
         let source = on_disk(&host.dir, directory);
         fs::create_dir_all(&source).with_context(|| format!("create {}", source.display()))?;

@@ -17,6 +17,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
 use super::HostConfig;
+use super::mounts::MACHINE_ID;
 use crate::command;
 
 const NOTHING: Option<&std::ffi::CStr> = None;
@@ -102,6 +103,10 @@ pub(super) fn furnish(host: &HostConfig) -> Result<()> {
     }
     fs::write("/etc/fstab", "")?;
     fs::write("/etc/hostname", &host.name)?;
+    if Path::new(MACHINE_ID).exists() {
+        fs::remove_file(MACHINE_ID).context("remove the machine's id")?;
+    }
+    fs::copy(host.dir.join("machine-id"), MACHINE_ID).context("write the host's own machine id")?;
     for entry in fs::read_dir("/etc/ssh").context("list /etc/ssh")? {
         let path = entry?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ssh_host_")) {

@@ -44,6 +44,7 @@ mod failure;
 mod hedge;
 mod settings;
 mod transaction;
+mod variables;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,9 +66,10 @@ use hedge::{Fate, Tally};
 use transaction::Request;
 
 pub use agent::{Agent, Member, MemberStatus};
-pub use client::{Identity, Tls};
+pub use client::{Identity, InvalidTlsName, Tls, TlsName};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use settings::{ConnectError, ConsulSettings, DEFAULT_REQUEST_TIMEOUT, Token};
+pub use variables::{NotObeyed, asked as variables_not_obeyed, not_obeyed};
 
 /// Requests sent since the store was made, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

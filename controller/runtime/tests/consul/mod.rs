@@ -188,6 +188,25 @@ async fn one(settings: Value) -> Agent {
     server
 }
 
+/// One server with a certificate as Consul's own tool makes it, at an address that is not in it; and the file of the
+/// authority.
+pub(crate) async fn server_with_tls(directory: &Path) -> (Agent, Endpoint, PathBuf) {
+    for words in [&["tls", "ca", "create"][..], &["tls", "cert", "create", "-server"]] {
+        let made = Command::new(consul()).args(words).current_dir(directory).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let at = |name: &str| directory.join(name);
+    let port = free_ports(1)[0];
+    let server = one(json!({
+        "addresses": { "https": "127.0.0.2" },
+        "ports": { "https": port },
+        "cert_file": at("dc1-server-consul-0.pem"),
+        "key_file": at("dc1-server-consul-0-key.pem"),
+    }))
+    .await;
+    (server, format!("https://127.0.0.2:{port}").parse().unwrap(), at("consul-agent-ca.pem"))
+}
+
 /// Three servers of one cluster, one of them elected.
 pub(crate) async fn three() -> Vec<Agent> {
     servers(3).await
@@ -272,7 +291,10 @@ fn spawn(data: &TempDir, ports: Ports, part: Part, join: &[String], settings: &V
         Part::Client => "client.hcl",
     };
     for (name, value) in settings.as_object().unwrap() {
-        config[name] = value.clone();
+        match (config[name].as_object_mut(), value) {
+            (Some(before), Value::Object(more)) => before.extend(more.clone()),
+            _ => config[name] = value.clone(),
+        }
     }
     let file = data.path().join("consul.json");
     std::fs::write(&file, config.to_string()).unwrap();

@@ -2,16 +2,17 @@
 //! certificates. It reads certificate files once, and sends nothing.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
+use hyper_rustls::{ConfigBuilderExt, FixedServerNameResolver, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rs_consul::HttpsClient;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::{ConnectError, ConsulSettings};
@@ -22,6 +23,27 @@ pub struct Tls {
     pub ca: Option<PathBuf>,
     /// The client's own certificate and key, where Consul asks for one.
     pub identity: Option<Identity>,
+    /// The name that Consul's certificate has to bear, where that is another than the host's in its address: one of
+    /// Consul's own making bears `server.dc1.consul`.
+    pub server_name: Option<TlsName>,
+}
+
+/// A name, or an address, that a certificate bears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsName(ServerName<'static>);
+
+impl FromStr for TlsName {
+    type Err = InvalidTlsName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTlsName> {
+        ServerName::try_from(text.to_owned()).map(Self).map_err(|_| InvalidTlsName { given: text.to_owned() })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{given}' is no name that a certificate could bear; give one such as server.dc1.consul")]
+pub struct InvalidTlsName {
+    given: String,
 }
 
 /// A certificate with its private key, PEM files.
@@ -41,11 +63,12 @@ pub(super) fn build(settings: &ConsulSettings) -> Result<HttpsClient, ConnectErr
     http.set_keepalive(Some(Duration::from_secs(5)));
     http.set_keepalive_interval(Some(Duration::from_secs(2)));
     http.set_keepalive_retries(Some(2));
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls_config(settings)?)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(http);
+    let https = HttpsConnectorBuilder::new().with_tls_config(tls_config(settings)?).https_or_http();
+    let https = match &settings.tls.server_name {
+        Some(TlsName(name)) => https.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
+        None => https,
+    };
+    let https = https.enable_http1().wrap_connector(http);
     Ok(Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(60))

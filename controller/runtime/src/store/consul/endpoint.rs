@@ -45,6 +45,11 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         let invalid = |reason| InvalidEndpoint { given: text.to_owned(), reason };
         let text = text.trim();
+        if text.starts_with("unix:") || text.starts_with('/') {
+            return Err(invalid(
+                "zsha speaks to no socket file, so its HTTP has to listen on an address as well",
+            ));
+        }
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = full.parse().map_err(|_| invalid("it is not a URL"))?;
         let scheme = match uri.scheme_str() {
@@ -134,7 +139,14 @@ mod tests {
 
     #[test]
     fn an_address_with_a_path_a_user_or_another_scheme_is_refused() {
-        for text in ["http://h:1/v1", "unix:///run/consul.sock", "http://me:secret@h:1", "http://", ""] {
+        for text in [
+            "http://h:1/v1",
+            "unix:///run/consul.sock",
+            "/run/consul.sock",
+            "http://me:secret@h:1",
+            "http://",
+            "",
+        ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }
