@@ -277,7 +277,9 @@ fn everywhere(said: &str) -> String {
         }
         _ => line.to_owned(),
     };
-    said.lines().map(plain).collect::<Vec<_>>().join("\n")
+    // The document has more CPUs than some machines that this runs on.
+    let of_this_machine = |line: &&str| line.contains(" CPUs, and the VM is given ");
+    said.lines().filter(|line| !of_this_machine(line)).map(plain).collect::<Vec<_>>().join("\n")
 }
 
 /// Tokens and the gossip key are root's or Consul's alone, and nobody without one may write.

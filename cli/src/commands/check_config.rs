@@ -15,7 +15,7 @@ use crate::install::given;
 use crate::install::layout::Choice;
 use crate::install::login;
 use crate::install::nodes::Nodes;
-use crate::install::preflight::Wish;
+use crate::install::preflight::{self, Wish};
 use crate::install::told::{End, Told};
 use crate::output::form::{self, Form};
 use crate::session::Session;
@@ -85,10 +85,10 @@ async fn nodes(
     told: Told,
     session: &mut Session<'_>,
 ) -> Result<Exit, Failure> {
-    let nodes = Nodes::open(document, &args.login, told, session).await?;
     // As install has it by itself; whether it has a Consul to send is seen there.
     let choice = Choice { acl: true, settings: given::settings(args.settings.as_deref())? };
     let wish = Wish { document, choice: &choice, sends_consul: true };
+    let nodes = Nodes::open(document, &preflight::ports(&wish), &args.login, told, session).await?;
     nodes.judge(&wish, told, session)?;
     told.line(session, None, "Every node is fit.")?;
     told.end(session, "CheckResult", End::OnlyLooked)?;

@@ -26,7 +26,7 @@ use crate::install::layout::{self, Choice, Completions, Programs};
 use crate::install::login::{self, Remotes};
 use crate::install::nodes::{self, Nodes};
 use crate::install::plan::{Consul, Given, OnNode, Plan, Step, consul_of, plan};
-use crate::install::preflight::Wish;
+use crate::install::preflight::{self, Wish};
 use crate::install::ssh::SshError;
 use crate::install::steps::{self, Look, OnRemote, Secrets};
 use crate::install::told::{self, End, Told};
@@ -108,8 +108,8 @@ async fn run(
     told.line(session, None, "config file check pass")?;
     let programs = given::programs(args.consul_program.as_deref(), completions)?;
     let choice = Choice { acl: !args.no_acl, settings: given::settings(args.settings.as_deref())? };
-    let nodes = Nodes::open(&document, &args.login, told, session).await?;
     let wish = Wish { document: &document, choice: &choice, sends_consul: programs.consul.is_some() };
+    let nodes = Nodes::open(&document, &preflight::ports(&wish), &args.login, told, session).await?;
     nodes.judge(&wish, told, session)?;
     let Nodes { remotes, facts } = nodes;
     let work = Work { args, told, document, programs, choice, remotes, facts };

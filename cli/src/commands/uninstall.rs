@@ -89,7 +89,7 @@ async fn run(
         return Err(Failure::new(Exit::Refused, "NotConfirmed", "not confirmed: nothing was done"));
     }
     let document = document(args, global, reach, session).await?;
-    let nodes = Nodes::open(&document, &args.login, told, session).await?;
+    let nodes = Nodes::open(&document, &[], &args.login, told, session).await?;
     told.line(session, None, "start clean")?;
     shut_down(&document, &nodes, told, session, global.timeout.unwrap_or(GUEST)).await?;
     // Before the records of what was made go.

@@ -2,6 +2,7 @@
 //!
 //! `answer` makes types of what the script printed.
 
+pub(crate) mod abilities;
 mod answer;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use super::ceph::CephLogin;
 use super::layout;
 use super::peers::Peer;
 use super::ssh::quoted;
+pub(crate) use abilities::{Abilities, Barrier, Listener};
 pub(crate) use answer::parse;
 
 const SCRIPT: &str = include_str!("facts.sh");
@@ -45,13 +47,17 @@ pub(crate) struct Facts {
     /// None where the image is in Ceph.
     pub(crate) image: Option<Image>,
     pub(crate) bridges: BTreeMap<String, Link>,
+    pub(crate) abilities: Abilities,
     /// KiB by directory.
     pub(crate) free: BTreeMap<String, u64>,
     /// The files of ours that are there, by path.
     pub(crate) files: BTreeMap<String, FileFact>,
     pub(crate) units: BTreeMap<String, UnitFact>,
     pub(crate) consul: Option<ConsulProgram>,
+    /// True if there is a process of that name.
     pub(crate) consul_runs: bool,
+    /// What answers at Consul's address on the node itself; none where the node could not ask.
+    pub(crate) consul_answers: Option<Answers>,
     pub(crate) consul_user: bool,
     /// Consul's servers, as its agent there knows them; none where it did not say.
     pub(crate) peers: Option<Vec<Peer>>,
@@ -121,6 +127,8 @@ pub(crate) enum Link {
     No,
     /// A device of this name, and no bridge.
     NoBridge,
+    /// A bridge of Open vSwitch's.
+    OpenVSwitch,
     Missing,
 }
 
@@ -146,6 +154,21 @@ impl UnitFact {
     pub(crate) fn is_active(&self) -> bool {
         self.active == "active"
     }
+
+    /// True if it runs, is about to, or is to be started with the host.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.exists()
+            && (matches!(self.active.as_str(), "active" | "activating" | "reloading" | "failed")
+                || self.enabled.starts_with("enabled"))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    Consul,
+    /// Something that is no Consul.
+    Other,
+    Nothing,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,8 +212,8 @@ pub(crate) enum Unread {
     File(&'static str, String),
 }
 
-/// The script for a cluster of this document.
-pub(crate) fn script(document: &HaCluster) -> String {
+/// The script for a cluster of this document, of which the nodes are to have these TCP ports.
+pub(crate) fn script(document: &HaCluster, ports: &[u16]) -> String {
     let words = |words: Vec<&str>| quoted(&words.join(" "));
     let image = document.image_path().map(|path| path.display().to_string()).unwrap_or_default();
     let bridges = document.bridges_named();
@@ -198,12 +221,13 @@ pub(crate) fn script(document: &HaCluster) -> String {
     let of_ceph = |word: fn(&CephLogin) -> String| quoted(&ceph.as_ref().map(word).unwrap_or_default());
     let disk = ceph.as_ref().map_or_else(|| image.clone(), CephLogin::image);
     format!(
-        "DOMAIN={}\nIMAGE={}\nDISK={}\nBRIDGES={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
+        "DOMAIN={}\nIMAGE={}\nDISK={}\nBRIDGES={}\nPORTS={}\nFILES={}\nUNITS={}\nCEPH_CLIENT={}\nCEPH_SECRET={}\nCEPH_IMAGE={}\n\
          CEPH_CAPS={}\nCEPH_MONITORS={}\n{ENVIRONMENT}{SCRIPT}",
         quoted(document.vm().name.as_str()),
         quoted(&image),
         quoted(&disk),
         words(bridges.iter().map(String::as_str).collect()),
+        words(ports.iter().map(u16::to_string).collect::<Vec<_>>().iter().map(String::as_str).collect()),
         words(layout::FILES.to_vec()),
         words(layout::UNITS_ASKED.to_vec()),
         of_ceph(CephLogin::client),

@@ -11,10 +11,32 @@ libvirt=$(first libvirtd virtqemud)
 say libvirt "$([ -z "$libvirt" ] || "$libvirt" --version 2>/dev/null | sed 's/.* //')"
 qemu=$(first qemu-system-x86_64 qemu-kvm /usr/libexec/qemu-kvm)
 say qemu "$([ -z "$qemu" ] || "$qemu" --version 2>/dev/null | sed -n '1s/.*version \([^ (]*\).*/\1/p')"
+for fact in machine-id:/etc/machine-id boot-id:/proc/sys/kernel/random/boot_id; do
+  say "${fact%%:*}" "$(cat "${fact#*:}" 2>/dev/null)"
+done
+say cpu "$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)" "$(sed -n 's/^flags[^:]*: *//p' /proc/cpuinfo | head -n 1)"
+say cpus "$(getconf _NPROCESSORS_ONLN)"
+say memory "$(awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo)"
+if [ -c /dev/kvm ]; then
+  if said=$(sh -c ': <>/dev/kvm' 2>&1); then say kvm yes; else say kvm no "/dev/kvm cannot be opened: ${said##*: }"; fi
+elif grep -qwE '^flags.*(vmx|svm)' /proc/cpuinfo; then
+  say kvm no 'its CPU could, and there is no /dev/kvm: virtualization is switched off in the firmware (BIOS), or the module kvm_intel or kvm_amd is not loaded'
+else say kvm no 'its CPU shows neither vmx nor svm: virtualization is switched off in the firmware (BIOS), or it is itself a virtual machine without nested virtualization'
+fi
+# Who listens on one of the ports that zsha or Consul is to have.
+if command -v ss >/dev/null 2>&1 && listening=$(ss -Hltnp 2>/dev/null); then
+  say listens-known yes
+  printf '%s\n' "$listening" | awk -v ports=" $PORTS " '{
+    n = split($4, at, ":"); port = at[n]; program = ""
+    if (match($0, /\(\("[^"]*"/)) program = substr($0, RSTART + 3, RLENGTH - 4)
+    if (index(ports, " " port " ")) printf "listens\t%s\t%s\t%s\n", port, $4, program
+  }'
+fi
 listed=no
 if command -v virsh >/dev/null 2>&1; then
   listed=yes
   asked() { LC_ALL=C timeout 10 virsh -q -c qemu:///system "$@" </dev/null; }
+  say host-uuid "$(asked capabilities 2>/dev/null | sed -n '/<host>/,/<\/host>/s/.*<uuid>\(.*\)<.*/\1/p' | head -n 1)"
   # A lookup that fails says the same whatever the cause. A list is whole, or an error.
   if ! names=$(asked list --all --name 2>&1); then
     say domain-unknown "$(printf %s "${names:-it does not answer in time}" | tr '\n\t' '  ' | cut -c1-300)"
@@ -84,9 +106,36 @@ for process in /proc/[0-9]*; do
 done
 say now "$(date +%s)"
 say synchronized "$(timedatectl show -p NTPSynchronized --value 2>/dev/null)"
+found=
 if [ -n "$IMAGE" ]; then
-  if said=$(timeout 10 stat -L -c %F -- "$IMAGE" 2>&1); then say image there "$said"
-  else case $said in *'No such file'*) say image missing ;; *) say image unknown "${said:-no answer within 10 s}" ;; esac; fi
+  if said=$(timeout 10 stat -L -c %F -- "$IMAGE" 2>&1); then found=there; say image there "$said"
+  else case $said in *'No such file'*) found=missing; say image missing ;; *) say image unknown "${said:-no answer within 10 s}" ;; esac; fi
+fi
+# Whether QEMU may come to the image. libvirt gives the file itself to QEMU's user with each start, and leaves the
+# folders above it as they are.
+as() { return 1; }
+qemu_user=$(sed -n 's/^[[:blank:]]*user[[:blank:]]*=[[:blank:]]*"+\{0,1\}\([^"]*\)".*/\1/p' /etc/libvirt/qemu.conf 2>/dev/null | tail -n 1)
+[ -n "$qemu_user" ] || for one in libvirt-qemu qemu; do id -u "$one" >/dev/null 2>&1 && qemu_user=$one && break; done
+if [ -n "$found" ] && [ -n "$qemu_user" ] && id -u "$qemu_user" >/dev/null 2>&1 && [ "$(id -u "$qemu_user")" != 0 ] && command -v setpriv >/dev/null 2>&1; then
+  as() { timeout 10 setpriv --reuid="$(id -u "$qemu_user")" --regid="$(id -g "$qemu_user")" --init-groups -- "$@" 2>/dev/null; }
+  folder=
+  # The path as the kernel walks it, links and all.
+  for part in $(printf %s "${IMAGE%/*}" | tr ' /' '\001 '); do
+    folder=$folder/$(printf %s "$part" | tr '\001' ' ')
+    [ -d "$folder" ] || break
+    as test -x "$folder" || { say barrier folder "$qemu_user" "$folder" "$(stat -c '%A %U' "$folder" 2>/dev/null)"; break; }
+  done
+fi
+if [ "$found" = there ]; then
+  if said=$(timeout 10 head -c 1 -- "$IMAGE" 2>&1 >/dev/null) || { [ -n "$qemu_user" ] && as head -c 1 -- "$IMAGE" >/dev/null; }; then
+    timeout 10 test -w "$IMAGE" || { [ -n "$qemu_user" ] && as test -w "$IMAGE"; } ||
+      say barrier read-only "$(timeout 10 findmnt -n -o OPTIONS -T "$IMAGE" 2>/dev/null | tr , ' ' | grep -w ro >/dev/null && echo 'its file system is mounted read-only' || echo 'neither root nor QEMU may write it')"
+  else say barrier unreadable "$(printf %s "${said:-no answer within 10 s}" | tr '\n\t' '  ' | cut -c1-200)"
+  fi
+fi
+if [ -n "$found" ] && [ "$(getenforce 2>/dev/null)" = Enforcing ]; then
+  case $(timeout 10 stat -f -c %T -- "${IMAGE%/*}" 2>/dev/null) in nfs*) allows=virt_use_nfs ;; fuse*) allows=virt_use_fusefs ;; *) allows= ;; esac
+  [ -z "$allows" ] || case $(getsebool "$allows" 2>/dev/null) in *' off') say barrier selinux "$allows" ;; esac
 fi
 if [ -n "$CEPH_SECRET" ]; then
   sum() { [ -z "$1" ] || printf '%s' "$1" | sha256sum | cut -d' ' -f1; }
@@ -127,9 +176,12 @@ for bridge in $BRIDGES; do
       # The tap of a guest has a link whatever the cable does.
       [ ! -e "$device/tun_flags" ] && [ "$(cat "$device/carrier" 2>/dev/null)" = 1 ] && link=yes
     done
-  elif [ -d "/sys/class/net/$bridge" ]; then link=none
+  elif [ -d "/sys/class/net/$bridge" ]; then
+    link=none
+    case $(ip -d link show dev "$bridge" 2>/dev/null) in *openvswitch*) link=openvswitch ;; esac
   fi
   say bridge "$bridge" "$link"
+  [ ! -e "/sys/class/net/$bridge/mtu" ] || say mtu "$bridge" "$(cat "/sys/class/net/$bridge/mtu")"
 done
 for at in /usr /etc /var; do say free "$at" "$(df -Pk "$at" | awk 'NR == 2 { print $4 }')"; done
 for file in $FILES; do
@@ -143,6 +195,17 @@ done
 consul=$(first consul)
 say consul "$consul" "$([ -z "$consul" ] || "$consul" version 2>/dev/null | sed -n '1s/^Consul v//p')"
 say consul-runs "$(pgrep -x consul >/dev/null 2>&1 && echo yes || echo no)"
+# What answers where the controller is going to ask. Consul gives its leader as a JSON text, an empty one where it has none.
+ask() {
+  if command -v curl >/dev/null 2>&1; then curl -s -m 3 "$1"; elif command -v wget >/dev/null 2>&1; then wget -q -T 3 -t 1 -O - "$1"; else return 99; fi
+}
+leader=$(ask http://127.0.0.1:8500/v1/status/leader 2>/dev/null)
+case $?:$leader in
+  99:*) ;;
+  *:\"*\"*) say consul-answers yes ;;
+  0:*) say consul-answers other ;;
+  *) say consul-answers no ;;
+esac
 # Whom Consul counts as a server; an agent without a leader, or without a token for it, does not say.
 peers() {
   timeout 5 "$consul" operator raft list-peers 2>/dev/null

@@ -46,6 +46,9 @@ const BASH: &str = "/usr/share/bash-completion/completions/zsha";
 const ZSH: &str = "/usr/share/zsh/site-functions/_zsha";
 const FISH: &str = "/usr/share/fish/vendor_completions.d/zsha.fish";
 
+/// The TCP ports of a Consul of ours: its servers', the gossip of a site and of several, HTTP, DNS.
+pub(crate) const CONSULS_PORTS: [u16; 5] = [8300, 8301, 8302, 8500, 8600];
+
 /// The directory of zsha's own files.
 pub(crate) const ETC: &str = "/etc/zsha";
 const CONSUL_DUE: &str = "/etc/zsha/consul.due";

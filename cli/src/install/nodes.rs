@@ -26,6 +26,7 @@ pub(crate) struct Nodes {
 impl Nodes {
     pub(crate) async fn open(
         document: &HaCluster,
+        ports: &[u16],
         login: &login::Args,
         told: Told,
         session: &mut Session<'_>,
@@ -33,7 +34,7 @@ impl Nodes {
         let login = login.login(told, session)?;
         let remotes = login::connect(document, &login).await?;
         told.line(session, None, "All nodes connect success.")?;
-        let facts = look(document, &remotes, session.clock).await?;
+        let facts = look(document, &remotes, ports, session.clock).await?;
         Ok(Self { remotes, facts })
     }
 
@@ -46,18 +47,21 @@ impl Nodes {
     ) -> Result<(), Failure> {
         let document = wish.document;
         let mut objections = Vec::new();
+        let compared = preflight::compare(document, wish.choice, &self.facts);
         for node in document.nodes() {
             let Some(facts) = self.facts.get(&node.name) else { continue };
             let checked = preflight::check(wish, node, facts);
             for line in &checked.lines {
                 told.line(session, Some(node), line)?;
             }
-            for remark in &checked.remarks {
+            for remark in checked.remarks.iter().chain(compared.remarks.get(&node.name).into_iter().flatten())
+            {
                 told.remark(session, Some(node), remark)?;
             }
             told.gap(session)?;
             objections.extend(checked.objections);
         }
+        objections.extend(compared.objections);
         objections.extend(preflight::one_consul(&self.facts));
         objections.extend(preflight::strange_servers(document, &self.facts));
         objections.extend(preflight::ceph(document, &self.facts, wish.choice));
@@ -68,13 +72,19 @@ impl Nodes {
 /// An error with each of these, if there are any.
 fn refused(document: &HaCluster, objections: &[Objection], message: &str) -> Result<(), Failure> {
     let Some(first) = objections.first() else { return Ok(()) };
+    let one_hint = objections.iter().all(|one| one.hint == first.hint);
     let shown = |one: &Objection| {
         let address = document.node(&one.node).map(|node| node.address.to_string()).unwrap_or_default();
-        format!("{address} {}: {}", one.node, one.what)
+        let hint = if one_hint { String::new() } else { format!(". To do: {}", one.hint) };
+        format!("{address} {}: {}{hint}", one.node, one.what)
     };
     let failure = Failure::new(Exit::General, "NotFit", message);
     let failure = objections.iter().fold(failure, |failure, one| failure.cause(shown(one)));
-    Err(failure.hint(first.hint.clone()))
+    Err(failure.hint(if one_hint {
+        &first.hint
+    } else {
+        "do what is said with each, and run this once more"
+    }))
 }
 
 /// Looks at every node once more: what was stopped meanwhile may have started a VM, or left one running.
@@ -83,7 +93,7 @@ pub(crate) async fn no_second_copy(
     remotes: &Remotes,
     clock: Clock,
 ) -> Result<(), Failure> {
-    let facts = look(document, remotes, clock).await?;
+    let facts = look(document, remotes, &[], clock).await?;
     let of = |node: &Node| facts.get(&node.name).map(|facts| preflight::second_copies(document, node, facts));
     let objections: Vec<_> = document.nodes().iter().filter_map(of).flatten().collect();
     refused(
@@ -96,9 +106,10 @@ pub(crate) async fn no_second_copy(
 async fn look(
     document: &HaCluster,
     remotes: &Remotes,
+    ports: &[u16],
     clock: Clock,
 ) -> Result<BTreeMap<NodeName, Facts>, Failure> {
-    let script = facts::script(document);
+    let script = facts::script(document, ports);
     let one = |node: &Node| {
         let (node, script) = (node.clone(), script.as_str());
         async move {

@@ -7,7 +7,7 @@ use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName};
 
 use super::ceph::CephLogin;
-use super::facts::{Facts, Installed};
+use super::facts::{Answers, Facts, Installed, UnitFact};
 use super::layout::{self, Choice, Cluster, Part, Programs, Wanted};
 use super::peers::Peer;
 
@@ -96,9 +96,16 @@ pub(crate) enum Consul {
 
 pub(crate) fn consul_of(facts: &Facts) -> Consul {
     let ours = facts.installed.as_ref().is_some_and(|installed| installed.consul);
-    let there =
-        facts.consul_runs || facts.units.get(layout::CONSUL_SERVICE).is_some_and(|unit| unit.exists());
-    if there && !ours && old_services(facts).is_empty() { Consul::Theirs } else { Consul::Ours }
+    let answers = facts.consul_answers == Some(Answers::Consul);
+    // A package brings a unit that is neither started nor enabled, and is nobody's.
+    let has_unit = facts.units.get(layout::CONSUL_SERVICE).is_some_and(UnitFact::is_in_use);
+    let there = answers || facts.consul_runs || has_unit;
+    if there && !ours && !is_replaced(facts) { Consul::Theirs } else { Consul::Ours }
+}
+
+/// True if zsha 2.5.1 is there, whose Consul is stopped with it.
+pub(crate) fn is_replaced(facts: &Facts) -> bool {
+    !old_services(facts).is_empty()
 }
 
 fn old_services(facts: &Facts) -> Vec<&'static str> {

@@ -1,8 +1,10 @@
 //! Whether a node can become one of the cluster's, from what it says of itself. What stops it is an objection with a way
 //! out; what should be looked at is a remark. Pure.
 //!
-//! `disk` judges the VM's disk, `rbd` the image in Ceph.
+//! `able` judges the host itself, `alike` the nodes against each other, `disk` the VM's disk, `rbd` the image in Ceph.
 
+mod able;
+mod alike;
 mod disk;
 mod rbd;
 
@@ -12,10 +14,12 @@ use std::ops::RangeInclusive;
 use zsha_crds::document::Node;
 use zsha_crds::{HaCluster, NodeName};
 
-use super::facts::{Facts, Firewall, Link};
+use super::facts::{Answers, Facts, Firewall, Link};
 use super::layout::Choice;
 use super::peers::{Peer, WITH_TOKENS};
 use super::plan::{Consul, consul_of, has_consul, peers};
+pub(crate) use able::ports;
+pub(crate) use alike::compare;
 pub(crate) use disk::second_copies;
 pub(crate) use rbd::ceph;
 
@@ -62,11 +66,13 @@ pub(crate) fn check(wish: &Wish<'_>, node: &Node, facts: &Facts) -> Checked {
     checked.lines.push(format!("check environment for {}", node.address));
     let lacks = host(facts).into_iter().chain(room(facts)).chain(another(document, node, facts));
     let lacks = lacks.chain(consul(wish, facts)).chain(rests_on_one_server(wish, node, facts));
-    checked.objections.extend(lacks.map(|(what, hint)| Objection {
-        node: node.name.clone(),
-        what,
-        hint: hint.into(),
-    }));
+    let lacks: Vec<Wrong> = lacks
+        .chain(able::size(document, facts, &mut checked))
+        .chain(able::taken(wish, facts, &mut checked))
+        .chain(facts.abilities.barriers.iter().map(able::barrier))
+        .collect();
+    let objection = |(what, hint)| Objection { node: node.name.clone(), what, hint };
+    checked.objections.extend(lacks.into_iter().map(objection));
     checked.lines.extend(versions(facts));
     disk::domain(document, node, facts, &mut checked);
     checked.objections.extend(second_copies(document, node, facts));
@@ -77,23 +83,26 @@ pub(crate) fn check(wish: &Wish<'_>, node: &Node, facts: &Facts) -> Checked {
 }
 
 /// Something that is wrong, and a way out.
-type Wrong = (String, &'static str);
+type Wrong = (String, String);
 
 fn host(facts: &Facts) -> Vec<Wrong> {
     let mut wrong = Vec::new();
     if facts.machine != std::env::consts::ARCH {
         let what = format!("it is a {}, and this build is for {}", facts.machine, std::env::consts::ARCH);
-        wrong.push((what, "install with a build for it"));
+        wrong.push((what, "install with a build for it".into()));
     }
     if facts.systemd == 0 {
-        wrong.push(("systemd does not run there".into(), "zsha's services are units of systemd"));
+        wrong.push(("systemd does not run there".into(), "zsha's services are units of systemd".into()));
     }
     if facts.libvirt.is_none() {
         let hint = "install libvirt-daemon-system (Debian) or libvirt-daemon-kvm";
-        wrong.push(("libvirt is not installed there".into(), hint));
+        wrong.push(("libvirt is not installed there".into(), hint.into()));
     }
     if facts.qemu.is_none() {
-        wrong.push(("QEMU is not installed there".into(), "install qemu-system-x86 (Debian) or qemu-kvm"));
+        wrong.push((
+            "QEMU is not installed there".into(),
+            "install qemu-system-x86 (Debian) or qemu-kvm".into(),
+        ));
     }
     wrong
 }
@@ -104,9 +113,9 @@ fn room(facts: &Facts) -> Vec<Wrong> {
         Some(free) if *free >= least => None,
         Some(free) => Some((
             format!("{at} has {} MiB left, and {} MiB are needed", free >> 10, least >> 10),
-            "make room there",
+            "make room there".into(),
         )),
-        None => Some((format!("how much room {at} has is not known"), "look at `df` there")),
+        None => Some((format!("how much room {at} has is not known"), "look at `df` there".into())),
     };
     least.into_iter().filter_map(wrong).collect()
 }
@@ -117,7 +126,7 @@ fn another(document: &HaCluster, node: &Node, facts: &Facts) -> Option<Wrong> {
     let (cluster, name) = (document.name().as_str(), node.name.as_str());
     (installed.cluster != cluster || installed.node != name).then(|| {
         let what = format!("it is node {} of cluster {} already", installed.node, installed.cluster);
-        (what, "one host is one node: `zsha uninstall` there first, or mend the document")
+        (what, "one host is one node: `zsha uninstall` there first, or mend the document".into())
     })
 }
 
@@ -125,15 +134,16 @@ fn consul(wish: &Wish<'_>, facts: &Facts) -> Option<Wrong> {
     match (consul_of(facts), &facts.consul) {
         (Consul::Ours, _) if !has_consul(facts) && !wish.sends_consul => Some((
             "Consul is not installed there".into(),
-            "name a program to send: --consul-program FILE; or install the package consul there",
+            "name a program to send: --consul-program FILE; or install the package consul there".into(),
         )),
+        (Consul::Theirs, _) => answering(facts),
         (Consul::Ours, Some(consul))
             if wish.choice.acl
                 && has_consul(facts)
                 && is_older(&consul.version, CONSUL_WITH_NODE_IDENTITIES) =>
         {
             let what = format!("its Consul is {}, and tokens for nodes need 1.8.1", consul.version);
-            Some((what, "install a newer one there, or go without tokens: --no-acl"))
+            Some((what, "install a newer one there, or go without tokens: --no-acl".into()))
         }
         _ => None,
     }
@@ -163,8 +173,23 @@ fn rests_on_one_server(wish: &Wish<'_>, node: &Node, facts: &Facts) -> Option<Wr
             }
             false => "name it in `Servers` if it has a server, or have a longer lease: the profile `Patient`, or `TtlSeconds`",
         };
-        (what, hint)
+        (what, hint.into())
     })
+}
+
+/// A Consul of somebody else's has to be where the controller is going to ask.
+fn answering(facts: &Facts) -> Option<Wrong> {
+    let what = match facts.consul_answers? {
+        Answers::Consul => return None,
+        Answers::Other => "what answers at http://127.0.0.1:8500 is no Consul",
+        Answers::Nothing => "nothing answers at http://127.0.0.1:8500",
+    };
+    Some((
+        format!(
+            "a Consul that is not zsha's runs there, or is to be started with the host, and {what}, where the controller asks"
+        ),
+        "let its HTTP listen there; or stop and disable it, and zsha brings one of its own".into(),
+    ))
 }
 
 /// Names the versions of what is there, for whoever reads the log of an installation later.
@@ -195,6 +220,10 @@ fn bridges(node: &Node, facts: &Facts, checked: &mut Checked) {
             Link::NoBridge => {
                 (format!("{bridge} is no bridge"), "the document names bridges, not their ports")
             }
+            Link::OpenVSwitch => (
+                format!("{bridge} is a bridge of Open vSwitch, and zsha puts the VM on Linux's bridges"),
+                "make a Linux bridge, and a port of Open vSwitch's in it (a veth pair), and name that in the document",
+            ),
             Link::Missing => {
                 (format!("there is no bridge {bridge}"), "make it, or mend `Bridge` in the document")
             }

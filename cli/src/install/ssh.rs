@@ -69,7 +69,7 @@ pub(crate) enum SshError {
     #[error("it does not let {user} in: {tried}")]
     Refused { user: String, tried: String },
     #[error("{user} may not become root there: {why}")]
-    NotRoot { user: String, why: String },
+    NotRoot { user: String, why: WhyNotRoot },
     #[error("SSH failed: {0}")]
     Protocol(Source),
     #[error("not done within {} s", .0.as_secs())]
@@ -119,10 +119,67 @@ impl SshError {
             ),
             #[cfg(not(feature = "ssh"))]
             Self::LeftOut => Some("`cargo build --release -p zsha` builds it whole".into()),
-            Self::NotRoot { .. } => Some("let that user use sudo, or give --user root".into()),
+            Self::NotRoot { user, why } => Some(why.hint(user)),
             _ => None,
         }
     }
+}
+
+/// Why a user has not root's rights there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(not(feature = "ssh"), allow(dead_code, reason = "nothing is met that is not tried"))]
+pub(crate) enum WhyNotRoot {
+    #[error("sudo asks for a password there, and none was given")]
+    AsksForPassword,
+    /// What sudo, or the shell in its place, has said.
+    #[error("{0}")]
+    Said(String),
+}
+
+impl WhyNotRoot {
+    /// Reads what `sudo true` has said. None: it has done it.
+    #[cfg_attr(not(feature = "ssh"), allow(dead_code, reason = "nothing is met that is not tried"))]
+    pub(crate) fn of(printed: &Printed) -> Option<Self> {
+        if printed.status == 0 {
+            return None;
+        }
+        // A shell that lets nobody in says so on its output.
+        let (errors, output) = (one_line(&printed.stderr), one_line(&printed.text()));
+        Some(match (errors.as_str(), output.as_str()) {
+            (errors, _) if errors.contains("a password is required") => Self::AsksForPassword,
+            ("", "") => Self::Said(format!("`sudo true` ended with {} and said nothing", printed.status)),
+            ("", output) => Self::Said(output.to_owned()),
+            (errors, _) => Self::Said(errors.to_owned()),
+        })
+    }
+
+    fn hint(&self, user: &str) -> String {
+        let said = match self {
+            Self::AsksForPassword => {
+                return "give it: -p, --password-file or --password-stdin; or give --user root".into();
+            }
+            Self::Said(said) => said.as_str(),
+        };
+        let first = if said.contains("must have a tty") {
+            format!(
+                "`Defaults:{user} !requiretty` in a file below /etc/sudoers.d there lets sudo do without a terminal"
+            )
+        } else if said.contains("not found") || said.contains("No such file") {
+            "install sudo there".to_owned()
+        } else if said.contains("not in the sudoers file") || said.contains("not allowed to") {
+            format!(
+                "`{user} ALL=(root) NOPASSWD: ALL` in a file below /etc/sudoers.d there lets that user use sudo"
+            )
+        } else {
+            "see that this user can type `sudo true` there".to_owned()
+        };
+        format!("{first}; or give --user root")
+    }
+}
+
+/// The lines of a text in one, without what is only space.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 fn said(status: u32, stderr: &str) -> String {
@@ -154,6 +211,36 @@ pub(crate) fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sudo(status: u32, stderr: &str, stdout: &str) -> Option<WhyNotRoot> {
+        WhyNotRoot::of(&Printed { status, stdout: stdout.as_bytes().to_vec(), stderr: stderr.to_owned() })
+    }
+
+    #[test]
+    fn what_sudo_said_is_told_and_a_password_is_asked_for_only_where_sudo_asks_for_one() {
+        assert_eq!(sudo(0, "", ""), None);
+        assert_eq!(sudo(1, "sudo: a password is required\n", ""), Some(WhyNotRoot::AsksForPassword));
+        for (stderr, stdout, told, hint) in [
+            ("sudo: sorry, you must have a tty to run sudo\n", "", "you must have a tty", "!requiretty"),
+            ("bash: line 1: sudo: command not found\n", "", "command not found", "install sudo"),
+            ("env: 'sudo': No such file or directory\n", "", "No such file", "install sudo"),
+            ("op is not in the sudoers file.\n", "", "not in the sudoers", "NOPASSWD"),
+            (
+                "Sorry, try again.\nsudo: 1 incorrect password attempt\n",
+                "",
+                "try again.; sudo: 1",
+                "sudo true",
+            ),
+            ("", "This account is currently not available.\n", "not available", "sudo true"),
+            ("", "", "said nothing", "sudo true"),
+        ] {
+            let why = sudo(1, stderr, stdout).unwrap();
+            let error = SshError::NotRoot { user: "op".into(), why };
+            let (text, way_out) = (error.to_string(), error.hint().unwrap());
+            assert!(text.contains(told) && !text.contains('\n'), "{text}");
+            assert!(way_out.contains(hint) && way_out.contains("--user root"), "{way_out}");
+        }
+    }
 
     #[test]
     fn a_word_stays_one_word_of_a_shell() {

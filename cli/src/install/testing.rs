@@ -6,7 +6,8 @@ use serde_json::json;
 use zsha_crds::decode::{Options, decode_bytes};
 use zsha_crds::{HaCluster, decode_value};
 
-use super::facts::{CephFacts, Facts, Image, Link, UnitFact};
+use super::facts::abilities::Cpu;
+use super::facts::{Abilities, Answers, CephFacts, Facts, Image, Link, UnitFact};
 use super::layout::{self, Completions, Part, Programs, Wanted};
 
 pub(crate) fn document() -> HaCluster {
@@ -45,6 +46,22 @@ pub(crate) fn programs() -> Programs {
     }
 }
 
+/// A host that can do all that is needed.
+fn able(hostname: &str) -> Abilities {
+    Abilities {
+        kvm: Some(Ok(())),
+        machine_id: Some(format!("machine of {hostname}")),
+        boot_id: Some(format!("boot of {hostname}")),
+        host_uuid: Some(format!("UUID of {hostname}")),
+        cpu: Some(Cpu { model: "Xeon".into(), flags: ["sse4_2", "vmx"].map(str::to_owned).into() }),
+        cpus: Some(64),
+        memory_kib: Some(256 << 20),
+        mtus: document().bridges_named().into_iter().map(|bridge| (bridge.to_string(), 1500)).collect(),
+        listeners: Some(Vec::new()),
+        barriers: Vec::new(),
+    }
+}
+
 /// A node with all that is needed, and nothing of ours.
 pub(crate) fn bare(hostname: &str) -> Facts {
     let unit = UnitFact { load: "loaded".into(), active: "active".into(), enabled: "enabled".into() };
@@ -66,6 +83,7 @@ pub(crate) fn bare(hostname: &str) -> Facts {
             .into_iter()
             .map(|bridge| (bridge.to_string(), Link::Yes))
             .collect(),
+        abilities: able(hostname),
         free: BTreeMap::from(
             [("/usr", 8 << 20), ("/etc", 8 << 20), ("/var", 8 << 20)].map(|(at, kib)| (at.into(), kib)),
         ),
@@ -73,6 +91,7 @@ pub(crate) fn bare(hostname: &str) -> Facts {
         units: BTreeMap::from([(layout::LIBVIRT_GUESTS.to_owned(), unit)]),
         consul: None,
         consul_runs: false,
+        consul_answers: Some(Answers::Nothing),
         consul_user: false,
         peers: None,
         firewalls: Vec::new(),

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use super::abilities;
 use super::{
-    CephFacts, ConsulProgram, DiskUser, DomainFact, Facts, FileFact, Firewall, Image, Link, UnitFact, Unread,
+    Abilities, Answers, CephFacts, ConsulProgram, DiskUser, DomainFact, Facts, FileFact, Firewall, Image,
+    Link, UnitFact, Unread,
 };
 use crate::install::{layout, peers};
 
@@ -14,8 +16,10 @@ pub(crate) fn parse(text: &str) -> Result<Facts, Unread> {
     let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
     let mut facts = once(&lines)?;
     for line in &lines {
-        let known =
-            of_storage(&mut facts, line) || of_libvirt(&mut facts, line) || of_consul(&mut facts, line)?;
+        let known = of_storage(&mut facts, line)
+            || of_libvirt(&mut facts, line)
+            || of_consul(&mut facts, line)?
+            || abilities::take_in(&mut facts.abilities, line);
         if !known {
             of_host(&mut facts, line)?;
         }
@@ -42,11 +46,13 @@ fn once(lines: &[Vec<&str>]) -> Result<Facts, Unread> {
         synchronized: yes_or_no(word("synchronized")?),
         image: None,
         bridges: BTreeMap::new(),
+        abilities: Abilities::default(),
         free: BTreeMap::new(),
         files: BTreeMap::new(),
         units: BTreeMap::new(),
         consul: None,
         consul_runs: word("consul-runs")? == "yes",
+        consul_answers: None,
         consul_user: word("consul-user")? == "yes",
         peers: None,
         firewalls: Vec::new(),
@@ -113,6 +119,14 @@ fn of_consul(facts: &mut Facts, line: &[&str]) -> Result<bool, Unread> {
         ["consul", path, version] if !path.is_empty() => {
             facts.consul = Some(ConsulProgram { path: (*path).to_owned(), version: (*version).to_owned() });
         }
+        ["consul-answers", what] => {
+            facts.consul_answers = match *what {
+                "yes" => Some(Answers::Consul),
+                "other" => Some(Answers::Other),
+                "no" => Some(Answers::Nothing),
+                _ => None,
+            }
+        }
         ["consul-peers", base64] => {
             facts.peers = peers::listed(&decoded("the list of Consul's servers", base64)?)
         }
@@ -129,6 +143,7 @@ fn of_host(facts: &mut Facts, line: &[&str]) -> Result<(), Unread> {
                 "yes" => Link::Yes,
                 "no" => Link::No,
                 "none" => Link::NoBridge,
+                "openvswitch" => Link::OpenVSwitch,
                 "missing" => Link::Missing,
                 _ => return Err(bad()),
             };

@@ -82,7 +82,7 @@ fn a_process_that_has_the_image_is_seen_whatever_it_is_called_by() {
         run("qemu-storage-daemon", nothing, &format!("file=/backup{path}")),
         run("sleepy", &image, &path),
     ];
-    let mut script = script(&crate::install::testing::document());
+    let mut script = script(&crate::install::testing::document(), &[8500]);
     script.insert_str(script.find("say()").unwrap(), &format!("IMAGE='{path}' DISK='{path}'\n"));
     let mut reader = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     reader.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
@@ -94,6 +94,47 @@ fn a_process_that_has_the_image_is_seen_whatever_it_is_called_by() {
     }
     let pid = |line: &str| Some(line.strip_prefix("disk-process\t")?.split('\t').next()?.to_owned());
     assert_eq!(said.lines().filter_map(pid).collect::<std::collections::BTreeSet<_>>(), expected, "{said}");
+}
+
+/// The very script, on this machine, in a folder that QEMU's user may not enter, with a port that this process has.
+#[test]
+fn what_a_host_is_able_to_do_is_asked_of_the_host_itself() {
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mnvm.img").display().to_string();
+    std::fs::write(&path, "x").unwrap();
+    let mode = |mode| std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o700);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let read = || {
+        let mut script = script(&crate::install::testing::document(), &[port, 1]);
+        script
+            .insert_str(script.find("say()").unwrap(), &format!("IMAGE='{path}' DISK='{path}' BRIDGES=lo\n"));
+        let mut reader = Command::new("sh").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        reader.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let said = String::from_utf8(reader.wait_with_output().unwrap().stdout).unwrap();
+        parse(&said).unwrap()
+    };
+    let Facts { abilities, bridges, .. } = read();
+    let cpu = abilities.cpu.unwrap();
+    assert!(cpu.flags.contains("sse2"), "{cpu:?}");
+    assert!(abilities.cpus > Some(0) && abilities.memory_kib > Some(1 << 18), "a host has both");
+    assert!(abilities.kvm.is_some() && abilities.boot_id.is_some());
+    assert_eq!((bridges["lo"], abilities.mtus["lo"]), (Link::NoBridge, 65_536));
+    let [taken] = &*abilities.listeners.unwrap() else { panic!("one port of the two is taken") };
+    assert_eq!((taken.port, taken.at.as_str()), (port, &*format!("127.0.0.1:{port}")));
+    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    if is_root && Command::new("id").args(["-u", "libvirt-qemu"]).output().unwrap().status.success() {
+        let [Barrier::Folder { user, folder, .. }] = &*abilities.barriers else {
+            panic!("{:?}", abilities.barriers)
+        };
+        assert_eq!((user.as_str(), folder.as_str()), ("libvirt-qemu", dir.path().to_str().unwrap()));
+    }
+    mode(0o755);
+    assert_eq!(read().abilities.barriers, []);
 }
 
 /// A directory of definitions as libvirt keeps them, and what the very script says of them for an image in it.
@@ -119,7 +160,7 @@ impl Kept {
     fn read(&self) -> Vec<DiskUser> {
         use std::io::Write;
         use std::process::{Command, Stdio};
-        let mut script = script(&crate::install::testing::document());
+        let mut script = script(&crate::install::testing::document(), &[8500]);
         let image = self.at("mnvm.img");
         script.insert_str(script.find("say()").unwrap(), &format!("IMAGE='{image}' DISK='{image}'\n"));
         let (here, nowhere) = (self.0.path().display(), self.at("nowhere"));

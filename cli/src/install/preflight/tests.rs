@@ -1,10 +1,12 @@
 //! What is said of a node before anything is done there.
 
 use super::*;
-use crate::install::facts::{CephFacts, ConsulProgram, DiskUser, Image, Installed};
+use crate::install::facts::{
+    Barrier, CephFacts, ConsulProgram, DiskUser, Image, Installed, Listener, UnitFact,
+};
 use crate::install::testing::{bare, document, in_ceph, of_nodes};
 use serde_yaml::Mapping;
-use zsha_crds::VmName;
+use zsha_crds::{PAGE_PORT, VmName};
 
 fn checked(change: impl FnOnce(&mut Facts), sends_consul: bool) -> Checked {
     let document = document();
@@ -162,6 +164,108 @@ fn a_cluster_in_ceph_needs_its_image_a_driver_and_somebody_who_may_make_its_user
     let unlocked = of(|ceph| ceph.locks = false);
     let hangs = of(|ceph| ceph.image = Some(Image::Unknown("no answer from Ceph within 10 s".into())));
     insta::assert_snapshot!([fit, nothing_there, no_admin, unlocked, hangs].join("\n\n"));
+}
+
+#[test]
+fn a_host_that_is_too_small_for_the_vm_is_told_before_the_vm_is_started_there() {
+    let small = checked(
+        |facts| {
+            facts.abilities.memory_kib = Some(1 << 20);
+            facts.abilities.cpus = Some(1);
+        },
+        true,
+    );
+    let wanted = document().memory_gib();
+    let told: Vec<_> = small.objections.iter().map(|one| one.what.as_str()).collect();
+    assert_eq!(told, [format!("it has 1 GiB of memory, and the VM needs {wanted}")]);
+    assert_eq!(small.remarks, [format!("it has 1 CPUs, and the VM is given {}", document().cpus())]);
+}
+
+#[test]
+fn who_has_a_port_that_is_needed_is_named() {
+    let listener = |port: u16, program: &str| Listener {
+        port,
+        at: format!("0.0.0.0:{port}"),
+        program: program.to_owned(),
+    };
+    let with = |change: fn(&mut Facts), listeners: Vec<Listener>| {
+        let checked = checked(
+            |facts| {
+                facts.abilities.listeners = Some(listeners);
+                change(facts);
+            },
+            true,
+        );
+        (checked.objections.into_iter().map(|one| one.what).collect::<Vec<_>>(), checked.remarks)
+    };
+    let (objections, remarks) = with(|_| (), vec![listener(8301, "kvmagent"), listener(PAGE_PORT, "")]);
+    assert_eq!(
+        objections,
+        ["port 8301, which Consul needs, is taken by kvmagent, which listens at 0.0.0.0:8301"]
+    );
+    assert!(remarks[0].starts_with("port 7717 is taken by something that listens at 0.0.0.0:7717"));
+    // Those that have them rightly.
+    let ours = |facts: &mut Facts| facts.installed = Some(installed("nfs-1"));
+    let rightly = || vec![listener(8500, "consul"), listener(PAGE_PORT, "zsha-controller")];
+    assert_eq!(with(ours, rightly()), (vec![], vec![]));
+    let theirs = |facts: &mut Facts| facts.consul_answers = Some(Answers::Consul);
+    assert_eq!(with(theirs, rightly()), (vec![], vec![]));
+    let unknown = checked(|facts| facts.abilities.listeners = None, true);
+    assert_eq!(unknown.remarks, ["which ports are taken there is not known: it has no `ss`"]);
+}
+
+#[test]
+fn what_keeps_qemu_from_the_image_is_told_each_with_a_way_out() {
+    let barriers = vec![
+        Barrier::Folder {
+            user: "libvirt-qemu".into(),
+            folder: "/smp".into(),
+            mode: "drwx------ root".into(),
+        },
+        Barrier::Unreadable("Permission denied".into()),
+        Barrier::ReadOnly("its file system is mounted read-only".into()),
+        Barrier::SeLinux("virt_use_nfs".into()),
+    ];
+    let told = checked(|facts| facts.abilities.barriers = barriers, true).objections;
+    let hints: Vec<_> = told.iter().map(|one| one.hint.as_str()).collect();
+    assert_eq!(told[0].what, "QEMU's user there (libvirt-qemu) may not enter /smp (drwx------ root)");
+    for (hint, way_out) in
+        hints.iter().zip(["chmod o+x /smp", "root_squash", "writable", "setsebool -P virt_use_nfs on"])
+    {
+        assert!(hint.contains(way_out), "{hint}");
+    }
+    assert_eq!(hints.len(), 4);
+}
+
+#[test]
+fn a_consul_of_somebody_elses_has_to_answer_where_the_controller_asks() {
+    let unit = |active: &str, enabled: &str| UnitFact {
+        load: "loaded".into(),
+        active: active.into(),
+        enabled: enabled.into(),
+    };
+    let told = |answers, runs, unit: UnitFact| {
+        objections(|facts| {
+            facts.consul_answers = answers;
+            facts.consul_runs = runs;
+            facts.units.insert("consul.service".into(), unit);
+            facts.consul = Some(ConsulProgram { path: "/usr/bin/consul".into(), version: "1.20.0".into() });
+        })
+    };
+    let package = || unit("inactive", "disabled");
+    assert_eq!(told(Some(Answers::Nothing), false, package()), [""; 0], "a package's unit is nobody's");
+    assert_eq!(told(Some(Answers::Consul), true, unit("active", "enabled")), [""; 0]);
+    assert_eq!(told(None, true, unit("active", "enabled")), [""; 0], "it could not be asked");
+    // In a container, of another cluster, on a socket only, stopped for a while: it is there, and of no use.
+    for (answers, runs, unit) in [
+        (Answers::Nothing, true, package()),
+        (Answers::Nothing, false, unit("inactive", "enabled")),
+        (Answers::Nothing, false, unit("failed", "disabled")),
+        (Answers::Other, true, package()),
+    ] {
+        let told = told(Some(answers), runs, unit);
+        assert!(told.len() == 1 && told[0].contains("127.0.0.1:8500"), "{told:?}");
+    }
 }
 
 #[test]

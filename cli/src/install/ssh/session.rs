@@ -6,7 +6,7 @@ use std::time::Duration;
 use russh::ChannelMsg;
 use russh::client::{self, Handle};
 
-use super::{CONNECT, Login, MOST_OUTPUT, Printed, SshError, quoted};
+use super::{CONNECT, Login, MOST_OUTPUT, Printed, SshError, WhyNotRoot, quoted};
 
 mod being_let_in;
 mod host_key;
@@ -74,15 +74,18 @@ impl Remote {
         if user == "root" || self.raw("id -u", &[], CONNECT).await?.text().trim() == "0" {
             return Ok(Rights::Root);
         }
-        if self.raw("sudo -n true", &[], CONNECT).await?.status == 0 {
-            return Ok(Rights::Sudo);
+        // In English, whatever the user's language is there: what sudo says is read.
+        let without = self.raw("env LC_ALL=C sudo -n true", &[], CONNECT).await?;
+        let not_root = |why: WhyNotRoot| SshError::NotRoot { user: user.to_owned(), why };
+        match (WhyNotRoot::of(&without), &self.password) {
+            (None, _) => Ok(Rights::Sudo),
+            (Some(WhyNotRoot::AsksForPassword), Some(password)) => {
+                let input = format!("{password}\n");
+                let with = self.raw("env LC_ALL=C sudo -k -S -p '' true", input.as_bytes(), CONNECT).await?;
+                WhyNotRoot::of(&with).map_or(Ok(Rights::SudoWithPassword), |why| Err(not_root(why)))
+            }
+            (Some(why), _) => Err(not_root(why)),
         }
-        let not_root = |why: String| SshError::NotRoot { user: user.to_owned(), why };
-        let Some(password) = &self.password else {
-            return Err(not_root("sudo asks for a password there, and none was given".into()));
-        };
-        let tried = self.raw("sudo -k -S -p '' true", format!("{password}\n").as_bytes(), CONNECT).await?;
-        if tried.status == 0 { Ok(Rights::SudoWithPassword) } else { Err(not_root(tried.stderr)) }
     }
 
     /// Runs a script as root to its end; it must succeed.
