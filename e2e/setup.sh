@@ -17,7 +17,7 @@ log=$cache/setup.log
 
 # package:file it brings. The file decides, so a machine that has it from elsewhere is left alone.
 wanted=(
-  gcc:/usr/bin/cc make:/usr/bin/make pkg-config:/usr/bin/pkg-config
+  gcc:/usr/bin/cc libc6-dev:/usr/include/stdio.h make:/usr/bin/make pkg-config:/usr/bin/pkg-config
   libvirt-dev:/usr/include/libvirt/libvirt.h
   libvirt-daemon:/usr/sbin/libvirtd
   libvirt-daemon-driver-qemu:/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so
