@@ -60,9 +60,32 @@ pub struct NicConfig {
     pub mac: String,
     /// The guest's own address, with the prefix of its subnet.
     pub address: Ipv4Net,
-    /// The gateway of the NIC that carries the default route; the guest knows the other NICs by their own subnets.
-    pub default_gateway: Option<Ipv4Addr>,
+    /// The gateway of its subnet. That of one NIC is the guest's default route; that of each other answers what came in
+    /// by that NIC.
+    pub gateway: Ipv4Addr,
+    pub is_default_route: bool,
     pub is_management: bool,
+}
+
+/// A routing table of the guest's for one NIC: what is sent from the NIC's address leaves by the NIC's own gateway, so
+/// that whoever is in another subnet, and reaches the guest by that address, has an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WayBack<'a> {
+    pub nic: &'a NicConfig,
+    /// The number of the table, and the preference of the rule that leads to it: before the guest's main table.
+    pub table: usize,
+}
+
+/// The first table's number: below 253, as some tools know no more, and away from those that distributions take.
+const FIRST_TABLE: usize = 170;
+
+impl GuestConfig {
+    /// A routing table for each NIC that has not the default route.
+    pub fn ways_back(&self) -> impl Iterator<Item = WayBack<'_>> {
+        let nics = self.nics.iter().enumerate();
+        nics.filter(|(_, nic)| !nic.is_default_route)
+            .map(|(place, nic)| WayBack { nic, table: FIRST_TABLE + place })
+    }
 }
 
 impl GuestWants {
@@ -113,7 +136,8 @@ impl NicWants {
         Some(NicConfig {
             mac: self.mac.clone(),
             address: Ipv4Net::with_netmask(*address, *mask).ok()?,
-            default_gateway: self.is_default_route.then_some(gateway),
+            gateway,
+            is_default_route: self.is_default_route,
             is_management: self.is_management,
         })
     }

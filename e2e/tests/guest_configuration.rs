@@ -173,6 +173,69 @@ fn what_is_new_in_the_document_is_told_at_the_next_boot_and_touches_no_running_g
 const FORGET_CLOUD_INIT: &str = "set -e; sectors=$(cat /sys/block/vda/size); \
     printf no-cloud-init | dd of=/dev/vda bs=512 seek=$((sectors - 2)) conv=sync,fsync 2>/dev/null";
 
+/// The same, with a cloud-init that takes nothing from zsha's disk.
+const OTHER_SOURCE: &str = "set -e; sectors=$(cat /sys/block/vda/size); \
+    printf other-source | dd of=/dev/vda bs=512 seek=$((sectors - 2)) conv=sync,fsync 2>/dev/null";
+
+/// The guest's NIC for management, in the subnet of each node, and one with the default route, where no gateway is.
+fn two_nics(lab: &Cluster) -> Document {
+    let nic = |bridge: &str, last: u8, address: String, gateway: String, is_management: bool| {
+        json!({
+            "Bridge": bridge,
+            "MacAddress": format!("02:98:54:4b:a5:{last:02x}"),
+            "Ipaddr": address,
+            "Netmask": "255.255.255.0",
+            "Gateway": gateway,
+            "IsMgmt": is_management,
+            "IsDefRoute": !is_management
+        })
+    };
+    let by = |last: u8| by_node(lab, |host| within(host, last));
+    let network = json!([
+        nic("br_mgmt", 1, by(GUEST), by(ROUTER), true),
+        nic("br_data", 2, "10.95.2.2".to_owned(), "10.95.2.1".to_owned(), false),
+    ]);
+    lab.document().with("Network", network)
+}
+
+/// An address of the host in a subnet that the guest knows nothing of. The host routes it.
+const THIRD_SUBNET: &str = "10.96.7.7";
+
+/// The guest answers somebody in a third subnet, whose way to it leads by the gateway of its management NIC.
+fn answers_a_third_subnet(lab: &Cluster, host: &Host) -> Result<()> {
+    answers_on(lab, host)?;
+    host.ok(&["ip", "address", "replace", &format!("{THIRD_SUBNET}/24"), "dev", "lo"])?;
+    let address = within(host, GUEST);
+    lab.until(&format!("the guest answers {THIRD_SUBNET} on {address}"), BOOT_LIMIT, || {
+        let ping = host.exec(&["busybox", "ping", "-c", "1", "-W", "1", "-I", THIRD_SUBNET, &address])?;
+        Ok(ping.success().is_ok().then_some(()))
+    })
+}
+
+#[test]
+fn a_guest_is_reached_from_a_third_subnet_by_the_gateway_of_a_nic_that_has_not_the_default_route()
+-> Result<()> {
+    let lab = Cluster::builder().nodes(3).profile("Balanced").bridges(&["br_mgmt", "br_data"]).build()?;
+    lab.apply(&two_nics(&lab), "two NICs")?;
+    let mut owner = lab.running_host(SETTLE_LIMIT)?;
+    answers_a_third_subnet(&lab, owner)?;
+    // Then by its agent, where a cloud-init is there that reads no disk of zsha's.
+    lab.until("the guest's agent answers", BOOT_LIMIT, || {
+        owner.in_guest(&["/bin/sh", "-c", OTHER_SOURCE]).map(Some)
+    })?;
+    for _ in 1..lab.hosts().len() {
+        lab.settled(SETTLE_LIMIT)?;
+        let lost = owner.power_off()?;
+        let recovered = lab.recovered(lost, FAILOVER_LIMIT)?;
+        answers_a_third_subnet(&lab, recovered.host)?;
+        told_of(&lab, "GuestTold")?;
+        owner.power_on()?;
+        lab.wait_until_up(SETTLE_LIMIT)?;
+        owner = recovered.host;
+    }
+    lab.finish()
+}
+
 /// Its agent goes and comes, as with a boot; `first` is done before, and `flags` are the new one's.
 fn agent_anew(host: &Host, first: &str, flags: &str) -> Result<()> {
     let script = format!(

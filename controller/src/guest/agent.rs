@@ -41,7 +41,8 @@ pub fn script(vm: &VmName, config: &GuestConfig) -> String {
         "boot_secs={boot}\nfile={GUEST_FILE}\nid={id}\nenvironment='{}'\n",
         seed::guest_file(config, &id)
     );
-    let nics: Vec<_> = config.nics.iter().map(nic).collect();
+    let table = |nic: &NicConfig| config.ways_back().find(|way| way.nic == nic).map(|way| way.table);
+    let nics: Vec<_> = config.nics.iter().map(|one| nic(one, table(one))).collect();
     let dns: Vec<_> = config.dns.iter().map(ToString::to_string).collect();
     // Writing to a string cannot fail.
     let _ = writeln!(values, "nics='{}'", nics.join(" "));
@@ -50,10 +51,10 @@ pub fn script(vm: &VmName, config: &GuestConfig) -> String {
     values + SCRIPT
 }
 
-/// `MAC,ADDRESS/PREFIX,GATEWAY`.
-fn nic(nic: &NicConfig) -> String {
-    let gateway = nic.default_gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
-    format!("{},{},{gateway}", nic.mac, nic.address)
+/// `MAC,ADDRESS/PREFIX,SUBNET,GATEWAY,TABLE`, the last of which is empty where the gateway is the guest's default route.
+fn nic(nic: &NicConfig, table: Option<usize>) -> String {
+    let table = table.map(|table| table.to_string()).unwrap_or_default();
+    format!("{},{},{},{},{table}", nic.mac, nic.address, nic.address.trunc(), nic.gateway)
 }
 
 /// The result of having the script run.
@@ -128,12 +129,12 @@ impl Told {
             Self::NextBoot => (
                 ConditionStatus::Unknown,
                 "NextBoot",
-                "the guest, which has no cloud-init, runs as it is and is told through its agent at its next boot".to_owned(),
+                "the guest, where no cloud-init reads the seed disk, runs as it is and is told through its agent at its next boot".to_owned(),
             ),
             Self::Failed(why) => (
                 ConditionStatus::False,
                 "Failed",
-                format!("the guest, which has no cloud-init, could not be told its addresses through its agent: {why}"),
+                format!("the guest, where no cloud-init reads the seed disk, could not be told its addresses through its agent: {why}"),
             ),
             Self::NotAllowed(why) => (
                 ConditionStatus::Unknown,
@@ -144,7 +145,7 @@ impl Told {
             Self::NotYet(why) => (
                 ConditionStatus::Unknown,
                 "NotYet",
-                format!("the guest, which has no cloud-init, is about to be told through its agent: {why}"),
+                format!("the guest, where no cloud-init reads the seed disk, is about to be told through its agent: {why}"),
             ),
             Self::Unknown(why) => (
                 ConditionStatus::Unknown,

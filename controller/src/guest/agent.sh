@@ -8,15 +8,47 @@ has() { command -v "$1" >/dev/null 2>&1; }
 fail() { echo "$1" >&2; exit 1; }
 
 if [ -e "$told" ]; then echo "already $(head -n 1 "$told")"; exit; fi
-# A generator's word that cloud-init stays out of this boot.
-if [ -d /run/cloud-init ] && [ ! -e /run/cloud-init/disabled ]; then echo cloud-init; exit; fi
 up=$(cut -d. -f1 /proc/uptime)
+device() { # of a MAC: the device itself, or the bond or bridge that it is a port of
+  for at in /sys/class/net/*; do
+    [ -e "$at/device" ] && [ "$(cat "$at/address")" = "$1" ] || continue
+    if [ -e "$at/master" ]; then at=$(readlink -f "$at/master"); fi
+    echo "${at##*/}"
+    return
+  done
+}
+lacks_address() {
+  for nic in $nics; do
+    IFS=, read -r mac address rest <<NIC
+$nic
+NIC
+    ip -4 address show dev "$(device "$mac")" 2>/dev/null | grep -qF "inet $address " || return 0
+  done
+  return 1
+}
+
+# A generator's word that cloud-init stays out of this boot is the file `disabled`. That it runs does not say that it reads
+# our disk: an installer may have left it another source, or have told it to leave the network alone.
+if [ -d /run/cloud-init ] && [ ! -e /run/cloud-init/disabled ]; then
+  result=/run/cloud-init/result.json
+  has_id=$(cat /run/cloud-init/.instance-id 2>/dev/null || cat /var/lib/cloud/data/instance-id 2>/dev/null || :)
+  if [ ! -e "$result" ]; then
+    if [ "$up" -lt 300 ]; then echo booting; else echo cloud-init; fi
+    exit
+  elif grep -q DataSourceNoCloud "$result"; then
+    case $has_id in
+      # What it has applied was on our disk when this guest booted, on whichever node.
+      "${id%-*-*-*-*-*}"-*) if [ "$has_id" != "$id" ] || ! lacks_address; then echo cloud-init; exit; fi ;;
+      '') if ! lacks_address; then echo cloud-init; exit; fi ;;
+    esac
+  fi
+fi
 # A guest that has run for so long works as it is, whatever it was told.
 if [ "$up" -ge "$boot_secs" ]; then echo later; exit; fi
 # What sets the network up in this boot would take away what is set before it; and cloud-init may still come.
 if has systemctl && [ "$up" -lt 300 ]; then
   case $(systemctl is-system-running 2>/dev/null || :) in initializing | starting) echo booting; exit ;; esac
-elif has cloud-init && [ "$up" -lt 120 ]; then echo booting; exit
+elif has cloud-init && [ ! -d /run/cloud-init ] && [ "$up" -lt 120 ]; then echo booting; exit
 fi
 mkdir -p /run/zsha
 # One at a time: whoever began this one may have given it up.
@@ -32,27 +64,25 @@ put() { # FILE, its content from standard input; whoever reads it has the old on
   mv -f "$1.zsha" "$1"
 }
 
-device() { # of a MAC: the device itself, or the bond or bridge that it is a port of
-  for at in /sys/class/net/*; do
-    [ -e "$at/device" ] && [ "$(cat "$at/address")" = "$1" ] || continue
-    if [ -e "$at/master" ]; then at=$(readlink -f "$at/master"); fi
-    echo "${at##*/}"
-    return
-  done
-}
-
+but=
 for nic in $nics; do
-  IFS=, read -r mac address via <<NIC
+  IFS=, read -r mac address subnet via table <<NIC
 $nic
 NIC
   dev=$(device "$mac")
   [ -n "$dev" ] || fail "the guest has no network device with the MAC address $mac"
   ip link set "$dev" up
   ip -4 address show dev "$dev" | grep -qF "inet $address " || ip address add "$address" dev "$dev"
-  [ -z "$via" ] || ip route show default | grep -q "^default via $via dev $dev" || ip route replace default via "$via" dev "$dev"
+  if [ -z "$table" ]; then
+    ip route show default | grep -q "^default via $via dev $dev" || ip route replace default via "$via" dev "$dev"
+    continue
+  fi
+  # What came in by this NIC is answered by its own gateway.
+  ip rule del from "${address%/*}" table "$table" 2>/dev/null || :
+  ip route replace "$subnet" dev "$dev" table "$table" && ip route replace default via "$via" dev "$dev" table "$table" &&
+    ip rule add from "${address%/*}" table "$table" pref "$table" || but="$but but not the way back by $via"
 done
 
-but=
 if [ -n "$dns" ]; then
   if [ ! -L /etc/resolv.conf ]; then
     {
@@ -62,7 +92,7 @@ if [ -n "$dns" ]; then
   elif has resolvectl; then
     for nic in $nics; do resolvectl dns "$(device "${nic%%,*}")" $dns; done
   else
-    but=' but not its resolvers: /etc/resolv.conf is a link'
+    but="$but but not its resolvers: /etc/resolv.conf is a link"
   fi
 fi
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 use zsha_crds::VmName;
 
-use super::GuestConfig;
+use super::{GuestConfig, NicConfig, WayBack};
 
 /// The file in the guest with what cloud-init itself has no use for. It has lines of `NAME="value"` that a shell and
 /// systemd's `EnvironmentFile=` take: `ZSHA_MANAGEMENT_IP`, `ZSHA_CONSOLE_PROXY_IP` (empty where the document has
@@ -73,7 +73,8 @@ impl Seed {
 
 /// The id of all values: at the next boot cloud-init applies what it has not applied under the same id.
 pub(super) fn id(vm: &VmName, config: &GuestConfig) -> String {
-    let values = format!("{}\n{}", pretty(&network(config)), environment(config));
+    let ways_back: Vec<_> = config.ways_back().map(|way| way_back(&way)).collect();
+    let values = format!("{}\n{}{}", pretty(&network(config)), environment(config), ways_back.concat());
     format!("{vm}-{}", Uuid::new_v5(&Uuid::NAMESPACE_OID, values.as_bytes()))
 }
 
@@ -99,9 +100,9 @@ fn network(config: &GuestConfig) -> Value {
             "dhcp4": false,
             "addresses": [nic.address.to_string()],
         });
-        if let Some(gateway) = nic.default_gateway {
+        if nic.is_default_route {
             // `default` is not known to every cloud-init that is about.
-            ethernet["routes"] = json!([{ "to": "0.0.0.0/0", "via": gateway.to_string() }]);
+            ethernet["routes"] = json!([{ "to": "0.0.0.0/0", "via": nic.gateway.to_string() }]);
             if !config.dns.is_empty() {
                 ethernet["nameservers"] = json!({ "addresses": config.dns });
             }
@@ -126,10 +127,28 @@ fn user_data(config: &GuestConfig, id: &str) -> Value {
             "content": guest_file(config, id),
         }],
     });
+    let ways_back: Vec<_> = config.ways_back().map(|way| way_back(&way)).collect();
+    if !ways_back.is_empty() {
+        data["bootcmd"] = json!(ways_back);
+    }
     if !config.time_servers.is_empty() {
         data["ntp"] = json!({ "enabled": true, "ntp_client": "chrony", "servers": config.time_servers });
     }
     data
+}
+
+/// The command that makes the routing table of a NIC, which cloud-init runs with each boot. The network configuration has no
+/// place for it: most of the tools that it is rendered for would take the route for a second default route. The NIC may have
+/// its address only a moment later: then the gateway is said to be there by `onlink`, which not every `ip` knows.
+fn way_back(way: &WayBack<'_>) -> String {
+    let WayBack { nic: NicConfig { mac, address, gateway, .. }, table } = way;
+    let (source, subnet) = (address.addr(), address.trunc());
+    format!(
+        "at=$(grep -lixF {mac} /sys/class/net/*/address | head -n 1) && at=${{at%/address}} && dev=${{at##*/}} && ip route \
+         replace {subnet} dev $dev table {table} && {{ ip route replace default via {gateway} dev $dev table {table} || ip route \
+         replace default via {gateway} dev $dev onlink table {table}; }} && {{ ip rule del from {source} table {table}; ip rule \
+         add from {source} table {table} pref {table}; }} 2>/dev/null"
+    )
 }
 
 /// The lines of [`GUEST_FILE`], the id apart. No value holds a quote: they are addresses and host names.

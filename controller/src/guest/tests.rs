@@ -46,7 +46,8 @@ fn a_guest_without_time_sources_and_resolvers_is_told_of_none() {
         nics: vec![NicConfig {
             mac: "02:10:10:10:10:10".to_owned(),
             address: "10.0.0.5/24".parse().unwrap(),
-            default_gateway: Some(Ipv4Addr::new(10, 0, 0, 1)),
+            gateway: Ipv4Addr::new(10, 0, 0, 1),
+            is_default_route: true,
             is_management: true,
         }],
         dns: vec![],

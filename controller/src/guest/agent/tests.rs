@@ -5,16 +5,17 @@ use std::process::Command;
 use super::*;
 
 fn config() -> GuestConfig {
-    let nic = |mac: &str, address: &str, gateway: Option<&str>| NicConfig {
+    let nic = |mac: &str, address: &str, gateway: &str, is_default_route| NicConfig {
         mac: mac.to_owned(),
         address: address.parse().unwrap(),
-        default_gateway: gateway.map(|gateway| gateway.parse().unwrap()),
-        is_management: gateway.is_some(),
+        gateway: gateway.parse().unwrap(),
+        is_default_route,
+        is_management: is_default_route,
     };
     GuestConfig {
         nics: vec![
-            nic("02:10:10:10:10:10", "10.0.0.5/24", Some("10.0.0.1")),
-            nic("02:10:10:10:10:11", "10.1.0.5/16", None),
+            nic("02:10:10:10:10:10", "10.0.0.5/24", "10.0.0.1", true),
+            nic("02:10:10:10:10:11", "10.1.0.5/16", "10.1.0.1", false),
         ],
         dns: vec!["10.0.0.53".parse().unwrap(), "10.0.0.54".parse().unwrap()],
         time_servers: vec!["10.0.0.123".to_owned(), "time.lan".to_owned()],
