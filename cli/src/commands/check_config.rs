@@ -47,6 +47,11 @@ impl Run for Args {
         self.output.is_json()
     }
 
+    /// Each look at a node has a limit of its own, and a share that hangs costs most of that.
+    fn is_endless(&self) -> bool {
+        self.online
+    }
+
     async fn run(&self, _: Beside<'_>, session: &mut Session<'_>) -> Result<Exit, Failure> {
         run(self, session).await
     }
