@@ -41,6 +41,7 @@ use tokio::sync::watch;
 pub use barred::Barred;
 pub use content::{Content, Qcow2};
 pub use linux::LinuxHost;
+pub(crate) use mounts::{differing as differing_options, read_only as is_read_only};
 pub use simulated::SimulatedHost;
 
 use crate::guest::Seed;

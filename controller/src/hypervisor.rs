@@ -140,6 +140,20 @@ impl DomainFacts {
     }
 }
 
+/// What a hypervisor has to run the VM on, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// True if the processor executes the guest (KVM), and it is not emulated.
+    pub accelerated: bool,
+    pub memory_mib: u64,
+    /// The most virtual processors that a guest of this kind of machine may have.
+    pub most_vcpus: u32,
+    /// The hypervisor's word against this kind of machine, where it has one.
+    pub refuses: Option<String>,
+    /// Another domain that has the VM's name, by its UUID.
+    pub namesake: Option<Uuid>,
+}
+
 /// The reason why a QEMU that exists does not execute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PauseReason {
@@ -308,6 +322,9 @@ pub trait Hypervisor: Send + Sync + fmt::Debug + 'static {
 
     /// Reads what is kept of the VM beside its process.
     async fn domain(&self) -> Result<DomainFacts, HypervisorError>;
+
+    /// Says what is here to run the VM on. It may be some seconds old, and starts nothing.
+    async fn offer(&self) -> Result<Offer, HypervisorError>;
 
     /// Makes the process of this domain, and nothing else. No definition is left on the disk. A definition that was
     /// there is put away first, as it would make a lasting one of the domain that is started. The guest executes

@@ -12,7 +12,7 @@ use zsha_runtime::store::Read;
 use crate::act::Edges;
 use crate::desired::Desired;
 use crate::host::{HostFacts, HostWants};
-use crate::hypervisor::{DomainFacts, DomainSpec, HypervisorError, LocalVm, OffReason};
+use crate::hypervisor::{DomainFacts, DomainSpec, HypervisorError, LocalVm, OffReason, Offer};
 use crate::keeper::{KeeperError, Verdict};
 use crate::observed::Observed;
 use crate::plan::blindness::Blindness;
@@ -99,8 +99,9 @@ impl HostSight {
 /// verdict that was asked for beside it must not be older than what is done by it.
 const VERDICT_HOLDS: Duration = Duration::from_millis(50);
 
-/// The state of the VM by the hypervisor, and what that keeps of it.
-type Here = (Result<LocalVm, HypervisorError>, Result<DomainFacts, HypervisorError>);
+/// The state of the VM by the hypervisor, what that keeps of it, and what is there to run it on.
+type Here =
+    (Result<LocalVm, HypervisorError>, Result<DomainFacts, HypervisorError>, Result<Offer, HypervisorError>);
 
 /// Looks at the hypervisor, and asks the keeper for its verdict after that. The keeper is asked before as well, as a
 /// sign of life to it.
@@ -116,8 +117,15 @@ async fn look_here(edges: &Edges) -> (Result<Verdict, KeeperError>, Here) {
 /// Asks the hypervisor. One that did not answer is not asked again: it would cost the pass its deadline twice.
 async fn ask_hypervisor(edges: &Edges) -> Here {
     match edges.hypervisor.look().await {
-        Ok(local) => (Ok(local), edges.hypervisor.domain().await),
-        Err(error) => (Err(error.clone()), Err(error)),
+        Ok(local) => {
+            let domain = edges.hypervisor.domain().await;
+            let offer = match &domain {
+                Ok(_) => edges.hypervisor.offer().await,
+                Err(error) => Err(error.clone()),
+            };
+            (Ok(local), domain, offer)
+        }
+        Err(error) => (Err(error.clone()), Err(error.clone()), Err(error)),
     }
 }
 
@@ -129,7 +137,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
     // emptied knows by then that it was; a list that shows that lease beside what the keeper said before would look
     // like that of a new cluster.
     let seen = views.sights();
-    let (lease, (local, domain)) = look_here(edges).await;
+    let (lease, (local, domain, offer)) = look_here(edges).await;
     let local = match local {
         Err(_) if planted::is_planted(Bug::UnknownIsAbsent) => Ok(LocalVm::Absent),
         local => local,
@@ -166,6 +174,7 @@ pub async fn observe(edges: &Edges, views: &Views, host: &HostSight, blindness: 
         last_end,
         local,
         domain: Observed::from_result(domain),
+        offer: Observed::from_result(offer),
         // The questions to it follow from the rest.
         host: Observed::unknown("nothing has been asked yet"),
         host_looked,

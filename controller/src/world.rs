@@ -13,7 +13,7 @@ use zsha_runtime::lease::{Expectation, Sight};
 
 use crate::desired::Desired;
 use crate::host::{HostFacts, HostWants};
-use crate::hypervisor::{DomainFacts, DomainSpec, LocalVm, MigrationJob, OffReason};
+use crate::hypervisor::{DomainFacts, DomainSpec, LocalVm, MigrationJob, OffReason, Offer};
 use crate::in_force::SpecProblem;
 use crate::intents::{Asked, Cordon, Intents, Start, Stop};
 use crate::keeper::Verdict;
@@ -104,6 +104,8 @@ pub struct World {
     pub shutdowns: Observed<BTreeMap<NodeName, HostShutdown>>,
     /// The last live migration an operator asked for.
     pub migrate: Option<MigrateRequest>,
+    /// What the hypervisor here has to run the VM on.
+    pub offer: Observed<Offer>,
     /// The keeper's verdict on this node's lease and copies.
     pub lease: Observed<Verdict>,
     /// Every node's lease as last seen, and since when.

@@ -49,6 +49,8 @@ words! {
         SpecValid,
         LeaseValid,
         HypervisorReachable,
+        /// The hypervisor there would take the VM as the document has it.
+        DomainAccepted,
         MountsReady,
         BridgesReady,
         ImagePresent,

@@ -162,6 +162,9 @@ impl LinuxHost {
     async fn in_table(&self, want: &MountWant) -> Observed<MountFact> {
         match self.read_table(want, want.target.clone()).await {
             Observed::Known(MountFact::NotMounted) => {}
+            Observed::Known(MountFact::Other { fs_type, .. }) if fs_type == mounts::AUTOMOUNT => {
+                return self.mounted_by_itself(want).await;
+            }
             there => return there,
         }
         match self.probe.resolve(&self.children, &want.target).await {
@@ -171,6 +174,19 @@ impl LinuxHost {
                 Observed::Known(MountFact::NotAnswering { reason })
             }
             Ok(Leads::NotLooked { reason }) | Err(NotSeen::NotLooked(reason)) => Observed::Unknown(reason),
+        }
+    }
+
+    /// The mount of an automount, which is made when somebody enters it.
+    async fn mounted_by_itself(&self, want: &MountWant) -> Observed<MountFact> {
+        let entered = self.probe.see(&self.children, &want.target.join(".")).await;
+        match (self.read_table(want, want.target.clone()).await, entered) {
+            (Observed::Known(MountFact::Other { fs_type, .. }), Err(NotSeen::Hangs(reason)))
+                if fs_type == mounts::AUTOMOUNT =>
+            {
+                Observed::Known(MountFact::NotAnswering { reason })
+            }
+            (there, _) => there,
         }
     }
 

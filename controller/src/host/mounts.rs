@@ -2,6 +2,8 @@
 //!
 //! Reading the table touches no file system. [`super::probe`] finds out whether a file system answers.
 
+mod same;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -19,12 +21,17 @@ use super::{HostError, MountFact, MountWant};
 
 const TABLE: &str = "/proc/self/mountinfo";
 
+/// The file system that stands where an automount has not been entered yet.
+pub(super) const AUTOMOUNT: &str = "autofs";
+
 /// The time for mount(8), which tries an NFS server that is away for two minutes. A mount that takes longer is tried
 /// again later.
 const MOUNT_WITHIN: Duration = Duration::from_secs(30);
 
 /// The pause before following the table again when that failed.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(5);
+
+pub(crate) use same::{differing, read_only};
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +47,15 @@ struct Mounted {
 pub(super) fn fact(want: &MountWant, target: &Path) -> io::Result<MountFact> {
     let table = std::fs::read(TABLE)?;
     let mounts = parse(&table).ok_or_else(|| io::Error::other(format!("{TABLE} makes no sense")))?;
-    Ok(compare(want, target, &mounts))
+    // The kernel has the device itself, where fstab(5) may have a link to it.
+    let device = want.source.starts_with("/dev/").then(|| std::fs::canonicalize(&want.source).ok()).flatten();
+    let source = device.map_or_else(|| want.source.clone(), |device| device.display().to_string());
+    let fact = compare(&MountWant { source, ..want.clone() }, target, &mounts);
+    Ok(match fact {
+        // By its own name, as a device mapper has it.
+        MountFact::Other { .. } => compare(want, target, &mounts),
+        fact => fact,
+    })
 }
 
 fn compare(want: &MountWant, target: &Path, mounts: &[Mounted]) -> MountFact {
@@ -49,20 +64,12 @@ fn compare(want: &MountWant, target: &Path, mounts: &[Mounted]) -> MountFact {
         return MountFact::NotMounted;
     };
     let bind = want.options.split(',').any(|option| matches!(option, "bind" | "rbind"));
-    let same_source = trimmed(&there.source) == trimmed(&want.source);
-    let same_type = there.fs_type == want.fs_type || (want.fs_type == "nfs" && there.fs_type == "nfs4");
-    if bind || (same_source && same_type) {
+    let is_wanted = same::kind(&want.fs_type, &there.fs_type)
+        && same::source(&there.fs_type, &want.source, &there.source);
+    if bind || is_wanted {
         MountFact::Mounted { fs_type: there.fs_type.clone(), options: there.options.clone() }
     } else {
         MountFact::Other { source: there.source.clone(), fs_type: there.fs_type.clone() }
-    }
-}
-
-fn trimmed(source: &str) -> &str {
-    match source.trim_end_matches('/') {
-        "" => source,
-        rest if rest.ends_with(':') => source,
-        rest => rest,
     }
 }
 
@@ -161,6 +168,9 @@ mod tests {
 22 27 0:21 / /proc rw,nosuid shared:5 - proc proc rw
 36 27 98:0 / /srv/two\\040words rw,noatime shared:1 master:2 - ext4 /dev/back\\134slash rw,errors=continue
 40 27 0:50 / /share rw,relatime - nfs4 10.0.0.9:/share rw,vers=4.2,hard
+43 27 0:53 / /gluster rw,relatime - fuse.glusterfs gl1:/mngt rw,user_id=0,group_id=0
+44 27 0:54 / /auto rw,relatime - autofs systemd-1 rw,fd=40,timeout=0,direct
+45 44 0:55 / /auto rw,relatime - nfs4 10.0.0.9:/auto rw,vers=4.2
 41 27 0:51 / /over rw - tmpfs first rw
 42 41 0:52 / /over ro - tmpfs second ro
 ";
@@ -211,13 +221,21 @@ mod tests {
     }
 
     #[test]
+    fn a_helpers_mount_and_one_over_an_automount_are_what_was_wanted() {
+        for (source, target, fs_type) in
+            [("gl1:mngt", "/gluster", "glusterfs"), ("10.0.0.9:/auto", "/auto", "nfs4")]
+        {
+            assert!(matches!(seen(&want(source, target, fs_type)), MountFact::Mounted { .. }), "{target}");
+        }
+    }
+
+    #[test]
     fn what_is_elsewhere_is_not_mounted_and_what_is_something_else_is_told() {
         assert_eq!(seen(&want("10.0.0.9:/share", "/other", "nfs")), MountFact::NotMounted);
         assert_eq!(
             seen(&want("10.0.0.8:/share", "/share", "nfs")),
             MountFact::Other { source: "10.0.0.9:/share".to_owned(), fs_type: "nfs4".to_owned() }
         );
-        assert_eq!(trimmed("10.0.0.9:/"), "10.0.0.9:/");
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(crate) trait Rig: Send + Sync {
     async fn snapshot(&self) -> DiskSource;
     /// Merges the overlay into the image, on which the VM goes on then.
     async fn merge(&self);
+    /// Defines another domain of the VM's name, and says by which UUID.
+    async fn define_namesake(&self) -> Uuid;
+    async fn undefine_namesake(&self);
     /// Defines the VM on the node's disk as an administrator would, to be started with the host or not.
     async fn define_by_hand(&self, autostart: bool);
 }
@@ -46,6 +49,7 @@ macro_rules! every_case {
     ($tests:ident) => {
         $tests! {
             a_vm_never_heard_of_is_absent,
+            what_there_is_to_run_the_vm_on_is_told_with_who_has_its_name,
             another_vm_is_not_started,
             a_paused_start_makes_a_process_that_does_not_execute,
             resuming_lets_the_guest_run,
@@ -134,6 +138,30 @@ const fn paused(generation: u64) -> LocalVm {
 
 pub(crate) async fn a_vm_never_heard_of_is_absent(rig: &dyn Rig) {
     is(rig, LocalVm::Absent).await;
+}
+
+pub(crate) async fn what_there_is_to_run_the_vm_on_is_told_with_who_has_its_name(rig: &dyn Rig) {
+    let offer = async || rig.hypervisor().offer().await.unwrap();
+    let first = offer().await;
+    assert!(first.memory_mib > 256 && first.most_vcpus > 1, "{first:?}");
+    assert_eq!((&first.refuses, first.namesake), (&None, None));
+    run(rig, 1).await;
+    assert_eq!(offer().await.namesake, None, "the VM is none of its own");
+    rig.hypervisor().kill().await.unwrap();
+    let other = rig.define_namesake().await;
+    let told = async |wanted: Option<Uuid>| {
+        // What was told may be some seconds old.
+        while offer().await.namesake != wanted {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    within(LONG, "it is told", told(Some(other))).await;
+    assert!(matches!(
+        rig.hypervisor().start_paused(&rig.domain(2)).await,
+        Err(HypervisorError::Refused { .. })
+    ));
+    rig.undefine_namesake().await;
+    within(LONG, "it is told that it is gone", told(None)).await;
 }
 
 pub(crate) async fn another_vm_is_not_started(rig: &dyn Rig) {

@@ -18,7 +18,7 @@ mod worker;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,7 +37,7 @@ use self::worker::{NoAnswer, Workers, on_own_thread};
 use super::domain_xml::{self, CephLogin, DomainSettings, DomainType};
 use super::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
-    OffReason,
+    OffReason, Offer,
 };
 use crate::hypervisor::libvirt_log;
 use crate::keeper::copies::Copies;
@@ -100,6 +100,9 @@ impl Default for MigrationWay {
     }
 }
 
+/// The time for which what a host has is not asked for again: it seldom changes, and every pass wants it.
+const OFFER_HOLDS: Duration = Duration::from_secs(10);
+
 impl LibvirtSettings {
     pub fn new(uri: impl Into<String>, cluster: ClusterName) -> Self {
         Self {
@@ -130,6 +133,8 @@ pub struct LibvirtHypervisor {
     agents: Workers,
     at_log: OneThread,
     domain_type: OnceCell<DomainType>,
+    /// The last answer to [`Hypervisor::offer`], and when it was asked for.
+    offer: Mutex<Option<(Instant, Offer)>>,
     job: Job,
 }
 
@@ -159,6 +164,7 @@ impl LibvirtHypervisor {
             killers: Workers::new(),
             agents: Workers::new(),
             at_log: OneThread::default(),
+            offer: Mutex::default(),
             job: Job::default(),
         })
     }
@@ -273,6 +279,22 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn domain(&self) -> Result<DomainFacts, HypervisorError> {
         self.call("look at the domain", LOOK_DEADLINE, Vm::domain).await
+    }
+
+    async fn offer(&self) -> Result<Offer, HypervisorError> {
+        let last = self.offer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, offer)) = last.filter(|(asked, _)| asked.elapsed() < OFFER_HOLDS) {
+            return Ok(offer);
+        }
+        let (domain_type, machine) = (self.probe_domain_type().await?, self.settings.machine.clone());
+        let name = self.name.clone();
+        let asked = Instant::now();
+        let offer = self.call("ask what there is to run the VM on", LOOK_DEADLINE, move |vm, connect| {
+            probe::offer(connect, domain_type, &machine, (&name, vm.uuid))
+        });
+        let offer = offer.await?;
+        *self.offer.lock().unwrap_or_else(PoisonError::into_inner) = Some((asked, offer.clone()));
+        Ok(offer)
     }
 
     async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {

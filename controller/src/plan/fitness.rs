@@ -6,9 +6,9 @@ use zsha_crds::{Condition, ConditionKind, ConditionStatus, NodeName, condition};
 
 use super::{devices, stability};
 use crate::host::{
-    Barred, BridgeFact, Content, HostFacts, ImageFact, ImageWant, MountFact, MountWant, Qcow2, SeedFact,
+    self, Barred, BridgeFact, Content, HostFacts, ImageFact, ImageWant, MountFact, MountWant, Qcow2, SeedFact,
 };
-use crate::hypervisor::DomainImage;
+use crate::hypervisor::{DomainImage, DomainSpec, Offer};
 use crate::intents::Cordon;
 use crate::keeper::WatchdogState;
 use crate::observed::Observed;
@@ -20,6 +20,9 @@ const NOT_LOOKED: &str = "NotLooked";
 /// The reason of a condition that cannot be told although the host was asked: this process lacks what a look takes.
 const COULD_NOT_LOOK: &str = "CouldNotLook";
 
+/// The reason of a node that has the VM emulated.
+const EMULATED: &str = "Emulated";
+
 pub(super) type Verdict = (ConditionStatus, &'static str, String);
 
 /// All conditions of this node, the summary first.
@@ -29,6 +32,7 @@ pub fn conditions(world: &World) -> Vec<Condition> {
         (ConditionKind::SpecValid, spec(world)),
         (ConditionKind::LeaseValid, lease(world)),
         (ConditionKind::HypervisorReachable, hypervisor(world)),
+        (ConditionKind::DomainAccepted, domain_accepted(world)),
         (ConditionKind::MountsReady, host(world, mounts)),
         (ConditionKind::BridgesReady, host(world, bridges)),
         (ConditionKind::ImagePresent, host(world, |desired, facts| disk(world, desired, facts))),
@@ -175,6 +179,54 @@ fn hypervisor(world: &World) -> Verdict {
     }
 }
 
+/// The verdict on whether the hypervisor would take the VM as the document has it. A VM that runs here was taken.
+fn domain_accepted(world: &World) -> Verdict {
+    let Some(desired) = world.document() else {
+        return good("NothingAsked", "there is no document to ask for anything");
+    };
+    let offer = match &world.offer {
+        Observed::Unknown(why) => return unknown(NOT_LOOKED, why.clone()),
+        Observed::Known(offer) => offer,
+    };
+    let DomainSpec { name, memory_mib, vcpus, .. } = &desired.domain;
+    match offer {
+        Offer { namesake: Some(uuid), .. } => bad(
+            "NameTaken",
+            format!(
+                "libvirt here has another domain of the name {name} ({uuid}), beside which none of that name is started: `virsh \
+                 undefine {uuid}` once it is off, or `virsh domrename`"
+            ),
+        ),
+        Offer { refuses: Some(why), .. } => bad(
+            "MachineRefused",
+            format!(
+                "libvirt here does not take a machine of the kind that the VM is: {why}. Is its QEMU whole, and as new as the others'?"
+            ),
+        ),
+        Offer { memory_mib: there, .. } if there < memory_mib => bad(
+            "TooLittleMemory",
+            format!("this host has {} GiB of memory, and the VM needs {}", there >> 10, memory_mib >> 10),
+        ),
+        Offer { most_vcpus, .. } if most_vcpus < vcpus => bad(
+            "TooManyCpus",
+            format!(
+                "QEMU here gives a guest {most_vcpus} CPUs at most, and the VM is to have {vcpus}: lower `CPU` in the document"
+            ),
+        ),
+        Offer { accelerated: false, .. } => good(
+            EMULATED,
+            "libvirt here would take the VM, and emulate it, which is slow: KVM cannot be used here. Beside a node with KVM this \
+             one is the last to be given the VM",
+        ),
+        Offer { .. } => good("Accepted", "libvirt here would take the VM"),
+    }
+}
+
+/// True if a node says that the VM would be emulated there.
+pub(super) fn says_emulated(conditions: &[Condition]) -> bool {
+    condition::find(conditions, ConditionKind::DomainAccepted).is_some_and(|told| told.reason == EMULATED)
+}
+
 fn host(world: &World, of: impl Fn(&crate::desired::Desired, &HostFacts) -> Verdict) -> Verdict {
     match (world.document(), &world.host) {
         (None, _) => good("NothingAsked", "there is no document to ask for anything"),
@@ -184,9 +236,11 @@ fn host(world: &World, of: impl Fn(&crate::desired::Desired, &HostFacts) -> Verd
 }
 
 fn mounts(desired: &crate::desired::Desired, facts: &HostFacts) -> Verdict {
-    let verdicts = desired.wants.mounts.iter().map(|want| mount(want, facts));
-    let all = || good("Mounted", "every mount of the document is there and answers");
-    verdicts.into_iter().find(|verdict| verdict.0 != ConditionStatus::True).unwrap_or_else(all)
+    let verdicts: Vec<_> = desired.wants.mounts.iter().map(|want| mount(want, facts)).collect();
+    let is_fault = |verdict: &&Verdict| verdict.0 != ConditionStatus::True;
+    let otherwise = |verdict: &&Verdict| verdict.1 == "MountedOtherwise";
+    let told = verdicts.iter().find(is_fault).or_else(|| verdicts.iter().find(otherwise));
+    told.cloned().unwrap_or_else(|| good("Mounted", "every mount of the document is there and answers"))
 }
 
 /// The verdict on one mount.
@@ -201,11 +255,38 @@ pub(super) fn mount(want: &MountWant, facts: &HostFacts) -> Verdict {
         Some(Observed::Known(MountFact::NotMounted)) => {
             bad("NotMounted", format!("{} is not mounted on {target}", want.source))
         }
-        Some(Observed::Known(MountFact::Other { source, .. })) => bad(
+        Some(Observed::Known(MountFact::Other { source, fs_type })) => bad(
             "OtherMounted",
-            format!("{source} is mounted on {target}, where {} is wanted: unmount it", want.source),
+            format!(
+                "{source} ({fs_type}) is mounted on {target}, where {} ({}) is wanted: unmount it",
+                want.source, want.fs_type
+            ),
         ),
-        Some(Observed::Known(MountFact::Mounted { .. })) => good("Mounted", "it is there and answers"),
+        Some(Observed::Known(MountFact::Mounted { options, .. })) => mounted(want, options),
+    }
+}
+
+/// The verdict on what is mounted where it is wanted, by the options that it has.
+fn mounted(want: &MountWant, options: &str) -> Verdict {
+    let (source, target) = (&want.source, want.target.display());
+    let wants_it = want.options.split(',').any(|option| option == "ro");
+    if host::is_read_only(options) && !wants_it {
+        return bad(
+            "MountedReadOnly",
+            format!(
+                "{source} is mounted read-only on {target}: mount it with rw, and see that the server exports it so"
+            ),
+        );
+    }
+    match host::differing_options(&want.options, options).join(", ").as_str() {
+        "" => good("Mounted", format!("{source} is mounted on {target}, and answers")),
+        differing => good(
+            "MountedOtherwise",
+            format!(
+                "{source} is mounted on {target}, and answers; it has {differing}: the options of the document are in force once \
+                 it is mounted anew"
+            ),
+        ),
     }
 }
 

@@ -36,20 +36,30 @@ impl Candidates {
 pub fn candidates(world: &World, desired: &Desired, record: &VmRecord) -> Candidates {
     let mut candidates = Candidates::default();
     // The last choice: fit, and better than nothing.
-    let mut last = Vec::new();
+    let (mut emulating, mut last) = (Vec::new(), Vec::new());
     for node in &desired.order {
         let unfit = if *node == world.me { own_unfitness(world) } else { unfitness(world, desired, node) };
         let unfit = unfit.or_else(|| world.cordon(node).map(ToString::to_string));
         match unfit.or_else(|| failures(record, desired, node)) {
             None if is_unstable(world, node) => last.push(node.clone()),
+            None if is_emulating(world, node) => emulating.push(node.clone()),
             None => candidates.fit.push(node.clone()),
             Some(why) => {
                 candidates.unfit.insert(node.clone(), why);
             }
         }
     }
+    candidates.fit.append(&mut emulating);
     candidates.fit.append(&mut last);
     candidates
+}
+
+/// True if the VM would be emulated there: it is slow, and a live move from a node with KVM is refused.
+fn is_emulating(world: &World, node: &NodeName) -> bool {
+    if *node == world.me {
+        return world.offer.known().is_some_and(|offer| !offer.accelerated);
+    }
+    world.nodes.get(node).is_some_and(|status| fitness::says_emulated(&status.conditions))
 }
 
 /// True if the node loses its lease again and again, as it says itself.

@@ -23,7 +23,8 @@ use super::{Notes, Plan, Step, Write, placement};
 use crate::desired::Desired;
 use crate::host::{BridgeFact, Content, HostFacts, HostWants, ImageFact};
 use crate::hypervisor::{
-    Devices, DomainFacts, DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, Origin, PauseReason,
+    Devices, DomainFacts, DomainImage, DomainSpec, LocalVm, MigrationJob, OffReason, Offer, Origin,
+    PauseReason,
 };
 use crate::in_force::SpecProblem;
 use crate::intents::Intents;
@@ -195,6 +196,13 @@ fn world(me: u32, owner: Option<u32>, phase: VmPhase, local: LocalVm) -> World {
         local: Observed::Known(local),
         last_end: Observed::unknown("it was not asked for"),
         // Of a process, where there is one: it was booted here.
+        offer: Observed::Known(Offer {
+            accelerated: true,
+            memory_mib: 64 << 10,
+            most_vcpus: 288,
+            refuses: None,
+            namesake: None,
+        }),
         domain: Observed::Known(DomainFacts {
             devices: Observed::Known(Devices::of(&desired().domain)),
             ..DomainFacts::new(Origin::Booted)

@@ -228,6 +228,20 @@ impl Rig for LibvirtRig {
         self.virsh(&["blockcommit", "mnvm", "vda", "--active", "--pivot", "--wait"]).await;
     }
 
+    async fn define_namesake(&self) -> Uuid {
+        let uuid = Uuid::new_v4();
+        let settings = DomainSettings::new(cluster(), DomainType::Qemu);
+        let xml = domain_xml::write(&DomainSpec { uuid, ..self.domain(1) }, &settings).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &xml).unwrap();
+        self.virsh(&["define", file.path().to_str().unwrap()]).await;
+        uuid
+    }
+
+    async fn undefine_namesake(&self) {
+        self.virsh(&["undefine", "mnvm"]).await;
+    }
+
     async fn define_by_hand(&self, autostart: bool) {
         let settings = DomainSettings::new(cluster(), DomainType::Qemu);
         let xml = domain_xml::write(&self.domain(9), &settings).unwrap();

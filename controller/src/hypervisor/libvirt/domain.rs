@@ -288,7 +288,7 @@ impl Vm {
 
 /// None where libvirt says that there is no such domain: one that is kept nowhere is forgotten with its process, and that
 /// may be between any two questions.
-fn unless_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+pub(super) fn unless_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     match answer {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if is(&error, ErrorNumber::NoDomain) => Ok(None),
@@ -296,7 +296,7 @@ fn unless_gone<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
     }
 }
 
-fn is(error: &Error, number: ErrorNumber) -> bool {
+pub(super) fn is(error: &Error, number: ErrorNumber) -> bool {
     matches!(error.code(), Enum::Known(known) if known == number)
 }
 

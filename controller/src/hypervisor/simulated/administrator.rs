@@ -26,6 +26,11 @@ impl SimulatedHosts {
         self.settled().end(node, Ending::Destroyed);
     }
 
+    /// Defines another domain of the VM's name, or takes it away.
+    pub fn define_namesake(&self, node: &NodeName, uuid: Option<Uuid>) {
+        self.settled().host(node).offer.namesake = uuid;
+    }
+
     /// Does a `virsh snapshot-create-as --disk-only`: the VM goes on on this overlay of its disk. Returns true if it was
     /// done.
     pub fn snapshot_by_hand(&self, node: &NodeName, overlay: &str) -> bool {

@@ -104,6 +104,16 @@ impl Rig for SimulatedRig {
         assert!(self.hosts.merge_by_hand(&self.node));
     }
 
+    async fn define_namesake(&self) -> Uuid {
+        let uuid = Uuid::from_u128(17);
+        self.hosts.define_namesake(&self.node, Some(uuid));
+        uuid
+    }
+
+    async fn undefine_namesake(&self) {
+        self.hosts.define_namesake(&self.node, None);
+    }
+
     async fn define_by_hand(&self, autostart: bool) {
         self.hosts.define_by_hand(&self.node, autostart);
     }

@@ -8,7 +8,7 @@ use super::moving::Moving;
 use super::state::Due;
 use super::{Delays, Fault, MigrationFault};
 use crate::hypervisor::{
-    Devices, DomainFacts, HypervisorError, LocalVm, MigrationJob, OffReason, Origin, PauseReason,
+    Devices, DomainFacts, HypervisorError, LocalVm, MigrationJob, OffReason, Offer, Origin, PauseReason,
 };
 use crate::observed::Observed;
 
@@ -74,6 +74,7 @@ pub(super) struct Host {
     pub(super) postponed: Vec<Due>,
     /// The count of boots: a call from before a boot never happens after it.
     pub(super) boot: u64,
+    pub(super) offer: Offer,
     /// True if a definition is on its disk, by an administrator's hand.
     pub(super) defined: bool,
     pub(super) autostart: bool,
@@ -107,6 +108,14 @@ impl Host {
     pub(super) fn new() -> Self {
         Self {
             powered: true,
+            // Of a large host, so that no document asks for too much.
+            offer: Offer {
+                accelerated: true,
+                memory_mib: 1 << 20,
+                most_vcpus: 288,
+                refuses: None,
+                namesake: None,
+            },
             suspended: false,
             postponed: Vec::new(),
             boot: 0,

@@ -12,7 +12,7 @@ use super::moving::Moving;
 use super::state::{Due, State};
 use super::{Delays, Fault, StaleResume};
 use crate::hypervisor::{
-    Devices, DomainFacts, DomainSpec, HypervisorError, LocalVm, MigrationOrder, OffReason, Origin,
+    Devices, DomainFacts, DomainSpec, HypervisorError, LocalVm, MigrationOrder, OffReason, Offer, Origin,
     PauseReason,
 };
 use crate::observed::Observed;
@@ -68,6 +68,10 @@ impl State {
 
     pub(super) fn domain(&mut self, node: &NodeName, boot: u64) -> Reached<DomainFacts> {
         self.seen(node, (boot, "look at the domain"), Host::domain)
+    }
+
+    pub(super) fn offer(&mut self, node: &NodeName, boot: u64) -> Reached<Offer> {
+        self.seen(node, (boot, "ask what there is to run the VM on"), |host| host.offer.clone())
     }
 
     fn seen<T>(
@@ -153,6 +157,11 @@ impl State {
         let host = self.host(node);
         if host.process.is_some() {
             return Err(request.refused("the domain is already running"));
+        }
+        if let Some(other) = host.offer.namesake {
+            return Err(
+                request.refused(&format!("domain '{}' already exists with uuid {other}", domain.name))
+            );
         }
         (host.defined, host.autostart) = (false, false);
         if let Some(reason) = host.start_failure.clone() {

@@ -13,7 +13,7 @@ use super::SimulatedHosts;
 use super::request::{Reached, Request, half_of};
 use crate::hypervisor::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
-    OffReason,
+    OffReason, Offer,
 };
 
 /// The hypervisor of one simulated node. Clones are the same one.
@@ -67,6 +67,12 @@ impl Hypervisor for SimulatedHypervisor {
         pass(half).await;
         let reached = self.hosts.settled().domain(&self.node, boot);
         answer(reached, "look at the domain", half, delays.deadline).await
+    }
+
+    async fn offer(&self) -> Result<Offer, HypervisorError> {
+        let (boot, delays) = self.on_arrival();
+        let reached = self.hosts.settled().offer(&self.node, boot);
+        answer(reached, "ask what there is to run the VM on", Duration::ZERO, delays.deadline).await
     }
 
     async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {

@@ -83,6 +83,49 @@ fn of_the_watchdog_is_said_what_the_document_makes_of_it() {
 }
 
 #[test]
+fn a_hypervisor_that_would_not_take_the_vm_makes_its_node_unfit_and_one_that_was_not_asked_too() {
+    use ConditionStatus::{False, True, Unknown};
+    let offer = || free(1).offer.known().cloned().unwrap();
+    for (offer, status, reason) in [
+        (Offer { namesake: Some(Uuid::from_u128(9)), ..offer() }, False, "NameTaken"),
+        (Offer { refuses: Some("no q35".to_owned()), ..offer() }, False, "MachineRefused"),
+        (Offer { memory_mib: 1, ..offer() }, False, "TooLittleMemory"),
+        (Offer { most_vcpus: 0, ..offer() }, False, "TooManyCpus"),
+        (Offer { accelerated: false, ..offer() }, True, "Emulated"),
+        (offer(), True, "Accepted"),
+    ] {
+        let mut world = free(1);
+        world.offer = Observed::Known(offer);
+        let said = told(&world, ConditionKind::DomainAccepted);
+        assert_eq!((said.status, said.reason.as_str()), (status, reason));
+        assert_eq!(told(&world, ConditionKind::Ready).status == True, status == True, "{reason}");
+    }
+    let mut world = free(1);
+    world.offer = Observed::unknown("libvirt hangs");
+    assert_eq!(told(&world, ConditionKind::DomainAccepted).status, Unknown);
+}
+
+#[test]
+fn a_node_that_emulates_the_vm_comes_after_those_that_need_not_and_before_one_that_loses_its_lease() {
+    let line = |world: &World| placement::candidates(world, &desired(), &record(None, VmPhase::Stopped)).fit;
+    let mut world = free(1);
+    assert_eq!(line(&world), [node(1), node(2), node(3)]);
+    let Observed::Known(offer) = &mut world.offer else { panic!("it is known") };
+    offer.accelerated = false;
+    assert_eq!(line(&world), [node(2), node(3), node(1)]);
+    let says = |world: &mut World, number, kind, status, reason: &str| {
+        let mut said = ready(number);
+        let at = Timestamp::UNIX_EPOCH;
+        said.conditions.push(zsha_crds::Condition::new(kind, status, reason, "so", at));
+        world.nodes.insert(node(number), Arc::new(said));
+    };
+    says(&mut world, 2, ConditionKind::DomainAccepted, ConditionStatus::True, "Emulated");
+    assert_eq!(line(&world), [node(3), node(1), node(2)]);
+    says(&mut world, 3, ConditionKind::Stable, ConditionStatus::False, "LosesLeases");
+    assert_eq!(line(&world), [node(1), node(2), node(3)]);
+}
+
+#[test]
 fn an_image_that_qemu_may_not_use_is_no_home_for_the_vm_and_says_what_to_do_about_it() {
     use crate::host::Barred;
     let user = || "libvirt-qemu".to_owned();
@@ -98,6 +141,34 @@ fn an_image_that_qemu_may_not_use_is_no_home_for_the_vm_and_says_what_to_do_abou
         assert_eq!((said.status, said.reason.as_str()), (ConditionStatus::False, reason));
         assert!(said.message.contains(way_out), "{}", said.message);
         assert_eq!(told(&world, ConditionKind::Ready).status, ConditionStatus::False);
+    }
+}
+
+#[test]
+fn a_share_that_is_mounted_read_only_is_no_home_and_one_with_other_options_is_told() {
+    use ConditionStatus::{False, True};
+    for (wanted, there, status, reason) in [
+        ("", "rw,relatime,rw,vers=4.2", True, "Mounted"),
+        ("hard,timeo=600", "rw,rw,hard,timeo=600", True, "Mounted"),
+        ("", "ro,relatime,rw,vers=4.2", False, "MountedReadOnly"),
+        ("ro", "ro,relatime,ro,vers=4.2", True, "Mounted"),
+        ("hard", "rw,rw,soft", True, "MountedOtherwise"),
+    ] {
+        let mut world = free(1);
+        let target = std::path::PathBuf::from("/share");
+        let want = MountWant {
+            source: "nas:/share".to_owned(),
+            target: target.clone(),
+            fs_type: "nfs4".to_owned(),
+            options: wanted.to_owned(),
+        };
+        change(&mut world, |desired| desired.wants.mounts = vec![want]);
+        let Observed::Known(facts) = &mut world.host else { panic!("no facts") };
+        let fact = MountFact::Mounted { fs_type: "nfs4".to_owned(), options: there.to_owned() };
+        facts.mounts.insert(target, Observed::Known(fact));
+        let said = told(&world, ConditionKind::MountsReady);
+        assert_eq!((said.status, said.reason.as_str()), (status, reason), "{there}");
+        assert_eq!(told(&world, ConditionKind::Ready).status, status);
     }
 }
 

@@ -13,7 +13,7 @@ use zsha_runtime::store::{Entry, Listing, Op, Read, Store, StoreError, Txn};
 use super::{Gate, LATE, TIMEOUT, Words};
 use crate::hypervisor::{
     DomainFacts, DomainSpec, GuestRan, Hypervisor, HypervisorError, LocalVm, MigrationJob, MigrationOrder,
-    OffReason,
+    OffReason, Offer,
 };
 use crate::keeper::{KeeperError, Lease, Verdict};
 
@@ -99,6 +99,11 @@ impl Hypervisor for GatedHypervisor {
 
     async fn domain(&self) -> Result<DomainFacts, HypervisorError> {
         self.pass("look at the domain", self.inner.domain()).await
+    }
+
+    /// Not through the gate: what a host has does not change with its troubles, and an answer that is late is an old one.
+    async fn offer(&self) -> Result<Offer, HypervisorError> {
+        self.inner.offer().await
     }
 
     async fn start_paused(&self, domain: &DomainSpec) -> Result<(), HypervisorError> {
