@@ -16,6 +16,7 @@ ROOT := $(shell [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ] && echo yes)
 ifeq ($(ROOT),yes)
   BUILT := --workspace
   TESTS := $(BUILT)
+  LABS := $(BUILT) --features zsha-e2e/lab --profile lab
 else
   BUILT := --workspace --exclude zsha-e2e --no-default-features --features zsha/ssh
   TESTS := $(BUILT) -E 'not binary(hypervisor_contract) and not binary(host_contract) and not binary(consul_contract) and not binary(consul_policies)'
@@ -64,16 +65,16 @@ lint: setup ## Formatting, clippy, rustdoc: warnings are errors; licences, sourc
 # In the lab two at a time, so that what is measured there is told and not judged.
 ci: lint ## What CI runs: the README's test command, every test of the real lab once, and the seeds
 	$(MAKE) test
-	$(if $(ROOT),ZSHA_E2E_ROUNDS=1 $(CARGO) nextest run $(BUILT) --profile lab,@echo "not root on Debian: no lab")
+	$(if $(ROOT),ZSHA_E2E_ROUNDS=1 $(CARGO) nextest run $(LABS),@echo "not root on Debian: no lab")
 	$(MAKE) seeds
 
 e2e: setup ## Every test of the real lab, one lab after another, five rounds of each measured scenario, judged
-	ZSHA_E2E_FIGURES=judge $(CARGO) nextest run $(BUILT) --profile lab --test-threads 1 --success-output immediate
+	ZSHA_E2E_FIGURES=judge $(CARGO) nextest run $(LABS) --test-threads 1 --success-output immediate
 
 # A flake is a fault of the product or of the test, and shows where everything takes longer.
 busy: setup ## The tests beside two busy loops a core, again and again: `make busy RUNS=20`; `make busy RUNS=3 LAB=1` for the real lab
-	$(CARGO) nextest run $(TESTS) --no-run
-	ZSHA_E2E_ROUNDS=1 e2e/busy.sh $(RUNS) target/busy $(CARGO) nextest run $(if $(LAB),$(BUILT) --profile lab,$(TESTS))
+	$(CARGO) nextest run $(if $(LAB),$(LABS),$(TESTS)) --no-run
+	ZSHA_E2E_ROUNDS=1 e2e/busy.sh $(RUNS) target/busy $(CARGO) nextest run $(if $(LAB),$(LABS),$(TESTS))
 
 sim: ## Simulator: `make sim SEEDS=10000`; `SEED=17` for the log of one; `NODES=31`; `SCENARIO=FILE`; `MATRIX=1` for every call x every fault
 	@$(CARGO) run --quiet --release -p zsha-controller --no-default-features --features sim --example sim -- \
