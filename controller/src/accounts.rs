@@ -55,6 +55,15 @@ pub(crate) fn of_qemu(settings: &str, accounts: &str) -> Option<Account> {
     }
 }
 
+/// True if libvirt gives the files of a guest to the user that it runs QEMU as, which it does unless it is told not to.
+pub(crate) fn gives_files(settings: &str) -> bool {
+    let value = |line: &str| {
+        let rest = line.trim().strip_prefix("dynamic_ownership")?.trim_start().strip_prefix('=')?;
+        rest.trim().chars().next()
+    };
+    settings.lines().filter_map(value).next_back() != Some('0')
+}
+
 /// The groups that an account has beside its own.
 pub(crate) fn groups(name: &str, groups: &str) -> Vec<u32> {
     let has = |members: &str| members.split(',').any(|member| member == name);
@@ -83,6 +92,16 @@ mod tests {
         assert_eq!(of("  user='1007' # ours\n"), Some((1007, 1008)));
         assert_eq!(of("user = \"of-a-directory\"\n"), None, "and none is guessed in its place");
         assert_eq!(of_qemu("", "root:x:0:0::/:/bin/sh\n"), None);
+    }
+
+    #[test]
+    fn files_are_handed_over_unless_libvirt_is_told_not_to() {
+        assert!(
+            gives_files("")
+                && gives_files("#dynamic_ownership = 0\n")
+                && gives_files("dynamic_ownership = 1\n")
+        );
+        assert!(!gives_files("dynamic_ownership = 1\n  dynamic_ownership=0 # ours\n"));
     }
 
     #[test]

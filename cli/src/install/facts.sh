@@ -24,7 +24,7 @@ elif grep -qwE '^flags.*(vmx|svm)' /proc/cpuinfo; then
 else say kvm no 'its CPU shows neither vmx nor svm: virtualization is switched off in the firmware (BIOS), or it is itself a virtual machine without nested virtualization'
 fi
 # Who listens on one of the ports that zsha or Consul is to have.
-if command -v ss >/dev/null 2>&1 && listening=$(ss -Hltnp 2>/dev/null); then
+if command -v ss >/dev/null 2>&1 && listening=$(ss -ltnp 2>/dev/null); then
   say listens-known yes
   printf '%s\n' "$listening" | awk -v ports=" $PORTS " '{
     n = split($4, at, ":"); port = at[n]; program = ""

@@ -21,7 +21,8 @@ pub enum Barred {
     Folder { user: String, folder: String },
     /// The file system is mounted read-only here.
     ReadOnly,
-    /// Neither QEMU's user may write the file, nor root, who could hand it over to that user.
+    /// QEMU's user may not write the file, and nobody hands it over: root may not write it either, or libvirt is told to
+    /// leave files as they are.
     File { user: String },
 }
 
@@ -30,6 +31,8 @@ pub enum Barred {
 pub(super) struct QemuUser {
     account: Account,
     groups: Vec<u32>,
+    /// True if libvirt hands the file over to this user with a start, as it does where nobody forbids it.
+    is_given_files: bool,
 }
 
 impl QemuUser {
@@ -42,7 +45,8 @@ impl QemuUser {
         };
         let account = accounts::of_qemu(&settings, &read("etc/passwd").ok()?)?;
         let groups = accounts::groups(&account.name, &read("etc/group").unwrap_or_default());
-        (account.user != 0).then_some(Self { account, groups })
+        let is_given_files = accounts::gives_files(&settings);
+        (account.user != 0).then_some(Self { account, groups, is_given_files })
     }
 
     /// Makes this thread that user's. A thread of root's loses what root may with it.
@@ -73,7 +77,7 @@ pub(super) fn by(path: &Path, for_root: Result<(), Errno>, user: &QemuUser) -> O
         Err(Errno::ROFS) => Some(Barred::ReadOnly),
         Err(Errno::ACCESS) => match closed(path) {
             Some(folder) => Some(Barred::Folder { user: name(), folder: folder.display().to_string() }),
-            None if for_root.is_err_and(|error| matches!(error, Errno::ACCESS | Errno::PERM)) => {
+            None if !user.is_given_files || matches!(for_root, Err(Errno::ACCESS | Errno::PERM)) => {
                 Some(Barred::File { user: name() })
             }
             None => None,

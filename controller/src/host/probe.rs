@@ -77,10 +77,12 @@ pub const RESOLVE: &str = "--resolve";
 
 /// Does the child's whole work: says what is at the path, or where it leads.
 pub fn run(path: &Path, resolving: bool) -> anyhow::Result<()> {
+    // Before the look is begun: should this hang, the path says nothing by that.
+    let user = if resolving { None } else { QemuUser::find() };
     println!("{LOOKING}");
     let told = match resolving {
         true => serde_json::to_string(&resolve(path))?,
-        false => serde_json::to_string(&see_for_qemu(path))?,
+        false => serde_json::to_string(&see_for_qemu(path, user))?,
     };
     println!("{told}");
     Ok(())
@@ -145,7 +147,7 @@ fn see(path: &Path) -> Seen {
 
 /// The same, and whether QEMU may come to it. Where root may not look, as on a share that makes root nobody, QEMU's own
 /// user may. This process may be that user's afterwards.
-fn see_for_qemu(path: &Path) -> Seen {
+fn see_for_qemu(path: &Path, user: Option<QemuUser>) -> Seen {
     let by_root = see(path);
     let may_be_seen = matches!(by_root, Seen::File { .. } | Seen::NotReadable { .. });
     let for_root = if may_be_seen { barred::may_write(path) } else { Ok(()) };
@@ -154,7 +156,7 @@ fn see_for_qemu(path: &Path) -> Seen {
     {
         return Seen::File { content, barred: Some(Barred::ReadOnly) };
     }
-    let user = QemuUser::find().filter(|user| may_be_seen && user.become_it().is_ok());
+    let user = user.filter(|user| may_be_seen && user.become_it().is_ok());
     match (user, by_root) {
         (Some(user), Seen::File { content, .. }) => {
             Seen::File { content, barred: barred::by(path, for_root, &user) }

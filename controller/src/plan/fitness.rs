@@ -461,8 +461,9 @@ fn not_for_qemu(path: &str, barred: &Barred) -> Verdict {
         Barred::File { user } => bad(
             "ImageNotWritable",
             format!(
-                "neither QEMU's user ({user}) may write {path} here, nor root, who would hand it over: `chown {user} {path}`; \
-                 on a share that makes root nobody (root_squash) type it on the server"
+                "QEMU's user ({user}) may not write {path} here, and it is not handed over to that user (root may not write it, or \
+                 `dynamic_ownership` is off in libvirt's qemu.conf): `chown {user} {path}`; on a share that makes root nobody \
+                 (root_squash) type it on the server"
             ),
         ),
     }
